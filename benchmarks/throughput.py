@@ -1,0 +1,162 @@
+"""How much of the teacher's and the student's speed is left by p2pkit's own work around them.
+
+Extraction, against the bare teacher on the same images, decoded before the clock starts; training,
+against the same steps on batches that are held in memory. Each pair alternates in one process, so
+both sides share the machine's moods; wall time and CPU time are given, medians over the turns.
+
+Example: python benchmarks/throughput.py --frames 64 --steps 12 --repeat 3
+"""
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from p2pkit.config import with_settings
+from p2pkit.datasets import SourceOptions, open_source
+from p2pkit.pipelines import extract
+from p2pkit.pipelines.presets import preset
+from p2pkit.pipelines.pretraining import TrainConfig, build_model
+from p2pkit.pipelines.train import build_optimizer, feature_layer, train_step
+from p2pkit.shards import open_store
+from p2pkit.stream.loader import Batch, BatchStream
+from p2pkit.teachers import TeacherOptions, open_teacher
+
+DATA = Path(os.environ.get("P2PKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall and CPU seconds of one piece of work, per frame or step."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def timed(work: Callable[[], object], count: int) -> Cost:
+    """Run once; cost per one of `count`."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Cost((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
+
+
+def medians(costs: list[Cost]) -> Cost:
+    """Median of each."""
+    return Cost(
+        statistics.median(cost.wall_s for cost in costs),
+        statistics.median(cost.cpu_s for cost in costs),
+    )
+
+
+def recording() -> tuple[str, Path | None]:
+    """Dataset and folder: RedKitchen where it is there, else the generated rooms."""
+    folder = DATA / "7scenes_redkitchen"
+    return ("posed-rgbd", folder) if folder.is_dir() else ("demo-scene", None)
+
+
+def extraction(frames: int, repeat: int, work: Path) -> tuple[dict[str, Cost], Path]:
+    """Cost per frame of `extract` and of the bare teacher; and the last store."""
+    dataset, root = recording()
+    source = open_source(dataset, SourceOptions(root=root, limit=frames))
+    keys = source.keys()
+    images = [source.load(key).views[0].image for key in keys]
+    teacher = open_teacher(TeacherOptions())
+    teacher.features(images[:2])
+    costs: dict[str, list[Cost]] = {"bare teacher": [], "extract": []}
+    store = work / "warm-up"
+    extract.run(extract.ExtractConfig(dataset=dataset, root=root, out=store, limit=4))
+    for turn in range(repeat):
+        costs["bare teacher"].append(timed(lambda: teacher.features(images), len(images)))
+        store = work / f"store-{turn}"
+        config = extract.ExtractConfig(dataset=dataset, root=root, out=store, limit=frames)
+        costs["extract"].append(timed(lambda c=config: extract.run(c), len(images)))
+    return {name: medians(rows) for name, rows in costs.items()}, store
+
+
+def opening(work: Path) -> float:
+    """Seconds that `extract` takes before its first frame: model, weights, grid, manifest."""
+    dataset, root = recording()
+    config = extract.ExtractConfig(dataset=dataset, root=root, out=work / "one", limit=1)
+    return timed(lambda: extract.run(config), 1).wall_s
+
+
+def training(steps: int, repeat: int, store: Path) -> dict[str, Cost]:
+    """Cost per step of streaming from the store and of the same batches held in memory."""
+    config = with_settings(preset("cpu-small", store), (f"steps={steps * repeat}",))
+    opened = open_store(store)
+    layer = feature_layer(opened, None)
+    samples = np.arange(opened.samples)
+    costs: dict[str, list[Cost]] = {"in memory": [], "streamed": []}
+
+    def batches(turn: int) -> Iterator[Batch]:
+        stream = BatchStream(opened, layer, samples=samples, config=config.stream)
+        return stream.batches(turn * steps, (turn + 1) * steps)
+
+    channels = int(opened.layer(layer).details["channels"])
+    train = _Trainer(config, channels)
+    for batch in batches(0):
+        train(batch)
+    for turn in range(repeat):
+        held = list(batches(turn))
+        costs["in memory"].append(timed(lambda h=held: [train(batch) for batch in h], steps))
+        costs["streamed"].append(
+            timed(lambda t=turn: [train(batch) for batch in batches(t)], steps)
+        )
+    return {name: medians(rows) for name, rows in costs.items()}
+
+
+class _Trainer:
+    """A model that takes one training step at a call."""
+
+    def __init__(self, config: TrainConfig, channels: int) -> None:
+        self._config = config
+        self._model = build_model(config, channels, seed=0).train()
+        self._optimizer = build_optimizer(self._model, config)
+
+    def __call__(self, batch: Batch) -> None:
+        train_step(self._model, self._optimizer, batch, self._config, 1e-3)
+
+
+def share(costs: dict[str, Cost], ideal: str, real: str) -> dict[str, float]:
+    """Rate of `real` as a fraction of the rate of `ideal`."""
+    return {
+        "wall": costs[ideal].wall_s / costs[real].wall_s,
+        "cpu": costs[ideal].cpu_s / costs[real].cpu_s,
+    }
+
+
+@click.command()
+@click.option("--frames", default=64, show_default=True, type=click.IntRange(8))
+@click.option("--steps", default=12, show_default=True, type=click.IntRange(2))
+@click.option("--repeat", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def main(frames: int, steps: int, repeat: int, as_json: bool) -> None:
+    """Print both rates as fractions of their ideal."""
+    with tempfile.TemporaryDirectory() as folder:
+        extracted, store = extraction(frames, repeat, Path(folder))
+        start_s = opening(Path(folder))
+        trained = training(steps, repeat, store)
+    results = {
+        "extract / bare teacher": share(extracted, "bare teacher", "extract"),
+        "streamed / in memory": share(trained, "in memory", "streamed"),
+    }
+    if as_json:
+        costs = {name: vars(cost) for name, cost in (extracted | trained).items()}
+        print(json.dumps({"costs": costs, "opening_s": start_s, "rates": results}))
+        return
+    for name, cost in (extracted | trained).items():
+        print(f"{name:<24}{1e3 * cost.wall_s:9.1f} ms wall{1e3 * cost.cpu_s:9.1f} ms CPU")
+    print(f"{'extract of one frame':<24}{1e3 * start_s:9.1f} ms wall, start included")
+    for name, rates in results.items():
+        print(f"{name:<24}{rates['wall']:9.2f} by wall {rates['cpu']:9.2f} by CPU time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""`p2pkit doctor`: the state of the set-up, and the installation of MinkowskiEngine."""
+
+import json
+from typing import Any
+
+import click
+
+from p2pkit.engine.doctor import Finding, examine, healthy
+from p2pkit.engine.install import install_minkowski
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+@click.option(
+    "--install",
+    type=click.Choice(["minkowski"]),
+    help="Build and install MinkowskiEngine; a wheel that was built before is used again.",
+)
+@click.option("--cuda/--cpu", default=None, help="With --install: the variant. Default: by torch.")
+@click.pass_context
+def doctor(context: click.Context, as_json: bool, install: str | None, cuda: bool | None) -> None:
+    """Say what is installed, what each part is for, and the command that mends it.
+
+    Exits with 1 where a part that p2pkit needs is missing or broken.
+
+    Example: p2pkit doctor --install minkowski
+    """
+    if install is None and cuda is not None:
+        raise click.UsageError("--cuda and --cpu choose what --install builds: add --install")
+    if install is not None:
+        result = install_minkowski(cuda=cuda, report=lambda line: click.echo(line, err=True))
+        click.echo(json.dumps(result) if as_json else installed_line(result))
+        return
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([finding.to_json() for finding in findings], indent=1))
+    else:
+        click.echo("\n".join(table(findings)))
+    context.exit(0 if healthy(findings) else 1)
+
+
+def installed_line(result: dict[str, Any]) -> str:
+    """One line on what the self-check of the installed engine found."""
+    variant = "CUDA" if result["built_with_cuda"] else "CPU"
+    devices = " and ".join(result["errors"])
+    return (
+        f"MinkowskiEngine {result['version']} ({variant} build): its layers equal dense torch on "
+        f"{devices}"
+    )
+
+
+def table(findings: list[Finding]) -> list[str]:
+    """One row for each part, then reason and command for those that are not ok."""
+    rows = [("part", "status", "version", "what for", "detail")]
+    for finding in findings:
+        detail = finding.detail if finding.status == "ok" else ""
+        status = finding.status if finding.needed else f"{finding.status} (optional)"
+        shown = "ok" if finding.status == "ok" else status
+        rows.append((finding.name, shown, finding.version, finding.purpose, detail))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    for finding in findings:
+        if finding.status != "ok":
+            lines += ["", f"{finding.name}: {finding.detail}", f"    {finding.command}"]
+    return lines

@@ -1,0 +1,103 @@
+"""`p2pkit`: the commands by name, each imported when it is used, and errors as one line."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import click
+
+import p2pkit
+from p2pkit.errors import MissingDependencyError, P2pkitError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """Where a command lives, and the sentence that `p2pkit --help` shows for it."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS = {
+    "extract": Lazy(
+        "p2pkit.cli.extract",
+        "extract",
+        "Run a 2D network once over a recording; store its features.",
+    ),
+    "train": Lazy("p2pkit.cli.train", "train", "Pretrain a 3D network on a store."),
+    "probe": Lazy("p2pkit.cli.probe", "probe", "Measure frozen point features on labels."),
+    "retrieval": Lazy(
+        "p2pkit.cli.retrieval", "retrieval", "Measure how often a point finds its own pixel."
+    ),
+    "shards": Lazy("p2pkit.cli.shards", "shards", "Look into a store, and verify it."),
+    "demo": Lazy("p2pkit.cli.demo", "demo", "Run everything on generated rooms, in minutes."),
+    "doctor": Lazy("p2pkit.cli.doctor", "doctor", "Say what is installed, and mend what is not."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of the data flow."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; None for an unknown name.
+
+        Raises:
+            MissingDependencyError: a package that the command needs is not installed.
+        """
+        if cmd_name not in COMMANDS:
+            return None
+        lazy = COMMANDS[cmd_name]
+        try:
+            return getattr(importlib.import_module(lazy.module), lazy.attribute)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".")[0]
+            if package == "p2pkit":
+                raise
+            raise MissingDependencyError(
+                f"`p2pkit {cmd_name}` needs the package {package}, which is not installed: "
+                "`p2pkit doctor` names the command that installs it"
+            ) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write name and help of each command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(p2pkit.__version__, prog_name="p2pkit", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Pretrain 3D networks from 2D networks by pixel-to-point contrastive transfer.
+
+    Example: p2pkit demo
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 p2pkit's error, 2 wrong usage, 130 interrupted."""
+    try:
+        code = commands.main(arguments, prog_name="p2pkit", standalone_mode=False)
+    except P2pkitError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted", err=True)
+        code = INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""`p2pkit probe`: a run and a labelled store in, scores out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--test-fraction", type=float, default=0.25, show_default=True)
+@click.option("--random-seeds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def probe(
+    run: Path, store: Path, test_fraction: float, random_seeds: int, seed: int, as_json: bool
+) -> None:
+    """Fit a linear classifier on frozen point features and print mIoU beside two baselines.
+
+    Example: p2pkit probe run rooms.store
+    """
+    from p2pkit.pipelines import probe as stage
+
+    config = stage.ProbeStageConfig(
+        run=run, store=store, test_fraction=test_fraction, random_seeds=random_seeds, seed=seed
+    )
+    text = stage.run(config).read_text()
+    click.echo(text if as_json else "\n".join(probe_table(json.loads(text))))
+
+
+def probe_table(report: dict[str, Any]) -> list[str]:
+    """The lines of a table: one row per class, one column per kind of features (IoU in %)."""
+    scores, protocol = report["scores"], report["protocol"]
+    kinds = ["pretrained", "random", "color+position"]
+    lines = [f"{'IoU (%)':<20}" + "".join(f"{kind:>16}" for kind in kinds)]
+    for name in scores[kinds[0]]["iou"]:
+        lines.append(
+            f"{name:<20}" + "".join(f"{100 * scores[k]['iou'][name]:16.1f}" for k in kinds)
+        )
+    for name in ("miou", "accuracy", "class_accuracy"):
+        lines.append(f"{name:<20}" + "".join(f"{100 * scores[k][name]:16.1f}" for k in kinds))
+    lines.append(
+        f"{protocol['train_frames']} training and {protocol['test_frames']} test frames, "
+        f"{protocol['test_frames_pretrained_on_without_labels']} of them pretrained on without "
+        f"labels; {protocol['metric']}"
+    )
+    return lines

@@ -1,0 +1,86 @@
+"""Settings: one frozen dataclass per stage, read strictly from JSON or `key=value` text."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from p2pkit.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def config_from_json(kind: type[Config], value: Mapping[str, Any]) -> Config:
+    """Build the dataclass `kind` from nested JSON; fields that are absent keep their defaults.
+
+    Raises:
+        ConfigError: an unknown name (with the nearest known one) or a value of the wrong type.
+    """
+    _refuse_unknown(kind, value, prefix="")
+    try:
+        return TypeAdapter(kind).validate_python(dict(value))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(entry) for entry in error.errors())) from None
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """The dataclass as plain JSON values; `config_from_json` reads it back."""
+    return TypeAdapter(type(config)).dump_python(config, mode="json")
+
+
+def with_settings(config: Config, settings: Iterable[str]) -> Config:
+    """A copy of `config` with `key=value` settings applied; dots reach into nested configs.
+
+    A value is read as JSON where it is valid JSON (numbers, true, null, lists), else as text.
+
+    Raises:
+        ConfigError: a setting without `=`, an unknown name or a value of the wrong type.
+    """
+    value = config_to_json(config)
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"setting {setting!r} has no value; write it as key=value")
+        _assign(value, name.strip().split("."), _parse(text), name)
+    return config_from_json(type(config), value)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _assign(target: dict[str, Any], path: list[str], value: Any, name: str) -> None:
+    for part in path[:-1]:
+        inner = target.get(part)
+        if not isinstance(inner, dict):
+            raise ConfigError(_unknown(name, part, list(target)))
+        target = inner
+    if path[-1] not in target:
+        raise ConfigError(_unknown(name, path[-1], list(target)))
+    target[path[-1]] = value
+
+
+def _refuse_unknown(kind: Any, value: Mapping[str, Any], prefix: str) -> None:
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    for name, inner in value.items():
+        if name not in fields:
+            raise ConfigError(_unknown(prefix + name, name, list(fields)))
+        if dataclasses.is_dataclass(fields[name]) and isinstance(inner, Mapping):
+            _refuse_unknown(fields[name], inner, prefix=f"{prefix}{name}.")
+
+
+def _unknown(full_name: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known settings: {', '.join(sorted(known))}"
+    return f"unknown setting {full_name!r}; {hint}"
+
+
+def _explain(entry: Any) -> str:
+    name = ".".join(str(part) for part in entry["loc"]) or "config"
+    return f"setting {name} is {entry['input']!r}: {entry['msg']}"

@@ -1,0 +1,164 @@
+"""`camera.json`: the calibration of a `posed-rgbd` folder. Nothing in it is guessed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from p2pkit.errors import GeometryError, SourceError
+from p2pkit.geometry.camera import Camera, camera_from_json
+from p2pkit.geometry.transforms import check_rigid, invert_rigid
+
+POSE_CONVENTIONS = (
+    "world_from_depth",
+    "depth_from_world",
+    "world_from_color",
+    "color_from_world",
+    "none",
+)
+TEMPLATE = """{
+ "format": "posed-rgbd",
+ "depth_units_per_metre": 1000,
+ "depth": {"width": 640, "height": 480, "fx": 525.0, "fy": 525.0, "cx": 319.5, "cy": 239.5},
+ "color": {"width": 640, "height": 480, "fx": 525.0, "fy": 525.0, "cx": 319.5, "cy": 239.5},
+ "color_from_depth": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+ "pose": "world_from_depth",
+ "invalid_depth": [0]
+}"""
+_FIELDS = (
+    "format",
+    "depth_units_per_metre",
+    "depth",
+    "color",
+    "color_from_depth",
+    "pose",
+    "invalid_depth",
+)
+
+
+@dataclass(frozen=True)
+class RgbdCalibration:
+    """A validated `camera.json`.
+
+    Args:
+        units_per_metre: a stored depth value divided by this is in metres.
+        depth, color: intrinsics of the depth and of the colour image.
+        color_from_depth: takes points of the depth camera to the colour camera (m).
+        pose: which transform `.pose.txt` holds, one of `POSE_CONVENTIONS`.
+        invalid_depth: stored values that mean no measurement.
+    """
+
+    units_per_metre: float
+    depth: Camera
+    color: Camera
+    color_from_depth: Float64[np.ndarray, "4 4"]
+    pose: str
+    invalid_depth: tuple[int, ...]
+
+    def world_from_depth(
+        self, stored: Float64[np.ndarray, "4 4"]
+    ) -> Float64[np.ndarray, "4 4"] | None:
+        """The depth camera's pose from what `.pose.txt` holds; None where `pose` is "none"."""
+        match self.pose:
+            case "world_from_depth":
+                return stored
+            case "depth_from_world":
+                return invert_rigid(stored)
+            case "world_from_color":
+                return stored @ self.color_from_depth
+            case "color_from_world":
+                return invert_rigid(stored) @ self.color_from_depth
+            case _:
+                return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The calibration in the form of `camera.json`."""
+        return {
+            "format": "posed-rgbd",
+            "depth_units_per_metre": self.units_per_metre,
+            "depth": self.depth.to_json(),
+            "color": self.color.to_json(),
+            "color_from_depth": self.color_from_depth.tolist(),
+            "pose": self.pose,
+            "invalid_depth": list(self.invalid_depth),
+        }
+
+
+def read_calibration(path: Path) -> RgbdCalibration:
+    """Read and check a `camera.json`.
+
+    Raises:
+        SourceError: the file is missing (the message holds a template) or a field is unknown,
+            missing, of the wrong type or out of range; the message names the file and the field.
+    """
+    if not path.is_file():
+        raise SourceError(
+            f"{path} does not exist: a posed-rgbd folder needs its calibration, or name the file "
+            f"with --camera. Fill in this template:\n{TEMPLATE}"
+        )
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise SourceError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict) or set(value) != set(_FIELDS):
+        raise SourceError(f"{path}: {_field_names_differ(value)}. The form is:\n{TEMPLATE}")
+    if value["format"] != "posed-rgbd":
+        raise SourceError(f"{path}: format is {value['format']!r}; it must be 'posed-rgbd'")
+    if value["pose"] not in POSE_CONVENTIONS:
+        allowed = ", ".join(POSE_CONVENTIONS)
+        raise SourceError(f"{path}: pose is {value['pose']!r}; it must be one of {allowed}")
+    try:
+        return RgbdCalibration(
+            units_per_metre=_positive_number(value, "depth_units_per_metre", path),
+            depth=camera_from_json(value["depth"], "depth"),
+            color=camera_from_json(value["color"], "color"),
+            color_from_depth=_transform(value["color_from_depth"], path),
+            pose=value["pose"],
+            invalid_depth=_invalid_values(value["invalid_depth"], path),
+        )
+    except GeometryError as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
+def _field_names_differ(value: Any) -> str:
+    if not isinstance(value, dict):
+        return f"holds a {type(value).__name__}, not an object"
+    missing = [name for name in _FIELDS if name not in value]
+    unknown = sorted(set(value) - set(_FIELDS))
+    return f"missing fields {missing}, unknown fields {unknown}"
+
+
+def _positive_number(value: dict[str, Any], name: str, path: Path) -> float:
+    number = value[name]
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise SourceError(f"{path}: {name} is {number!r}; a number is needed")
+    if not (np.isfinite(number) and number > 0):
+        raise SourceError(f"{path}: {name} is {number!r}; it must be positive")
+    return float(number)
+
+
+def _transform(value: Any, path: Path) -> Float64[np.ndarray, "4 4"]:
+    is_numbers = isinstance(value, list) and all(
+        isinstance(row, list)
+        and len(row) == 4
+        and all(isinstance(item, int | float) and not isinstance(item, bool) for item in row)
+        for row in value
+    )
+    if not is_numbers or len(value) != 4:
+        raise SourceError(f"{path}: color_from_depth must be 4 rows of 4 numbers; found {value!r}")
+    return check_rigid(np.array(value, dtype=np.float64), "color_from_depth")
+
+
+def _invalid_values(value: Any, path: Path) -> tuple[int, ...]:
+    is_list = isinstance(value, list) and all(
+        isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= 65535
+        for item in value
+    )
+    if not is_list:
+        raise SourceError(
+            f"{path}: invalid_depth is {value!r}; a list of whole numbers from 0 to 65535 is needed"
+        )
+    return tuple(value)

@@ -1,0 +1,116 @@
+"""Photographs that scikit-image and scikit-learn ship inside their packages, as mip maps.
+
+Files are read from the installed packages' folders: nothing is downloaded, nor are the packages
+imported.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+from PIL import Image
+
+from p2pkit.errors import MissingDependencyError
+
+# Name -> package, file, box to crop (left, top, right, bottom in px) or None for the whole.
+PHOTOGRAPHS: dict[str, tuple[str, str, tuple[int, int, int, int] | None]] = {
+    "astronaut": ("skimage", "data/astronaut.png", None),
+    "brick": ("skimage", "data/brick.png", None),
+    "camera": ("skimage", "data/camera.png", None),
+    "cat": ("skimage", "data/chelsea.png", None),
+    "china": ("sklearn", "datasets/images/china.jpg", None),
+    "coffee": ("skimage", "data/coffee.png", None),
+    "coins": ("skimage", "data/coins.png", None),
+    "facade": ("sklearn", "datasets/images/china.jpg", (150, 130, 350, 370)),
+    "flower": ("sklearn", "datasets/images/flower.jpg", None),
+    "fur": ("skimage", "data/chelsea.png", (100, 10, 330, 110)),
+    "grass": ("skimage", "data/grass.png", None),
+    "gravel": ("skimage", "data/gravel.png", None),
+    "moon": ("skimage", "data/moon.png", (0, 150, 220, 512)),
+    "page": ("skimage", "data/page.png", None),
+    "petals": ("sklearn", "datasets/images/flower.jpg", (190, 110, 420, 340)),
+    "retina": ("skimage", "data/retina.jpg", (350, 350, 1050, 1050)),
+    "rocket": ("skimage", "data/rocket.jpg", None),
+    "stars": ("skimage", "data/hubble_deep_field.jpg", None),
+    "wood": ("skimage", "data/coffee.png", (495, 10, 600, 390)),
+}
+NAMES = tuple(PHOTOGRAPHS)
+_LONGEST_SIDE, _LEVELS = 256, 7
+_DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+
+
+@dataclass(frozen=True)
+class Textures:
+    """All photographs, each as `_LEVELS` mip levels, in one array.
+
+    Args:
+        texels: RGB rows of all levels of all images.
+        levels: first texel, width and height of each image's levels.
+        digest: sha256 over the source files.
+    """
+
+    texels: UInt8[np.ndarray, "texels 3"]
+    levels: Int64[np.ndarray, "textures levels 3"]
+    digest: str
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Width and height of an image's finest level (texels)."""
+        _, width, height = self.levels[NAMES.index(name), 0]
+        return int(width), int(height)
+
+
+@lru_cache(maxsize=1)
+def load_textures() -> Textures:
+    """Read all photographs once per process.
+
+    Raises:
+        MissingDependencyError: a package or one of its images is not installed.
+    """
+    digest = hashlib.sha256()
+    texels: list[np.ndarray] = []
+    levels = np.empty((len(NAMES), _LEVELS, 3), dtype=np.int64)
+    start = 0
+    for row, (package, file, box) in enumerate(PHOTOGRAPHS.values()):
+        path = _package_file(package, file)
+        digest.update(path.read_bytes())
+        with Image.open(path) as opened:
+            image = opened.convert("RGB").crop(box) if box else opened.convert("RGB")
+        for level, pixels in enumerate(_mip_levels(image)):
+            height, width, _ = pixels.shape
+            levels[row, level] = start, width, height
+            texels.append(pixels.reshape(-1, 3))
+            start += width * height
+    return Textures(np.concatenate(texels), levels, digest.hexdigest())
+
+
+def mean_color(textures: Textures, name: str) -> Float32[np.ndarray, "3"]:
+    """Mean RGB (0 to 1) of an image, to bring dark and bright ones to one exposure."""
+    start, width, height = textures.levels[NAMES.index(name), -1]  # a few texels, already averaged
+    texels = textures.texels[start : start + width * height]
+    return (texels.mean(axis=0) / 255).astype(np.float32)
+
+
+def _mip_levels(image: Image.Image) -> list[np.ndarray]:
+    shrink = min(1.0, _LONGEST_SIDE / max(image.size))
+    levels: list[np.ndarray] = []
+    for level in range(_LEVELS):
+        size = tuple(max(1, round(side * shrink / 2**level)) for side in image.size)
+        levels.append(np.array(image.resize((size[0], size[1]), Image.Resampling.BOX)))
+    return levels
+
+
+def _package_file(package: str, file: str) -> Path:
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        path = Path(folder) / file
+        if path.is_file():
+            return path
+    raise MissingDependencyError(
+        f"the demo scene needs {file} of the package {_DISTRIBUTIONS[package]}, which is not "
+        f"installed; run: pip install --force-reinstall {_DISTRIBUTIONS[package]}"
+    )

@@ -1,0 +1,103 @@
+"""What a recording gives: frames, and the protocol of a source of frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8, UInt16
+
+from p2pkit.geometry.camera import Camera
+
+
+@dataclass(frozen=True)
+class View:
+    """One image that looks at the frame's points.
+
+    Args:
+        image: RGB, undistorted.
+        camera: its intrinsics.
+        camera_from_sensor: takes points from the frame's sensor coordinates to this camera's (m).
+            For RGB-D the sensor is the depth camera, so this is `color_from_depth`.
+    """
+
+    image: UInt8[np.ndarray, "height width 3"]
+    camera: Camera
+    camera_from_sensor: Float64[np.ndarray, "4 4"]
+
+
+@dataclass(frozen=True)
+class DepthImage:
+    """Depth along the optical axis as the sensor stored it.
+
+    Args:
+        values: 0 where there is no measurement.
+        camera: intrinsics of the depth image.
+        units_per_metre: `values / units_per_metre` is in metres.
+    """
+
+    values: UInt16[np.ndarray, "height width"]
+    camera: Camera
+    units_per_metre: float
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One moment of a recording: images and either a depth image or points.
+
+    Args:
+        key: unique in the source; letters, digits, `_` and `-` only (it names tar members).
+        views: one image for RGB-D, one per camera for LiDAR rigs.
+        depth: the depth image, or None where `points` is given.
+        points: points in the sensor's frame (m), or None where `depth` is given.
+        world_from_sensor: pose of the depth camera or LiDAR, or None.
+        labels: class of each depth pixel [height width] or of each point [points]; see
+            `FrameSource.label_names`; None without labels.
+        sequence: the recording or scene that the frame is of, for splits that do not leak.
+    """
+
+    key: str
+    views: tuple[View, ...]
+    depth: DepthImage | None = None
+    points: Float32[np.ndarray, "points 3"] | None = None
+    world_from_sensor: Float64[np.ndarray, "4 4"] | None = None
+    labels: UInt8[np.ndarray, "..."] | None = None
+    sequence: str = ""
+
+
+@runtime_checkable
+class FrameSource(Protocol):
+    """A recording as p2pkit reads it. `load` is thread-safe and reads from disk at each call."""
+
+    @property
+    def name(self) -> str:
+        """The dataset's name as given on the command line."""
+        ...
+
+    @property
+    def label_names(self) -> Sequence[str] | None:
+        """Name of each label value, value 0 first; None where frames carry no labels."""
+        ...
+
+    @property
+    def ignore_label(self) -> int | None:
+        """The label value that means void, or None."""
+        ...
+
+    def keys(self) -> Sequence[str]:
+        """All frame keys in recording order."""
+        ...
+
+    def load(self, key: str) -> Frame:
+        """Read and check one frame.
+
+        Raises:
+            FrameError: the frame is bad; the reason says what is wrong with which value.
+        """
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON of all that determines the frames' content: calibration, and a digest of the frame
+        list with file sizes. Not the path, which may move.
+        """
+        ...

@@ -1,0 +1,110 @@
+"""Reading one frame's files. Whatever is wrong with them becomes a FrameError with the value."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, UInt8, UInt16
+from PIL import Image
+
+from p2pkit.errors import FrameError, GeometryError
+from p2pkit.geometry.camera import Camera
+from p2pkit.geometry.transforms import check_rigid
+
+# What Pillow raises on damaged files, by format and kind of damage.
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+# Pillow before 11.3 opens a 16-bit grey PNG as "I".
+_DEPTH_MODES = ("I;16", "I;16B", "I")
+
+
+def read_color(path: Path, key: str, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode an RGB image of exactly `size` (width, height in px)."""
+    return _decode(path, key, modes=("RGB",), expected="8-bit RGB", size=size)
+
+
+def read_depth_png(
+    path: Path, key: str, size: tuple[int, int]
+) -> UInt16[np.ndarray, "height width"]:
+    """Decode a 16-bit grey PNG of exactly `size` (width, height in px), in the file's units."""
+    values = _decode(path, key, modes=_DEPTH_MODES, expected="16-bit grey", size=size)
+    return values.astype(np.uint16, copy=False)
+
+
+def read_depth_npy(
+    path: Path, key: str, camera: Camera, units_per_metre: float
+) -> UInt16[np.ndarray, "height width"]:
+    """Read float32 metres and round them to 1 / `units_per_metre`.
+
+    NaN, infinity and what 16 bits cannot hold become 0, no measurement.
+    """
+    try:
+        metres = np.load(path, allow_pickle=False)
+    except _DECODING_ERRORS as error:
+        raise FrameError(key, f"{path.name} cannot be read: {error}") from error
+    if metres.dtype != np.float32 or metres.shape != (camera.height, camera.width):
+        raise FrameError(
+            key,
+            f"{path.name} holds {metres.dtype} {metres.shape}; float32 "
+            f"{(camera.height, camera.width)} (height, width) in metres is needed",
+        )
+    units = np.round(metres.astype(np.float64) * units_per_metre)
+    if (units < 0).any():
+        raise FrameError(key, f"{path.name} holds a negative depth, {np.nanmin(metres):g} m")
+    fits = np.isfinite(units) & (units <= np.iinfo(np.uint16).max)
+    return np.where(fits, units, 0).astype(np.uint16)
+
+
+def read_labels(
+    path: Path, key: str, size: tuple[int, int], classes: int
+) -> UInt8[np.ndarray, "height width"]:
+    """Decode an 8-bit label image of exactly `size` (width, height) with values below `classes`."""
+    labels = _decode(path, key, modes=("L", "P"), expected="8-bit grey or palette", size=size)
+    if labels.max() >= classes:
+        raise FrameError(
+            key, f"{path.name} holds label {labels.max()}, but only 0 to {classes - 1} have names"
+        )
+    return labels
+
+
+def read_pose(path: Path, key: str) -> Float64[np.ndarray, "4 4"]:
+    """Read 16 numbers separated by white space as a rigid transform, row by row."""
+    try:
+        numbers = [float(word) for word in path.read_text().split()]
+    except (OSError, ValueError) as error:
+        raise FrameError(key, f"{path.name} cannot be read as numbers: {error}") from error
+    if len(numbers) != 16:
+        raise FrameError(key, f"{path.name} holds {len(numbers)} numbers; a 4 x 4 pose has 16")
+    try:
+        return check_rigid(np.array(numbers).reshape(4, 4), path.name)
+    except GeometryError as error:
+        raise FrameError(key, str(error)) from error
+
+
+def check_depth(values: UInt16[np.ndarray, "height width"], key: str, name: str) -> None:
+    """Raise FrameError if no pixel of `values` has a measurement."""
+    if not values.any():
+        raise FrameError(
+            key, f"{name} has no valid depth: all {values.size} pixels are 0 or invalid"
+        )
+
+
+def _decode(
+    path: Path, key: str, *, modes: tuple[str, ...], expected: str, size: tuple[int, int]
+) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            if image.mode not in modes:
+                raise FrameError(key, f"{path.name} has mode {image.mode!r}; {expected} is needed")
+            if image.size != size:
+                raise FrameError(
+                    key,
+                    f"{path.name} is {image.width} x {image.height} px, but the calibration says "
+                    f"{size[0]} x {size[1]}",
+                )
+            image.load()
+            return np.array(image)
+    except FileNotFoundError as error:
+        raise FrameError(key, f"{path.name} does not exist") from error
+    except _DECODING_ERRORS as error:
+        raise FrameError(key, f"{path.name} cannot be decoded: {error}") from error

@@ -1,0 +1,1 @@
+"""The sparse-convolution engine: building, caching and checking it, and the state of the set-up."""

@@ -1,0 +1,89 @@
+"""The errors that p2pkit raises on purpose, as one tree.
+
+    P2pkitError
+    ├── ConfigError              a setting is unknown, of the wrong type, or contradicts another
+    ├── SourceError              a recording or its calibration cannot be used at all
+    │   └── FrameError           one frame is bad; the run records it and goes on
+    ├── GeometryError            a camera, transform or depth makes no geometric sense
+    ├── TeacherError             a 2D network or its weights cannot be used
+    ├── StoreError               a store cannot be read, written or combined
+    │   ├── CorruptShardError    bytes differ from their checksum, size or index
+    │   └── FingerprintError     stored data was made from other inputs than the ones asked for
+    ├── TrainingError            a training run cannot start or go on
+    └── MissingDependencyError   an optional part is not installed; names the command that mends it
+
+A message says what is wrong, which value, what is allowed, and what to do.
+"""
+
+
+class P2pkitError(Exception):
+    """Base of every error that p2pkit raises on purpose; the command line prints it as one line."""
+
+
+class ConfigError(P2pkitError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class SourceError(P2pkitError):
+    """A recording or its calibration cannot be used at all."""
+
+
+class FrameError(SourceError):
+    """One frame is bad. `extract` writes `key` and `reason` to failures.jsonl and goes on.
+
+    Args:
+        key: the frame's key.
+        reason: what is wrong, with the value that shows it.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"frame {key}: {reason}")
+        self.key = key
+        self.reason = reason
+
+
+class GeometryError(P2pkitError):
+    """A camera, transform or depth makes no geometric sense."""
+
+
+class TeacherError(P2pkitError):
+    """A 2D network or its weights cannot be used."""
+
+
+class StoreError(P2pkitError):
+    """A store cannot be read, written or combined."""
+
+
+class CorruptShardError(StoreError):
+    """Bytes of a shard differ from their checksum, size or index.
+
+    Args:
+        shard: path of the shard's file.
+        reason: what differs.
+        key: sample key, where one sample is concerned.
+        field: field name, where one field is concerned.
+    """
+
+    def __init__(
+        self, shard: str, reason: str, *, key: str | None = None, field: str | None = None
+    ) -> None:
+        where = "".join(
+            f", {name} {value}" for name, value in (("key", key), ("field", field)) if value
+        )
+        super().__init__(f"shard {shard}{where}: {reason}")
+        self.shard = shard
+        self.reason = reason
+        self.key = key
+        self.field = field
+
+
+class FingerprintError(StoreError):
+    """Stored data was made from other inputs than the ones asked for."""
+
+
+class TrainingError(P2pkitError):
+    """A training run cannot start or go on."""
+
+
+class MissingDependencyError(P2pkitError):
+    """An optional part is not installed; the message names the command that mends it."""

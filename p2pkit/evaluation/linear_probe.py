@@ -1,0 +1,141 @@
+"""Multinomial logistic regression on frozen features: what a network's features say linearly."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, Integer
+from torch import Tensor
+from torch.nn import functional
+
+from p2pkit.errors import ConfigError
+
+POINTS_AT_ONCE = 2**18
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """How the probe is fitted.
+
+    Args:
+        l2: weight decay: l2 / 2 times the squared weights (not the biases) is added to the mean
+            cross-entropy of the standardised features.
+        balanced: weigh each class inversely to its number of points.
+        max_points: more rows than this are thinned out at random first.
+        iterations: of L-BFGS at most; it stops earlier where it has converged.
+        seed: of the thinning; the fit itself starts at zero.
+    """
+
+    l2: float = 1e-4
+    balanced: bool = False
+    max_points: int = 200_000
+    iterations: int = 200
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProbe:
+    """A fitted classifier.
+
+    Args:
+        mean: of each channel over the training rows.
+        scale: standard deviation of each channel; 1 where it is constant.
+        weight: of the standardised channels.
+        bias: one per class.
+    """
+
+    mean: Float32[np.ndarray, " channels"]
+    scale: Float32[np.ndarray, " channels"]
+    weight: Float32[np.ndarray, "channels classes"]
+    bias: Float32[np.ndarray, " classes"]
+
+    def predict(
+        self, features: Float32[np.ndarray, "points channels"]
+    ) -> Int64[np.ndarray, " points"]:
+        """The most likely class of each row."""
+        parts = [
+            np.argmax((part - self.mean) / self.scale @ self.weight + self.bias, axis=1)
+            for part in np.split(features, range(POINTS_AT_ONCE, len(features), POINTS_AT_ONCE))
+        ]
+        return np.concatenate(parts)
+
+
+def fit_linear_probe(
+    features: Float32[np.ndarray, "points channels"],
+    labels: Integer[np.ndarray, " points"],
+    *,
+    classes: int,
+    config: ProbeConfig | None = None,
+) -> LinearProbe:
+    """Fit a softmax classifier; the problem is convex, so the result does not depend on luck.
+
+    A class without rows is never predicted in practice: its bias falls without bound.
+
+    Args:
+        features: frozen features, one row per labelled point.
+        labels: classes 0 .. classes - 1; leave void points out before.
+        classes: number of classes.
+        config: settings, `ProbeConfig()` if None.
+
+    Raises:
+        ConfigError: there are no rows, a label is out of range, or a feature is not finite.
+    """
+    config = config or ProbeConfig()
+    _check(features, labels, classes)
+    if len(features) > config.max_points:
+        rows = np.random.default_rng(config.seed).permutation(len(features))[: config.max_points]
+        features, labels = features[np.sort(rows)], labels[np.sort(rows)]
+    mean, deviation = (
+        features.mean(axis=0, dtype=np.float64),
+        features.std(axis=0, dtype=np.float64),
+    )
+    scale = np.where(deviation > 1e-6 * (np.abs(mean) + 1e-6), deviation, 1.0).astype(np.float32)
+    mean = mean.astype(np.float32)
+    inputs = torch.from_numpy((features - mean) / scale)
+    target = torch.from_numpy(labels.astype(np.int64))
+    weight, bias = _minimise(inputs, target, classes, config)
+    return LinearProbe(mean, scale, weight.numpy(), bias.numpy())
+
+
+def _check(features: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    if len(features) == 0:
+        raise ConfigError("a probe needs at least one labelled point; there are none")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ConfigError(
+            f"labels lie in {labels.min()}..{labels.max()}, allowed is 0..{classes - 1}: leave "
+            "void points out before fitting"
+        )
+    if not np.isfinite(features).all():
+        raise ConfigError("a feature is NaN or infinite; the network's weights are probably broken")
+
+
+def _minimise(
+    inputs: Tensor, target: Tensor, classes: int, config: ProbeConfig
+) -> tuple[Tensor, Tensor]:
+    weight = torch.zeros(inputs.shape[1], classes, requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    class_weight = _class_weight(target, classes) if config.balanced else None
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=config.iterations,
+        tolerance_grad=1e-5,
+        tolerance_change=1e-7,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = torch.addmm(bias, inputs, weight)
+        loss = functional.cross_entropy(logits, target, weight=class_weight)
+        loss = loss + config.l2 / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # pyright: ignore[reportArgumentType]  (typed for a float closure)
+    return weight.detach(), bias.detach()
+
+
+def _class_weight(target: Tensor, classes: int) -> Tensor:
+    """Inverse frequency, so that every class present weighs the same in total; 0 if absent."""
+    counts = torch.bincount(target, minlength=classes).float()
+    return torch.where(counts > 0, len(target) / counts.clamp(min=1), 0.0)

@@ -1,0 +1,45 @@
+"""How well points find their own pixel: a measure of pretraining that needs no labels."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from p2pkit.errors import ConfigError
+
+SIMILARITIES_AT_ONCE = 2**24
+TIE_WIDTH = 1e-6
+
+
+def retrieval_top1(
+    point_embedding: Float[Tensor, "pairs channels"],
+    pixel_embedding: Float[Tensor, "pairs channels"],
+    *,
+    cell_id: Int64[Tensor, " pairs"] | None = None,
+) -> float:
+    """Fraction of points whose most similar pixel among all N candidates is the right one.
+
+    Pixels whose similarity is within 1e-6 of the best (rounding) tie: each of k of them counts as
+    1/k, so that embeddings that say nothing score chance, 1/N.
+
+    Args:
+        point_embedding: rows of unit length.
+        pixel_embedding: row i is the pixel of point i.
+        cell_id: where given, any pixel of the same cell of the teacher's map is right too, since
+            their features are nearly the same; None asks for the very pixel.
+
+    Raises:
+        ConfigError: there are no pairs.
+    """
+    pairs = len(point_embedding)
+    if pairs == 0:
+        raise ConfigError("retrieval among no pairs is undefined; give at least one pair")
+    own = torch.arange(pairs, device=point_embedding.device) if cell_id is None else cell_id
+    rows = max(1, SIMILARITIES_AT_ONCE // pairs)
+    right = 0.0
+    for start in range(0, pairs, rows):
+        part = slice(start, start + rows)
+        similarity = point_embedding[part].detach() @ pixel_embedding.detach().T
+        best = similarity >= similarity.amax(dim=1, keepdim=True) - TIE_WIDTH
+        hits = best & (own[part, None] == own)
+        right += float((hits.sum(dim=1) / best.sum(dim=1)).double().sum())
+    return right / pairs

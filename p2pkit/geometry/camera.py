@@ -1,0 +1,83 @@
+"""The pinhole camera: pixel centres at integers, axes x right, y down, z forward (OpenCV)."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from p2pkit.errors import GeometryError
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Intrinsics of one undistorted image.
+
+    Args:
+        width, height: image size (px).
+        fx, fy: focal lengths (px).
+        cx, cy: principal point (px), in coordinates where the first pixel's centre is (0, 0).
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise GeometryError(
+                f"camera size is {self.width} x {self.height} px; both must be at least 1"
+            )
+        if not (
+            np.isfinite([self.fx, self.fy, self.cx, self.cy]).all() and min(self.fx, self.fy) > 0
+        ):
+            raise GeometryError(
+                f"camera intrinsics fx={self.fx}, fy={self.fy}, cx={self.cx}, cy={self.cy} are not "
+                "usable: all must be finite and the focal lengths positive (px)"
+            )
+
+    def resized(self, width: int, height: int) -> "Camera":
+        """The same camera after its image was resized: c' = s (c + 0.5) - 0.5 per axis."""
+        scale_u, scale_v = width / self.width, height / self.height
+        return Camera(
+            width=width,
+            height=height,
+            fx=self.fx * scale_u,
+            fy=self.fy * scale_v,
+            cx=scale_u * (self.cx + 0.5) - 0.5,
+            cy=scale_v * (self.cy + 0.5) - 0.5,
+        )
+
+    def matrix(self) -> Float64[np.ndarray, "3 3"]:
+        """The intrinsic matrix K (px)."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    def to_json(self) -> dict[str, int | float]:
+        """The fields as a JSON object; `Camera(**value)` reads it back."""
+        return asdict(self)
+
+
+def camera_from_json(value: Any, where: str) -> Camera:
+    """Read a camera from a JSON object with width, height, fx, fy, cx and cy.
+
+    Raises:
+        GeometryError: a field is missing, unknown or no number; the message names it and `where`.
+    """
+    names = ("width", "height", "fx", "fy", "cx", "cy")
+    if not isinstance(value, dict) or set(value) != set(names):
+        found = sorted(value) if isinstance(value, dict) else type(value).__name__
+        raise GeometryError(f"{where}: a camera needs exactly the fields {names}; found {found}")
+    for name in names:
+        if isinstance(value[name], bool) or not isinstance(value[name], int | float):
+            raise GeometryError(f"{where}: {name} is {value[name]!r}; a number (px) is needed")
+    for name in ("width", "height"):
+        if value[name] != int(value[name]):
+            raise GeometryError(
+                f"{where}: {name} is {value[name]!r}; a whole number (px) is needed"
+            )
+    fx, fy, cx, cy = (float(value[name]) for name in names[2:])
+    width, height = int(value["width"]), int(value["height"])
+    return Camera(width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy)

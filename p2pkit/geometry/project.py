@@ -1,0 +1,108 @@
+"""From points to pixels of an image, and which of them another surface hides."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from p2pkit.errors import GeometryError
+from p2pkit.geometry import kernels
+from p2pkit.geometry.camera import Camera
+from p2pkit.geometry.checks import check_array
+from p2pkit.geometry.transforms import check_rigid
+
+
+class Projection(NamedTuple):
+    """Where each point falls in an image; rows stay aligned with the points.
+
+    Fields:
+        pixel_uv: u, v (px, centres at integers); 0 for points that are not in front of the camera.
+        depth_m: distance along the optical axis (m); not positive behind the camera.
+        visible: in front and inside [-0.5, width - 0.5) x [-0.5, height - 0.5), so that the nearest
+            pixel exists.
+    """
+
+    pixel_uv: Float32[np.ndarray, "points 2"]
+    depth_m: Float32[np.ndarray, "points"]
+    visible: Bool[np.ndarray, "points"]
+
+
+def project(
+    points: Float32[np.ndarray, "points 3"],
+    camera: Camera,
+    camera_from_points: Float64[np.ndarray, "4 4"] | None = None,
+) -> Projection:
+    """Project points into an image, in float64, rounded once to float32.
+
+    A point that is NaN, infinite or more than 1e9 px aside is invisible with `pixel_uv` 0.
+
+    Args:
+        points: x, y, z (m).
+        camera: intrinsics of the undistorted image.
+        camera_from_points: from the points' frame to the camera's; None if they share one.
+
+    Raises:
+        GeometryError: `camera_from_points` is not rigid.
+    """
+    check_array("points", points, (np.float32,), (None, 3))
+    matrix = np.eye(4)
+    if camera_from_points is not None:
+        matrix = np.ascontiguousarray(check_rigid(camera_from_points, "camera_from_points"))
+    pixel_uv = np.empty((len(points), 2), np.float32)
+    depth_m = np.empty(len(points), np.float32)
+    visible = np.empty(len(points), np.bool_)
+    intrinsics = (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
+    size = (camera.width, camera.height)
+    kernels.project_points(
+        np.ascontiguousarray(points), matrix, intrinsics, size, pixel_uv, depth_m, visible
+    )
+    return Projection(pixel_uv, depth_m, visible)
+
+
+def visible_after_occlusion(
+    projection: Projection,
+    camera: Camera,
+    *,
+    splat_px: int = 1,
+    downscale: int = 1,
+    margin_m: float = 0.05,
+    margin_relative: float = 0.05,
+) -> Bool[np.ndarray, "points"]:
+    """Take away the visible points that lie behind a nearer one (z-buffer test).
+
+    Each visible point covers (2 splat_px + 1)² cells of an image of 1/downscale the size; a point
+    is hidden if it is deeper than the nearest one covering its cell by more than both margins.
+    Sparse LiDAR needs a lower resolution or a wider splat than an image of dense depth.
+
+    Args:
+        projection: from `project` with the same camera.
+        camera: intrinsics of the image.
+        splat_px: how far a point reaches to each side (cells).
+        downscale: edge of a cell (px).
+        margin_m: smallest depth difference that hides (m).
+        margin_relative: the same as a fraction of the point's depth; slanted surfaces need it.
+
+    Raises:
+        GeometryError: an option is out of range, or the projection does not fit the camera.
+    """
+    if splat_px < 0 or downscale < 1 or not (margin_m >= 0 and margin_relative >= 0):
+        raise GeometryError(
+            f"occlusion options are splat_px={splat_px} (at least 0), downscale={downscale} (at "
+            f"least 1), margin_m={margin_m} and margin_relative={margin_relative} (at least 0)"
+        )
+    count = len(projection.visible)
+    check_array("projection.pixel_uv", projection.pixel_uv, (np.float32,), (count, 2))
+    check_array("projection.depth_m", projection.depth_m, (np.float32,), (count,))
+    rows, columns = -(-camera.height // downscale), -(-camera.width // downscale)
+    nearest = np.full((rows, columns), np.inf, np.float32)
+    cells = np.empty(count, np.int64)
+    if not kernels.nearest_depth(*projection, downscale, nearest, cells):
+        raise GeometryError(
+            f"a visible point lies outside the {camera.width} x {camera.height} px image; pass the "
+            "camera that the projection was made with"
+        )
+    nearest = kernels.spread_minimum(nearest, splat_px)
+    kept = np.empty(count, np.bool_)
+    margins = (float(margin_m), float(margin_relative))
+    kernels.within_margin(cells, projection.depth_m, nearest.ravel(), margins, kept)
+    return kept

@@ -1,0 +1,49 @@
+"""Rigid transforms `a_from_b`: float64 4 x 4 matrices that take b's coordinates to a's (m)."""
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from p2pkit.errors import GeometryError
+
+RIGID_TOLERANCE = 1e-3
+
+
+def check_rigid(transform: np.ndarray, name: str) -> Float64[np.ndarray, "4 4"]:
+    """Return `transform` as float64 4 x 4 if it is a rotation and a translation.
+
+    Raises:
+        GeometryError: wrong shape, not finite, last row not 0 0 0 1, or R not a rotation
+            (max |RᵀR - I| or |det R - 1| above 1e-3); the message gives the value.
+    """
+    matrix = np.asarray(transform, dtype=np.float64)
+    if matrix.shape != (4, 4):
+        raise GeometryError(f"{name} has shape {matrix.shape}; a rigid transform is 4 x 4")
+    if not np.isfinite(matrix).all():
+        raise GeometryError(f"{name} holds NaN or infinity; a rigid transform is finite")
+    if np.abs(matrix[3] - (0, 0, 0, 1)).max() > RIGID_TOLERANCE:
+        raise GeometryError(f"{name} has the last row {matrix[3].tolist()}; it must be 0 0 0 1")
+    rotation = matrix[:3, :3]
+    determinant = float(np.linalg.det(rotation))
+    skew = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
+    if abs(determinant - 1) > RIGID_TOLERANCE or skew > RIGID_TOLERANCE:
+        raise GeometryError(
+            f"{name} is not rigid: det R = {determinant:.6f} (must be 1) and max |RᵀR - I| = "
+            f"{skew:.2g} (must be under {RIGID_TOLERANCE}); check for scale, mirroring or row order"
+        )
+    return matrix
+
+
+def invert_rigid(a_from_b: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
+    """b_from_a of a rigid a_from_b, through the transpose (exact where `inv` rounds)."""
+    inverse = np.eye(4)
+    inverse[:3, :3] = a_from_b[:3, :3].T
+    inverse[:3, 3] = -a_from_b[:3, :3].T @ a_from_b[:3, 3]
+    return inverse
+
+
+def transform_points(
+    a_from_b: Float64[np.ndarray, "4 4"], points: Float[np.ndarray, "points 3"]
+) -> Float[np.ndarray, "points 3"]:
+    """Points of frame b in frame a (m), computed in float64, returned in the dtype of `points`."""
+    moved = points.astype(np.float64) @ a_from_b[:3, :3].T + a_from_b[:3, 3]
+    return moved.astype(points.dtype)

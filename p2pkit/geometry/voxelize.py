@@ -1,0 +1,71 @@
+"""Which voxel each point lies in, and one point per voxel."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from p2pkit.errors import GeometryError
+from p2pkit.geometry import kernels
+from p2pkit.geometry.checks import check_array
+
+
+class VoxelDeduplication(NamedTuple):
+    """One point for each occupied voxel, and the way back.
+
+    Fields:
+        keep: index of the first point of each voxel, ascending.
+        voxel_of_point: for each point the row of `keep` that stands for its voxel.
+    """
+
+    keep: Int64[np.ndarray, "voxels"]
+    voxel_of_point: Int64[np.ndarray, "points"]
+
+
+def voxel_coordinates(
+    points: Float32[np.ndarray, "points 3"], voxel_size: float
+) -> Int32[np.ndarray, "points 3"]:
+    """floor(points / voxel_size), computed in float64, so that -0.01 m lies in voxel -1.
+
+    Args:
+        points: x, y, z in any frame (m).
+        voxel_size: edge of a voxel (m).
+
+    Raises:
+        GeometryError: `voxel_size` is not positive, a coordinate is NaN or infinite, or a voxel
+            index does not fit in int32.
+    """
+    check_array("points", points, (np.float32,), (None, 3))
+    if not (math.isfinite(voxel_size) and voxel_size > 0):
+        raise GeometryError(f"voxel_size is {voxel_size} m; it must be finite and positive")
+    points = np.ascontiguousarray(points)
+    coordinates = np.empty(points.shape, np.int32)
+    if not kernels.floor_divide(points.ravel(), float(voxel_size), coordinates.ravel()):
+        _raise_bad_point(points, voxel_size)
+    return coordinates
+
+
+def voxel_deduplicate(
+    points: Float32[np.ndarray, "points 3"], voxel_size: float
+) -> VoxelDeduplication:
+    """Keep the first point of each voxel of `voxel_coordinates`.
+
+    Raises:
+        GeometryError: as for `voxel_coordinates`.
+    """
+    coordinates = voxel_coordinates(points, voxel_size)
+    keep = np.empty(len(points), np.int64)
+    voxel_of_point = np.empty(len(points), np.int64)
+    count = int(kernels.first_of_each_voxel(coordinates, keep, voxel_of_point))
+    return VoxelDeduplication(keep[:count].copy(), voxel_of_point)
+
+
+def _raise_bad_point(points: Float32[np.ndarray, "points 3"], voxel_size: float) -> None:
+    index = np.floor(points.astype(np.float64) / voxel_size)
+    limits = np.iinfo(np.int32)
+    row = int(np.argmin(((index >= limits.min) & (index <= limits.max)).all(axis=1)))
+    raise GeometryError(
+        f"point {row} is {points[row].tolist()} m: with voxels of {voxel_size} m its voxel index "
+        "does not fit in 32 bits; drop points that are NaN, infinite or that far away"
+    )

@@ -1,0 +1,79 @@
+"""What every loss is given, and what it may be told about likely false negatives."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from p2pkit.errors import ConfigError
+
+NEGATIVES = ("paper", "mask-same-cell", "mask-same-voxel", "mask-same-cell-or-voxel")
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastBatch:
+    """Row i of every field is pair i: a point and the pixel that sees it.
+
+    Args:
+        point_embedding: from the student; rows of unit length.
+        pixel_embedding: from the teacher; rows of unit length.
+        cell_id: equal where two pixels fall into one cell of one view's feature map; the number
+            itself means nothing but must differ between frames and views.
+        voxel_id: equal where two points fall into one voxel of one frame.
+    """
+
+    point_embedding: Float[Tensor, "pairs channels"]
+    pixel_embedding: Float[Tensor, "pairs channels"]
+    cell_id: Int64[Tensor, " pairs"]
+    voxel_id: Int64[Tensor, " pairs"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Which loss, and its settings.
+
+    Args:
+        name: a key of `p2pkit.losses.LOSSES`.
+        temperature: divides the cosine similarities; 0.04 in PPKT, 0.07 in SLidR.
+        negatives: `paper` keeps all other sampled pixels as negatives; `mask-same-cell`,
+            `mask-same-voxel` and `mask-same-cell-or-voxel` leave those out that share the anchor's
+            cell or voxel, since their features are nearly the positive's.
+
+    Raises:
+        ConfigError: the temperature is not positive, or `negatives` is not one of those.
+    """
+
+    name: str = "ppnce"
+    temperature: float = 0.04
+    negatives: str = "paper"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature is {self.temperature}; it must be positive")
+        if self.negatives not in NEGATIVES:
+            raise ConfigError(
+                f"negatives is {self.negatives!r}; choose one of {', '.join(NEGATIVES)}"
+            )
+
+
+def suspected_false_negatives(batch: ContrastBatch) -> float:
+    """Fraction of ordered (anchor, other pixel) combinations that share a cell or a voxel.
+
+    |cell or voxel| = |cell| + |voxel| - |cell and voxel|, each from the sizes of groups of equal
+    ids, so in O(N log N). 0 with fewer than two pairs.
+    """
+    pairs = len(batch.cell_id)
+    if pairs < 2:
+        return 0.0
+    cell = torch.unique(batch.cell_id, return_inverse=True)[1]
+    voxel = torch.unique(batch.voxel_id, return_inverse=True)[1]
+    both = cell * pairs + voxel
+    shared = _sharing(cell) + _sharing(voxel) - _sharing(both)
+    return shared / (pairs * (pairs - 1))
+
+
+def _sharing(group: Int64[Tensor, " pairs"]) -> int:
+    """How many ordered (i, j), i != j, have equal ids."""
+    counts = torch.unique(group, return_counts=True)[1]
+    return int((counts * (counts - 1)).sum())

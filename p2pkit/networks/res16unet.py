@@ -1,0 +1,130 @@
+"""The students: residual U-Nets on sparse voxels, strides 1 to 16."""
+
+from typing import Any
+
+from jaxtyping import Float, Int32
+from torch import Tensor, nn
+
+from p2pkit.errors import GeometryError
+from p2pkit.networks.blocks import batch_norm, convolution, relu, residual_stage, upsampling
+from p2pkit.networks.minkowski import minkowski_engine
+
+STEM_CHANNELS = 32
+ENCODER_LEVELS = 4
+
+
+class Res16UNet(nn.Module):
+    """Sparse residual U-Net (Choy et al. 2019), called SR-UNet in PointContrast and PPKT.
+
+    Four encoder stages halve the resolution, four decoder stages double it again and concatenate
+    the encoder's output of the same resolution. Parameter names and shapes are those of the
+    published networks (`conv0p1s1.kernel`, `block1.0.conv1.kernel`, `convtr4p16s2.kernel`, ...), so
+    that checkpoints load by key.
+
+    Args:
+        in_channels: input features per voxel.
+        out_channels: width of the layer `final` (1x1x1 with bias); None builds no such layer and
+            the decoder's features come out, for a projection head.
+        planes: width of the four encoder and the four decoder stages.
+        layers: residual blocks in each of those stages.
+        conv1_kernel_size: side of the first convolution's cube (voxels); odd. Published networks
+            use 5 or 3: a checkpoint fits only the one it was trained with.
+        bn_momentum: weight of the newest batch in every norm's running statistics. The reference
+            code uses it outside the residual blocks only and leaves 0.1 within them.
+
+    Attributes:
+        out_channels: width of the decoder's features, before `final`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None,
+        *,
+        planes: tuple[int, ...],
+        layers: tuple[int, ...],
+        conv1_kernel_size: int,
+        bn_momentum: float,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = planes[-1]
+        self.conv0p1s1 = convolution(in_channels, STEM_CHANNELS, kernel_size=conv1_kernel_size)
+        self.bn0 = batch_norm(STEM_CHANNELS, bn_momentum)
+        self.relu = relu()
+        width = self._add_encoder(planes, layers, bn_momentum)
+        self._add_decoder(width, planes, layers, bn_momentum)
+        self.final = (
+            None
+            if out_channels is None
+            else convolution(self.out_channels, out_channels, kernel_size=1, bias=True)
+        )
+
+    def _add_encoder(
+        self, planes: tuple[int, ...], layers: tuple[int, ...], momentum: float
+    ) -> int:
+        """Add conv{n}p{stride}s2, bn{n}, block{n} for n = 1..4; the width at the bottom."""
+        width = STEM_CHANNELS
+        for level in range(ENCODER_LEVELS):
+            down = convolution(width, width, kernel_size=2, stride=2)
+            self.add_module(f"conv{level + 1}p{2**level}s2", down)
+            self.add_module(f"bn{level + 1}", batch_norm(width, momentum))
+            stage = residual_stage(width, planes[level], blocks=layers[level], momentum=momentum)
+            self.add_module(f"block{level + 1}", stage)
+            width = planes[level]
+        return width
+
+    def _add_decoder(
+        self, width: int, planes: tuple[int, ...], layers: tuple[int, ...], momentum: float
+    ) -> None:
+        """Add convtr{n}p{stride}s2, bntr{n}, block{n + 1} for n = 4..7."""
+        skips = (planes[2], planes[1], planes[0], STEM_CHANNELS)
+        for level, skip in enumerate(skips, start=ENCODER_LEVELS):
+            out = planes[level]
+            self.add_module(f"convtr{level}p{2 ** (8 - level)}s2", upsampling(width, out))
+            self.add_module(f"bntr{level}", batch_norm(out, momentum))
+            stage = residual_stage(out + skip, out, blocks=layers[level], momentum=momentum)
+            self.add_module(f"block{level + 1}", stage)
+            width = out
+
+    def forward(
+        self,
+        coordinates: Int32[Tensor, "voxels 4"],
+        features: Float[Tensor, "voxels channels"],
+    ) -> Float[Tensor, "voxels out_channels"]:
+        """Features of each voxel, rows in the order of the input.
+
+        Args:
+            coordinates: batch index, x, y, z (voxels); no row twice; may be negative.
+            features: one row per voxel.
+
+        Raises:
+            GeometryError: there are no voxels, or a voxel occurs twice.
+        """
+        x = self._sparse_tensor(coordinates, features)
+        x = self.relu(self.bn0(self.conv0p1s1(x)))
+        skips = [x]
+        for level in range(ENCODER_LEVELS):
+            x = self._run(x, f"conv{level + 1}p{2**level}s2", f"bn{level + 1}")
+            x = self.get_submodule(f"block{level + 1}")(x)
+            skips.append(x)
+        skips.pop()
+        for level in range(ENCODER_LEVELS, 2 * ENCODER_LEVELS):
+            x = self._run(x, f"convtr{level}p{2 ** (8 - level)}s2", f"bntr{level}")
+            x = minkowski_engine().cat(x, skips.pop())
+            x = self.get_submodule(f"block{level + 1}")(x)
+        return x.F if self.final is None else self.final(x).F
+
+    def _run(self, x: Any, conv: str, norm: str) -> Any:
+        return self.relu(self.get_submodule(norm)(self.get_submodule(conv)(x)))
+
+    def _sparse_tensor(self, coordinates: Tensor, features: Tensor) -> Any:
+        if len(coordinates) == 0:
+            raise GeometryError("the batch has no voxels; at least one is needed")
+        x = minkowski_engine().SparseTensor(features, coordinates.contiguous())
+        if len(x.F) != len(coordinates):
+            raise GeometryError(
+                f"{len(coordinates) - len(x.F)} of {len(coordinates)} voxels repeat another row's "
+                "(batch, x, y, z); keep one row per voxel before the student"
+            )
+        return x

@@ -1,0 +1,146 @@
+"""How a field's bytes are stored. A payload is a valid .npy under every codec.
+
+`none` stores the array itself. Any other codec stores a one-dimensional uint8 array whose bytes are
+the .npy header of the decoded array followed by the compressed data: [header][compressed].
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from p2pkit.shards.npy import NpyError, npy_header, parse_header, parse_npy
+
+Buffer = bytes | memoryview
+PROBED_MAPS = 32
+WORTH_COMPRESSING = 0.8
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One way to store the data of an array.
+
+    Args:
+        encode: compressed bytes of a C-ordered, not empty array.
+        decode: fills the flat array (second argument) from the compressed bytes; NpyError where
+            they do not decode to exactly its size. None where arrays are stored as they are.
+        integers_only: whether the codec refuses floats.
+    """
+
+    encode: Callable[[np.ndarray], Buffer]
+    decode: Callable[[memoryview, np.ndarray], None] | None
+    integers_only: bool = False
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _encode_delta_shuffle_lz4(array: np.ndarray) -> bytes:
+    from numcodecs.lz4 import LZ4
+    from numcodecs.shuffle import Shuffle
+
+    steps = array.reshape(-1).copy()
+    steps[1:] -= array.reshape(-1)[:-1]
+    return bytes(LZ4(acceleration=1).encode(Shuffle(array.itemsize).encode(steps)))
+
+
+def _decode_delta_shuffle_lz4(data: memoryview, out: np.ndarray) -> None:
+    from numcodecs.lz4 import LZ4
+
+    from p2pkit.shards.codec_kernels import undo_delta_shuffle
+
+    if int.from_bytes(data[:4], "little") != out.nbytes:
+        raise NpyError("the lz4 block declares another size than the header of its array")
+    shuffled = np.empty((out.itemsize, out.size), np.uint8)
+    LZ4().decode(data, out=shuffled.reshape(-1))
+    undo_delta_shuffle(shuffled, out.view(np.uint8).reshape(out.size, out.itemsize), out)
+
+
+def _encode_zstd(array: np.ndarray) -> bytes:
+    from numcodecs.zstd import Zstd
+
+    return bytes(Zstd(level=1).encode(_bytes_of(array)))
+
+
+def _decode_zstd(data: memoryview, out: np.ndarray) -> None:
+    from numcodecs.zstd import Zstd
+
+    if _zstd_content_size(data) != out.nbytes:
+        raise NpyError("the zstd frame declares another size than the header of its array")
+    Zstd().decode(data, out=out.view(np.uint8))
+
+
+def _zstd_content_size(data: memoryview) -> int | None:
+    """Decoded size that a zstd frame declares (RFC 8878, 3.1.1.1), None where it declares none."""
+    if len(data) < 6 or bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
+        return None
+    descriptor = data[4]
+    single_segment = bool(descriptor & 0x20)
+    flag = descriptor >> 6
+    size = (1 if single_segment else 0, 2, 4, 8)[flag]
+    first = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    if size == 0 or len(data) < first + size:
+        return None
+    return int.from_bytes(data[first : first + size], "little") + (256 if size == 2 else 0)
+
+
+CODECS: dict[str, Codec] = {
+    "none": Codec(_bytes_of, None),
+    "delta-shuffle-lz4": Codec(_encode_delta_shuffle_lz4, _decode_delta_shuffle_lz4, True),
+    "zstd": Codec(_encode_zstd, _decode_zstd),
+}
+
+
+def encode(array: np.ndarray, codec: str) -> list[Buffer]:
+    """The payload of one field as buffers to be written one after the other.
+
+    The array itself is not copied where it is C-ordered and the codec is `none`.
+    """
+    array = np.asarray(array, order="C")
+    header = npy_header(array.dtype.str, array.shape)
+    data = CODECS[codec].encode(array) if array.size else b""
+    if codec == "none":
+        return [header, data]
+    return [npy_header("|u1", (len(header) + len(data),)), header, data]
+
+
+def decode(payload: memoryview, codec: str) -> np.ndarray:
+    """The array of a payload; for `none` a view on the payload's memory.
+
+    Raises:
+        NpyError: the payload is not what `encode` makes. Nothing larger than
+            `npy.LARGEST_ARRAY` is ever allocated.
+    """
+    stored = parse_npy(payload)
+    fill = CODECS[codec].decode
+    if fill is None:
+        return stored
+    if stored.dtype != np.uint8 or stored.ndim != 1:
+        raise NpyError(f"a {codec} payload must hold bytes, not {stored.dtype.str} {stored.shape}")
+    data = stored.data
+    dtype, shape, nbytes, length = parse_header(data)
+    array = np.empty(shape, dtype)
+    if nbytes == 0:
+        if len(data) != length:
+            raise NpyError(f"an empty array is followed by {len(data) - length} bytes")
+        return array
+    try:
+        fill(data[length:], array.reshape(-1))
+    except (RuntimeError, ValueError) as error:
+        raise NpyError(f"the {codec} data does not decode: {error}") from None
+    return array
+
+
+def choose_map_codec(maps: Iterable[np.ndarray]) -> str:
+    """`zstd` if the first 32 maps compress below 0.8 of their size together, else `none`.
+
+    Maps behind a ReLU hold many zeros and gain; dense ones do not and are faster as they are.
+    """
+    before = after = 0
+    for feature_map in islice(maps, PROBED_MAPS):
+        if feature_map.size:
+            before += feature_map.nbytes
+            after += len(_encode_zstd(np.asarray(feature_map, order="C")))
+    return "zstd" if after < WORTH_COMPRESSING * before else "none"

@@ -1,0 +1,153 @@
+"""A feature layer: one teacher's features for the samples of the geometry layer.
+
+`grid` stores the teacher's map; sampling it at a pair when read equals upsampling it first, because
+bilinear weights sum to one and the trained projection after it is linear. `pixels` stores the
+sampled feature of a fixed random choice of pairs: larger, but plain rows, and any upsampler fits.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import xxhash
+from jaxtyping import Float16, Float32, Int64
+
+from p2pkit.errors import StoreError
+from p2pkit.geometry.grid import Alignment, FeatureGrid, grid_from_json
+from p2pkit.geometry.sample_map import nearest_cell, sample_map
+from p2pkit.shards.geometry_layer import PointCloud
+from p2pkit.shards.model import FieldSpec, Sample
+
+Layout = Literal["grid", "pixels"]
+
+
+def feature_fields(layout: Layout, codec: str) -> tuple[FieldSpec, ...]:
+    """The fields of a feature layer, in name order. `codec` is that of the map or feature field."""
+    if layout == "grid":
+        axes = ("views", "height", "width", "channels")
+        return (FieldSpec("map", "<f2", axes, "", codec, "the teacher's map, channels last"),)
+    rows = "row in the sample's pairs of each stored feature, ascending"
+    return (
+        FieldSpec("feature", "<f2", ("rows", "channels"), "", codec, "the map sampled at the pair"),
+        FieldSpec("feature_pair", "<u4", ("rows",), "row", "delta-shuffle-lz4", rows),
+    )
+
+
+def encode_grid(
+    key: str,
+    maps: Sequence[Float16[np.ndarray, "height width channels"]],
+    grids: Sequence[FeatureGrid],
+) -> Sample:
+    """A sample that holds the map of each view. Views of one frame share the map's shape.
+
+    Raises:
+        StoreError: the views' maps differ in shape.
+    """
+    shapes = {feature_map.shape for feature_map in maps}
+    if len(shapes) != 1:
+        raise StoreError(
+            f"frame {key}: its views give maps of shapes {sorted(shapes)}; one frame needs one "
+            "shape: give the teacher a fixed input size"
+        )
+    return Sample(key=key, arrays={"map": np.stack(maps)}, meta=_meta(grids))
+
+
+def encode_pixels(
+    cloud: PointCloud,
+    maps: Sequence[Float16[np.ndarray, "height width channels"]],
+    grids: Sequence[FeatureGrid],
+    *,
+    pairs: int,
+    seed: int,
+) -> Sample:
+    """A sample that holds the upsampled feature of up to `pairs` pairs (0: of all).
+
+    The choice depends on `seed` and the frame's key alone, so that rewriting gives equal bytes.
+    """
+    count = len(cloud.pair_point)
+    rows = np.arange(count)
+    if 0 < pairs < count:
+        random = np.random.default_rng([seed, xxhash.xxh3_64_intdigest(cloud.key.encode())])
+        rows = np.sort(random.choice(count, size=pairs, replace=False))
+    features = _sample_views(cloud, rows, list(maps), list(grids), "measured")
+    arrays = {"feature": features.astype(np.float16), "feature_pair": rows.astype(np.uint32)}
+    return Sample(key=cloud.key, arrays=arrays, meta=_meta(grids))
+
+
+def usable_pairs(sample: Sample, cloud: PointCloud) -> Int64[np.ndarray, "usable"]:
+    """Rows of the cloud's pairs for which the layer has a feature."""
+    if "feature_pair" in sample.arrays:
+        return sample.arrays["feature_pair"].astype(np.int64)
+    return np.arange(len(cloud.pair_point), dtype=np.int64)
+
+
+def pair_features(
+    sample: Sample,
+    cloud: PointCloud,
+    rows: Int64[np.ndarray, "pairs"],
+    *,
+    alignment: Alignment = "measured",
+) -> Float32[np.ndarray, "pairs channels"]:
+    """The teacher's upsampled feature at each of the chosen pairs.
+
+    Args:
+        sample: of the feature layer, same key as `cloud`.
+        cloud: the frame's geometry.
+        rows: rows of the cloud's pairs; for a `pixels` layer out of `usable_pairs`.
+        alignment: how a `grid` layer's map lies over the image.
+
+    Raises:
+        StoreError: a `pixels` layer lacks a pair, or is asked for another alignment.
+    """
+    if "map" in sample.arrays:
+        maps = list(sample.arrays["map"])
+        return _sample_views(cloud, rows, maps, _grids(sample), alignment)
+    if alignment != "measured":
+        raise StoreError(
+            f"alignment {alignment!r} needs the teacher's map; this layer holds sampled features: "
+            "extract with --features grid"
+        )
+    stored = sample.arrays["feature_pair"].astype(np.int64)
+    found = np.minimum(np.searchsorted(stored, rows), len(stored) - 1)
+    if not np.array_equal(stored[found], rows):
+        raise StoreError(
+            f"frame {cloud.key}: the layer holds no feature for some of the pairs asked for"
+        )
+    return sample.arrays["feature"][found].astype(np.float32)
+
+
+def pair_cells(
+    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, "pairs"]
+) -> Int64[np.ndarray, "pairs"]:
+    """Id of the teacher cell nearest to each pair, unique over the frame's views."""
+    cells = np.zeros(len(rows), dtype=np.int64)
+    first = 0
+    for view, grid in enumerate(_grids(sample)):
+        mine = cloud.pair_view[rows] == view
+        uv = grid.cell_from_pixel(cloud.pair_uv[rows[mine]], cloud.image_sizes[view])
+        cells[mine] = first + nearest_cell(uv, grid.cells)
+        first += grid.cells[0] * grid.cells[1]
+    return cells
+
+
+def _sample_views(
+    cloud: PointCloud,
+    rows: Int64[np.ndarray, "pairs"],
+    maps: list[np.ndarray],
+    grids: list[FeatureGrid],
+    alignment: Alignment,
+) -> Float32[np.ndarray, "pairs channels"]:
+    features = np.empty((len(rows), maps[0].shape[-1]), dtype=np.float32)
+    for view, (feature_map, grid) in enumerate(zip(maps, grids, strict=True)):
+        mine = cloud.pair_view[rows] == view
+        uv = grid.cell_from_pixel(cloud.pair_uv[rows[mine]], cloud.image_sizes[view], alignment)
+        features[mine] = sample_map(feature_map, uv)
+    return features
+
+
+def _meta(grids: Sequence[FeatureGrid]) -> dict[str, Any]:
+    return {"grids": [grid.to_json() for grid in grids]}
+
+
+def _grids(sample: Sample) -> list[FeatureGrid]:
+    return [grid_from_json(value) for value in sample.meta["grids"]]

@@ -1,0 +1,23 @@
+"""Where the files of a store lie."""
+
+from pathlib import Path
+
+MANIFEST = "p2pkit.json"
+FAILURES = "failures.jsonl"
+CLAIMS = ".claims"
+
+
+def record_path(root: Path, layer: str, shard: int) -> Path:
+    """The record of one shard of one layer."""
+    return root / layer / f"{shard:06d}.json"
+
+
+def shard_path(root: Path, layer: str, shard: int, suffix: str) -> Path:
+    """The shard itself; `suffix` is its storage's."""
+    return root / layer / f"{shard:06d}{suffix}"
+
+
+def claim_path(root: Path, name: str, shard: int | None = None) -> Path:
+    """The claim file of one piece of work; claims lie apart from the data."""
+    stem = name.replace("/", "-")
+    return root / CLAIMS / (stem if shard is None else f"{stem}-{shard:06d}")

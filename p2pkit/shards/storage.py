@@ -1,0 +1,70 @@
+"""The two on-disk forms of a shard, behind one interface: same records, checks and reader."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from p2pkit.errors import CorruptShardError, StoreError
+from p2pkit.shards.model import LayerSpec, Sample
+from p2pkit.shards.record import ShardRecord, Written
+from p2pkit.shards.tar_reader import TarShard
+from p2pkit.shards.tar_writer import write_tar
+
+
+@runtime_checkable
+class Shard(Protocol):
+    """An open shard. All methods are thread-safe."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the samples, in order."""
+        ...
+
+    def read(self, row: int, fields: Collection[str] | None = None) -> Sample:
+        """Read and verify one sample; `fields` limits the arrays."""
+        ...
+
+    def problems(self) -> Iterator[CorruptShardError]:
+        """Read and verify every byte; yield what is wrong."""
+        ...
+
+
+@dataclass(frozen=True)
+class Storage:
+    """One on-disk form.
+
+    Args:
+        suffix: of a shard's name.
+        write: writes one shard atomically.
+        open: opens one shard and checks it against its record.
+    """
+
+    suffix: str
+    write: Callable[[Path, LayerSpec, Iterable[Sample]], Written]
+    open: Callable[[Path, LayerSpec, ShardRecord], Shard]
+
+
+def _write_zarr(path: Path, layer: LayerSpec, samples: Iterable[Sample]) -> Written:
+    from p2pkit.shards.zarr_writer import write_zarr
+
+    return write_zarr(path, layer, samples)
+
+
+def _open_zarr(path: Path, layer: LayerSpec, record: ShardRecord) -> Shard:
+    from p2pkit.shards.zarr_reader import ZarrShard
+
+    return ZarrShard(path, layer, record)
+
+
+STORAGES: dict[str, Storage] = {
+    "tar": Storage(".tar", write_tar, TarShard),
+    "zarr": Storage(".zarr", _write_zarr, _open_zarr),
+}
+
+
+def find_storage(name: str) -> Storage:
+    """The storage of this name; StoreError lists the right ones."""
+    if name not in STORAGES:
+        raise StoreError(f"no storage {name!r}; there are {', '.join(STORAGES)}")
+    return STORAGES[name]

@@ -1,0 +1,164 @@
+"""Reading a tar shard by byte ranges: one `pread` per sample, every checksum verified."""
+
+import os
+import weakref
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from jaxtyping import UInt64
+
+from p2pkit.errors import CorruptShardError, StoreError
+from p2pkit.shards.checks import hex64
+from p2pkit.shards.codecs import decode
+from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
+from p2pkit.shards.npy import NpyError, parse_npy
+from p2pkit.shards.record import ShardRecord
+from p2pkit.shards.shard_meta import ShardMetaError, parse_object, read_keys
+from p2pkit.shards.tar_writer import BLOCK, META, member_name, tar_header
+
+READ_AHEAD = 1 << 22
+
+
+class TarShard:
+    """One open tar shard. Its descriptor closes with the last reference; reads are thread-safe.
+
+    Args:
+        path: of the tar.
+        layer: whose fields table the shard follows.
+        record: of the shard.
+
+    Raises:
+        CorruptShardError: the size, the index or the key list is not what the record says.
+    """
+
+    def __init__(self, path: Path, layer: LayerSpec, record: ShardRecord) -> None:
+        self.path = str(path)
+        self._layer = layer
+        self._record = record
+        self._columns = {name: column for column, name in enumerate(layer.columns)}
+        try:
+            self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise CorruptShardError(self.path, f"cannot be opened: {error.strerror}") from None
+        weakref.finalize(self, os.close, self._file)
+        size = os.fstat(self._file).st_size
+        if size != record.bytes:
+            raise CorruptShardError(self.path, f"has {size} bytes; its record says {record.bytes}")
+        self._index = self._read_index()
+        self.keys = self._read_keys()
+
+    def read(self, row: int, fields: Collection[str] | None = None) -> Sample:
+        """Read one sample, or some of its fields, with one `pread`; the arrays are writable.
+
+        Raises:
+            CorruptShardError: a checksum, a header or the JSON is wrong; it names key and field.
+        """
+        key = self.keys[row]
+        chosen = self._layer.choose(fields)
+        ranges = self._index[row].tolist()
+        start = ranges[chosen[0][1]][0]
+        data = self._pread(start, sum(ranges[-1][:2]) - start)
+        arrays: dict[str, np.ndarray] = {}
+        meta: dict[str, Any] = {}
+        for name, column in chosen:
+            offset, length, checksum = ranges[column]
+            payload = data[offset - start : offset - start + length]
+            if xxhash.xxh3_64_intdigest(payload) != checksum:
+                raise self._corrupt("the bytes differ from their checksum", key, name)
+            try:
+                if name == JSON_FIELD:
+                    meta = parse_object(payload)
+                else:
+                    spec = self._layer.field(name)
+                    arrays[name] = decode(payload, spec.codec)
+                    spec.check(arrays[name], key)
+            except (NpyError, ShardMetaError, StoreError) as error:
+                raise self._corrupt(str(error), key, name) from None
+        return Sample(key, arrays, meta)
+
+    def problems(self) -> Iterator[CorruptShardError]:
+        """Read every byte; yield what is wrong: headers, padding, payloads, whole-file checksum."""
+        digest, position = xxhash.xxh3_128(), 0
+        while position < self._record.bytes:
+            chunk = self._pread(position, min(READ_AHEAD, self._record.bytes - position))
+            digest.update(chunk)
+            position += len(chunk)
+        for row, key in enumerate(self.keys):
+            for name, column in self._columns.items():
+                try:
+                    self._check_member(member_name(key, name), self._index[row, column], key, name)
+                    self.read(row, [] if name == JSON_FIELD else [name])
+                except CorruptShardError as error:
+                    if error.field in (name, None):
+                        yield error
+        if digest.hexdigest() != self._record.xxh3_128:
+            reason = f"xxh3-128 of the file is {digest.hexdigest()}; its record says "
+            yield CorruptShardError(self.path, reason + self._record.xxh3_128)
+
+    def _corrupt(self, reason: str, key: str | None = None, field: str | None = None):
+        return CorruptShardError(self.path, reason, key=key, field=field)
+
+    def _pread(self, offset: int, length: int) -> memoryview:
+        data = np.empty(length, np.uint8).data
+        done = 0
+        while done < length:
+            got = os.preadv(self._file, [data[done:]], offset + done)
+            if got == 0:
+                raise self._corrupt(
+                    f"ends at byte {offset + done}; {length - done} more are needed"
+                )
+            done += got
+        return data
+
+    def _table(self, name: str) -> memoryview:
+        """Payload of one of the shard's own tables, checked against the record."""
+        member = self._record.members.get(name)
+        if member is None or member.offset + member.length > self._record.bytes:
+            raise self._corrupt(f"its record places the {name} at {member}, outside the file")
+        data = self._pread(member.offset, member.length)
+        if hex64(xxhash.xxh3_64_intdigest(data)) != member.xxh3_64:
+            raise self._corrupt(f"the {name} differs from its checksum in the record")
+        return data
+
+    def _read_index(self) -> UInt64[np.ndarray, "samples fields 3"]:
+        try:
+            index = parse_npy(self._table("index"))
+        except NpyError as error:
+            raise self._corrupt(f"the index cannot be read: {error}") from None
+        shape = (self._record.samples, len(self._columns), 3)
+        if index.dtype != np.uint64 or index.shape != shape:
+            raise self._corrupt(
+                f"the index is {index.dtype.str} {index.shape}; <u8 {shape} is needed"
+            )
+        self._check_ranges(index)
+        return index
+
+    def _check_ranges(self, index: UInt64[np.ndarray, "samples fields 3"]) -> None:
+        """Each payload must start where the member before it, its padding and a header end."""
+        limit = np.uint64(self._record.bytes)
+        offset, length = index[..., 0].reshape(-1), index[..., 1].reshape(-1)
+        if (offset > limit).any() or (length > limit).any():
+            raise self._corrupt("the index points outside the file")
+        ends = (offset + length + np.uint64(BLOCK - 1)) // np.uint64(BLOCK) * np.uint64(BLOCK)
+        starts = np.append(offset, np.uint64(self._record.members["index"].offset))
+        if (starts != np.append(np.uint64(0), ends) + np.uint64(BLOCK)).any():
+            raise self._corrupt("the index does not lay its members one after the other")
+
+    def _read_keys(self) -> tuple[str, ...]:
+        try:
+            return read_keys(parse_object(self._table("meta")), self._layer, self._record)
+        except ShardMetaError as error:
+            raise self._corrupt(f"{META} {error}") from None
+
+    def _check_member(
+        self, name: str, position: UInt64[np.ndarray, "3"], key: str | None, field: str | None
+    ) -> None:
+        """Raise where the header or the padding of a member is not what the writer makes."""
+        offset, length, _ = position.tolist()
+        if bytes(self._pread(offset - BLOCK, BLOCK)) != tar_header(name, length):
+            raise self._corrupt("the tar header is damaged", key, field)
+        if any(self._pread(offset + length, -length % BLOCK)):
+            raise self._corrupt("the padding behind the member is not empty", key, field)

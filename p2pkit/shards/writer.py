@@ -1,0 +1,201 @@
+"""The writing side of a store: one manifest, and shards that any worker may write in any order."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from p2pkit.errors import FingerprintError, StoreError
+from p2pkit.files import canonical_json, write_atomic, write_json
+from p2pkit.shards.checks import differences, read_sealed, sealed
+from p2pkit.shards.claims import Claim, locked, sweep, try_claim
+from p2pkit.shards.layout import CLAIMS, FAILURES, MANIFEST, claim_path, record_path, shard_path
+from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, manifest_from_json
+from p2pkit.shards.record import ShardRecord, make_record, read_record
+from p2pkit.shards.storage import find_storage
+
+
+class StoreWriter:
+    """Writes shards into a store; made by `create_or_open`."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self.root = root
+        self.manifest = manifest
+        self._storage = find_storage(manifest.storage)
+
+    def is_done(self, layer: str, shard: int) -> bool:
+        """Whether the shard is complete: its record exists and is of the layer's fingerprint.
+
+        Raises:
+            FingerprintError: the record was made from other inputs.
+            StoreError: the record is damaged.
+        """
+        path = record_path(self.root, self._layer(layer).name, shard)
+        if not path.exists():
+            return False
+        record, expected = read_record(path), self._layer(layer).fingerprint_sha256
+        if record.fingerprint != expected:
+            raise FingerprintError(
+                f"{path} has the fingerprint {record.fingerprint}; layer {layer} has {expected}: "
+                "delete the shard and its record, or use another folder"
+            )
+        return True
+
+    def record(self, layer: str, shard: int) -> ShardRecord:
+        """The record of a complete shard; StoreError where there is none yet."""
+        return read_record(record_path(self.root, layer, shard))
+
+    def claim(self, name: str, shard: int) -> Claim | None:
+        """Claim a piece of work, a context manager, or None where a living worker has it.
+
+        Args:
+            name: a layer's name, or any name for work that fills several layers at once.
+            shard: the shard's number.
+        """
+        return try_claim(claim_path(self.root, name, shard))
+
+    def write(
+        self,
+        layer: str,
+        shard: int,
+        samples: Iterable[Sample],
+        failures: Sequence[dict[str, str]] = (),
+    ) -> ShardRecord:
+        """Write one shard, then its record. An existing shard of that number is replaced.
+
+        Args:
+            layer: name of a layer of the manifest.
+            shard: number in the plan.
+            samples: in the plan's order without the failed ones; consumed while writing.
+            failures: a row with key, stage and reason for each planned frame that is left out; read
+                after `samples` ends, so it may grow while they are made.
+
+        Raises:
+            StoreError: a sample does not match the fields table; samples and failures do not add up
+                to the planned frames; or the keys differ from those of the geometry.
+        """
+        spec = self._layer(layer)
+        if not 0 <= shard < self.manifest.plan.shards:
+            raise StoreError(f"there is no shard {shard}; the plan has {self.manifest.plan.shards}")
+        path = shard_path(self.root, layer, shard, self._storage.suffix)
+        written = self._storage.write(path, spec, self._checked(layer, shard, samples, failures))
+        record = make_record(written, spec.fingerprint_sha256, self.manifest.storage, failures)
+        record.write(record_path(self.root, layer, shard))
+        return record
+
+    def write_failures(self) -> Path:
+        """Gather the failures of the geometry's records, in shard order, into failures.jsonl.
+
+        Shards that are not written yet are passed over.
+        """
+        shards = range(self.manifest.plan.shards)
+        done = [shard for shard in shards if self.is_done(GEOMETRY, shard)]
+        path = self.root / FAILURES
+        write_atomic(path, failure_lines([self.record(GEOMETRY, shard) for shard in done]))
+        return path
+
+    def _layer(self, name: str) -> LayerSpec:
+        for layer in self.manifest.layers:
+            if layer.name == name:
+                return layer
+        names = ", ".join(layer.name for layer in self.manifest.layers)
+        raise StoreError(f"the store at {self.root} has no layer {name!r}; it has {names}")
+
+    def _checked(
+        self,
+        layer: str,
+        shard: int,
+        samples: Iterable[Sample],
+        failures: Sequence[dict[str, str]],
+    ) -> Iterator[Sample]:
+        """Pass samples on; raise at the end, before the shard gets its name, if any is missing."""
+        keys: list[str] = []
+        for sample in samples:
+            keys.append(sample.key)
+            yield sample
+        if layer == GEOMETRY:
+            planned = self.manifest.plan.planned(shard)
+            if len(keys) + len(failures) != planned:
+                raise StoreError(
+                    f"shard {shard} of {layer}: {len(keys)} samples and {len(failures)} failures; "
+                    f"the plan has {planned} frames there, and each must be one or the other"
+                )
+        elif self.is_done(GEOMETRY, shard):
+            self._check_same_keys(layer, shard, keys)
+
+    def _check_same_keys(self, layer: str, shard: int, keys: list[str]) -> None:
+        record = read_record(record_path(self.root, GEOMETRY, shard))
+        path = shard_path(self.root, GEOMETRY, shard, self._storage.suffix)
+        geometry = self._storage.open(path, self._layer(GEOMETRY), record).keys
+        if tuple(keys) != geometry:
+            other = sorted({*keys} ^ {*geometry})[:3] or "the order"
+            raise StoreError(
+                f"shard {shard} of {layer} has other samples than the geometry ({other} differ); "
+                "a layer has the geometry's samples in the geometry's order"
+            )
+
+
+def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
+    """Start a store, go on with one, or add layers to one; safe in several processes at once.
+
+    Layers of `manifest` that the store does not have yet are added to its manifest; layers that it
+    has and `manifest` does not name stay.
+
+    Raises:
+        FingerprintError: the store was made from another dataset, plan, storage, fields table or
+            fingerprint; the message names each entry that differs, with both values.
+    """
+    find_storage(manifest.storage)
+    sweep(path, path / CLAIMS)
+    file = path / MANIFEST
+    if file.exists():
+        stored = _read_and_compare(path, manifest)
+        if {layer.name for layer in manifest.layers} <= {layer.name for layer in stored.layers}:
+            return StoreWriter(path, stored)
+    with locked(claim_path(path, "manifest")):
+        merged = manifest
+        if file.exists():
+            merged = _read_and_compare(path, manifest)
+            names = {layer.name for layer in merged.layers}
+            for layer in manifest.layers:
+                if layer.name not in names:
+                    merged = merged.with_layer(layer)
+        write_json(file, sealed(merged.to_json()))
+    return StoreWriter(path, read_manifest(path))
+
+
+def failure_lines(records: Sequence[ShardRecord]) -> bytes:
+    """The content of failures.jsonl: one JSON row per frame left out, in shard order."""
+    rows = [row for record in records for row in record.failures]
+    return "".join(canonical_json(row) + "\n" for row in rows).encode()
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read and check `p2pkit.json`.
+
+    Raises:
+        StoreError: `root` is no store, or its manifest is damaged or of another version.
+    """
+    if not (root / MANIFEST).is_file():
+        raise StoreError(f"{root} is no store: it has no {MANIFEST}; `p2pkit extract` makes one")
+    return manifest_from_json(read_sealed(root / MANIFEST), str(root / MANIFEST))
+
+
+def _read_and_compare(root: Path, manifest: Manifest) -> Manifest:
+    stored = read_manifest(root)
+    have, want = stored.to_json(), manifest.to_json()
+    rows = [
+        row
+        for name in ("dataset", "plan", "storage")
+        for row in differences(have[name], want[name], name)
+    ]
+    have_layers = {layer["name"]: layer for layer in have["layers"]}
+    for layer in want["layers"]:
+        if (twin := have_layers.get(layer["name"])) is not None:
+            rows += differences(twin["fingerprint"], layer["fingerprint"], layer["name"])
+            rows += differences(twin["fields"], layer["fields"], f"{layer['name']}.fields")
+    if rows:
+        told = "; ".join(f"{path} is {old!r} in the store, {new!r} now" for path, old, new in rows)
+        raise FingerprintError(
+            f"the store at {root} was made from other inputs: {told}. Use the same settings, or "
+            "another folder"
+        )
+    return stored

@@ -1,0 +1,5 @@
+"""Reading shards as a stream of training batches: order, prefetch, augmentation, voxels."""
+
+from p2pkit.stream.interchange import webdataset_pipeline
+
+__all__ = ["webdataset_pipeline"]

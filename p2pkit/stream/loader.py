@@ -1,0 +1,161 @@
+"""Batches of training samples from a store, prepared ahead of time by threads."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor
+
+from p2pkit.errors import ConfigError
+from p2pkit.shards.geometry_layer import decode_geometry
+from p2pkit.shards.store import Store
+from p2pkit.stream.order import Place, SampleOrder, locate
+from p2pkit.stream.prefetch import ordered_map
+from p2pkit.stream.sample import SampleConfig, VoxelSample, make_sample
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step needs.
+
+    Args:
+        step: the global batch that this is (a part) of.
+        coordinates: (batch, x, y, z) of each voxel, unique, int32.
+        inputs: the student's input features.
+        pair_voxel: row in `coordinates` of each pair.
+        pair_feature: the teacher's feature of each pair.
+        pair_cell: id of each pair's teacher cell, unique over the batch.
+        frames: number of frames.
+        wait_s: seconds that the consumer waited for this batch.
+    """
+
+    step: int
+    coordinates: Int[Tensor, "voxels 4"]
+    inputs: Float[Tensor, "voxels channels"]
+    pair_voxel: Int[Tensor, "pairs"]
+    pair_feature: Float[Tensor, "pairs teacher_channels"]
+    pair_cell: Int[Tensor, "pairs"]
+    frames: int
+    wait_s: float = 0.0
+
+    def to(self, device: str) -> "Batch":
+        """The batch with its tensors on a device; ids and rows too, coordinates included."""
+        tensors = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How batches are made.
+
+    Args:
+        batch_size: frames of a global batch.
+        sample: how a frame becomes a training sample.
+        threads: threads that read and prepare samples.
+        ahead: batches prepared before they are asked for.
+        seed: of order, augmentation and the choice of pairs.
+    """
+
+    batch_size: int = 24
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    threads: int = 2
+    ahead: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "threads", "ahead"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"seed is {self.seed}; it must lie in 0 to 2**64 - 1")
+
+
+class BatchStream:
+    """Iterates over training batches; any number of ranks and threads gives the same ones.
+
+    Args:
+        store: geometry and features.
+        layer: the feature layer.
+        samples: ids of the frames to train on.
+        config: how batches are made.
+        rank, ranks: this process and how many there are.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        layer: str,
+        *,
+        samples: Int64[np.ndarray, "samples"],
+        config: StreamConfig,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self._store = store
+        self._layer = store.layer(layer).name
+        self._config = config
+        self._rank, self._ranks = rank, ranks
+        self._sizes = store.sizes("geometry")
+        self.order = SampleOrder(samples, sizes=self._sizes, seed=config.seed)
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of the steps `start` … `stop - 1`; resuming at a step needs nothing else.
+
+        Raises:
+            CorruptShardError: stored bytes are not what was written; nothing corrupt is trained on.
+        """
+        config = self._config
+        places = (place for step in range(start, stop) for place in self._places(step))
+        ahead = max(config.ahead * config.batch_size // self._ranks, 1)
+        samples = ordered_map(self._prepare, places, threads=config.threads, ahead=ahead)
+        try:
+            for step in range(start, stop):
+                began = time.perf_counter()
+                parts = [next(samples) for _ in self._places(step)]
+                batch = collate(step, parts)
+                wait_s = time.perf_counter() - began
+                yield replace(batch, wait_s=wait_s)
+        finally:
+            samples.close()
+
+    def _places(self, step: int) -> list[Place]:
+        size = self._config.batch_size
+        return self.order.batch(step, size, rank=self._rank, ranks=self._ranks)
+
+    def _prepare(self, place: Place) -> VoxelSample:
+        shard, row = locate(self._sizes, place.sample)
+        cloud = decode_geometry(self._store.read("geometry", shard, row))
+        features = self._store.read(self._layer, shard, row)
+        random = np.random.default_rng([self._config.seed, place.position])
+        return make_sample(cloud, features, self._config.sample, random)
+
+
+def collate(step: int, samples: list[VoxelSample]) -> Batch:
+    """Join samples: batch index before each coordinate, rows and cells made unique."""
+    coordinates: list[np.ndarray] = []
+    pair_voxel: list[np.ndarray] = []
+    pair_cell: list[np.ndarray] = []
+    voxels = cells = 0
+    for number, sample in enumerate(samples):
+        index = np.full((len(sample.coordinates), 1), number, dtype=np.int32)
+        coordinates.append(np.hstack([index, sample.coordinates]))
+        pair_voxel.append(sample.pair_voxel + voxels)
+        pair_cell.append(sample.pair_cell + cells)
+        voxels += len(sample.coordinates)
+        cells += int(sample.pair_cell.max(initial=-1)) + 1
+    return Batch(
+        step=step,
+        coordinates=torch.from_numpy(np.concatenate(coordinates)),
+        inputs=torch.from_numpy(np.concatenate([sample.inputs for sample in samples])),
+        pair_voxel=torch.from_numpy(np.concatenate(pair_voxel)),
+        pair_feature=torch.from_numpy(np.concatenate([sample.pair_feature for sample in samples])),
+        pair_cell=torch.from_numpy(np.concatenate(pair_cell)),
+        frames=len(samples),
+    )

@@ -1,0 +1,135 @@
+"""One training sample: augmented, voxelised, with its pairs' voxels and teacher features."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from p2pkit.errors import ConfigError
+from p2pkit.geometry.grid import Alignment
+from p2pkit.geometry.voxelize import voxel_coordinates, voxel_deduplicate
+from p2pkit.shards.feature_layer import pair_cells, pair_features, usable_pairs
+from p2pkit.shards.geometry_layer import PointCloud
+from p2pkit.shards.model import Sample
+from p2pkit.stream.augment import AugmentConfig, augment_colors, augment_points, drop_points
+
+PairSelection = Literal["random", "one-per-voxel", "one-per-cell"]
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How a frame becomes a training sample.
+
+    Args:
+        voxel_size: edge of the student's voxels (m).
+        pairs_per_frame: pairs drawn per frame.
+        pairs: `random` draws pairs as the paper does; `one-per-voxel` and `one-per-cell` draw at
+            most one pair of each voxel or teacher cell, which avoids near-identical negatives.
+        alignment: how the teacher's map lies over the image; see `FeatureGrid.cell_from_pixel`.
+        augment: of points and colours.
+    """
+
+    voxel_size: float = 0.025
+    pairs_per_frame: int = 1024
+    pairs: PairSelection = "random"
+    alignment: Alignment = "measured"
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if self.voxel_size <= 0:
+            raise ConfigError(f"voxel_size is {self.voxel_size} m; it must be positive")
+        if self.pairs_per_frame < 2:
+            raise ConfigError(
+                f"pairs_per_frame is {self.pairs_per_frame}; a contrast needs at least 2"
+            )
+
+
+@dataclass(frozen=True)
+class VoxelSample:
+    """A frame as the student sees it.
+
+    Args:
+        coordinates: integer voxel positions, unique.
+        inputs: colour of each voxel's point, scaled to -1…1.
+        pair_voxel: row in `coordinates` of each pair.
+        pair_feature: the teacher's upsampled feature of each pair.
+        pair_cell: id of the teacher cell nearest to each pair.
+    """
+
+    coordinates: Int32[np.ndarray, "voxels 3"]
+    inputs: Float32[np.ndarray, "voxels 3"]
+    pair_voxel: Int64[np.ndarray, "pairs"]
+    pair_feature: Float32[np.ndarray, "pairs channels"]
+    pair_cell: Int64[np.ndarray, "pairs"]
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Points on the student's grid.
+
+    Args:
+        coordinates: integer voxel positions, unique.
+        inputs: the student's input features: colour of the voxel's first point, -1…1.
+        voxel_of_point: row in `coordinates` of each point.
+    """
+
+    coordinates: Int32[np.ndarray, "voxels 3"]
+    inputs: Float32[np.ndarray, "voxels 3"]
+    voxel_of_point: Int64[np.ndarray, "points"]
+
+
+def voxelise(
+    points: Float32[np.ndarray, "points 3"],
+    colors: Float32[np.ndarray, "points 3"],
+    voxel_size: float,
+) -> Voxels:
+    """Put points (m) and their colours (-1…1) on a grid of `voxel_size` (m)."""
+    voxels = voxel_deduplicate(points, voxel_size)
+    return Voxels(
+        coordinates=voxel_coordinates(points[voxels.keep], voxel_size),
+        inputs=colors[voxels.keep],
+        voxel_of_point=voxels.voxel_of_point,
+    )
+
+
+def make_sample(
+    cloud: PointCloud, features: Sample, config: SampleConfig, random: np.random.Generator
+) -> VoxelSample:
+    """Augment and voxelise a frame and draw its pairs; everything random comes from `random`."""
+    kept = drop_points(len(cloud.points), random, config.augment)
+    points = augment_points(cloud.points[kept], random, config.augment)
+    colors = augment_colors(cloud.colors[kept], random, config.augment)
+    voxels = voxelise(points, colors, config.voxel_size)
+    voxel_of_point = np.full(len(cloud.points), -1, dtype=np.int64)
+    voxel_of_point[kept] = voxels.voxel_of_point
+    rows = usable_pairs(features, cloud)
+    rows = rows[voxel_of_point[cloud.pair_point[rows]] >= 0]
+    rows = _draw(cloud, features, voxel_of_point, rows, config, random)
+    return VoxelSample(
+        coordinates=voxels.coordinates,
+        inputs=voxels.inputs,
+        pair_voxel=voxel_of_point[cloud.pair_point[rows]],
+        pair_feature=pair_features(features, cloud, rows, alignment=config.alignment),
+        pair_cell=pair_cells(features, cloud, rows),
+    )
+
+
+def _draw(
+    cloud: PointCloud,
+    features: Sample,
+    voxel_of_point: Int64[np.ndarray, "points"],
+    rows: Int64[np.ndarray, "usable"],
+    config: SampleConfig,
+    random: np.random.Generator,
+) -> Int64[np.ndarray, "pairs"]:
+    """Up to `pairs_per_frame` rows in random order."""
+    if config.pairs == "random":
+        return random.choice(rows, size=min(config.pairs_per_frame, len(rows)), replace=False)
+    rows = random.permutation(rows)
+    if config.pairs == "one-per-voxel":
+        group = voxel_of_point[cloud.pair_point[rows]]
+    else:
+        group = pair_cells(features, cloud, rows)
+    _, first = np.unique(group, return_index=True)
+    return rows[np.sort(first)][: config.pairs_per_frame]

@@ -1,0 +1,35 @@
+"""Frozen 2D networks whose features the 3D network learns from."""
+
+from collections.abc import Callable
+
+from p2pkit.errors import ConfigError
+from p2pkit.teachers.teacher import Teacher, TeacherOptions
+
+__all__ = ["TEACHERS", "Teacher", "TeacherOptions", "open_teacher"]
+
+
+def _open_timm(options: TeacherOptions, name: str) -> Teacher:
+    from p2pkit.teachers.timm_teacher import open_timm_teacher
+
+    return open_timm_teacher(options, name)
+
+
+TEACHERS: dict[str, Callable[[TeacherOptions, str], Teacher]] = {"timm": _open_timm}
+
+
+def open_teacher(options: TeacherOptions) -> Teacher:
+    """Load the network that `options` names, frozen and ready to run.
+
+    Raises:
+        ConfigError: no such kind of teacher.
+        TeacherError: no such model or layer, or the weights do not fit it.
+    """
+    kind, colon, name = options.name.partition(":")
+    if not colon:
+        kind, name = "timm", options.name
+    if kind not in TEACHERS:
+        raise ConfigError(
+            f"teacher {options.name!r}: no kind {kind!r}; the kinds are {', '.join(TEACHERS)}. "
+            "A name without a kind is a timm model's."
+        )
+    return TEACHERS[kind](options, name)

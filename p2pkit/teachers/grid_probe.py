@@ -1,0 +1,161 @@
+"""Measuring where the cells of a network's map sit in its input.
+
+The centres come from a copy of the network that averages positions (see `position_network`): fed
+with an image of pixel coordinates, each of its cells answers with its own centre. The network
+itself, with its real weights, is then poked at the centres found and must answer in those cells.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from p2pkit.errors import TeacherError
+from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.teachers.position_network import position_network
+
+# Input level of the position network: a functional activation (ReLU, GELU, hard swish) passes
+# values of this size unchanged.
+_LEVEL = 1024.0
+_STRAIGHT_PX = 1e-3
+_DECIMALS = 6
+_PROBED_CELLS = 6
+# The poke's standard deviation in strides, and its height in units of the normalised input.
+_POKE_WIDTH, _POKE_HEIGHT = 1 / 3, 3.0
+
+
+def measure_grid(
+    network: nn.Module, input_size: tuple[int, int], *, nominal_stride: int, name: str
+) -> FeatureGrid:
+    """Stride, offset and number of the cells for one input size.
+
+    Padding depends on the size only modulo the stride, so that the centres are measured on a small
+    input of the same remainder; a network of fixed input size is measured at that size.
+
+    Args:
+        network: takes NCHW images and returns one map, channels-last.
+        input_size: (width, height) of the network's input (px).
+        nominal_stride: distance of the cells (px) by the network's own account.
+        name: what the messages call the network.
+
+    Raises:
+        TeacherError: the network cannot take the size, does not keep positions on a regular grid,
+            or answers elsewhere than measured.
+    """
+    image = _noise(input_size)
+    answer = _run(network, image.to(_device_of(network)), name)
+    small = tuple(side % nominal_stride + _PROBED_CELLS * nominal_stride for side in input_size)
+    (stride_u, offset_u), (stride_v, offset_v) = _fit_any(
+        position_network(network), [(small[0], small[1]), input_size], name
+    )
+    grid = FeatureGrid(
+        stride=(stride_u, stride_v),
+        offset=(offset_u, offset_v),
+        cells=(answer.shape[2], answer.shape[1]),
+        input_size=input_size,
+    )
+    check_response(network, grid, name=name)
+    return grid
+
+
+def _fit_any(
+    probe: nn.Module, sizes: list[tuple[int, int]], name: str
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(stride, offset) along u and v, from the first size that can be measured."""
+    failures: list[TeacherError] = []
+    for size in sizes:
+        try:
+            centres = _cell_centres(probe, size, name)
+            return _fit(centres[..., 0], name), _fit(centres[..., 1].T, name)
+        except TeacherError as error:
+            failures.append(error)
+    raise failures[-1]
+
+
+def _cell_centres(probe: nn.Module, size: tuple[int, int], name: str) -> Tensor:
+    """Centre (u, v) of each cell (px), [cells_v, cells_u, 2]; NaN where a cell sees nothing."""
+    width, height = size
+    flat = torch.full((3, height, width), _LEVEL, dtype=torch.float64)
+    ramp_u = torch.arange(width, dtype=torch.float64).expand_as(flat)
+    ramp_v = torch.arange(height, dtype=torch.float64)[:, None].expand_as(flat)
+    images = torch.stack([flat, 2 * flat, flat + ramp_u, flat + ramp_v])
+    answer = _run(probe, images, name)
+    # The network is affine: the differences carry its weights, alone and times the coordinate.
+    weight = answer[1] - answer[0]
+    moments = (answer[2:] - answer[0]) * _LEVEL
+    return ((moments * weight).sum(-1) / weight.square().sum(-1)).permute(1, 2, 0)
+
+
+def _run(network: nn.Module, images: Tensor, name: str) -> Tensor:
+    try:
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=UserWarning)
+            return network(images)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        height, width = images.shape[2:]
+        raise TeacherError(
+            f"teacher {name} cannot take an input of {width} x {height} px: {error}. Set "
+            "input_size to one that it takes, for a ViT a multiple of its patch"
+        ) from error
+
+
+def _fit(centres: Tensor, name: str) -> tuple[float, float]:
+    """(stride, offset) of cells along the last axis; border cells may be cut and are left out."""
+    inner = centres[1:-1, 1:-1]
+    count = inner.shape[1]
+    if inner.shape[0] < 1 or count < 2:
+        raise TeacherError(
+            f"teacher {name}: a map of {centres.shape[1]} x {centres.shape[0]} cells is too small "
+            "to measure; 4 cells per side are needed: use larger images or an input_size"
+        )
+    stride = float((inner[0, -1] - inner[0, 0]) / (count - 1))
+    offset = float(inner[0, 0]) - stride
+    line = offset + stride * torch.arange(1, count + 1, dtype=torch.float64)
+    deviation = float((inner - line).abs().max())
+    if not (stride >= 0.5 and deviation <= _STRAIGHT_PX):
+        raise TeacherError(
+            f"teacher {name}: its cells do not sit on a regular grid that the probe can measure "
+            f"(stride {stride:g} px, deviation {deviation:g} px); it mixes positions by a module "
+            "that the probe does not know. Choose another network"
+        )
+    return round(stride, _DECIMALS), round(offset, _DECIMALS)
+
+
+def check_response(network: nn.Module, grid: FeatureGrid, *, name: str) -> None:
+    """Poke the input around the centre of the map's middle cell: the map must change there.
+
+    The change is located with the network's own weights, which need not be symmetric, so that this
+    catches a wrong cell but does not improve on the measured centre.
+
+    Raises:
+        TeacherError: the centroid of the change is a stride or more away from the cell.
+    """
+    device = _device_of(network)
+    image = _noise(grid.input_size)
+    cell = (grid.cells[0] // 2, grid.cells[1] // 2)
+    poke = torch.ones(grid.input_size[::-1])
+    for axis in (0, 1):
+        centre = grid.offset[axis] + grid.stride[axis] * cell[axis]
+        distance = (torch.arange(grid.input_size[axis]) - centre) / grid.stride[axis]
+        profile = torch.exp(-0.5 * (distance / _POKE_WIDTH) ** 2)
+        poke *= profile if axis == 0 else profile[:, None]
+    before = _run(network, image.to(device), name)
+    after = _run(network, (image + _POKE_HEIGHT * poke).to(device), name)
+    change = (after - before)[0].double().square().sum(-1).square().cpu()
+    change /= change.sum()
+    found = [float((change.sum(axis) * torch.arange(grid.cells[axis])).sum()) for axis in (0, 1)]
+    if not max(abs(found[axis] - cell[axis]) for axis in (0, 1)) < 1:
+        raise TeacherError(
+            f"teacher {name}: an input changed around the centre of cell {cell} changes the map "
+            f"around cell ({found[0]:.2f}, {found[1]:.2f}); the measured grid {grid} is wrong for "
+            "this network, so its features cannot be matched with pixels. Choose another network"
+        )
+
+
+def _noise(size: tuple[int, int]) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, size[1], size[0], generator=generator).mul_(0.5)
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

@@ -1,0 +1,128 @@
+"""Any timm model as a teacher."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float16, UInt8
+from torch import Tensor
+
+from p2pkit.errors import TeacherError
+from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.teachers.grid_probe import measure_grid
+from p2pkit.teachers.teacher import TeacherOptions
+from p2pkit.teachers.timm_network import LIBRARY, TimmNetwork, build_network
+
+Image = UInt8[np.ndarray, "height width 3"]
+Map = Float16[np.ndarray, "cells_v cells_u channels"]
+
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+class TimmTeacher:
+    """A frozen timm network; see `Teacher` for its methods.
+
+    Images run one at a time, each on one thread of the CPU, several at once: torch's results
+    change in the last bits with the number of threads that share a convolution, and this way they
+    depend on neither the machine's cores nor the batch.
+
+    Args:
+        name: timm's name of the model.
+        network: the loaded layer.
+        device: where to run it, as torch names it.
+    """
+
+    def __init__(self, name: str, network: TimmNetwork, device: str) -> None:
+        self.name = name
+        self.channels = network.channels
+        self.weights_sha256 = network.weights_sha256
+        self.preprocessing: dict[str, Any] = network.preprocessing.to_json()
+        self._network = network
+        self._device = torch.device(device)
+        self._layer = network.layer.to(self._device)
+        self._grids: dict[tuple[int, int], FeatureGrid] = {}
+        self._lock = threading.Lock()
+        self._workers = _workers(self._device)
+
+    def grid(self, image_size: tuple[int, int]) -> FeatureGrid:
+        """Where the map's cells sit for recordings of this size (width, height in px)."""
+        size = self._network.preprocessing.size_for(image_size)
+        with self._lock:
+            if size not in self._grids:
+                # On one thread like the images: on a busy machine many are slower by far.
+                self._grids[size] = self._workers.submit(
+                    measure_grid,
+                    self._layer,
+                    size,
+                    nominal_stride=self._network.nominal_stride,
+                    name=self.name,
+                ).result()
+            return self._grids[size]
+
+    def features(
+        self, images: Sequence[Image]
+    ) -> Float16[np.ndarray, "batch cells_v cells_u channels"]:
+        """Feature maps of RGB images of one size; each map depends on its image alone."""
+        sizes = {(image.shape[1], image.shape[0]) for image in images}
+        if len(sizes) != 1:
+            raise TeacherError(
+                f"teacher {self.name}: features need one or more images of one size; "
+                f"got {len(images)} images of sizes {sorted(sizes)}"
+            )
+        return np.stack(list(self._workers.map(self._map_of, images)))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON of all that determines the maps' bytes, except the device."""
+        size = self._network.preprocessing.input_size
+        return {
+            "name": self.name,
+            "layer": self._network.layer_index,
+            "nominal_stride": self._network.nominal_stride,
+            "weights_sha256": self.weights_sha256,
+            "preprocessing": self.preprocessing,
+            "input_size": list(size) if size else None,
+            "library": LIBRARY,
+        }
+
+    def _map_of(self, image: Image) -> Map:
+        prepared = self._network.preprocessing.apply(image)[None].to(self._device)
+        with torch.inference_mode():
+            values = self._run(prepared)[0].to("cpu", torch.float32)
+        largest = float(values.abs().max())
+        if not largest <= _FLOAT16_MAX:
+            raise TeacherError(
+                f"teacher {self.name}, layer {self._network.layer_index}: a feature has magnitude "
+                f"{largest}, and float16 holds at most {_FLOAT16_MAX:g}; choose another layer or "
+                "other weights"
+            )
+        return values.to(torch.float16).contiguous().numpy()
+
+    def _run(self, prepared: Tensor) -> Tensor:
+        try:
+            return self._layer(prepared)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            height, width = prepared.shape[2:]
+            raise TeacherError(
+                f"teacher {self.name} fails on an input of {width} x {height} px: {error}. Where "
+                "the size is at fault, set input_size to one that it takes"
+            ) from error
+
+
+def _workers(device: torch.device) -> ThreadPoolExecutor:
+    """Threads that run the network: one per core that torch may use, or one for an accelerator."""
+    if device.type != "cpu":
+        return ThreadPoolExecutor(1, thread_name_prefix="teacher")
+    return ThreadPoolExecutor(
+        torch.get_num_threads(),
+        thread_name_prefix="teacher",
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
+
+
+def open_timm_teacher(options: TeacherOptions, name: str) -> TimmTeacher:
+    """Build the network that `options` names and put it on its device."""
+    return TimmTeacher(name, build_network(options, name), options.device)

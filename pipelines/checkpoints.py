@@ -1,0 +1,111 @@
+"""Checkpoints of a run: folders that are complete or absent, and what resuming needs.
+
+RUN/checkpoints/step-00000400/weights.safetensors   student, point and pixel projection
+                              state.pt              optimiser and random state (tensors only)
+                              checkpoint.json       step, loss, checksums of the two files
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors.torch import save as safetensors_bytes
+
+from p2pkit.errors import TrainingError
+from p2pkit.files import fsync_folder, write_atomic, write_json
+from p2pkit.pipelines.pretraining import PretrainingModel, load_weights
+
+FILES = ("weights.safetensors", "state.pt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint folder. `step` counts the steps that its weights have seen."""
+
+    path: Path
+    step: int
+
+
+def save_checkpoint(
+    run: Path, model: PretrainingModel, optimizer: torch.optim.Optimizer, *, step: int, keep: int
+) -> Checkpoint:
+    """Write the checkpoint of `step`, then delete all but the newest `keep`."""
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".tmp-*"):
+        shutil.rmtree(leftover)
+    temporary = folder / f".tmp-step-{step:08d}"
+    temporary.mkdir()
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    write_atomic(temporary / "weights.safetensors", safetensors_bytes(weights))
+    state = {"optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
+    with open(temporary / "state.pt", "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    checksums = {name: _checksum(temporary / name) for name in FILES}
+    write_json(temporary / "checkpoint.json", {"step": step, "xxh3_128": checksums})
+    final = folder / f"step-{step:08d}"
+    if final.exists():
+        _remove(final)
+    os.replace(temporary, final)
+    fsync_folder(folder)
+    for old in list_checkpoints(run)[:-keep]:
+        _remove(old.path)
+    return Checkpoint(path=final, step=step)
+
+
+def list_checkpoints(run: Path) -> list[Checkpoint]:
+    """The run's complete checkpoints, oldest first."""
+    folders = sorted((run / "checkpoints").glob("step-*"))
+    return [Checkpoint(path=path, step=int(path.name.removeprefix("step-"))) for path in folders]
+
+
+def latest_checkpoint(run: Path) -> Checkpoint:
+    """The newest checkpoint.
+
+    Raises:
+        TrainingError: the run has none.
+    """
+    found = list_checkpoints(run)
+    if not found:
+        raise TrainingError(f"{run} has no checkpoint; train it first with p2pkit train")
+    return found[-1]
+
+
+def load_checkpoint(
+    checkpoint: Checkpoint, model: PretrainingModel, optimizer: torch.optim.Optimizer
+) -> None:
+    """Restore weights, optimiser and random state.
+
+    Raises:
+        TrainingError: a file differs from its checksum or does not fit the model.
+    """
+    record: dict[str, Any] = json.loads((checkpoint.path / "checkpoint.json").read_text())
+    for name in FILES:
+        found, wanted = _checksum(checkpoint.path / name), record["xxh3_128"][name]
+        if found != wanted:
+            raise TrainingError(
+                f"{checkpoint.path / name} has the checksum {found}, its record says {wanted}; "
+                f"delete {checkpoint.path} to resume from an older checkpoint"
+            )
+    load_weights(model, checkpoint.path)
+    state = torch.load(checkpoint.path / "state.pt", weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint; a kill in between leaves a `.tmp-*`, not half a checkpoint."""
+    aside = folder.with_name(f".tmp-old-{folder.name}")
+    os.replace(folder, aside)
+    shutil.rmtree(aside)
+
+
+def _checksum(path: Path) -> str:
+    return xxhash.xxh3_128_hexdigest(path.read_bytes())

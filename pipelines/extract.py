@@ -1,0 +1,306 @@
+"""extract: run the teacher once over a recording and cache its features and the pairs in shards."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from p2pkit.datasets import SourceOptions, open_source
+from p2pkit.datasets.frame import Frame, FrameSource
+from p2pkit.errors import ConfigError, FrameError, SourceError
+from p2pkit.geometry import KERNEL_VERSION
+from p2pkit.pipelines.feature_stage import FeatureConfig, FeatureStage, open_feature_stage
+from p2pkit.shards.geometry_layer import (
+    GeometryConfig,
+    encode_geometry,
+    geometry_fields,
+)
+from p2pkit.shards.model import LayerSpec, Manifest, Plan, Sample
+from p2pkit.shards.plan import plan_shards
+from p2pkit.shards.store import open_store
+from p2pkit.shards.writer import StoreWriter, create_or_open
+from p2pkit.stream.prefetch import ordered_map
+
+POLL_SECONDS = 1.0
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Settings of one extraction.
+
+    Args:
+        dataset: a name out of `p2pkit.datasets.SOURCES`.
+        root: the recording's folder; None for generated scenes.
+        out: the store.
+        geometry: which points are kept.
+        features: the teacher and how its features are stored.
+        storage: on-disk format of the shards.
+        limit: only the first frames of the recording.
+        camera_file: calibration from elsewhere.
+        shard_size: samples per shard; the unit of work and of resumption.
+        seed: of the plan and of generated scenes.
+        max_failure_rate: stop when more than this share of all frames is bad.
+        threads: frames worked on at the same time; the teacher itself uses every core.
+    """
+
+    dataset: str
+    root: Path | None
+    out: Path
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    storage: Literal["tar", "zarr"] = "tar"
+    limit: int | None = None
+    camera_file: Path | None = None
+    shard_size: int = 64
+    seed: int = 0
+    max_failure_rate: float = 0.5
+    threads: int = 4
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an extraction is.
+
+    Args:
+        done: frames that any worker committed or this one has worked on.
+        total: frames of the recording.
+        failed: bad frames in committed shards.
+    """
+
+    done: int
+    total: int
+    failed: int
+
+
+def run(config: ExtractConfig, *, progress: Callable[[Progress], None] | None = None) -> Path:
+    """Extract a recording into a store, or finish or extend a store that is there.
+
+    Any number of processes may run this on one store at the same time; each takes shards that
+    nobody has claimed. A killed run loses at most the shards in work, and running again gives the
+    same bytes as an uninterrupted run.
+
+    Returns:
+        The store's path.
+
+    Raises:
+        SourceError: the recording cannot be read, or more than `max_failure_rate` of it is bad.
+        FingerprintError: the store was made from other inputs; the message names them.
+    """
+    _check(config)
+    source = open_source(
+        config.dataset,
+        SourceOptions(
+            root=config.root, camera_file=config.camera_file, limit=config.limit, seed=config.seed
+        ),
+    )
+    keys = source.keys()
+    if not keys:
+        raise SourceError(f"{config.dataset} at {config.root} has no frames; nothing to extract")
+    example = _first_good_frame(source, keys)
+    manifest = _manifest(config, source, keys, example)
+    create_or_open(config.out, manifest)
+    shards = plan_shards(keys, manifest.plan)
+    stage, writer = open_feature_stage(
+        config.features, config.out, manifest, lambda: _loadable(source, chain(*shards))
+    )
+    job = _Job(config, source, writer, stage, shards, progress or (lambda report: None))
+    _work_until_done(job)
+    writer.write_failures()
+    return config.out
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One worker's view of the work: what to write, and what it knows to be committed."""
+
+    config: ExtractConfig
+    source: FrameSource
+    writer: StoreWriter
+    stage: FeatureStage
+    shards: list[list[str]]
+    progress: Callable[[Progress], None]
+    failed: dict[int, int] = field(default_factory=dict)
+
+    def is_done(self, shard: int) -> bool:
+        """Whether both layers of a shard are committed, by whomever."""
+        if shard not in self.failed:
+            layers = ("geometry", self.stage.layer)
+            if not all(self.writer.is_done(layer, shard) for layer in layers):
+                return False
+            self.failed[shard] = len(self.writer.record("geometry", shard).failures)
+        return True
+
+    @property
+    def frames(self) -> int:
+        return sum(len(keys) for keys in self.shards)
+
+
+def _check(config: ExtractConfig) -> None:
+    if not 0 <= config.max_failure_rate <= 1:
+        raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
+    if config.geometry.voxel_size < 0:
+        raise ConfigError(
+            f"voxel_size is {config.geometry.voxel_size} m; it must be positive, or 0 to keep all"
+        )
+    if config.seed < 0:
+        raise ConfigError(f"seed is {config.seed}; it must be at least 0")
+    for name in ("shard_size", "threads"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} is {getattr(config, name)}; it must be at least 1")
+    if config.limit is not None and config.limit < 1:
+        raise ConfigError(f"limit is {config.limit}; it must be at least 1")
+    if config.features.pairs_per_frame < 0:
+        raise ConfigError(
+            f"pairs_per_frame is {config.features.pairs_per_frame}; a positive number, or 0 for all"
+        )
+
+
+def _first_good_frame(source: FrameSource, keys: Sequence[str]) -> Frame:
+    reasons: list[str] = []
+    for key in keys:
+        try:
+            return source.load(key)
+        except FrameError as error:
+            reasons.append(str(error))
+    raise SourceError(f"none of the {len(reasons)} frames can be read; the first: {reasons[0]}")
+
+
+def _manifest(
+    config: ExtractConfig, source: FrameSource, keys: Sequence[str], example: Frame
+) -> Manifest:
+    plan = Plan(seed=config.seed, shard_size=config.shard_size, frames=len(keys))
+    dataset = {
+        **source.fingerprint(),
+        "label_names": None if source.label_names is None else list(source.label_names),
+        "ignore_label": source.ignore_label,
+    }
+    geometry = LayerSpec(
+        name="geometry",
+        fields=geometry_fields(example),
+        fingerprint={
+            "dataset": dataset,
+            "plan": asdict(plan),
+            **asdict(config.geometry),
+            "kernel_version": KERNEL_VERSION,
+        },
+    )
+    return Manifest(dataset=dataset, plan=plan, storage=config.storage, layers=(geometry,))
+
+
+def _work_until_done(job: _Job) -> None:
+    """Take free shards until all are committed; wait for those that others hold."""
+    start = os.getpid() % len(job.shards)
+    turns = [(start + i) % len(job.shards) for i in range(len(job.shards))]
+    todo = [shard for shard in turns if not job.is_done(shard)]
+    _report(job)
+    while todo:
+        waiting = [shard for shard in todo if not _take(job, shard)]
+        if len(waiting) == len(todo):
+            time.sleep(POLL_SECONDS)
+        todo = waiting
+    _report(job)
+
+
+def _take(job: _Job, shard: int) -> bool:
+    """Make sure that a shard is committed; False if another worker holds it."""
+    if job.is_done(shard):
+        return True
+    claim = job.writer.claim("extract", shard)
+    if claim is None:
+        return False
+    with claim:
+        if not job.is_done(shard):
+            _extract_shard(job, shard)
+            _stop_if_too_many_failed(job, shard)
+            _report(job)
+    return True
+
+
+def _extract_shard(job: _Job, shard: int) -> None:
+    if job.writer.is_done("geometry", shard):
+        _add_features(job, shard)
+        return
+    geometry: list[Sample] = []
+    features: list[Sample] = []
+    failures: list[dict[str, str]] = []
+    for result in _worked_on(job, job.shards[shard], _both_samples):
+        if isinstance(result, FrameError):
+            failures.append({"key": result.key, "stage": "frame", "reason": result.reason})
+        else:
+            geometry.append(result[0])
+            features.append(result[1])
+    job.writer.write("geometry", shard, geometry, failures)
+    if not job.writer.is_done(job.stage.layer, shard):
+        job.writer.write(job.stage.layer, shard, features, [])
+
+
+def _add_features(job: _Job, shard: int) -> None:
+    """Write a feature layer's shard beside geometry that is there already."""
+    store = open_store(job.config.out)
+    keys = store.keys(shard)
+
+    def feature_sample(job: _Job, key: str) -> Sample:
+        try:
+            frame = job.source.load(key)
+        except FrameError as error:
+            raise SourceError(f"{error}; it was readable when the geometry was extracted") from None
+        return job.stage.encode(frame, store.read("geometry", shard, keys.index(key)))
+
+    job.writer.write(job.stage.layer, shard, list(_worked_on(job, keys, feature_sample)), [])
+
+
+def _both_samples(job: _Job, key: str) -> tuple[Sample, Sample] | FrameError:
+    try:
+        frame = job.source.load(key)
+        geometry = encode_geometry(frame, job.config.geometry)
+        _check_fields(job, geometry)
+    except FrameError as error:
+        return error
+    return geometry, job.stage.encode(frame, geometry)
+
+
+def _check_fields(job: _Job, geometry: Sample) -> None:
+    wanted = {spec.name for spec in job.writer.manifest.layers[0].fields}
+    if set(geometry.arrays) != wanted:
+        raise FrameError(
+            geometry.key,
+            f"it gives the fields {sorted(geometry.arrays)}, the recording's first readable frame "
+            f"gives {sorted(wanted)}; labels or depth are there for some frames only",
+        )
+
+
+def _worked_on(job: _Job, keys: list[str], work: Callable[[_Job, str], Result]) -> Iterator[Result]:
+    """`work` of each key in order, by threads; counts them on the progress report."""
+    threads = job.config.threads
+    results = ordered_map(lambda key: work(job, key), keys, threads=threads, ahead=2 * threads)
+    for number, result in enumerate(results, start=1):
+        _report(job, begun=number)
+        yield result
+
+
+def _loadable(source: FrameSource, keys: Iterable[str]) -> Iterator[Frame]:
+    for key in keys:
+        try:
+            yield source.load(key)
+        except FrameError:
+            continue
+
+
+def _stop_if_too_many_failed(job: _Job, shard: int) -> None:
+    failed = sum(job.failed.values()) if job.is_done(shard) else 0
+    if failed > job.config.max_failure_rate * job.frames:
+        job.writer.write_failures()
+        raise SourceError(
+            f"{failed} of {job.frames} frames are bad, above the failure rate "
+            f"{job.config.max_failure_rate}; reasons: {job.config.out / 'failures.jsonl'}. "
+            "Mend the recording, or raise --max-failure-rate"
+        )
+
+
+def _report(job: _Job, begun: int = 0) -> None:
+    done = begun + sum(len(job.shards[shard]) for shard in job.failed)
+    job.progress(Progress(done=done, total=job.frames, failed=sum(job.failed.values())))

@@ -1,0 +1,58 @@
+"""Frozen features of a frame's points, for probes and retrieval."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor, nn
+
+from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
+from p2pkit.shards.geometry_layer import PointCloud, decode_geometry
+from p2pkit.shards.store import Store
+from p2pkit.stream.augment import NO_AUGMENTATION, augment_colors
+from p2pkit.stream.order import locate
+from p2pkit.stream.sample import voxelise
+
+
+def read_cloud(store: Store, sample: int) -> PointCloud:
+    """A frame's geometry by sample id."""
+    return decode_geometry(store.read("geometry", *locate(store.sizes("geometry"), sample)))
+
+
+def point_features(
+    model: PretrainingModel, cloud: PointCloud, config: TrainConfig
+) -> Float32[np.ndarray, "points channels"]:
+    """The student's features of every stored point, without augmentation; a point has its voxel's.
+
+    The features are those before the point projection. Call `model.eval()` first.
+    """
+    colors = augment_colors(cloud.colors, np.random.default_rng(0), NO_AUGMENTATION)
+    voxels = voxelise(cloud.points, colors, config.stream.sample.voxel_size)
+    coordinates, inputs = _single_batch(voxels.coordinates), torch.from_numpy(voxels.inputs)
+    with torch.inference_mode():
+        features = model.student(coordinates.to(config.device), inputs.to(config.device))
+    return features.cpu().numpy()[voxels.voxel_of_point]
+
+
+def with_batch_statistics(
+    model: PretrainingModel, clouds: Iterable[PointCloud], config: TrainConfig
+) -> PretrainingModel:
+    """Give the model's batch norms the statistics of `clouds`, in place, and set it to eval mode.
+
+    Networks with random weights have no running statistics of any data; to compare fairly, every
+    network of a probe gets its statistics in this way, from the same frames. In place, because
+    MinkowskiEngine's layers do not survive `copy.deepcopy`.
+    """
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.reset_running_stats()
+            module.momentum = None
+    for cloud in clouds:
+        point_features(model, cloud, config)
+    return model.eval()
+
+
+def _single_batch(coordinates: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.insert(coordinates, 0, 0, axis=1))

@@ -1,0 +1,41 @@
+"""Named starting points for `p2pkit train`; every setting can be overridden."""
+
+from pathlib import Path
+from typing import Any
+
+from p2pkit.config import config_from_json
+from p2pkit.errors import ConfigError
+from p2pkit.pipelines.pretraining import TrainConfig
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The recipe of PPKT (Liu et al. 2021), i.e. the defaults of TrainConfig.
+    "paper": {},
+    # Small enough for a few CPU cores: coarse voxels, a slim student, short schedule.
+    "cpu-small": {
+        "student": "Res16UNet14A",
+        "conv1_kernel_size": 3,
+        "steps": 400,
+        "checkpoint_every": 100,
+        "optimizer": {
+            "learning_rate": 0.1,
+            "warmup_steps": 20,
+            "schedule": "cosine",
+            "clip_norm": 5.0,
+        },
+        "stream": {
+            "batch_size": 4,
+            "sample": {"voxel_size": 0.05, "pairs_per_frame": 512},
+        },
+    },
+}
+
+
+def preset(name: str, store: Path) -> TrainConfig:
+    """The config of a preset.
+
+    Raises:
+        ConfigError: there is no preset of that name.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"no preset is called {name!r}; choose one of {', '.join(PRESETS)}")
+    return config_from_json(TrainConfig, {**PRESETS[name], "store": str(store)})

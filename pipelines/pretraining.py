@@ -1,0 +1,157 @@
+"""The networks that pretraining trains together, built from a config or read from a run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.heads import PixelProjection, PointProjection
+from p2pkit.losses import ContrastBatch, LossConfig
+from p2pkit.networks import build_student
+from p2pkit.stream.loader import Batch, StreamConfig
+
+INPUT_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD and its schedule. The defaults are the paper's.
+
+    Args:
+        learning_rate: peak.
+        momentum: of SGD.
+        weight_decay: of SGD, on all parameters.
+        warmup_steps: the rate rises linearly over these steps.
+        schedule: after warm-up: `exponential` multiplies the rate by `decay` every 1000 steps,
+            `cosine` lowers it to 0 at the last step, `constant` leaves it.
+        decay: factor per 1000 steps of `exponential`.
+        clip_norm: gradients are scaled down to this total norm; 0 leaves them.
+    """
+
+    learning_rate: float = 0.5
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_steps: int = 0
+    schedule: Literal["exponential", "cosine", "constant"] = "exponential"
+    decay: float = 0.99
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one pretraining run; all that decides its weights.
+
+    Args:
+        store: geometry and features.
+        layer: the feature layer; None takes the only one.
+        student: a name out of `p2pkit.networks.STUDENTS`.
+        conv1_kernel_size: side of the student's first convolution (voxels); 5 as published.
+        embedding_channels: width of the space in which points and pixels meet.
+        loss: the objective.
+        optimizer: SGD and its schedule.
+        stream: order, augmentation, voxels, pairs.
+        steps: length of the schedule.
+        holdout: number of frames, the last in key order, that are never trained on.
+        checkpoint_every: steps between checkpoints.
+        keep_checkpoints: how many of the newest are kept.
+        seed: of the initial weights.
+        device: where the networks run, `cpu` or `cuda`.
+    """
+
+    store: Path
+    layer: str | None = None
+    student: str = "Res16UNet34C"
+    conv1_kernel_size: int = 5
+    embedding_channels: int = 128
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    steps: int = 60_000
+    holdout: int = 0
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.holdout < 0:
+            raise ConfigError(f"holdout is {self.holdout}; it is a number of frames, 0 or more")
+
+
+class PretrainingModel(nn.Module):
+    """Student, point projection and pixel projection (UPL).
+
+    Args:
+        config: of the run.
+        teacher_channels: width of the teacher's features.
+    """
+
+    def __init__(self, config: TrainConfig, teacher_channels: int) -> None:
+        super().__init__()
+        self.student = build_student(
+            config.student,
+            in_channels=INPUT_CHANNELS,
+            conv1_kernel_size=config.conv1_kernel_size,
+        )
+        width = config.embedding_channels
+        self.point_projection = PointProjection(self.student.out_channels, width)
+        self.pixel_projection = PixelProjection(teacher_channels, width)
+
+    def forward(self, batch: Batch) -> ContrastBatch:
+        """Both embeddings of each pair of the batch."""
+        features = self.student(batch.coordinates, batch.inputs)
+        return ContrastBatch(
+            point_embedding=self.point_projection(features[batch.pair_voxel]),
+            pixel_embedding=self.pixel_projection(batch.pair_feature),
+            cell_id=batch.pair_cell,
+            voxel_id=batch.pair_voxel,
+        )
+
+    def point_features(
+        self, coordinates: Tensor, inputs: Tensor, voxel_of_point: Int64[Tensor, "points"]
+    ) -> Float[Tensor, "points channels"]:
+        """The student's features before projection, each point taking its voxel's."""
+        return self.student(coordinates, inputs)[voxel_of_point]
+
+
+def build_model(config: TrainConfig, teacher_channels: int, *, seed: int) -> PretrainingModel:
+    """A model with initial weights that depend on `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PretrainingModel(config, teacher_channels)
+
+
+def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
+    """Read a checkpoint's `weights.safetensors` into the model, strictly.
+
+    Raises:
+        TrainingError: the file is missing or was written by another architecture.
+    """
+    path = checkpoint / "weights.safetensors"
+    if not path.is_file():
+        raise TrainingError(f"{path} does not exist; is {checkpoint} a checkpoint folder?")
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise TrainingError(f"{path} does not fit this model: {error}") from None
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The rate of step `step` (counts from 0) in a schedule of `steps`."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "exponential":
+        return config.learning_rate * config.decay ** ((step - config.warmup_steps) / 1000)
+    if config.schedule == "cosine":
+        share = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
+        return config.learning_rate * 0.5 * (1 + float(np.cos(np.pi * share)))
+    return config.learning_rate

@@ -1,0 +1,213 @@
+"""probe: what a linear classifier reads out of frozen point features, and out of two baselines."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from jaxtyping import Float32, Int64
+
+from p2pkit.errors import ConfigError, StoreError
+from p2pkit.evaluation.linear_probe import LinearProbe, ProbeConfig, fit_linear_probe
+from p2pkit.evaluation.segmentation import (
+    SegmentationScores,
+    confusion_matrix,
+    segmentation_scores,
+)
+from p2pkit.files import write_json
+from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
+from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
+from p2pkit.pipelines.splits import all_keys, scene_split
+from p2pkit.pipelines.train import read_config
+from p2pkit.shards.geometry_layer import PointCloud
+from p2pkit.shards.store import Store, open_store
+
+PointFeatures = Callable[[PointCloud], Float32[np.ndarray, "points channels"]]
+
+
+@dataclass(frozen=True)
+class ProbeStageConfig:
+    """Settings of one probe.
+
+    Args:
+        run: a pretraining run; its newest checkpoint is probed.
+        store: a store with labels.
+        test_fraction: share of the frames, the last in key order, that only test; the cut moves to
+            the nearest change of sequence.
+        points_per_frame: labelled points drawn from each training frame.
+        statistics_frames: training frames that set every network's batch-norm statistics.
+        random_seeds: how many networks with random weights are probed; their mean is reported.
+        seed: of the drawn points and of the first random network.
+        probe: of the classifier.
+    """
+
+    run: Path
+    store: Path
+    test_fraction: float = 0.25
+    points_per_frame: int = 1000
+    statistics_frames: int = 32
+    random_seeds: int = 1
+    seed: int = 0
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The labelled frames of a probe, and how they are cut."""
+
+    config: ProbeStageConfig
+    store: Store
+    train: Int64[np.ndarray, "train"]
+    test: Int64[np.ndarray, "test"]
+    names: list[str]
+    ignore: int | None
+
+    def clouds(self, samples: Int64[np.ndarray, "samples"]) -> Iterator[PointCloud]:
+        """The frames one after the other; each is read when it is needed."""
+        return (read_cloud(self.store, int(sample)) for sample in samples)
+
+
+def run(config: ProbeStageConfig) -> Path:
+    """Probe a run on a store with labels and write RUN/probe.json.
+
+    Three kinds of features get the same classifier on the same points: the pretrained student's, a
+    student's with random weights, and raw colour and position. Scores are per point, over every
+    stored labelled point of the test frames.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        StoreError: the store has no labels.
+        ConfigError: a part of the split would be empty.
+    """
+    data = _open(config)
+    train_config = read_config(config.run)
+    checkpoint = latest_checkpoint(config.run)
+    channels = _teacher_channels(config.run)
+    pretrained = build_model(train_config, channels, seed=train_config.seed)
+    load_weights(pretrained, checkpoint.path)
+    scores = {"pretrained": [_probe_network(pretrained, train_config, data)]}
+    scores["random"] = [
+        _probe_network(build_model(train_config, channels, seed=seed), train_config, data)
+        for seed in range(config.seed + 1, config.seed + 1 + config.random_seeds)
+    ]
+    scores["color+position"] = [_probe_features(_raw_features, data)]
+    report = {
+        "checkpoint_step": checkpoint.step,
+        "protocol": _protocol(data, config.run, train_config),
+        "scores": {name: _summary(rows, data) for name, rows in scores.items()},
+    }
+    path = config.run / "probe.json"
+    write_json(path, report)
+    return path
+
+
+def _open(config: ProbeStageConfig) -> _Data:
+    store = open_store(config.store)
+    dataset = store.manifest.dataset
+    if dataset.get("label_names") is None:
+        raise StoreError(
+            f"{config.store} has no labels, so nothing can be probed; extract a recording with "
+            "labels, such as --dataset nyuv2 or demo-scene"
+        )
+    train, test = scene_split(store, config.test_fraction)
+    names, ignore = dataset["label_names"], dataset["ignore_label"]
+    return _Data(config=config, store=store, train=train, test=test, names=names, ignore=ignore)
+
+
+def _teacher_channels(run: Path) -> int:
+    provenance = json.loads((run / "store.json").read_text())
+    return int(provenance["teacher_channels"])
+
+
+def _probe_network(model: PretrainingModel, config: TrainConfig, data: _Data) -> SegmentationScores:
+    spread = np.linspace(0, len(data.train) - 1, data.config.statistics_frames).astype(int)
+    frames = data.clouds(data.train[np.unique(spread)])
+    model = with_batch_statistics(model.to(config.device), frames, config)
+    return _probe_features(lambda cloud: point_features(model, cloud, config), data)
+
+
+def _raw_features(cloud: PointCloud) -> Float32[np.ndarray, "points 6"]:
+    return np.hstack([cloud.colors / np.float32(127.5) - 1, cloud.points]).astype(np.float32)
+
+
+def _probe_features(features: PointFeatures, data: _Data) -> SegmentationScores:
+    probe = _fit(features, data)
+    classes = len(data.names)
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    for cloud in data.clouds(data.test):
+        truth = _labels(cloud)
+        known = truth != data.ignore
+        prediction = probe.predict(features(cloud)[known])
+        confusion += confusion_matrix(truth[known], prediction, classes=classes)
+    return segmentation_scores(confusion)
+
+
+def _fit(features: PointFeatures, data: _Data) -> LinearProbe:
+    rows: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for cloud in data.clouds(data.train):
+        truth = _labels(cloud)
+        known = np.flatnonzero(truth != data.ignore)
+        random = np.random.default_rng(
+            [data.config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())]
+        )
+        size = min(data.config.points_per_frame, len(known))
+        chosen = random.choice(known, size=size, replace=False)
+        rows.append(features(cloud)[chosen])
+        labels.append(truth[chosen])
+    if not rows or sum(map(len, labels)) == 0:
+        raise ConfigError("no training frame of the probe holds a labelled point")
+    return fit_linear_probe(
+        np.concatenate(rows),
+        np.concatenate(labels),
+        classes=len(data.names),
+        config=data.config.probe,
+    )
+
+
+def _labels(cloud: PointCloud) -> Int64[np.ndarray, "points"]:
+    if cloud.labels is None:
+        raise StoreError(f"frame {cloud.key} has no labels, though its store names label classes")
+    return cloud.labels.astype(np.int64)
+
+
+def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
+    iou = np.mean([row.iou for row in rows], axis=0)
+    present = rows[0].support > 0
+    return {
+        "miou": float(np.mean([row.miou for row in rows])),
+        "accuracy": float(np.mean([row.accuracy for row in rows])),
+        "class_accuracy": float(np.mean([row.class_accuracy for row in rows])),
+        "miou_of_each": [row.miou for row in rows],
+        "iou": {data.names[i]: float(iou[i]) for i in np.flatnonzero(present)},
+    }
+
+
+def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
+    keys = all_keys(data.store)
+    provenance = json.loads((run / "store.json").read_text())
+    held = set(provenance["holdout"])
+    same = provenance["fingerprints"]["geometry"] == data.store.layer("geometry").fingerprint_sha256
+    seen = [keys[sample] for sample in data.test if same and keys[sample] not in held]
+    sequences = {cloud.sequence for cloud in data.clouds(data.test)}
+    return {
+        "store": str(data.config.store),
+        "train_frames": len(data.train),
+        "test_frames": len(data.test),
+        "test_first_key": keys[int(data.test[0])],
+        "test_sequences": sorted(sequences),
+        "test_frames_pretrained_on_without_labels": len(seen),
+        "metric": "per point; mIoU over classes present in the test frames; void not counted",
+        "voxel_size": config.stream.sample.voxel_size,
+        "settings": {
+            name: value
+            for name, value in asdict(data.config).items()
+            if name not in ("run", "store")
+        },
+    }

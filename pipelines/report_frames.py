@@ -1,0 +1,150 @@
+"""The pictures of a report: a few frames as the teacher and the students see them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64, UInt8
+
+from p2pkit.geometry.grid import FeatureGrid, grid_from_json
+from p2pkit.pipelines.inference import point_features, read_cloud
+from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
+from p2pkit.pipelines.report_pictures import (
+    ReadFeatures,
+    depth_colors,
+    draw_points,
+    label_colors,
+    mark_pixels,
+    principal_colors,
+)
+from p2pkit.shards.feature_layer import pair_features, usable_pairs
+from p2pkit.shards.geometry_layer import PointCloud
+from p2pkit.shards.model import Sample
+from p2pkit.shards.store import Store
+from p2pkit.stream.order import locate
+
+Picture = UInt8[np.ndarray, "height width 4"]
+
+
+@dataclass(frozen=True)
+class FramePictures:
+    """One frame's pictures, all of one size.
+
+    Args:
+        key: the frame's key.
+        colors: the image's colours at the points; a store keeps no images.
+        depth: dark near, bright far, over `depth_range_m`.
+        labels: by class, or None without labels.
+        teacher: principal components of the teacher's features at the points, and where the
+            measured centres of its cells lie.
+        pretrained, random: principal components of two students' point features.
+        depth_range_m: smallest and largest depth (m).
+        classes: label values that occur.
+    """
+
+    key: str
+    colors: Picture
+    depth: Picture
+    labels: Picture | None
+    teacher: Picture
+    pretrained: Picture
+    random: Picture
+    depth_range_m: tuple[float, float]
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _View:
+    """The pairs of one view of a frame that have a feature, and where they lie in its image."""
+
+    cloud: PointCloud
+    features: Sample
+    rows: Int64[np.ndarray, "rows"]
+    depth_m: Float[np.ndarray, "rows"]
+    grid: FeatureGrid
+    image_size: tuple[int, int]
+
+    def draw(self, colors: UInt8[np.ndarray, "rows 3"]) -> Picture:
+        """One colour per row at the row's pixel."""
+        return draw_points(colors, self.cloud.pair_uv[self.rows], self.depth_m, self.image_size)
+
+    def of_points(self, values: np.ndarray) -> np.ndarray:
+        """The rows' values out of those of all points."""
+        return values[self.cloud.pair_point[self.rows]]
+
+    def cell_centres(self) -> Float[np.ndarray, "cells 2"]:
+        """Pixels of the recording's image under the centres of the teacher's cells."""
+        columns, rows = self.grid.cells
+        cell_uv = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
+        input_uv = cell_uv * self.grid.stride + self.grid.offset
+        return (input_uv + 0.5) * self.image_size / self.grid.input_size - 0.5
+
+
+def frame_pictures(
+    store: Store,
+    layer: str,
+    samples: Sequence[int],
+    *,
+    pretrained: PretrainingModel,
+    random: PretrainingModel,
+    config: TrainConfig,
+) -> list[FramePictures]:
+    """Draw frames by sample id, each in the view that sees most of its points.
+
+    The colours of features compare across the frames of one call, not across networks.
+    """
+    views = [_open_view(store, layer, sample) for sample in samples]
+    teacher = principal_colors([(len(view.rows), _teacher_reader(view)) for view in views])
+    students = [
+        principal_colors([(len(view.rows), _student_reader(view, model, config)) for view in views])
+        for model in (pretrained, random)
+    ]
+    return [_draw(*parts) for parts in zip(views, teacher, *students, strict=True)]
+
+
+def _open_view(store: Store, layer: str, sample: int) -> _View:
+    cloud = read_cloud(store, sample)
+    place = locate(store.sizes("geometry"), sample)
+    features = store.read(layer, *place)
+    meta = store.read("geometry", *place, fields=()).meta
+    usable = usable_pairs(features, cloud)
+    views = cloud.pair_view[usable]
+    view = int(np.bincount(views).argmax())
+    rows = usable[views == view]
+    camera_from_sensor = np.array(meta["views"][view]["camera_from_sensor"])
+    points = cloud.points[cloud.pair_point[rows]]
+    return _View(
+        cloud=cloud,
+        features=features,
+        rows=rows,
+        depth_m=points @ camera_from_sensor[2, :3] + camera_from_sensor[2, 3],
+        grid=grid_from_json(features.meta["grids"][view]),
+        image_size=cloud.image_sizes[view],
+    )
+
+
+def _teacher_reader(view: _View) -> ReadFeatures:
+    return lambda rows: pair_features(view.features, view.cloud, view.rows[rows])
+
+
+def _student_reader(view: _View, model: PretrainingModel, config: TrainConfig) -> ReadFeatures:
+    features: Float32[np.ndarray, "points channels"] = point_features(model, view.cloud, config)
+    return lambda rows: features[view.cloud.pair_point[view.rows[rows]]]
+
+
+def _draw(
+    view: _View, teacher: np.ndarray, pretrained: np.ndarray, random: np.ndarray
+) -> FramePictures:
+    labels = None if view.cloud.labels is None else view.of_points(view.cloud.labels)
+    near, far = float(view.depth_m.min()), float(view.depth_m.max())
+    return FramePictures(
+        key=view.cloud.key,
+        colors=view.draw(view.of_points(view.cloud.colors)),
+        depth=view.draw(depth_colors(view.depth_m, near, far)),
+        labels=None if labels is None else view.draw(label_colors(labels)),
+        teacher=mark_pixels(view.draw(teacher), view.cell_centres()),
+        pretrained=view.draw(pretrained),
+        random=view.draw(random),
+        depth_range_m=(near, far),
+        classes=() if labels is None else tuple(np.unique(labels).tolist()),
+    )

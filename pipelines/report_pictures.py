@@ -1,0 +1,140 @@
+"""Pictures of a frame's points: any value of a point, drawn at the point's pixel."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64, UInt8
+
+Rows = Int64[np.ndarray, "rows"]
+ReadFeatures = Callable[[Rows], Float32[np.ndarray, "rows channels"]]
+"""Features of the wanted rows (0 … count - 1) of one frame."""
+
+FITTED_ROWS, CHUNK = 8192, 16384
+FILL_ROUNDS = 2
+NEIGHBOURS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
+# Dark violet over teal to yellow: brightness rises all the way, so it also reads in grey.
+DEPTH_ANCHORS = np.array(
+    [[48, 18, 84], [49, 84, 141], [33, 145, 140], [94, 201, 98], [253, 231, 37]]
+)
+PALETTE = np.array(
+    [
+        [128, 128, 128], [166, 124, 82], [198, 205, 214], [240, 228, 160], [220, 80, 60],
+        [60, 130, 220], [140, 90, 190], [40, 160, 120], [235, 130, 190], [245, 160, 40],
+        [150, 210, 60], [70, 200, 220], [120, 70, 40], [30, 70, 130], [190, 190, 30],
+        [90, 110, 70], [170, 30, 90], [20, 100, 100], [250, 190, 170], [110, 150, 190],
+    ],
+    dtype=np.uint8,
+)  # fmt: skip
+
+
+def draw_points(
+    colors: UInt8[np.ndarray, "points 3"],
+    pixel_uv: Float[np.ndarray, "points 2"],
+    depth_m: Float[np.ndarray, "points"],
+    image_size: tuple[int, int],
+) -> UInt8[np.ndarray, "height width 4"]:
+    """An RGBA image with each colour at its nearest pixel, near points over far ones.
+
+    Small holes take a neighbour's colour; what is farther than that from any point stays
+    transparent.
+
+    Args:
+        colors: RGB of each point.
+        pixel_uv: where it projects to (px, centres at integers).
+        depth_m: along the optical axis (m).
+        image_size: width and height (px).
+    """
+    width, height = image_size
+    image = np.zeros((height, width, 4), dtype=np.uint8)
+    pixel = np.rint(pixel_uv).astype(np.int64)
+    inside = ((pixel >= 0) & (pixel < image_size)).all(axis=1)
+    far_to_near = np.argsort(-depth_m[inside], kind="stable")
+    u, v = pixel[inside][far_to_near].T
+    image[v, u, :3] = colors[inside][far_to_near]
+    image[v, u, 3] = 255
+    for _ in range(FILL_ROUNDS):
+        _fill_holes(image)
+    return image
+
+
+def _fill_holes(image: UInt8[np.ndarray, "height width 4"]) -> None:
+    height, width, _ = image.shape
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    for down, right in NEIGHBOURS:
+        neighbour = padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        empty = image[..., 3] == 0
+        image[empty] = neighbour[empty]
+
+
+def principal_colors(
+    frames: Sequence[tuple[int, ReadFeatures]],
+) -> list[UInt8[np.ndarray, "points 3"]]:
+    """The first three principal components of features as red, green and blue.
+
+    One basis and one scale serve all frames, so that their colours compare; between two calls they
+    do not. Features are read in chunks.
+
+    Args:
+        frames: number of rows of each frame, and the function that reads them.
+    """
+    random = np.random.default_rng(0)
+    fitted = [
+        read(np.sort(random.choice(count, size=min(count, FITTED_ROWS), replace=False)))
+        for count, read in frames
+    ]
+    mean, basis, low, high = _principal_basis(np.concatenate(fitted).astype(np.float64))
+    return [
+        np.concatenate(
+            [
+                _to_bytes((read(rows) - mean) @ basis, low, high)
+                for rows in np.array_split(np.arange(count), -(-count // CHUNK))
+            ]
+        )
+        for count, read in frames
+    ]
+
+
+def _principal_basis(
+    features: Float[np.ndarray, "points channels"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    mean = features.mean(axis=0)
+    _, vectors = np.linalg.eigh(np.cov(features.T))
+    basis = vectors[:, ::-1][:, :3]
+    largest = np.abs(basis).argmax(axis=0)
+    basis = basis * np.sign(basis[largest, np.arange(basis.shape[1])])
+    low, high = np.percentile((features - mean) @ basis, [2, 98], axis=0)
+    return mean, basis, low, high
+
+
+def _to_bytes(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    share = (values - low) / np.maximum(high - low, 1e-12)
+    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+
+
+def depth_colors(
+    depth_m: Float[np.ndarray, "points"], near_m: float, far_m: float
+) -> UInt8[np.ndarray, "points 3"]:
+    """Dark at `near_m`, bright at `far_m` (m)."""
+    share = np.clip((depth_m - near_m) / max(far_m - near_m, 1e-9), 0, 1)
+    stops = np.linspace(0, 1, len(DEPTH_ANCHORS))
+    channels = [np.interp(share, stops, anchors) for anchors in DEPTH_ANCHORS.T]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def label_colors(labels: UInt8[np.ndarray, "points"]) -> UInt8[np.ndarray, "points 3"]:
+    """A fixed colour per class; from class 20 on colours repeat."""
+    return PALETTE[labels.astype(np.int64) % len(PALETTE)]
+
+
+def mark_pixels(
+    image: UInt8[np.ndarray, "height width 4"], pixel_uv: Float[np.ndarray, "marks 2"]
+) -> UInt8[np.ndarray, "height width 4"]:
+    """A copy with a white, dark-edged dot at each of the positions (px) that lie inside."""
+    marked = image.copy()
+    height, width, _ = image.shape
+    for u, v in np.rint(pixel_uv).astype(np.int64):
+        for radius, color in ((2, (20, 20, 20, 255)), (1, (255, 255, 255, 255))):
+            if 0 <= u < width and 0 <= v < height:
+                rows = slice(max(v - radius + 1, 0), v + radius)
+                marked[rows, max(u - radius + 1, 0) : u + radius] = color
+    return marked

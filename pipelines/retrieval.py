@@ -1,0 +1,122 @@
+"""retrieval: how often a point's embedding finds its own pixel, on frames left out of training."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+
+from p2pkit.errors import ConfigError
+from p2pkit.evaluation.retrieval import retrieval_top1
+from p2pkit.files import write_json
+from p2pkit.losses import ContrastBatch
+from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.pretraining import (
+    PretrainingModel,
+    TrainConfig,
+    build_model,
+    load_weights,
+)
+from p2pkit.pipelines.splits import all_keys
+from p2pkit.pipelines.train import feature_layer, read_config
+from p2pkit.shards.geometry_layer import decode_geometry
+from p2pkit.shards.store import Store, open_store
+from p2pkit.stream.augment import NO_AUGMENTATION
+from p2pkit.stream.loader import collate
+from p2pkit.stream.sample import SampleConfig, make_sample
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """Settings of one retrieval test.
+
+    Args:
+        run: a pretraining run; its newest checkpoint is tested.
+        store: where the frames are.
+        pairs: candidates per frame.
+        seed: of the drawn pairs and of the random networks.
+    """
+
+    run: Path
+    store: Path
+    pairs: int = 1024
+    seed: int = 0
+
+
+def run(config: RetrievalConfig) -> Path:
+    """Test retrieval on the run's held-out frames and write RUN/retrieval.json.
+
+    Each frame gives `pairs` points and their pixels; top-1 is the share of points whose own pixel
+    is the most similar of all `pairs`. The same figure is given for untrained networks, and for
+    hits that are counted per teacher cell.
+
+    Raises:
+        ConfigError: the run held no frame out, or the store has none of them.
+    """
+    train_config = read_config(config.run)
+    store = open_store(config.store)
+    provenance = json.loads((config.run / "store.json").read_text())
+    held = set(provenance["holdout"])
+    samples = [store.find(key) for key in sorted(held & set(all_keys(store)))]
+    if not samples:
+        raise ConfigError(
+            f"{config.run} held no frame of {config.store} out of its training; train with "
+            "--set holdout=25"
+        )
+    channels = int(provenance["teacher_channels"])
+    trained = build_model(train_config, channels, seed=train_config.seed)
+    checkpoint = latest_checkpoint(config.run)
+    load_weights(trained, checkpoint.path)
+    untrained = build_model(train_config, channels, seed=config.seed + 1)
+    report = {
+        "checkpoint_step": checkpoint.step,
+        "frames": len(samples),
+        "pairs": config.pairs,
+        "chance": 1 / config.pairs,
+        "trained": _top1(trained, train_config, store, samples, config),
+        "untrained": _top1(untrained, train_config, store, samples, config),
+    }
+    path = config.run / "retrieval.json"
+    write_json(path, report)
+    return path
+
+
+def _top1(
+    model: PretrainingModel,
+    train_config: TrainConfig,
+    store: Store,
+    samples: list[tuple[int, int]],
+    config: RetrievalConfig,
+) -> dict[str, Any]:
+    model = model.to(train_config.device).eval()
+    rows = [_embed(model, train_config, store, place, config) for place in samples]
+    pixel = [retrieval_top1(row.point_embedding, row.pixel_embedding) for row in rows]
+    cell = [
+        retrieval_top1(row.point_embedding, row.pixel_embedding, cell_id=row.cell_id)
+        for row in rows
+    ]
+    return {"top1_pixel": float(np.mean(pixel)), "top1_cell": float(np.mean(cell))}
+
+
+def _embed(
+    model: PretrainingModel,
+    train_config: TrainConfig,
+    store: Store,
+    place: tuple[int, int],
+    config: RetrievalConfig,
+) -> ContrastBatch:
+    sample_config = SampleConfig(
+        voxel_size=train_config.stream.sample.voxel_size,
+        pairs_per_frame=config.pairs,
+        alignment=train_config.stream.sample.alignment,
+        augment=NO_AUGMENTATION,
+    )
+    cloud = decode_geometry(store.read("geometry", *place))
+    features = store.read(feature_layer(store, train_config.layer), *place)
+    random = np.random.default_rng([config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())])
+    batch = collate(0, [make_sample(cloud, features, sample_config, random)])
+    with torch.inference_mode():
+        return model(batch.to(train_config.device))

@@ -1,0 +1,64 @@
+"""Which frames train and which are held out: whole ends of a recording, never frames in between."""
+
+import numpy as np
+from jaxtyping import Int64
+
+from p2pkit.errors import ConfigError
+from p2pkit.shards.store import Store
+from p2pkit.stream.order import locate
+
+
+def all_keys(store: Store) -> list[str]:
+    """The key of each sample id."""
+    return [key for shard in range(len(store.sizes("geometry"))) for key in store.keys(shard)]
+
+
+def samples_in_key_order(store: Store) -> Int64[np.ndarray, "samples"]:
+    """Sample ids sorted by key, i.e. in recording order, sequence after sequence."""
+    return np.argsort(np.array(all_keys(store)), kind="stable").astype(np.int64)
+
+
+def holdout_split(
+    store: Store, count: int
+) -> tuple[Int64[np.ndarray, "kept"], Int64[np.ndarray, "held"]]:
+    """Sample ids to train on, and the `count` last in key order to hold out.
+
+    Neighbouring frames of a recording show the same things, so held-out frames are a block at its
+    end rather than a random choice.
+
+    Raises:
+        ConfigError: nothing would be left to train on.
+    """
+    samples = samples_in_key_order(store)
+    if count >= len(samples):
+        raise ConfigError(
+            f"holdout is {count}, but the store has {len(samples)} frames; leave some to train on"
+        )
+    cut = len(samples) - count
+    return samples[:cut], samples[cut:]
+
+
+def scene_split(
+    store: Store, test_fraction: float
+) -> tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "test"]]:
+    """Sample ids of the first part and of the last `test_fraction` of the frames in key order.
+
+    The cut is moved to the nearest change of sequence where the store names sequences, so that no
+    sequence is on both sides.
+
+    Raises:
+        ConfigError: one side would be empty.
+    """
+    samples = samples_in_key_order(store)
+    sizes = store.sizes("geometry")
+    places = [locate(sizes, int(sample)) for sample in samples]
+    names = [store.read("geometry", *place, fields=()).meta["sequence"] for place in places]
+    changes = [i for i in range(1, len(names)) if names[i] != names[i - 1]]
+    cut = round(len(samples) * (1 - test_fraction))
+    if changes:
+        cut = min(changes, key=lambda change: abs(change - cut))
+    if not 0 < cut < len(samples):
+        raise ConfigError(
+            f"test_fraction is {test_fraction} of {len(samples)} frames; both parts need a frame"
+        )
+    return samples[:cut], samples[cut:]

@@ -1,0 +1,285 @@
+"""train: pretrain a student on a store, resumable to the bit."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from p2pkit.config import config_from_json, config_to_json
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.files import write_json
+from p2pkit.losses import build_loss, suspected_false_negatives
+from p2pkit.pipelines.checkpoints import (
+    latest_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from p2pkit.pipelines.metrics import metrics_log
+from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, learning_rate
+from p2pkit.pipelines.splits import all_keys, holdout_split
+from p2pkit.shards.store import Store, open_store
+from p2pkit.stream.loader import Batch, BatchStream
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Args:
+        step: counts from 0.
+        loss: of the batch before the update.
+        learning_rate: of the update.
+        gradient_norm: before clipping.
+        pairs: in the batch.
+        suspected_false_negatives: share of negatives in the anchor's own cell or voxel.
+        step_s: from asking for the batch to the end of the update (s).
+        wait_s: part of it that was spent waiting for data (s).
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    pairs: int
+    suspected_false_negatives: float
+    step_s: float
+    wait_s: float
+
+
+Progress = Callable[[StepReport], None]
+
+
+def run(
+    config: TrainConfig,
+    out: Path,
+    *,
+    stop_after: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Pretrain from the beginning.
+
+    Args:
+        config: all that decides the weights.
+        out: the run's folder; must not hold a run.
+        stop_after: end this process after so many steps, with a checkpoint; the schedule stays.
+        progress: called after each step.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        TrainingError: `out` holds a run, or the loss became NaN or infinite.
+        StoreError: the store is incomplete, mixed or corrupt.
+    """
+    if (out / "config.json").exists():
+        raise TrainingError(
+            f"{out} holds a run; go on with it by --resume, or choose another --out"
+        )
+    store = open_store(config.store)
+    parts = _prepare(config, store)
+    write_json(out / "store.json", _provenance(store, config))
+    write_json(out / "config.json", config_to_json(config))
+    return _train(parts, out, stop_after, progress)
+
+
+def resume(
+    out: Path,
+    *,
+    store: Path | None = None,
+    stop_after: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Go on with a run from its newest checkpoint, or from the start if it has none.
+
+    On one CPU thread (`OMP_NUM_THREADS=1`) the result is identical to the bit with that of a run
+    that was never stopped.
+
+    Args:
+        out: the run's folder.
+        store: where the run's store lies now; None where it lay before.
+        stop_after: end this process after so many steps, with a checkpoint; the schedule stays.
+        progress: called after each step.
+
+    Raises:
+        TrainingError: `out` holds no run, or its store was made anew from other inputs.
+    """
+    config = read_config(out)
+    if store is not None:
+        config = replace(config, store=store)
+    opened = open_store(config.store)
+    wanted = json.loads((out / "store.json").read_text())
+    found = _provenance(opened, config)
+    if found["fingerprints"] != wanted["fingerprints"]:
+        raise TrainingError(
+            f"{config.store} is not the store that {out} was begun on: its fingerprints are "
+            f"{found['fingerprints']}, the run's are {wanted['fingerprints']}"
+        )
+    return _train(_prepare(config, opened), out, stop_after, progress)
+
+
+def read_config(out: Path) -> TrainConfig:
+    """The resolved config of a run.
+
+    Raises:
+        TrainingError: `out` holds no run.
+    """
+    path = out / "config.json"
+    if not path.is_file():
+        raise TrainingError(f"{out} holds no run: {path} does not exist")
+    return config_from_json(TrainConfig, json.loads(path.read_text()))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a run works with."""
+
+    config: TrainConfig
+    model: PretrainingModel
+    optimizer: torch.optim.SGD
+    stream: BatchStream
+
+
+def _prepare(config: TrainConfig, store: Store) -> _Parts:
+    """Build everything; settings that do not fit the store fail here, before a run exists."""
+    layer = feature_layer(store, config.layer)
+    store.records(layer)
+    model = build_model(config, store.layer(layer).details["channels"], seed=config.seed)
+    model = model.to(config.device).train()
+    kept, _ = holdout_split(store, config.holdout)
+    return _Parts(
+        config=config,
+        model=model,
+        optimizer=build_optimizer(model, config),
+        stream=BatchStream(store, layer, samples=kept, config=config.stream),
+    )
+
+
+def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress | None) -> Path:
+    config, model, optimizer = parts.config, parts.model, parts.optimizer
+    start = _restore(out, model, optimizer)
+    stop = config.steps if stop_after is None else min(start + stop_after, config.steps)
+    batches = parts.stream.batches(start, stop)
+    with metrics_log(out, start) as log:
+        for report in _steps(config, model, optimizer, batches, out):
+            log(asdict(report))
+            if progress is not None:
+                progress(report)
+            done = report.step + 1
+            if done % config.checkpoint_every == 0 or done == stop:
+                save_checkpoint(out, model, optimizer, step=done, keep=config.keep_checkpoints)
+    return out
+
+
+def build_optimizer(model: PretrainingModel, config: TrainConfig) -> torch.optim.SGD:
+    """SGD over all parameters; the rate is set anew at each step."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=config.optimizer.learning_rate,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+    )
+
+
+def _steps(
+    config: TrainConfig,
+    model: PretrainingModel,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    out: Path,
+) -> Iterator[StepReport]:
+    began = time.perf_counter()
+    for batch in batches:
+        rate = learning_rate(config.optimizer, batch.step, config.steps)
+        try:
+            loss, norm, false_negatives = train_step(model, optimizer, batch, config, rate)
+        except FloatingPointError as error:
+            good = list_checkpoints(out)
+            where = (
+                f"the last good checkpoint is {good[-1].path}" if good else "no checkpoint exists"
+            )
+            raise TrainingError(
+                f"{error} at step {batch.step}; {where}. Lower optimizer.learning_rate or set "
+                "optimizer.clip_norm"
+            ) from None
+        yield StepReport(
+            step=batch.step,
+            loss=loss,
+            learning_rate=rate,
+            gradient_norm=norm,
+            pairs=len(batch.pair_voxel),
+            suspected_false_negatives=false_negatives,
+            step_s=time.perf_counter() - began,
+            wait_s=batch.wait_s,
+        )
+        began = time.perf_counter()
+
+
+def train_step(
+    model: PretrainingModel,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    config: TrainConfig,
+    rate: float,
+) -> tuple[float, float, float]:
+    """One update; gives loss, gradient norm and the share of suspected false negatives.
+
+    Raises:
+        FloatingPointError: the loss or the gradient is NaN or infinite; nothing was updated.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    contrast = model(batch.to(config.device))
+    loss = build_loss(config.loss)(contrast)
+    optimizer.zero_grad()
+    loss.backward()
+    limit = config.optimizer.clip_norm or float("inf")
+    norm = float(clip_grad_norm_(model.parameters(), limit))
+    if not np.isfinite(loss.item()) or not np.isfinite(norm):
+        raise FloatingPointError(f"the loss is {loss.item()} and the gradient norm {norm}")
+    optimizer.step()
+    return loss.item(), norm, suspected_false_negatives(contrast)
+
+
+def feature_layer(store: Store, wanted: str | None) -> str:
+    """Name of the feature layer to use.
+
+    Raises:
+        ConfigError: the store has none, or several and none is named.
+    """
+    if wanted is not None:
+        return store.layer(wanted).name
+    names = store.feature_layers
+    if len(names) != 1:
+        raise ConfigError(
+            f"the store has {len(names)} feature layers ({', '.join(names) or 'none'}); "
+            "name one with --set layer=NAME"
+        )
+    return names[0]
+
+
+def _restore(out: Path, model: PretrainingModel, optimizer: torch.optim.Optimizer) -> int:
+    if not list_checkpoints(out):
+        return 0
+    checkpoint = latest_checkpoint(out)
+    load_checkpoint(checkpoint, model, optimizer)
+    return checkpoint.step
+
+
+def _provenance(store: Store, config: TrainConfig) -> dict[str, Any]:
+    layers = ["geometry", feature_layer(store, config.layer)]
+    _, held = holdout_split(store, config.holdout)
+    keys = all_keys(store)
+    return {
+        "store": str(config.store),
+        "layers": layers,
+        "teacher_channels": store.layer(layers[1]).details["channels"],
+        "fingerprints": {name: store.layer(name).fingerprint_sha256 for name in layers},
+        "holdout": [keys[sample] for sample in held],
+    }

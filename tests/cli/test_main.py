@@ -1,0 +1,125 @@
+"""`p2pkit` itself: a light start, exit codes, and commands that are there when they are called."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from p2pkit import __version__
+from p2pkit.cli.main import COMMANDS, Lazy, commands, main
+
+IMPORTED = """
+import sys
+from p2pkit.cli.main import main
+try:
+    main(["--help"])
+except SystemExit as done:
+    assert done.code == 0
+print([name for name in ("torch", "numba", "numpy", "timm", "PIL") if name in sys.modules])
+"""
+
+COMMAND = """
+import click
+from p2pkit.errors import ConfigError
+
+@click.command()
+@click.argument("what")
+def command(what):
+    if what == "error":
+        raise ConfigError("steps is -1; it must be at least 1")
+    if what == "interrupt":
+        raise KeyboardInterrupt
+    if what == "exit":
+        click.get_current_context().exit(7)
+    if what == "fault":
+        raise ZeroDivisionError
+"""
+
+
+def test_help_is_light() -> None:
+    """Below 0.3 s of CPU, at the best of five tries on a machine that others use."""
+
+    def cpu_seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "p2pkit.cli.main", "--help"]
+        subprocess.run(command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu_seconds() for _ in range(5)) < 0.3
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_each_command_has_help_with_an_example(name: str) -> None:
+    result = CliRunner().invoke(commands, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert f"p2pkit {name}" in result.output
+    assert "Example" in result.output
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(commands, ["--version"]).output == f"p2pkit {__version__}\n"
+
+
+@pytest.fixture
+def try_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A command `try` whose argument chooses how it ends."""
+    (tmp_path / "try_command.py").write_text(COMMAND)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(COMMANDS, "try", Lazy("try_command", "command", "Try."))
+
+
+@pytest.mark.usefixtures("try_command")
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["try", "nothing"], 0, ""),
+        (["try", "exit"], 7, ""),
+        (["try", "error"], 1, "Error: steps is -1; it must be at least 1\n"),
+        (["try", "interrupt"], 130, "Interrupted"),
+        (["try"], 2, "Missing argument 'WHAT'"),
+        (["try", "--wrong"], 2, "No such option"),
+        (["wrong"], 2, "No such command 'wrong'"),
+    ],
+)
+def test_exit_codes(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(arguments)
+    assert done.value.code == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    if message.startswith("Error"):
+        assert captured.err == message
+
+
+@pytest.mark.usefixtures("try_command")
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        main(["try", "fault"])
+
+
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "needs_more.py").write_text("import package_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(COMMANDS, "try", Lazy("needs_more", "command", "Try."))
+    with pytest.raises(SystemExit) as done:
+        main(["try"])
+    assert done.value.code == 1
+    message = capsys.readouterr().err
+    assert "package_that_is_not_there" in message
+    assert "p2pkit doctor" in message

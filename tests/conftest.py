@@ -1,0 +1,46 @@
+"""Fixtures for all tests, and run-time checks of the shapes in p2pkit's signatures."""
+
+import glob
+import os
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+import p2pkit
+
+# numba cannot compile a function that beartype wraps: kernels stand in files of their own.
+# Files are listed, not imported: a module that is imported before the hook goes unchecked.
+CHECKED = [
+    ".".join(("p2pkit", *Path(file).with_suffix("").parts))
+    for file in glob.glob("**/*.py", root_dir=Path(p2pkit.__file__).parent, recursive=True)
+    if not file.endswith(("__init__.py", "kernels.py"))
+]
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real recordings; the test is skipped where there is none."""
+    root = Path(os.environ.get("P2PKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no recordings at {root}: set P2PKIT_DATA to the folder that holds them")
+    return root
+
+
+@pytest.fixture(scope="session")
+def room_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A posed-rgbd folder of 12 small frames in 3 sequences, with labels."""
+    from tiny_recording import write_recording
+
+    return write_recording(tmp_path_factory.mktemp("recording") / "rooms", 12, sequences=3)
+
+
+@pytest.fixture(scope="session")
+def room_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`room_recording` extracted with a small network, 4 frames per shard; not to be written."""
+    from tiny_recording import recording_config
+
+    from p2pkit.pipelines.extract import run
+
+    return run(recording_config(room_recording, tmp_path_factory.mktemp("store") / "rooms.store"))

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from p2pkit.datasets import SOURCES, SourceOptions, open_source
+from p2pkit.errors import ConfigError, SourceError
+
+
+def test_wrong_name_lists_the_right_ones():
+    with pytest.raises(ConfigError, match=r"'scannet'.*demo-scene, nyuv2, posed-rgbd"):
+        open_source("scannet", SourceOptions())
+
+
+@pytest.mark.parametrize("limit", [0, -3])
+def test_limit_below_one_is_refused(limit: int):
+    with pytest.raises(ConfigError, match=f"limit is {limit}"):
+        open_source("demo-scene", SourceOptions(limit=limit))
+
+
+@pytest.mark.parametrize("name", ["demo-scene", "nyuv2"])
+def test_camera_file_is_refused_where_it_would_be_ignored(name: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match="for posed-rgbd only"):
+        open_source(name, SourceOptions(tmp_path, camera_file=tmp_path / "camera.json"))
+
+
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"demo-scene"}))
+def test_source_without_folder_is_refused(name: str, tmp_path: Path):
+    with pytest.raises(SourceError, match="none was given"):
+        open_source(name, SourceOptions())
+    with pytest.raises(SourceError, match="is no folder"):
+        open_source(name, SourceOptions(tmp_path / "gone"))

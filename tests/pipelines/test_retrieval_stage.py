@@ -1,0 +1,58 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_recording import recording_config, tiny_train_config, write_recording
+
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.pipelines import extract, train
+from p2pkit.pipelines.retrieval import RetrievalConfig, run
+
+
+@pytest.fixture(scope="module")
+def trained(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 25 steps that held out the last two frames."""
+    config = tiny_train_config(room_store, steps=25, holdout=2, checkpoint_every=25)
+    return train.run(config, tmp_path_factory.mktemp("run") / "run")
+
+
+def test_figures_lie_in_range_and_training_beats_chance(trained: Path, room_store: Path) -> None:
+    path = run(RetrievalConfig(run=trained, store=room_store, pairs=64))
+    assert path == trained / "retrieval.json"
+    report = json.loads(path.read_text())
+    assert report["frames"] == 2
+    assert report["checkpoint_step"] == 25
+    assert report["chance"] == 1 / 64
+    for name in ("trained", "untrained"):
+        assert 0 <= report[name]["top1_pixel"] <= report[name]["top1_cell"] <= 1
+    assert report["trained"]["top1_pixel"] > report["chance"]
+
+
+def test_the_seed_decides_the_figures(trained: Path, room_store: Path) -> None:
+    reports = [
+        run(RetrievalConfig(run=trained, store=room_store, pairs=32, seed=seed)).read_text()
+        for seed in (4, 4, 5)
+    ]
+    assert reports[0] == reports[1]
+    assert reports[0] != reports[2]
+
+
+def test_a_run_without_holdout_is_refused(trained: Path, room_store: Path, tmp_path: Path) -> None:
+    whole = shutil.copytree(trained, tmp_path / "run")
+    provenance = json.loads((whole / "store.json").read_text())
+    (whole / "store.json").write_text(json.dumps({**provenance, "holdout": []}))
+    with pytest.raises(ConfigError, match=r"held no frame of .* train with --set holdout="):
+        run(RetrievalConfig(run=whole, store=room_store))
+
+
+def test_a_store_without_the_held_out_frames_is_refused(trained: Path, tmp_path: Path) -> None:
+    root = write_recording(tmp_path / "other", 2)
+    other = extract.run(recording_config(root, tmp_path / "store"))
+    with pytest.raises(ConfigError, match="held no frame of"):
+        run(RetrievalConfig(run=trained, store=other))
+
+
+def test_what_is_no_run_is_refused(room_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds no run"):
+        run(RetrievalConfig(run=tmp_path, store=room_store))

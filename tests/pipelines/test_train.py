@@ -1,0 +1,236 @@
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_recording import TEACHER, recording_config, tiny_train_config
+
+from p2pkit.errors import ConfigError, CorruptShardError, StoreError, TrainingError
+from p2pkit.pipelines import extract
+from p2pkit.pipelines.checkpoints import latest_checkpoint, list_checkpoints
+from p2pkit.pipelines.feature_stage import FeatureConfig
+from p2pkit.pipelines.metrics import read_metrics
+from p2pkit.pipelines.presets import PRESETS, preset
+from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig, learning_rate
+from p2pkit.pipelines.train import StepReport, read_config, resume, run
+
+COMMITS, STEPS, STOPS = (13, 17), (0, 4), (2,)
+PARTS = [
+    *(f"commit-{number}" for number in COMMITS),
+    *(f"step-{number}" for number in STEPS),
+    *(f"stop-{number}" for number in STOPS),
+]
+
+
+@pytest.fixture(scope="module")
+def tiny_run(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps; not to be written."""
+    config = tiny_train_config(room_store, steps=2)
+    return run(config, tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(scope="module")
+def interrupted(
+    room_store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    run_killed_at: Callable[..., None],
+) -> Path:
+    """A folder of runs on one thread: `whole`, and one for each way of breaking off."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    lists = [",".join(map(str, numbers)) for numbers in (COMMITS, STEPS, STOPS)]
+    run_killed_at("train", room_store, folder, *lists)
+    return folder
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_run_in_parts_equals_a_whole_one_to_the_bit(interrupted: Path, part: str) -> None:
+    whole, parts = (latest_checkpoint(interrupted / name) for name in ("whole", part))
+    assert parts.step == whole.step == 6
+    files = [checkpoint.path / "weights.safetensors" for checkpoint in (whole, parts)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    states = [
+        torch.load(checkpoint.path / "state.pt", weights_only=True) for checkpoint in (whole, parts)
+    ]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("part", ["whole", *PARTS])
+def test_the_log_has_each_step_once(interrupted: Path, part: str) -> None:
+    rows = read_metrics(interrupted / part)
+    assert [row["step"] for row in rows] == list(range(6))
+    losses = [row["loss"] for row in read_metrics(interrupted / "whole")]
+    assert [row["loss"] for row in rows] == losses
+
+
+@pytest.mark.parametrize("part", ["whole", *PARTS])
+def test_only_the_newest_checkpoint_stays(interrupted: Path, part: str) -> None:
+    names = {path.name for path in (interrupted / part / "checkpoints").iterdir()}
+    assert names == {"step-00000006"}
+
+
+def test_the_loss_falls(room_store: Path, tmp_path: Path) -> None:
+    config = tiny_train_config(room_store, steps=30, checkpoint_every=30)
+    reports: list[StepReport] = []
+    run(config, tmp_path / "run", progress=reports.append)
+    losses = [report.loss for report in reports]
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3
+    assert all(report.pairs == 128 for report in reports)
+    assert all(0 <= report.suspected_false_negatives <= 1 for report in reports)
+    assert all(0 <= report.wait_s <= report.step_s for report in reports)
+
+
+def test_a_run_tells_where_it_came_from(room_store: Path, tiny_run: Path) -> None:
+    assert read_config(tiny_run) == tiny_train_config(room_store, steps=2)
+    provenance = json.loads((tiny_run / "store.json").read_text())
+    manifest = json.loads((room_store / "p2pkit.json").read_text())
+    layers = {layer["name"]: layer["fingerprint_sha256"] for layer in manifest["layers"]}
+    assert provenance["fingerprints"] == layers
+    assert provenance["teacher_channels"] == manifest["layers"][1]["details"]["channels"]
+    assert list((tiny_run / "tensorboard").iterdir())
+
+
+def test_held_out_frames_are_named_and_never_read(room_store: Path, tmp_path: Path) -> None:
+    config = tiny_train_config(room_store, steps=3, holdout=10)
+    out = run(config, tmp_path / "run")
+    held = json.loads((out / "store.json").read_text())["holdout"]
+    assert (
+        held
+        == [f"scene-{sequence}_frame-{number:06d}" for sequence in range(3) for number in range(4)][
+            2:
+        ]
+    )
+
+
+def test_a_nan_loss_names_the_step_and_the_last_good_checkpoint(
+    room_store: Path, tmp_path: Path
+) -> None:
+    wild = OptimizerConfig(learning_rate=1e30)
+    config = tiny_train_config(room_store, optimizer=wild, checkpoint_every=100)
+    with pytest.raises(TrainingError, match=r"at step 1; no checkpoint exists. Lower") as caught:
+        run(config, tmp_path / "first")
+    assert "nan" in str(caught.value) or "inf" in str(caught.value)
+    warming = replace(wild, schedule="constant", warmup_steps=10**31)
+    config = tiny_train_config(room_store, optimizer=warming, checkpoint_every=2)
+    path = run(config, tmp_path / "second", stop_after=2)
+    saved = json.loads((path / "config.json").read_text())
+    saved["optimizer"]["warmup_steps"] = 0
+    (path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(TrainingError, match=r"at step 3; the last good checkpoint is .*00000002"):
+        resume(path)
+    assert latest_checkpoint(path).step == 2
+
+
+def test_a_second_run_into_the_same_folder_is_refused(room_store: Path, tiny_run: Path) -> None:
+    with pytest.raises(TrainingError, match="holds a run; go on with it by --resume"):
+        run(tiny_train_config(room_store), tiny_run)
+
+
+def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds no run"):
+        resume(tmp_path)
+
+
+def test_a_finished_run_resumes_to_itself(tiny_run: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(tiny_run, tmp_path / "run")
+    reports: list[StepReport] = []
+    resume(out, progress=reports.append)
+    assert reports == []
+    assert [row["step"] for row in read_metrics(out)] == [0, 1]
+
+
+def test_a_moved_store_is_found_by_name_and_a_swapped_one_refused(
+    room_recording: Path, room_store: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(tiny_run, tmp_path / "run")
+    resume(out, store=shutil.copytree(room_store, tmp_path / "moved.store"))
+    other = FeatureConfig(teacher=replace(TEACHER, layer=1))
+    swapped = recording_config(room_recording, tmp_path / "other.store", features=other)
+    extract.run(swapped)
+    with pytest.raises(TrainingError, match="is not the store that"):
+        resume(out, store=swapped.out)
+
+
+def test_several_layers_need_a_name(room_recording: Path, room_store: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(room_store, tmp_path / "store")
+    other = FeatureConfig(teacher=replace(TEACHER, layer=1))
+    extract.run(recording_config(room_recording, store, features=other))
+    with pytest.raises(ConfigError, match=r"2 feature layers .* --set layer=NAME"):
+        run(tiny_train_config(store), tmp_path / "run")
+    layers = json.loads((store / "p2pkit.json").read_text())["layers"]
+    chosen = tiny_train_config(store, layer=layers[2]["name"], steps=1)
+    provenance = json.loads((run(chosen, tmp_path / "run") / "store.json").read_text())
+    assert provenance["layers"][1] == layers[2]["name"]
+
+
+@pytest.mark.parametrize("layer", ["geometry", "features"])
+def test_nothing_corrupt_is_trained_on(room_store: Path, tmp_path: Path, layer: str) -> None:
+    store = shutil.copytree(room_store, tmp_path / "store")
+    shard = sorted(store.glob(f"{layer}/**/000001.tar"))[0]
+    content = bytearray(shard.read_bytes())
+    content[1500] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(CorruptShardError, match=r"000001\.tar"):
+        run(tiny_train_config(store), tmp_path / "run")
+
+
+def test_an_unfinished_store_is_refused(room_store: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(room_store, tmp_path / "store")
+    sorted(store.glob("features/*/000001.json"))[0].unlink()
+    with pytest.raises(StoreError, match="incomplete"):
+        run(tiny_train_config(store), tmp_path / "run")
+    with pytest.raises(StoreError, match="is no store"):
+        run(tiny_train_config(tmp_path / "nothing"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"steps": 0}, {"checkpoint_every": 0}, {"keep_checkpoints": 0}, {"holdout": -1}]
+)
+def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        tiny_train_config(Path("x"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"student": "Res16UNet99"}, "no student is called 'Res16UNet99'"),
+        ({"holdout": 12}, "holdout is 12, but the store has 12 frames"),
+        ({"layer": "features/none"}, "features/none"),
+    ],
+)
+def test_settings_that_do_not_fit_the_store_are_refused_before_a_run_exists(
+    room_store: Path, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises((ConfigError, StoreError), match=named):
+        run(tiny_train_config(room_store, **changes), tmp_path / "run")
+    assert list_checkpoints(tmp_path / "run") == []
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_schedules() -> None:
+    base = OptimizerConfig(learning_rate=2.0, warmup_steps=4, decay=0.5)
+    rates = {
+        kind: [
+            learning_rate(replace(base, schedule=kind), step, 2004)
+            for step in (0, 3, 4, 1004, 2003)
+        ]
+        for kind in ("exponential", "cosine", "constant")
+    }
+    assert rates["constant"] == [0.5, 2.0, 2.0, 2.0, 2.0]
+    np.testing.assert_allclose(rates["exponential"], [0.5, 2, 2, 1, 0.5 ** (1999 / 1000) * 2])
+    np.testing.assert_allclose(rates["cosine"], [0.5, 2, 2, 1, 0], atol=1e-5)
+
+
+def test_presets_are_valid_and_the_papers_is_the_default() -> None:
+    for name in PRESETS:
+        assert preset(name, Path("store")).store == Path("store")
+    assert preset("paper", Path("store")) == TrainConfig(store=Path("store"))
+    with pytest.raises(ConfigError, match="choose one of paper, cpu-small"):
+        preset("big", Path("store"))

@@ -1,0 +1,58 @@
+"""Shards through stock webdataset, decoded."""
+
+import gc
+
+import numpy as np
+import pytest
+
+from p2pkit.errors import StoreError
+from p2pkit.shards import FieldSpec, LayerSpec, Manifest, Plan, Sample, create_or_open, open_store
+from p2pkit.stream import webdataset_pipeline
+
+FIELDS = (
+    FieldSpec("colors", "|u1", ("points", "rgb")),
+    FieldSpec("pixel", "<u4", ("points",), "px", "delta-shuffle-lz4"),
+)
+
+
+def write_store(path, storage):
+    layer = LayerSpec(name="geometry", fields=FIELDS, fingerprint={"made": "by hand"})
+    plan = Plan(seed=0, shard_size=3, frames=5)
+    manifest = Manifest(dataset={"dataset": "test"}, plan=plan, storage=storage, layers=(layer,))
+    writer = create_or_open(path, manifest)
+    random = np.random.default_rng(0)
+    samples = [
+        Sample(
+            key=f"frame-{i}",
+            arrays={
+                "colors": random.integers(0, 256, (i + 2, 3), dtype=np.uint8),
+                "pixel": np.sort(random.integers(0, 1 << 20, i + 2)).astype(np.uint32),
+            },
+            meta={"number": i},
+        )
+        for i in range(5)
+    ]
+    writer.write("geometry", 0, samples[:3])
+    writer.write("geometry", 1, samples[3:])
+    return samples
+
+
+# webdataset leaves its files to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_every_sample_comes_decoded_in_shard_order(tmp_path):
+    samples = write_store(tmp_path / "store", "tar")
+    items = list(webdataset_pipeline(open_store(tmp_path / "store")))
+    gc.collect()
+    assert [item["__key__"] for item in items] == [sample.key for sample in samples]
+    for item, sample in zip(items, samples, strict=True):
+        assert item["json"] == sample.meta
+        for name, array in sample.arrays.items():
+            np.testing.assert_array_equal(item[name], array)
+
+
+def test_another_storage_is_refused(tmp_path):
+    write_store(tmp_path / "store", "tar")
+    store = open_store(tmp_path / "store")
+    object.__setattr__(store.manifest, "storage", "zarr")
+    with pytest.raises(StoreError, match="stored as zarr"):
+        webdataset_pipeline(store)

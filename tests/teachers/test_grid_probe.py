@@ -1,0 +1,116 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from p2pkit.errors import TeacherError
+from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.teachers import TeacherOptions, open_teacher
+from p2pkit.teachers.grid_probe import check_response, measure_grid
+
+
+def same_padding_offset(size: int, levels: int = 5) -> float:
+    """Centre of cell 0 behind `levels` 3 x 3 stride-2 convolutions with TensorFlow's SAME padding.
+
+    Odd sizes are padded on both sides, even ones at the end only, which moves the centre by one
+    pixel of that level.
+    """
+    offset = 0.0
+    for level in range(levels):
+        offset += 2**level * (1 - size % 2)
+        size = math.ceil(size / 2)
+    return offset
+
+
+@pytest.mark.parametrize("size", [(640, 480), (320, 240), (641, 479), (96, 66)])
+def test_tensorflow_padding_depends_on_the_parity_of_each_level(size: tuple[int, int]) -> None:
+    grid = open_teacher(TeacherOptions()).grid(size)
+    assert grid.stride == (32.0, 32.0)
+    assert grid.offset == tuple(same_padding_offset(side) for side in size)
+    assert grid.cells == tuple(math.ceil(side / 32) for side in size)
+    if size == (640, 480):
+        assert grid.offset == (31.0, 31.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "stride", "offset"),
+    [
+        (TeacherOptions(name="resnet18"), 32, 0),
+        (TeacherOptions(name="resnet18", layer=1), 4, 0),
+        (TeacherOptions(name="resnet50", output_stride=8), 8, 0),
+        (TeacherOptions(name="convnext_atto"), 32, 15.5),
+        (TeacherOptions(name="vit_tiny_patch16_224"), 16, 7.5),
+        (TeacherOptions(name="vit_tiny_patch16_224", layer=3), 16, 7.5),
+        (TeacherOptions(name="mobilenetv3_small_050"), 32, 0),
+        (TeacherOptions(name="swin_s3_tiny_224"), 32, 15.5),
+        (TeacherOptions(name="vgg11"), 32, 15.5),
+    ],
+    ids=lambda value: f"{value.name}:{value.layer}" if isinstance(value, TeacherOptions) else None,
+)
+def test_known_families(options: TeacherOptions, stride: float, offset: float) -> None:
+    grid = open_teacher(dataclasses.replace(options, weights="random")).grid((128, 160))
+    assert grid.stride == (stride, stride)
+    assert grid.offset == (offset, offset)
+    assert grid.cells == (128 // stride, 160 // stride)
+
+
+class Window(nn.Module):
+    """One convolution, as the probe takes a network."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.convolution(images).permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_windows_are_centred_where_autograd_says(
+    kernel: int, stride: int, padding: int, dilation: int
+) -> None:
+    network = Window(
+        nn.Conv2d(3, 2, kernel, stride=stride, padding=padding, dilation=dilation, bias=False)
+    )
+    nn.init.constant_(network.convolution.weight, 1.0)
+    grid = measure_grid(network, (60, 48), nominal_stride=stride, name="window")
+    image = torch.zeros(1, 3, 48, 60, requires_grad=True)
+    cell = (5, 7)
+    network(image)[0, cell[1], cell[0], 0].backward()
+    assert image.grad is not None
+    rows, columns = torch.nonzero(image.grad[0, 0], as_tuple=True)
+    centre = (columns.double().mean().item(), rows.double().mean().item())
+    for axis in (0, 1):
+        assert grid.offset[axis] + grid.stride[axis] * cell[axis] == pytest.approx(centre[axis])
+
+
+def test_a_wrong_grid_is_noticed() -> None:
+    network = Window(nn.Conv2d(3, 4, 8, stride=8))
+    grid = measure_grid(network, (64, 64), nominal_stride=8, name="patches")
+    assert grid == FeatureGrid((8.0, 8.0), (3.5, 3.5), (8, 8), (64, 64))
+    wrong = dataclasses.replace(grid, offset=(3.5, 3.5 + 12))
+    with pytest.raises(TeacherError, match=r"patches.*the measured grid .* is wrong"):
+        check_response(network, wrong, name="patches")
+
+
+class Mixer(nn.Module):
+    """A network that mixes all positions: no cell has a place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 4, 8, stride=8)
+        self.mixing = nn.Linear(64, 64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2)
+        return self.mixing(tokens).unflatten(2, (8, 8)).permute(0, 2, 3, 1)
+
+
+def test_cells_without_a_place_are_an_error() -> None:
+    with pytest.raises(TeacherError, match="do not sit on a regular grid"):
+        measure_grid(Mixer(), (64, 64), nominal_stride=8, name="mixer")

@@ -1,0 +1,173 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from p2pkit.errors import ConfigError, TeacherError
+from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.teachers import Teacher, TeacherOptions, open_teacher
+from p2pkit.teachers.timm_network import timm
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Teacher:
+    return open_teacher(TeacherOptions())
+
+
+@pytest.fixture(scope="module")
+def resnet50() -> Teacher:
+    return open_teacher(TeacherOptions(name="resnet50", weights="random", seed=3))
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_the_default_teacher_gives_channels_last_half_floats(lite0: Teacher) -> None:
+    maps = lite0.features([noise(64, 96), noise(64, 96, seed=1)])
+    assert maps.dtype == np.float16
+    assert maps.flags.c_contiguous
+    assert maps.shape == (2, 2, 3, lite0.channels) == (2, 2, 3, 320)
+
+
+@pytest.mark.parametrize("model", ["lite0", "resnet50"])
+def test_a_map_depends_on_its_image_alone(model: str, request: pytest.FixtureRequest) -> None:
+    teacher: Teacher = request.getfixturevalue(model)
+    images = [noise(64, 96, seed) for seed in range(3)]
+    together = teacher.features(images)
+    for image, expected in zip(images, together, strict=True):
+        np.testing.assert_array_equal(teacher.features([image])[0], expected)
+    assert not np.array_equal(together[0], together[1])
+
+
+def test_maps_do_not_depend_on_the_threads_of_the_process(lite0: Teacher) -> None:
+    threads = torch.get_num_threads()
+    images = [noise(96, 96, seed) for seed in range(2)]
+    try:
+        torch.set_num_threads(1)
+        other = open_teacher(TeacherOptions())
+        np.testing.assert_array_equal(other.features(images), lite0.features(images))
+        assert torch.get_num_threads() == 1
+        torch.set_num_threads(threads)
+        other.features(images)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_features_match_the_bare_network(lite0: Teacher) -> None:
+    image = skimage.data.chelsea()[:256, :256]
+    network = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+    own = {name.removeprefix("network."): v for name, v in lite0._layer.state_dict().items()}  # type: ignore[attr-defined]
+    network.load_state_dict(own, strict=True)
+    with torch.inference_mode():
+        pixels = torch.tensor(image).permute(2, 0, 1)[None].double() / 255
+        expected = network(((pixels - 0.5) / 0.5).float())[-1][0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(lite0.features([image])[0], expected, rtol=2e-3, atol=2e-3)
+
+
+def test_resnet50_is_the_papers_teacher(resnet50: Teacher) -> None:
+    assert resnet50.channels == 2048
+    grid = resnet50.grid((96, 128))
+    assert grid == FeatureGrid((32.0, 32.0), (0.0, 0.0), (3, 4), (96, 128))
+    assert resnet50.features([noise(128, 96)]).shape == (1, 4, 3, 2048)
+
+
+def test_shifting_the_image_by_a_stride_shifts_the_map_by_a_cell(lite0: Teacher) -> None:
+    photo = skimage.data.astronaut()[:416]
+    stride = int(lite0.grid((416, 416)).stride[0])
+    at, shifted = (
+        lite0.features([np.ascontiguousarray(photo[:, start : start + 416])])[0].astype(np.float32)
+        for start in (0, stride)
+    )
+
+    def agreement(cells: int) -> float:
+        left = at[4:9, 5:9].ravel()
+        right = shifted[4:9, 5 - cells : 9 - cells].ravel()
+        return float(np.corrcoef(left, right)[0, 1])
+
+    assert agreement(1) > 0.99
+    assert max(agreement(0), agreement(2)) < 0.9
+
+
+def test_grids_follow_the_resized_input() -> None:
+    teacher = open_teacher(TeacherOptions(input_size=(128, 96)))
+    grid = teacher.grid((640, 480))
+    assert grid.input_size == (128, 96)
+    assert teacher.grid((320, 240)) is grid
+    assert teacher.features([noise(240, 320)]).shape == (1, *grid.cells[::-1], 320)
+
+
+def test_fingerprints_tell_teachers_apart(lite0: Teacher, resnet50: Teacher) -> None:
+    again = open_teacher(TeacherOptions(name="timm:resnet50", weights="random", seed=3))
+    other = open_teacher(TeacherOptions(name="resnet50", weights="random", seed=4))
+    assert again.fingerprint() == resnet50.fingerprint()
+    assert other.weights_sha256 != resnet50.weights_sha256
+    assert lite0.fingerprint()["preprocessing"] == {
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "interpolation": "bicubic",
+    }
+
+
+def test_random_weights_leave_the_random_state_alone() -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    open_teacher(TeacherOptions(name="mobilenetv3_small_050", weights="random"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"name": "resnet5o"}, TeacherError, "near names: .*resnet50"),
+        ({"layer": 5}, TeacherError, r"no layer 5; valid are -5 to 4"),
+        ({"name": "onnx:resnet50"}, ConfigError, "no kind 'onnx'; the kinds are timm"),
+        ({"output_stride": 8, "name": "vit_tiny_patch16_224"}, TeacherError, "output_stride"),
+        ({"weights": "absent.pth"}, TeacherError, "'absent.pth': no such file"),
+    ],
+)
+def test_wrong_options_say_what_is_right(
+    changes: dict[str, object], error: type[Exception], message: str
+) -> None:
+    options = dataclasses.replace(TeacherOptions(weights="random"), **changes)
+    with pytest.raises(error, match=message):
+        open_teacher(options)
+
+
+def test_pretrained_weights_without_a_network_name_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(TeacherError, match=r"give a local file \(weights="):
+        open_teacher(TeacherOptions(name="resnet10t", weights="timm"))
+
+
+def test_images_of_several_sizes_are_refused(lite0: Teacher) -> None:
+    with pytest.raises(TeacherError, match=r"sizes \[\(32, 64\), \(64, 64\)\]"):
+        lite0.features([noise(64, 64), noise(64, 32)])
+    with pytest.raises(TeacherError, match="got 0 images"):
+        lite0.features([])
+
+
+def test_a_size_that_the_network_cannot_take_names_input_size() -> None:
+    teacher = open_teacher(TeacherOptions(name="vit_tiny_patch16_224", weights="random"))
+    with pytest.raises(TeacherError, match=r"100 x 64 px.*input_size"):
+        teacher.grid((100, 64))
+    with pytest.raises(TeacherError, match=r"100 x 64 px.*input_size"):
+        teacher.features([noise(64, 100)])
+
+
+def test_values_beyond_half_precision_are_an_error(tmp_path: object) -> None:
+    network = timm.create_model("resnet10t")
+    state = network.state_dict()
+    state["layer4.0.bn2.weight"] = torch.full_like(state["layer4.0.bn2.weight"], 1e8)
+    path = f"{tmp_path}/huge.pth"
+    torch.save(state, path)
+    teacher = open_teacher(TeacherOptions(name="resnet10t", weights=path))
+    with pytest.raises(TeacherError, match=r"layer 4: a feature has magnitude .*float16"):
+        teacher.features([noise(64, 64)])
