@@ -69,7 +69,7 @@ def run(config: ReportConfig) -> Path:
         raise TrainingError(f"{config.run / 'metrics.jsonl'} holds no step, so nothing to report")
     sections = [
         *summary_section(facts),
-        *picture_section(facts, _pictures(config, facts.config)),
+        *picture_section(facts, run_pictures(config, facts.config)),
         *training_section(facts),
         *(probe_section(facts.probe) if facts.probe else []),
         *(retrieval_section(facts.retrieval) if facts.retrieval else []),
@@ -113,7 +113,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _pictures(config: ReportConfig, train_config: TrainConfig) -> list[FramePictures]:
+def run_pictures(config: ReportConfig, train_config: TrainConfig) -> list[FramePictures]:
+    """Draw `config.frames` frames as the teacher and two students of the run's kind see them."""
     store = open_store(config.store)
     kept, held = holdout_split(store, train_config.holdout)
     shown = held if len(held) else kept

@@ -146,7 +146,7 @@ def curve(values: Sequence[float], *, reference: float, reference_name: str, lab
     return "".join(parts)
 
 
-def _text(x: float, y: float, anchor: str, text: str) -> str:
+def _text(x: float | int, y: float | int, anchor: str, text: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
