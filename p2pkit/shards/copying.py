@@ -22,7 +22,7 @@ POLL_S = 0.2
 Report = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a sample of the new store comes from.
 
@@ -108,21 +108,21 @@ def _write(job: CopyJob, writer: StoreWriter, layer: str, shard: int) -> None:
     new = job.shards[shard]
     failures = new.failures if layer == GEOMETRY else ()
     spec = next(spec for spec in job.manifest.layers if spec.name == layer)
-    places = new.samples.values()
-    if job.manifest.storage == "tar" and all(_is_same(job, spec, place) for place in places):
+    one_of_each = {place.source: place for place in new.samples.values()}.values()
+    if job.manifest.storage == "tar" and all(_can_copy(job, spec, x) for x in one_of_each):
         writer.write_stored(layer, shard, _stored(job, layer, new), failures)
     else:
         writer.write(layer, shard, _decoded(job, layer, new), failures)
 
 
-def _is_same(job: CopyJob, spec: LayerSpec, place: Place) -> bool:
-    """Whether the source holds the layer's payloads in the bytes that the new store needs."""
-    source = job.sources[place.source]
-    fields = source.layer(job.layers[spec.name][place.source]).fields
-    return source.manifest.storage == "tar" and by_name(fields) == by_name(spec.fields)
+def _can_copy(job: CopyJob, spec: LayerSpec, place: Place) -> bool:
+    """Whether the source's payloads are the bytes that the new store needs."""
+    source, name = job.sources[place.source], job.layers[spec.name][place.source]
+    same_fields = _by_name(source.layer(name).fields) == _by_name(spec.fields)
+    return same_fields and isinstance(source.shard(name, place.shard), TarShard)
 
 
-def by_name(fields: tuple[FieldSpec, ...]) -> dict[str, FieldSpec]:
+def _by_name(fields: tuple[FieldSpec, ...]) -> dict[str, FieldSpec]:
     """A fields table without its order."""
     return {spec.name: spec for spec in fields}
 

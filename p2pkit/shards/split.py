@@ -1,7 +1,9 @@
 """Two stores out of one, for training and validation, that share no sequence."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,7 +95,7 @@ def split_store(config: SplitConfig, report: Report | None = None) -> SplitResul
 def _by_sequence(
     store: Store, places: Mapping[str, Place], config: SplitConfig
 ) -> tuple[set[str], tuple[str, ...]]:
-    """Sequences in a seeded order go to validation up to the cut nearest to the fraction."""
+    """A run of the sequences in a seeded order, joined to a ring, goes to validation."""
     keys_of: dict[str, list[str]] = {}
     for key, place in places.items():
         name = store.read(GEOMETRY, place.shard, place.row, fields=()).meta.get("sequence") or ""
@@ -110,11 +112,26 @@ def _by_sequence(
         return xxhash.xxh3_64_intdigest(f"{config.seed}:{name}".encode()), name
 
     order = sorted(keys_of, key=position)
-    wanted = config.val_fraction * len(places)
-    sizes = [sum(len(keys_of[name]) for name in order[:cut]) for cut in range(len(order))]
-    cut = min(range(1, len(order)), key=lambda cut: (abs(sizes[cut] - wanted), cut))
-    val = {key for name in order[:cut] for key in keys_of[name]}
-    return val, tuple(sorted(order[:cut]))
+    first, end = _nearest_run([len(keys_of[name]) for name in order], config.val_fraction)
+    chosen = (order + order)[first:end]
+    return {key for name in chosen for key in keys_of[name]}, tuple(sorted(chosen))
+
+
+def _nearest_run(sizes: list[int], fraction: float) -> tuple[int, int]:
+    """Start and end of the run in a ring of sizes whose sum is nearest to a fraction of all.
+
+    The run is neither empty nor the whole ring. Of equally near ones the first is taken.
+    """
+    count = len(sizes)
+    sums = list(accumulate(sizes + sizes, initial=0))
+    wanted = fraction * sums[count]
+    runs: list[tuple[float, int, int]] = []
+    for first in range(count):
+        near = bisect_left(sums, sums[first] + wanted)
+        for end in (near - 1, near):
+            end = min(max(end, first + 1), first + count - 1)
+            runs.append((abs(sums[end] - sums[first] - wanted), first, end))
+    return min(runs)[1:]
 
 
 def _by_key_order(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from p2pkit.errors import CorruptShardError
+from p2pkit.errors import CorruptShardError, StoreError
 from p2pkit.shards.codecs import decode
 from p2pkit.shards.model import GEOMETRY, FieldSpec, LayerSpec
 from p2pkit.shards.npy import NpyError, parse_header
@@ -179,7 +179,10 @@ class Nodes:
 
     def _shard(self, layer: LayerSpec, key: str) -> TarShard:
         opened = self._store.shard(layer.name, self._places[key][0])
-        assert isinstance(opened, TarShard)
+        if not isinstance(opened, TarShard):
+            raise StoreError(
+                f"{self._store.root}: the zarr view needs tar shards in a local folder"
+            )
         return opened
 
     def _split(self, path: str) -> tuple[LayerSpec | None, list[str]]:

@@ -116,9 +116,8 @@ class TarView(ZarrStore):
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """All documents and chunks whose key starts so."""
-        for key in await asyncio.to_thread(lambda: sorted(self._below(""))):
-            if key.startswith(prefix):
-                yield key
+        for key in await asyncio.to_thread(lambda: sorted(self._below("", prefix))):
+            yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Names directly below a node."""
@@ -138,13 +137,16 @@ class TarView(ZarrStore):
             return (DOCUMENT, *children)
         return (DOCUMENT, "c") if self._nodes.chunk_keys(path) else ()
 
-    def _below(self, path: str) -> Iterator[str]:
+    def _below(self, path: str, prefix: str) -> Iterator[str]:
+        """Keys at and below a node that start with a prefix; other branches are not looked into."""
         inside = f"{path}/" if path else ""
-        yield inside + DOCUMENT
+        for leaf in (DOCUMENT, *self._nodes.chunk_keys(path)):
+            if (inside + leaf).startswith(prefix):
+                yield inside + leaf
         for name in self._nodes.children(path) or ():
-            yield from self._below(inside + name)
-        for chunk in self._nodes.chunk_keys(path):
-            yield inside + chunk
+            child = f"{inside}{name}/"
+            if child.startswith(prefix) or prefix.startswith(child):
+                yield from self._below(inside + name, prefix)
 
     def _refuse(self) -> NoReturn:
         raise StoreError(

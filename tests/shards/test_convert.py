@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +81,30 @@ def test_the_same_storage_an_unknown_one_and_an_unfinished_store(tmp_path: Path)
     with pytest.raises(StoreError, match="incomplete: 2 of 3"):
         convert_store(tmp_path / "a", out=tmp_path / "b", storage="zarr")
     assert not (tmp_path / "b").exists()
+
+
+CONVERT = """
+import os, signal, sys
+from pathlib import Path
+from p2pkit.shards.convert import convert_store
+
+def stop(done, total):
+    if done == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+convert_store(Path(sys.argv[1]), out=Path(sys.argv[2]), storage="zarr", report=stop)
+"""
+
+
+def test_killed_and_then_finished_by_two_processes_at_once(tmp_path: Path):
+    write_all(tmp_path / "a")
+
+    def start(stop_at: int) -> subprocess.Popen[bytes]:
+        arguments = [str(tmp_path / "a"), str(tmp_path / "b"), str(stop_at)]
+        return subprocess.Popen([sys.executable, "-c", CONVERT, *arguments])
+
+    assert start(3).wait() == -signal.SIGKILL
+    assert not verify_store(tmp_path / "b", deep=False).ok
+    assert [process.wait() for process in [start(99), start(99)]] == [0, 0]
+    write_all(tmp_path / "written", "zarr")
+    assert tree(tmp_path / "b") == tree(tmp_path / "written")

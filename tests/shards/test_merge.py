@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from part_store import contents, keys_of, payloads, tree, write_part
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
+from p2pkit.pipelines.repair import RepairConfig, run
 from p2pkit.shards import Plan, open_store, plan_shards
 from p2pkit.shards.merge import MergeConfig, merge_stores
 from p2pkit.shards.verify import verify_store
@@ -149,6 +150,17 @@ def test_an_interrupted_merge_goes_on_and_another_is_refused(
     assert tree(config.out) == tree(whole)
     with pytest.raises(FingerprintError, match="was made from other inputs"):
         merge(config.out, *parts, seed=1)
+
+
+def test_frames_without_a_known_key_are_left_out(parts: tuple[Path, Path], tmp_path: Path):
+    for layer in open_store(parts[0]).manifest.layers:
+        (parts[0] / layer.name / "000000.tar").write_bytes(b"")
+    (parts[0] / "geometry" / "000000.json").write_text("{}")
+    run(RepairConfig(parts[0]))
+    out = open_store(merge(tmp_path / "out", *parts))
+    assert verify_store(out.root, deep=True).ok
+    assert contents(out) == contents(open_store(parts[0])) | contents(open_store(parts[1]))
+    assert "?" not in (out.root / "failures.jsonl").read_text()
 
 
 def test_impossible_merges(parts: tuple[Path, Path], tmp_path: Path):
