@@ -35,7 +35,9 @@ COMMANDS = {
     "retrieval": Lazy(
         "p2pkit.cli.retrieval", "retrieval", "Measure how often a point finds its own pixel."
     ),
-    "shards": Lazy("p2pkit.cli.shards", "shards", "Look into a store, and verify it."),
+    "shards": Lazy(
+        "p2pkit.cli.shards", "shards", "Look into stores, verify, repair, merge, split."
+    ),
     "demo": Lazy("p2pkit.cli.demo", "demo", "Run everything on generated rooms, in minutes."),
     "doctor": Lazy("p2pkit.cli.doctor", "doctor", "Say what is installed, and mend what is not."),
 }

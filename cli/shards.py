@@ -1,4 +1,4 @@
-"""`p2pkit shards`: look into a store and check it."""
+"""`p2pkit shards`: look into a store and check it; shards_admin.py holds what changes stores."""
 
 import json
 from pathlib import Path
@@ -6,30 +6,45 @@ from typing import Any
 
 import click
 
+from p2pkit.cli.shards_admin import convert, drop_layer, merge, repair, split
+
 STORE = click.argument("store", type=click.Path(path_type=Path))
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
 def shards() -> None:
-    """Look into a store and check it.
+    """Look into a store, check it, repair it, and make others from it.
 
     Example: p2pkit shards info STORE
     """
+
+
+for command in (repair, merge, split, drop_layer, convert):
+    shards.add_command(command)
 
 
 @shards.command()
 @STORE
+@click.option(
+    "--sample",
+    "samples",
+    type=click.IntRange(min=0),
+    default=64,
+    show_default=True,
+    help="Samples per layer whose values are looked at; 0 for none.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the choice of samples.")
 @AS_JSON
-def info(store: Path, as_json: bool) -> None:
-    """Print the layers of a store: samples, bytes, failures, fingerprints, fields.
+def info(store: Path, samples: int, seed: int, as_json: bool) -> None:
+    """Print the layers of a store: samples, bytes, failures, provenance, and what fields hold.
 
-    Example: p2pkit shards info STORE
+    Example: p2pkit shards info STORE --sample 16
     """
     from p2pkit.shards import open_store
     from p2pkit.shards.summary import store_summary
 
-    summary = store_summary(open_store(store))
+    summary = store_summary(open_store(store), samples=samples, seed=seed)
     click.echo(json.dumps(summary, indent=1) if as_json else _info_text(summary))
 
 
@@ -131,7 +146,32 @@ def _info_text(summary: dict[str, Any]) -> str:
             f"  bytes        {layer['bytes']:,}",
             f"  fingerprint  {layer['fingerprint_sha256']}",
         ]
-        for entry in layer["fields"]:
-            axes = ", ".join(entry["axes"])
-            lines.append(f"  {entry['name']:<12} {entry['dtype']} [{axes}] {entry['codec']}")
+        for name, value in layer["provenance"].items():
+            told = value if isinstance(value, str) else json.dumps(value)
+            lines.append(f"  {name:<12} {told}")
+        lines += _field_lines(layer)
     return "\n".join(lines)
+
+
+def _field_lines(layer: dict[str, Any]) -> list[str]:
+    statistics = layer["statistics"]
+    lines: list[str] = []
+    for entry in layer["fields"]:
+        line = (
+            f"  {entry['name']:<12} {entry['dtype']} [{', '.join(entry['axes'])}] {entry['codec']}"
+        )
+        if statistics:
+            found = statistics["fields"][entry["name"]]
+            line += f"  {found['bytes']:,} bytes"
+            if found["mean"] is not None:
+                values = f"{found['min']:.6g} … {found['max']:.6g}, mean {found['mean']:.6g}"
+                line += f"  {values} {entry['unit']}".rstrip()
+            if found["not_finite"]:
+                line += f"  {found['not_finite']:,} of {found['values']:,} not finite"
+        lines.append(line)
+    if statistics:
+        looked = f"{statistics['looked_at']} of {statistics['of']} samples"
+        lines.append(f"  values are those of {looked}, seed {statistics['seed']}")
+        if statistics["damage"]:
+            lines.append(f"  DAMAGED      {statistics['damage']}")
+    return lines

@@ -3,4 +3,26 @@
 Importing this module is cheap: no torch, no numba. Each stage lives in its own subpackage.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from p2pkit.shards.zarr_view import TarView
+
 __version__ = "0.1.0"
+
+
+def open_zarr(store: str | Path) -> TarView:
+    """A tar store as a read-only Zarr v3 store: `zarr.open_group(open_zarr(store), mode="r")`.
+
+    Every chunk is compared with its checksum as it is read; docs/format.md shows the hierarchy.
+
+    Raises:
+        StoreError: `store` is no store, or its shards are Zarr groups already.
+    """
+    from p2pkit.shards.zarr_view import open_zarr as open_view
+
+    return open_view(store)

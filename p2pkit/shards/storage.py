@@ -25,6 +25,10 @@ class Shard(Protocol):
         """Read and verify one sample; `fields` limits the arrays."""
         ...
 
+    def stored_bytes(self) -> dict[str, int]:
+        """Bytes that each column takes in the shard."""
+        ...
+
     def problems(self) -> Iterator[CorruptShardError]:
         """Read and verify every byte; yield what is wrong."""
         ...

@@ -7,18 +7,34 @@ import numpy as np
 
 from p2pkit.shards.layout import record_path
 from p2pkit.shards.model import GEOMETRY, FieldSpec, LayerSpec
+from p2pkit.shards.statistics import layer_statistics, provenance
 from p2pkit.shards.store import Store
 
 
-def store_summary(store: Store) -> dict[str, Any]:
-    """Dataset, plan and layers of a store, also of one whose extraction is not finished."""
+def store_summary(store: Store, *, samples: int = 0, seed: int = 0) -> dict[str, Any]:
+    """Dataset, plan and layers of a store, also of one whose extraction is not finished.
+
+    Args:
+        store: to be described.
+        samples: how many samples of each layer the statistics look at; 0 leaves them out.
+        seed: of the choice of samples.
+    """
     manifest = store.manifest
     return {
         "path": str(store.root),
         "storage": manifest.storage,
         "dataset": manifest.dataset,
         "plan": {**asdict(manifest.plan), "shards": manifest.plan.shards},
-        "layers": [_layer_summary(store, layer) for layer in manifest.layers],
+        "layers": [
+            {
+                **_layer_summary(store, layer),
+                "provenance": provenance(layer),
+                "statistics": layer_statistics(store, layer, samples=samples, seed=seed)
+                if samples
+                else None,
+            }
+            for layer in manifest.layers
+        ],
     }
 
 

@@ -17,7 +17,7 @@ from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
 from p2pkit.shards.npy import NpyError, parse_npy
 from p2pkit.shards.record import ShardRecord
 from p2pkit.shards.shard_meta import ShardMetaError, parse_object, read_keys
-from p2pkit.shards.tar_writer import BLOCK, META, member_name, tar_header
+from p2pkit.shards.tar_writer import BLOCK, META, StoredSample, member_name, tar_header
 
 READ_AHEAD = 1 << 22
 
@@ -57,17 +57,9 @@ class TarShard:
             CorruptShardError: a checksum, a header or the JSON is wrong; it names key and field.
         """
         key = self.keys[row]
-        chosen = self._layer.choose(fields)
-        ranges = self._index[row].tolist()
-        start = ranges[chosen[0][1]][0]
-        data = self._pread(start, sum(ranges[-1][:2]) - start)
         arrays: dict[str, np.ndarray] = {}
         meta: dict[str, Any] = {}
-        for name, column in chosen:
-            offset, length, checksum = ranges[column]
-            payload = data[offset - start : offset - start + length]
-            if xxhash.xxh3_64_intdigest(payload) != checksum:
-                raise self._corrupt("the bytes differ from their checksum", key, name)
+        for name, payload in self._payloads(row, self._layer.choose(fields)):
             try:
                 if name == JSON_FIELD:
                     meta = parse_object(payload)
@@ -78,6 +70,33 @@ class TarShard:
             except (NpyError, ShardMetaError, StoreError) as error:
                 raise self._corrupt(str(error), key, name) from None
         return Sample(key, arrays, meta)
+
+    def stored(self, row: int) -> StoredSample:
+        """One sample's payloads as they are, each checked against its checksum.
+
+        Raises:
+            CorruptShardError: a checksum is wrong; it names key and field.
+        """
+        return StoredSample(self.keys[row], dict(self._payloads(row, self._layer.choose(None))))
+
+    def payload(self, row: int, field: str) -> memoryview:
+        """The payload of one field of one sample, checked against its checksum.
+
+        Raises:
+            CorruptShardError: the checksum is wrong; it names key and field.
+        """
+        ((_, payload),) = self._payloads(row, [(field, self._columns[field])])
+        return payload
+
+    def payload_head(self, row: int, field: str, length: int) -> memoryview:
+        """At most the first `length` bytes of a payload; these alone have no checksum."""
+        offset, whole, _ = self._index[row, self._columns[field]].tolist()
+        return self._pread(offset, min(length, whole))
+
+    def stored_bytes(self) -> dict[str, int]:
+        """Bytes of all payloads of each column."""
+        lengths = self._index[..., 1].sum(axis=0).tolist()
+        return dict(zip(self._columns, lengths, strict=True))
 
     def problems(self) -> Iterator[CorruptShardError]:
         """Read every byte; yield what is wrong: headers, padding, payloads, whole-file checksum."""
@@ -100,6 +119,20 @@ class TarShard:
 
     def _corrupt(self, reason: str, key: str | None = None, field: str | None = None):
         return CorruptShardError(self.path, reason, key=key, field=field)
+
+    def _payloads(
+        self, row: int, chosen: list[tuple[str, int]]
+    ) -> Iterator[tuple[str, memoryview]]:
+        """(Column, verified payload) of columns in file order, out of one range of the file."""
+        ranges = self._index[row].tolist()
+        start = ranges[chosen[0][1]][0]
+        data = self._pread(start, sum(ranges[chosen[-1][1]][:2]) - start)
+        for name, column in chosen:
+            offset, length, checksum = ranges[column]
+            payload = data[offset - start : offset - start + length]
+            if xxhash.xxh3_64_intdigest(payload) != checksum:
+                raise self._corrupt("the bytes differ from their checksum", self.keys[row], name)
+            yield name, payload
 
     def _pread(self, offset: int, length: int) -> memoryview:
         data = np.empty(length, np.uint8).data

@@ -1,6 +1,7 @@
 """Writing a shard as a plain POSIX tar with an index at its end. Equal samples give equal bytes."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import xxhash
 
 from p2pkit.errors import StoreError
 from p2pkit.files import canonical_json, write_atomic
-from p2pkit.shards.checks import hex64
+from p2pkit.shards.checks import check_key, hex64
 from p2pkit.shards.codecs import Buffer, encode
 from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
 from p2pkit.shards.record import Member, Written
@@ -25,6 +26,22 @@ _AFTER_SIZE = b"%011o\0" % 0
 _BEFORE_SIZE = b"0000644\0" + 2 * b"0000000\0"
 _AFTER_CHECKSUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
 _FIXED_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + 8 * 0x20 + sum(_AFTER_CHECKSUM)
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """One frame of one layer as a tar shard holds it, to be copied without decoding.
+
+    Args:
+        key: the frame's key.
+        payloads: the verified bytes of each member, by the layer's columns.
+    """
+
+    key: str
+    payloads: dict[str, memoryview]
+
+    def __post_init__(self) -> None:
+        check_key(self.key)
 
 
 def member_name(key: str, column: str) -> str:
@@ -97,17 +114,40 @@ def write_tar(path: Path, layer: LayerSpec, samples: Iterable[Sample]) -> Writte
     Raises:
         StoreError: a sample does not match the fields table, or a key repeats or is too long.
     """
+    return _write(path, layer, ((sample.key, _members(layer, sample)) for sample in samples))
+
+
+def write_stored_tar(path: Path, layer: LayerSpec, samples: Iterable[StoredSample]) -> Written:
+    """Write one shard atomically out of the payloads of others, bytes as they are.
+
+    Raises:
+        StoreError: a key repeats or is too long.
+    """
+
+    def members(sample: StoredSample) -> Iterator[tuple[str, list[Buffer]]]:
+        for column in layer.columns:
+            yield member_name(sample.key, column), [sample.payloads[column]]
+
+    return _write(path, layer, ((sample.key, members(sample)) for sample in samples))
+
+
+def _write(
+    path: Path,
+    layer: LayerSpec,
+    samples: Iterable[tuple[str, Iterable[tuple[str, list[Buffer]]]]],
+) -> Written:
+    """Write one shard of samples given as (key, (member's name, payload) in column order)."""
     tar, keys = _Tar(), dict[str, None]()
     tables: list[tuple[int, int, int]] = []
 
     def chunks() -> Iterator[Buffer]:
         rows: list[list[tuple[int, int, int]]] = []
-        for sample in samples:
-            if sample.key in keys:
-                raise StoreError(f"shard {path}: key {sample.key} comes twice")
-            keys[sample.key] = None
+        for key, members in samples:
+            if key in keys:
+                raise StoreError(f"shard {path}: key {key} comes twice")
+            keys[key] = None
             rows.append([])
-            for name, payload in _members(layer, sample):
+            for name, payload in members:
                 yield from tar.member(name, payload, rows[-1])
         index = np.array(rows, np.uint64).reshape(len(rows), len(layer.columns), 3)
         meta = canonical_json(shard_meta(layer, keys)).encode()

@@ -1,7 +1,8 @@
 """The writing side of a store: one manifest, and shards that any worker may write in any order."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from p2pkit.errors import FingerprintError, StoreError
 from p2pkit.files import canonical_json, write_atomic, write_json
@@ -9,8 +10,11 @@ from p2pkit.shards.checks import differences, read_sealed, sealed
 from p2pkit.shards.claims import Claim, locked, sweep, try_claim
 from p2pkit.shards.layout import CLAIMS, FAILURES, MANIFEST, claim_path, record_path, shard_path
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, manifest_from_json
-from p2pkit.shards.record import ShardRecord, make_record, read_record
+from p2pkit.shards.record import ShardRecord, Written, make_record, read_record
 from p2pkit.shards.storage import find_storage
+from p2pkit.shards.tar_writer import StoredSample, write_stored_tar
+
+AnySample = TypeVar("AnySample", Sample, StoredSample)
 
 
 class StoreWriter:
@@ -72,11 +76,40 @@ class StoreWriter:
             StoreError: a sample does not match the fields table; samples and failures do not add up
                 to the planned frames; or the keys differ from those of the geometry.
         """
+        return self._commit(self._storage.write, layer, shard, samples, failures)
+
+    def write_stored(
+        self,
+        layer: str,
+        shard: int,
+        samples: Iterable[StoredSample],
+        failures: Sequence[dict[str, str]] = (),
+    ) -> ShardRecord:
+        """As `write`, out of the payloads of other tar shards with the same fields table.
+
+        Raises:
+            StoreError: as `write`, or this store keeps its shards in another form than tar.
+        """
+        if self.manifest.storage != "tar":
+            raise StoreError(
+                f"{self.root} is stored as {self.manifest.storage}; payloads of tar shards cannot "
+                "be copied into it: write decoded samples"
+            )
+        return self._commit(write_stored_tar, layer, shard, samples, failures)
+
+    def _commit(
+        self,
+        write: Callable[[Path, LayerSpec, Iterable[AnySample]], Written],
+        layer: str,
+        shard: int,
+        samples: Iterable[AnySample],
+        failures: Sequence[dict[str, str]],
+    ) -> ShardRecord:
         spec = self._layer(layer)
         if not 0 <= shard < self.manifest.plan.shards:
             raise StoreError(f"there is no shard {shard}; the plan has {self.manifest.plan.shards}")
         path = shard_path(self.root, layer, shard, self._storage.suffix)
-        written = self._storage.write(path, spec, self._checked(layer, shard, samples, failures))
+        written = write(path, spec, self._checked(layer, shard, samples, failures))
         record = make_record(written, spec.fingerprint_sha256, self.manifest.storage, failures)
         record.write(record_path(self.root, layer, shard))
         return record
@@ -103,9 +136,9 @@ class StoreWriter:
         self,
         layer: str,
         shard: int,
-        samples: Iterable[Sample],
+        samples: Iterable[AnySample],
         failures: Sequence[dict[str, str]],
-    ) -> Iterator[Sample]:
+    ) -> Iterator[AnySample]:
         """Pass samples on; raise at the end, before the shard gets its name, if any is missing."""
         keys: list[str] = []
         for sample in samples:

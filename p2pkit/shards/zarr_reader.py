@@ -76,6 +76,15 @@ class ZarrShard:
                 raise self._corrupt(str(error), key, name) from None
         return Sample(key, arrays, meta)
 
+    def stored_bytes(self) -> dict[str, int]:
+        """Bytes of the files of each column, without the tables that go with it."""
+        sizes = dict.fromkeys(self._layer.columns, 0)
+        for name, path in folder_files(self._folder):
+            column = name.split("/")[0]
+            if column in sizes:
+                sizes[column] += path.stat().st_size
+        return sizes
+
     def problems(self) -> Iterator[CorruptShardError]:
         """Read every byte; yield what is wrong: values, and the checksum over all files."""
         for row, key in enumerate(self.keys):

@@ -1,0 +1,217 @@
+"""Extracting single shards of a finished store again, to the same bytes."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from p2pkit.datasets.frame import Frame, FrameSource
+from p2pkit.errors import FingerprintError, FrameError, SourceError, StoreError, TeacherError
+from p2pkit.pipelines.extract_plan import (
+    ExtractConfig,
+    geometry_sample,
+    open_frames,
+    plan_geometry,
+)
+from p2pkit.pipelines.feature_stage import FeatureConfig, FeatureStage, open_feature_stage
+from p2pkit.shards.checks import differences
+from p2pkit.shards.families import MADE_FROM
+from p2pkit.shards.geometry_layer import GeometryConfig
+from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample
+from p2pkit.shards.plan import plan_shards
+from p2pkit.shards.store import Store, open_store
+from p2pkit.shards.writer import StoreWriter, create_or_open
+from p2pkit.stream.prefetch import ordered_map
+from p2pkit.teachers import TeacherOptions, open_teacher
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where the recording and the teacher's weights of a store are.
+
+    Args:
+        dataset: a name out of `p2pkit.datasets.SOURCES`; None takes the store's.
+        root: the recording's folder; None for generated scenes.
+        camera_file: calibration from elsewhere, if the store was made with one.
+        weights: as for `extract`; None tries random weights of the store's seed, and `default`.
+        device: where the teacher runs. Another one than the first time may give other bytes.
+        threads: frames worked on at the same time.
+    """
+
+    dataset: str | None = None
+    root: Path | None = None
+    camera_file: Path | None = None
+    weights: str | None = None
+    device: str = "cpu"
+    threads: int = 4
+
+
+@dataclass(frozen=True)
+class Reextraction:
+    """A recording whose fingerprint is that of the store; made by `open_reextraction`."""
+
+    config: SourceConfig
+    extraction: ExtractConfig
+    store: Store
+    source: FrameSource
+    manifest: Manifest
+    writer: StoreWriter
+    planned: list[list[str]]
+
+    def write_geometry(self, shard: int) -> None:
+        """Extract the geometry of one shard, failures included."""
+        failures: list[dict[str, str]] = []
+        layer = self.manifest.layers[0]
+
+        def sample(key: str) -> Sample | FrameError:
+            try:
+                return geometry_sample(self.source.load(key), self.extraction, layer)
+            except FrameError as error:
+                return error
+
+        def samples() -> Iterator[Sample]:
+            for result in self._mapped(sample, self.planned[shard]):
+                if isinstance(result, FrameError):
+                    row = {"key": result.key, "stage": "frame", "reason": result.reason}
+                    failures.append(row)
+                else:
+                    yield result
+
+        self.writer.write(GEOMETRY, shard, samples(), failures)
+
+    def write_features(self, stage: FeatureStage, shard: int) -> None:
+        """Extract one shard of a teacher's layer beside the geometry that is there."""
+        store = open_store(self.store.root)
+        rows = {key: row for row, key in enumerate(store.keys(shard))}
+
+        def sample(key: str) -> Sample:
+            try:
+                frame = self.source.load(key)
+            except FrameError as error:
+                raise SourceError(f"{error}; its geometry could be extracted") from None
+            return stage.encode(frame, store.read(GEOMETRY, shard, rows[key]))
+
+        self.writer.write(stage.layer, shard, self._mapped(sample, rows))
+
+    def open_stage(self, name: str) -> FeatureStage:
+        """The teacher of a layer of the store.
+
+        Raises:
+            FingerprintError: no weights that were tried give the layer's fingerprint.
+        """
+        layer = self.store.layer(name)
+        config = _feature_config(layer, self._teacher_options(layer))
+
+        def refuse() -> Iterator[Frame]:
+            raise FingerprintError(
+                f"{layer.name} of {self.store.root} was made with settings that this p2pkit would "
+                f"not use again: its fingerprint is {layer.fingerprint}"
+            )
+
+        stage, _ = open_feature_stage(config, self.store.root, self.manifest, refuse)
+        return stage
+
+    def _teacher_options(self, layer: LayerSpec) -> TeacherOptions:
+        """Options whose teacher has the layer's fingerprint, out of the few that may."""
+        wanted = _teacher_fingerprint(layer)
+        tried: list[str] = []
+        for options in _candidates(wanted, self.config, self.manifest.plan.seed):
+            try:
+                found = open_teacher(options).fingerprint()
+            except TeacherError as error:
+                tried.append(f"{options.weights}: {error}")
+                continue
+            rows = differences(wanted, found, "teacher")
+            if not rows:
+                return options
+            told = "; ".join(f"{path} is {a!r} in the store, {b!r} now" for path, a, b in rows)
+            tried.append(f"{options.weights}: {told}")
+        raise FingerprintError(
+            f"{layer.name} of {self.store.root} cannot be extracted again to the same bytes. Name "
+            f"its weights with --weights. Tried: {' | '.join(dict.fromkeys(tried))}"
+        )
+
+    def _mapped(self, work: Any, keys: Iterable[str]) -> Iterator[Any]:
+        threads = self.config.threads
+        return ordered_map(work, keys, threads=threads, ahead=2 * threads)
+
+
+def open_reextraction(store: Store, config: SourceConfig) -> Reextraction:
+    """Open the recording and compare it with the store; nothing is written.
+
+    Raises:
+        SourceError: the recording cannot be read.
+        FingerprintError: the store was made from another one; the message names what differs.
+        StoreError: the store was made from other stores, not from a recording.
+    """
+    extraction = _extraction(store, config)
+    source, keys = open_frames(extraction)
+    manifest = plan_geometry(extraction, source, keys)
+    return Reextraction(
+        config=config,
+        extraction=extraction,
+        store=store,
+        source=source,
+        manifest=manifest,
+        writer=create_or_open(store.root, manifest),
+        planned=plan_shards(keys, store.manifest.plan),
+    )
+
+
+def _extraction(store: Store, config: SourceConfig) -> ExtractConfig:
+    """The settings of the geometry, as the store's fingerprint has them."""
+    fingerprint, plan = store.layer(GEOMETRY).fingerprint, store.manifest.plan
+    names = [field.name for field in fields(GeometryConfig)]
+    if MADE_FROM in fingerprint:
+        raise StoreError(
+            f"{store.root} was not extracted from a recording but made from other stores: repair "
+            "those, and make it again"
+        )
+    if missing := sorted({*names} - fingerprint.keys()):
+        raise FingerprintError(
+            f"{store.root} was made by a p2pkit without the settings {', '.join(missing)}; this "
+            "one would give other bytes"
+        )
+    return ExtractConfig(
+        dataset=config.dataset or str(store.manifest.dataset.get("dataset")),
+        root=config.root,
+        out=store.root,
+        geometry=GeometryConfig(**{name: fingerprint[name] for name in names}),
+        storage="zarr" if store.manifest.storage == "zarr" else "tar",
+        limit=plan.frames,
+        camera_file=config.camera_file,
+        shard_size=plan.shard_size,
+        seed=plan.seed,
+    )
+
+
+def _teacher_fingerprint(layer: LayerSpec) -> dict[str, Any]:
+    wanted = layer.fingerprint.get("teacher")
+    if not isinstance(wanted, dict) or not {"name", "layer", "input_size"} <= wanted.keys():
+        raise StoreError(f"the fingerprint of {layer.name} names no teacher: {wanted!r}")
+    return wanted
+
+
+def _candidates(
+    wanted: dict[str, Any], config: SourceConfig, seed: int
+) -> Iterator[TeacherOptions]:
+    """Teachers that may have a fingerprint; a dilated network is told by its stride alone."""
+    size = wanted["input_size"]
+    for weights in [config.weights] if config.weights else ["random", "default"]:
+        for stride in (None, wanted.get("nominal_stride")):
+            yield TeacherOptions(
+                name=wanted["name"],
+                layer=wanted["layer"],
+                weights=weights,
+                input_size=tuple(size) if size else None,
+                output_stride=stride,
+                device=config.device,
+                seed=seed,
+            )
+
+
+def _feature_config(layer: LayerSpec, teacher: TeacherOptions) -> FeatureConfig:
+    """The settings of a layer, as its fingerprint, or else its details, have them."""
+    known: dict[str, Any] = {**layer.details, **layer.fingerprint, "teacher": teacher}
+    names = [field.name for field in fields(FeatureConfig)]
+    return FeatureConfig(**{name: known[name] for name in names if name in known})
