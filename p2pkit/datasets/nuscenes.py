@@ -122,6 +122,7 @@ class NuScenes:
             world_from_sensor=frame.world_from_lidar,
             labels=self._labels(frame, finite),
             sequence=frame.sequence,
+            speed_m_s=frame.speed_m_s,
             intensity=unit_intensity(records[finite, 3], key, 255.0),
         )
 

@@ -45,6 +45,7 @@ class RigFrame:
     shots: tuple[Shot, ...]
     world_from_lidar: Float64[np.ndarray, "4 4"] | None
     labels: Path | None = None
+    speed_m_s: float = 0.0
 
     def paths(self) -> tuple[Path | None, ...]:
         """Sweep, labels and images."""
@@ -153,7 +154,15 @@ class Tables:
             shots=tuple(shots),
             world_from_lidar=world_from_lidar,
             labels=self._labels.get(sweep["token"]),
+            speed_m_s=self._speed(list(data.values())),
         )
+
+    def _speed(self, data: list[Record]) -> float:
+        """Of the car (m/s), between the first and the last of a key frame's sensors."""
+        data = sorted(data, key=lambda record: record["timestamp"])
+        seconds = (data[-1]["timestamp"] - data[0]["timestamp"]) / 1e6
+        first, last = (self._ego[data[end]["ego_pose_token"]]["translation"] for end in (0, -1))
+        return float(np.linalg.norm(np.subtract(last, first)) / seconds) if seconds > 0 else 0.0
 
     def _world_from_sensor(self, data: Record) -> Float64[np.ndarray, "4 4"]:
         token = data["ego_pose_token"]

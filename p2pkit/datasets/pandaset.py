@@ -110,6 +110,7 @@ class PandaSet:
             world_from_sensor=world_from_lidar,
             labels=None if self.label_names is None else self._labels(sweep["label"][finite], key),
             sequence=frame.sequence,
+            speed_m_s=_speed(calibration, frame.number),
             intensity=unit_intensity(sweep["intensity"][finite], key, 255.0),
             point_time_s=sweep["t"][finite],
         )
@@ -189,6 +190,21 @@ def _placed(
             )
         )
     return world_from_lidar, shots
+
+
+def _speed(calibration: dict[str, Any], number: str) -> float:
+    """Of the LiDAR (m/s), from the sweep nearest in time; 0 where there is no other."""
+    stamps, poses = calibration.get("lidar_timestamp"), calibration["lidar_pose"]
+    now = _time(stamps, number)
+    if now is None or not isinstance(stamps, dict):
+        return 0.0
+    others = [(abs(time - now), other) for other, time in stamps.items() if other in poses]
+    others = [(gap, other) for gap, other in others if gap > 0]
+    if not others:
+        return 0.0
+    gap, other = min(others)
+    here, there = (np.array(poses[name], dtype=np.float64)[:3, 3] for name in (number, other))
+    return float(np.linalg.norm(here - there) / gap)
 
 
 def _time(stamps: Any, number: str) -> float | None:

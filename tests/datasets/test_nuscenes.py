@@ -50,6 +50,7 @@ def test_the_chain_through_the_cars_poses_gives_the_real_transform(
     np.testing.assert_array_equal(frame.points, real.points)
     np.testing.assert_array_equal(frame.intensity, real.intensity)
     assert frame.sequence == "scene-0061"
+    assert frame.speed_m_s == pytest.approx(10.0, abs=0.1)
 
 
 @pytest.mark.realdata

@@ -89,6 +89,14 @@ def test_depth_edges_lie_on_image_edges(data_root: Path) -> None:
     assert np.mean(at_zero) > np.mean(shifted, axis=0).max()
 
 
+def test_the_cars_speed(data_root: Path) -> None:
+    """The car stands before sweep 36 and has driven 18.8 m between 40 and 79, at 10 Hz."""
+    source = open_source("pandaset", SourceOptions(data_root / "pandaset"))
+    speeds = [source.load(key).speed_m_s for key in (source.keys()[0], source.keys()[-1])]
+    assert speeds[0] < 0.2
+    assert 3 < speeds[1] < 15
+
+
 def test_every_and_limit(data_root: Path) -> None:
     root = data_root / "pandaset" / "002"
     everything = open_source("pandaset", SourceOptions(root)).keys()
