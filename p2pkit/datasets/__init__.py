@@ -25,6 +25,18 @@ def _open_kitti_object(options: SourceOptions) -> FrameSource:
     return KittiObject(options)
 
 
+def _open_kitti_odometry(options: SourceOptions) -> FrameSource:
+    from p2pkit.datasets.kitti_odometry import KittiOdometry
+
+    return KittiOdometry(options)
+
+
+def _open_kitti_raw(options: SourceOptions) -> FrameSource:
+    from p2pkit.datasets.kitti_raw import KittiRaw
+
+    return KittiRaw(options)
+
+
 def _open_nuscenes(options: SourceOptions) -> FrameSource:
     from p2pkit.datasets.nuscenes import NuScenes
 
@@ -52,6 +64,8 @@ def _open_demo_scene(options: SourceOptions) -> FrameSource:
 SOURCES: dict[str, Callable[[SourceOptions], FrameSource]] = {
     "demo-scene": _open_demo_scene,
     "kitti-object": _open_kitti_object,
+    "kitti-odometry": _open_kitti_odometry,
+    "kitti-raw": _open_kitti_raw,
     "nuscenes": _open_nuscenes,
     "nyuv2": _open_nyuv2,
     "pandaset": _open_pandaset,

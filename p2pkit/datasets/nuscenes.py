@@ -5,6 +5,7 @@ docs/datasets/lidar.md.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,14 @@ from p2pkit.datasets.frame import Frame
 from p2pkit.datasets.frame_list import (
     chosen_frames,
     existing_root,
-    frame_list_digest,
     known_frame,
     safe_key,
 )
-from p2pkit.datasets.nuscenes_tables import RigFrame, Tables
+from p2pkit.datasets.nuscenes_tables import Tables
 from p2pkit.datasets.options import SourceOptions
-from p2pkit.datasets.rig import (
-    Shot,
-    finite_rows,
-    load_view,
-    read_point_labels,
-    read_records,
-    unit_intensity,
-)
+from p2pkit.datasets.rig import RigFrame, Shot, load_rig, read_point_labels, rig_fingerprint
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json
 from p2pkit.errors import FrameError, GeometryError, SourceError
-from p2pkit.files import sha256_json
 from p2pkit.geometry.transforms import check_rigid
 
 CLASSES = (
@@ -112,30 +104,14 @@ class NuScenes:
         Raises:
             FrameError: a file is missing or damaged, or the calibration is not usable.
         """
-        frame = known_frame(self._frames, key)
-        records = read_records(frame.lidar, key, columns=5)
-        finite = finite_rows(records[:, :3], key)
-        return Frame(
-            key=key,
-            views=tuple(load_view(shot, key) for shot in frame.shots),
-            points=np.ascontiguousarray(records[finite, :3]),
-            world_from_sensor=frame.world_from_lidar,
-            labels=self._labels(frame, finite),
-            sequence=frame.sequence,
-            speed_m_s=frame.speed_m_s,
-            intensity=unit_intensity(records[finite, 3], key, 255.0),
-        )
+        listed = known_frame(self._frames, key)
+        frame, finite = load_rig(listed, columns=5, full_scale=255.0)
+        return replace(frame, labels=self._labels(listed, finite))
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, a digest of all calibrations and poses, and the class names."""
-        frames = self._frames.values()
-        return {
-            "dataset": self.name,
-            "frames": len(frames),
-            "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
-            "calibration": sha256_json([_calibration_json(frame) for frame in frames]),
-            "labels": None if self.label_names is None else list(self.label_names),
-        }
+        labels = None if self.label_names is None else list(self.label_names)
+        return rig_fingerprint(self.name, self._frames.values()) | {"labels": labels}
 
     def _labels(self, frame: RigFrame, finite: np.ndarray) -> np.ndarray | None:
         if self.label_names is None:
@@ -223,11 +199,3 @@ def _rigid(matrix: np.ndarray, where: str) -> np.ndarray:
         return check_rigid(matrix, where)
     except GeometryError as error:
         raise SourceError(str(error)) from error
-
-
-def _calibration_json(frame: RigFrame) -> list[Any]:
-    pose = frame.world_from_lidar
-    return [
-        None if pose is None else pose.tolist(),
-        *([shot.intrinsics.tolist(), shot.camera_from_sensor.tolist()] for shot in frame.shots),
-    ]

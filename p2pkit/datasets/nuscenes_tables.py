@@ -8,7 +8,6 @@ records of which a few are wanted, so records are decoded one by one and only th
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.frame_list import safe_key
-from p2pkit.datasets.rig import Shot
+from p2pkit.datasets.rig import RigFrame, Shot
 from p2pkit.datasets.text_files import json_field, numeric_array, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.rotations import transform_from_quaternion
@@ -33,23 +32,6 @@ CAMERAS = (
     "CAM_BACK_LEFT",
     "CAM_FRONT_LEFT",
 )
-
-
-@dataclass(frozen=True)
-class RigFrame:
-    """One key frame, not yet read: a sweep and the images nearest to it in time."""
-
-    key: str
-    sequence: str
-    lidar: Path
-    shots: tuple[Shot, ...]
-    world_from_lidar: Float64[np.ndarray, "4 4"] | None
-    labels: Path | None = None
-    speed_m_s: float = 0.0
-
-    def paths(self) -> tuple[Path | None, ...]:
-        """Sweep, labels and images."""
-        return (self.lidar, self.labels, *(shot.image for shot in self.shots))
 
 
 def table_records(path: Path) -> Iterator[Record]:

@@ -1,14 +1,18 @@
 """What LiDAR recordings with several cameras share: point files, and one image with its place."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Integer
 
-from p2pkit.datasets.frame import View
+from p2pkit.datasets.frame import Frame, View
+from p2pkit.datasets.frame_list import frame_list_digest
 from p2pkit.datasets.images import read_color
 from p2pkit.errors import FrameError, GeometryError
+from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import camera_from_matrix
 from p2pkit.geometry.transforms import check_rigid
 
@@ -30,6 +34,74 @@ class Shot:
     intrinsics: Float64[np.ndarray, "3 3"]
     camera_from_sensor: Float64[np.ndarray, "4 4"]
     time_offset_s: float | None = None
+
+
+@dataclass(frozen=True)
+class RigFrame:
+    """One sweep and its images, not yet read; `speed_m_s` as in `Frame`."""
+
+    key: str
+    sequence: str
+    lidar: Path
+    shots: tuple[Shot, ...]
+    world_from_lidar: Float64[np.ndarray, "4 4"] | None
+    labels: Path | None = None
+    speed_m_s: float = 0.0
+
+    def paths(self) -> tuple[Path | None, ...]:
+        """Sweep, labels and images."""
+        return (self.lidar, self.labels, *(shot.image for shot in self.shots))
+
+    def calibration(self) -> list[Any]:
+        """Pose, intrinsics and transforms as JSON, for fingerprints."""
+        pose = self.world_from_lidar
+        return [
+            None if pose is None else pose.tolist(),
+            *([shot.intrinsics.tolist(), shot.camera_from_sensor.tolist()] for shot in self.shots),
+        ]
+
+
+class Sweep(NamedTuple):
+    """A frame without labels, and which points of the file it holds."""
+
+    frame: Frame
+    finite: Bool[np.ndarray, "records"]
+
+
+def load_rig(listed: RigFrame, *, columns: int, full_scale: float) -> Sweep:
+    """Read a sweep and its images; column 3 of the sweep is the intensity.
+
+    Args:
+        listed: which files.
+        columns: float32 numbers per point.
+        full_scale: largest intensity that the sensor writes.
+
+    Raises:
+        FrameError: a file is missing or damaged, or the calibration is not usable.
+    """
+    key = listed.key
+    records = read_records(listed.lidar, key, columns)
+    finite = finite_rows(records[:, :3], key)
+    frame = Frame(
+        key=key,
+        views=tuple(load_view(shot, key) for shot in listed.shots),
+        points=np.ascontiguousarray(records[finite, :3]),
+        world_from_sensor=listed.world_from_lidar,
+        sequence=listed.sequence,
+        speed_m_s=listed.speed_m_s,
+        intensity=unit_intensity(records[finite, 3], key, full_scale),
+    )
+    return Sweep(frame, finite)
+
+
+def rig_fingerprint(name: str, frames: Collection[RigFrame]) -> dict[str, Any]:
+    """Frame list digest, and a digest of all calibrations and poses."""
+    return {
+        "dataset": name,
+        "frames": len(frames),
+        "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
+        "calibration": sha256_json([frame.calibration() for frame in frames]),
+    }
 
 
 def load_view(shot: Shot, key: str) -> View:

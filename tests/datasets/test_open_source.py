@@ -7,7 +7,7 @@ from p2pkit.errors import ConfigError, SourceError
 
 
 def test_wrong_name_lists_the_right_ones():
-    with pytest.raises(ConfigError, match=r"'kinect'.*demo-scene, kitti-object, nuscenes"):
+    with pytest.raises(ConfigError, match=r"'kinect'.*demo-scene, kitti-object.*posed-rgbd"):
         open_source("kinect", SourceOptions())
 
 
