@@ -61,7 +61,39 @@ def _open_demo_scene(options: SourceOptions) -> FrameSource:
     return DemoScene(options)
 
 
+def _open_seven_scenes(options: SourceOptions) -> FrameSource:
+    from p2pkit.datasets.seven_scenes import SevenScenes
+
+    return SevenScenes(options)
+
+
+def _open_arkitscenes(options: SourceOptions) -> FrameSource:
+    from p2pkit.datasets.arkitscenes import ArkitScenes
+
+    return ArkitScenes(options)
+
+
+def _open_redwood(options: SourceOptions) -> FrameSource:
+    from p2pkit.datasets.redwood import Redwood
+
+    return Redwood(options)
+
+
+def _open_sunrgbd(options: SourceOptions) -> FrameSource:
+    from p2pkit.datasets.sunrgbd import SunRgbd
+
+    return SunRgbd(options)
+
+
+def _open_tum(options: SourceOptions) -> FrameSource:
+    from p2pkit.datasets.tum import TumRgbd
+
+    return TumRgbd(options)
+
+
 SOURCES: dict[str, Callable[[SourceOptions], FrameSource]] = {
+    "7scenes": _open_seven_scenes,
+    "arkitscenes": _open_arkitscenes,
     "demo-scene": _open_demo_scene,
     "kitti-object": _open_kitti_object,
     "kitti-odometry": _open_kitti_odometry,
@@ -70,7 +102,12 @@ SOURCES: dict[str, Callable[[SourceOptions], FrameSource]] = {
     "nyuv2": _open_nyuv2,
     "pandaset": _open_pandaset,
     "posed-rgbd": _open_posed_rgbd,
+    "redwood": _open_redwood,
+    "sunrgbd": _open_sunrgbd,
+    "tum": _open_tum,
 }
+
+TAKE_A_CAMERA_FILE = ("posed-rgbd", "tum")
 
 
 def open_source(name: str, options: SourceOptions) -> FrameSource:
@@ -87,6 +124,7 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
         raise ConfigError(f"limit is {options.limit}; it must be at least 1 frame, or left out")
     if options.every < 1:
         raise ConfigError(f"every is {options.every}; it must be at least 1: use each n-th frame")
-    if options.camera_file is not None and name != "posed-rgbd":
-        raise ConfigError(f"a camera file is for posed-rgbd only; {name} has its own calibration")
+    if options.camera_file is not None and name not in TAKE_A_CAMERA_FILE:
+        takers = " and ".join(TAKE_A_CAMERA_FILE)
+        raise ConfigError(f"a camera file is for {takers} only; {name} has its own calibration")
     return SOURCES[name](options)

@@ -1,8 +1,8 @@
 """`kitti-odometry`: the KITTI odometry benchmark, with SemanticKITTI's labels where they are.
 
-The folder holds `sequences/NN/` with `calib.txt` (P2, P3, Tr), `velodyne/`, `image_2/`, `image_3/`
-if it is there, `times.txt` and SemanticKITTI's `labels/`; poses are `poses/NN.txt` or, SemanticKITTI's
-own, `sequences/NN/poses.txt`: the pose of camera 0 of each frame, 3 x 4 row by row.
+The folder holds `sequences/NN/` with `calib.txt` (P2, P3, Tr), `velodyne/`, `image_2/` and
+`image_3/` or one of them, `times.txt` and SemanticKITTI's `labels/`; poses are `poses/NN.txt` or,
+SemanticKITTI's own, `sequences/NN/poses.txt`: the pose of camera 0 of each frame, 3 x 4 row by row.
 Behley et al., "SemanticKITTI", ICCV 2019; classes as in config/semantic-kitti.yaml of
 semantic-kitti-api.
 """
