@@ -276,7 +276,7 @@ def test_fingerprint_follows_content_and_not_the_path(
     assert open_folder(moved).fingerprint()["frame_list"] != first["frame_list"]
 
 
-FISHEYE = {"model": "fisheye", "coefficients": [0.3, 0.05, 0.0, 0.0]}
+FISHEYE = {"model": "fisheye", "coefficients": [0.9, 0.05, 0.0, 0.0]}
 
 
 def test_lenses_are_undone_before_anything_sees_the_images(make_recording: MakeRecording):
@@ -288,7 +288,7 @@ def test_lenses_are_undone_before_anything_sees_the_images(make_recording: MakeR
     Image.fromarray(labels).save(folder / "frame-000000.label.png")
     frame = load_first(folder)
     camera = Camera(**CAMERA)
-    straight = Distortion("fisheye", (0.3, 0.05, 0.0, 0.0))
+    straight = Distortion("fisheye", (0.9, 0.05, 0.0, 0.0))
     stored = np.asarray(Image.open(folder / "frame-000000.color.png"))
     expected = undistort_image(stored, camera, straight)
     np.testing.assert_array_equal(frame.views[0].image, expected.image)
