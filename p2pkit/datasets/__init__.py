@@ -91,6 +91,18 @@ def _open_tum(options: SourceOptions) -> FrameSource:
     return TumRgbd(options)
 
 
+def _open_scannet(options: SourceOptions) -> FrameSource:
+    from p2pkit.datasets.scannet import ScanNet
+
+    return ScanNet(options)
+
+
+def _open_scannet200(options: SourceOptions) -> FrameSource:
+    from p2pkit.datasets.scannet import ScanNet
+
+    return ScanNet(options, classes=200)
+
+
 SOURCES: dict[str, Callable[[SourceOptions], FrameSource]] = {
     "7scenes": _open_seven_scenes,
     "arkitscenes": _open_arkitscenes,
@@ -103,6 +115,8 @@ SOURCES: dict[str, Callable[[SourceOptions], FrameSource]] = {
     "pandaset": _open_pandaset,
     "posed-rgbd": _open_posed_rgbd,
     "redwood": _open_redwood,
+    "scannet": _open_scannet,
+    "scannet200": _open_scannet200,
     "sunrgbd": _open_sunrgbd,
     "tum": _open_tum,
 }

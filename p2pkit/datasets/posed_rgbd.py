@@ -27,7 +27,7 @@ from p2pkit.datasets.images import (
 )
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.datasets.posed_files import FrameFiles, find_frames, find_label_names
-from p2pkit.datasets.rgbd import RgbdFiles, assemble, usable_depth
+from p2pkit.datasets.rgbd import RgbdListed, assemble, usable_depth
 from p2pkit.errors import FrameError
 from p2pkit.geometry.distortion import undistort_depth
 
@@ -72,8 +72,7 @@ class PosedRgbd:
         image = read_color(files.color, key, (calibration.color.width, calibration.color.height))
         stored = read_pose(files.pose, key) if files.pose and calibration.pose != "none" else None
         pose = None if stored is None else calibration.world_from_depth(stored)
-        assert files.depth is not None
-        listed = RgbdFiles(key, files.sequence, files.color, files.depth, pose)
+        listed = RgbdListed(key=key, sequence=files.sequence, world_from_depth=pose)
         frame = assemble(listed, image, depth, calibration)
         return replace(frame, labels=self._labels(files))
 

@@ -21,24 +21,29 @@ Depth = UInt16[np.ndarray, "height width"]
 Decode = Callable[[Depth], Depth]
 
 
-@dataclass(frozen=True)
-class RgbdFiles:
-    """One frame, not yet read.
+@dataclass(frozen=True, kw_only=True)
+class RgbdListed:
+    """What is known of a frame before its images are read.
 
     Args:
         key, sequence: as in `Frame`.
-        color, depth: its images.
         world_from_depth: pose of the depth camera, or None.
         time_offset_s, speed_m_s: as in `View` and `Frame`.
     """
 
     key: str
     sequence: str
-    color: Path
-    depth: Path
     world_from_depth: Float64[np.ndarray, "4 4"] | None = None
     time_offset_s: float | None = None
     speed_m_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RgbdFiles(RgbdListed):
+    """A frame whose images are files of their own."""
+
+    color: Path
+    depth: Path
 
     def paths(self) -> tuple[Path, Path]:
         """Colour and depth."""
@@ -68,7 +73,7 @@ def load_rgbd(
 
 
 def assemble(
-    listed: RgbdFiles,
+    listed: RgbdListed,
     image: UInt8[np.ndarray, "color_height color_width 3"],
     depth: UInt16[np.ndarray, "height width"],
     calibration: RgbdCalibration,

@@ -95,7 +95,13 @@ class SevenScenes:
         if not files.pose.is_file():
             raise FrameError(key, f"{files.pose.name} does not exist")
         pose = read_pose(files.pose, key)
-        listed = RgbdFiles(key, files.sequence, files.color, files.depth, pose)
+        listed = RgbdFiles(
+            key=key,
+            sequence=files.sequence,
+            world_from_depth=pose,
+            color=files.color,
+            depth=files.depth,
+        )
         return load_rgbd(listed, self._calibration)
 
     def fingerprint(self) -> dict[str, Any]:

@@ -1,17 +1,20 @@
 """The layout is that of the object development kit's readme and of Geiger et al., IJRR 2013."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lidar_checks import depth_edge_score
 
 from p2pkit.datasets import SourceOptions, open_source
+from p2pkit.datasets.kitti_calib import read_named_numbers, split_projection, transform_of
+from p2pkit.datasets.rig import finite_rows, read_records, unit_intensity
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.geometry.project import project
-
-pytestmark = pytest.mark.realdata
 
 
 @pytest.fixture
@@ -23,6 +26,7 @@ def folder(data_root: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.realdata
 def test_real_frames(data_root: Path) -> None:
     source = open_source("kitti-object", SourceOptions(data_root / "kitti_object"))
     assert list(source.keys()) == [f"training_{number:06d}" for number in range(6)]
@@ -36,6 +40,7 @@ def test_real_frames(data_root: Path) -> None:
         assert frame.views[0].image.shape[2] == 3
 
 
+@pytest.mark.realdata
 def test_points_fall_where_the_published_formula_puts_them(data_root: Path) -> None:
     """x = P2 R0_rect Tr_velo_to_cam X, the formula of the development kit's readme."""
     root = data_root / "kitti_object"
@@ -56,6 +61,7 @@ def test_points_fall_where_the_published_formula_puts_them(data_root: Path) -> N
     np.testing.assert_allclose(found.pixel_uv[found.visible], expected, atol=2e-3)
 
 
+@pytest.mark.realdata
 def test_depth_edges_lie_on_image_edges(data_root: Path) -> None:
     source = open_source("kitti-object", SourceOptions(data_root / "kitti_object"))
     frames = [source.load(f"training_{number:06d}") for number in range(6)]
@@ -67,6 +73,7 @@ def test_depth_edges_lie_on_image_edges(data_root: Path) -> None:
     assert at_zero > max(shifted)
 
 
+@pytest.mark.realdata
 def test_drives_of_the_mapping_are_the_sequences(folder: Path) -> None:
     assert open_source("kitti-object", SourceOptions(folder)).load("training_000001").sequence == ""
     mapping = folder / "mapping"
@@ -81,11 +88,13 @@ def test_drives_of_the_mapping_are_the_sequences(folder: Path) -> None:
         open_source("kitti-object", SourceOptions(folder))
 
 
+@pytest.mark.realdata
 def test_the_folder_of_a_split_gives_plain_keys(folder: Path) -> None:
     source = open_source("kitti-object", SourceOptions(folder / "training"))
     assert list(source.keys()) == ["000001"]
 
 
+@pytest.mark.realdata
 @pytest.mark.parametrize(
     ("file", "change", "reason"),
     [
@@ -117,6 +126,7 @@ def test_damaged_files(folder: Path, file: str, change, reason: str | None) -> N
     assert caught.value.key == "training_000001"
 
 
+@pytest.mark.realdata
 def test_missing_files_and_folders(folder: Path) -> None:
     source = open_source("kitti-object", SourceOptions(folder))
     before = source.fingerprint()
@@ -130,3 +140,36 @@ def test_missing_files_and_folders(folder: Path) -> None:
     shutil.rmtree(folder / "training")
     with pytest.raises(SourceError, match="found 0 sweeps"):
         open_source("kitti-object", SourceOptions(folder))
+
+
+LINES = st.text(alphabet="PTrR0_rect: .-+e1459nainf\n", max_size=200)
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=LINES)
+def test_any_calibration_text_is_read_or_a_source_error(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "calib.txt"
+    path.write_text(text)
+    with contextlib.suppress(SourceError):
+        values = read_named_numbers(path, "a test")
+        for name in list(values):
+            transform = transform_of(values, name, path)
+            assert np.isfinite(transform).all()
+            split_projection(transform[:3], name, path)
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.binary(max_size=100), columns=st.sampled_from([4, 5]))
+def test_any_point_file_is_read_or_a_frame_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, columns: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "points.bin"
+    path.write_bytes(data)
+    with contextlib.suppress(FrameError):
+        records = read_records(path, "key", columns)
+        assert records.nbytes == len(data) > 0
+        finite = finite_rows(records[:, :3], "key")
+        strength = unit_intensity(records[finite, 3], "key", 255.0)
+        assert ((strength >= 0) & (strength <= 1)).all()
