@@ -40,6 +40,9 @@ class ExtractConfig:
         features: the teacher and how its features are stored.
         storage: on-disk format of the shards.
         limit: only the first frames of the recording.
+        every: of each sequence, each `every`-th frame only.
+        flying_margin: drop pixels between the two sides of a depth edge; 0 keeps them.
+        fuse: one sample of so many neighbouring posed frames; 0 for one of each.
         camera_file: calibration from elsewhere.
         shard_size: samples per shard; the unit of work and of resumption.
         seed: of the plan and of generated scenes.
@@ -54,6 +57,9 @@ class ExtractConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     storage: Literal["tar", "zarr"] = "tar"
     limit: int | None = None
+    every: int = 1
+    flying_margin: float = 0.02
+    fuse: int = 0
     camera_file: Path | None = None
     shard_size: int = 64
     seed: int = 0
@@ -94,7 +100,13 @@ def run(config: ExtractConfig, *, progress: Callable[[Progress], None] | None = 
     source = open_source(
         config.dataset,
         SourceOptions(
-            root=config.root, camera_file=config.camera_file, limit=config.limit, seed=config.seed
+            root=config.root,
+            camera_file=config.camera_file,
+            limit=config.limit,
+            seed=config.seed,
+            every=config.every,
+            flying_margin=config.flying_margin,
+            fuse=config.fuse,
         ),
     )
     keys = source.keys()

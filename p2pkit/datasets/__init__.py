@@ -141,4 +141,13 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
     if options.camera_file is not None and name not in TAKE_A_CAMERA_FILE:
         takers = " and ".join(TAKE_A_CAMERA_FILE)
         raise ConfigError(f"a camera file is for {takers} only; {name} has its own calibration")
-    return SOURCES[name](options)
+    source = SOURCES[name](options)
+    if options.flying_margin:
+        from p2pkit.datasets.clean_depth import CleanDepth
+
+        source = CleanDepth(source, options.flying_margin)
+    if options.fuse:
+        from p2pkit.datasets.fused import FusedFrames
+
+        source = FusedFrames(source, options.fuse)
+    return source

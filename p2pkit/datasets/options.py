@@ -15,6 +15,9 @@ class SourceOptions:
         every: use each `every`-th frame of each sequence, beginning with its first.
         limit: use the first `limit` of these frames in recording order; None for all.
         seed: for sources that generate their frames.
+        flying_margin: drop flying pixels of depth images (see `geometry.flying_pixels`); 0 keeps
+            all.
+        fuse: make one sample of so many neighbouring posed frames (see `datasets.fused`); 0: none.
     """
 
     root: Path | None = None
@@ -22,3 +25,5 @@ class SourceOptions:
     limit: int | None = None
     seed: int = 0
     every: int = 1
+    flying_margin: float = 0.0
+    fuse: int = 0

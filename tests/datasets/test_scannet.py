@@ -292,7 +292,7 @@ def test_ply_vertices_in_three_forms(tmp_path: Path) -> None:
         ),
         ("ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\na\n", "could not"),
         (
-            "ply\nformat binary_little_endian 1.0\nelement vertex 9\nproperty float x\nend_header\n",
+            "ply\nformat binary_little_endian 1.0\nelement vertex 9\nproperty int x\nend_header\n",
             "is cut: 9 vertices",
         ),
     ],
