@@ -62,9 +62,9 @@ class Frame:
         labels: class of each depth pixel [height width] or of each point [points]; see
             `FrameSource.label_names`; None without labels.
         sequence: the recording or scene that the frame is of, for splits that do not leak.
-        speed_m_s: how fast the sensor moves (m/s); 0 where it is unknown.
         intensity: strength of each point's return, 0 to 1; None where the sensor gives none.
         point_time_s: when each point was measured, relative to the frame's time (s), or None.
+        speed_m_s: how fast the sensor moves (m/s); 0 where it is unknown.
     """
 
     key: str
@@ -74,9 +74,9 @@ class Frame:
     world_from_sensor: Float64[np.ndarray, "4 4"] | None = None
     labels: UInt8[np.ndarray, "..."] | None = None
     sequence: str = ""
-    speed_m_s: float = 0.0
     intensity: Float32[np.ndarray, "points"] | None = None
     point_time_s: Float32[np.ndarray, "points"] | None = None
+    speed_m_s: float = 0.0
 
 
 @runtime_checkable

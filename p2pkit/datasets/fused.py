@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class FusedFrames:
         count: frames per sample; the rest of a sequence that makes no full sample is left out.
 
     Raises:
-        ConfigError: `count` is below 2, or no sequence is known to have so many frames.
+        ConfigError: `count` is below 2, or no sequence has so many frames.
     """
 
     def __init__(self, source: FrameSource, count: int) -> None:
@@ -44,13 +45,16 @@ class FusedFrames:
         self.name = source.name
         self.label_names: Sequence[str] | None = source.label_names
         self.ignore_label: int | None = source.ignore_label
-        keys = source.keys()
         self._groups = {
-            keys[start]: tuple(keys[start : start + count])
-            for start in range(0, len(keys) - count + 1, count)
+            run[start]: tuple(run[start : start + count])
+            for run in _runs(source.keys())
+            for start in range(0, len(run) - count + 1, count)
         }
         if not self._groups:
-            raise ConfigError(f"fuse is {count}, but the recording has {len(keys)} frames only")
+            raise ConfigError(
+                f"fuse is {count}, but no sequence of the recording has so many frames; it has "
+                f"{len(source.keys())} in all"
+            )
 
     def keys(self) -> Sequence[str]:
         """The key of each sample's first frame."""
@@ -110,6 +114,11 @@ class FusedFrames:
         pose[:3, :3] = rotation_to_z_up(up).T
         pose[:3, 3] = np.mean([_pose(frame)[:3, 3] for frame in frames], axis=0)
         return pose
+
+
+def _runs(keys: Sequence[str]) -> list[list[str]]:
+    """Neighbouring keys that differ in their last number only: the frames of one sequence."""
+    return [list(run) for _, run in groupby(keys, key=lambda key: key.rstrip("0123456789"))]
 
 
 def _pose(frame: Frame) -> Float64[np.ndarray, "4 4"]:

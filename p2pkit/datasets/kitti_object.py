@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from p2pkit.datasets.frame import Frame
 from p2pkit.datasets.frame_list import (
     chosen_frames,
@@ -26,7 +24,7 @@ from p2pkit.datasets.kitti_calib import (
     transform_of,
 )
 from p2pkit.datasets.options import SourceOptions
-from p2pkit.datasets.rig import Shot, finite_rows, load_view, read_records, unit_intensity
+from p2pkit.datasets.rig import RigFrame, Shot, load_rig
 from p2pkit.datasets.text_files import read_text
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.files import sha256_json
@@ -94,15 +92,8 @@ class KittiObject:
             shots = _shots(frame)
         except SourceError as error:
             raise FrameError(key, str(error)) from error
-        records = read_records(frame.lidar, key, columns=4)
-        records = records[finite_rows(records[:, :3], key)]
-        return Frame(
-            key=key,
-            views=tuple(load_view(shot, key) for shot in shots),
-            points=np.ascontiguousarray(records[:, :3]),
-            intensity=unit_intensity(records[:, 3], key, 1.0),
-            sequence=frame.sequence,
-        )
+        listed = RigFrame(key, frame.sequence, frame.lidar, tuple(shots), world_from_lidar=None)
+        return load_rig(listed, columns=4, full_scale=1.0).frame
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, and a digest of all calibrations."""

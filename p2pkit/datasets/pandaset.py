@@ -98,6 +98,7 @@ class PandaSet:
         calibration = self._calibrations[frame.folder.name]
         try:
             world_from_lidar, shots = _placed(frame, calibration)
+            speed_m_s = _speed(frame, calibration)
         except (SourceError, GeometryError) as error:
             raise FrameError(key, str(error)) from error
         sweep = _read_sweep(frame.lidar, key)
@@ -110,7 +111,7 @@ class PandaSet:
             world_from_sensor=world_from_lidar,
             labels=None if self.label_names is None else self._labels(sweep["label"][finite], key),
             sequence=frame.sequence,
-            speed_m_s=_speed(calibration, frame.number),
+            speed_m_s=speed_m_s,
             intensity=unit_intensity(sweep["intensity"][finite], key, 255.0),
             point_time_s=sweep["t"][finite],
         )
@@ -192,19 +193,24 @@ def _placed(
     return world_from_lidar, shots
 
 
-def _speed(calibration: dict[str, Any], number: str) -> float:
+def _speed(frame: PandaFrame, calibration: dict[str, Any]) -> float:
     """Of the LiDAR (m/s), from the sweep nearest in time; 0 where there is no other."""
     stamps, poses = calibration.get("lidar_timestamp"), calibration["lidar_pose"]
-    now = _time(stamps, number)
+    now = _time(stamps, frame.number)
     if now is None or not isinstance(stamps, dict):
         return 0.0
-    others = [(abs(time - now), other) for other, time in stamps.items() if other in poses]
+    times = {other: _time(stamps, other) for other in stamps if other in poses}
+    others = [(abs(time - now), other) for other, time in times.items() if time is not None]
     others = [(gap, other) for gap, other in others if gap > 0]
     if not others:
         return 0.0
     gap, other = min(others)
-    here, there = (np.array(poses[name], dtype=np.float64)[:3, 3] for name in (number, other))
-    return float(np.linalg.norm(here - there) / gap)
+    path = frame.folder / "calib.json"
+    here, there = (
+        check_rigid(numeric_array(poses[name], f"lidar_pose.{name}", path), f"lidar_pose.{name}")
+        for name in (frame.number, other)
+    )
+    return float(np.linalg.norm((here - there)[:3, 3]) / gap)
 
 
 def _time(stamps: Any, number: str) -> float | None:

@@ -25,10 +25,10 @@ def sample() -> Frame:
 
 
 def test_samples_are_runs_of_frames() -> None:
-    source = open_source("demo-scene", SourceOptions(fuse=5, limit=12))
-    assert source.keys() == ["room-0_frame-000000", "room-0_frame-000005"]
+    source = open_source("demo-scene", SourceOptions(fuse=5, limit=19))
+    assert source.keys() == ["room-0_frame-000000", "room-0_frame-000005", "room-1_frame-000000"]
     assert source.fingerprint()["fused"]["frames"] == 5
-    with pytest.raises(FrameError, match="no such sample among the 2"):
+    with pytest.raises(FrameError, match="no such sample among the 3"):
         source.load("room-0_frame-000001")
 
 
@@ -112,11 +112,21 @@ def test_up_is_estimated_where_the_world_is_tilted(plain: FrameSource) -> None:
 def test_what_cannot_be_fused(plain: FrameSource, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fuse is 1"):
         open_source("demo-scene", SourceOptions(fuse=1))
-    with pytest.raises(ConfigError, match="the recording has 2 frames only"):
+    with pytest.raises(ConfigError, match="it has 2 in all"):
         open_source("demo-scene", SourceOptions(fuse=3, limit=2))
-    source = open_source("demo-scene", SourceOptions(fuse=5))
+
+    class Mixed:
+        name, label_names, ignore_label = "x", None, None
+        fingerprint = staticmethod(plain.fingerprint)
+
+        def keys(self) -> list[str]:
+            return ["0", "1"]
+
+        def load(self, key: str) -> Frame:
+            return plain.load(f"room-{key}_frame-000000")
+
     with pytest.raises(FrameError, match="sequences room-0, room-1"):
-        source.load("room-0_frame-000010")
+        FusedFrames(Mixed(), 2).load("0")
 
     class NoPoses:
         name, label_names, ignore_label = "x", None, None
