@@ -40,6 +40,14 @@ TEACHER = "tf_efficientnet_lite0"
     help="On-disk format of the shards.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first frames.")
+@click.option("--every", type=click.IntRange(min=1), default=1, help="Each n-th frame only.")
+@click.option("--fuse", default=0, help="One sample of so many neighbouring posed frames.")
+@click.option(
+    "--flying-margin",
+    default=0.02,
+    show_default=True,
+    help="For points at depth edges; 0 keeps all.",
+)
 @click.option(
     "--voxel-size", type=float, default=0.0125, show_default=True, help="0 keeps all (m)."
 )
@@ -84,6 +92,9 @@ def extract(source: Path | None, **options: Any) -> None:
         ),
         storage=options["storage"],
         limit=options["limit"],
+        every=options["every"],
+        flying_margin=options["flying_margin"],
+        fuse=options["fuse"],
         camera_file=options["camera"],
         shard_size=options["shard_size"],
         seed=options["seed"],

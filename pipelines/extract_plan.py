@@ -13,6 +13,11 @@ from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.shards.geometry_layer import GeometryConfig, encode_geometry, geometry_fields
 from p2pkit.shards.model import LayerSpec, Manifest, Plan, Sample
 
+READING = ("limit", "every", "flying_margin", "fuse")
+"""Settings of how a recording is read. They stand in the geometry's details, for extracting again;
+what they lead to (frame list, margin, fusion) is in the fingerprint.
+"""
+
 
 @dataclass(frozen=True)
 class ExtractConfig:
@@ -26,6 +31,9 @@ class ExtractConfig:
         features: the teacher and how its features are stored.
         storage: on-disk format of the shards.
         limit: only the first frames of the recording.
+        every: of each sequence, each `every`-th frame only.
+        flying_margin: drop pixels between the two sides of a depth edge; 0 keeps them.
+        fuse: one sample of so many neighbouring posed frames; 0 for one of each.
         camera_file: calibration from elsewhere.
         shard_size: samples per shard; the unit of work and of resumption.
         seed: of the plan and of generated scenes.
@@ -40,6 +48,9 @@ class ExtractConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     storage: Literal["tar", "zarr"] = "tar"
     limit: int | None = None
+    every: int = 1
+    flying_margin: float = 0.02
+    fuse: int = 0
     camera_file: Path | None = None
     shard_size: int = 64
     seed: int = 0
@@ -58,7 +69,13 @@ def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
     source = open_source(
         config.dataset,
         SourceOptions(
-            root=config.root, camera_file=config.camera_file, limit=config.limit, seed=config.seed
+            root=config.root,
+            camera_file=config.camera_file,
+            limit=config.limit,
+            seed=config.seed,
+            every=config.every,
+            flying_margin=config.flying_margin,
+            fuse=config.fuse,
         ),
     )
     keys = source.keys()
@@ -119,6 +136,7 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
             **asdict(config.geometry),
             "kernel_version": KERNEL_VERSION,
         },
+        details={"reading": {name: getattr(config, name) for name in READING}},
     )
     return Manifest(dataset=dataset, plan=plan, storage=config.storage, layers=(geometry,))
 

@@ -8,6 +8,7 @@ from typing import Any
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import FingerprintError, FrameError, SourceError, StoreError, TeacherError
 from p2pkit.pipelines.extract_plan import (
+    READING,
     ExtractConfig,
     geometry_sample,
     open_frames,
@@ -160,17 +161,19 @@ def open_reextraction(store: Store, config: SourceConfig) -> Reextraction:
 
 def _extraction(store: Store, config: SourceConfig) -> ExtractConfig:
     """The settings of the geometry, as the store's fingerprint has them."""
-    fingerprint, plan = store.layer(GEOMETRY).fingerprint, store.manifest.plan
+    layer, plan = store.layer(GEOMETRY), store.manifest.plan
+    fingerprint = layer.fingerprint
     names = [field.name for field in fields(GeometryConfig)]
     if MADE_FROM in fingerprint:
         raise StoreError(
             f"{store.root} was not extracted from a recording but made from other stores: repair "
             "those, and make it again"
         )
-    if missing := sorted({*names} - fingerprint.keys()):
+    missing = sorted({*names} - fingerprint.keys())
+    if missing or set(layer.details.get("reading", ())) != set(READING):
         raise FingerprintError(
-            f"{store.root} was made by a p2pkit without the settings {', '.join(missing)}; this "
-            "one would give other bytes"
+            f"{store.root} was made by a p2pkit without the settings "
+            f"{', '.join(missing) or 'of reading'}; this one would give other bytes"
         )
     return ExtractConfig(
         dataset=config.dataset or str(store.manifest.dataset.get("dataset")),
@@ -178,10 +181,10 @@ def _extraction(store: Store, config: SourceConfig) -> ExtractConfig:
         out=store.root,
         geometry=GeometryConfig(**{name: fingerprint[name] for name in names}),
         storage="zarr" if store.manifest.storage == "zarr" else "tar",
-        limit=plan.frames,
         camera_file=config.camera_file,
         shard_size=plan.shard_size,
         seed=plan.seed,
+        **layer.details["reading"],
     )
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float64
 
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_json
+from p2pkit.geometry.distortion import Distortion, distortion_from_json
 from p2pkit.geometry.transforms import check_rigid, invert_rigid
 
 POSE_CONVENTIONS = (
@@ -49,6 +50,7 @@ class RgbdCalibration:
         color_from_depth: takes points of the depth camera to the colour camera (m).
         pose: which transform `.pose.txt` holds, one of `POSE_CONVENTIONS`.
         invalid_depth: stored values that mean no measurement.
+        depth_distortion, color_distortion: of the images as they are stored, or None.
     """
 
     units_per_metre: float
@@ -57,6 +59,8 @@ class RgbdCalibration:
     color_from_depth: Float64[np.ndarray, "4 4"]
     pose: str
     invalid_depth: tuple[int, ...]
+    depth_distortion: Distortion | None = None
+    color_distortion: Distortion | None = None
 
     def world_from_depth(
         self, stored: Float64[np.ndarray, "4 4"]
@@ -79,8 +83,8 @@ class RgbdCalibration:
         return {
             "format": "posed-rgbd",
             "depth_units_per_metre": self.units_per_metre,
-            "depth": self.depth.to_json(),
-            "color": self.color.to_json(),
+            "depth": _lens_json(self.depth, self.depth_distortion),
+            "color": _lens_json(self.color, self.color_distortion),
             "color_from_depth": self.color_from_depth.tolist(),
             "pose": self.pose,
             "invalid_depth": list(self.invalid_depth),
@@ -111,16 +115,38 @@ def read_calibration(path: Path) -> RgbdCalibration:
         allowed = ", ".join(POSE_CONVENTIONS)
         raise SourceError(f"{path}: pose is {value['pose']!r}; it must be one of {allowed}")
     try:
+        depth, depth_distortion = lens_from_json(value["depth"], "depth")
+        color, color_distortion = lens_from_json(value["color"], "color")
         return RgbdCalibration(
             units_per_metre=_positive_number(value, "depth_units_per_metre", path),
-            depth=camera_from_json(value["depth"], "depth"),
-            color=camera_from_json(value["color"], "color"),
+            depth=depth,
+            color=color,
+            depth_distortion=depth_distortion,
+            color_distortion=color_distortion,
             color_from_depth=_transform(value["color_from_depth"], path),
             pose=value["pose"],
             invalid_depth=_invalid_values(value["invalid_depth"], path),
         )
     except GeometryError as error:
         raise SourceError(f"{path}: {error}") from error
+
+
+def lens_from_json(value: Any, where: str) -> tuple[Camera, Distortion | None]:
+    """A camera with an optional `distortion`.
+
+    Raises:
+        GeometryError: a field is unknown, missing or of the wrong type; the message names `where`.
+    """
+    if not isinstance(value, dict) or "distortion" not in value:
+        return camera_from_json(value, where), None
+    pinhole = {name: item for name, item in value.items() if name != "distortion"}
+    distortion = distortion_from_json(value["distortion"], where)
+    return camera_from_json(pinhole, where), distortion
+
+
+def _lens_json(camera: Camera, distortion: Distortion | None) -> dict[str, Any]:
+    lens: dict[str, Any] = dict(camera.to_json())
+    return lens if distortion is None else lens | {"distortion": distortion.to_json()}
 
 
 def _field_names_differ(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,31 @@ from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import check_rigid
 
 # What Pillow raises on damaged files, by format and kind of damage.
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 # Pillow before 11.3 opens a 16-bit grey PNG as "I".
 _DEPTH_MODES = ("I;16", "I;16B", "I")
 
 
-def read_color(path: Path, key: str, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode an RGB image of exactly `size` (width, height in px)."""
+def read_color(
+    path: Path, key: str, size: tuple[int, int] | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode an RGB image of exactly `size` (width, height in px), or of any size."""
     return _decode(path, key, modes=("RGB",), expected="8-bit RGB", size=size)
+
+
+def decode_color(
+    data: bytes, key: str, size: tuple[int, int]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode an RGB image that lies in memory, of exactly `size` (width, height in px)."""
+    return _decode(BytesIO(data), key, modes=("RGB",), expected="8-bit RGB", size=size)
 
 
 def read_depth_png(
@@ -90,21 +108,27 @@ def check_depth(values: UInt16[np.ndarray, "height width"], key: str, name: str)
 
 
 def _decode(
-    path: Path, key: str, *, modes: tuple[str, ...], expected: str, size: tuple[int, int]
+    source: Path | BytesIO,
+    key: str,
+    *,
+    modes: tuple[str, ...],
+    expected: str,
+    size: tuple[int, int] | None,
 ) -> np.ndarray:
+    name = source.name if isinstance(source, Path) else "the embedded image"
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if image.mode not in modes:
-                raise FrameError(key, f"{path.name} has mode {image.mode!r}; {expected} is needed")
-            if image.size != size:
+                raise FrameError(key, f"{name} has mode {image.mode!r}; {expected} is needed")
+            if size is not None and image.size != size:
                 raise FrameError(
                     key,
-                    f"{path.name} is {image.width} x {image.height} px, but the calibration says "
+                    f"{name} is {image.width} x {image.height} px, but the calibration says "
                     f"{size[0]} x {size[1]}",
                 )
             image.load()
             return np.array(image)
     except FileNotFoundError as error:
-        raise FrameError(key, f"{path.name} does not exist") from error
+        raise FrameError(key, f"{name} does not exist") from error
     except _DECODING_ERRORS as error:
-        raise FrameError(key, f"{path.name} cannot be decoded: {error}") from error
+        raise FrameError(key, f"{name} cannot be decoded: {error}") from error

@@ -10,12 +10,20 @@ class SourceOptions:
 
     Args:
         root: the recording's folder; None for sources that need none.
-        camera_file: a `camera.json` to use instead of the one in the folder (`posed-rgbd` only).
-        limit: use the first `limit` frames in recording order; None for all.
+        camera_file: a `camera.json` to use instead of the one in the folder (`posed-rgbd`), or the
+            lens of a recording in the form of `tum`.
+        every: use each `every`-th frame of each sequence, beginning with its first.
+        limit: use the first `limit` of these frames in recording order; None for all.
         seed: for sources that generate their frames.
+        flying_margin: drop flying pixels of depth images (see `geometry.flying_pixels`); 0 keeps
+            all.
+        fuse: make one sample of so many neighbouring posed frames (see `datasets.fused`); 0: none.
     """
 
     root: Path | None = None
     camera_file: Path | None = None
     limit: int | None = None
     seed: int = 0
+    every: int = 1
+    flying_margin: float = 0.0
+    fuse: int = 0

@@ -4,16 +4,21 @@ docs/datasets.md describes the form.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt16
+from jaxtyping import UInt8, UInt16
 
 from p2pkit.datasets.depth_scale import check_depth_scale
-from p2pkit.datasets.frame import DepthImage, Frame, View
-from p2pkit.datasets.frame_list import existing_root, frame_list_digest
+from p2pkit.datasets.frame import Frame
+from p2pkit.datasets.frame_list import (
+    chosen_frames,
+    existing_root,
+    frame_list_digest,
+    known_frame,
+)
 from p2pkit.datasets.images import (
-    check_depth,
     read_color,
     read_depth_npy,
     read_depth_png,
@@ -22,7 +27,9 @@ from p2pkit.datasets.images import (
 )
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.datasets.posed_files import FrameFiles, find_frames, find_label_names
+from p2pkit.datasets.rgbd import RgbdListed, assemble, usable_depth
 from p2pkit.errors import FrameError
+from p2pkit.geometry.distortion import undistort_depth
 
 
 class PosedRgbd:
@@ -41,7 +48,7 @@ class PosedRgbd:
         labels = find_label_names(root, listed)
         self.label_names: Sequence[str] | None = labels[0] if labels else None
         self.ignore_label: int | None = labels[1] if labels else None
-        self._frames = {files.key: files for files in listed[: options.limit]}
+        self._frames = chosen_frames(listed, options)
         check_depth_scale(listed, read_frame_depth)
 
     def keys(self) -> Sequence[str]:
@@ -55,9 +62,7 @@ class PosedRgbd:
             FrameError: a file is missing, damaged, of another size or mode; no valid depth; a pose
                 that is not rigid.
         """
-        if key not in self._frames:
-            raise FrameError(key, f"no such frame among the {len(self._frames)} of this recording")
-        files = self._frames[key]
+        files = known_frame(self._frames, key)
         calibration = files.calibration
         depth = read_frame_depth(files)
         if files.color is None:
@@ -66,18 +71,10 @@ class PosedRgbd:
             )
         image = read_color(files.color, key, (calibration.color.width, calibration.color.height))
         stored = read_pose(files.pose, key) if files.pose and calibration.pose != "none" else None
-        labels = None
-        if files.label is not None and self.label_names is not None:
-            size = (calibration.depth.width, calibration.depth.height)
-            labels = read_labels(files.label, key, size, len(self.label_names))
-        return Frame(
-            key=key,
-            views=(View(image, calibration.color, calibration.color_from_depth),),
-            depth=DepthImage(depth, calibration.depth, calibration.units_per_metre),
-            world_from_sensor=None if stored is None else calibration.world_from_depth(stored),
-            labels=labels,
-            sequence=files.sequence,
-        )
+        pose = None if stored is None else calibration.world_from_depth(stored)
+        listed = RgbdListed(key=key, sequence=files.sequence, world_from_depth=pose)
+        frame = assemble(listed, image, depth, calibration)
+        return replace(frame, labels=self._labels(files))
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, the calibration of each sequence, and the class names."""
@@ -91,9 +88,19 @@ class PosedRgbd:
             "labels": None if self.label_names is None else [*self.label_names, self.ignore_label],
         }
 
+    def _labels(self, files: FrameFiles) -> UInt8[np.ndarray, "height width"] | None:
+        if files.label is None or self.label_names is None:
+            return None
+        camera, distortion = files.calibration.depth, files.calibration.depth_distortion
+        size = (camera.width, camera.height)
+        labels = read_labels(files.label, files.key, size, len(self.label_names))
+        if distortion is None:
+            return labels
+        return undistort_depth(labels.astype(np.uint16), camera, distortion).astype(np.uint8)
+
 
 def read_frame_depth(files: FrameFiles) -> UInt16[np.ndarray, "height width"]:
-    """The frame's depth as stored, with invalid values set to 0.
+    """The frame's depth as stored, undistorted, with invalid values set to 0.
 
     Raises:
         FrameError: the depth is missing, damaged, of another size or mode, or nowhere valid.
@@ -110,8 +117,4 @@ def read_frame_depth(files: FrameFiles) -> UInt16[np.ndarray, "height width"]:
     else:
         size = (calibration.depth.width, calibration.depth.height)
         values = read_depth_png(files.depth, files.key, size)
-    for invalid in calibration.invalid_depth:
-        if invalid != 0:
-            values[values == invalid] = 0
-    check_depth(values, files.key, files.depth.name)
-    return values
+    return usable_depth(values, calibration, files.key)

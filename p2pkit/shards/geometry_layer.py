@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8, UInt32
+from jaxtyping import Bool, Float32, Int64, UInt8, UInt32
 
 from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.errors import FrameError
@@ -55,6 +55,7 @@ class PointCloud:
         pair_view: view of each pair.
         pair_uv: pixel of each pair in its view (px, centres at integers).
         image_sizes: (width, height) of each view (px).
+        intensity: strength of each point's return, 0 to 1, or None.
     """
 
     key: str
@@ -66,10 +67,12 @@ class PointCloud:
     pair_view: UInt8[np.ndarray, "pairs"]
     pair_uv: Float32[np.ndarray, "pairs 2"]
     image_sizes: tuple[tuple[int, int], ...]
+    intensity: Float32[np.ndarray, "points"] | None = None
 
 
 _COLORS = FieldSpec("colors", "|u1", ("points", "rgb"), "", "none", "RGB of each point")
 _LABEL = FieldSpec("label", "|u1", ("points",), "class", "none", "class of each point")
+_INTENSITY = FieldSpec("intensity", "<f4", ("points",), "1", "zstd", "strength of the return, 0–1")
 _DEPTH_FIELDS = (
     _COLORS,
     FieldSpec("depth", "<u2", ("points",), "1/units_per_metre m", "delta-shuffle-lz4", "raw depth"),
@@ -90,6 +93,7 @@ def geometry_fields(frame: Frame) -> tuple[FieldSpec, ...]:
     """The fields that frames like this one store, in name order."""
     fields = _DEPTH_FIELDS if frame.depth is not None else _POINT_FIELDS
     fields += (_LABEL,) if frame.labels is not None else ()
+    fields += (_INTENSITY,) if frame.intensity is not None else ()
     return tuple(sorted(fields, key=lambda field: field.name))
 
 
@@ -135,6 +139,7 @@ def decode_geometry(sample: Sample) -> PointCloud:
         pair_view=pair_view,
         pair_uv=pair_uv,
         image_sizes=tuple((camera.width, camera.height) for camera in cameras),
+        intensity=arrays.get("intensity"),
     )
 
 
@@ -150,6 +155,7 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
     )
     _refuse_empty(frame.key, len(found.points), f"depth in {config.depth_min}–{config.depth_max} m")
     keep = _seen_in(found.points, view, config, registered=_is_registered(depth, view))
+    keep = keep[_has_image(view, found.points[keep])]
     _refuse_empty(frame.key, len(keep), "a pixel in the colour image (check color_from_depth)")
     # `take` copies rows at four times the speed of an index in brackets.
     keep = keep[_deduplicated(found.points.take(keep, axis=0), config.voxel_size)]
@@ -177,6 +183,8 @@ def _encode_points(
     pair_uv: list[Float32[np.ndarray, "pairs 2"]] = []
     for number, view in enumerate(frame.views):
         seen = _seen_in(points, view, config, registered=False)
+        seen = seen[_has_image(view, points[seen])]
+        seen = seen if view.sees is None else seen[view.sees[keep[seen]]]
         uv = project(points, view.camera, view.camera_from_sensor).pixel_uv[seen]
         pair_point.append(seen.astype(np.uint32))
         pair_view.append(np.full(len(seen), number, dtype=np.uint8))
@@ -194,6 +202,8 @@ def _encode_points(
     }
     if frame.labels is not None:
         arrays["label"] = frame.labels[keep]
+    if frame.intensity is not None:
+        arrays["intensity"] = frame.intensity[keep]
     return arrays
 
 
@@ -223,6 +233,16 @@ def _seen_in(
 
 def _is_registered(depth: DepthImage, view: View) -> bool:
     return depth.camera == view.camera and np.array_equal(view.camera_from_sensor, np.eye(4))
+
+
+def _has_image(view: View, points: Float32[np.ndarray, "points 3"]) -> Bool[np.ndarray, "points"]:
+    """Whether the nearest pixel holds an image; undistortion leaves some without."""
+    if view.valid is None:
+        return np.ones(len(points), dtype=bool)
+    pixel_uv = project(points, view.camera, view.camera_from_sensor).pixel_uv
+    u, v = np.rint(pixel_uv).astype(np.int64).T
+    last_u, last_v = view.camera.width - 1, view.camera.height - 1
+    return view.valid[np.clip(v, 0, last_v), np.clip(u, 0, last_u)]
 
 
 def _colors_at(

@@ -56,6 +56,10 @@ def test_missing_field_is_named(tmp_path: Path, name: str):
         ({"depth": {"width": 4}}, "depth: a camera needs exactly"),
         ({"color": CALIBRATION["color"] | {"fx": "far"}}, "color: fx is 'far'"),
         ({"color": CALIBRATION["color"] | {"fx": -1}}, "fx=-1"),
+        (
+            {"depth": CALIBRATION["depth"] | {"distortion": {"model": "x", "coefficients": [1]}}},
+            "depth: distortion model is 'x'",
+        ),
         ({"color_from_depth": MIRROR}, "color_from_depth is not rigid"),
         ({"color_from_depth": [[1, 0], [0, 1]]}, "color_from_depth must be 4 rows"),
         ({"color_from_depth": None}, "color_from_depth must be 4 rows"),

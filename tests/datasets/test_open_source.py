@@ -7,8 +7,8 @@ from p2pkit.errors import ConfigError, SourceError
 
 
 def test_wrong_name_lists_the_right_ones():
-    with pytest.raises(ConfigError, match=r"'scannet'.*demo-scene, nyuv2, posed-rgbd"):
-        open_source("scannet", SourceOptions())
+    with pytest.raises(ConfigError, match=r"'kinect'.*demo-scene, kitti-object.*posed-rgbd"):
+        open_source("kinect", SourceOptions())
 
 
 @pytest.mark.parametrize("limit", [0, -3])
@@ -19,7 +19,7 @@ def test_limit_below_one_is_refused(limit: int):
 
 @pytest.mark.parametrize("name", ["demo-scene", "nyuv2"])
 def test_camera_file_is_refused_where_it_would_be_ignored(name: str, tmp_path: Path):
-    with pytest.raises(ConfigError, match="for posed-rgbd only"):
+    with pytest.raises(ConfigError, match="for posed-rgbd and tum only"):
         open_source(name, SourceOptions(tmp_path, camera_file=tmp_path / "camera.json"))
 
 

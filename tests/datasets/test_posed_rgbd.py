@@ -16,7 +16,9 @@ from written_recording import (
 )
 
 from p2pkit.datasets import Frame, SourceOptions, open_source
-from p2pkit.errors import FrameError, SourceError
+from p2pkit.errors import ConfigError, FrameError, SourceError
+from p2pkit.geometry.camera import Camera
+from p2pkit.geometry.distortion import Distortion, undistort_depth, undistort_image
 
 MakeRecording = Callable[..., Path]
 
@@ -272,3 +274,39 @@ def test_fingerprint_follows_content_and_not_the_path(
     assert changed["calibration"] != first["calibration"]
     (moved / "frame-000001.pose.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1")
     assert open_folder(moved).fingerprint()["frame_list"] != first["frame_list"]
+
+
+FISHEYE = {"model": "fisheye", "coefficients": [0.9, 0.05, 0.0, 0.0]}
+
+
+def test_lenses_are_undone_before_anything_sees_the_images(make_recording: MakeRecording):
+    folder = make_recording(count=1)
+    lens = CAMERA | {"distortion": FISHEYE}
+    write_calibration(folder, depth=lens, color=lens)
+    (folder / "labels.json").write_text(json.dumps({"names": ["void", "a"], "ignore": 0}))
+    labels = np.ones((HEIGHT, WIDTH), dtype=np.uint8)
+    Image.fromarray(labels).save(folder / "frame-000000.label.png")
+    frame = load_first(folder)
+    camera = Camera(**CAMERA)
+    straight = Distortion("fisheye", (0.9, 0.05, 0.0, 0.0))
+    stored = np.asarray(Image.open(folder / "frame-000000.color.png"))
+    expected = undistort_image(stored, camera, straight)
+    np.testing.assert_array_equal(frame.views[0].image, expected.image)
+    np.testing.assert_array_equal(frame.views[0].valid, expected.valid)
+    assert not expected.valid.all()
+    assert frame.depth is not None
+    depth = np.asarray(Image.open(folder / "frame-000000.depth.png"))
+    np.testing.assert_array_equal(frame.depth.values, undistort_depth(depth, camera, straight))
+    np.testing.assert_array_equal(frame.labels == 1, frame.depth.values > 0)
+    calibration = open_folder(folder).fingerprint()["calibration"][0]
+    assert calibration["color"]["distortion"] == FISHEYE
+
+
+def test_every_takes_each_nth_of_a_sequence(make_recording: MakeRecording, tmp_path: Path):
+    for name in ("a", "b"):
+        make_recording(f"both/{name}", count=5)
+    source = open_source("posed-rgbd", SourceOptions(tmp_path / "both", every=2))
+    numbers = [(key[0], int(key[-1])) for key in list(source.keys())]
+    assert numbers == [("a", 0), ("a", 2), ("a", 4), ("b", 0), ("b", 2), ("b", 4)]
+    with pytest.raises(ConfigError, match="every is 0"):
+        open_source("posed-rgbd", SourceOptions(tmp_path / "both", every=0))

@@ -313,3 +313,24 @@ def test_real_recordings(
         maps = store.read(layer, *place).arrays["map"]
         assert maps.shape == (1, 8, 10, 320)
         assert maps.astype(np.float32).std() > 0.01
+
+
+def test_fused_frames_are_samples_of_several_views(room_recording: Path, tmp_path: Path) -> None:
+    config = recording_config(room_recording, tmp_path / "fused", fuse=2, every=2)
+    store = open_store(run(config))
+    places = all_places(store)
+    assert sorted(places) == [f"scene-{number}_frame-000000" for number in range(3)]
+    (layer,) = store.feature_layers
+    for place in places.values():
+        cloud = decode_geometry(store.read("geometry", *place))
+        assert set(cloud.pair_view) == {0, 1}
+        assert cloud.labels is not None
+        assert len(cloud.image_sizes) == 2
+        assert len(store.read(layer, *place).arrays["map"]) == 2
+    with pytest.raises(FingerprintError, match="fused"):
+        run(replace(config, fuse=0))
+
+
+def test_flying_pixels_are_part_of_the_fingerprint(room_recording: Path, room_store: Path) -> None:
+    with pytest.raises(FingerprintError, match="flying_margin"):
+        run(recording_config(room_recording, room_store, flying_margin=0.1))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,50 @@ def test_deduplication_keeps_points_and_labels_together() -> None:
     cloud = decode_geometry(encode_geometry(frame, GeometryConfig(voxel_size=0.2)))
     assert len(cloud.points) < len(is_plate) / 2
     assert np.array_equal(cloud.labels, cloud.points[:, 2] < 2)
+
+
+def test_pixels_without_an_image_get_no_pair() -> None:
+    valid = np.ones((CAMERA.height, CAMERA.width), dtype=bool)
+    valid[:, :7] = False
+    frame = depth_frame(holes=0.0)
+    view = replace(frame.views[0], valid=valid)
+    sample = encode_geometry(replace(frame, views=(view,)), KEEP_ALL)
+    assert sorted(set(sample.arrays["pixel"] % CAMERA.width)) == list(range(7, CAMERA.width))
+
+    frame, _ = points_frame()
+    valid = np.zeros((48, 64), dtype=bool)
+    valid[:, 32:] = True
+    views = (replace(frame.views[0], valid=valid), frame.views[1])
+    whole = decode_geometry(encode_geometry(frame, KEEP_ALL))
+    cloud = decode_geometry(encode_geometry(replace(frame, views=views), KEEP_ALL))
+    right = whole.pair_uv[whole.pair_view == 0, 0] >= 31.5
+    assert (cloud.pair_view == 0).sum() == right.sum() > 100
+    assert (cloud.pair_view == 1).sum() == (whole.pair_view == 1).sum()
+
+
+def test_a_source_may_know_that_a_view_does_not_see_a_point() -> None:
+    frame, is_plate = points_frame()
+    assert frame.points is not None
+    views = (replace(frame.views[0], sees=is_plate), frame.views[1])
+    cloud = decode_geometry(encode_geometry(replace(frame, views=views), KEEP_ALL))
+    assert is_plate[cloud.pair_point[cloud.pair_view == 0]].all()
+    assert not is_plate[cloud.pair_point[cloud.pair_view == 1]].all()
+    thinned = GeometryConfig(voxel_size=0.2)
+    cloud = decode_geometry(encode_geometry(replace(frame, views=views), thinned))
+    assert (cloud.points[cloud.pair_point[cloud.pair_view == 0], 2] == 1.5).all()
+
+
+def test_intensity_stays_with_its_point() -> None:
+    frame, _ = points_frame()
+    assert frame.points is not None
+    strength = (frame.points[:, 0] + 1.5) / 3
+    frame = replace(frame, intensity=strength.astype(np.float32))
+    sample = encode_geometry(frame, GeometryConfig(voxel_size=0.2))
+    fields = {field.name: field for field in geometry_fields(frame)}
+    fields["intensity"].check(sample.arrays["intensity"], sample.key)
+    cloud = decode_geometry(sample)
+    np.testing.assert_allclose(cloud.intensity, (cloud.points[:, 0] + 1.5) / 3, atol=1e-6)
+    assert decode_geometry(encode_geometry(points_frame()[0], KEEP_ALL)).intensity is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,191 @@
+"""Samples of several posed frames: one cloud, gravity up, with pairs into every image."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from p2pkit.datasets.frame import DepthImage, Frame, FrameSource, View
+from p2pkit.errors import ConfigError, FrameError
+from p2pkit.geometry.backproject import back_project
+from p2pkit.geometry.gravity import level_normals, rotation_to_z_up, up_direction
+from p2pkit.geometry.project import project
+from p2pkit.geometry.transforms import invert_rigid, transform_points
+from p2pkit.geometry.voxelize import voxel_deduplicate
+
+VOXEL_M = 0.02
+AGREE_M, AGREE_RELATIVE = 0.03, 0.02
+"""A view sees a point if its depth image agrees to within the larger of the two there."""
+Z_UP = frozenset({"arkitscenes", "demo-scene", "scannet", "scannet200", "tum"})
+"""Recordings whose world has z up; for others the direction is estimated."""
+
+
+class FusedFrames:
+    """Each `count` neighbouring frames of a sequence as one point frame with `count` views.
+
+    The points are those of all depth images, the first in each voxel of 2 cm, in a frame with z up
+    whose origin is the middle of the cameras. A view is paired with the points that its own depth
+    image confirms, so that what another frame saw behind or in front is not.
+
+    Args:
+        source: frames with depth and poses; choose their spacing with `SourceOptions.every`.
+        count: frames per sample; the rest of a sequence that makes no full sample is left out.
+
+    Raises:
+        ConfigError: `count` is below 2, or no sequence has so many frames.
+    """
+
+    def __init__(self, source: FrameSource, count: int) -> None:
+        if count < 2:
+            raise ConfigError(f"fuse is {count}; it must be at least 2 frames, or be left out")
+        self._source, self._count = source, count
+        self.name = source.name
+        self.label_names: Sequence[str] | None = source.label_names
+        self.ignore_label: int | None = source.ignore_label
+        self._groups = {
+            run[start]: tuple(run[start : start + count])
+            for run in _runs(source.keys())
+            for start in range(0, len(run) - count + 1, count)
+        }
+        if not self._groups:
+            raise ConfigError(
+                f"fuse is {count}, but no sequence of the recording has so many frames; it has "
+                f"{len(source.keys())} in all"
+            )
+
+    def keys(self) -> Sequence[str]:
+        """The key of each sample's first frame."""
+        return list(self._groups)
+
+    def load(self, key: str) -> Frame:
+        """Read and fuse the frames of a sample.
+
+        Raises:
+            FrameError: a frame is bad, has no depth or pose, or is of another sequence than the
+                first.
+        """
+        if key not in self._groups:
+            raise FrameError(key, f"no such sample among the {len(self._groups)} of this recording")
+        frames = [self._load_posed(key, member) for member in self._groups[key]]
+        world_from_scene = self._scene_pose(frames)
+        points, labels = _cloud(frames, world_from_scene)
+        keep = voxel_deduplicate(points, VOXEL_M).keep
+        points = np.ascontiguousarray(points[keep])
+        return Frame(
+            key=key,
+            views=tuple(_view(frame, points, world_from_scene) for frame in frames),
+            points=points,
+            world_from_sensor=world_from_scene,
+            labels=None if labels is None else labels[keep],
+            sequence=frames[0].sequence,
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The source's, and what fusing depends on."""
+        fusion = {
+            "frames": self._count,
+            "voxel_m": VOXEL_M,
+            "agree_m": AGREE_M,
+            "agree_relative": AGREE_RELATIVE,
+        }
+        return self._source.fingerprint() | {"fused": fusion}
+
+    def _load_posed(self, key: str, member: str) -> Frame:
+        try:
+            frame = self._source.load(member)
+        except FrameError as error:
+            raise FrameError(key, f"its frame {member}: {error.reason}") from error
+        if frame.depth is None or frame.world_from_sensor is None:
+            raise FrameError(key, f"its frame {member} has no depth image or no pose to fuse with")
+        return frame
+
+    def _scene_pose(self, frames: list[Frame]) -> Float64[np.ndarray, "4 4"]:
+        """world_from_scene: origin between the cameras, z up."""
+        names = {frame.sequence for frame in frames}
+        if len(names) > 1:
+            raise FrameError(
+                frames[0].key, f"its frames are of the sequences {', '.join(sorted(names))}"
+            )
+        up = np.array([0.0, 0.0, 1.0]) if self.name in Z_UP else _estimated_up(frames)
+        pose = np.eye(4)
+        pose[:3, :3] = rotation_to_z_up(up).T
+        pose[:3, 3] = np.mean([_pose(frame)[:3, 3] for frame in frames], axis=0)
+        return pose
+
+
+def _runs(keys: Sequence[str]) -> list[list[str]]:
+    """Neighbouring keys that differ in their last number only: the frames of one sequence."""
+    return [list(run) for _, run in groupby(keys, key=lambda key: key.rstrip("0123456789"))]
+
+
+def _pose(frame: Frame) -> Float64[np.ndarray, "4 4"]:
+    assert frame.world_from_sensor is not None
+    return frame.world_from_sensor
+
+
+def _depth(frame: Frame) -> DepthImage:
+    assert frame.depth is not None
+    return frame.depth
+
+
+def _estimated_up(frames: list[Frame]) -> Float64[np.ndarray, "3"]:
+    """Up in the world: the cameras' mean up, and the level surfaces near it."""
+    normals = [
+        level_normals(_depth(frame).values, _depth(frame).camera, _depth(frame).units_per_metre)
+        @ _pose(frame)[:3, :3].T
+        for frame in frames
+    ]
+    guess = -np.sum([_pose(frame)[:3, 1] for frame in frames], axis=0)
+    return up_direction(np.concatenate(normals), guess)
+
+
+def _cloud(
+    frames: list[Frame], world_from_scene: Float64[np.ndarray, "4 4"]
+) -> tuple[Float32[np.ndarray, "points 3"], np.ndarray | None]:
+    """All points in the scene's frame, and their labels if every frame has labels."""
+    points: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for frame in frames:
+        depth = _depth(frame)
+        found = back_project(depth.values, depth.camera, units_per_metre=depth.units_per_metre)
+        scene_from_depth = invert_rigid(world_from_scene) @ _pose(frame)
+        points.append(transform_points(scene_from_depth, found.points))
+        if frame.labels is not None:
+            labels.append(frame.labels.reshape(-1)[found.pixel])
+    has_labels = len(labels) == len(frames)
+    return np.concatenate(points), np.concatenate(labels) if has_labels else None
+
+
+def _view(
+    frame: Frame,
+    points: Float32[np.ndarray, "points 3"],
+    world_from_scene: Float64[np.ndarray, "4 4"],
+) -> View:
+    depth_from_scene = invert_rigid(_pose(frame)) @ world_from_scene
+    view = frame.views[0]
+    return replace(
+        view,
+        camera_from_sensor=view.camera_from_sensor @ depth_from_scene,
+        sees=_confirmed(points, _depth(frame), depth_from_scene),
+    )
+
+
+def _confirmed(
+    points: Float32[np.ndarray, "points 3"],
+    depth: DepthImage,
+    depth_from_scene: Float64[np.ndarray, "4 4"],
+) -> Bool[np.ndarray, "points"]:
+    """Where the depth image has the point's own depth at its pixel."""
+    found = project(points, depth.camera, depth_from_scene)
+    inside = np.flatnonzero(found.visible)
+    u, v = np.rint(found.pixel_uv[inside]).astype(np.int64).T
+    u, v = np.clip(u, 0, depth.camera.width - 1), np.clip(v, 0, depth.camera.height - 1)
+    measured = depth.values[v, u] / depth.units_per_metre
+    expected = found.depth_m[inside].astype(np.float64)
+    agrees = np.abs(measured - expected) <= np.maximum(AGREE_M, AGREE_RELATIVE * expected)
+    sees = np.zeros(len(points), dtype=bool)
+    sees[inside] = agrees & (measured > 0)
+    return sees
