@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-STORE = click.argument("store", type=click.Path(path_type=Path))
+STORE = click.argument("store", type=click.Path())  # a Path would lose a slash of a URL
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -21,7 +21,7 @@ def shards() -> None:
 @shards.command()
 @STORE
 @AS_JSON
-def info(store: Path, as_json: bool) -> None:
+def info(store: str, as_json: bool) -> None:
     """Print the layers of a store: samples, bytes, failures, fingerprints, fields.
 
     Example: p2pkit shards info STORE
@@ -37,7 +37,7 @@ def info(store: Path, as_json: bool) -> None:
 @STORE
 @click.option("--deep", is_flag=True, help="Also read and check every byte.")
 @AS_JSON
-def verify(store: Path, deep: bool, as_json: bool) -> None:
+def verify(store: str, deep: bool, as_json: bool) -> None:
     """Check a store; exit with 1 when anything is wrong.
 
     Example: p2pkit shards verify STORE --deep
@@ -62,7 +62,7 @@ def verify(store: Path, deep: bool, as_json: bool) -> None:
 @shards.command()
 @STORE
 @AS_JSON
-def ls(store: Path, as_json: bool) -> None:
+def ls(store: str, as_json: bool) -> None:
     """List the samples: key, shard and row.
 
     Example: p2pkit shards ls STORE
@@ -87,7 +87,7 @@ def ls(store: Path, as_json: bool) -> None:
 @click.argument("key")
 @click.option("--ply", type=click.Path(path_type=Path), help="Also write its coloured points.")
 @AS_JSON
-def show(store: Path, key: str, ply: Path | None, as_json: bool) -> None:
+def show(store: str, key: str, ply: Path | None, as_json: bool) -> None:
     """Print the fields of one sample: dtype, shape, smallest and largest value, and its JSON.
 
     Example: p2pkit shards show STORE frame-000012

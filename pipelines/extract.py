@@ -18,6 +18,7 @@ from p2pkit.shards.geometry_layer import (
     encode_geometry,
     geometry_fields,
 )
+from p2pkit.shards.location import local_folder
 from p2pkit.shards.model import LayerSpec, Manifest, Plan, Sample
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.store import open_store
@@ -140,6 +141,7 @@ class _Job:
 
 
 def _check(config: ExtractConfig) -> None:
+    local_folder(config.out, "what is extracted")
     if not 0 <= config.max_failure_rate <= 1:
         raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
     if config.geometry.voxel_size < 0:

@@ -8,6 +8,7 @@ from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.shards.checks import differences, read_sealed, sealed
 from p2pkit.shards.claims import Claim, locked, sweep, try_claim
 from p2pkit.shards.layout import CLAIMS, FAILURES, MANIFEST, claim_path, record_path, shard_path
+from p2pkit.shards.location import Location
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, manifest_from_json
 from p2pkit.shards.record import ShardRecord, make_record, read_record
 from p2pkit.shards.storage import find_storage
@@ -168,7 +169,7 @@ def failure_lines(records: Sequence[ShardRecord]) -> bytes:
     return "".join(canonical_json(row) + "\n" for row in rows).encode()
 
 
-def read_manifest(root: Path) -> Manifest:
+def read_manifest(root: Location) -> Manifest:
     """Read and check `p2pkit.json`.
 
     Raises:
