@@ -32,6 +32,8 @@ from p2pkit.shards.record import ShardRecord
 from p2pkit.shards.remote import RemotePath
 from p2pkit.shards.storage import Shard
 
+OpenCopy = Callable[[Location], Shard]
+
 FOLDER_VARIABLE = "P2PKIT_CACHE"
 LIMIT_VARIABLE = "P2PKIT_CACHE_GB"
 DEFAULT_LIMIT_GB = 50.0
@@ -77,7 +79,7 @@ class ShardCache:
         self,
         source: RemotePath,
         record: ShardRecord,
-        open_copy: Callable[[Location], Shard],
+        open_copy: OpenCopy,
         *,
         fetch: bool,
     ) -> Held | None:
@@ -126,9 +128,7 @@ class ShardCache:
             while len(self._held) > HELD_AT_ONCE:
                 self._held.popitem(last=False)
 
-    def _open(
-        self, name: str, open_copy: Callable[[Location], Shard], *, wait: bool
-    ) -> Held | None:
+    def _open(self, name: str, open_copy: OpenCopy, *, wait: bool) -> Held | None:
         path = self.folder / name
         lock = self._lock(name, fcntl.LOCK_SH, wait=wait) if path.exists() else None
         if lock is None:

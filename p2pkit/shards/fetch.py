@@ -42,9 +42,9 @@ def shard_checksum(path: Path) -> str:
 
 
 def _fetch_file(source: RemotePath, record: ShardRecord, target: Path) -> None:
-    size = source.size()
-    if size != record.bytes:
-        raise _wrong_size(source, size, record)
+    found, size = source.size(), record.bytes
+    if found != size:
+        raise _wrong_size(source, found, record)
     descriptor = os.open(target, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
     try:
         if size:

@@ -13,7 +13,7 @@ URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
 """A scheme of two letters or more: `C:/` is no URL."""
 
 
-def as_location(address: str | Path | RemotePath) -> Location:
+def as_location(address: str | Location) -> Location:
     """The location that a path or URL names.
 
     Args:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from p2pkit.errors import MissingDependencyError, StoreError
 
 if TYPE_CHECKING:
-    from obstore.store import HTTPStore, ObjectStore
+    from obstore.store import ClientConfig, HTTPStore, ObjectStore
 
 T = TypeVar("T")
 
@@ -112,8 +112,8 @@ class RemotePath:
 
         if urlsplit(self.url).scheme in ("http", "https"):
             raise StoreError(
-                f"{self.url} cannot be listed: plain http(s) has no listing. Use a tar store, or an "
-                "object store's own URL (s3://, gs://)"
+                f"{self.url} cannot be listed: plain http(s) has no listing. Use a tar store, or "
+                "an object store's own URL (s3://, gs://)"
             )
 
         def read() -> list[tuple[str, int]]:
@@ -176,7 +176,7 @@ def open_client(url: str, retries: int) -> "ObjectStore | HTTPStore":
         raise MissingDependencyError(
             f"{url} needs the package obstore, which is not installed: pip install 'p2pkit[remote]'"
         ) from None
-    options: dict[str, Any] = {"timeout": timedelta(seconds=REQUEST_TIMEOUT_S)}
+    options: ClientConfig = {"timeout": timedelta(seconds=REQUEST_TIMEOUT_S)}
     if url.startswith("http://"):
         options["allow_http"] = True
     try:

@@ -200,7 +200,7 @@ class Store:
         )
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Location) -> Store:
     """Open a store for reading. Shards are opened when they are first read.
 
     Args:

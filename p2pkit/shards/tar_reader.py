@@ -49,7 +49,9 @@ class TarShard:
         self.keys = self._read_keys()
 
     def read(self, row: int, fields: Collection[str] | None = None) -> Sample:
-        """Read one sample, or some of its fields, with one `pread` or request; the arrays are writable.
+        """Read one sample, or some of its fields, with one `pread` or request.
+
+        The arrays are writable.
 
         Raises:
             CorruptShardError: a checksum, a header or the JSON is wrong; it names key and field.
