@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from p2pkit.cli.transfer import pull, push
+
 STORE = click.argument("store", type=click.Path())  # a Path would lose a slash of a URL
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -16,6 +18,10 @@ def shards() -> None:
 
     Example: p2pkit shards info STORE
     """
+
+
+shards.add_command(push)
+shards.add_command(pull)
 
 
 @shards.command()

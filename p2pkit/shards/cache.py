@@ -8,15 +8,13 @@ a killed process.
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
-import shutil
 import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +24,8 @@ import xxhash
 from p2pkit.errors import ConfigError, CorruptShardError
 from p2pkit.files import user_cache_folder
 from p2pkit.shards.checks import hex64
-from p2pkit.shards.fetch import fetch_shard, shard_checksum
+from p2pkit.shards.fetch import fetch_shard, remove, shard_checksum
+from p2pkit.shards.file_lock import lock_file, locked_alone
 from p2pkit.shards.location import Location
 from p2pkit.shards.record import ShardRecord
 from p2pkit.shards.remote import RemotePath
@@ -120,7 +119,7 @@ class ShardCache:
             if self._held.get(held.name) is held:
                 del self._held[held.name]
         with contextlib.suppress(OSError):
-            _remove(self.folder / held.name)
+            remove(self.folder / held.name)
 
     def _keep(self, held: Held) -> None:
         with self._guard:
@@ -130,7 +129,9 @@ class ShardCache:
 
     def _open(self, name: str, open_copy: OpenCopy, *, wait: bool) -> Held | None:
         path = self.folder / name
-        lock = self._lock(name, fcntl.LOCK_SH, wait=wait) if path.exists() else None
+        lock = (
+            lock_file(self.folder / LOCKS / name, shared=True, wait=wait) if path.exists() else None
+        )
         if lock is None:
             return None
         try:
@@ -144,14 +145,14 @@ class ShardCache:
             if not isinstance(error, CorruptShardError):
                 raise
             with contextlib.suppress(OSError):
-                _remove(path)
+                remove(path)
             return None
         weakref.finalize(held, os.close, lock)
         return held
 
     def _fill(self, name: str, source: RemotePath, record: ShardRecord) -> bool:
         """Fetch an entry, unless another thread or process did meanwhile. False: no room."""
-        with self._locked(name):
+        with locked_alone(self.folder / LOCKS / name):
             target, temporary = self.folder / name, self.folder / f"{TEMPORARY}{name}"
             if target.exists():
                 return True
@@ -162,15 +163,15 @@ class ShardCache:
                 os.rename(temporary, target)
             finally:
                 with contextlib.suppress(OSError):
-                    _remove(temporary)
+                    remove(temporary)
         return True
 
     def _make_room(self, size: int, temporary: Path, *, folder: bool) -> bool:
         """Remove the entries used longest ago, then reserve `temporary`, which counts from now."""
-        with self._locked("room"):
+        with locked_alone(self.folder / LOCKS / "room"):
             for last_try in (False, True):
                 if self._shrink(self.limit - size):
-                    _remove(temporary)
+                    remove(temporary)
                     temporary.mkdir() if folder else temporary.touch()
                     return True
                 if not last_try:
@@ -194,43 +195,16 @@ class ShardCache:
         return total <= limit
 
     def _evict(self, name: str) -> bool:
-        lock = self._lock(name, fcntl.LOCK_EX, wait=False)
+        lock = lock_file(self.folder / LOCKS / name, shared=False, wait=False)
         if lock is None:
             return False
         try:
-            _remove(self.folder / name)
-            _remove(self.folder / f"{TEMPORARY}{name}")
+            remove(self.folder / name)
+            remove(self.folder / f"{TEMPORARY}{name}")
             (self.folder / LOCKS / name).unlink(missing_ok=True)
         finally:
             os.close(lock)
         return True
-
-    @contextlib.contextmanager
-    def _locked(self, name: str) -> Generator[None, None, None]:
-        lock = self._lock(name, fcntl.LOCK_EX, wait=True)
-        try:
-            yield
-        finally:
-            if lock is not None:
-                os.close(lock)
-
-    def _lock(self, name: str, kind: int, *, wait: bool) -> int | None:
-        """A descriptor that holds the entry's lock; None where another has it and `wait` is off."""
-        path = self.folder / LOCKS / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
-                if _is_same_file(descriptor, path):
-                    return descriptor
-                os.close(descriptor)  # the entry was removed meanwhile, with its lock
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
-            except BaseException:
-                os.close(descriptor)
-                raise
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:
@@ -283,23 +257,9 @@ def _fetch_verified(source: RemotePath, record: ShardRecord, target: Path) -> No
         found = shard_checksum(target)
         if found == record.xxh3_128:
             return
-        _remove(target)
+        remove(target)
     raise CorruptShardError(
         str(source),
         f"xxh3-128 is {found} in each of {FETCHES} downloads; its record says {record.xxh3_128}: "
         "push or extract the shard again",
     )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False

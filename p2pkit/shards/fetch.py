@@ -1,12 +1,14 @@
 """Copying a shard from a remote store to a local file or folder."""
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import xxhash
 
 from p2pkit.errors import CorruptShardError
+from p2pkit.shards.location import Location
 from p2pkit.shards.record import ShardRecord
 from p2pkit.shards.remote import PART_BYTES, RemotePath, ShortAnswerError
 
@@ -39,6 +41,26 @@ def shard_checksum(path: Path) -> str:
         while data := file.read(HASHED_AT_ONCE):
             digest.update(data)
     return digest.hexdigest()
+
+
+def shard_bytes(shard: Location, storage: str) -> int | None:
+    """Bytes of a shard's file, or of all files of its folder; None where there is none."""
+    if storage == "tar":
+        if isinstance(shard, RemotePath):
+            return shard.size()
+        return shard.stat().st_size if shard.is_file() else None
+    from p2pkit.shards.zarr_writer import folder_sizes
+
+    sizes = [size for _, size in folder_sizes(shard)]
+    return sum(sizes) if sizes else None
+
+
+def remove(shard: Path) -> None:
+    """Delete a local shard of either storage, if it is there."""
+    if shard.is_dir():
+        shutil.rmtree(shard)
+    else:
+        shard.unlink(missing_ok=True)
 
 
 def _fetch_file(source: RemotePath, record: ShardRecord, target: Path) -> None:

@@ -21,7 +21,8 @@ SCHEMES = ("s3", "gs", "http", "https")
 TRIES = 6
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 10.0
-REQUEST_TIMEOUT_S = 60.0
+REQUEST_TIMEOUT_S = 30.0
+"""For http(s); obstore has the same for s3 and gs, where the environment can change it."""
 PART_BYTES = 8 << 20
 """Bytes of one request of a long transfer; each must end within the time-out."""
 
@@ -176,9 +177,9 @@ def open_client(url: str, retries: int) -> "ObjectStore | HTTPStore":
         raise MissingDependencyError(
             f"{url} needs the package obstore, which is not installed: pip install 'p2pkit[remote]'"
         ) from None
-    options: ClientConfig = {"timeout": timedelta(seconds=REQUEST_TIMEOUT_S)}
-    if url.startswith("http://"):
-        options["allow_http"] = True
+    options: ClientConfig | None = None  # any would displace those of the environment
+    if url.startswith("http"):
+        options = {"allow_http": True, "timeout": timedelta(seconds=REQUEST_TIMEOUT_S)}
     try:
         return from_url(url, client_options=options, retry_config={"max_retries": retries})
     except (BaseError, ValueError) as error:

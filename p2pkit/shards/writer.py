@@ -182,6 +182,18 @@ def read_manifest(root: Location) -> Manifest:
 
 def _read_and_compare(root: Path, manifest: Manifest) -> Manifest:
     stored = read_manifest(root)
+    check_same_inputs(stored, manifest, root)
+    return stored
+
+
+def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> None:
+    """Raise FingerprintError where the store at `root` was made from other inputs.
+
+    Args:
+        stored: the manifest that is there.
+        manifest: what is asked for; a layer that only one of the two has is no difference.
+        root: for the message.
+    """
     have, want = stored.to_json(), manifest.to_json()
     rows = [
         row
@@ -199,4 +211,3 @@ def _read_and_compare(root: Path, manifest: Manifest) -> Manifest:
             f"the store at {root} was made from other inputs: {told}. Use the same settings, or "
             "another folder"
         )
-    return stored

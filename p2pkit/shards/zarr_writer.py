@@ -84,10 +84,10 @@ def write_zarr(path: Path, layer: LayerSpec, samples: Iterable[Sample]) -> Writt
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         tables = _write_group(temporary, layer, columns, keys)
-        _fsync_tree(temporary)
+        fsync_tree(temporary)
         size, checksum = folder_checksum(temporary)
         meta = (temporary / META).read_bytes()
-        _rename_folder(temporary, path)
+        rename_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -172,7 +172,8 @@ def _write_array(group: zarr.Group, name: str, array: np.ndarray, chunk: int, co
     )
 
 
-def _fsync_tree(folder: Path) -> None:
+def fsync_tree(folder: Path) -> None:
+    """Make all files and folders below `folder` durable."""
     for _, path in folder_files(folder):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -183,7 +184,7 @@ def _fsync_tree(folder: Path) -> None:
         fsync_folder(inner)
 
 
-def _rename_folder(temporary: Path, path: Path) -> None:
+def rename_folder(temporary: Path, path: Path) -> None:
     """Give the folder its name; one that a killed run left under that name goes first."""
     if path.exists():
         aside = temporary.with_name(temporary.name.replace(".tmp-", ".tmp-old-", 1))
