@@ -39,7 +39,7 @@ class Request:
 
 
 Fault = str | float | None
-"""503, reset, cut, short, flip; or a number of seconds to wait; or None to pass it on."""
+"""A status such as 503, reset, cut, short, flip; seconds to wait (a float); or None: pass it on."""
 
 
 @dataclass
@@ -84,7 +84,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
-        status, headers, body = (503, [], b"busy") if fault == "503" else self.answer()
+        if isinstance(fault, str) and fault.isdigit():
+            status, headers, body = int(fault), [], b"told to"
+        else:
+            status, headers, body = self.answer()
         kept = [row for row in headers if row[0].lower() not in HOP_BY_HOP]
         length = next((v for k, v in headers if k.lower() == "content-length"), len(body))
         if fault == "flip" and body:
@@ -132,14 +135,18 @@ class ProxyHandler(_Handler):
     target: str
 
     def answer(self) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = http.client.HTTPConnection(self.target, timeout=30)
-        try:
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
-            connection.request(self.command, self.path, self.body, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.getheaders(), answer.read()
-        finally:
-            connection.close()
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
+        self.behind.request(self.command, self.path, self.body, headers)
+        answer = self.behind.getresponse()
+        return answer.status, answer.getheaders(), answer.read()
+
+    def setup(self) -> None:
+        super().setup()
+        self.behind = http.client.HTTPConnection(self.target, timeout=30)
+
+    def finish(self) -> None:
+        self.behind.close()
+        super().finish()
 
 
 class FolderHandler(_Handler):
@@ -156,6 +163,7 @@ class FolderHandler(_Handler):
         headers = [
             ("Last-Modified", self.date_time_string(int(path.stat().st_mtime))),
             ("Accept-Ranges", "bytes"),
+            ("ETag", f'"{len(data)}"'),
         ]
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
         if asked and self.ranges:
@@ -221,7 +229,7 @@ class Bucket:
                 connection.request("PUT", place, path.read_bytes())
                 answer = connection.getresponse()
                 answer.read()
-                assert answer.status == 200
+                assert answer.status == 200, (place, answer.status)
         connection.close()
         self.faults.requests.clear()
         return self.url(prefix)

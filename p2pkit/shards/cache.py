@@ -241,11 +241,12 @@ def find_cache() -> ShardCache:
         raise ConfigError(
             f"{LIMIT_VARIABLE} is {text!r}; it must be a number of gigabytes, 0 for no cache"
         )
-    return _cache(Path(folder) if folder else user_cache_folder() / "shards", limit)
+    return open_cache(Path(folder) if folder else user_cache_folder() / "shards", limit)
 
 
 @lru_cache(maxsize=16)
-def _cache(folder: Path, limit: int) -> ShardCache:
+def open_cache(folder: Path, limit: int) -> ShardCache:
+    """The one object of this process for a folder and a limit (bytes)."""
     return ShardCache(folder, limit)
 
 

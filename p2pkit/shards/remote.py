@@ -65,10 +65,9 @@ class RemotePath:
 
     def size(self) -> int | None:
         """Bytes of the file, or None where there is none."""
-        import obstore
-
+        client, key = self._client, self._key
         try:
-            return tried(lambda: obstore.head(self._client, self._key)["size"], self.url)
+            return tried(lambda: client.head(key)["size"], self.url)
         except FileNotFoundError:
             return None
 
@@ -79,9 +78,8 @@ class RemotePath:
             FileNotFoundError: there is none.
             StoreError: the server cannot be reached, or refuses.
         """
-        import obstore
-
-        return tried(lambda: bytes(obstore.get(self._client, self._key).bytes()), self.url)
+        client, key = self._client, self._key
+        return tried(lambda: bytes(client.get(key).bytes()), self.url)
 
     def read_range(self, offset: int, length: int) -> memoryview:
         """Exactly `length` bytes from `offset`.
@@ -91,12 +89,10 @@ class RemotePath:
             ShortAnswerError: the server sends fewer bytes, each time.
             StoreError: the server cannot be reached, or refuses.
         """
-        import obstore
+        client, key = self._client, self._key
 
         def read() -> memoryview:
-            data = memoryview(
-                obstore.get_range(self._client, self._key, start=offset, length=length)
-            )
+            data = memoryview(client.get_range(key, start=offset, length=length))
             if len(data) != length:
                 raise ShortAnswerError(f"{len(data)} of {length} bytes came from byte {offset} on")
             return data
@@ -109,18 +105,17 @@ class RemotePath:
         Raises:
             StoreError: the server cannot be reached, or cannot list (plain http cannot).
         """
-        import obstore
-
         if urlsplit(self.url).scheme in ("http", "https"):
             raise StoreError(
                 f"{self.url} cannot be listed: plain http(s) has no listing. Use a tar store, or "
                 "an object store's own URL (s3://, gs://)"
             )
 
+        client, key = self._client, self._key
+
         def read() -> list[tuple[str, int]]:
-            pages = obstore.list(self._client, prefix=self._key)
-            found = [(entry["path"], entry["size"]) for page in pages for entry in page]
-            return sorted((path[len(self._key) + 1 :], size) for path, size in found)
+            found = [(entry["path"], entry["size"]) for page in client.list(key) for entry in page]
+            return sorted((path[len(key) + 1 :], size) for path, size in found)
 
         return tried(read, self.url)
 
@@ -130,19 +125,17 @@ class RemotePath:
         Raises:
             StoreError: the server cannot be reached, or refuses.
         """
-        import obstore
-
+        client, key = self._client, self._key
         tried(
-            lambda: obstore.put(self._client, self._key, content, chunk_size=PART_BYTES),
+            lambda: client.put(key, content, chunk_size=PART_BYTES),
             self.url,
             verb="written",
         )
 
     def delete(self) -> None:
         """Delete the file, if it is there."""
-        import obstore
-
-        tried(lambda: obstore.delete(self._client, self._key), self.url, verb="deleted")
+        client, key = self._client, self._key
+        tried(lambda: client.delete(key), self.url, verb="deleted")
 
     def zarr_store(self) -> Any:
         """This folder as a read-only store for zarr-python."""
@@ -190,7 +183,7 @@ def tried(action: Callable[[], T], url: str, *, verb: str = "read") -> T:
     """The result of `action`, which is tried again after faults that may pass.
 
     Args:
-        action: calls obstore.
+        action: calls an obstore client.
         url: for the message.
         verb: what was to be done, for the message.
 
@@ -199,7 +192,12 @@ def tried(action: Callable[[], T], url: str, *, verb: str = "read") -> T:
         ShortAnswerError: `action` raised it at the last try too.
         StoreError: the server refuses the credentials, or every try failed.
     """
-    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+    from obstore.exceptions import (
+        BaseError,
+        NotSupportedError,
+        PermissionDeniedError,
+        UnauthenticatedError,
+    )
 
     began = time.monotonic()
     last: Exception | None = None
@@ -214,7 +212,7 @@ def tried(action: Callable[[], T], url: str, *, verb: str = "read") -> T:
             ) from None
         except (BaseError, ShortAnswerError) as error:
             last = error
-            if "non-partial response" in first_line(error):
+            if isinstance(error, NotSupportedError) or "non-partial response" in str(error):
                 raise StoreError(
                     f"{url} cannot be {verb}: the server ignores byte ranges; use one that answers "
                     "them, or copy the files"
