@@ -108,6 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
 
+KEY = "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request"
 HOP_BY_HOP = ("connection", "content-length", "transfer-encoding", "keep-alive")
 
 
@@ -226,7 +227,7 @@ class Bucket:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 place = f"/{self.name}/{prefix}/{path.relative_to(folder).as_posix()}"
-                connection.request("PUT", place, path.read_bytes())
+                connection.request("PUT", place, path.read_bytes(), {"Authorization": KEY})
                 answer = connection.getresponse()
                 answer.read()
                 assert answer.status == 200, (place, answer.status)

@@ -1,9 +1,9 @@
 """The bounded local cache of remote shards, shared by all processes of a machine.
 
 An entry is one whole shard, a file or (zarr) a folder, named after its URL, its record's checksum
-and its size, so a shard that was replaced on the server is another entry. Each entry has a lock
-file: its filler and its remover hold it alone, its readers share it. The kernel drops the locks of
-a killed process.
+and its size, so a shard that was replaced on the server is another entry. Two lock files go with
+an entry: one that its readers share, one that its filler holds. Who removes it holds both alone.
+The kernel drops the locks of a killed process.
 """
 
 import contextlib
@@ -129,9 +129,7 @@ class ShardCache:
 
     def _open(self, name: str, open_copy: OpenCopy, *, wait: bool) -> Held | None:
         path = self.folder / name
-        lock = (
-            lock_file(self.folder / LOCKS / name, shared=True, wait=wait) if path.exists() else None
-        )
+        lock = lock_file(self._use_lock(name), shared=True, wait=wait) if path.exists() else None
         if lock is None:
             return None
         try:
@@ -152,7 +150,7 @@ class ShardCache:
 
     def _fill(self, name: str, source: RemotePath, record: ShardRecord) -> bool:
         """Fetch an entry, unless another thread or process did meanwhile. False: no room."""
-        with locked_alone(self.folder / LOCKS / name):
+        with locked_alone(self._fill_lock(name)):
             target, temporary = self.folder / name, self.folder / f"{TEMPORARY}{name}"
             if target.exists():
                 return True
@@ -195,16 +193,27 @@ class ShardCache:
         return total <= limit
 
     def _evict(self, name: str) -> bool:
-        lock = lock_file(self.folder / LOCKS / name, shared=False, wait=False)
-        if lock is None:
-            return False
-        try:
+        """Remove an entry and what a killed filler left of it; False where one is in use."""
+        filling, using = self._fill_lock(name), self._use_lock(name)
+        with contextlib.ExitStack() as closing:
+            for path in (filling, using):
+                lock = lock_file(path, shared=False, wait=False)
+                if lock is None:
+                    return False
+                closing.callback(os.close, lock)
             remove(self.folder / name)
             remove(self.folder / f"{TEMPORARY}{name}")
-            (self.folder / LOCKS / name).unlink(missing_ok=True)
-        finally:
-            os.close(lock)
+            filling.unlink(missing_ok=True)
+            using.unlink(missing_ok=True)
         return True
+
+    def _use_lock(self, name: str) -> Path:
+        """Shared by the readers of an entry."""
+        return self.folder / LOCKS / name
+
+    def _fill_lock(self, name: str) -> Path:
+        """Held by the one that fetches an entry."""
+        return self.folder / LOCKS / f"{name}.fill"
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:

@@ -209,7 +209,7 @@ def test_a_killed_process_leaves_nothing_in_the_way(
 
 def damage(path: Path, how: str) -> None:
     if how == "flip":
-        flip(path, 700)
+        flip(path, 520)
     elif how == "truncate":
         os.truncate(path, 900)
     elif how == "empty":
@@ -242,7 +242,7 @@ def test_a_damaged_copy_is_told_of(
     store = open_store(bucket.upload(tiny_tar))
     read_twice(store, "geometry", 1)
     [path] = entries(remote_environment)
-    flip(path, 700)
+    flip(path, 520)
     with pytest.warns(RuntimeWarning, match=r"geometry/000001\.tar in the cache is damaged"):
         store.read("geometry", 1, 0)
 
