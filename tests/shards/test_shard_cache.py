@@ -233,7 +233,7 @@ def test_a_damaged_copy_is_noticed_and_fetched_anew(
         store = open_store(url)
         read_everything(store)
         read_everything(store)
-    assert {path: path.read_bytes() for path in entries(remote_environment)} == good
+    assert {path: path.read_bytes() for path in good} == good
 
 
 def test_a_damaged_copy_is_told_of(
