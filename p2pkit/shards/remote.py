@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from p2pkit.errors import MissingDependencyError, StoreError
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, HTTPStore, ObjectStore
+    from obstore.store import BackoffConfig, ClientConfig, HTTPStore, ObjectStore, RetryConfig
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ class RemotePath:
         Raises:
             StoreError: the server cannot be reached, or refuses.
         """
-        client, key = self._client, self._key
+        client, key = self._find_client(TRIES - 1), self._key  # so that a part is sent again alone
         tried(
             lambda: client.put(key, content, chunk_size=PART_BYTES),
             self.url,
@@ -145,8 +145,11 @@ class RemotePath:
 
     @property
     def _client(self) -> "ObjectStore | HTTPStore":
+        return self._find_client(0)
+
+    def _find_client(self, retries: int) -> "ObjectStore | HTTPStore":
         parts = urlsplit(self.url)
-        return open_client(f"{parts.scheme}://{parts.netloc}", 0)
+        return open_client(f"{parts.scheme}://{parts.netloc}", retries)
 
     @property
     def _key(self) -> str:
@@ -158,6 +161,10 @@ class RemotePath:
 @lru_cache(maxsize=64)
 def open_client(url: str, retries: int) -> "ObjectStore | HTTPStore":
     """The client of a bucket, host or folder; credentials and endpoint come from the environment.
+
+    Args:
+        url: of the bucket, host or folder.
+        retries: of a request, by the client itself; 0 where `tried` does that.
 
     Raises:
         MissingDependencyError: obstore is not installed.
@@ -173,8 +180,13 @@ def open_client(url: str, retries: int) -> "ObjectStore | HTTPStore":
     options: ClientConfig | None = None  # any would displace those of the environment
     if url.startswith("http"):
         options = {"allow_http": True, "timeout": timedelta(seconds=REQUEST_TIMEOUT_S)}
+    waits: BackoffConfig = {
+        "init_backoff": timedelta(seconds=FIRST_WAIT_S),
+        "max_backoff": timedelta(seconds=LONGEST_WAIT_S),
+    }
+    retry: RetryConfig = {"max_retries": retries, "backoff": waits}
     try:
-        return from_url(url, client_options=options, retry_config={"max_retries": retries})
+        return from_url(url, client_options=options, retry_config=retry)
     except (BaseError, ValueError) as error:
         raise StoreError(f"{url} cannot be addressed: {first_line(error)}") from None
 

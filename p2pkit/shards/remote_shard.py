@@ -5,6 +5,7 @@ import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from p2pkit.errors import CorruptShardError, StoreError
 from p2pkit.shards.cache import Held, find_cache
@@ -15,6 +16,9 @@ from p2pkit.shards.record import ShardRecord
 from p2pkit.shards.remote import RemotePath
 from p2pkit.shards.storage import Shard
 
+T = TypeVar("T")
+
+READS_OF_DAMAGED = 3
 DIRECT_READS = 1
 """Samples read straight from the server before the whole shard is fetched: one that is looked at
 alone, as by `p2pkit shards show`, is not worth a shard."""
@@ -44,7 +48,7 @@ class RemoteShard:
         self._path = path
         self._open = open_shard
         self._record = record
-        self._remote = open_shard(path)
+        self._remote = _again(lambda: open_shard(path))
         self._lock = threading.Lock()
         self._direct_reads = 0
         self.keys = self._remote.keys
@@ -68,10 +72,7 @@ class RemoteShard:
                     stacklevel=2,
                 )
                 find_cache().discard(held)
-        try:
-            return self._remote.read(row, fields)
-        except CorruptShardError:  # perhaps damaged on the way: what is stored shows at once
-            return self._remote.read(row, fields)
+        return _again(lambda: self._remote.read(row, fields))
 
     def problems(self) -> Iterator[CorruptShardError]:
         """Download the shard, not by way of the cache, and yield what is wrong with any byte.
@@ -99,3 +100,13 @@ class RemoteShard:
             wanted = self._direct_reads >= DIRECT_READS
             self._direct_reads += not wanted
         return find_cache().get(self._path, self._record, self._open, fetch=wanted)
+
+
+def _again(action: Callable[[], T]) -> T:
+    """The result of `action`, repeated where bytes are damaged, perhaps only on their way."""
+    for _ in range(READS_OF_DAMAGED - 1):
+        try:
+            return action()
+        except CorruptShardError:
+            continue
+    return action()

@@ -3,7 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from object_server import Bucket, Fault, Request
+from object_server import Bucket, Fault, Faults, FolderHandler, Request, serve
 from tiny_recording import TEACHER, recording_config
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
@@ -158,6 +158,13 @@ def test_zarr_stores(room_recording: Path, bucket: Bucket, tmp_path: Path) -> No
     assert run(TransferConfig(str(store), bucket.url())).kept == 2
     run(TransferConfig(bucket.url(), str(tmp_path / "back")))
     assert files(tmp_path / "back") == files(store)
+
+
+@pytest.mark.usefixtures("remote_environment")
+def test_pull_from_a_web_server(small_store: Path, tmp_path: Path) -> None:
+    with serve(FolderHandler, Faults(), folder=small_store.parent) as address:
+        run(TransferConfig(f"{address}/rooms.store", str(tmp_path / "back")))
+    assert files(tmp_path / "back") == files(small_store)
 
 
 def test_only_one_store_fits_a_place(

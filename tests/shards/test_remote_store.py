@@ -21,7 +21,10 @@ from p2pkit.shards import (
     create_or_open,
     open_store,
 )
-from p2pkit.shards.remote import TRIES, RemotePath
+from p2pkit.shards.fetch import fetch_shard, shard_checksum
+from p2pkit.shards.record import ShardRecord
+from p2pkit.shards.remote import PART_BYTES, TRIES, RemotePath
+from p2pkit.shards.send import remote_checksum, send_shard
 from p2pkit.shards.summary import sample_summary, store_summary
 from p2pkit.shards.verify import verify_store
 
@@ -142,12 +145,10 @@ def test_wrong_bytes_that_pass_are_survived(tiny_tar: Path, bucket: Bucket, faul
     seen: set[str] = set()
 
     def once_per_range(request: Request) -> Fault:
-        """Samples only: an index that differs from the record's is not asked for again."""
         named = f"{request.path} {request.range}"
         first = named not in seen
         seen.add(named)
-        sample = request.path.endswith(".tar") and request.turn > 1
-        return fault if request.method == "GET" and sample and first else None
+        return fault if request.method == "GET" and request.range and first else None
 
     bucket.faults.choose = once_per_range
     read_everything(open_store(url))
@@ -313,3 +314,20 @@ def test_a_server_that_stays_broken_is_no_damage_of_zarr(
     with pytest.raises(StoreError, match=r"points cannot be read: .*credentials") as error:
         store.read("geometry", 0, 1)
     assert not isinstance(error.value, CorruptShardError)
+
+
+def test_large_shards_go_in_parts_both_ways(tmp_path: Path, bucket: Bucket) -> None:
+    data = np.random.default_rng(0).bytes(2 * PART_BYTES + 12345)
+    (tmp_path / "000000.tar").write_bytes(data)
+    checksum = shard_checksum(tmp_path / "000000.tar")
+    record = ShardRecord(0, len(data), checksum, None, None, "0" * 64, (), "tar", {})
+    target = RemotePath(bucket.url("large/000000.tar"))
+    bucket.faults.choose = lambda request: "503" if request.turn == 0 else None
+    send_shard(tmp_path / "000000.tar", record, target)
+    assert sum("partNumber" in request.path for request in bucket.faults.requests) >= 3
+    assert remote_checksum(target, record) == checksum
+    bucket.faults.requests.clear()
+    bucket.faults.choose = lambda r: "cut" if r.method == "GET" and r.turn in (0, 2) else None
+    fetch_shard(target, record, tmp_path / "copy.tar")
+    assert (tmp_path / "copy.tar").read_bytes() == data
+    assert sum(request.method == "GET" for request in bucket.faults.requests) == 5
