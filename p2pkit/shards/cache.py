@@ -140,7 +140,7 @@ class ShardCache:
             held = Held(name, open_copy(path))
         except BaseException as error:
             os.close(lock)
-            if not isinstance(error, CorruptShardError):
+            if not isinstance(error, CorruptShardError | FileNotFoundError):
                 raise
             with contextlib.suppress(OSError):
                 remove(path)
@@ -167,9 +167,9 @@ class ShardCache:
     def _make_room(self, size: int, temporary: Path, *, folder: bool) -> bool:
         """Remove the entries used longest ago, then reserve `temporary`, which counts from now."""
         with locked_alone(self.folder / LOCKS / "room"):
+            remove(temporary)  # a killed filler may have left it
             for last_try in (False, True):
                 if self._shrink(self.limit - size):
-                    remove(temporary)
                     temporary.mkdir() if folder else temporary.touch()
                     return True
                 if not last_try:
@@ -238,7 +238,7 @@ def find_cache() -> ShardCache:
     """The cache that the environment asks for; one object for each folder and limit.
 
     Raises:
-        ConfigError: the limit is no number.
+        ConfigError: the limit is no number, or there is no folder for the cache.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     text = os.environ.get(LIMIT_VARIABLE, str(DEFAULT_LIMIT_GB))
@@ -250,7 +250,13 @@ def find_cache() -> ShardCache:
         raise ConfigError(
             f"{LIMIT_VARIABLE} is {text!r}; it must be a number of gigabytes, 0 for no cache"
         )
-    return open_cache(Path(folder) if folder else user_cache_folder() / "shards", limit)
+    try:
+        place = Path(folder) if folder else user_cache_folder() / "shards"
+    except RuntimeError:
+        raise ConfigError(
+            f"this user has no home folder to cache remote shards in: set {FOLDER_VARIABLE}"
+        ) from None
+    return open_cache(place, limit)
 
 
 @lru_cache(maxsize=16)

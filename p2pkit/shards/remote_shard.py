@@ -19,6 +19,7 @@ from p2pkit.shards.storage import Shard
 T = TypeVar("T")
 
 READS_OF_DAMAGED = 3
+"""Reads of bytes that fail a checksum before they count as damaged on the server."""
 DIRECT_READS = 1
 """Samples read straight from the server before the whole shard is fetched: one that is looked at
 alone, as by `p2pkit shards show`, is not worth a shard."""
