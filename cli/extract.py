@@ -13,7 +13,7 @@ TEACHER = "tf_efficientnet_lite0"
 @click.command()
 @click.argument("source", required=False, type=click.Path(path_type=Path))
 @click.option("--dataset", required=True, help="Kind of recording, such as posed-rgbd or nyuv2.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The store to write.")
+@click.option("--out", required=True, type=click.Path(), help="The store to write, a folder.")
 @click.option("--teacher", default=TEACHER, show_default=True, help="Any timm model name.")
 @click.option("--layer", default=-1, show_default=True, help="Stage of the teacher, by index.")
 @click.option(
@@ -69,13 +69,14 @@ def extract(source: Path | None, **options: Any) -> None:
     from p2pkit.pipelines.extract import ExtractConfig, Progress, run
     from p2pkit.pipelines.feature_stage import FeatureConfig
     from p2pkit.shards.geometry_layer import GeometryConfig
+    from p2pkit.shards.location import local_folder
     from p2pkit.teachers import TeacherOptions
 
     near, far = options["depth_range"]
     config = ExtractConfig(
         dataset=options["dataset"],
         root=source,
-        out=options["out"],
+        out=local_folder(options["out"], "what is extracted"),
         geometry=GeometryConfig(voxel_size=options["voxel_size"], depth_min=near, depth_max=far),
         features=FeatureConfig(
             teacher=TeacherOptions(

@@ -9,13 +9,13 @@ import click
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path())
 @click.option("--test-fraction", type=float, default=0.25, show_default=True)
 @click.option("--random-seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def probe(
-    run: Path, store: Path, test_fraction: float, random_seeds: int, seed: int, as_json: bool
+    run: Path, store: str, test_fraction: float, random_seeds: int, seed: int, as_json: bool
 ) -> None:
     """Fit a linear classifier on frozen point features and print mIoU beside two baselines.
 

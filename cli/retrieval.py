@@ -8,11 +8,11 @@ import click
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path())
 @click.option("--pairs", type=click.IntRange(min=2), default=1024, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def retrieval(run: Path, store: Path, pairs: int, seed: int, as_json: bool) -> None:
+def retrieval(run: Path, store: str, pairs: int, seed: int, as_json: bool) -> None:
     """Measure how often a point's embedding finds its own pixel on frames held out of training.
 
     Example: p2pkit retrieval run rooms.store

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from p2pkit.cli.shards_admin import convert, drop_layer, merge, repair, split
+from p2pkit.cli.transfer import pull, push
 
-STORE = click.argument("store", type=click.Path(path_type=Path))
+STORE = click.argument("store", type=click.Path())  # a Path would lose a slash of a URL
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -20,7 +21,7 @@ def shards() -> None:
     """
 
 
-for command in (repair, merge, split, drop_layer, convert):
+for command in (repair, merge, split, drop_layer, convert, push, pull):
     shards.add_command(command)
 
 
@@ -36,7 +37,7 @@ for command in (repair, merge, split, drop_layer, convert):
 )
 @click.option("--seed", default=0, show_default=True, help="Of the choice of samples.")
 @AS_JSON
-def info(store: Path, samples: int, seed: int, as_json: bool) -> None:
+def info(store: str, samples: int, seed: int, as_json: bool) -> None:
     """Print the layers of a store: samples, bytes, failures, provenance, and what fields hold.
 
     Example: p2pkit shards info STORE --sample 16
@@ -52,7 +53,7 @@ def info(store: Path, samples: int, seed: int, as_json: bool) -> None:
 @STORE
 @click.option("--deep", is_flag=True, help="Also read and check every byte.")
 @AS_JSON
-def verify(store: Path, deep: bool, as_json: bool) -> None:
+def verify(store: str, deep: bool, as_json: bool) -> None:
     """Check a store; exit with 1 when anything is wrong.
 
     Example: p2pkit shards verify STORE --deep
@@ -77,7 +78,7 @@ def verify(store: Path, deep: bool, as_json: bool) -> None:
 @shards.command()
 @STORE
 @AS_JSON
-def ls(store: Path, as_json: bool) -> None:
+def ls(store: str, as_json: bool) -> None:
     """List the samples: key, shard and row.
 
     Example: p2pkit shards ls STORE
@@ -102,7 +103,7 @@ def ls(store: Path, as_json: bool) -> None:
 @click.argument("key")
 @click.option("--ply", type=click.Path(path_type=Path), help="Also write its coloured points.")
 @AS_JSON
-def show(store: Path, key: str, ply: Path | None, as_json: bool) -> None:
+def show(store: str, key: str, ply: Path | None, as_json: bool) -> None:
     """Print the fields of one sample: dtype, shape, smallest and largest value, and its JSON.
 
     Example: p2pkit shards show STORE frame-000012

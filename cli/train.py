@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("store", required=False, type=click.Path(path_type=Path))
+@click.argument("store", required=False, type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--preset", help="paper (default) or cpu-small.")
 @click.option("--steps", type=click.IntRange(min=1), help="Length of the schedule.")
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--print-config", is_flag=True, help="Print the resolved settings as JSON and stop.")
 def train(
-    store: Path | None,
+    store: str | None,
     out: Path,
     preset: str | None,
     steps: int | None,
@@ -33,7 +33,7 @@ def train(
     resume: bool,
     print_config: bool,
 ) -> None:
-    """Pretrain a 3D network on a store; interrupted runs go on with --resume.
+    """Pretrain a 3D network on a store, a path or URL; interrupted runs go on with --resume.
 
     Example: p2pkit train rooms.store --out run --preset cpu-small --steps 20
     """
@@ -62,9 +62,7 @@ def train(
     click.echo(path)
 
 
-def _config(
-    store: Path, preset: str, steps: int | None, settings: tuple[str, ...]
-) -> "TrainConfig":
+def _config(store: str, preset: str, steps: int | None, settings: tuple[str, ...]) -> "TrainConfig":
     from p2pkit.config import with_settings
     from p2pkit.pipelines.presets import preset as preset_config
 

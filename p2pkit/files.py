@@ -51,15 +51,24 @@ def _write_all(descriptor: int, chunks: Iterable[bytes | memoryview]) -> None:
                 rest = rest[os.write(descriptor, rest) :]
 
 
+def json_text(value: Any) -> str:
+    """`value` as indented JSON with sorted keys and a final newline."""
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` atomically as indented JSON with sorted keys and a final newline."""
-    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
-    write_atomic(path, text.encode())
+    write_atomic(path, json_text(value).encode())
 
 
 def fsync_folder(folder: Path) -> None:
     """Make renames inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    fsync_file(folder)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -85,7 +85,7 @@ def run(config: DemoConfig, *, progress: Show | None = None) -> Path:
     _train(_train_config(config, store), run_folder, show)
     _evaluate(config, store, run_folder, show)
     show(Progress("report", 0, 1))
-    report.run(report.ReportConfig(run=run_folder, store=store, out=path, seed=config.seed))
+    report.run(report.ReportConfig(run=run_folder, store=str(store), out=path, seed=config.seed))
     show(Progress("report", 1, 1))
     return path
 
@@ -151,7 +151,7 @@ def _evaluate(config: DemoConfig, store: Path, run_folder: Path, show: Show) -> 
         probe.run(
             probe.ProbeStageConfig(
                 run=run_folder,
-                store=store,
+                store=str(store),
                 test_fraction=TEST_FRACTION,
                 random_seeds=config.random_seeds,
                 seed=config.seed,
@@ -160,5 +160,5 @@ def _evaluate(config: DemoConfig, store: Path, run_folder: Path, show: Show) -> 
     show(Progress("probe", 1, 1))
     show(Progress("retrieval", 0, 1))
     if not (run_folder / "retrieval.json").is_file():
-        retrieval.run(retrieval.RetrievalConfig(run=run_folder, store=store, seed=config.seed))
+        retrieval.run(retrieval.RetrievalConfig(run=run_folder, store=str(store), seed=config.seed))
     show(Progress("retrieval", 1, 1))

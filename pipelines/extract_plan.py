@@ -11,6 +11,7 @@ from p2pkit.errors import ConfigError, FrameError, SourceError
 from p2pkit.geometry import KERNEL_VERSION
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.shards.geometry_layer import GeometryConfig, encode_geometry, geometry_fields
+from p2pkit.shards.location import local_folder
 from p2pkit.shards.model import LayerSpec, Manifest, Plan, Sample
 
 READING = ("limit", "every", "flying_margin", "fuse")
@@ -85,6 +86,7 @@ def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
 
 
 def _check(config: ExtractConfig) -> None:
+    local_folder(config.out, "what is extracted")
     if not 0 <= config.max_failure_rate <= 1:
         raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
     if config.geometry.voxel_size < 0:

@@ -30,8 +30,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def preset(name: str, store: Path) -> TrainConfig:
-    """The config of a preset.
+def preset(name: str, store: str | Path) -> TrainConfig:
+    """The config of a preset for the store at a path or URL.
 
     Raises:
         ConfigError: there is no preset of that name.

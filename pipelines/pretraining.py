@@ -48,7 +48,7 @@ class TrainConfig:
     """Settings of one pretraining run; all that decides its weights.
 
     Args:
-        store: geometry and features.
+        store: path or URL of geometry and features.
         layer: the feature layer; None takes the only one.
         student: a name out of `p2pkit.networks.STUDENTS`.
         conv1_kernel_size: side of the student's first convolution (voxels); 5 as published.
@@ -64,7 +64,7 @@ class TrainConfig:
         device: where the networks run, `cpu` or `cuda`.
     """
 
-    store: Path
+    store: str
     layer: str | None = None
     student: str = "Res16UNet34C"
     conv1_kernel_size: int = 5

@@ -35,7 +35,7 @@ class ProbeStageConfig:
 
     Args:
         run: a pretraining run; its newest checkpoint is probed.
-        store: a store with labels.
+        store: path or URL of a store with labels.
         test_fraction: share of the frames, the last in key order, that only test; the cut moves to
             the nearest change of sequence.
         points_per_frame: labelled points drawn from each training frame.
@@ -46,7 +46,7 @@ class ProbeStageConfig:
     """
 
     run: Path
-    store: Path
+    store: str
     test_fraction: float = 0.25
     points_per_frame: int = 1000
     statistics_frames: int = 32
@@ -197,7 +197,7 @@ def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
     seen = [keys[sample] for sample in data.test if same and keys[sample] not in held]
     sequences = {cloud.sequence for cloud in data.clouds(data.test)}
     return {
-        "store": str(data.config.store),
+        "store": data.config.store,
         "train_frames": len(data.train),
         "test_frames": len(data.test),
         "test_first_key": keys[int(data.test[0])],

@@ -18,6 +18,7 @@ from p2pkit.pipelines.feature_stage import FeatureConfig, FeatureStage, open_fea
 from p2pkit.shards.checks import differences
 from p2pkit.shards.families import MADE_FROM
 from p2pkit.shards.geometry_layer import GeometryConfig
+from p2pkit.shards.location import local_folder
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.store import Store, open_store
@@ -109,7 +110,7 @@ class Reextraction:
                 f"not use again: its fingerprint is {layer.fingerprint}"
             )
 
-        stage, _ = open_feature_stage(config, self.store.root, self.manifest, refuse)
+        stage, _ = open_feature_stage(config, self.writer.root, self.manifest, refuse)
         return stage
 
     def _teacher_options(self, layer: LayerSpec) -> TeacherOptions:
@@ -154,7 +155,7 @@ def open_reextraction(store: Store, config: SourceConfig) -> Reextraction:
         store=store,
         source=source,
         manifest=manifest,
-        writer=create_or_open(store.root, manifest),
+        writer=create_or_open(extraction.out, manifest),
         planned=plan_shards(keys, store.manifest.plan),
     )
 
@@ -178,7 +179,7 @@ def _extraction(store: Store, config: SourceConfig) -> ExtractConfig:
     return ExtractConfig(
         dataset=config.dataset or str(store.manifest.dataset.get("dataset")),
         root=config.root,
-        out=store.root,
+        out=local_folder(str(store.root), "what is extracted again"),
         geometry=GeometryConfig(**{name: fingerprint[name] for name in names}),
         storage="zarr" if store.manifest.storage == "zarr" else "tar",
         camera_file=config.camera_file,

@@ -100,14 +100,14 @@ def run(
     if config.dry_run:
         planned = tuple(action for chosen in actions.values() for action in chosen)
         return RepairReport(planned, stale, None)
-    writer = create_or_open(store.root, store.manifest)
+    writer = create_or_open(config.store, store.manifest)
     done: list[Action] = []
     for shard, chosen in actions.items():
         work = _Work(store, writer, again, stages, patients[shard])
         done += _take(work, shard, chosen)
     if done or stale:
         writer.write_failures()
-    return RepairReport(tuple(done), stale, verify_store(store.root, deep=True))
+    return RepairReport(tuple(done), stale, verify_store(config.store, deep=True))
 
 
 def _failures_are_stale(store: Store, patients: dict[int, dict[str, Condition]]) -> bool:

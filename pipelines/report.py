@@ -41,14 +41,14 @@ class ReportConfig:
     Args:
         run: a pretraining run; where `p2pkit probe` and `p2pkit retrieval` were run on it, their
             results are shown.
-        store: the store that it was trained on.
+        store: path or URL of the store that it was trained on.
         out: the HTML file to write.
         frames: how many frames to draw; held-out ones where the run held frames out.
         seed: of the student with random weights that is drawn beside the pretrained one.
     """
 
     run: Path
-    store: Path
+    store: str
     out: Path
     frames: int = 3
     seed: int = 0

@@ -244,7 +244,7 @@ def train_command(config: TrainConfig) -> str:
         for name, value in _flat(config_to_json(config)).items()
         if value != default[name] and name != "store"
     }
-    lines = [f"p2pkit train {shlex.quote(str(config.store))} --out again"]
+    lines = [f"p2pkit train {shlex.quote(config.store)} --out again"]
     lines += [f"  --set {shlex.quote(f'{name}={value}')}" for name, value in settings.items()]
     return " \\\n".join(lines)
 

@@ -35,13 +35,13 @@ class RetrievalConfig:
 
     Args:
         run: a pretraining run; its newest checkpoint is tested.
-        store: where the frames are.
+        store: path or URL of the store with the frames.
         pairs: candidates per frame.
         seed: of the drawn pairs and of the random networks.
     """
 
     run: Path
-    store: Path
+    store: str
     pairs: int = 1024
     seed: int = 0
 

@@ -10,7 +10,7 @@ from p2pkit.stream.order import locate
 
 def all_keys(store: Store) -> list[str]:
     """The key of each sample id."""
-    return [key for shard in range(len(store.sizes("geometry"))) for key in store.keys(shard)]
+    return [key for keys in store.all_keys() for key in keys]
 
 
 def samples_in_key_order(store: Store) -> Int64[np.ndarray, "samples"]:

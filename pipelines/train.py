@@ -92,7 +92,7 @@ def run(
 def resume(
     out: Path,
     *,
-    store: Path | None = None,
+    store: str | Path | None = None,
     stop_after: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -112,7 +112,7 @@ def resume(
     """
     config = read_config(out)
     if store is not None:
-        config = replace(config, store=store)
+        config = replace(config, store=str(store))
     opened = open_store(config.store)
     wanted = json.loads((out / "store.json").read_text())
     found = _provenance(opened, config)
@@ -277,7 +277,7 @@ def _provenance(store: Store, config: TrainConfig) -> dict[str, Any]:
     _, held = holdout_split(store, config.holdout)
     keys = all_keys(store)
     return {
-        "store": str(config.store),
+        "store": config.store,
         "layers": layers,
         "teacher_channels": store.layer(layers[1]).details["channels"],
         "fingerprints": {name: store.layer(name).fingerprint_sha256 for name in layers},

@@ -2,12 +2,17 @@
 
 import glob
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
 
 import p2pkit
+
+if TYPE_CHECKING:
+    from object_server import Bucket
 
 # numba cannot compile a function that beartype wraps: kernels stand in files of their own.
 # Files are listed, not imported: a module that is imported before the hook goes unchecked.
@@ -44,3 +49,42 @@ def room_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -
     from p2pkit.pipelines.extract import run
 
     return run(recording_config(room_recording, tmp_path_factory.mktemp("store") / "rooms.store"))
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[str]:
+    """host:port of an S3 server."""
+    from object_server import moto_server
+
+    with moto_server() as address:
+        yield address
+
+
+@pytest.fixture
+def remote_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Credentials, short waits, and a cache folder of the test's own, which is given back."""
+    from p2pkit.shards import remote
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("P2PKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("P2PKIT_CACHE_GB", raising=False)
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.005)
+    monkeypatch.setenv("AWS_TIMEOUT", "2s")
+    remote.open_client.cache_clear()
+    yield tmp_path / "cache"
+    remote.open_client.cache_clear()
+
+
+@pytest.fixture
+def bucket(
+    s3_address: str, remote_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator["Bucket"]:
+    """A new bucket behind a proxy that injects faults."""
+    from object_server import Bucket
+
+    with Bucket.create(s3_address) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
+        yield made

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODEL_SIDE = frozenset({"networks", "heads", "losses"})
 DATA_SIDE = frozenset({"datasets", "teachers", "shards", "stream"})
-LATE_ONLY = frozenset({"open3d", "webdataset", "MinkowskiEngine"})
+LATE_ONLY = frozenset({"open3d", "webdataset", "MinkowskiEngine", "obstore"})
 """Packages whose import is slow or may fail: never at the top of a file."""
 
 

@@ -89,10 +89,10 @@ def _ray_cast(moved_m: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return depth_m, label, color
 
 
-def tiny_train_config(store: Path, **changes: Any) -> TrainConfig:
+def tiny_train_config(store: Path | str, **changes: Any) -> TrainConfig:
     """The slimmest student on coarse voxels, six steps, a checkpoint after every third."""
     settings: dict[str, Any] = {
-        "store": store,
+        "store": str(store),
         "student": "Res16UNet14A",
         "embedding_channels": 16,
         "steps": 6,

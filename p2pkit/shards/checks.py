@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, TypeVar
 
 import xxhash
 
 from p2pkit.errors import StoreError
 from p2pkit.files import canonical_json
+from p2pkit.shards.location import Location
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def sealed(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "checksum": hex64(xxhash.xxh3_64_intdigest(canonical_json(value).encode()))}
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_sealed(path: Location) -> dict[str, Any]:
     """Read a JSON object that `sealed` closed, without its checksum.
 
     Raises:

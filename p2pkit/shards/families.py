@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from p2pkit.errors import FingerprintError
 from p2pkit.files import canonical_json
 from p2pkit.shards.checks import differences
+from p2pkit.shards.location import Location
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Plan
 
 MADE_FROM = "made_from"
@@ -21,7 +21,7 @@ def family(layer: LayerSpec) -> dict[str, Any]:
     return {name: x for name, x in layer.fingerprint.items() if name not in OF_ONE_RECORDING}
 
 
-def check_one_family(layers: Sequence[LayerSpec], roots: Sequence[Path]) -> None:
+def check_one_family(layers: Sequence[LayerSpec], roots: Sequence[Location]) -> None:
     """Raise unless all layers were made in the same way and have the same fields.
 
     Codecs may differ: they change how values are stored, not the values.

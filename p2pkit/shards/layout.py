@@ -1,18 +1,34 @@
 """Where the files of a store lie."""
 
 from pathlib import Path
+from typing import overload
+
+from p2pkit.shards.location import Location
+from p2pkit.shards.remote import RemotePath
 
 MANIFEST = "p2pkit.json"
 FAILURES = "failures.jsonl"
 CLAIMS = ".claims"
 
 
-def record_path(root: Path, layer: str, shard: int) -> Path:
+@overload
+def record_path(root: Path, layer: str, shard: int) -> Path: ...
+@overload
+def record_path(root: RemotePath, layer: str, shard: int) -> RemotePath: ...
+@overload
+def record_path(root: Location, layer: str, shard: int) -> Location: ...
+def record_path(root: Location, layer: str, shard: int) -> Location:
     """The record of one shard of one layer."""
     return root / layer / f"{shard:06d}.json"
 
 
-def shard_path(root: Path, layer: str, shard: int, suffix: str) -> Path:
+@overload
+def shard_path(root: Path, layer: str, shard: int, suffix: str) -> Path: ...
+@overload
+def shard_path(root: RemotePath, layer: str, shard: int, suffix: str) -> RemotePath: ...
+@overload
+def shard_path(root: Location, layer: str, shard: int, suffix: str) -> Location: ...
+def shard_path(root: Location, layer: str, shard: int, suffix: str) -> Location:
     """The shard itself; `suffix` is its storage's."""
     return root / layer / f"{shard:06d}{suffix}"
 

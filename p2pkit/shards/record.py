@@ -8,6 +8,7 @@ from typing import Any
 from p2pkit.errors import StoreError
 from p2pkit.files import write_json
 from p2pkit.shards.checks import count, exact_object, hex_text, read_sealed, sealed, typed
+from p2pkit.shards.location import Location
 from p2pkit.shards.model import FORMAT_VERSION
 
 FAILURE = ("key", "stage", "reason")
@@ -97,7 +98,7 @@ def make_record(
     )
 
 
-def read_record(path: Path) -> ShardRecord:
+def read_record(path: Location) -> ShardRecord:
     """Read and check `<shard>.json`.
 
     Raises:

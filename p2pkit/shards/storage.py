@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from p2pkit.errors import CorruptShardError, StoreError
+from p2pkit.shards.location import Location
 from p2pkit.shards.model import LayerSpec, Sample
 from p2pkit.shards.record import ShardRecord, Written
+from p2pkit.shards.remote import RemotePath
 from p2pkit.shards.tar_reader import TarShard
 from p2pkit.shards.tar_writer import write_tar
 
@@ -41,12 +43,12 @@ class Storage:
     Args:
         suffix: of a shard's name.
         write: writes one shard atomically.
-        open: opens one shard and checks it against its record.
+        open: opens one shard and checks it against its record; a remote one through the cache.
     """
 
     suffix: str
     write: Callable[[Path, LayerSpec, Iterable[Sample]], Written]
-    open: Callable[[Path, LayerSpec, ShardRecord], Shard]
+    open: Callable[[Location, LayerSpec, ShardRecord], Shard]
 
 
 def _write_zarr(path: Path, layer: LayerSpec, samples: Iterable[Sample]) -> Written:
@@ -55,14 +57,26 @@ def _write_zarr(path: Path, layer: LayerSpec, samples: Iterable[Sample]) -> Writ
     return write_zarr(path, layer, samples)
 
 
-def _open_zarr(path: Path, layer: LayerSpec, record: ShardRecord) -> Shard:
+def _open_tar(path: Location, layer: LayerSpec, record: ShardRecord) -> Shard:
+    if isinstance(path, RemotePath):
+        from p2pkit.shards.remote_shard import RemoteShard
+
+        return RemoteShard(path, lambda place: TarShard(place, layer, record), record)
+    return TarShard(path, layer, record)
+
+
+def _open_zarr(path: Location, layer: LayerSpec, record: ShardRecord) -> Shard:
     from p2pkit.shards.zarr_reader import ZarrShard
 
+    if isinstance(path, RemotePath):
+        from p2pkit.shards.remote_shard import RemoteShard
+
+        return RemoteShard(path, lambda place: ZarrShard(place, layer, record), record)
     return ZarrShard(path, layer, record)
 
 
 STORAGES: dict[str, Storage] = {
-    "tar": Storage(".tar", write_tar, TarShard),
+    "tar": Storage(".tar", write_tar, _open_tar),
     "zarr": Storage(".zarr", _write_zarr, _open_zarr),
 }
 

@@ -2,27 +2,34 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int64
 
 from p2pkit.errors import CorruptShardError, FingerprintError, StoreError
 from p2pkit.shards.layout import record_path, shard_path
+from p2pkit.shards.location import Location, as_location
 from p2pkit.shards.model import FEATURES, GEOMETRY, LayerSpec, Manifest, Sample
 from p2pkit.shards.record import ShardRecord, read_record
 from p2pkit.shards.storage import Shard, find_storage
 from p2pkit.shards.writer import read_manifest
 
+T = TypeVar("T")
+
 OPEN_SHARDS = 64
+REQUESTS = 16
+"""Small files of a remote store that are read at the same time."""
 
 
 class Store:
     """A store of format 1; made by `open_store`. All methods are thread-safe."""
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
+    def __init__(self, root: Location, manifest: Manifest) -> None:
         self.root = root
         self.manifest = manifest
         self._storage = find_storage(manifest.storage)
@@ -95,7 +102,7 @@ class Store:
         Raises:
             StoreError: some are missing: the extraction did not finish.
         """
-        return [self.record(layer, shard) for shard in range(self.manifest.plan.shards)]
+        return self._each_shard(lambda shard: self.record(layer, shard))
 
     def sizes(self, layer: str = GEOMETRY) -> Int64[np.ndarray, "shards"]:
         """Number of samples in each shard."""
@@ -104,6 +111,10 @@ class Store:
     def keys(self, shard: int) -> list[str]:
         """Keys of the samples of one shard, in row order."""
         return list(self.shard(GEOMETRY, shard).keys)
+
+    def all_keys(self) -> list[list[str]]:
+        """`keys` of all shards."""
+        return self._each_shard(self.keys)
 
     def read(
         self, layer: str, shard: int, row: int, fields: Collection[str] | None = None
@@ -167,24 +178,37 @@ class Store:
     def _places(self) -> dict[str, tuple[int, int]]:
         return {
             key: (shard, row)
-            for shard in range(self.manifest.plan.shards)
-            for row, key in enumerate(self.keys(shard))
+            for shard, keys in enumerate(self.all_keys())
+            for row, key in enumerate(keys)
         }
+
+    def _each_shard(self, action: Callable[[int], T]) -> list[T]:
+        """`action` of each shard's number; many at a time where each waits for a server."""
+        shards = range(self.manifest.plan.shards)
+        if isinstance(self.root, Path):
+            return [action(shard) for shard in shards]
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            return list(pool.map(action, shards))
 
     def _incomplete(self, layer: str) -> StoreError:
         shards = self.manifest.plan.shards
         done = sum(record_path(self.root, layer, shard).exists() for shard in range(shards))
+        command = "extract" if isinstance(self.root, Path) else "shards push"
         return StoreError(
             f"layer {layer} of {self.root} is incomplete: {done} of {shards} shards; run the same "
-            "`p2pkit extract` again to finish it"
+            f"`p2pkit {command}` again to finish it"
         )
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Location) -> Store:
     """Open a store for reading. Shards are opened when they are first read.
+
+    Args:
+        path: a folder, or a URL such as `s3://bucket/rooms.store`: see docs/sharing.md.
 
     Raises:
         StoreError: `path` is no store, or its manifest is damaged or of another version.
+        MissingDependencyError: it is a URL, and obstore is not installed.
     """
-    root = Path(path)
+    root = as_location(path)
     return Store(root, read_manifest(root))

@@ -1,9 +1,6 @@
-"""Reading a tar shard by byte ranges: one `pread` per sample, every checksum verified."""
+"""Reading a tar shard by byte ranges: one `pread` or request per sample, checksums verified."""
 
-import os
-import weakref
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +8,10 @@ import xxhash
 from jaxtyping import UInt64
 
 from p2pkit.errors import CorruptShardError, StoreError
+from p2pkit.shards.byte_file import open_file
 from p2pkit.shards.checks import hex64
 from p2pkit.shards.codecs import decode
+from p2pkit.shards.location import Location
 from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
 from p2pkit.shards.npy import NpyError, parse_npy
 from p2pkit.shards.record import ShardRecord
@@ -23,7 +22,7 @@ READ_AHEAD = 1 << 22
 
 
 class TarShard:
-    """One open tar shard. Its descriptor closes with the last reference; reads are thread-safe.
+    """One open tar shard. Its file closes with the last reference; reads are thread-safe.
 
     Args:
         path: of the tar.
@@ -34,24 +33,25 @@ class TarShard:
         CorruptShardError: the size, the index or the key list is not what the record says.
     """
 
-    def __init__(self, path: Path, layer: LayerSpec, record: ShardRecord) -> None:
+    def __init__(self, path: Location, layer: LayerSpec, record: ShardRecord) -> None:
         self.path = str(path)
         self._layer = layer
         self._record = record
         self._columns = {name: column for column, name in enumerate(layer.columns)}
         try:
-            self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._file = open_file(path)
         except OSError as error:
             raise CorruptShardError(self.path, f"cannot be opened: {error.strerror}") from None
-        weakref.finalize(self, os.close, self._file)
-        size = os.fstat(self._file).st_size
+        size = self._file.size
         if size != record.bytes:
             raise CorruptShardError(self.path, f"has {size} bytes; its record says {record.bytes}")
         self._index = self._read_index()
         self.keys = self._read_keys()
 
     def read(self, row: int, fields: Collection[str] | None = None) -> Sample:
-        """Read one sample, or some of its fields, with one `pread`; the arrays are writable.
+        """Read one sample, or some of its fields, with one `pread` or request.
+
+        The arrays are writable.
 
         Raises:
             CorruptShardError: a checksum, a header or the JSON is wrong; it names key and field.
@@ -138,7 +138,7 @@ class TarShard:
         data = np.empty(length, np.uint8).data
         done = 0
         while done < length:
-            got = os.preadv(self._file, [data[done:]], offset + done)
+            got = self._file.read_into(data[done:], offset + done)
             if got == 0:
                 raise self._corrupt(
                     f"ends at byte {offset + done}; {length - done} more are needed"

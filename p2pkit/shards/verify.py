@@ -7,6 +7,7 @@ from typing import Any
 
 from p2pkit.errors import CorruptShardError, StoreError
 from p2pkit.shards.layout import FAILURES, MANIFEST
+from p2pkit.shards.location import as_location
 from p2pkit.shards.model import GEOMETRY
 from p2pkit.shards.storage import Shard
 from p2pkit.shards.store import Store, open_store
@@ -61,7 +62,7 @@ def verify_store(path: str | Path, *, deep: bool) -> VerifyReport:
     Raises:
         StoreError: `path` holds no p2pkit.json at all; anything else is a row of the report.
     """
-    root = Path(path)
+    root = as_location(path)
     try:
         store = open_store(root)
     except StoreError as error:

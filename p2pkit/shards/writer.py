@@ -9,6 +9,7 @@ from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.shards.checks import differences, read_sealed, sealed
 from p2pkit.shards.claims import Claim, locked, sweep, try_claim
 from p2pkit.shards.layout import CLAIMS, FAILURES, MANIFEST, claim_path, record_path, shard_path
+from p2pkit.shards.location import Location
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, manifest_from_json
 from p2pkit.shards.record import ShardRecord, Written, make_record, read_record
 from p2pkit.shards.storage import find_storage
@@ -201,7 +202,7 @@ def failure_lines(records: Sequence[ShardRecord]) -> bytes:
     return "".join(canonical_json(row) + "\n" for row in rows).encode()
 
 
-def read_manifest(root: Path) -> Manifest:
+def read_manifest(root: Location) -> Manifest:
     """Read and check `p2pkit.json`.
 
     Raises:
@@ -214,6 +215,18 @@ def read_manifest(root: Path) -> Manifest:
 
 def _read_and_compare(root: Path, manifest: Manifest) -> Manifest:
     stored = read_manifest(root)
+    check_same_inputs(stored, manifest, root)
+    return stored
+
+
+def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> None:
+    """Raise FingerprintError where the store at `root` was made from other inputs.
+
+    Args:
+        stored: the manifest that is there.
+        manifest: what is asked for; a layer that only one of the two has is no difference.
+        root: for the message.
+    """
     have, want = stored.to_json(), manifest.to_json()
     rows = [
         row
@@ -231,4 +244,3 @@ def _read_and_compare(root: Path, manifest: Manifest) -> Manifest:
             f"the store at {root} was made from other inputs: {told}. Use the same settings, or "
             "another folder"
         )
-    return stored

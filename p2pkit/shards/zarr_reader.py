@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,18 @@ import zarr
 
 from p2pkit.errors import CorruptShardError, StoreError
 from p2pkit.shards.checks import hex64
+from p2pkit.shards.location import Location
 from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
 from p2pkit.shards.npy import LARGEST_ARRAY
 from p2pkit.shards.record import ShardRecord
+from p2pkit.shards.remote import RemotePath, first_line
 from p2pkit.shards.shard_meta import ShardMetaError, parse_object, read_keys
 from p2pkit.shards.zarr_writer import (
     ATTRIBUTE,
     CHECKSUM,
     META,
     folder_checksum,
-    folder_files,
+    folder_sizes,
     table_names,
     tables_checksum,
 )
@@ -38,14 +39,16 @@ class ZarrShard:
         CorruptShardError: the size, the tables or the key list is not what the record says.
     """
 
-    def __init__(self, path: Path, layer: LayerSpec, record: ShardRecord) -> None:
+    def __init__(self, path: Location, layer: LayerSpec, record: ShardRecord) -> None:
         self.path = str(path)
         self._folder = path
+        self._source = path.zarr_store() if isinstance(path, RemotePath) else self.path
         self._layer = layer
         self._record = record
-        if not path.is_dir():
+        sizes = [size for _, size in folder_sizes(path)]
+        if not sizes:
             raise CorruptShardError(self.path, "cannot be opened: No such folder")
-        size = sum(file.stat().st_size for _, file in folder_files(path))
+        size = sum(sizes)
         if size != record.bytes:
             raise CorruptShardError(self.path, f"has {size} bytes; its record says {record.bytes}")
         self.keys = self._read_keys()
@@ -79,10 +82,10 @@ class ZarrShard:
     def stored_bytes(self) -> dict[str, int]:
         """Bytes of the files of each column, without the tables that go with it."""
         sizes = dict.fromkeys(self._layer.columns, 0)
-        for name, path in folder_files(self._folder):
+        for name, size in folder_sizes(self._folder):
             column = name.split("/")[0]
             if column in sizes:
-                sizes[column] += path.stat().st_size
+                sizes[column] += size
         return sizes
 
     def problems(self) -> Iterator[CorruptShardError]:
@@ -102,11 +105,25 @@ class ZarrShard:
     def _corrupt(self, reason: str, key: str | None = None, field: str | None = None):
         return CorruptShardError(self.path, reason, key=key, field=field)
 
+    def _unreadable(
+        self, what: str, error: Exception, key: str | None = None, field: str | None = None
+    ) -> StoreError:
+        """Damage, unless it is a server that cannot be reached."""
+        if type(error).__module__.startswith("obstore"):
+            return StoreError(
+                f"{self.path}: {what} cannot be read: {first_line(error)}. Check network, endpoint "
+                "and credentials, then run the same command again"
+            )
+        return self._corrupt(f"{what} cannot be read: {error!r}", key, field)
+
     def _read_keys(self) -> tuple[str, ...]:
         """Keys from the group's own zarr.json, checked against the record before zarr reads it."""
         member = self._record.members.get("meta")
         path = self._folder / META
-        data = path.read_bytes() if path.is_file() else b""
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            data = b""
         if member is None or hex64(xxhash.xxh3_64_intdigest(data)) != member.xxh3_64:
             raise self._corrupt(f"{META} differs from its checksum in the record")
         try:
@@ -119,7 +136,7 @@ class ZarrShard:
         arrays: dict[str, zarr.Array[Any]] = {}
         names = [*self._layer.columns, *table_names(self._layer)]
         try:
-            group = zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=False)
+            group = zarr.open_group(self._source, mode="r", zarr_format=3, use_consolidated=False)
             for name in names:
                 array = group[name]
                 if not isinstance(array, zarr.Array):
@@ -128,7 +145,7 @@ class ZarrShard:
         except StoreError:
             raise
         except Exception as error:  # damaged metadata makes zarr raise errors of many types
-            raise self._corrupt(f"cannot be opened: {error!r}") from error
+            raise self._unreadable("its group", error) from error
         return arrays
 
     def _read_tables(self) -> dict[str, np.ndarray]:
@@ -161,4 +178,4 @@ class ZarrShard:
         try:
             return np.asarray(stored[first:end], order="C")
         except Exception as error:  # damaged chunks make zarr raise errors of many types
-            raise self._corrupt(f"{name} cannot be read: {error!r}", key, field) from error
+            raise self._unreadable(name, error, key, field) from error

@@ -14,8 +14,10 @@ from zarr.codecs import BloscCodec, ZstdCodec
 from p2pkit.errors import StoreError
 from p2pkit.files import canonical_json, fsync_folder
 from p2pkit.shards.checks import hex64
+from p2pkit.shards.location import Location
 from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
 from p2pkit.shards.record import Member, Written
+from p2pkit.shards.remote import RemotePath
 from p2pkit.shards.shard_meta import shard_meta
 
 CHUNK_ELEMENTS = 1 << 16
@@ -51,11 +53,18 @@ def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
     yield from sorted((path.relative_to(folder).as_posix(), path) for path in paths)
 
 
-def folder_checksum(folder: Path) -> tuple[int, str]:
+def folder_sizes(folder: Location) -> list[tuple[str, int]]:
+    """(relative path with slashes, bytes) of each file, sorted; empty where there is no folder."""
+    if isinstance(folder, RemotePath):
+        return folder.files()
+    return [(name, path.stat().st_size) for name, path in folder_files(folder)]
+
+
+def folder_checksum(folder: Location) -> tuple[int, str]:
     """Bytes of all files, and xxh3-128 over a line `<path> <xxh3-64 of the file>` for each."""
     digest, size = xxhash.xxh3_128(), 0
-    for name, path in folder_files(folder):
-        data = path.read_bytes()
+    for name, _ in folder_sizes(folder):
+        data = (folder / name).read_bytes()
         digest.update(f"{name} {hex64(xxhash.xxh3_64_intdigest(data))}\n".encode())
         size += len(data)
     return size, digest.hexdigest()
@@ -75,10 +84,10 @@ def write_zarr(path: Path, layer: LayerSpec, samples: Iterable[Sample]) -> Writt
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         tables = _write_group(temporary, layer, columns, keys)
-        _fsync_tree(temporary)
+        fsync_tree(temporary)
         size, checksum = folder_checksum(temporary)
         meta = (temporary / META).read_bytes()
-        _rename_folder(temporary, path)
+        rename_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -163,7 +172,8 @@ def _write_array(group: zarr.Group, name: str, array: np.ndarray, chunk: int, co
     )
 
 
-def _fsync_tree(folder: Path) -> None:
+def fsync_tree(folder: Path) -> None:
+    """Make all files and folders below `folder` durable."""
     for _, path in folder_files(folder):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -174,7 +184,7 @@ def _fsync_tree(folder: Path) -> None:
         fsync_folder(inner)
 
 
-def _rename_folder(temporary: Path, path: Path) -> None:
+def rename_folder(temporary: Path, path: Path) -> None:
     """Give the folder its name; one that a killed run left under that name goes first."""
     if path.exists():
         aside = temporary.with_name(temporary.name.replace(".tmp-", ".tmp-old-", 1))

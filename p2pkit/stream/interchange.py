@@ -1,6 +1,7 @@
 """Shards as a webdataset pipeline, for code that already reads webdataset."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from p2pkit.errors import StoreError
@@ -17,13 +18,18 @@ def webdataset_pipeline(store: Store, layer: str = "geometry") -> Any:
     metadata. Stock webdataset verifies no checksum: read through `Store` where that matters.
 
     Raises:
-        StoreError: the store keeps its shards in another format than tar.
+        StoreError: the store keeps its shards in another format than tar, or is remote.
     """
     from webdataset.compat import WebDataset
 
     if store.manifest.storage != "tar":
         raise StoreError(
             f"{store.root} is stored as {store.manifest.storage}; webdataset reads tar shards only"
+        )
+    if not isinstance(store.root, Path):
+        raise StoreError(
+            f"{store.root} is remote; webdataset would read it by other means, without the cache: "
+            "copy it with `p2pkit shards pull` first"
         )
     spec = store.layer(layer)
     shards = range(store.manifest.plan.shards)

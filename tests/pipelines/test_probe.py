@@ -25,7 +25,7 @@ def tiny_run(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def probe_config(run: Path, store: Path, **changes: Any) -> probe.ProbeStageConfig:
     settings: dict[str, Any] = {"points_per_frame": 100, "statistics_frames": 4}
-    return probe.ProbeStageConfig(run=run, store=store, **{**settings, **changes})
+    return probe.ProbeStageConfig(run=run, store=str(store), **{**settings, **changes})
 
 
 @pytest.fixture(scope="module")

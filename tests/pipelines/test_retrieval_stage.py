@@ -18,7 +18,7 @@ def trained(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_figures_lie_in_range_and_training_beats_chance(trained: Path, room_store: Path) -> None:
-    path = run(RetrievalConfig(run=trained, store=room_store, pairs=64))
+    path = run(RetrievalConfig(run=trained, store=str(room_store), pairs=64))
     assert path == trained / "retrieval.json"
     report = json.loads(path.read_text())
     assert report["frames"] == 2
@@ -31,7 +31,7 @@ def test_figures_lie_in_range_and_training_beats_chance(trained: Path, room_stor
 
 def test_the_seed_decides_the_figures(trained: Path, room_store: Path) -> None:
     reports = [
-        run(RetrievalConfig(run=trained, store=room_store, pairs=32, seed=seed)).read_text()
+        run(RetrievalConfig(run=trained, store=str(room_store), pairs=32, seed=seed)).read_text()
         for seed in (4, 4, 5)
     ]
     assert reports[0] == reports[1]
@@ -43,16 +43,16 @@ def test_a_run_without_holdout_is_refused(trained: Path, room_store: Path, tmp_p
     provenance = json.loads((whole / "store.json").read_text())
     (whole / "store.json").write_text(json.dumps({**provenance, "holdout": []}))
     with pytest.raises(ConfigError, match=r"held no frame of .* train with --set holdout="):
-        run(RetrievalConfig(run=whole, store=room_store))
+        run(RetrievalConfig(run=whole, store=str(room_store)))
 
 
 def test_a_store_without_the_held_out_frames_is_refused(trained: Path, tmp_path: Path) -> None:
     root = write_recording(tmp_path / "other", 2)
     other = extract.run(recording_config(root, tmp_path / "store"))
     with pytest.raises(ConfigError, match="held no frame of"):
-        run(RetrievalConfig(run=trained, store=other))
+        run(RetrievalConfig(run=trained, store=str(other)))
 
 
 def test_what_is_no_run_is_refused(room_store: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no run"):
-        run(RetrievalConfig(run=tmp_path, store=room_store))
+        run(RetrievalConfig(run=tmp_path, store=str(room_store)))
