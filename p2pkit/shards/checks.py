@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 import xxhash
 
 from p2pkit.errors import StoreError
-from p2pkit.files import canonical_json
+from p2pkit.files import canonical_json, open_regular
 
 T = TypeVar("T")
 
 KEY = re.compile(r"[A-Za-z0-9_-]+")
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 LAYER_NAME = re.compile(r"geometry|features/[A-Za-z0-9_-][A-Za-z0-9._-]*")
+LARGEST_JSON = 1 << 24
+"""Bytes of a manifest, a record or a shard's description: more is refused before it is parsed."""
 
 
 def check_key(key: str) -> str:
@@ -48,20 +50,37 @@ def read_sealed(path: Path) -> dict[str, Any]:
         StoreError: the file is missing, no JSON object, or its checksum differs.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bounded(path, LARGEST_JSON))
+        if not isinstance(value, dict):
+            raise StoreError(f"{path} holds a JSON {type(value).__name__}; an object is needed")
+        stored = value.pop("checksum", None)
+        intact = isinstance(stored, str) and sealed(value)["checksum"] == stored
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not readable as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise StoreError(f"{path} holds a JSON {type(value).__name__}; an object is needed")
-    stored = value.pop("checksum", None)
-    if not isinstance(stored, str) or sealed(value)["checksum"] != stored:
+    if not intact:
         raise StoreError(
             f"{path} differs from its own checksum ({stored!r}): it is damaged or was edited by "
             "hand; restore it from a copy, or extract again"
         )
     return value
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, pipe or device.
+        StoreError: it has more than `limit` bytes.
+    """
+    with open(open_regular(path), "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise StoreError(f"{path} has more than {limit} bytes; no store writes such a file")
+    return data
 
 
 def exact_object(value: Any, names: Collection[str], where: str) -> dict[str, Any]:

@@ -1,26 +1,22 @@
 """Reading a shard that is a Zarr v3 group, every checksum verified."""
 
-import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
-import zarr
 
 from p2pkit.errors import CorruptShardError, StoreError
-from p2pkit.shards.checks import hex64
+from p2pkit.shards.checks import LARGEST_JSON, hex64, read_bounded
 from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
-from p2pkit.shards.npy import LARGEST_ARRAY
 from p2pkit.shards.record import ShardRecord
 from p2pkit.shards.shard_meta import ShardMetaError, parse_object, read_keys
-from p2pkit.shards.zarr_writer import (
+from p2pkit.shards.zarr_array import META, StoredArray, ZarrArrayError, open_array, size_of_files
+from p2pkit.shards.zarr_tables import (
     ATTRIBUTE,
     CHECKSUM,
-    META,
     folder_checksum,
-    folder_files,
     table_names,
     tables_checksum,
 )
@@ -43,9 +39,12 @@ class ZarrShard:
         self._folder = path
         self._layer = layer
         self._record = record
-        if not path.is_dir():
-            raise CorruptShardError(self.path, "cannot be opened: No such folder")
-        size = sum(file.stat().st_size for _, file in folder_files(path))
+        try:
+            size = size_of_files(path)
+        except OSError as error:
+            raise self._corrupt(f"cannot be opened: {error.strerror}") from None
+        except ZarrArrayError as error:
+            raise self._corrupt(str(error)) from None
         if size != record.bytes:
             raise CorruptShardError(self.path, f"has {size} bytes; its record says {record.bytes}")
         self.keys = self._read_keys()
@@ -94,32 +93,39 @@ class ZarrShard:
         return CorruptShardError(self.path, reason, key=key, field=field)
 
     def _read_keys(self) -> tuple[str, ...]:
-        """Keys from the group's own zarr.json, checked against the record before zarr reads it."""
+        """Keys from the group's own zarr.json, checked against the record."""
         member = self._record.members.get("meta")
-        path = self._folder / META
-        data = path.read_bytes() if path.is_file() else b""
+        try:
+            data = read_bounded(self._folder / META, LARGEST_JSON)
+        except (OSError, StoreError) as error:
+            raise self._corrupt(f"{META} cannot be read: {error}") from None
         if member is None or hex64(xxhash.xxh3_64_intdigest(data)) != member.xxh3_64:
             raise self._corrupt(f"{META} differs from its checksum in the record")
         try:
-            attributes = parse_object(memoryview(data)).get("attributes", {})
-            return read_keys(attributes.get(ATTRIBUTE, {}), self._layer, self._record)
+            attributes = parse_object(memoryview(data)).get("attributes")
+            meta = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+            if not isinstance(meta, dict):
+                raise ShardMetaError(f"has no attribute {ATTRIBUTE!r} that is an object")
+            return read_keys(meta, self._layer, self._record)
         except ShardMetaError as error:
             raise self._corrupt(f"{META} {error}") from None
 
-    def _open_arrays(self) -> dict[str, zarr.Array[Any]]:
-        arrays: dict[str, zarr.Array[Any]] = {}
-        names = [*self._layer.columns, *table_names(self._layer)]
-        try:
-            group = zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=False)
-            for name in names:
-                array = group[name]
-                if not isinstance(array, zarr.Array):
-                    raise self._corrupt(f"{name} is no array")
-                arrays[name] = array
-        except StoreError:
-            raise
-        except Exception as error:  # damaged metadata makes zarr raise errors of many types
-            raise self._corrupt(f"cannot be opened: {error!r}") from error
+    def _open_arrays(self) -> dict[str, StoredArray]:
+        tables = {CHECKSUM: ("<u8", 2, "none")}
+        fields = {
+            spec.name: (spec.dtype, len(spec.axes), spec.codec) for spec in self._layer.fields
+        }
+        for name in self._layer.columns:
+            tables[f"{name}_offset"] = ("<i8", 1, "none")
+        for name in fields:
+            tables[f"{name}_shape"] = ("<i8", 2, "none")
+        arrays: dict[str, StoredArray] = {}
+        wanted = {**fields, JSON_FIELD: ("|u1", 1, "zstd"), **tables}
+        for name, (dtype, axes, codec) in wanted.items():
+            try:
+                arrays[name] = open_array(self._folder / name, dtype=dtype, axes=axes, codec=codec)
+            except ZarrArrayError as error:
+                raise self._corrupt(f"{name}: {error}") from None
         return arrays
 
     def _read_tables(self) -> dict[str, np.ndarray]:
@@ -132,24 +138,32 @@ class ZarrShard:
             raise self._corrupt(
                 "its tables of offsets, shapes and checksums differ from the record"
             )
+        self._check_tables(tables)
         return tables
+
+    def _check_tables(self, tables: dict[str, np.ndarray]) -> None:
+        """Each table must have a row for each sample, so that no look-up can miss."""
+        samples, columns = len(self.keys), len(self._layer.columns)
+        wanted = {CHECKSUM: (samples, columns)}
+        wanted |= {f"{name}_offset": (samples + 1,) for name in self._layer.columns}
+        for spec in self._layer.fields:
+            wanted[f"{spec.name}_shape"] = (samples, len(spec.axes))
+        for name, shape in wanted.items():
+            if tables[name].shape != shape:
+                raise self._corrupt(f"{name} has the shape {tables[name].shape}, not {shape}")
+            if name != CHECKSUM and tables[name].min(initial=0) < 0:
+                raise self._corrupt(f"{name} holds negative numbers")
 
     def _read_rows(self, name: str, row: int, key: str) -> np.ndarray:
         """The values of one sample, C-ordered, in the shape in which they are stored."""
         first, end = self._tables[f"{name}_offset"][row : row + 2].tolist()
-        stored = self._arrays[name]
-        if not 0 <= first <= end <= stored.shape[0]:
-            raise self._corrupt(f"rows {first} to {end} of {stored.shape[0]}", key, name)
         return self._values(name, first, end, key, name)
 
     def _values(
         self, name: str, first: int, end: int, key: str | None, field: str | None
     ) -> np.ndarray:
-        """Rows of a stored array; CorruptShardError where zarr cannot read them."""
-        stored = self._arrays[name]
-        if (end - first) * math.prod(stored.shape[1:]) * stored.dtype.itemsize > LARGEST_ARRAY:
-            raise self._corrupt(f"{name} declares more than {LARGEST_ARRAY} bytes", key, field)
+        """Rows of a stored array; CorruptShardError where they cannot be read."""
         try:
-            return np.asarray(stored[first:end], order="C")
-        except Exception as error:  # damaged chunks make zarr raise errors of many types
-            raise self._corrupt(f"{name} cannot be read: {error!r}", key, field) from error
+            return self._arrays[name].read(first, end)
+        except (StoreError, ZarrArrayError) as error:
+            raise self._corrupt(f"{name} cannot be read: {error}", key, field) from None
