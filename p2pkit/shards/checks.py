@@ -1,6 +1,7 @@
 """Strict reading of the JSON and the names that a store is made of."""
 
 import json
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -76,11 +77,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
         OSError: it cannot be opened, or is a folder, pipe or device.
         StoreError: it has more than `limit` bytes.
     """
-    with open(open_regular(path), "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise StoreError(f"{path} has more than {limit} bytes; no store writes such a file")
-    return data
+    with open(open_regular(path), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise StoreError(f"{path} has {size} bytes; no store writes more than {limit} there")
+        return file.read(size)
 
 
 def exact_object(value: Any, names: Collection[str], where: str) -> dict[str, Any]:
