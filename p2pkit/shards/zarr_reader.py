@@ -151,6 +151,10 @@ class ZarrShard:
         for name, shape in wanted.items():
             if tables[name].shape != shape:
                 raise self._corrupt(f"{name} has the shape {tables[name].shape}, not {shape}")
+            if name.endswith("_offset"):
+                rows = self._arrays[name.removesuffix("_offset")].shape[0]
+                if tables[name][-1] != rows:
+                    raise self._corrupt(f"{name} ends at {tables[name][-1]} of {rows} rows")
             if name != CHECKSUM and tables[name].min(initial=0) < 0:
                 raise self._corrupt(f"{name} holds negative numbers")
 
