@@ -31,6 +31,20 @@ def key_and_field(name: str) -> tuple[str | None, str | None]:
     return key, rest.removesuffix(".npy")
 
 
+def read_rows(root: Path, layer: str, shard: int) -> None:
+    store = open_store(root)
+    for row in range(len(store.keys(shard))):
+        store.read(layer, shard, row)
+
+
+def train(root: Path) -> None:
+    store = open_store(root)
+    config = tiny_train_config(root).stream
+    samples = np.arange(store.samples)
+    stream = BatchStream(store, store.feature_layers[0], samples=samples, config=config)
+    list(stream.batches(0, store.samples // 2))
+
+
 @pytest.mark.parametrize("layer", ["geometry", FEATURES])
 def test_cut_at_every_block_names_the_member_that_is_cut(whole_tar: Path, layer: str) -> None:
     path = whole_tar / layer / "000001.tar"
@@ -62,8 +76,7 @@ def test_a_bad_byte_in_each_part_of_each_member_is_told(whole_tar: Path, layer: 
             assert (layer, 2, *key_and_field(member.name)) in told, (member.name, position)
             if member.offset_data <= position < end:
                 with pytest.raises(CorruptShardError) as error:
-                    rows = range(len(open_store(whole_tar).keys(2)))
-                    [open_store(whole_tar).read(layer, 2, row) for row in rows]
+                    read_rows(whole_tar, layer, 2)
                 named = (error.value.key, error.value.field)
                 assert named == key_and_field(member.name)
                 assert error.value.shard == str(path)
@@ -101,15 +114,8 @@ def test_training_refuses_a_bad_byte_in_any_member(
     path = next(root.glob(f"{layer}/**/000001.tar"))
     for member in members(path):
         flip(path, member.offset_data + member.size // 2)
-        store = open_store(root)
         with pytest.raises(CorruptShardError) as error:
-            stream = BatchStream(
-                store,
-                store.feature_layers[0],
-                samples=np.arange(store.samples),
-                config=tiny_train_config(root).stream,
-            )
-            list(stream.batches(0, store.samples // 2))
+            train(root)
         assert (error.value.key, error.value.field) == key_and_field(member.name)
         flip(path, member.offset_data + member.size // 2)
 
@@ -118,12 +124,8 @@ def test_training_refuses_a_cut_shard_and_a_lost_record(room_store: Path, tmp_pa
     root = shutil.copytree(room_store, tmp_path / "store")
     path = root / "geometry" / "000002.tar"
     os.truncate(path, path.stat().st_size // BLOCK // 2 * BLOCK)
-    store = open_store(root)
-    config = tiny_train_config(root).stream
-    samples = np.arange(store.samples)
-    stream = BatchStream(store, store.feature_layers[0], samples=samples, config=config)
     with pytest.raises(CorruptShardError, match="it is cut in"):
-        list(stream.batches(0, store.samples // 2))
+        train(root)
     (root / "geometry" / "000002.json").unlink()
     with pytest.raises(StoreError, match="incomplete: 2 of 3 shards"):
-        BatchStream(open_store(root), store.feature_layers[0], samples=samples, config=config)
+        train(root)

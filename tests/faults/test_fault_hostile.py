@@ -1,8 +1,9 @@
 """Shards made to harm, with every checksum made to fit: refused, in bounded memory."""
 
+import contextlib
 import json
 import os
-import tracemalloc
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,21 @@ from p2pkit.errors import CorruptShardError, StoreError
 from p2pkit.files import canonical_json
 from p2pkit.shards import create_or_open, npy, open_store
 from p2pkit.shards.checks import hex64, read_sealed, sealed
-from p2pkit.shards.codecs import CODECS, decode
+from p2pkit.shards.codecs import CODECS, decode, encode
 from p2pkit.shards.npy import NpyError, npy_header, parse_npy
 from p2pkit.shards.record import Member, Written, make_record
 from p2pkit.shards.tar_writer import BLOCK, END, INDEX, META, tar_header
 from p2pkit.shards.verify import verify_store
-from p2pkit.shards.zarr_reader import ZarrShard
 from p2pkit.shards.zarr_tables import folder_checksum
 
-MOST_MEMORY = 64 << 20
+MOST_MEMORY = 64 << 10
+"""Growth of the peak memory that a refusal may cost (KiB)."""
 BOMB = b"\x28\xb5\x2f\xfd\xe0" + (1 << 50).to_bytes(8, "little")
 """Head of a zstd frame that declares a petabyte."""
+
+
+def peak_kb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def headed(text: str) -> bytes:
@@ -50,7 +55,6 @@ def described(descr: str, shape: str) -> bytes:
         described("'<f4'", "(99999999999999999999,)"),
         described("'<f4'", "(0, 99999999999999999999)"),
         described("'<f4'", "(0, 4611686018427387904)"),
-        described("'<f4'", f"({'1, ' * 20}1)").replace(b"20", b"20") + bytes(4),
         npy_header("<f4", (1,) * 40) + bytes(4),
         described("'<f4'", "(-1,)"),
         described("'<f1'", "(1,)") + b"x",
@@ -73,24 +77,14 @@ def test_npy_that_is_no_plain_array(payload: bytes) -> None:
 @pytest.mark.parametrize("codec", ["zstd", "delta-shuffle-lz4"])
 def test_payload_that_decodes_to_more_than_it_is(codec: str, declared: int) -> None:
     """zstd: two frames, of which the first has the right size; lz4: a block of another size."""
-    inner = (
-        npy_header("<u2", (declared,))
-        if declared < 1 << 40
-        else described("'<u2'", f"({declared},)")
-    )
-    data = CODECS[codec].encode(np.zeros(5000, "<u2"))
-    for body in (
-        bytes(data),
-        bytes(data) + bytes(data),
-        BOMB,
-        b"\xff\xff\xff\x7f" + bytes(data)[4:],
-    ):
+    inner = described("'<u2'", f"({declared},)")
+    data = bytes(CODECS[codec].encode(np.zeros(5000, "<u2")))
+    before = peak_kb()
+    for body in (data, data + data, BOMB, b"\xff\xff\xff\x7f" + data[4:]):
         payload = npy_header("|u1", (len(inner) + len(body),)) + inner + body
-        tracemalloc.start()
         with pytest.raises(NpyError):
             decode(memoryview(payload), codec)
-        # Memory that is reserved for the array but never written is not in use.
-        tracemalloc.stop()
+    assert peak_kb() - before < MOST_MEMORY
 
 
 def write_by_hand(
@@ -149,8 +143,6 @@ def one_sample(headers: Callable[[str, int], bytes] = tar_header) -> tuple[list[
         else:
             array, codec = sample.arrays[column], layer.field(column).codec
             name = f"frame-1.{column}.npy"
-            from p2pkit.shards.codecs import encode
-
             payload = b"".join(bytes(part) for part in encode(array, codec))
         members.append((headers(name, len(payload)), payload))
         rows.append((position + BLOCK, len(payload), xxhash.xxh3_64_intdigest(payload)))
@@ -177,11 +169,11 @@ def test_member_that_would_harm_an_extractor_is_told(
     """Reading goes by the index and never makes a file; the deep check tells the header."""
     members, index = one_sample(headers)
     root = write_by_hand(tmp_path / "store", members, index, ["frame-1"])
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     told = {(p.shard, p.key, p.field) for p in verify_store(root, deep=True).problems}
     assert (0, "frame-1", "depth") in told
     open_store(root).shard("geometry", 0).read(0)
-    assert {path for path in tmp_path.rglob("*")} == before
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_the_shard_made_by_hand_is_right_when_its_headers_are(tmp_path: Path) -> None:
@@ -351,6 +343,12 @@ def pipe(folder: Path) -> None:
     os.mkfifo(chunk)
 
 
+def read_rows(root: Path) -> None:
+    store = open_store(root)
+    for row in range(len(store.keys(0))):
+        store.read(FEATURES, 0, row)
+
+
 def grid(*sizes: int) -> dict[str, object]:
     return {"name": "regular", "configuration": {"chunk_shape": list(sizes)}}
 
@@ -381,14 +379,10 @@ def grid(*sizes: int) -> dict[str, object]:
 def test_hostile_zarr_shard(whole_zarr: Path, harm: Callable[[Path], None]) -> None:
     folder = whole_zarr / FEATURES / "000000.zarr"
     harm(folder)
-    try:
+    with contextlib.suppress(OSError):
         refit_zarr(whole_zarr)
-    except OSError:
-        pass
-    store = open_store(whole_zarr)
     with pytest.raises(CorruptShardError):
-        shard = ZarrShard(folder, store.layer(FEATURES), store.record(FEATURES, 0))
-        [shard.read(row) for row in range(len(shard.keys))]
+        read_rows(whole_zarr)
     assert not verify_store(whole_zarr, deep=True).ok
 
 
