@@ -14,9 +14,9 @@ from p2pkit.shards import create_or_open, open_store, plan_shards
 from p2pkit.shards.verify import verify_store
 
 
-def write_shared(root: Path) -> None:
+def write_shared(root: Path, storage: str = "tar") -> None:
     """Take free shards until all are written, like a worker of `extract`."""
-    writer = create_or_open(root, manifest())
+    writer = create_or_open(root, manifest(storage))
     shards = plan_shards(KEYS, writer.manifest.plan)
     left = set(range(len(shards)))
     while left:
