@@ -106,7 +106,7 @@ def _scan_webdataset(root: Path, count: int) -> Iterator[Arrays]:
     import webdataset
 
     urls = sorted(map(str, root.glob("*.tar")))
-    for row in webdataset.WebDataset(urls, shardshuffle=False).decode():
+    for row in webdataset.WebDataset(urls, shardshuffle=False).decode():  # pyright: ignore[reportAttributeAccessIssue]
         yield {name: row[f"{name}.npy"] for name in FIELDS}
 
 

@@ -27,7 +27,7 @@ def run_here(target: str, arguments: list[str]) -> None:
     import atheris
 
     sys.path.insert(0, str(HERE))
-    with atheris.instrument_imports(include=["p2pkit.shards", "p2pkit.files"]):
+    with atheris.instrument_imports(include=["p2pkit.shards", "p2pkit.files"]):  # pyright: ignore[reportAttributeAccessIssue]
         import fuzz_targets
 
     fuzz_targets.bound_memory()

@@ -34,7 +34,7 @@ class ZarrArrayError(ValueError):
 
 
 def _decode_blosc(data: memoryview, out: np.ndarray) -> None:
-    from numcodecs import blosc
+    from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue]
 
     if int.from_bytes(data[4:8], "little") != out.nbytes or len(data) < 16:
         raise NpyError("the blosc chunk declares another size than its array")
