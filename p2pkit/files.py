@@ -1,8 +1,11 @@
 """Crash-safe files and canonical JSON: the two things that every stage writes with."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
+import uuid
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -28,7 +31,7 @@ def write_atomic(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> No
     fsynced. A leftover of a killed writer is called `.tmp-*` and may be deleted at any time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".tmp-{path.name}-{os.uname().nodename}-{os.getpid()}"
+    temporary = path.parent / temporary_name(path.name)
     try:
         with open(temporary, "wb", buffering=0) as file:
             _write_all(file.fileno(), (chunks,) if isinstance(chunks, bytes) else chunks)
@@ -38,6 +41,38 @@ def write_atomic(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> No
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def process_space() -> str:
+    """Where a process id means one process: host name, and on Linux boot and pid name space.
+
+    Host names repeat: containers share their host's, and machines are cloned.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
+        space = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        return os.uname().nodename
+    return f"{os.uname().nodename}-{boot[:8]}-{space}"
+
+
+def temporary_name(name: str) -> str:
+    """A name that no other writer uses, and that tells which process made it."""
+    return f".tmp-{name}-{uuid.uuid4().hex[:12]}-{process_space()}-{os.getpid()}"
+
+
+def open_regular(path: Path) -> int:
+    """Descriptor of a regular file, for reading; a pipe is never waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, pipe, socket or device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def _write_all(descriptor: int, chunks: Iterable[bytes | memoryview]) -> None:

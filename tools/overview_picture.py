@@ -28,7 +28,7 @@ def panel(picture: np.ndarray, caption: str) -> Image.Image:
 
 def main(demo: Path) -> None:
     """Draw the first held-out frame of the demo in `demo`."""
-    config = ReportConfig(run=demo / "run", store=demo / "store", out=demo / "report.html")
+    config = ReportConfig(run=demo / "run", store=str(demo / "store"), out=demo / "report.html")
     frame = run_pictures(config, read_config(config.run))[0]
     panels = [
         panel(frame.colors, "image, at its 3D points"),

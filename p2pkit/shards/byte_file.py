@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from p2pkit.errors import CorruptShardError
+from p2pkit.files import open_regular
 from p2pkit.shards.location import Location
 from p2pkit.shards.remote import RemotePath, ShortAnswerError
 
@@ -29,7 +30,7 @@ class LocalFile:
     """A local file by `preadv`. Its descriptor closes with the last reference."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._file = open_regular(path)
         weakref.finalize(self, os.close, self._file)
 
     @property

@@ -1,6 +1,7 @@
 """Strict reading of the JSON and the names that a store is made of."""
 
 import json
+import os
 import re
 from collections.abc import Collection
 from typing import Any, TypeVar
@@ -8,14 +9,21 @@ from typing import Any, TypeVar
 import xxhash
 
 from p2pkit.errors import StoreError
-from p2pkit.files import canonical_json
+from p2pkit.files import canonical_json, open_regular
 from p2pkit.shards.location import Location
+from p2pkit.shards.remote import RemotePath
 
 T = TypeVar("T")
 
 KEY = re.compile(r"[A-Za-z0-9_-]+")
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 LAYER_NAME = re.compile(r"geometry|features/[A-Za-z0-9_-][A-Za-z0-9._-]*")
+LARGEST_JSON = 1 << 24
+"""Bytes of a manifest, a record or a shard's description: more is refused before it is parsed."""
+
+
+class TooLargeError(StoreError):
+    """A file is larger than any that a store's writer makes."""
 
 
 def check_key(key: str) -> str:
@@ -48,20 +56,47 @@ def read_sealed(path: Location) -> dict[str, Any]:
         StoreError: the file is missing, no JSON object, or its checksum differs.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bounded(path, LARGEST_JSON))
+        if not isinstance(value, dict):
+            raise StoreError(f"{path} holds a JSON {type(value).__name__}; an object is needed")
+        stored = value.pop("checksum", None)
+        intact = isinstance(stored, str) and sealed(value)["checksum"] == stored
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not readable as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise StoreError(f"{path} holds a JSON {type(value).__name__}; an object is needed")
-    stored = value.pop("checksum", None)
-    if not isinstance(stored, str) or sealed(value)["checksum"] != stored:
+    if not intact:
         raise StoreError(
             f"{path} differs from its own checksum ({stored!r}): it is damaged or was edited by "
             "hand; restore it from a copy, or extract again"
         )
     return value
+
+
+def read_bounded(path: Location, limit: int) -> bytes:
+    """The content of a regular file, or of a remote one.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, pipe or device.
+        TooLargeError: it has more than `limit` bytes.
+        StoreError: its server cannot be reached, or refuses.
+    """
+    if isinstance(path, RemotePath):
+        data = path.read_bytes()
+        if len(data) > limit:
+            raise TooLargeError(_too_large(path, len(data), limit))
+        return data
+    with open(open_regular(path), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise TooLargeError(_too_large(path, size, limit))
+        return file.read(size)
+
+
+def _too_large(path: Location, size: int, limit: int) -> str:
+    return f"{path} has {size} bytes; no store writes more than {limit} there"
 
 
 def exact_object(value: Any, names: Collection[str], where: str) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Claim files, through which workers on any number of machines share work without a scheduler.
 
 A claim is a file made with O_EXCL; a thread touches it while its owner lives. A claim that was not
-touched for two minutes, or whose owner on this machine is gone, may be taken over. Two workers that
-hold one claim (a suspended owner that wakes up) only waste work: shards are deterministic.
+touched for two minutes, or whose owner on this machine is gone, may be taken over. Its age is told
+by the file system's clock, and a waiting worker also watches by its own whether it is touched at
+all, so a wrong clock cannot keep a dead worker's claim. Two workers that hold one claim (a
+suspended owner that wakes up) only waste work: shards are deterministic.
 """
 
 import contextlib
@@ -13,22 +15,23 @@ import shutil
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 
-from p2pkit.files import canonical_json
+from p2pkit.files import canonical_json, open_regular, process_space, temporary_name
 
 STALE_S = 120.0
 HEARTBEAT_S = 20.0
+ABANDONED_S = 86_400.0
+MOST_WATCHED = 10_000
+LARGEST_CLAIM = 4096
 
+State = tuple[int, int]
 
-def _machine() -> str:
-    """The machine and, on Linux, the process id space: in both a pid means one process."""
-    try:
-        return f"{os.uname().nodename}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return os.uname().nodename
+_watched: OrderedDict[tuple[str, int, int], float] = OrderedDict()
+"""When this process first saw a claim file in its present state (s, monotonic)."""
 
 
 class Claim:
@@ -43,7 +46,8 @@ class Claim:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            with contextlib.suppress(FileNotFoundError):
+            # Gone, or the folder is not writable any more: others may take the claim, no harm.
+            with contextlib.suppress(OSError):
                 os.utime(self.path)
 
     def release(self) -> None:
@@ -51,8 +55,10 @@ class Claim:
         if not self._stop.is_set():
             self._stop.set()
             self._thread.join()
-            if _token(self.path) == self._token:
-                self.path.unlink(missing_ok=True)
+            # What cannot be removed grows stale; work that is done stays done.
+            with contextlib.suppress(OSError):
+                if _token(self.path) == self._token:
+                    self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> "Claim":
         return self
@@ -75,8 +81,10 @@ def try_claim(path: Path, *, stale_s: float = STALE_S) -> Claim | None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     claim = _create(path)
-    if claim is None and _is_stale(path, stale_s) and _discard(path):
-        claim = _create(path)
+    if claim is None:
+        seen = _state(path)
+        if seen is not None and _is_stale(path, seen, stale_s) and _discard(path, seen):
+            claim = _create(path)
     return claim
 
 
@@ -90,42 +98,53 @@ def locked(path: Path, *, poll_s: float = 0.02) -> Generator[Claim, None, None]:
 
 
 def sweep(root: Path, claims: Path) -> None:
-    """Delete the `.tmp-*` under `root` and the claims that this machine's killed processes left."""
-    here = re.compile(rf"\.tmp-.+-{re.escape(os.uname().nodename)}-(\d+)")
-    for path in root.rglob(".tmp-*"):
+    """Delete the `.tmp-*` under `root` and the claims that this machine's killed processes left.
+
+    Those of other machines go when nothing was written to them for a day.
+    """
+    here = re.compile(rf"\.tmp-.+-{re.escape(process_space())}-(\d+)")
+    for path in list(root.rglob(".tmp-*")):
         match = here.fullmatch(path.name)
-        if match and not _alive(int(match[1])):
+        if not _alive(int(match[1])) if match else _is_abandoned(path):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
     for path in claims.glob("[!.]*"):
-        if _owner_died(_owner(path)):
-            _discard(path)
+        seen = _state(path)
+        if seen is not None and _owner_died(_owner(path)):
+            _discard(path, seen)
 
 
-def _temporary(purpose: str) -> str:
-    """A name that `sweep` knows as left behind once this process is gone."""
-    return f".tmp-{purpose}-{uuid.uuid4().hex}-{os.uname().nodename}-{os.getpid()}"
+def _is_abandoned(path: Path) -> bool:
+    try:
+        return _age(path) > ABANDONED_S
+    except FileNotFoundError:
+        return False
 
 
 def _create(path: Path) -> Claim | None:
     token = uuid.uuid4().hex
-    owner = {"machine": _machine(), "pid": os.getpid(), "token": token}
+    owner = {"machine": process_space(), "pid": os.getpid(), "token": token}
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return None
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(canonical_json(owner))
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(canonical_json(owner))
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     return Claim(path, token)
 
 
 def _owner(path: Path) -> dict[str, object]:
-    """What a claim says; empty where it is gone, or not written yet."""
+    """What a claim says; empty where it is gone, not written yet, or no claim of ours."""
     try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        with open(open_regular(path), "rb") as file:
+            value = json.loads(file.read(LARGEST_CLAIM))
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -134,52 +153,84 @@ def _token(path: Path) -> object:
     return _owner(path).get("token")
 
 
-def _is_stale(path: Path, stale_s: float) -> bool:
+def _state(path: Path) -> State | None:
+    """What changes when a claim is touched or replaced; None where it is gone."""
+    try:
+        status = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _is_stale(path: Path, seen: State, stale_s: float) -> bool:
     if _owner_died(_owner(path)):
         return True
     try:
-        return _folder_time(path.parent) - path.stat().st_mtime > stale_s
+        return _age(path) > stale_s or _watched_s(path, seen) > stale_s
     except FileNotFoundError:
-        return True
+        return False
 
 
 def _owner_died(owner: dict[str, object]) -> bool:
     pid = owner.get("pid")
-    return owner.get("machine") == _machine() and isinstance(pid, int) and not _alive(pid)
+    return owner.get("machine") == process_space() and isinstance(pid, int) and not _alive(pid)
 
 
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(pid)
 
 
-def _folder_time(folder: Path) -> float:
-    """The file system's own time, which may differ from this machine's clock on a network mount."""
-    probe = folder / _temporary("clock")
+def _is_zombie(pid: int) -> bool:
+    """Whether a process ended and its parent has not asked how, as under a container's own init."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[:1] in (["Z"], ["X"])
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was touched, by the file system's clock: a mount's may differ from ours.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    probe = path.with_name(temporary_name("clock"))
     probe.touch()
     try:
-        return probe.stat().st_mtime
+        return probe.stat().st_mtime - path.stat().st_mtime
     finally:
         probe.unlink()
 
 
-def _discard(path: Path) -> bool:
-    """Remove a stale claim. False where another worker has just renewed it: that one stays.
+def _watched_s(path: Path, seen: State) -> float:
+    """For how long this process has seen the file in one state (s), by its own steady clock."""
+    now = time.monotonic()
+    first = _watched.setdefault((str(path), *seen), now)
+    while len(_watched) > MOST_WATCHED:
+        _watched.popitem(last=False)
+    return now - first
 
-    The file is renamed before it is judged again, so that of several workers one wins.
+
+def _discard(path: Path, seen: State) -> bool:
+    """Remove a claim that was judged in state `seen`. False where it changed since: it stays.
+
+    The file is renamed before it is compared again, so that of several workers one wins.
     """
-    seen = _token(path)
-    aside = path.with_name(_temporary("stale"))
+    aside = path.with_name(temporary_name("stale"))
+    if _state(path) != seen:
+        return False
     try:
         os.rename(path, aside)
     except FileNotFoundError:
-        return True
-    same = _token(aside) == seen
+        return False
+    same = _state(aside) == seen
     if not same:
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)

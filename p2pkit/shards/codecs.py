@@ -15,6 +15,8 @@ from p2pkit.shards.npy import NpyError, npy_header, parse_header, parse_npy
 Buffer = bytes | memoryview
 PROBED_MAPS = 32
 WORTH_COMPRESSING = 0.8
+LZ4_RATIO = 256
+"""No byte of an LZ4 block stands for more than 255 decoded ones."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def _decode_delta_shuffle_lz4(data: memoryview, out: np.ndarray) -> None:
 
     if int.from_bytes(data[:4], "little") != out.nbytes:
         raise NpyError("the lz4 block declares another size than the header of its array")
+    if out.nbytes > LZ4_RATIO * len(data):
+        raise NpyError(f"{len(data)} bytes of lz4 cannot hold {out.nbytes} bytes")
     shuffled = np.empty((out.itemsize, out.size), np.uint8)
     LZ4().decode(data, out=shuffled.reshape(-1))
     undo_delta_shuffle(shuffled, out.view(np.uint8).reshape(out.size, out.itemsize), out)
@@ -64,7 +68,8 @@ def _encode_zstd(array: np.ndarray) -> bytes:
     return bytes(Zstd(level=1).encode(_bytes_of(array)))
 
 
-def _decode_zstd(data: memoryview, out: np.ndarray) -> None:
+def decode_zstd(data: memoryview, out: np.ndarray) -> None:
+    """Fill a flat array from one zstd frame; NpyError where the frame is of another size."""
     from numcodecs.zstd import Zstd
 
     if _zstd_content_size(data) != out.nbytes:
@@ -89,7 +94,7 @@ def _zstd_content_size(data: memoryview) -> int | None:
 CODECS: dict[str, Codec] = {
     "none": Codec(_bytes_of, None),
     "delta-shuffle-lz4": Codec(_encode_delta_shuffle_lz4, _decode_delta_shuffle_lz4, True),
-    "zstd": Codec(_encode_zstd, _decode_zstd),
+    "zstd": Codec(_encode_zstd, decode_zstd),
 }
 
 

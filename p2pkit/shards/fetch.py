@@ -33,7 +33,7 @@ def fetch_shard(source: RemotePath, record: ShardRecord, target: Path) -> None:
 def shard_checksum(path: Path) -> str:
     """What a shard's record calls xxh3_128, computed from a local file or folder."""
     if path.is_dir():
-        from p2pkit.shards.zarr_writer import folder_checksum
+        from p2pkit.shards.zarr_tables import folder_checksum
 
         return folder_checksum(path)[1]
     digest = xxhash.xxh3_128()
@@ -49,7 +49,7 @@ def shard_bytes(shard: Location, storage: str) -> int | None:
         if isinstance(shard, RemotePath):
             return shard.size()
         return shard.stat().st_size if shard.is_file() else None
-    from p2pkit.shards.zarr_writer import folder_sizes
+    from p2pkit.shards.zarr_tables import folder_sizes
 
     sizes = [size for _, size in folder_sizes(shard)]
     return sum(sizes) if sizes else None

@@ -1,7 +1,6 @@
 """What a store of format 1 says about itself: fields, layers, plan and manifest."""
 
 import json
-import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -19,13 +18,14 @@ from p2pkit.shards.checks import (
     typed,
 )
 from p2pkit.shards.codecs import CODECS
+from p2pkit.shards.npy import DTYPES, LARGEST_ARRAY, MOST_AXES, extent
 
 FORMAT = "p2pkit-store"
 FORMAT_VERSION = 1
 GEOMETRY = "geometry"
 FEATURES = "features/"
 JSON_FIELD = "json"
-PLAIN_DTYPE = re.compile(r"[<|][biuf][1248]")
+MOST_SHARDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -54,30 +54,35 @@ class FieldSpec:
                 f"field name {self.name!r} is not allowed: lower-case letters, digits and `_`, "
                 f"a letter first, and not {JSON_FIELD!r}"
             )
-        try:
-            dtype = np.dtype(self.dtype)
-        except TypeError:
-            raise StoreError(f"field {self.name}: {self.dtype!r} is no numpy dtype") from None
-        if dtype.str != self.dtype or not PLAIN_DTYPE.fullmatch(self.dtype):
+        if self.dtype not in DTYPES:
             raise StoreError(
                 f"field {self.name}: dtype {self.dtype!r} is not allowed; give a little-endian "
-                "number type of at most 8 bytes by its full name, such as '<f4', '<u2' or '|u1'"
+                f"number type of at most 8 bytes by its full name: {', '.join(DTYPES)}"
+            )
+        if len(self.axes) > MOST_AXES:
+            raise StoreError(
+                f"field {self.name} has {len(self.axes)} axes; at most {MOST_AXES} are allowed"
             )
         if self.codec not in CODECS:
             raise StoreError(
                 f"field {self.name}: no codec {self.codec!r}; there are {', '.join(CODECS)}"
             )
-        if CODECS[self.codec].integers_only and dtype.kind not in "iu":
+        if CODECS[self.codec].integers_only and np.dtype(self.dtype).kind not in "iu":
             raise StoreError(
                 f"field {self.name}: codec {self.codec} is for integers; dtype is {self.dtype}"
             )
 
     def check(self, array: np.ndarray, key: str) -> None:
-        """Raise StoreError if `array` has another dtype or number of axes than this field."""
+        """Raise StoreError if `array` is not of this field's dtype and axes, or is too large."""
         if array.dtype != np.dtype(self.dtype) or array.ndim != len(self.axes):
             raise StoreError(
                 f"sample {key}, field {self.name}: the array is {array.dtype.str} with shape "
                 f"{array.shape}; the fields table says {self.dtype} with axes {self.axes}"
+            )
+        if extent(array.shape) * array.itemsize > LARGEST_ARRAY:
+            raise StoreError(
+                f"sample {key}, field {self.name}: the array has the shape {array.shape}; at most "
+                f"{LARGEST_ARRAY} bytes are allowed"
             )
 
 
@@ -166,6 +171,11 @@ class Plan:
         count(self.seed, "plan.seed")
         count(self.shard_size, "plan.shard_size", least=1)
         count(self.frames, "plan.frames")
+        if self.shards > MOST_SHARDS:
+            raise StoreError(
+                f"the plan has {self.shards} shards; at most {MOST_SHARDS} are allowed: shard_size "
+                f"is {self.shard_size}, choose a larger one"
+            )
 
     @property
     def shards(self) -> int:

@@ -11,6 +11,10 @@ MAGIC = b"\x93NUMPY\x01\x00"
 PREFIX = len(MAGIC) + 2
 LARGEST_HEADER = 4096
 LARGEST_ARRAY = 1 << 30
+LARGEST_PAYLOAD = LARGEST_ARRAY + (LARGEST_ARRAY >> 7) + 2 * LARGEST_HEADER
+"""Bytes of a payload: the largest array, grown as far as a compressor may grow it, and headers."""
+MOST_AXES = 32
+DTYPES = ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8")
 HEADER = re.compile(
     r"\{'descr': '([<|][biuf][1248])', 'fortran_order': False, 'shape': "
     r"\(((?:\d+, )*\d+,?|)\), \} *\n"
@@ -30,19 +34,27 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return file.getvalue()
 
 
+def extent(shape: tuple[int, ...]) -> int:
+    """Number of elements without axes of size 0: an empty array may have no absurd axes either."""
+    return prod(size for size in shape if size)
+
+
 @lru_cache(maxsize=4096)
 def _parse(header: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
     match = HEADER.fullmatch(header[PREFIX:].decode("latin-1"))
     if match is None:
         raise NpyError("the .npy header is not that of a C-ordered array of little-endian numbers")
+    if match[1] not in DTYPES:
+        raise NpyError(f"the .npy header names the dtype {match[1]!r}; allowed are {DTYPES}")
     dtype = np.dtype(match[1])
-    if dtype.str != match[1]:
-        raise NpyError(f"the .npy header names the dtype {match[1]!r}; {dtype.str!r} is its name")
     shape = tuple(int(size) for size in match[2].split(",") if size.strip())
+    if len(shape) > MOST_AXES:
+        raise NpyError(f"the .npy header has {len(shape)} axes; at most {MOST_AXES} are allowed")
     nbytes = prod(shape) * dtype.itemsize
-    if nbytes > LARGEST_ARRAY:
+    if extent(shape) * dtype.itemsize > LARGEST_ARRAY:
         raise NpyError(
-            f"the .npy header declares {nbytes} bytes; at most {LARGEST_ARRAY} are allowed"
+            f"the .npy header declares the shape {shape} of {dtype.str}; at most {LARGEST_ARRAY} "
+            "bytes are allowed"
         )
     return dtype, shape, nbytes
 

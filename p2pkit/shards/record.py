@@ -111,6 +111,8 @@ def read_record(path: Location) -> ShardRecord:
     for name in ("first_key", "last_key"):
         if (value[name] is None) != (value["samples"] == 0):
             raise StoreError(f"{path}: {name} is {value[name]!r} with {value['samples']!r} samples")
+        if value[name] is not None:
+            typed(value[name], str, f"{path}: {name}")
     members = typed(value["members"], dict, f"{path}: members")
     return ShardRecord(
         samples=count(value["samples"], f"{path}: samples"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from p2pkit.errors import MissingDependencyError, StoreError
@@ -136,12 +136,6 @@ class RemotePath:
         """Delete the file, if it is there."""
         client, key = self._client, self._key
         tried(lambda: client.delete(key), self.url, verb="deleted")
-
-    def zarr_store(self) -> Any:
-        """This folder as a read-only store for zarr-python."""
-        from zarr.storage import ObjectStore
-
-        return ObjectStore(open_client(self.url, TRIES - 1), read_only=True)
 
     @property
     def _client(self) -> "ObjectStore | HTTPStore":

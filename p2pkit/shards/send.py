@@ -22,7 +22,7 @@ def send_shard(source: Path, record: ShardRecord, target: RemotePath) -> None:
     if record.format == "tar":
         target.write(source)
         return
-    from p2pkit.shards.zarr_writer import folder_files
+    from p2pkit.shards.zarr_tables import folder_files
 
     files = dict(folder_files(source))
     for name, _ in target.files():

@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from p2pkit.shards.checks import KEY
+from p2pkit.errors import StoreError
+from p2pkit.files import canonical_json
+from p2pkit.shards.checks import KEY, LARGEST_JSON
 from p2pkit.shards.model import FORMAT_VERSION, LayerSpec
 from p2pkit.shards.record import ShardRecord
 
@@ -51,12 +53,29 @@ def read_keys(meta: dict[str, Any], layer: LayerSpec, record: ShardRecord) -> tu
     return tuple(keys)
 
 
+def object_bytes(value: dict[str, Any], name: str) -> bytes:
+    """Canonical JSON that `parse_object` reads back; `name` is told where it cannot.
+
+    Raises:
+        StoreError: it is too long, or holds a NaN or what JSON has no form for.
+    """
+    try:
+        data = canonical_json(value).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"{name} cannot be stored as JSON: {error}") from None
+    if len(data) > LARGEST_JSON:
+        raise StoreError(f"{name} has {len(data)} bytes of JSON; at most {LARGEST_JSON} fit")
+    return data
+
+
 def parse_object(data: memoryview) -> dict[str, Any]:
     """The JSON object in `data`.
 
     Raises:
-        ShardMetaError: it is no JSON, or no object.
+        ShardMetaError: it is no JSON, no object, or too long.
     """
+    if len(data) > LARGEST_JSON:
+        raise ShardMetaError(f"has {len(data)} bytes of JSON; at most {LARGEST_JSON} are allowed")
     try:
         value = json.loads(bytes(data))
     except (ValueError, RecursionError) as error:

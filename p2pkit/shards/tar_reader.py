@@ -9,16 +9,18 @@ from jaxtyping import UInt64
 
 from p2pkit.errors import CorruptShardError, StoreError
 from p2pkit.shards.byte_file import open_file
-from p2pkit.shards.checks import hex64
+from p2pkit.shards.checks import LARGEST_JSON, hex64
 from p2pkit.shards.codecs import decode
 from p2pkit.shards.location import Location
 from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
-from p2pkit.shards.npy import NpyError, parse_npy
+from p2pkit.shards.npy import LARGEST_PAYLOAD, NpyError, parse_npy
 from p2pkit.shards.record import ShardRecord
 from p2pkit.shards.shard_meta import ShardMetaError, parse_object, read_keys
-from p2pkit.shards.tar_writer import BLOCK, META, StoredSample, member_name, tar_header
+from p2pkit.shards.tar_walk import first_cut
+from p2pkit.shards.tar_writer import BLOCK, END, INDEX, META, StoredSample, member_name, tar_header
 
 READ_AHEAD = 1 << 22
+LARGEST_TABLE = {"index": LARGEST_PAYLOAD, "meta": LARGEST_JSON}
 
 
 class TarShard:
@@ -44,9 +46,10 @@ class TarShard:
             raise CorruptShardError(self.path, f"cannot be opened: {error.strerror}") from None
         size = self._file.size
         if size != record.bytes:
-            raise CorruptShardError(self.path, f"has {size} bytes; its record says {record.bytes}")
+            raise self._of_another_size(size)
         self._index = self._read_index()
         self.keys = self._read_keys()
+        self._check_tail()
 
     def read(self, row: int, fields: Collection[str] | None = None) -> Sample:
         """Read one sample, or some of its fields, with one `pread` or request.
@@ -108,14 +111,27 @@ class TarShard:
         for row, key in enumerate(self.keys):
             for name, column in self._columns.items():
                 try:
-                    self._check_member(member_name(key, name), self._index[row, column], key, name)
+                    offset, length, _ = self._index[row, column].tolist()
+                    self._check_member(member_name(key, name), offset, length, key=key, field=name)
                     self.read(row, [] if name == JSON_FIELD else [name])
                 except CorruptShardError as error:
                     if error.field in (name, None):
                         yield error
+        yield from self._tail_problems()
         if digest.hexdigest() != self._record.xxh3_128:
             reason = f"xxh3-128 of the file is {digest.hexdigest()}; its record says "
             yield CorruptShardError(self.path, reason + self._record.xxh3_128)
+
+    def _tail_problems(self) -> Iterator[CorruptShardError]:
+        """What is wrong with the headers of index and meta, and behind them."""
+        for name, table in ((INDEX, "index"), (META, "meta")):
+            member = self._record.members[table]
+            try:
+                self._check_member(name, member.offset, member.length)
+            except CorruptShardError as error:
+                yield error
+        if any(self._pread(self._record.bytes - len(END), len(END))):
+            yield self._corrupt("the blocks that close the tar are not empty")
 
     def _corrupt(self, reason: str, key: str | None = None, field: str | None = None):
         return CorruptShardError(self.path, reason, key=key, field=field)
@@ -134,6 +150,14 @@ class TarShard:
                 raise self._corrupt("the bytes differ from their checksum", self.keys[row], name)
             yield name, payload
 
+    def _of_another_size(self, size: int) -> CorruptShardError:
+        """Tells the first member that a cut took bytes of, where one did."""
+        reason = f"has {size} bytes; its record says {self._record.bytes}"
+        cut = first_cut(self._pread, size) if size < self._record.bytes else None
+        if cut is None:
+            return self._corrupt(reason)
+        return self._corrupt(f"{reason}: it is cut in {cut.name}", cut.key, cut.field)
+
     def _pread(self, offset: int, length: int) -> memoryview:
         data = np.empty(length, np.uint8).data
         done = 0
@@ -151,6 +175,11 @@ class TarShard:
         member = self._record.members.get(name)
         if member is None or member.offset + member.length > self._record.bytes:
             raise self._corrupt(f"its record places the {name} at {member}, outside the file")
+        if member.length > LARGEST_TABLE[name]:
+            raise self._corrupt(
+                f"its record gives the {name} {member.length} bytes; at most {LARGEST_TABLE[name]} "
+                "are possible"
+            )
         data = self._pread(member.offset, member.length)
         if hex64(xxhash.xxh3_64_intdigest(data)) != member.xxh3_64:
             raise self._corrupt(f"the {name} differs from its checksum in the record")
@@ -175,6 +204,11 @@ class TarShard:
         offset, length = index[..., 0].reshape(-1), index[..., 1].reshape(-1)
         if (offset > limit).any() or (length > limit).any():
             raise self._corrupt("the index points outside the file")
+        if (length > np.uint64(LARGEST_PAYLOAD)).any():
+            raise self._corrupt(
+                f"the index has a member of {length.max()} bytes; at most {LARGEST_PAYLOAD} are "
+                "allowed"
+            )
         ends = (offset + length + np.uint64(BLOCK - 1)) // np.uint64(BLOCK) * np.uint64(BLOCK)
         starts = np.append(offset, np.uint64(self._record.members["index"].offset))
         if (starts != np.append(np.uint64(0), ends) + np.uint64(BLOCK)).any():
@@ -186,12 +220,25 @@ class TarShard:
         except ShardMetaError as error:
             raise self._corrupt(f"{META} {error}") from None
 
+    def _check_tail(self) -> None:
+        """Meta must follow the index, and nothing but the end may follow meta."""
+        index, meta = self._record.members["index"], self._record.members["meta"]
+        after_index = index.offset + index.length + -index.length % BLOCK + BLOCK
+        end = meta.offset + meta.length + -meta.length % BLOCK + len(END)
+        if meta.offset != after_index or end != self._record.bytes:
+            raise self._corrupt("index and meta are not the last members of the tar")
+
     def _check_member(
-        self, name: str, position: UInt64[np.ndarray, "3"], key: str | None, field: str | None
+        self,
+        name: str,
+        offset: int,
+        length: int,
+        *,
+        key: str | None = None,
+        field: str | None = None,
     ) -> None:
         """Raise where the header or the padding of a member is not what the writer makes."""
-        offset, length, _ = position.tolist()
         if bytes(self._pread(offset - BLOCK, BLOCK)) != tar_header(name, length):
-            raise self._corrupt("the tar header is damaged", key, field)
+            raise self._corrupt(f"the tar header of {name} is damaged", key, field)
         if any(self._pread(offset + length, -length % BLOCK)):
-            raise self._corrupt("the padding behind the member is not empty", key, field)
+            raise self._corrupt(f"the padding behind {name} is not empty", key, field)

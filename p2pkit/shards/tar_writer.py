@@ -8,12 +8,12 @@ import numpy as np
 import xxhash
 
 from p2pkit.errors import StoreError
-from p2pkit.files import canonical_json, write_atomic
+from p2pkit.files import write_atomic
 from p2pkit.shards.checks import check_key, hex64
 from p2pkit.shards.codecs import Buffer, encode
 from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
 from p2pkit.shards.record import Member, Written
-from p2pkit.shards.shard_meta import shard_meta
+from p2pkit.shards.shard_meta import object_bytes, shard_meta
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -105,7 +105,7 @@ def _members(layer: LayerSpec, sample: Sample) -> Iterator[tuple[str, list[Buffe
     for column in layer.columns[:-1]:
         payload = encode(sample.arrays[column], layer.field(column).codec)
         yield member_name(sample.key, column), payload
-    yield member_name(sample.key, JSON_FIELD), [canonical_json(sample.meta).encode()]
+    yield member_name(sample.key, JSON_FIELD), [object_bytes(sample.meta, f"sample {sample.key}")]
 
 
 def write_tar(path: Path, layer: LayerSpec, samples: Iterable[Sample]) -> Written:
@@ -150,7 +150,7 @@ def _write(
             for name, payload in members:
                 yield from tar.member(name, payload, rows[-1])
         index = np.array(rows, np.uint64).reshape(len(rows), len(layer.columns), 3)
-        meta = canonical_json(shard_meta(layer, keys)).encode()
+        meta = object_bytes(shard_meta(layer, keys), f"shard {path}")
         yield from tar.member(INDEX, encode(index, "none"), tables)
         yield from tar.member(META, [meta], tables)
         yield tar.end()

@@ -1,6 +1,7 @@
 """The writing side of a store: one manifest, and shards that any worker may write in any order."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,7 +56,8 @@ class StoreWriter:
             name: a layer's name, or any name for work that fills several layers at once.
             shard: the shard's number.
         """
-        return try_claim(claim_path(self.root, name, shard))
+        with _refusals_told(self.root):
+            return try_claim(claim_path(self.root, name, shard))
 
     def write(
         self,
@@ -75,7 +77,8 @@ class StoreWriter:
 
         Raises:
             StoreError: a sample does not match the fields table; samples and failures do not add up
-                to the planned frames; or the keys differ from those of the geometry.
+                to the planned frames; the keys differ from those of the geometry; or the disk is
+                full or does not allow writing.
         """
         return self._commit(self._storage.write, layer, shard, samples, failures)
 
@@ -110,9 +113,11 @@ class StoreWriter:
         if not 0 <= shard < self.manifest.plan.shards:
             raise StoreError(f"there is no shard {shard}; the plan has {self.manifest.plan.shards}")
         path = shard_path(self.root, layer, shard, self._storage.suffix)
-        written = write(path, spec, self._checked(layer, shard, samples, failures))
-        record = make_record(written, spec.fingerprint_sha256, self.manifest.storage, failures)
-        record.write(record_path(self.root, layer, shard))
+        checked = self._checked(layer, shard, samples, failures)
+        with _refusals_told(path):
+            written = write(path, spec, checked)
+            record = make_record(written, spec.fingerprint_sha256, self.manifest.storage, failures)
+            record.write(record_path(self.root, layer, shard))
         return record
 
     def write_failures(self) -> Path:
@@ -123,7 +128,9 @@ class StoreWriter:
         shards = range(self.manifest.plan.shards)
         done = [shard for shard in shards if self.is_done(GEOMETRY, shard)]
         path = self.root / FAILURES
-        write_atomic(path, failure_lines([self.record(GEOMETRY, shard) for shard in done]))
+        lines = failure_lines([self.record(GEOMETRY, shard) for shard in done])
+        with _refusals_told(path):
+            write_atomic(path, lines)
         return path
 
     def _layer(self, name: str) -> LayerSpec:
@@ -176,8 +183,14 @@ def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
     Raises:
         FingerprintError: the store was made from another dataset, plan, storage, fields table or
             fingerprint; the message names each entry that differs, with both values.
+        StoreError: its manifest is damaged, or the folder cannot be written.
     """
     find_storage(manifest.storage)
+    with _refusals_told(path):
+        return _create_or_open(path, manifest)
+
+
+def _create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
     sweep(path, path / CLAIMS)
     file = path / MANIFEST
     if file.exists():
@@ -194,6 +207,19 @@ def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
                     merged = merged.with_layer(layer)
         write_json(file, sealed(merged.to_json()))
     return StoreWriter(path, read_manifest(path))
+
+
+@contextlib.contextmanager
+def _refusals_told(path: Path) -> Generator[None, None, None]:
+    """Turn the system's refusal to write (disk full, read-only, ...) into a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        told = error.strerror or repr(error)
+        raise StoreError(
+            f"{path} cannot be written: {told}. What was complete before is still good; make room "
+            "or get write access, then run the same command again"
+        ) from error
 
 
 def failure_lines(records: Sequence[ShardRecord]) -> bytes:

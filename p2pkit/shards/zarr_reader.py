@@ -1,25 +1,28 @@
 """Reading a shard that is a Zarr v3 group, every checksum verified."""
 
-import math
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import xxhash
-import zarr
 
 from p2pkit.errors import CorruptShardError, StoreError
-from p2pkit.shards.checks import hex64
+from p2pkit.shards.checks import LARGEST_JSON, hex64
 from p2pkit.shards.location import Location
 from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
-from p2pkit.shards.npy import LARGEST_ARRAY
 from p2pkit.shards.record import ShardRecord
-from p2pkit.shards.remote import RemotePath, first_line
 from p2pkit.shards.shard_meta import ShardMetaError, parse_object, read_keys
-from p2pkit.shards.zarr_writer import (
+from p2pkit.shards.zarr_array import (
+    META,
+    StoredArray,
+    ZarrArrayError,
+    open_array,
+    read_part,
+    size_of_files,
+)
+from p2pkit.shards.zarr_tables import (
     ATTRIBUTE,
     CHECKSUM,
-    META,
     folder_checksum,
     folder_sizes,
     table_names,
@@ -42,13 +45,14 @@ class ZarrShard:
     def __init__(self, path: Location, layer: LayerSpec, record: ShardRecord) -> None:
         self.path = str(path)
         self._folder = path
-        self._source = path.zarr_store() if isinstance(path, RemotePath) else self.path
         self._layer = layer
         self._record = record
-        sizes = [size for _, size in folder_sizes(path)]
-        if not sizes:
-            raise CorruptShardError(self.path, "cannot be opened: No such folder")
-        size = sum(sizes)
+        try:
+            size = size_of_files(path)
+        except OSError as error:
+            raise self._corrupt(f"cannot be opened: {error.strerror}") from None
+        except ZarrArrayError as error:
+            raise self._corrupt(str(error)) from None
         if size != record.bytes:
             raise CorruptShardError(self.path, f"has {size} bytes; its record says {record.bytes}")
         self.keys = self._read_keys()
@@ -105,47 +109,40 @@ class ZarrShard:
     def _corrupt(self, reason: str, key: str | None = None, field: str | None = None):
         return CorruptShardError(self.path, reason, key=key, field=field)
 
-    def _unreadable(
-        self, what: str, error: Exception, key: str | None = None, field: str | None = None
-    ) -> StoreError:
-        """Damage, unless it is a server that cannot be reached."""
-        if type(error).__module__.startswith("obstore"):
-            return StoreError(
-                f"{self.path}: {what} cannot be read: {first_line(error)}. Check network, endpoint "
-                "and credentials, then run the same command again"
-            )
-        return self._corrupt(f"{what} cannot be read: {error!r}", key, field)
-
     def _read_keys(self) -> tuple[str, ...]:
-        """Keys from the group's own zarr.json, checked against the record before zarr reads it."""
+        """Keys from the group's own zarr.json, checked against the record."""
         member = self._record.members.get("meta")
-        path = self._folder / META
         try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            data = b""
+            data = read_part(self._folder / META, LARGEST_JSON)
+        except ZarrArrayError as error:
+            raise self._corrupt(str(error)) from None
         if member is None or hex64(xxhash.xxh3_64_intdigest(data)) != member.xxh3_64:
             raise self._corrupt(f"{META} differs from its checksum in the record")
         try:
-            attributes = parse_object(memoryview(data)).get("attributes", {})
-            return read_keys(attributes.get(ATTRIBUTE, {}), self._layer, self._record)
+            attributes = parse_object(memoryview(data)).get("attributes")
+            meta = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+            if not isinstance(meta, dict):
+                raise ShardMetaError(f"has no attribute {ATTRIBUTE!r} that is an object")
+            return read_keys(meta, self._layer, self._record)
         except ShardMetaError as error:
             raise self._corrupt(f"{META} {error}") from None
 
-    def _open_arrays(self) -> dict[str, zarr.Array[Any]]:
-        arrays: dict[str, zarr.Array[Any]] = {}
-        names = [*self._layer.columns, *table_names(self._layer)]
-        try:
-            group = zarr.open_group(self._source, mode="r", zarr_format=3, use_consolidated=False)
-            for name in names:
-                array = group[name]
-                if not isinstance(array, zarr.Array):
-                    raise self._corrupt(f"{name} is no array")
-                arrays[name] = array
-        except StoreError:
-            raise
-        except Exception as error:  # damaged metadata makes zarr raise errors of many types
-            raise self._unreadable("its group", error) from error
+    def _open_arrays(self) -> dict[str, StoredArray]:
+        tables = {CHECKSUM: ("<u8", 2, "none")}
+        fields = {
+            spec.name: (spec.dtype, len(spec.axes), spec.codec) for spec in self._layer.fields
+        }
+        for name in self._layer.columns:
+            tables[f"{name}_offset"] = ("<i8", 1, "none")
+        for name in fields:
+            tables[f"{name}_shape"] = ("<i8", 2, "none")
+        arrays: dict[str, StoredArray] = {}
+        wanted = {**fields, JSON_FIELD: ("|u1", 1, "zstd"), **tables}
+        for name, (dtype, axes, codec) in wanted.items():
+            try:
+                arrays[name] = open_array(self._folder / name, dtype=dtype, axes=axes, codec=codec)
+            except ZarrArrayError as error:
+                raise self._corrupt(f"{name}: {error}") from None
         return arrays
 
     def _read_tables(self) -> dict[str, np.ndarray]:
@@ -158,24 +155,36 @@ class ZarrShard:
             raise self._corrupt(
                 "its tables of offsets, shapes and checksums differ from the record"
             )
+        self._check_tables(tables)
         return tables
+
+    def _check_tables(self, tables: dict[str, np.ndarray]) -> None:
+        """Each table must have a row for each sample, so that no look-up can miss."""
+        samples, columns = len(self.keys), len(self._layer.columns)
+        wanted = {CHECKSUM: (samples, columns)}
+        wanted |= {f"{name}_offset": (samples + 1,) for name in self._layer.columns}
+        for spec in self._layer.fields:
+            wanted[f"{spec.name}_shape"] = (samples, len(spec.axes))
+        for name, shape in wanted.items():
+            if tables[name].shape != shape:
+                raise self._corrupt(f"{name} has the shape {tables[name].shape}, not {shape}")
+            if name.endswith("_offset"):
+                rows = self._arrays[name.removesuffix("_offset")].shape[0]
+                if tables[name][-1] != rows:
+                    raise self._corrupt(f"{name} ends at {tables[name][-1]} of {rows} rows")
+            if name != CHECKSUM and tables[name].min(initial=0) < 0:
+                raise self._corrupt(f"{name} holds negative numbers")
 
     def _read_rows(self, name: str, row: int, key: str) -> np.ndarray:
         """The values of one sample, C-ordered, in the shape in which they are stored."""
         first, end = self._tables[f"{name}_offset"][row : row + 2].tolist()
-        stored = self._arrays[name]
-        if not 0 <= first <= end <= stored.shape[0]:
-            raise self._corrupt(f"rows {first} to {end} of {stored.shape[0]}", key, name)
         return self._values(name, first, end, key, name)
 
     def _values(
         self, name: str, first: int, end: int, key: str | None, field: str | None
     ) -> np.ndarray:
-        """Rows of a stored array; CorruptShardError where zarr cannot read them."""
-        stored = self._arrays[name]
-        if (end - first) * math.prod(stored.shape[1:]) * stored.dtype.itemsize > LARGEST_ARRAY:
-            raise self._corrupt(f"{name} declares more than {LARGEST_ARRAY} bytes", key, field)
+        """Rows of a stored array; CorruptShardError where they cannot be read."""
         try:
-            return np.asarray(stored[first:end], order="C")
-        except Exception as error:  # damaged chunks make zarr raise errors of many types
-            raise self._unreadable(name, error, key, field) from error
+            return self._arrays[name].read(first, end)
+        except ZarrArrayError as error:
+            raise self._corrupt(f"{name} cannot be read: {error}", key, field) from None

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +12,27 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from p2pkit.errors import StoreError
-from p2pkit.files import canonical_json, fsync_folder
+from p2pkit.files import fsync_folder, temporary_name
 from p2pkit.shards.checks import hex64
-from p2pkit.shards.location import Location
 from p2pkit.shards.model import JSON_FIELD, LayerSpec, Sample
 from p2pkit.shards.record import Member, Written
-from p2pkit.shards.remote import RemotePath
-from p2pkit.shards.shard_meta import shard_meta
+from p2pkit.shards.shard_meta import object_bytes, shard_meta
+from p2pkit.shards.zarr_array import META
+from p2pkit.shards.zarr_tables import (
+    ATTRIBUTE,
+    CHECKSUM,
+    folder_checksum,
+    folder_files,
+    tables_checksum,
+)
 
 CHUNK_ELEMENTS = 1 << 16
-ATTRIBUTE = "p2pkit"
-META = "zarr.json"
-CHECKSUM = "checksum"
 COMPRESSORS: dict[str, Any] = {
     "none": None,
     "zstd": ZstdCodec(level=1),
     "delta-shuffle-lz4": BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"),
 }
 """Zarr's own codecs for each name in the fields table; Zarr v3 has no standard delta codec."""
-
-
-def table_names(layer: LayerSpec) -> list[str]:
-    """The arrays that say where samples lie; read and verified when a shard is opened."""
-    shapes = [f"{name}_shape" for name in layer.columns[:-1]]
-    return [CHECKSUM, *(f"{name}_offset" for name in layer.columns), *shapes]
-
-
-def tables_checksum(tables: dict[str, np.ndarray]) -> tuple[int, str]:
-    """Bytes and xxh3-64 of all tables, in name order, each C-ordered and little-endian."""
-    digest, size = xxhash.xxh3_64(), 0
-    for name in sorted(tables):
-        digest.update(np.ascontiguousarray(tables[name]).data)
-        size += tables[name].nbytes
-    return size, hex64(digest.intdigest())
-
-
-def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(relative path with slashes, path) of each file, sorted by the former."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    yield from sorted((path.relative_to(folder).as_posix(), path) for path in paths)
-
-
-def folder_sizes(folder: Location) -> list[tuple[str, int]]:
-    """(relative path with slashes, bytes) of each file, sorted; empty where there is no folder."""
-    if isinstance(folder, RemotePath):
-        return folder.files()
-    return [(name, path.stat().st_size) for name, path in folder_files(folder)]
-
-
-def folder_checksum(folder: Location) -> tuple[int, str]:
-    """Bytes of all files, and xxh3-128 over a line `<path> <xxh3-64 of the file>` for each."""
-    digest, size = xxhash.xxh3_128(), 0
-    for name, _ in folder_sizes(folder):
-        data = (folder / name).read_bytes()
-        digest.update(f"{name} {hex64(xxhash.xxh3_64_intdigest(data))}\n".encode())
-        size += len(data)
-    return size, digest.hexdigest()
 
 
 def write_zarr(path: Path, layer: LayerSpec, samples: Iterable[Sample]) -> Written:
@@ -80,8 +45,7 @@ def write_zarr(path: Path, layer: LayerSpec, samples: Iterable[Sample]) -> Writt
     """
     columns, keys = _gather(path, layer, samples)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".tmp-{path.name}-{os.uname().nodename}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = path.parent / temporary_name(path.name)
     try:
         tables = _write_group(temporary, layer, columns, keys)
         fsync_tree(temporary)
@@ -112,7 +76,7 @@ def _gather(
         layer.check(sample)
         for name, array in sample.arrays.items():
             columns[name].append(np.asarray(array, order="C"))
-        meta = canonical_json(sample.meta).encode()
+        meta = object_bytes(sample.meta, f"sample {sample.key}")
         columns[JSON_FIELD].append(np.frombuffer(meta, np.uint8))
     return columns, list(keys)
 

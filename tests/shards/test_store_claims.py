@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_store import KEYS, geometry_sample, manifest
 
+from p2pkit.files import process_space
 from p2pkit.shards import claims as claims_module
 from p2pkit.shards import create_or_open, open_store, plan_shards
 from p2pkit.shards.claims import locked, sweep, try_claim
@@ -184,13 +185,13 @@ def test_kill_during_a_write_leaves_no_half_shard(tmp_path: Path):
 
 
 def test_sweep_leaves_what_the_living_write(tmp_path: Path):
-    node = os.uname().nodename
+    here = process_space()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    mine = tmp_path / f".tmp-000000.tar-{node}-{os.getpid()}"
+    mine = tmp_path / f".tmp-000000.tar-{here}-{os.getpid()}"
     theirs = tmp_path / f".tmp-000000.tar-elsewhere-{dead.pid}"
-    gone = tmp_path / f".tmp-000000.tar-{node}-{dead.pid}"
-    folder = tmp_path / f".tmp-000000.zarr-{node}-{dead.pid}"
+    gone = tmp_path / f".tmp-000000.tar-{here}-{dead.pid}"
+    folder = tmp_path / f".tmp-000000.zarr-{here}-{dead.pid}"
     for path in (mine, theirs, gone):
         path.touch()
     (folder / "points").mkdir(parents=True)
