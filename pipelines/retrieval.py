@@ -1,6 +1,5 @@
 """retrieval: how often a point's embedding finds its own pixel, on frames left out of training."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from p2pkit.pipelines.pretraining import (
     build_model,
     load_weights,
 )
+from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.splits import all_keys
 from p2pkit.pipelines.train import feature_layer, read_config
 from p2pkit.shards.geometry_layer import decode_geometry
@@ -58,15 +58,15 @@ def run(config: RetrievalConfig) -> Path:
     """
     train_config = read_config(config.run)
     store = open_store(config.store)
-    provenance = json.loads((config.run / "store.json").read_text())
-    held = set(provenance["holdout"])
-    samples = [store.find(key) for key in sorted(held & set(all_keys(store)))]
+    provenance = read_provenance(config.run)
+    held = provenance.held_out(store) & set(all_keys(store))
+    samples = [store.find(key) for key in sorted(held)]
     if not samples:
         raise ConfigError(
             f"{config.run} held no frame of {config.store} out of its training; train with "
             "--set holdout=25"
         )
-    channels = int(provenance["teacher_channels"])
+    channels = provenance.teacher_channels
     trained = build_model(train_config, channels, seed=train_config.seed)
     checkpoint = latest_checkpoint(config.run)
     load_weights(trained, checkpoint.path)

@@ -2,10 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +22,11 @@ from p2pkit.pipelines.checkpoints import (
 )
 from p2pkit.pipelines.metrics import metrics_log
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, learning_rate
+from p2pkit.pipelines.provenance import Provenance, StoreUse, read_provenance
 from p2pkit.pipelines.splits import all_keys, holdout_split
 from p2pkit.shards.store import Store, open_store
-from p2pkit.stream.loader import Batch, BatchStream
+from p2pkit.stream.loader import Batch, BatchStream, StreamSource
+from p2pkit.stream.order import whole_weights
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,15 @@ def run(
 
     Raises:
         TrainingError: `out` holds a run, or the loss became NaN or infinite.
-        StoreError: the store is incomplete, mixed or corrupt.
+        StoreError: a store is incomplete, mixed or corrupt.
     """
     if (out / "config.json").exists():
         raise TrainingError(
             f"{out} holds a run; go on with it by --resume, or choose another --out"
         )
-    store = open_store(config.store)
-    parts = _prepare(config, store)
-    write_json(out / "store.json", _provenance(store, config))
+    sources = open_sources(config)
+    parts = _prepare(config, sources)
+    _provenance(sources, config).write(out)
     write_json(out / "config.json", config_to_json(config))
     return _train(parts, out, stop_after, progress)
 
@@ -93,6 +94,7 @@ def resume(
     out: Path,
     *,
     store: Path | None = None,
+    more_stores: Sequence[str] = (),
     stop_after: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -103,25 +105,20 @@ def resume(
 
     Args:
         out: the run's folder.
-        store: where the run's store lies now; None where it lay before.
+        store: where the run's store lies now; None where all its stores lay before.
+        more_stores: where the other stores of its mixture lie now, if `store` is given.
         stop_after: end this process after so many steps, with a checkpoint; the schedule stays.
         progress: called after each step.
 
     Raises:
-        TrainingError: `out` holds no run, or its store was made anew from other inputs.
+        TrainingError: `out` holds no run, or a store was made anew from other inputs.
     """
     config = read_config(out)
     if store is not None:
-        config = replace(config, store=store)
-    opened = open_store(config.store)
-    wanted = json.loads((out / "store.json").read_text())
-    found = _provenance(opened, config)
-    if found["fingerprints"] != wanted["fingerprints"]:
-        raise TrainingError(
-            f"{config.store} is not the store that {out} was begun on: its fingerprints are "
-            f"{found['fingerprints']}, the run's are {wanted['fingerprints']}"
-        )
-    return _train(_prepare(config, opened), out, stop_after, progress)
+        config = replace(config, store=store, more_stores=tuple(more_stores))
+    sources = open_sources(config)
+    _provenance(sources, config).check_same(read_provenance(out), out)
+    return _train(_prepare(config, sources), out, stop_after, progress)
 
 
 def read_config(out: Path) -> TrainConfig:
@@ -146,18 +143,46 @@ class _Parts:
     stream: BatchStream
 
 
-def _prepare(config: TrainConfig, store: Store) -> _Parts:
-    """Build everything; settings that do not fit the store fail here, before a run exists."""
-    layer = feature_layer(store, config.layer)
-    store.records(layer)
-    model = build_model(config, store.layer(layer).details["channels"], seed=config.seed)
+def open_sources(config: TrainConfig) -> list[StreamSource]:
+    """Open the stores of a run, with the frames to train on and their turns in the mixture.
+
+    Raises:
+        StoreError: a store is incomplete or mixed.
+        ConfigError: a store leaves nothing to train on, the layer is unclear, teachers' channels
+            differ, or the weights make no mixture.
+    """
+    stores = [open_store(config.store), *map(open_store, config.more_stores)]
+    layers = [feature_layer(store, config.layer) for store in stores]
+    for store, layer in zip(stores, layers, strict=True):
+        store.records(layer)
+    channels = [_channels(store, layer) for store, layer in zip(stores, layers, strict=True)]
+    if len(set(channels)) > 1:
+        told = ", ".join(
+            f"{store.root} has {count} in {layer}"
+            for store, layer, count in zip(stores, layers, channels, strict=True)
+        )
+        raise ConfigError(
+            f"the stores' teachers give different numbers of channels: {told}. Mix stores of one "
+            "teacher, layer and map"
+        )
+    kept = [holdout_split(store, config.holdout)[0] for store in stores]
+    weights = whole_weights(config.weights, [len(samples) for samples in kept])
+    return [StreamSource(*row) for row in zip(stores, layers, kept, weights, strict=True)]
+
+
+def _channels(store: Store, layer: str) -> int:
+    return int(store.layer(layer).details["channels"])
+
+
+def _prepare(config: TrainConfig, sources: list[StreamSource]) -> _Parts:
+    """Build everything; settings that do not fit the stores fail here, before a run exists."""
+    model = build_model(config, _channels(sources[0].store, sources[0].layer), seed=config.seed)
     model = model.to(config.device).train()
-    kept, _ = holdout_split(store, config.holdout)
     return _Parts(
         config=config,
         model=model,
         optimizer=build_optimizer(model, config),
-        stream=BatchStream(store, layer, samples=kept, config=config.stream),
+        stream=BatchStream(sources, config=config.stream),
     )
 
 
@@ -272,14 +297,22 @@ def _restore(out: Path, model: PretrainingModel, optimizer: torch.optim.Optimize
     return checkpoint.step
 
 
-def _provenance(store: Store, config: TrainConfig) -> dict[str, Any]:
-    layers = ["geometry", feature_layer(store, config.layer)]
-    _, held = holdout_split(store, config.holdout)
+def _provenance(sources: list[StreamSource], config: TrainConfig) -> Provenance:
+    names = (str(config.store), *config.more_stores)
+    uses = tuple(
+        _store_use(source, name, config.holdout)
+        for source, name in zip(sources, names, strict=True)
+    )
+    return Provenance(_channels(sources[0].store, sources[0].layer), uses)
+
+
+def _store_use(source: StreamSource, name: str, holdout: int) -> StoreUse:
+    store, layers = source.store, ("geometry", source.layer)
     keys = all_keys(store)
-    return {
-        "store": str(config.store),
-        "layers": layers,
-        "teacher_channels": store.layer(layers[1]).details["channels"],
-        "fingerprints": {name: store.layer(name).fingerprint_sha256 for name in layers},
-        "holdout": [keys[sample] for sample in held],
-    }
+    return StoreUse(
+        store=name,
+        layers=layers,
+        fingerprints={layer: store.layer(layer).fingerprint_sha256 for layer in layers},
+        holdout=tuple(keys[sample] for sample in holdout_split(store, holdout)[1]),
+        weight=source.weight,
+    )

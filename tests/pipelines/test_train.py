@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_recording import TEACHER, recording_config, tiny_train_config
+from click.testing import CliRunner
+from tiny_recording import TEACHER, recording_config, tiny_train_config, write_recording
 
+from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, CorruptShardError, StoreError, TrainingError
 from p2pkit.pipelines import extract
 from p2pkit.pipelines.checkpoints import latest_checkpoint, list_checkpoints
@@ -17,7 +19,9 @@ from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.metrics import read_metrics
 from p2pkit.pipelines.presets import PRESETS, preset
 from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig, learning_rate
+from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.train import StepReport, read_config, resume, run
+from p2pkit.shards import open_store
 
 COMMITS, STEPS, STOPS = (13, 17), (0, 4), (2,)
 PARTS = [
@@ -234,3 +238,85 @@ def test_presets_are_valid_and_the_papers_is_the_default() -> None:
     assert preset("paper", Path("store")) == TrainConfig(store=Path("store"))
     with pytest.raises(ConfigError, match="choose one of paper, cpu-small"):
         preset("big", Path("store"))
+
+
+@pytest.fixture(scope="module")
+def second_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four frames of another recording by the same teacher; not to be written."""
+    folder = tmp_path_factory.mktemp("second")
+    root = write_recording(folder / "rooms", 4)
+    return extract.run(recording_config(root, folder / "second.store"))
+
+
+def test_a_mixture_resumes_to_the_same_batches_and_remembers_its_stores(
+    room_store: Path, second_store: Path, tmp_path: Path
+) -> None:
+    config = tiny_train_config(
+        room_store, more_stores=(str(second_store),), weights=(1.0, 1.0), holdout=1
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(config, whole)
+    run(config, parts, stop_after=4)
+    assert read_config(parts) == config
+    moved = shutil.copytree(second_store, tmp_path / "moved.store")
+    resume(parts, store=room_store, more_stores=[str(moved)])
+    losses = [[row["loss"] for row in read_metrics(out)] for out in (whole, parts)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    first, second = read_provenance(parts).stores
+    assert (first.weight, second.weight) == (1, 1)
+    for use, path in ((first, room_store), (second, second_store)):
+        manifest = json.loads((path / "p2pkit.json").read_text())
+        layers = {layer["name"]: layer["fingerprint_sha256"] for layer in manifest["layers"]}
+        assert use.fingerprints == layers
+    assert first.holdout == ("scene-2_frame-000003",)
+    assert second.holdout == ("frame-000003",)
+    provenance = read_provenance(parts)
+    assert provenance.held_out(open_store(second_store)) == {"frame-000003"}
+
+
+def test_a_mixture_with_a_swapped_or_missing_store_is_not_resumed(
+    room_recording: Path, room_store: Path, second_store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    config = tiny_train_config(room_store, more_stores=(str(second_store),))
+    run(config, out, stop_after=1)
+    assert [use.weight for use in read_provenance(out).stores] == [3, 1]
+    with pytest.raises(TrainingError, match="begun on 2 stores; 1 are named now"):
+        resume(out, store=room_store)
+    with pytest.raises(TrainingError, match="is not the store that"):
+        resume(out, store=second_store, more_stores=[str(room_store)])
+
+
+def test_teachers_of_other_channels_are_not_mixed(
+    room_recording: Path, room_store: Path, tmp_path: Path
+) -> None:
+    other = FeatureConfig(teacher=replace(TEACHER, layer=1))
+    narrow = extract.run(recording_config(room_recording, tmp_path / "store", features=other))
+    with pytest.raises(ConfigError, match="different numbers of channels"):
+        run(tiny_train_config(room_store, more_stores=(str(narrow),)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_must_fit_the_stores(room_store: Path) -> None:
+    with pytest.raises(ConfigError, match="for 2 stores; give one to each"):
+        tiny_train_config(room_store, more_stores=("b",), weights=(1.0,))
+
+
+def test_the_record_of_a_run_of_one_store_stays_readable(tiny_run: Path, tmp_path: Path) -> None:
+    saved = json.loads((tiny_run / "store.json").read_text())
+    assert "more_stores" not in saved
+    del saved["weight"]
+    (tmp_path / "store.json").write_text(json.dumps(saved))
+    assert read_provenance(tmp_path) == read_provenance(tiny_run)
+
+
+def test_mixtures_on_the_command_line(room_store: Path, second_store: Path, tmp_path: Path) -> None:
+    arguments = ["train", str(room_store), str(second_store), "--out", str(tmp_path / "run")]
+    printed = CliRunner().invoke(commands, [*arguments, "--weights", "0.7,0.3", "--print-config"])
+    assert printed.exit_code == 0, printed.output
+    config = json.loads(printed.output)
+    assert config["store"] == str(room_store)
+    assert config["more_stores"] == [str(second_store)]
+    assert config["weights"] == [0.7, 0.3]
+    refused = CliRunner().invoke(commands, [*arguments, "--weights", "1,2,3", "--print-config"])
+    assert isinstance(refused.exception, ConfigError)
