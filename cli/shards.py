@@ -131,7 +131,18 @@ def _info_text(summary: dict[str, Any]) -> str:
             f"  bytes        {layer['bytes']:,}",
             f"  fingerprint  {layer['fingerprint_sha256']}",
         ]
+        if pca := layer["details"].get("pca"):
+            lines.append(f"  pca          {_pca_text(pca)}")
         for entry in layer["fields"]:
             axes = ", ".join(entry["axes"])
             lines.append(f"  {entry['name']:<12} {entry['dtype']} [{axes}] {entry['codec']}")
     return "\n".join(lines)
+
+
+def _pca_text(pca: dict[str, Any]) -> str:
+    held_out = pca["held_out_variance"]
+    told = f", {held_out:.2%} of that of cells not fitted" if held_out is not None else ""
+    return (
+        f"{pca['components']} of {pca['channels']} channels: {sum(pca['explained_variance']):.2%} "
+        f"of the variance of {pca['cells']} cells{told}"
+    )

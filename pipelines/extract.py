@@ -2,23 +2,23 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.datasets.frame import Frame, FrameSource
-from p2pkit.errors import ConfigError, FrameError, SourceError
-from p2pkit.geometry import KERNEL_VERSION
-from p2pkit.pipelines.feature_stage import FeatureConfig, FeatureStage, open_feature_stage
-from p2pkit.shards.geometry_layer import (
-    GeometryConfig,
-    encode_geometry,
-    geometry_fields,
+from p2pkit.datasets.frame import FrameSource
+from p2pkit.errors import FrameError, SourceError
+from p2pkit.pipelines.extract_plan import (
+    ExtractConfig,
+    loadable,
+    open_frames,
+    plan_geometry,
 )
-from p2pkit.shards.model import LayerSpec, Manifest, Plan, Sample
+from p2pkit.pipelines.feature_stage import FeatureStage, open_feature_stage
+from p2pkit.shards.geometry_layer import encode_geometry
+from p2pkit.shards.model import Sample
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.store import open_store
 from p2pkit.shards.writer import StoreWriter, create_or_open
@@ -26,39 +26,6 @@ from p2pkit.stream.prefetch import ordered_map
 
 POLL_SECONDS = 1.0
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class ExtractConfig:
-    """Settings of one extraction.
-
-    Args:
-        dataset: a name out of `p2pkit.datasets.SOURCES`.
-        root: the recording's folder; None for generated scenes.
-        out: the store.
-        geometry: which points are kept.
-        features: the teacher and how its features are stored.
-        storage: on-disk format of the shards.
-        limit: only the first frames of the recording.
-        camera_file: calibration from elsewhere.
-        shard_size: samples per shard; the unit of work and of resumption.
-        seed: of the plan and of generated scenes.
-        max_failure_rate: stop when more than this share of all frames is bad.
-        threads: frames worked on at the same time; the teacher itself uses every core.
-    """
-
-    dataset: str
-    root: Path | None
-    out: Path
-    geometry: GeometryConfig = field(default_factory=GeometryConfig)
-    features: FeatureConfig = field(default_factory=FeatureConfig)
-    storage: Literal["tar", "zarr"] = "tar"
-    limit: int | None = None
-    camera_file: Path | None = None
-    shard_size: int = 64
-    seed: int = 0
-    max_failure_rate: float = 0.5
-    threads: int = 4
 
 
 @dataclass(frozen=True)
@@ -90,22 +57,16 @@ def run(config: ExtractConfig, *, progress: Callable[[Progress], None] | None = 
         SourceError: the recording cannot be read, or more than `max_failure_rate` of it is bad.
         FingerprintError: the store was made from other inputs; the message names them.
     """
-    _check(config)
-    source = open_source(
-        config.dataset,
-        SourceOptions(
-            root=config.root, camera_file=config.camera_file, limit=config.limit, seed=config.seed
-        ),
-    )
-    keys = source.keys()
-    if not keys:
-        raise SourceError(f"{config.dataset} at {config.root} has no frames; nothing to extract")
-    example = _first_good_frame(source, keys)
-    manifest = _manifest(config, source, keys, example)
+    source, keys = open_frames(config)
+    manifest = plan_geometry(config, source, keys)
     create_or_open(config.out, manifest)
     shards = plan_shards(keys, manifest.plan)
     stage, writer = open_feature_stage(
-        config.features, config.out, manifest, lambda: _loadable(source, chain(*shards))
+        config.features,
+        config.out,
+        manifest,
+        lambda: loadable(source, chain(*shards)),
+        config.codecs,
     )
     job = _Job(config, source, writer, stage, shards, progress or (lambda report: None))
     _work_until_done(job)
@@ -137,58 +98,6 @@ class _Job:
     @property
     def frames(self) -> int:
         return sum(len(keys) for keys in self.shards)
-
-
-def _check(config: ExtractConfig) -> None:
-    if not 0 <= config.max_failure_rate <= 1:
-        raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
-    if config.geometry.voxel_size < 0:
-        raise ConfigError(
-            f"voxel_size is {config.geometry.voxel_size} m; it must be positive, or 0 to keep all"
-        )
-    if config.seed < 0:
-        raise ConfigError(f"seed is {config.seed}; it must be at least 0")
-    for name in ("shard_size", "threads"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name} is {getattr(config, name)}; it must be at least 1")
-    if config.limit is not None and config.limit < 1:
-        raise ConfigError(f"limit is {config.limit}; it must be at least 1")
-    if config.features.pairs_per_frame < 0:
-        raise ConfigError(
-            f"pairs_per_frame is {config.features.pairs_per_frame}; a positive number, or 0 for all"
-        )
-
-
-def _first_good_frame(source: FrameSource, keys: Sequence[str]) -> Frame:
-    reasons: list[str] = []
-    for key in keys:
-        try:
-            return source.load(key)
-        except FrameError as error:
-            reasons.append(str(error))
-    raise SourceError(f"none of the {len(reasons)} frames can be read; the first: {reasons[0]}")
-
-
-def _manifest(
-    config: ExtractConfig, source: FrameSource, keys: Sequence[str], example: Frame
-) -> Manifest:
-    plan = Plan(seed=config.seed, shard_size=config.shard_size, frames=len(keys))
-    dataset = {
-        **source.fingerprint(),
-        "label_names": None if source.label_names is None else list(source.label_names),
-        "ignore_label": source.ignore_label,
-    }
-    geometry = LayerSpec(
-        name="geometry",
-        fields=geometry_fields(example),
-        fingerprint={
-            "dataset": dataset,
-            "plan": asdict(plan),
-            **asdict(config.geometry),
-            "kernel_version": KERNEL_VERSION,
-        },
-    )
-    return Manifest(dataset=dataset, plan=plan, storage=config.storage, layers=(geometry,))
 
 
 def _work_until_done(job: _Job) -> None:
@@ -280,14 +189,6 @@ def _worked_on(job: _Job, keys: list[str], work: Callable[[_Job, str], Result]) 
     for number, result in enumerate(results, start=1):
         _report(job, begun=number)
         yield result
-
-
-def _loadable(source: FrameSource, keys: Iterable[str]) -> Iterator[Frame]:
-    for key in keys:
-        try:
-            yield source.load(key)
-        except FrameError:
-            continue
 
 
 def _stop_if_too_many_failed(job: _Job, shard: int) -> None:

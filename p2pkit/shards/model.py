@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -79,6 +79,15 @@ class FieldSpec:
                 f"sample {key}, field {self.name}: the array is {array.dtype.str} with shape "
                 f"{array.shape}; the fields table says {self.dtype} with axes {self.axes}"
             )
+
+
+def with_codecs(fields: tuple[FieldSpec, ...], codecs: Mapping[str, str]) -> tuple[FieldSpec, ...]:
+    """The same fields with other codecs, by field name; names of other fields are passed over.
+
+    Raises:
+        StoreError: there is no such codec, or it is not for the field's type.
+    """
+    return tuple(replace(spec, codec=codecs.get(spec.name, spec.codec)) for spec in fields)
 
 
 @dataclass(frozen=True)

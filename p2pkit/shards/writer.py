@@ -191,7 +191,8 @@ def _read_and_compare(root: Path, manifest: Manifest) -> Manifest:
     for layer in want["layers"]:
         if (twin := have_layers.get(layer["name"])) is not None:
             rows += differences(twin["fingerprint"], layer["fingerprint"], layer["name"])
-            rows += differences(twin["fields"], layer["fields"], f"{layer['name']}.fields")
+            fields = [{row["name"]: row for row in side["fields"]} for side in (twin, layer)]
+            rows += differences(*fields, f"{layer['name']}.fields")
     if rows:
         told = "; ".join(f"{path} is {old!r} in the store, {new!r} now" for path, old, new in rows)
         raise FingerprintError(

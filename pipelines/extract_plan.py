@@ -1,0 +1,149 @@
+"""What an extraction will write, decided before it begins: settings, frames, fields and shards."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from p2pkit.datasets import SourceOptions, open_source
+from p2pkit.datasets.frame import Frame, FrameSource
+from p2pkit.errors import ConfigError, FrameError, SourceError
+from p2pkit.geometry import KERNEL_VERSION
+from p2pkit.pipelines.feature_stage import FeatureConfig
+from p2pkit.shards.feature_layer import feature_fields
+from p2pkit.shards.geometry_layer import GeometryConfig, geometry_fields
+from p2pkit.shards.layout import MANIFEST
+from p2pkit.shards.model import LayerSpec, Manifest, Plan, with_codecs
+from p2pkit.shards.writer import read_manifest
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Settings of one extraction.
+
+    Args:
+        dataset: a name out of `p2pkit.datasets.SOURCES`.
+        root: the recording's folder; None for generated scenes.
+        out: the store.
+        geometry: which points are kept.
+        features: the teacher and how its features are stored.
+        storage: on-disk format of the shards.
+        limit: only the first frames of the recording.
+        camera_file: calibration from elsewhere.
+        shard_size: samples per shard; the unit of work and of resumption.
+        seed: of the plan and of generated scenes.
+        max_failure_rate: stop when more than this share of all frames is bad.
+        threads: frames worked on at the same time; the teacher itself uses every core.
+        codecs: how the bytes of a field are stored, by field, where not as usual.
+    """
+
+    dataset: str
+    root: Path | None
+    out: Path
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    storage: Literal["tar", "zarr"] = "tar"
+    limit: int | None = None
+    camera_file: Path | None = None
+    shard_size: int = 64
+    seed: int = 0
+    max_failure_rate: float = 0.5
+    threads: int = 4
+    codecs: dict[str, str] = field(default_factory=dict)
+
+
+def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
+    """Check the settings and open the recording; gives it and the keys of its frames.
+
+    Raises:
+        ConfigError: a setting is impossible.
+        SourceError: the recording cannot be read, or has no frames.
+    """
+    _check(config)
+    source = open_source(
+        config.dataset,
+        SourceOptions(
+            root=config.root, camera_file=config.camera_file, limit=config.limit, seed=config.seed
+        ),
+    )
+    keys = source.keys()
+    if not keys:
+        raise SourceError(f"{config.dataset} at {config.root} has no frames; nothing to extract")
+    return source, keys
+
+
+def _check(config: ExtractConfig) -> None:
+    _ = config.features.coding  # raises where `map` cannot be read
+    if not 0 <= config.max_failure_rate <= 1:
+        raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
+    if config.geometry.voxel_size < 0:
+        raise ConfigError(
+            f"voxel_size is {config.geometry.voxel_size} m; it must be positive, or 0 to keep all"
+        )
+    if config.seed < 0:
+        raise ConfigError(f"seed is {config.seed}; it must be at least 0")
+    for name in ("shard_size", "threads"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} is {getattr(config, name)}; it must be at least 1")
+    if config.limit is not None and config.limit < 1:
+        raise ConfigError(f"limit is {config.limit}; it must be at least 1")
+    if config.features.pairs_per_frame < 0:
+        raise ConfigError(
+            f"pairs_per_frame is {config.features.pairs_per_frame}; a positive number, or 0 for all"
+        )
+
+
+def _first_good_frame(source: FrameSource, keys: Sequence[str]) -> Frame:
+    reasons: list[str] = []
+    for key in keys:
+        try:
+            return source.load(key)
+        except FrameError as error:
+            reasons.append(str(error))
+    raise SourceError(f"none of the {len(reasons)} frames can be read; the first: {reasons[0]}")
+
+
+def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str]) -> Manifest:
+    """The manifest of a new store, with the geometry layer alone.
+
+    Fields whose codec is not asked for keep the one that a store at `out` already has.
+
+    Raises:
+        SourceError: no frame can be read.
+        ConfigError: a codec is asked for a field that neither layer has.
+        StoreError: there is no codec of that name, or it is not for the field's type.
+    """
+    fields = geometry_fields(_first_good_frame(source, keys))
+    others = feature_fields(config.features.layout, "none", config.features.coding)
+    names = [spec.name for spec in (*fields, *with_codecs(others, config.codecs))]
+    if unknown := sorted(set(config.codecs) - set(names)):
+        raise ConfigError(f"codec of field {unknown[0]!r}: the fields are {', '.join(names)}")
+    stored: dict[str, str] = {}
+    if (config.out / MANIFEST).is_file():
+        stored = {spec.name: spec.codec for spec in read_manifest(config.out).layers[0].fields}
+    plan = Plan(seed=config.seed, shard_size=config.shard_size, frames=len(keys))
+    dataset = {
+        **source.fingerprint(),
+        "label_names": None if source.label_names is None else list(source.label_names),
+        "ignore_label": source.ignore_label,
+    }
+    geometry = LayerSpec(
+        name="geometry",
+        fields=with_codecs(fields, stored | config.codecs),
+        fingerprint={
+            "dataset": dataset,
+            "plan": asdict(plan),
+            **asdict(config.geometry),
+            "kernel_version": KERNEL_VERSION,
+        },
+    )
+    return Manifest(dataset=dataset, plan=plan, storage=config.storage, layers=(geometry,))
+
+
+def loadable(source: FrameSource, keys: Iterable[str]) -> Iterator[Frame]:
+    """The frames that can be read, each when it is asked for."""
+    for key in keys:
+        try:
+            yield source.load(key)
+        except FrameError:
+            continue
