@@ -12,12 +12,12 @@ from p2pkit.datasets.frame import FrameSource
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.pipelines.extract_plan import (
     ExtractConfig,
+    geometry_sample,
     loadable,
     open_frames,
     plan_geometry,
 )
 from p2pkit.pipelines.feature_stage import FeatureStage, open_feature_stage
-from p2pkit.shards.geometry_layer import encode_geometry
 from p2pkit.shards.model import Sample
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.store import open_store
@@ -165,21 +165,10 @@ def _add_features(job: _Job, shard: int) -> None:
 def _both_samples(job: _Job, key: str) -> tuple[Sample, Sample] | FrameError:
     try:
         frame = job.source.load(key)
-        geometry = encode_geometry(frame, job.config.geometry)
-        _check_fields(job, geometry)
+        geometry = geometry_sample(frame, job.config, job.writer.manifest.layers[0])
     except FrameError as error:
         return error
     return geometry, job.stage.encode(frame, geometry)
-
-
-def _check_fields(job: _Job, geometry: Sample) -> None:
-    wanted = {spec.name for spec in job.writer.manifest.layers[0].fields}
-    if set(geometry.arrays) != wanted:
-        raise FrameError(
-            geometry.key,
-            f"it gives the fields {sorted(geometry.arrays)}, the recording's first readable frame "
-            f"gives {sorted(wanted)}; labels or depth are there for some frames only",
-        )
 
 
 def _worked_on(job: _Job, keys: list[str], work: Callable[[_Job, str], Result]) -> Iterator[Result]:

@@ -11,9 +11,9 @@ from p2pkit.errors import ConfigError, FrameError, SourceError
 from p2pkit.geometry import KERNEL_VERSION
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.shards.feature_layer import feature_fields
-from p2pkit.shards.geometry_layer import GeometryConfig, geometry_fields
+from p2pkit.shards.geometry_layer import GeometryConfig, encode_geometry, geometry_fields
 from p2pkit.shards.layout import MANIFEST
-from p2pkit.shards.model import LayerSpec, Manifest, Plan, with_codecs
+from p2pkit.shards.model import LayerSpec, Manifest, Plan, Sample, with_codecs
 from p2pkit.shards.writer import read_manifest
 
 
@@ -138,6 +138,23 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
         },
     )
     return Manifest(dataset=dataset, plan=plan, storage=config.storage, layers=(geometry,))
+
+
+def geometry_sample(frame: Frame, config: ExtractConfig, layer: LayerSpec) -> Sample:
+    """A frame's sample for the geometry layer.
+
+    Raises:
+        FrameError: no point is left, or the frame gives other fields than the layer has.
+    """
+    geometry = encode_geometry(frame, config.geometry)
+    wanted = {spec.name for spec in layer.fields}
+    if set(geometry.arrays) != wanted:
+        raise FrameError(
+            frame.key,
+            f"it gives the fields {sorted(geometry.arrays)}, the recording's first readable frame "
+            f"gives {sorted(wanted)}; labels or depth are there for some frames only",
+        )
+    return geometry
 
 
 def loadable(source: FrameSource, keys: Iterable[str]) -> Iterator[Frame]:

@@ -45,11 +45,11 @@ def _steps(array: np.ndarray) -> np.ndarray:
     return steps
 
 
-def _shuffled(array: np.ndarray) -> memoryview:
+def _shuffled(array: np.ndarray) -> np.ndarray:
     """The first bytes of all values, then the second bytes, and so on."""
     from numcodecs.shuffle import Shuffle
 
-    return memoryview(Shuffle(array.itemsize).encode(array.reshape(-1)))
+    return Shuffle(array.itemsize).encode(array.reshape(-1))
 
 
 def _lz4(data: Buffer | np.ndarray) -> bytes:
