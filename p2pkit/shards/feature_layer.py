@@ -127,14 +127,7 @@ def pair_features(
     """
     if "map" in sample.arrays:
         maps, scales = list(sample.arrays["map"]), sample.arrays.get("map_scale")
-        if scales is None:
-            return _sample_views(cloud, rows, maps, _grids(sample), alignment)
-        maps = [found.astype(np.float32) for found in maps]
-        features = _sample_views(cloud, rows, maps, _grids(sample), alignment)
-        for view, scale in enumerate(scales):
-            mine = cloud.pair_view[rows] == view
-            features[mine] = undo_scale(features[mine], scale)
-        return features
+        return _sample_views(cloud, rows, maps, _grids(sample), alignment, scales)
     if alignment != "measured":
         raise StoreError(
             f"alignment {alignment!r} needs the teacher's map; this layer holds sampled features: "
@@ -171,12 +164,17 @@ def _sample_views(
     maps: list[np.ndarray],
     grids: list[FeatureGrid],
     alignment: Alignment,
+    scales: np.ndarray | None = None,
 ) -> Float32[np.ndarray, "pairs channels"]:
     features = np.empty((len(rows), maps[0].shape[-1]), dtype=np.float32)
     for view, (feature_map, grid) in enumerate(zip(maps, grids, strict=True)):
         mine = cloud.pair_view[rows] == view
         uv = grid.cell_from_pixel(cloud.pair_uv[rows[mine]], cloud.image_sizes[view], alignment)
-        features[mine] = sample_map(feature_map, uv)
+        if scales is None:
+            features[mine] = sample_map(feature_map, uv)
+        else:
+            sampled = sample_map(feature_map.astype(np.float32), uv)
+            features[mine] = undo_scale(sampled, scales[view])
     return features
 
 

@@ -239,9 +239,14 @@ def quantise(
 def undo_scale(
     values: Float32[np.ndarray, "rows channels"], scale: Float16[np.ndarray, "2 channels"]
 ) -> Float32[np.ndarray, "rows channels"]:
-    """Features from bytes, or from weighted means of bytes: the weights of a mean sum to one."""
+    """Features from bytes, or from weighted means of bytes: the weights of a mean sum to one.
+
+    `values` is changed in place and given back.
+    """
     low, step = scale.astype(np.float32)
-    return values * step + low
+    values *= step
+    values += low
+    return values
 
 
 def _half(values: Float[np.ndarray, "*rows stored"]) -> Float16[np.ndarray, "*rows stored"]:

@@ -64,14 +64,11 @@ def test_a_plan_from_some_frames_is_within_a_tenth(
 
 def test_the_generated_rooms_are_planned_within_a_tenth(tmp_path: Path) -> None:
     config = ExtractConfig(dataset="demo-scene", root=None, out=tmp_path / "store", limit=12)
-    plan = run(PlanConfig(config, frames=2))
-    assert (len(plan.probed), plan.probed_geometry) == (2, 12)
-    few = run(PlanConfig(config, frames=1))
-    assert (len(few.probed), few.probed_geometry) == (1, 8)
+    plan = run(PlanConfig(config, frames=1))
+    assert (len(plan.probed), plan.probed_geometry) == (1, 8)
     extract.run(config)
     for name, size in written(config.out).items():
-        assert planned_bytes(plan)[name] == size
-        assert planned_bytes(few)[name] == pytest.approx(size, rel=0.1)
+        assert planned_bytes(plan)[name] == pytest.approx(size, rel=0.1)
 
 
 @pytest.mark.realdata
