@@ -33,6 +33,8 @@ PROBED_FRAMES = 8
 BASIS_FRAMES = 64
 """Frames whose maps decide the basis of `pca:K`."""
 
+POLL_SECONDS = 0.5
+
 
 @dataclass(frozen=True)
 class FeatureConfig:
@@ -121,7 +123,7 @@ def open_feature_stage(
     asked = feature_fingerprint(config, teacher, manifest)
     name = layer_name(teacher, asked)
     maps: dict[str, list[np.ndarray]] = {}
-    with locked(claim_path(store, f"plan-{name}")):
+    with locked(claim_path(store, f"plan-{name}"), poll_s=POLL_SECONDS):
         layer = {layer.name: layer for layer in read_manifest(store).layers}.get(name)
         if layer is None:
             layer, maps = plan_layer(config, teacher, asked, frames())

@@ -320,3 +320,15 @@ def test_mixtures_on_the_command_line(room_store: Path, second_store: Path, tmp_
     assert config["weights"] == [0.7, 0.3]
     refused = CliRunner().invoke(commands, [*arguments, "--weights", "1,2,3", "--print-config"])
     assert isinstance(refused.exception, ConfigError)
+
+
+@pytest.mark.parametrize("layout", ["grid", "pixels"])
+def test_coefficients_and_bytes_are_trained_on(
+    room_recording: Path, tmp_path: Path, layout: str
+) -> None:
+    features = FeatureConfig(teacher=TEACHER, map="pca:8+int8", layout=layout)
+    store = extract.run(recording_config(room_recording, tmp_path / "store", features=features))
+    out = run(tiny_train_config(store, steps=30, checkpoint_every=30), tmp_path / "run")
+    losses = [row["loss"] for row in read_metrics(out)]
+    assert read_provenance(out).teacher_channels == 8
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3
