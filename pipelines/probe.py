@@ -187,7 +187,8 @@ def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
 def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
     keys = all_keys(data.store)
     use = read_provenance(run).use_of(data.store)
-    seen = [sample for sample in data.test if use and keys[sample] not in set(use.holdout)]
+    held = set(use.holdout) if use is not None else set(keys)
+    seen = [sample for sample in data.test if keys[sample] not in held]
     sequences = {cloud.sequence for cloud in data.clouds(data.test)}
     return {
         "store": str(data.config.store),

@@ -8,7 +8,10 @@ from typing import Any
 
 from p2pkit.errors import TrainingError
 from p2pkit.files import write_json
+from p2pkit.pipelines.pretraining import TrainConfig
+from p2pkit.pipelines.splits import all_keys, holdout_split
 from p2pkit.shards.store import Store
+from p2pkit.stream.loader import StreamSource
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,28 @@ class Provenance:
                     f"{found.store} is not the store that {run} was begun on: its fingerprints "
                     f"are {found.fingerprints}, the run's are {begun.fingerprints}"
                 )
+
+
+def provenance_of(sources: Sequence[StreamSource], config: TrainConfig) -> Provenance:
+    """What a run of `config` on these opened stores uses."""
+    names = (str(config.store), *config.more_stores)
+    uses = tuple(
+        _use_of_source(source, name, config.holdout)
+        for source, name in zip(sources, names, strict=True)
+    )
+    return Provenance(sources[0].channels, uses)
+
+
+def _use_of_source(source: StreamSource, name: str, holdout: int) -> StoreUse:
+    store, layers = source.store, ("geometry", source.layer)
+    keys = all_keys(store)
+    return StoreUse(
+        store=name,
+        layers=layers,
+        fingerprints={layer: store.layer(layer).fingerprint_sha256 for layer in layers},
+        holdout=tuple(keys[sample] for sample in holdout_split(store, holdout)[1]),
+        weight=source.weight,
+    )
 
 
 def read_provenance(run: Path) -> Provenance:

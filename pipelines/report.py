@@ -119,7 +119,7 @@ def _pictures(config: ReportConfig, train_config: TrainConfig) -> list[FramePict
     kept, held = holdout_split(store, train_config.holdout)
     shown = held if len(held) else kept
     layer = feature_layer(store, train_config.layer)
-    channels = int(store.layer(layer).details["channels"])
+    channels = read_provenance(config.run).teacher_channels
     pretrained = build_model(train_config, channels, seed=train_config.seed)
     load_weights(pretrained, latest_checkpoint(config.run).path)
     random = build_model(train_config, channels, seed=config.seed + 1)

@@ -23,6 +23,7 @@ from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.splits import all_keys
 from p2pkit.pipelines.train import feature_layer, read_config
 from p2pkit.shards.geometry_layer import decode_geometry
+from p2pkit.shards.map_coding import pca_basis
 from p2pkit.shards.store import Store, open_store
 from p2pkit.stream.augment import NO_AUGMENTATION
 from p2pkit.stream.loader import collate
@@ -115,8 +116,11 @@ def _embed(
         augment=NO_AUGMENTATION,
     )
     cloud = decode_geometry(store.read("geometry", *place))
-    features = store.read(feature_layer(store, train_config.layer), *place)
+    layer = store.layer(feature_layer(store, train_config.layer))
+    features = store.read(layer.name, *place)
+    coded = layer.details["channels"] != model.pixel_projection.linear.in_features
     random = np.random.default_rng([config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())])
-    batch = collate(0, [make_sample(cloud, features, sample_config, random)])
+    basis = pca_basis(layer) if coded else None  # of a mixture of stores with other bases
+    batch = collate(0, [make_sample(cloud, features, sample_config, random, basis)])
     with torch.inference_mode():
         return model(batch.to(train_config.device))

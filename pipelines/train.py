@@ -22,8 +22,10 @@ from p2pkit.pipelines.checkpoints import (
 )
 from p2pkit.pipelines.metrics import metrics_log
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, learning_rate
-from p2pkit.pipelines.provenance import Provenance, StoreUse, read_provenance
-from p2pkit.pipelines.splits import all_keys, holdout_split
+from p2pkit.pipelines.provenance import provenance_of, read_provenance
+from p2pkit.pipelines.splits import holdout_split
+from p2pkit.shards.map_coding import pca_basis
+from p2pkit.shards.model import LayerSpec
 from p2pkit.shards.store import Store, open_store
 from p2pkit.stream.loader import Batch, BatchStream, StreamSource
 from p2pkit.stream.order import whole_weights
@@ -53,6 +55,8 @@ class StepReport:
     step_s: float
     wait_s: float
 
+
+TEACHER_IDENTITY = ("name", "layer", "weights_sha256")
 
 Progress = Callable[[StepReport], None]
 
@@ -85,7 +89,7 @@ def run(
         )
     sources = open_sources(config)
     parts = _prepare(config, sources)
-    _provenance(sources, config).write(out)
+    provenance_of(sources, config).write(out)
     write_json(out / "config.json", config_to_json(config))
     return _train(parts, out, stop_after, progress)
 
@@ -117,7 +121,7 @@ def resume(
     if store is not None:
         config = replace(config, store=store, more_stores=tuple(more_stores))
     sources = open_sources(config)
-    _provenance(sources, config).check_same(read_provenance(out), out)
+    provenance_of(sources, config).check_same(read_provenance(out), out)
     return _train(_prepare(config, sources), out, stop_after, progress)
 
 
@@ -146,37 +150,43 @@ class _Parts:
 def open_sources(config: TrainConfig) -> list[StreamSource]:
     """Open the stores of a run, with the frames to train on and their turns in the mixture.
 
+    Stores of PCA coefficients give the teacher's own channels where their bases differ.
+
     Raises:
         StoreError: a store is incomplete or mixed.
-        ConfigError: a store leaves nothing to train on, the layer is unclear, teachers' channels
-            differ, or the weights make no mixture.
+        ConfigError: a store leaves nothing to train on, the layer is unclear, the features are not
+            of one teacher, or the weights make no mixture.
     """
     stores = [open_store(config.store), *map(open_store, config.more_stores)]
     layers = [feature_layer(store, config.layer) for store in stores]
     for store, layer in zip(stores, layers, strict=True):
         store.records(layer)
-    channels = [_channels(store, layer) for store, layer in zip(stores, layers, strict=True)]
-    if len(set(channels)) > 1:
-        told = ", ".join(
-            f"{store.root} has {count} in {layer}"
-            for store, layer, count in zip(stores, layers, channels, strict=True)
-        )
-        raise ConfigError(
-            f"the stores' teachers give different numbers of channels: {told}. Mix stores of one "
-            "teacher, layer and map"
-        )
+    specs = [store.layer(layer) for store, layer in zip(stores, layers, strict=True)]
+    _check_one_teacher(stores, specs)
+    bases = [pca_basis(spec) for spec in specs]
+    if len({basis.sha256 if basis is not None else None for basis in bases}) == 1:
+        bases = [None] * len(stores)
     kept = [holdout_split(store, config.holdout)[0] for store in stores]
     weights = whole_weights(config.weights, [len(samples) for samples in kept])
-    return [StreamSource(*row) for row in zip(stores, layers, kept, weights, strict=True)]
+    return [StreamSource(*row) for row in zip(stores, layers, kept, weights, bases, strict=True)]
 
 
-def _channels(store: Store, layer: str) -> int:
-    return int(store.layer(layer).details["channels"])
+def _check_one_teacher(stores: list[Store], specs: list[LayerSpec]) -> None:
+    """Features of one mixture must mean the same: one network, one layer, one set of weights."""
+    teachers = [
+        {name: spec.fingerprint["teacher"].get(name) for name in TEACHER_IDENTITY} for spec in specs
+    ]
+    if any(teacher != teachers[0] for teacher in teachers):
+        told = "; ".join(
+            f"{store.root} has {spec.name} by {teacher}"
+            for store, spec, teacher in zip(stores, specs, teachers, strict=True)
+        )
+        raise ConfigError(f"the stores' features are not of one teacher: {told}")
 
 
 def _prepare(config: TrainConfig, sources: list[StreamSource]) -> _Parts:
     """Build everything; settings that do not fit the stores fail here, before a run exists."""
-    model = build_model(config, _channels(sources[0].store, sources[0].layer), seed=config.seed)
+    model = build_model(config, sources[0].channels, seed=config.seed)
     model = model.to(config.device).train()
     return _Parts(
         config=config,
@@ -295,24 +305,3 @@ def _restore(out: Path, model: PretrainingModel, optimizer: torch.optim.Optimize
     checkpoint = latest_checkpoint(out)
     load_checkpoint(checkpoint, model, optimizer)
     return checkpoint.step
-
-
-def _provenance(sources: list[StreamSource], config: TrainConfig) -> Provenance:
-    names = (str(config.store), *config.more_stores)
-    uses = tuple(
-        _store_use(source, name, config.holdout)
-        for source, name in zip(sources, names, strict=True)
-    )
-    return Provenance(_channels(sources[0].store, sources[0].layer), uses)
-
-
-def _store_use(source: StreamSource, name: str, holdout: int) -> StoreUse:
-    store, layers = source.store, ("geometry", source.layer)
-    keys = all_keys(store)
-    return StoreUse(
-        store=name,
-        layers=layers,
-        fingerprints={layer: store.layer(layer).fingerprint_sha256 for layer in layers},
-        holdout=tuple(keys[sample] for sample in holdout_split(store, holdout)[1]),
-        weight=source.weight,
-    )

@@ -16,7 +16,7 @@ from p2pkit.errors import StoreError
 from p2pkit.geometry.grid import Alignment, FeatureGrid, grid_from_json
 from p2pkit.geometry.sample_map import nearest_cell, sample_map
 from p2pkit.shards.geometry_layer import PointCloud
-from p2pkit.shards.map_coding import FeatureCoder, MapCoding, undo_scale
+from p2pkit.shards.map_coding import FeatureCoder, MapCoding, PcaBasis, undo_scale
 from p2pkit.shards.model import FieldSpec, Sample
 
 Layout = Literal["grid", "pixels"]
@@ -110,21 +110,30 @@ def pair_features(
     rows: Int64[np.ndarray, "pairs"],
     *,
     alignment: Alignment = "measured",
+    basis: PcaBasis | None = None,
 ) -> Float32[np.ndarray, "pairs channels"]:
     """The teacher's upsampled feature at each of the chosen pairs, whatever the layer stores.
 
     Bytes are turned into features at the sampled pairs only. Of a `pca:K` layer these are the K
-    coefficients, `map_coding.pca_basis` and its `reconstruct` give the teacher's own channels.
+    coefficients, unless its basis is given.
 
     Args:
         sample: of the feature layer, same key as `cloud`.
         cloud: the frame's geometry.
         rows: rows of the cloud's pairs; for a `pixels` layer out of `usable_pairs`.
         alignment: how a `grid` layer's map lies over the image.
+        basis: of a `pca:K` layer, to get the teacher's own channels back.
 
     Raises:
         StoreError: a `pixels` layer lacks a pair, or is asked for another alignment.
     """
+    features = _stored_features(sample, cloud, rows, alignment)
+    return features if basis is None else basis.reconstruct(features)
+
+
+def _stored_features(
+    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, "pairs"], alignment: Alignment
+) -> Float32[np.ndarray, "pairs stored"]:
     if "map" in sample.arrays:
         maps, scales = list(sample.arrays["map"]), sample.arrays.get("map_scale")
         return _sample_views(cloud, rows, maps, _grids(sample), alignment, scales)

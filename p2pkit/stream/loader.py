@@ -11,6 +11,7 @@ from torch import Tensor
 
 from p2pkit.errors import ConfigError
 from p2pkit.shards.geometry_layer import decode_geometry
+from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.store import Store
 from p2pkit.stream.order import MixtureOrder, Place, SampleOrder
 from p2pkit.stream.prefetch import ordered_map
@@ -86,12 +87,22 @@ class StreamSource:
         layer: the feature layer; all sources of a stream give equally many channels.
         samples: ids of the frames to train on.
         weight: turns in a period of the mixture; see `order.whole_weights`.
+        basis: of a layer of PCA coefficients, where the batches shall hold the teacher's own
+            channels, because the sources have other bases.
     """
 
     store: Store
     layer: str
     samples: Int64[np.ndarray, "samples"]
     weight: int = 1
+    basis: PcaBasis | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of each pair's feature."""
+        if self.basis is not None:
+            return len(self.basis.mean)
+        return int(self.store.layer(self.layer).details["channels"])
 
 
 class BatchStream:
@@ -155,7 +166,7 @@ class BatchStream:
         cloud = decode_geometry(source.store.read("geometry", shard, row))
         features = source.store.read(source.layer, shard, row)
         random = np.random.default_rng([self._config.seed, place.position])
-        return make_sample(cloud, features, self._config.sample, random)
+        return make_sample(cloud, features, self._config.sample, random, source.basis)
 
 
 def collate(step: int, samples: list[VoxelSample]) -> Batch:

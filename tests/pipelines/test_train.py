@@ -13,15 +13,16 @@ from tiny_recording import TEACHER, recording_config, tiny_train_config, write_r
 
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, CorruptShardError, StoreError, TrainingError
-from p2pkit.pipelines import extract
+from p2pkit.pipelines import extract, retrieval
 from p2pkit.pipelines.checkpoints import latest_checkpoint, list_checkpoints
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.metrics import read_metrics
 from p2pkit.pipelines.presets import PRESETS, preset
 from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig, learning_rate
 from p2pkit.pipelines.provenance import read_provenance
-from p2pkit.pipelines.train import StepReport, read_config, resume, run
+from p2pkit.pipelines.train import StepReport, open_sources, read_config, resume, run
 from p2pkit.shards import open_store
+from p2pkit.stream.loader import BatchStream
 
 COMMITS, STEPS, STOPS = (13, 17), (0, 4), (2,)
 PARTS = [
@@ -287,14 +288,38 @@ def test_a_mixture_with_a_swapped_or_missing_store_is_not_resumed(
         resume(out, store=second_store, more_stores=[str(room_store)])
 
 
-def test_teachers_of_other_channels_are_not_mixed(
-    room_recording: Path, room_store: Path, tmp_path: Path
+@pytest.mark.parametrize("changes", [{"layer": 1}, {"seed": 5}])
+def test_features_of_two_teachers_are_not_mixed(
+    room_recording: Path, room_store: Path, tmp_path: Path, changes: dict[str, int]
 ) -> None:
-    other = FeatureConfig(teacher=replace(TEACHER, layer=1))
-    narrow = extract.run(recording_config(room_recording, tmp_path / "store", features=other))
-    with pytest.raises(ConfigError, match="different numbers of channels"):
-        run(tiny_train_config(room_store, more_stores=(str(narrow),)), tmp_path / "run")
+    """Another layer has other channels; other weights do not, and would be mixed silently."""
+    features = FeatureConfig(teacher=replace(TEACHER, **changes))
+    other = extract.run(recording_config(room_recording, tmp_path / "store", features=features))
+    with pytest.raises(ConfigError, match="are not of one teacher"):
+        run(tiny_train_config(room_store, more_stores=(str(other),)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_stores_of_other_bases_are_mixed_in_the_teachers_channels(
+    room_store: Path, room_recording: Path, second_store: Path, tmp_path: Path
+) -> None:
+    features = FeatureConfig(teacher=TEACHER, map="pca:8")
+    coded = extract.run(recording_config(room_recording, tmp_path / "store", features=features))
+    channels = open_store(second_store).manifest.layers[1].details["channels"]
+    config = tiny_train_config(coded, more_stores=(str(second_store),), steps=2, holdout=1)
+    assert [source.channels for source in open_sources(config)] == [channels, channels]
+    twice = replace(config, more_stores=(str(coded),))
+    assert [source.channels for source in open_sources(twice)] == [8, 8]
+    plain = replace(config, store=room_store)
+    found, exact = (
+        next(BatchStream(open_sources(each), config=config.stream).batches(0, 1)).pair_feature
+        for each in (config, plain)
+    )
+    cosine = torch.nn.functional.cosine_similarity(found, exact)
+    assert cosine.mean() > 0.98
+    out = run(config, tmp_path / "run")
+    assert read_provenance(out).teacher_channels == channels
+    retrieval.run(retrieval.RetrievalConfig(run=out, store=coded, pairs=16))
 
 
 def test_weights_must_fit_the_stores(room_store: Path) -> None:
