@@ -26,7 +26,7 @@ from p2pkit.pipelines.presets import preset
 from p2pkit.pipelines.pretraining import TrainConfig, build_model
 from p2pkit.pipelines.train import build_optimizer, feature_layer, train_step
 from p2pkit.shards import open_store
-from p2pkit.stream.loader import Batch, BatchStream
+from p2pkit.stream.loader import Batch, BatchStream, StreamSource
 from p2pkit.teachers import TeacherOptions, open_teacher
 
 DATA = Path(os.environ.get("P2PKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -96,7 +96,7 @@ def training(steps: int, repeat: int, store: Path) -> dict[str, Cost]:
     costs: dict[str, list[Cost]] = {"in memory": [], "streamed": []}
 
     def batches(turn: int) -> Iterator[Batch]:
-        stream = BatchStream(opened, layer, samples=samples, config=config.stream)
+        stream = BatchStream([StreamSource(opened, layer, samples)], config=config.stream)
         return stream.batches(turn * steps, (turn + 1) * steps)
 
     channels = int(opened.layer(layer).details["channels"])

@@ -1,63 +1,91 @@
 """`p2pkit extract`: a recording in, a store out."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from p2pkit.cli.bars import progress_bar
+from p2pkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from p2pkit.pipelines.extract_plan import ExtractConfig
 
 TEACHER = "tf_efficientnet_lite0"
 
 
+OPTIONS = (
+    click.argument("source", required=False, type=click.Path(path_type=Path)),
+    click.option("--dataset", required=True, help="Such as posed-rgbd or nyuv2."),
+    click.option("--teacher", default=TEACHER, show_default=True, help="Any timm model name."),
+    click.option("--layer", default=-1, show_default=True, help="Stage of the teacher, by index."),
+    click.option(
+        "--weights",
+        default="default",
+        show_default=True,
+        help="default, timm, random, or a file of weights.",
+    ),
+    click.option("--input-size", type=(int, int), help="Width and height for the teacher (px)."),
+    click.option(
+        "--features",
+        type=click.Choice(["grid", "pixels"]),
+        default="grid",
+        show_default=True,
+        help="Store the teacher's map, or its upsampled value at sampled pairs.",
+    ),
+    click.option(
+        "--map",
+        "map_coding",
+        default="float16",
+        show_default=True,
+        help="float16, int8, pca:K or pca:K+int8.",
+    ),
+    click.option(
+        "--codec", "codecs", multiple=True, metavar="FIELD=CODEC", help="Bytes of a field, by name."
+    ),
+    click.option("--pairs-per-frame", default=16384, show_default=True, help="For pixels."),
+    click.option(
+        "--format",
+        "storage",
+        type=click.Choice(["tar", "zarr"]),
+        default="tar",
+        show_default=True,
+        help="On-disk format of the shards.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Only the first frames."),
+    click.option("--every", type=click.IntRange(min=1), default=1, help="Each n-th frame only."),
+    click.option("--fuse", default=0, help="One sample of so many neighbouring posed frames."),
+    click.option(
+        "--flying-margin",
+        default=0.02,
+        show_default=True,
+        help="For points at depth edges; 0 keeps all.",
+    ),
+    click.option(
+        "--voxel-size", type=float, default=0.0125, show_default=True, help="0 keeps all (m)."
+    ),
+    click.option("--depth-range", type=(float, float), default=(0.1, 10.0), show_default=True),
+    click.option("--camera", type=click.Path(path_type=Path), help="Calibration from elsewhere."),
+    click.option("--shard-size", type=click.IntRange(min=1), default=64, show_default=True),
+    click.option("--seed", default=0, show_default=True),
+    click.option("--max-failure-rate", type=float, default=0.5, show_default=True),
+    click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True),
+    click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
+)
+"""The recording and all that decides what is stored of it; `p2pkit plan` has them too."""
+
+
+def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the recording and all options that decide what is stored of it."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command()
-@click.argument("source", required=False, type=click.Path(path_type=Path))
-@click.option("--dataset", required=True, help="Kind of recording, such as posed-rgbd or nyuv2.")
+@extraction_options
 @click.option("--out", required=True, type=click.Path(), help="The store to write, a folder.")
-@click.option("--teacher", default=TEACHER, show_default=True, help="Any timm model name.")
-@click.option("--layer", default=-1, show_default=True, help="Stage of the teacher, by index.")
-@click.option(
-    "--weights",
-    default="default",
-    show_default=True,
-    help="default, timm, random, or a file of weights.",
-)
-@click.option("--input-size", type=(int, int), help="Width and height for the teacher (px).")
-@click.option(
-    "--features",
-    type=click.Choice(["grid", "pixels"]),
-    default="grid",
-    show_default=True,
-    help="Store the teacher's map, or its upsampled value at sampled pairs.",
-)
-@click.option("--pairs-per-frame", default=16384, show_default=True, help="For --features pixels.")
-@click.option(
-    "--format",
-    "storage",
-    type=click.Choice(["tar", "zarr"]),
-    default="tar",
-    show_default=True,
-    help="On-disk format of the shards.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first frames.")
-@click.option("--every", type=click.IntRange(min=1), default=1, help="Each n-th frame only.")
-@click.option("--fuse", default=0, help="One sample of so many neighbouring posed frames.")
-@click.option(
-    "--flying-margin",
-    default=0.02,
-    show_default=True,
-    help="For points at depth edges; 0 keeps all.",
-)
-@click.option(
-    "--voxel-size", type=float, default=0.0125, show_default=True, help="0 keeps all (m)."
-)
-@click.option("--depth-range", type=(float, float), default=(0.1, 10.0), show_default=True)
-@click.option("--camera", type=click.Path(path_type=Path), help="Calibration from elsewhere.")
-@click.option("--shard-size", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--max-failure-rate", type=float, default=0.5, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda, for the teacher.")
 def extract(source: Path | None, **options: Any) -> None:
     """Run a 2D network once over a recording and store its features and pixel-point pairs.
 
@@ -66,14 +94,29 @@ def extract(source: Path | None, **options: Any) -> None:
 
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
     """
-    from p2pkit.pipelines.extract import ExtractConfig, Progress, run
+    from p2pkit.pipelines.extract import Progress, run
+
+    config = extract_config(source, **options)
+    with progress_bar("frames") as bar:
+
+        def show(report: Progress) -> None:
+            bar.total = report.total
+            bar.set_postfix(failed=report.failed, refresh=False)
+            bar.update(report.done - bar.n)
+
+        click.echo(run(config, progress=show))
+
+
+def extract_config(source: Path | None, **options: Any) -> "ExtractConfig":
+    """The settings that the options of `extraction_options`, and `out`, make."""
+    from p2pkit.pipelines.extract_plan import ExtractConfig
     from p2pkit.pipelines.feature_stage import FeatureConfig
     from p2pkit.shards.geometry_layer import GeometryConfig
     from p2pkit.shards.location import local_folder
     from p2pkit.teachers import TeacherOptions
 
     near, far = options["depth_range"]
-    config = ExtractConfig(
+    return ExtractConfig(
         dataset=options["dataset"],
         root=source,
         out=local_folder(options["out"], "what is extracted"),
@@ -90,6 +133,7 @@ def extract(source: Path | None, **options: Any) -> None:
             layout=options["features"],
             pairs_per_frame=options["pairs_per_frame"],
             seed=options["seed"],
+            map=options["map_coding"],
         ),
         storage=options["storage"],
         limit=options["limit"],
@@ -101,12 +145,12 @@ def extract(source: Path | None, **options: Any) -> None:
         seed=options["seed"],
         max_failure_rate=options["max_failure_rate"],
         threads=options["threads"],
+        codecs=dict(map(_field_codec, options["codecs"])),
     )
-    with progress_bar("frames") as bar:
 
-        def show(report: Progress) -> None:
-            bar.total = report.total
-            bar.set_postfix(failed=report.failed, refresh=False)
-            bar.update(report.done - bar.n)
 
-        click.echo(run(config, progress=show))
+def _field_codec(text: str) -> tuple[str, str]:
+    name, separator, codec = text.partition("=")
+    if not separator:
+        raise ConfigError(f"--codec {text!r} must be FIELD=CODEC, such as map=zstd")
+    return name, codec

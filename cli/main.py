@@ -25,6 +25,9 @@ class Lazy:
 
 
 COMMANDS = {
+    "plan": Lazy(
+        "p2pkit.cli.plan", "plan", "Say what an extraction will take: gigabytes, passes, time."
+    ),
     "extract": Lazy(
         "p2pkit.cli.extract",
         "extract",

@@ -150,8 +150,19 @@ def _info_text(summary: dict[str, Any]) -> str:
         for name, value in layer["provenance"].items():
             told = value if isinstance(value, str) else json.dumps(value)
             lines.append(f"  {name:<12} {told}")
+        if pca := layer["details"].get("pca"):
+            lines.append(f"  pca          {_pca_text(pca)}")
         lines += _field_lines(layer)
     return "\n".join(lines)
+
+
+def _pca_text(pca: dict[str, Any]) -> str:
+    held_out = pca["held_out_variance"]
+    told = f", {held_out:.2%} of that of cells not fitted" if held_out is not None else ""
+    return (
+        f"{pca['components']} of {pca['channels']} channels: {sum(pca['explained_variance']):.2%} "
+        f"of the variance of {pca['cells']} cells{told}"
+    )
 
 
 def _field_lines(layer: dict[str, Any]) -> list[str]:

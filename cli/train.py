@@ -1,6 +1,7 @@
-"""`p2pkit train`: a store in, a run with checkpoints out."""
+"""`p2pkit train`: a store, or several to mix, in; a run with checkpoints out."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +16,25 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("store", required=False, type=click.Path())
+@click.argument("stores", metavar="[STORE]...", nargs=-1, type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--preset", help="paper (default) or cpu-small.")
 @click.option("--steps", type=click.IntRange(min=1), help="Length of the schedule.")
 @click.option("--stop-after", type=click.IntRange(min=1), help="End this process after N steps.")
+@click.option("--weights", metavar="W,W", help="Share of each STORE; by their frames if not given.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--print-config", is_flag=True, help="Print the resolved settings as JSON and stop.")
 def train(
-    store: str | None,
+    stores: tuple[str, ...],
     out: Path,
-    preset: str | None,
-    steps: int | None,
-    stop_after: int | None,
+    weights: str | None,
     settings: tuple[str, ...],
     resume: bool,
     print_config: bool,
+    **options: Any,
 ) -> None:
-    """Pretrain a 3D network on a store, a path or URL; interrupted runs go on with --resume.
+    """Pretrain a 3D network on stores, paths or URLs; interrupted runs go on with --resume.
 
     Example: p2pkit train rooms.store --out run --preset cpu-small --steps 20
     """
@@ -42,32 +43,44 @@ def train(
     from p2pkit.config import config_to_json
     from p2pkit.pipelines import train as stage
 
+    preset, steps, stop_after = (options[name] for name in ("preset", "steps", "stop_after"))
+    settings = (*settings, f"weights=[{weights}]") if weights else settings
     begun = resume and (out / "config.json").is_file()
-    if resume and (begun or store is None):
+    if resume and (begun or not stores):
         config = stage.read_config(out)
         _refuse_changes(config, preset, steps, settings)
-    elif store is None:
+    elif not stores:
         raise click.UsageError("name the STORE to train on, or give --resume to go on with --out")
     else:
-        config = _config(store, preset or "paper", steps, settings)
+        config = _config(stores, preset or "paper", steps, settings)
     if print_config:
         click.echo(json.dumps(config_to_json(config), indent=1))
         return
     with progress_bar("steps", total=config.steps) as bar:
         show = _Shown(bar)
         if begun:
-            path = stage.resume(out, store=store, stop_after=stop_after, progress=show)
+            store, *more = stores or (None,)
+            path = stage.resume(
+                out,
+                store=store,
+                more_stores=more,
+                stop_after=stop_after,
+                progress=show,
+            )
         else:
             path = stage.run(config, out, stop_after=stop_after, progress=show)
     click.echo(path)
 
 
-def _config(store: str, preset: str, steps: int | None, settings: tuple[str, ...]) -> "TrainConfig":
+def _config(
+    stores: Sequence[str], preset: str, steps: int | None, settings: tuple[str, ...]
+) -> "TrainConfig":
     from p2pkit.config import with_settings
     from p2pkit.pipelines.presets import preset as preset_config
 
     overrides = (f"steps={steps}", *settings) if steps is not None else settings
-    return with_settings(preset_config(preset, store), overrides)
+    config = replace(preset_config(preset, stores[0]), more_stores=tuple(stores[1:]))
+    return with_settings(config, overrides)
 
 
 def _refuse_changes(
@@ -77,7 +90,7 @@ def _refuse_changes(
     from p2pkit.config import config_to_json, with_settings
 
     if preset is not None:
-        asked = _config(saved.store, preset, steps, settings)
+        asked = _config((saved.store, *saved.more_stores), preset, steps, settings)
     else:
         asked = with_settings(saved, (f"steps={steps}", *settings) if steps else settings)
     old, new = config_to_json(saved), config_to_json(asked)

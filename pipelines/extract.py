@@ -66,6 +66,7 @@ def run(config: ExtractConfig, *, progress: Callable[[Progress], None] | None = 
         config.out,
         manifest,
         lambda: loadable(source, chain(*shards)),
+        config.codecs,
     )
     job = _Job(config, source, writer, stage, shards, progress or (lambda report: None))
     _work_until_done(job)

@@ -10,9 +10,12 @@ from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import ConfigError, FrameError, SourceError
 from p2pkit.geometry import KERNEL_VERSION
 from p2pkit.pipelines.feature_stage import FeatureConfig
+from p2pkit.shards.feature_layer import feature_fields
 from p2pkit.shards.geometry_layer import GeometryConfig, encode_geometry, geometry_fields
+from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.location import local_folder
-from p2pkit.shards.model import LayerSpec, Manifest, Plan, Sample
+from p2pkit.shards.model import LayerSpec, Manifest, Plan, Sample, with_codecs
+from p2pkit.shards.writer import read_manifest
 
 READING = ("limit", "every", "flying_margin", "fuse")
 """Settings of how a recording is read. They stand in the geometry's details, for extracting again;
@@ -40,6 +43,7 @@ class ExtractConfig:
         seed: of the plan and of generated scenes.
         max_failure_rate: stop when more than this share of all frames is bad.
         threads: frames worked on at the same time; the teacher itself uses every core.
+        codecs: how the bytes of a field are stored, by field, where not as usual.
     """
 
     dataset: str
@@ -57,6 +61,7 @@ class ExtractConfig:
     seed: int = 0
     max_failure_rate: float = 0.5
     threads: int = 4
+    codecs: dict[str, str] = field(default_factory=dict)
 
 
 def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
@@ -87,6 +92,7 @@ def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
 
 def _check(config: ExtractConfig) -> None:
     local_folder(config.out, "what is extracted")
+    _ = config.features.coding  # raises where `map` cannot be read
     if not 0 <= config.max_failure_rate <= 1:
         raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
     if config.geometry.voxel_size < 0:
@@ -119,10 +125,21 @@ def _first_good_frame(source: FrameSource, keys: Sequence[str]) -> Frame:
 def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str]) -> Manifest:
     """The manifest of a new store, with the geometry layer alone.
 
+    Fields whose codec is not asked for keep the one that a store at `out` already has.
+
     Raises:
         SourceError: no frame can be read.
+        ConfigError: a codec is asked for a field that neither layer has.
+        StoreError: there is no codec of that name, or it is not for the field's type.
     """
     fields = geometry_fields(_first_good_frame(source, keys))
+    others = feature_fields(config.features.layout, "none", config.features.coding)
+    names = [spec.name for spec in (*fields, *with_codecs(others, config.codecs))]
+    if unknown := sorted(set(config.codecs) - set(names)):
+        raise ConfigError(f"codec of field {unknown[0]!r}: the fields are {', '.join(names)}")
+    stored: dict[str, str] = {}
+    if (config.out / MANIFEST).is_file():
+        stored = {spec.name: spec.codec for spec in read_manifest(config.out).layers[0].fields}
     plan = Plan(seed=config.seed, shard_size=config.shard_size, frames=len(keys))
     dataset = {
         **source.fingerprint(),
@@ -131,7 +148,7 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
     }
     geometry = LayerSpec(
         name="geometry",
-        fields=fields,
+        fields=with_codecs(fields, stored | config.codecs),
         fingerprint={
             "dataset": dataset,
             "plan": asdict(plan),

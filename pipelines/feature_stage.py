@@ -1,7 +1,7 @@
 """The teacher's side of `extract`: which layer is written, and each frame's sample for it."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,16 +11,29 @@ import numpy as np
 
 from p2pkit.datasets.frame import Frame
 from p2pkit.files import sha256_json
+from p2pkit.shards.claims import locked
 from p2pkit.shards.codecs import choose_map_codec
 from p2pkit.shards.feature_layer import Layout, encode_grid, encode_pixels, feature_fields
 from p2pkit.shards.geometry_layer import decode_geometry
-from p2pkit.shards.model import LayerSpec, Manifest, Sample
+from p2pkit.shards.layout import claim_path
+from p2pkit.shards.map_coding import (
+    FeatureCoder,
+    MapCoding,
+    fit_basis,
+    parse_map_coding,
+    pca_basis,
+)
+from p2pkit.shards.model import LayerSpec, Manifest, Sample, with_codecs
 from p2pkit.shards.writer import StoreWriter, create_or_open, read_manifest
 from p2pkit.stream.prefetch import ordered_map
 from p2pkit.teachers import Teacher, TeacherOptions, open_teacher
 
 PROBED_FRAMES = 8
 """Frames whose maps decide whether compression pays."""
+BASIS_FRAMES = 64
+"""Frames whose maps decide the basis of `pca:K`."""
+
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,12 +45,19 @@ class FeatureConfig:
         layout: `grid` stores the teacher's map, `pixels` its upsampled value at sampled pairs.
         pairs_per_frame: pairs per frame that `pixels` stores; 0 stores all.
         seed: of the choice of pairs.
+        map: the numbers that are stored: float16, int8, pca:K or pca:K+int8.
     """
 
     teacher: TeacherOptions = field(default_factory=TeacherOptions)
     layout: Layout = "grid"
     pairs_per_frame: int = 16384
     seed: int = 0
+    map: str = "float16"
+
+    @property
+    def coding(self) -> MapCoding:
+        """`map`, read; ConfigError where it cannot be."""
+        return parse_map_coding(self.map)
 
 
 @dataclass(frozen=True)
@@ -48,26 +68,29 @@ class FeatureStage:
         config: of the layer.
         layer: its name, `features/<teacher>-<first 8 of its fingerprint>`.
         teacher: the frozen 2D network.
-        maps: maps computed while the codec was chosen, by frame key; each is used once.
+        maps: maps computed while the layer was planned, by frame key; each is used once.
+        coder: turns maps into the layer's arrays.
     """
 
     config: FeatureConfig
     layer: str
     teacher: Teacher
     maps: dict[str, list[np.ndarray]]
+    coder: FeatureCoder
 
     def encode(self, frame: Frame, geometry: Sample) -> Sample:
         """Run the teacher on the frame's views and build its sample."""
         maps = self.maps.pop(frame.key, None) or view_maps(self.teacher, frame)
         grids = [self.teacher.grid((view.camera.width, view.camera.height)) for view in frame.views]
         if self.config.layout == "grid":
-            return encode_grid(frame.key, maps, grids)
+            return encode_grid(frame.key, maps, grids, self.coder)
         return encode_pixels(
             decode_geometry(geometry),
             maps,
             grids,
             pairs=self.config.pairs_per_frame,
             seed=self.config.seed,
+            coder=self.coder,
         )
 
 
@@ -81,53 +104,94 @@ def open_feature_stage(
     store: Path,
     manifest: Manifest,
     frames: Callable[[], Iterator[Frame]],
+    codecs: Mapping[str, str],
 ) -> tuple[FeatureStage, StoreWriter]:
     """Open the teacher and add its layer to the store if it is not there.
+
+    A new layer is planned by one worker while the others wait, so that all of them, on whatever
+    machines, share its codec and its basis.
 
     Args:
         config: of the layer.
         store: path of the store.
         manifest: with the geometry layer.
-        frames: the readable frames of the first shard that has any; a few decide the codec of a
-            new layer.
+        frames: the readable frames in the plan's order, a seeded permutation; the first ones
+            decide the codec and the basis of a new layer.
+        codecs: asked for, by field.
     """
     teacher = open_teacher(config.teacher)
+    asked = feature_fingerprint(config, teacher, manifest)
+    name = layer_name(teacher, asked)
+    maps: dict[str, list[np.ndarray]] = {}
+    with locked(claim_path(store, f"plan-{name}"), poll_s=POLL_SECONDS):
+        layer = {layer.name: layer for layer in read_manifest(store).layers}.get(name)
+        if layer is None:
+            layer, maps = plan_layer(config, teacher, asked, frames())
+        layer = replace(layer, fields=with_codecs(layer.fields, codecs))
+        writer = create_or_open(store, manifest.with_layer(layer))
+    coder = FeatureCoder(config.coding.int8, pca_basis(layer))
+    return FeatureStage(config, name, teacher, maps, coder), writer
+
+
+def feature_fingerprint(
+    config: FeatureConfig, teacher: Teacher, manifest: Manifest
+) -> dict[str, Any]:
+    """All that determines a layer's bytes, but for the basis that its frames determine."""
+    coding = config.coding
     fingerprint: dict[str, Any] = {
         "geometry": manifest.layers[0].fingerprint_sha256,
         "teacher": teacher.fingerprint(),
         "layout": config.layout,
-        "dtype": "<f2",
+        "dtype": "|u1" if coding.int8 else "<f2",
     }
     if config.layout == "pixels":
         fingerprint |= {"pairs_per_frame": config.pairs_per_frame, "seed": config.seed}
-    name = f"features/{_file_name(teacher.name)}-{sha256_json(fingerprint)[:8]}"
-    stage = FeatureStage(config=config, layer=name, teacher=teacher, maps={})
-    known = {layer.name: layer for layer in read_manifest(store).layers}
-    layer = known.get(name) or _new_layer(stage, fingerprint, frames())
-    return stage, create_or_open(store, manifest.with_layer(layer))
+    if coding.components is not None:
+        fingerprint |= {"pca_components": coding.components, "pca_frames": BASIS_FRAMES}
+    return fingerprint
 
 
-def _new_layer(
-    stage: FeatureStage, fingerprint: dict[str, Any], frames: Iterator[Frame]
-) -> LayerSpec:
+def layer_name(teacher: Teacher, fingerprint: dict[str, Any]) -> str:
+    """`features/<teacher>-<first 8 of the fingerprint without the basis>`."""
+    return f"features/{_file_name(teacher.name)}-{sha256_json(fingerprint)[:8]}"
+
+
+def plan_layer(
+    config: FeatureConfig, teacher: Teacher, fingerprint: dict[str, Any], frames: Iterator[Frame]
+) -> tuple[LayerSpec, dict[str, list[np.ndarray]]]:
+    """A new layer, its codec and basis decided by the first frames; and these frames' maps."""
+    components, name = config.coding.components, layer_name(teacher, fingerprint)
+    maps: dict[str, list[np.ndarray]] = {}
     sizes: set[tuple[int, int]] = set()
-    probed = list(islice(frames, PROBED_FRAMES))
-    maps = ordered_map(partial(view_maps, stage.teacher), probed, threads=4, ahead=PROBED_FRAMES)
-    for frame, found in zip(probed, maps, strict=True):
-        stage.maps[frame.key] = found
+    probed = list(islice(frames, PROBED_FRAMES if components is None else BASIS_FRAMES))
+    found = ordered_map(partial(view_maps, teacher), probed, threads=4, ahead=PROBED_FRAMES)
+    for frame, views in zip(probed, found, strict=True):
+        maps[frame.key] = views
         sizes |= {(view.camera.width, view.camera.height) for view in frame.views}
-    codec = choose_map_codec(found[0] for found in stage.maps.values())
-    return LayerSpec(
-        name=stage.layer,
-        fields=feature_fields(stage.config.layout, codec),
-        fingerprint=fingerprint,
-        details={
-            "teacher": stage.teacher.name,
-            "channels": stage.teacher.channels,
-            "layout": stage.config.layout,
-            "grids": {f"{w}x{h}": stage.teacher.grid((w, h)).to_json() for w, h in sorted(sizes)},
-        },
+    details: dict[str, Any] = {
+        "teacher": teacher.name,
+        "channels": teacher.channels if components is None else components,
+        "layout": config.layout,
+        "map": config.coding.name,
+        "grids": {f"{w}x{h}": teacher.grid((w, h)).to_json() for w, h in sorted(sizes)},
+    }
+    coder = FeatureCoder(config.coding.int8)
+    if components is not None:
+        basis = fit_basis([view for views in maps.values() for view in views], components)
+        coder = replace(coder, basis=basis)
+        details["pca"] = basis.to_json()
+        fingerprint = {**fingerprint, "basis_sha256": basis.sha256}
+    stored = (
+        coder.arrays("map", [coder.project(views[0])], stacked=True)["map"]
+        for views in maps.values()
     )
+    layer = LayerSpec(
+        name=name,
+        fields=feature_fields(config.layout, choose_map_codec(stored), config.coding),
+        fingerprint=fingerprint,
+        details=details,
+    )
+    return layer, maps
 
 
 def _file_name(teacher: str) -> str:

@@ -49,7 +49,10 @@ class TrainConfig:
 
     Args:
         store: path or URL of geometry and features.
-        layer: the feature layer; None takes the only one.
+        more_stores: paths or URLs of further stores that are mixed with the first.
+        weights: share of each store in the mixture, the first store's first; none at all weighs
+            each store by its number of frames.
+        layer: the feature layer of every store; None takes the only one.
         student: a name out of `p2pkit.networks.STUDENTS`.
         conv1_kernel_size: side of the student's first convolution (voxels); 5 as published.
         embedding_channels: width of the space in which points and pixels meet.
@@ -57,7 +60,7 @@ class TrainConfig:
         optimizer: SGD and its schedule.
         stream: order, augmentation, voxels, pairs.
         steps: length of the schedule.
-        holdout: number of frames, the last in key order, that are never trained on.
+        holdout: number of frames of each store, the last in key order, that are never trained on.
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
         seed: of the initial weights.
@@ -65,6 +68,8 @@ class TrainConfig:
     """
 
     store: str
+    more_stores: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
     layer: str | None = None
     student: str = "Res16UNet34C"
     conv1_kernel_size: int = 5
@@ -85,6 +90,11 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.holdout < 0:
             raise ConfigError(f"holdout is {self.holdout}; it is a number of frames, 0 or more")
+        if self.weights and len(self.weights) != 1 + len(self.more_stores):
+            raise ConfigError(
+                f"weights are {list(self.weights)} for {1 + len(self.more_stores)} stores; give "
+                "one to each store, or none to weigh each by its number of frames"
+            )
 
 
 class PretrainingModel(nn.Module):

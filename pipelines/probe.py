@@ -1,6 +1,5 @@
 """probe: what a linear classifier reads out of frozen point features, and out of two baselines."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from p2pkit.files import write_json
 from p2pkit.pipelines.checkpoints import latest_checkpoint
 from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
+from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.splits import all_keys, scene_split
 from p2pkit.pipelines.train import read_config
 from p2pkit.shards.geometry_layer import PointCloud
@@ -88,7 +88,7 @@ def run(config: ProbeStageConfig) -> Path:
     data = _open(config)
     train_config = read_config(config.run)
     checkpoint = latest_checkpoint(config.run)
-    channels = _teacher_channels(config.run)
+    channels = read_provenance(config.run).teacher_channels
     pretrained = build_model(train_config, channels, seed=train_config.seed)
     load_weights(pretrained, checkpoint.path)
     scores = {"pretrained": [_probe_network(pretrained, train_config, data)]}
@@ -118,11 +118,6 @@ def _open(config: ProbeStageConfig) -> _Data:
     train, test = scene_split(store, config.test_fraction)
     names, ignore = dataset["label_names"], dataset["ignore_label"]
     return _Data(config=config, store=store, train=train, test=test, names=names, ignore=ignore)
-
-
-def _teacher_channels(run: Path) -> int:
-    provenance = json.loads((run / "store.json").read_text())
-    return int(provenance["teacher_channels"])
 
 
 def _probe_network(model: PretrainingModel, config: TrainConfig, data: _Data) -> SegmentationScores:
@@ -191,10 +186,9 @@ def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
 
 def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
     keys = all_keys(data.store)
-    provenance = json.loads((run / "store.json").read_text())
-    held = set(provenance["holdout"])
-    same = provenance["fingerprints"]["geometry"] == data.store.layer("geometry").fingerprint_sha256
-    seen = [keys[sample] for sample in data.test if same and keys[sample] not in held]
+    use = read_provenance(run).use_of(data.store)
+    held = set(use.holdout) if use is not None else set(keys)
+    seen = [sample for sample in data.test if keys[sample] not in held]
     sequences = {cloud.sequence for cloud in data.clouds(data.test)}
     return {
         "store": data.config.store,

@@ -110,7 +110,7 @@ class Reextraction:
                 f"not use again: its fingerprint is {layer.fingerprint}"
             )
 
-        stage, _ = open_feature_stage(config, self.writer.root, self.manifest, refuse)
+        stage, _ = open_feature_stage(config, self.writer.root, self.manifest, refuse, {})
         return stage
 
     def _teacher_options(self, layer: LayerSpec) -> TeacherOptions:

@@ -14,6 +14,7 @@ from p2pkit.pipelines.checkpoints import latest_checkpoint
 from p2pkit.pipelines.inference import read_cloud, with_batch_statistics
 from p2pkit.pipelines.metrics import read_metrics
 from p2pkit.pipelines.pretraining import TrainConfig, build_model, load_weights
+from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.report_frames import FramePictures, frame_pictures
 from p2pkit.pipelines.report_page import page
 from p2pkit.pipelines.report_sections import (
@@ -83,13 +84,13 @@ def run(config: ReportConfig) -> Path:
 def _facts(config: ReportConfig) -> RunFacts:
     train_config = read_config(config.run)
     store = open_store(config.store)
-    provenance = json.loads((config.run / "store.json").read_text())
-    model = build_model(train_config, int(provenance["teacher_channels"]), seed=0)
+    provenance = read_provenance(config.run)
+    model = build_model(train_config, provenance.teacher_channels, seed=0)
     return RunFacts(
         config=train_config,
         summary=store_summary(store),
         layer=feature_layer(store, train_config.layer),
-        held_out=len(provenance["holdout"]),
+        held_out=len(provenance.held_out(store)),
         sequences=len(_sequences(store)),
         points=int(np.mean([len(read_cloud(store, sample).points) for sample in _spread(store)])),
         student_parameters=sum(value.numel() for value in model.student.parameters()),
@@ -119,7 +120,7 @@ def run_pictures(config: ReportConfig, train_config: TrainConfig) -> list[FrameP
     kept, held = holdout_split(store, train_config.holdout)
     shown = held if len(held) else kept
     layer = feature_layer(store, train_config.layer)
-    channels = int(store.layer(layer).details["channels"])
+    channels = read_provenance(config.run).teacher_channels
     pretrained = build_model(train_config, channels, seed=train_config.seed)
     load_weights(pretrained, latest_checkpoint(config.run).path)
     random = build_model(train_config, channels, seed=config.seed + 1)

@@ -242,9 +242,10 @@ def train_command(config: TrainConfig) -> str:
     settings = {
         name: value
         for name, value in _flat(config_to_json(config)).items()
-        if value != default[name] and name != "store"
+        if value != default[name] and name not in ("store", "more_stores")
     }
-    lines = [f"p2pkit train {shlex.quote(config.store)} --out again"]
+    stores = shlex.join([config.store, *config.more_stores])
+    lines = [f"p2pkit train {stores} --out again"]
     lines += [f"  --set {shlex.quote(f'{name}={value}')}" for name, value in settings.items()]
     return " \\\n".join(lines)
 

@@ -1,6 +1,5 @@
 """retrieval: how often a point's embedding finds its own pixel, on frames left out of training."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,11 @@ from p2pkit.pipelines.pretraining import (
     build_model,
     load_weights,
 )
+from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.splits import all_keys
 from p2pkit.pipelines.train import feature_layer, read_config
 from p2pkit.shards.geometry_layer import decode_geometry
+from p2pkit.shards.map_coding import pca_basis
 from p2pkit.shards.store import Store, open_store
 from p2pkit.stream.augment import NO_AUGMENTATION
 from p2pkit.stream.loader import collate
@@ -58,15 +59,15 @@ def run(config: RetrievalConfig) -> Path:
     """
     train_config = read_config(config.run)
     store = open_store(config.store)
-    provenance = json.loads((config.run / "store.json").read_text())
-    held = set(provenance["holdout"])
-    samples = [store.find(key) for key in sorted(held & set(all_keys(store)))]
+    provenance = read_provenance(config.run)
+    held = provenance.held_out(store) & set(all_keys(store))
+    samples = [store.find(key) for key in sorted(held)]
     if not samples:
         raise ConfigError(
             f"{config.run} held no frame of {config.store} out of its training; train with "
             "--set holdout=25"
         )
-    channels = int(provenance["teacher_channels"])
+    channels = provenance.teacher_channels
     trained = build_model(train_config, channels, seed=train_config.seed)
     checkpoint = latest_checkpoint(config.run)
     load_weights(trained, checkpoint.path)
@@ -115,8 +116,11 @@ def _embed(
         augment=NO_AUGMENTATION,
     )
     cloud = decode_geometry(store.read("geometry", *place))
-    features = store.read(feature_layer(store, train_config.layer), *place)
+    layer = store.layer(feature_layer(store, train_config.layer))
+    features = store.read(layer.name, *place)
+    coded = layer.details["channels"] != model.pixel_projection.linear.in_features
     random = np.random.default_rng([config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())])
-    batch = collate(0, [make_sample(cloud, features, sample_config, random)])
+    basis = pca_basis(layer) if coded else None  # of a mixture of stores with other bases
+    batch = collate(0, [make_sample(cloud, features, sample_config, random, basis)])
     with torch.inference_mode():
         return model(batch.to(train_config.device))

@@ -2,10 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +22,13 @@ from p2pkit.pipelines.checkpoints import (
 )
 from p2pkit.pipelines.metrics import metrics_log
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, learning_rate
-from p2pkit.pipelines.splits import all_keys, holdout_split
+from p2pkit.pipelines.provenance import provenance_of, read_provenance
+from p2pkit.pipelines.splits import holdout_split
+from p2pkit.shards.map_coding import pca_basis
+from p2pkit.shards.model import LayerSpec
 from p2pkit.shards.store import Store, open_store
-from p2pkit.stream.loader import Batch, BatchStream
+from p2pkit.stream.loader import Batch, BatchStream, StreamSource
+from p2pkit.stream.order import whole_weights
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class StepReport:
     wait_s: float
 
 
+TEACHER_IDENTITY = ("name", "layer", "weights_sha256")
+
 Progress = Callable[[StepReport], None]
 
 
@@ -76,15 +81,15 @@ def run(
 
     Raises:
         TrainingError: `out` holds a run, or the loss became NaN or infinite.
-        StoreError: the store is incomplete, mixed or corrupt.
+        StoreError: a store is incomplete, mixed or corrupt.
     """
     if (out / "config.json").exists():
         raise TrainingError(
             f"{out} holds a run; go on with it by --resume, or choose another --out"
         )
-    store = open_store(config.store)
-    parts = _prepare(config, store)
-    write_json(out / "store.json", _provenance(store, config))
+    sources = open_sources(config)
+    parts = _prepare(config, sources)
+    provenance_of(sources, config).write(out)
     write_json(out / "config.json", config_to_json(config))
     return _train(parts, out, stop_after, progress)
 
@@ -93,6 +98,7 @@ def resume(
     out: Path,
     *,
     store: str | Path | None = None,
+    more_stores: Sequence[str] = (),
     stop_after: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -103,25 +109,20 @@ def resume(
 
     Args:
         out: the run's folder.
-        store: where the run's store lies now; None where it lay before.
+        store: where the run's store lies now; None where all its stores lay before.
+        more_stores: where the other stores of its mixture lie now, if `store` is given.
         stop_after: end this process after so many steps, with a checkpoint; the schedule stays.
         progress: called after each step.
 
     Raises:
-        TrainingError: `out` holds no run, or its store was made anew from other inputs.
+        TrainingError: `out` holds no run, or a store was made anew from other inputs.
     """
     config = read_config(out)
     if store is not None:
-        config = replace(config, store=str(store))
-    opened = open_store(config.store)
-    wanted = json.loads((out / "store.json").read_text())
-    found = _provenance(opened, config)
-    if found["fingerprints"] != wanted["fingerprints"]:
-        raise TrainingError(
-            f"{config.store} is not the store that {out} was begun on: its fingerprints are "
-            f"{found['fingerprints']}, the run's are {wanted['fingerprints']}"
-        )
-    return _train(_prepare(config, opened), out, stop_after, progress)
+        config = replace(config, store=str(store), more_stores=tuple(more_stores))
+    sources = open_sources(config)
+    provenance_of(sources, config).check_same(read_provenance(out), out)
+    return _train(_prepare(config, sources), out, stop_after, progress)
 
 
 def read_config(out: Path) -> TrainConfig:
@@ -146,18 +147,52 @@ class _Parts:
     stream: BatchStream
 
 
-def _prepare(config: TrainConfig, store: Store) -> _Parts:
-    """Build everything; settings that do not fit the store fail here, before a run exists."""
-    layer = feature_layer(store, config.layer)
-    store.records(layer)
-    model = build_model(config, store.layer(layer).details["channels"], seed=config.seed)
+def open_sources(config: TrainConfig) -> list[StreamSource]:
+    """Open the stores of a run, with the frames to train on and their turns in the mixture.
+
+    Stores of PCA coefficients give the teacher's own channels where their bases differ.
+
+    Raises:
+        StoreError: a store is incomplete or mixed.
+        ConfigError: a store leaves nothing to train on, the layer is unclear, the features are not
+            of one teacher, or the weights make no mixture.
+    """
+    stores = [open_store(config.store), *map(open_store, config.more_stores)]
+    layers = [feature_layer(store, config.layer) for store in stores]
+    for store, layer in zip(stores, layers, strict=True):
+        store.records(layer)
+    specs = [store.layer(layer) for store, layer in zip(stores, layers, strict=True)]
+    _check_one_teacher(stores, specs)
+    bases = [pca_basis(spec) for spec in specs]
+    if len({basis.sha256 if basis is not None else None for basis in bases}) == 1:
+        bases = [None] * len(stores)
+    kept = [holdout_split(store, config.holdout)[0] for store in stores]
+    weights = whole_weights(config.weights, [len(samples) for samples in kept])
+    return [StreamSource(*row) for row in zip(stores, layers, kept, weights, bases, strict=True)]
+
+
+def _check_one_teacher(stores: list[Store], specs: list[LayerSpec]) -> None:
+    """Features of one mixture must mean the same: one network, one layer, one set of weights."""
+    teachers = [
+        {name: spec.fingerprint["teacher"].get(name) for name in TEACHER_IDENTITY} for spec in specs
+    ]
+    if any(teacher != teachers[0] for teacher in teachers):
+        told = "; ".join(
+            f"{store.root} has {spec.name} by {teacher}"
+            for store, spec, teacher in zip(stores, specs, teachers, strict=True)
+        )
+        raise ConfigError(f"the stores' features are not of one teacher: {told}")
+
+
+def _prepare(config: TrainConfig, sources: list[StreamSource]) -> _Parts:
+    """Build everything; settings that do not fit the stores fail here, before a run exists."""
+    model = build_model(config, sources[0].channels, seed=config.seed)
     model = model.to(config.device).train()
-    kept, _ = holdout_split(store, config.holdout)
     return _Parts(
         config=config,
         model=model,
         optimizer=build_optimizer(model, config),
-        stream=BatchStream(store, layer, samples=kept, config=config.stream),
+        stream=BatchStream(sources, config=config.stream),
     )
 
 
@@ -270,16 +305,3 @@ def _restore(out: Path, model: PretrainingModel, optimizer: torch.optim.Optimize
     checkpoint = latest_checkpoint(out)
     load_checkpoint(checkpoint, model, optimizer)
     return checkpoint.step
-
-
-def _provenance(store: Store, config: TrainConfig) -> dict[str, Any]:
-    layers = ["geometry", feature_layer(store, config.layer)]
-    _, held = holdout_split(store, config.holdout)
-    keys = all_keys(store)
-    return {
-        "store": config.store,
-        "layers": layers,
-        "teacher_channels": store.layer(layers[1]).details["channels"],
-        "fingerprints": {name: store.layer(name).fingerprint_sha256 for name in layers},
-        "holdout": [keys[sample] for sample in held],
-    }

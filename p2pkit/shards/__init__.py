@@ -4,6 +4,7 @@ docs/format.md describes the files. `create_or_open` writes, `open_store` reads.
 """
 
 from p2pkit.shards.codecs import choose_map_codec
+from p2pkit.shards.map_coding import pca_basis
 from p2pkit.shards.model import FieldSpec, LayerSpec, Manifest, Plan, Sample
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.record import ShardRecord
@@ -24,5 +25,6 @@ __all__ = [
     "choose_map_codec",
     "create_or_open",
     "open_store",
+    "pca_basis",
     "plan_shards",
 ]

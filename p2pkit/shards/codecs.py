@@ -39,42 +39,67 @@ def _bytes_of(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _encode_delta_shuffle_lz4(array: np.ndarray) -> bytes:
-    from numcodecs.lz4 import LZ4
+def _steps(array: np.ndarray) -> np.ndarray:
+    """Each value minus the one before it; the first as it is."""
+    flat = array.reshape(-1)
+    steps = flat.copy()
+    steps[1:] -= flat[:-1]
+    return steps
+
+
+def _shuffled(array: np.ndarray) -> np.ndarray:
+    """The first bytes of all values, then the second bytes, and so on."""
     from numcodecs.shuffle import Shuffle
 
-    steps = array.reshape(-1).copy()
-    steps[1:] -= array.reshape(-1)[:-1]
-    return bytes(LZ4(acceleration=1).encode(Shuffle(array.itemsize).encode(steps)))
+    return Shuffle(array.itemsize).encode(array.reshape(-1))
 
 
-def _decode_delta_shuffle_lz4(data: memoryview, out: np.ndarray) -> None:
+def _lz4(data: Buffer | np.ndarray) -> bytes:
     from numcodecs.lz4 import LZ4
 
-    from p2pkit.shards.codec_kernels import undo_delta_shuffle
+    return bytes(LZ4(acceleration=1).encode(data))
+
+
+def _zstd(data: Buffer | np.ndarray) -> bytes:
+    from numcodecs.zstd import Zstd
+
+    return bytes(Zstd(level=1).encode(data))
+
+
+def _undo_lz4(data: memoryview, out: np.ndarray) -> None:
+    from numcodecs.lz4 import LZ4
 
     if int.from_bytes(data[:4], "little") != out.nbytes:
         raise NpyError("the lz4 block declares another size than the header of its array")
     if out.nbytes > LZ4_RATIO * len(data):
         raise NpyError(f"{len(data)} bytes of lz4 cannot hold {out.nbytes} bytes")
-    shuffled = np.empty((out.itemsize, out.size), np.uint8)
-    LZ4().decode(data, out=shuffled.reshape(-1))
-    undo_delta_shuffle(shuffled, out.view(np.uint8).reshape(out.size, out.itemsize), out)
-
-
-def _encode_zstd(array: np.ndarray) -> bytes:
-    from numcodecs.zstd import Zstd
-
-    return bytes(Zstd(level=1).encode(_bytes_of(array)))
+    LZ4().decode(data, out=out.view(np.uint8).reshape(-1))
 
 
 def decode_zstd(data: memoryview, out: np.ndarray) -> None:
-    """Fill a flat array from one zstd frame; NpyError where the frame is of another size."""
+    """Fill an array from one zstd frame; NpyError where the frame is of another size."""
     from numcodecs.zstd import Zstd
 
     if _zstd_content_size(data) != out.nbytes:
         raise NpyError("the zstd frame declares another size than the header of its array")
-    Zstd().decode(data, out=out.view(np.uint8))
+    Zstd().decode(data, out=out.view(np.uint8).reshape(-1))
+
+
+def _through_shuffle(
+    undo: Callable[[memoryview, np.ndarray], None], *, sum_up: bool = False
+) -> Callable[[memoryview, np.ndarray], None]:
+    """A decoder that decompresses, puts the bytes together again, and may sum the steps up."""
+
+    def fill(data: memoryview, out: np.ndarray) -> None:
+        from p2pkit.shards.codec_kernels import running_sum, undo_shuffle
+
+        shuffled = np.empty((out.itemsize, out.size), np.uint8)
+        undo(data, shuffled)
+        undo_shuffle(shuffled, out.view(np.uint8).reshape(out.size, out.itemsize))
+        if sum_up:
+            running_sum(out)
+
+    return fill
 
 
 def _zstd_content_size(data: memoryview) -> int | None:
@@ -93,8 +118,15 @@ def _zstd_content_size(data: memoryview) -> int | None:
 
 CODECS: dict[str, Codec] = {
     "none": Codec(_bytes_of, None),
-    "delta-shuffle-lz4": Codec(_encode_delta_shuffle_lz4, _decode_delta_shuffle_lz4, True),
-    "zstd": Codec(_encode_zstd, decode_zstd),
+    "lz4": Codec(lambda array: _lz4(_bytes_of(array)), _undo_lz4),
+    "zstd": Codec(lambda array: _zstd(_bytes_of(array)), decode_zstd),
+    "shuffle-lz4": Codec(lambda array: _lz4(_shuffled(array)), _through_shuffle(_undo_lz4)),
+    "shuffle-zstd": Codec(lambda array: _zstd(_shuffled(array)), _through_shuffle(decode_zstd)),
+    "delta-shuffle-lz4": Codec(
+        lambda array: _lz4(_shuffled(_steps(array))),
+        _through_shuffle(_undo_lz4, sum_up=True),
+        integers_only=True,
+    ),
 }
 
 
@@ -147,5 +179,5 @@ def choose_map_codec(maps: Iterable[np.ndarray]) -> str:
     for feature_map in islice(maps, PROBED_MAPS):
         if feature_map.size:
             before += feature_map.nbytes
-            after += len(_encode_zstd(np.asarray(feature_map, order="C")))
+            after += len(_zstd(_bytes_of(np.asarray(feature_map, order="C"))))
     return "zstd" if after < WORTH_COMPRESSING * before else "none"

@@ -16,27 +16,44 @@ from p2pkit.errors import StoreError
 from p2pkit.geometry.grid import Alignment, FeatureGrid, grid_from_json
 from p2pkit.geometry.sample_map import nearest_cell, sample_map
 from p2pkit.shards.geometry_layer import PointCloud
+from p2pkit.shards.map_coding import FeatureCoder, MapCoding, PcaBasis, undo_scale
 from p2pkit.shards.model import FieldSpec, Sample
 
 Layout = Literal["grid", "pixels"]
 
+FLOAT16 = MapCoding()
+AS_THEY_ARE = FeatureCoder()
 
-def feature_fields(layout: Layout, codec: str) -> tuple[FieldSpec, ...]:
+
+def feature_fields(
+    layout: Layout, codec: str, coding: MapCoding = FLOAT16
+) -> tuple[FieldSpec, ...]:
     """The fields of a feature layer, in name order. `codec` is that of the map or feature field."""
+    dtype = "|u1" if coding.int8 else "<f2"
+    scale = "smallest value and step of each channel: value = smallest + step * byte"
     if layout == "grid":
         axes = ("views", "height", "width", "channels")
-        return (FieldSpec("map", "<f2", axes, "", codec, "the teacher's map, channels last"),)
+        told = "the teacher's map, channels last"
+        fields = (
+            FieldSpec("map", dtype, axes, "", codec, told),
+            FieldSpec("map_scale", "<f2", ("views", "2", "channels"), "", "none", scale),
+        )
+        return fields if coding.int8 else fields[:1]
     rows = "row in the sample's pairs of each stored feature, ascending"
-    return (
-        FieldSpec("feature", "<f2", ("rows", "channels"), "", codec, "the map sampled at the pair"),
+    told = "the map sampled at the pair"
+    fields = (
+        FieldSpec("feature", dtype, ("rows", "channels"), "", codec, told),
         FieldSpec("feature_pair", "<u4", ("rows",), "row", "delta-shuffle-lz4", rows),
+        FieldSpec("feature_scale", "<f2", ("2", "channels"), "", "none", scale),
     )
+    return fields if coding.int8 else fields[:2]
 
 
 def encode_grid(
     key: str,
     maps: Sequence[Float16[np.ndarray, "height width channels"]],
     grids: Sequence[FeatureGrid],
+    coder: FeatureCoder = AS_THEY_ARE,
 ) -> Sample:
     """A sample that holds the map of each view. Views of one frame share the map's shape.
 
@@ -49,7 +66,8 @@ def encode_grid(
             f"frame {key}: its views give maps of shapes {sorted(shapes)}; one frame needs one "
             "shape: give the teacher a fixed input size"
         )
-    return Sample(key=key, arrays={"map": np.stack(maps)}, meta=_meta(grids))
+    arrays = coder.arrays("map", [coder.project(found) for found in maps], stacked=True)
+    return Sample(key=key, arrays=arrays, meta=_meta(grids))
 
 
 def encode_pixels(
@@ -59,6 +77,7 @@ def encode_pixels(
     *,
     pairs: int,
     seed: int,
+    coder: FeatureCoder = AS_THEY_ARE,
 ) -> Sample:
     """A sample that holds the upsampled feature of up to `pairs` pairs (0: of all).
 
@@ -69,8 +88,12 @@ def encode_pixels(
     if 0 < pairs < count:
         random = np.random.default_rng([seed, xxhash.xxh3_64_intdigest(cloud.key.encode())])
         rows = np.sort(random.choice(count, size=pairs, replace=False))
-    features = _sample_views(cloud, rows, list(maps), list(grids), "measured")
-    arrays = {"feature": features.astype(np.float16), "feature_pair": rows.astype(np.uint32)}
+    projected = [coder.project(found) for found in maps]
+    features = _sample_views(cloud, rows, projected, list(grids), "measured")
+    arrays = {
+        **coder.arrays("feature", [features], stacked=False),
+        "feature_pair": rows.astype(np.uint32),
+    }
     return Sample(key=cloud.key, arrays=arrays, meta=_meta(grids))
 
 
@@ -87,21 +110,33 @@ def pair_features(
     rows: Int64[np.ndarray, "pairs"],
     *,
     alignment: Alignment = "measured",
+    basis: PcaBasis | None = None,
 ) -> Float32[np.ndarray, "pairs channels"]:
-    """The teacher's upsampled feature at each of the chosen pairs.
+    """The teacher's upsampled feature at each of the chosen pairs, whatever the layer stores.
+
+    Bytes are turned into features at the sampled pairs only. Of a `pca:K` layer these are the K
+    coefficients, unless its basis is given.
 
     Args:
         sample: of the feature layer, same key as `cloud`.
         cloud: the frame's geometry.
         rows: rows of the cloud's pairs; for a `pixels` layer out of `usable_pairs`.
         alignment: how a `grid` layer's map lies over the image.
+        basis: of a `pca:K` layer, to get the teacher's own channels back.
 
     Raises:
         StoreError: a `pixels` layer lacks a pair, or is asked for another alignment.
     """
+    features = _stored_features(sample, cloud, rows, alignment)
+    return features if basis is None else basis.reconstruct(features)
+
+
+def _stored_features(
+    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, "pairs"], alignment: Alignment
+) -> Float32[np.ndarray, "pairs stored"]:
     if "map" in sample.arrays:
-        maps = list(sample.arrays["map"])
-        return _sample_views(cloud, rows, maps, _grids(sample), alignment)
+        maps, scales = list(sample.arrays["map"]), sample.arrays.get("map_scale")
+        return _sample_views(cloud, rows, maps, _grids(sample), alignment, scales)
     if alignment != "measured":
         raise StoreError(
             f"alignment {alignment!r} needs the teacher's map; this layer holds sampled features: "
@@ -113,7 +148,9 @@ def pair_features(
         raise StoreError(
             f"frame {cloud.key}: the layer holds no feature for some of the pairs asked for"
         )
-    return sample.arrays["feature"][found].astype(np.float32)
+    features = sample.arrays["feature"][found].astype(np.float32)
+    scale = sample.arrays.get("feature_scale")
+    return features if scale is None else undo_scale(features, scale)
 
 
 def pair_cells(
@@ -136,12 +173,17 @@ def _sample_views(
     maps: list[np.ndarray],
     grids: list[FeatureGrid],
     alignment: Alignment,
+    scales: np.ndarray | None = None,
 ) -> Float32[np.ndarray, "pairs channels"]:
     features = np.empty((len(rows), maps[0].shape[-1]), dtype=np.float32)
     for view, (feature_map, grid) in enumerate(zip(maps, grids, strict=True)):
         mine = cloud.pair_view[rows] == view
         uv = grid.cell_from_pixel(cloud.pair_uv[rows[mine]], cloud.image_sizes[view], alignment)
-        features[mine] = sample_map(feature_map, uv)
+        if scales is None:
+            features[mine] = sample_map(feature_map, uv)
+        else:
+            sampled = sample_map(feature_map.astype(np.float32), uv)
+            features[mine] = undo_scale(sampled, scales[view])
     return features
 
 

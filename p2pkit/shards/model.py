@@ -1,7 +1,7 @@
 """What a store of format 1 says about itself: fields, layers, plan and manifest."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -84,6 +84,15 @@ class FieldSpec:
                 f"sample {key}, field {self.name}: the array has the shape {array.shape}; at most "
                 f"{LARGEST_ARRAY} bytes are allowed"
             )
+
+
+def with_codecs(fields: tuple[FieldSpec, ...], codecs: Mapping[str, str]) -> tuple[FieldSpec, ...]:
+    """The same fields with other codecs, by field name; names of other fields are passed over.
+
+    Raises:
+        StoreError: there is no such codec, or it is not for the field's type.
+    """
+    return tuple(replace(spec, codec=codecs.get(spec.name, spec.codec)) for spec in fields)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,17 @@ def _layer_summary(store: Store, layer: LayerSpec) -> dict[str, Any]:
         "bytes": sum(record.bytes for record in records),
         "fingerprint_sha256": layer.fingerprint_sha256,
         "fingerprint": layer.fingerprint,
-        "details": layer.details,
+        "details": _readable(layer.details),
         "fields": [asdict(spec) for spec in layer.fields],
     }
+
+
+def _readable(details: dict[str, Any]) -> dict[str, Any]:
+    """Details without the numbers of a PCA basis."""
+    pca = details.get("pca")
+    if pca is None:
+        return details
+    return {**details, "pca": {k: v for k, v in pca.items() if not k.endswith("_base64")}}
 
 
 def sample_summary(store: Store, key: str) -> dict[str, Any]:

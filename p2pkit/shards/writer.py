@@ -194,13 +194,13 @@ def _create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
     sweep(path, path / CLAIMS)
     file = path / MANIFEST
     if file.exists():
-        stored = _read_and_compare(path, manifest)
+        stored = read_and_compare(path, manifest)
         if {layer.name for layer in manifest.layers} <= {layer.name for layer in stored.layers}:
             return StoreWriter(path, stored)
     with locked(claim_path(path, "manifest")):
         merged = manifest
         if file.exists():
-            merged = _read_and_compare(path, manifest)
+            merged = read_and_compare(path, manifest)
             names = {layer.name for layer in merged.layers}
             for layer in manifest.layers:
                 if layer.name not in names:
@@ -239,7 +239,13 @@ def read_manifest(root: Location) -> Manifest:
     return manifest_from_json(read_sealed(root / MANIFEST), str(root / MANIFEST))
 
 
-def _read_and_compare(root: Path, manifest: Manifest) -> Manifest:
+def read_and_compare(root: Path, manifest: Manifest) -> Manifest:
+    """The manifest of the store at `root`, if what `manifest` asks for fits it.
+
+    Raises:
+        StoreError: `root` is no store, or its manifest is damaged.
+        FingerprintError: as `create_or_open`.
+    """
     stored = read_manifest(root)
     check_same_inputs(stored, manifest, root)
     return stored
@@ -263,7 +269,8 @@ def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> N
     for layer in want["layers"]:
         if (twin := have_layers.get(layer["name"])) is not None:
             rows += differences(twin["fingerprint"], layer["fingerprint"], layer["name"])
-            rows += differences(twin["fields"], layer["fields"], f"{layer['name']}.fields")
+            old, new = ({row["name"]: row for row in side["fields"]} for side in (twin, layer))
+            rows += differences(old, new, f"{layer['name']}.fields")
     if rows:
         told = "; ".join(f"{path} is {old!r} in the store, {new!r} now" for path, old, new in rows)
         raise FingerprintError(

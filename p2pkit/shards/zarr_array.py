@@ -53,7 +53,10 @@ def _decode_blosc(data: memoryview, out: np.ndarray) -> None:
 
 DECODERS: dict[str, tuple[str, Callable[[memoryview, np.ndarray], None]] | None] = {
     "none": None,
+    "lz4": ("blosc", _decode_blosc),
     "zstd": ("zstd", decode_zstd),
+    "shuffle-lz4": ("blosc", _decode_blosc),
+    "shuffle-zstd": ("blosc", _decode_blosc),
     "delta-shuffle-lz4": ("blosc", _decode_blosc),
 }
 """Name and reader of Zarr's codec for each name in the fields table; None stores plain bytes."""

@@ -29,7 +29,10 @@ from p2pkit.shards.zarr_tables import (
 CHUNK_ELEMENTS = 1 << 16
 COMPRESSORS: dict[str, Any] = {
     "none": None,
+    "lz4": BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"),
     "zstd": ZstdCodec(level=1),
+    "shuffle-lz4": BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"),
+    "shuffle-zstd": BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
     "delta-shuffle-lz4": BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"),
 }
 """Zarr's own codecs for each name in the fields table; Zarr v3 has no standard delta codec."""

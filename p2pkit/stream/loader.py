@@ -1,7 +1,7 @@
-"""Batches of training samples from a store, prepared ahead of time by threads."""
+"""Batches of training samples from stores, prepared ahead of time by threads."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from p2pkit.errors import ConfigError
 from p2pkit.shards.geometry_layer import decode_geometry
+from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.store import Store
-from p2pkit.stream.order import Place, SampleOrder, locate
+from p2pkit.stream.order import MixtureOrder, Place, SampleOrder
 from p2pkit.stream.prefetch import ordered_map
 from p2pkit.stream.sample import SampleConfig, VoxelSample, make_sample
 
@@ -77,33 +78,63 @@ class StreamConfig:
             raise ConfigError(f"seed is {self.seed}; it must lie in 0 to 2**64 - 1")
 
 
+@dataclass(frozen=True, eq=False)
+class StreamSource:
+    """One store of a mixture.
+
+    Args:
+        store: geometry and features.
+        layer: the feature layer; all sources of a stream give equally many channels.
+        samples: ids of the frames to train on.
+        weight: turns in a period of the mixture; see `order.whole_weights`.
+        basis: of a layer of PCA coefficients, where the batches shall hold the teacher's own
+            channels, because the sources have other bases.
+    """
+
+    store: Store
+    layer: str
+    samples: Int64[np.ndarray, "samples"]
+    weight: int = 1
+    basis: PcaBasis | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of each pair's feature."""
+        if self.basis is not None:
+            return len(self.basis.mean)
+        return int(self.store.layer(self.layer).details["channels"])
+
+
 class BatchStream:
     """Iterates over training batches; any number of ranks and threads gives the same ones.
 
     Args:
-        store: geometry and features.
-        layer: the feature layer.
-        samples: ids of the frames to train on.
+        sources: one store, or several that are mixed by their weights.
         config: how batches are made.
         rank, ranks: this process and how many there are.
     """
 
     def __init__(
         self,
-        store: Store,
-        layer: str,
+        sources: Sequence[StreamSource],
         *,
-        samples: Int64[np.ndarray, "samples"],
         config: StreamConfig,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self._store = store
-        self._layer = store.layer(layer).name
+        self._sources = tuple(sources)
         self._config = config
         self._rank, self._ranks = rank, ranks
-        self._sizes = store.sizes("geometry")
-        self.order = SampleOrder(samples, sizes=self._sizes, seed=config.seed)
+        orders = [
+            SampleOrder(
+                source.samples,
+                sizes=source.store.sizes("geometry"),
+                seed=config.seed,
+                source=number,
+            )
+            for number, source in enumerate(self._sources)
+        ]
+        self.order = MixtureOrder(orders, [source.weight for source in self._sources])
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the steps `start` … `stop - 1`; resuming at a step needs nothing else.
@@ -130,11 +161,12 @@ class BatchStream:
         return self.order.batch(step, size, rank=self._rank, ranks=self._ranks)
 
     def _prepare(self, place: Place) -> VoxelSample:
-        shard, row = locate(self._sizes, place.sample)
-        cloud = decode_geometry(self._store.read("geometry", shard, row))
-        features = self._store.read(self._layer, shard, row)
+        source = self._sources[place.source]
+        shard, row = self.order.orders[place.source].locate(place.sample)
+        cloud = decode_geometry(source.store.read("geometry", shard, row))
+        features = source.store.read(source.layer, shard, row)
         random = np.random.default_rng([self._config.seed, place.position])
-        return make_sample(cloud, features, self._config.sample, random)
+        return make_sample(cloud, features, self._config.sample, random, source.basis)
 
 
 def collate(step: int, samples: list[VoxelSample]) -> Batch:

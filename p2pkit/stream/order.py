@@ -1,38 +1,49 @@
-"""The order of samples as arithmetic: a pure function of seed, epoch and shard sizes.
+"""The order of samples as arithmetic: a pure function of seed, epoch, shard sizes and weights.
 
-The training sequence is the concatenation of all epochs. Global batch `g` of `G` samples is
-`sequence[g * G : (g + 1) * G]`, whatever the number of ranks and threads, so resuming needs one
-integer, and an epoch's tail is never dropped.
+Each store's own sequence is the concatenation of its epochs. A mixture gives every position of the
+training sequence to one of the stores, in fixed proportions, and takes that store's next sample.
+Global batch `g` of `G` samples is `sequence[g * G : (g + 1) * G]`, whatever the number of ranks and
+threads, so resuming needs one integer, and an epoch's tail is never dropped.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd, lcm
 
 import numpy as np
 from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError
+from p2pkit.stream import order_kernels
+
+LONGEST_PERIOD = 1 << 20
+"""Largest sum of a mixture's whole weights: its table of turns then has 9 MB."""
 
 
 def epoch_order(
-    sizes: Int64[np.ndarray, "shards"], seed: int, epoch: int
+    sizes: Int64[np.ndarray, "shards"], seed: int, epoch: int, *, source: int = 0
 ) -> Int64[np.ndarray, "samples"]:
     """All sample ids of one epoch: shards in random order, rows of each shard in random order.
 
     Shards are cut from a global permutation when a store is planned, so reading them one after
-    another mixes as well as a global shuffle does, and stays local.
+    another mixes as well as a global shuffle does, and stays local. Only the raw output of the
+    Philox generator is used, which numpy keeps the same in all versions.
 
     Args:
         sizes: samples per shard. Sample id = (samples in earlier shards) + row.
         seed: of the run.
         epoch: counts from 0.
+        source: number of the store in its mixture, so that equal stores differ in order.
     """
-    key = np.array([seed, epoch], dtype=np.uint64)
-    random = np.random.Generator(np.random.Philox(key=key))
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    parts = [
-        starts[shard] + random.permutation(sizes[shard]) for shard in random.permutation(len(sizes))
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    key = np.array([seed, epoch + (source << 40)], dtype=np.uint64)
+    random = np.random.Philox(key=key)
+    starts = np.cumsum(sizes) - sizes
+    shards = np.arange(len(sizes), dtype=np.int64)
+    order_kernels.shuffle(shards, random.random_raw(len(sizes)))
+    order = np.empty(int(sizes.sum()), dtype=np.int64)
+    order_kernels.shuffle_rows(shards, starts, sizes, random.random_raw(len(order)), order)
+    return order
 
 
 @dataclass(frozen=True)
@@ -40,37 +51,77 @@ class Place:
     """One position of the training sequence.
 
     Args:
-        position: place in the sequence of all epochs; seeds the sample's augmentation.
-        epoch: the epoch that the position falls into.
-        sample: sample id.
+        position: place in the sequence; seeds the sample's augmentation.
+        epoch: the epoch of its store that the position falls into.
+        sample: sample id in its store.
+        source: number of its store in the mixture.
     """
 
     position: int
     epoch: int
     sample: int
+    source: int = 0
 
 
 class SampleOrder:
-    """Which samples make up each global batch.
+    """The endless sequence of one store's samples.
 
     Args:
         samples: ids that may be drawn (a subset of the store, say without held-out frames).
         sizes: samples per shard of the whole store.
         seed: of the run.
+        source: number of the store in its mixture.
     """
 
     def __init__(
-        self, samples: Int64[np.ndarray, "kept"], *, sizes: Int64[np.ndarray, "shards"], seed: int
+        self,
+        samples: Int64[np.ndarray, "kept"],
+        *,
+        sizes: Int64[np.ndarray, "shards"],
+        seed: int,
+        source: int = 0,
     ) -> None:
         total = int(sizes.sum())
         if len(samples) == 0:
             raise ConfigError("no sample to train on: the store is empty or all is held out")
         self._kept = np.zeros(total, dtype=bool)
         self._kept[samples] = True
-        self._sizes = sizes
-        self._seed = seed
+        self._sizes, self._ends = sizes, np.cumsum(sizes)
+        self._seed, self._source = seed, source
         self._epochs: dict[int, np.ndarray] = {}
         self.samples_per_epoch = int(self._kept.sum())
+
+    def at(self, index: int) -> tuple[int, int]:
+        """(epoch, sample id) of one place in the sequence of all epochs."""
+        epoch, row = divmod(index, self.samples_per_epoch)
+        if epoch not in self._epochs:
+            order = epoch_order(self._sizes, self._seed, epoch, source=self._source)
+            recent = {key: self._epochs[key] for key in self._epochs if key >= epoch - 1}
+            self._epochs = {**recent, epoch: order[self._kept[order]]}
+        return epoch, int(self._epochs[epoch][row])
+
+    def locate(self, sample: int) -> tuple[int, int]:
+        """(shard, row) of a sample id."""
+        return _locate(self._sizes, self._ends, sample)
+
+
+class MixtureOrder:
+    """Which samples of which stores make up each global batch.
+
+    Position p belongs to a store as `mixture_turns` says, repeated without end. At every prefix of
+    the sequence each store's share is less than one sample away from its weight's.
+
+    Args:
+        orders: of each store.
+        weights: whole number of turns of each store in a period.
+    """
+
+    def __init__(self, orders: Sequence[SampleOrder], weights: Sequence[int] = (1,)) -> None:
+        self.orders = tuple(orders)
+        self.weights = tuple(weights)
+        if len(self.orders) != len(self.weights):
+            raise ConfigError(f"{len(orders)} stores have {len(weights)} weights; give one to each")
+        self._source, self._turn = mixture_turns(self.weights)
 
     def batch(self, step: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> list[Place]:
         """The part of global batch `step` that `rank` of `ranks` works on.
@@ -86,16 +137,79 @@ class SampleOrder:
         return [self._place(position) for position in range(start + first, start + last)]
 
     def _place(self, position: int) -> Place:
-        epoch, index = divmod(position, self.samples_per_epoch)
-        if epoch not in self._epochs:
-            order = epoch_order(self._sizes, self._seed, epoch)
-            kept = {key: self._epochs[key] for key in self._epochs if key >= epoch - 1}
-            self._epochs = {**kept, epoch: order[self._kept[order]]}
-        return Place(position=position, epoch=epoch, sample=int(self._epochs[epoch][index]))
+        period, row = divmod(position, len(self._source))
+        source = int(self._source[row])
+        index = period * self.weights[source] + int(self._turn[row])
+        epoch, sample = self.orders[source].at(index)
+        return Place(position=position, epoch=epoch, sample=sample, source=source)
+
+
+def mixture_turns(weights: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """One period of a mixture: of each position the store, and the store's turns before it.
+
+    This is deficit round robin in its strict form: after any number n of positions a store of
+    weight w has had floor(n w / W) or ceil(n w / W) of them, where W is the sum of all weights.
+
+    Raises:
+        ConfigError: a weight is below 1, or the weights' sum is too large for a table.
+    """
+    if not weights or min(weights) < 1 or sum(weights) > LONGEST_PERIOD:
+        raise ConfigError(
+            f"mixture weights are {list(weights)}; whole numbers from 1 on with a sum of at most "
+            f"{LONGEST_PERIOD} are needed"
+        )
+    source = np.empty(sum(weights), np.uint16)
+    turn = np.empty(sum(weights), np.int64)
+    order_kernels.earliest_deadlines(np.array(weights, np.int64), source, turn)
+    return source, turn
+
+
+def whole_weights(weights: Sequence[float], samples: Sequence[int]) -> tuple[int, ...]:
+    """Weights as the smallest whole numbers in the same proportions.
+
+    Args:
+        weights: one positive number per store, taken as the decimal that it prints as; none at all
+            weighs each store by its samples, so that all epochs end together.
+        samples: of each store, without held-out ones. Counts too large for a table of turns are
+            rounded, to better than a millionth of the whole.
+
+    Raises:
+        ConfigError: another number of weights than of stores, one that is not positive, or
+            proportions that need too large whole numbers.
+    """
+    if not weights:
+        shrink = max(1, -(-sum(samples) // (LONGEST_PERIOD - len(samples))))
+        return _lowest([max(1, round(count / shrink)) for count in samples])
+    if len(weights) != len(samples):
+        raise ConfigError(
+            f"weights are {list(weights)} for {len(samples)} stores; give one to each store, or "
+            "none to weigh each by its number of frames"
+        )
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise ConfigError(f"weights are {list(weights)}; each must be a positive number")
+    fractions = [Fraction(str(weight)) for weight in weights]
+    common = lcm(*(fraction.denominator for fraction in fractions))
+    whole = _lowest([int(fraction * common) for fraction in fractions])
+    if sum(whole) > LONGEST_PERIOD:
+        raise ConfigError(
+            f"weights {list(weights)} are in the proportions {list(whole)}; their sum must be at "
+            f"most {LONGEST_PERIOD}: round them to fewer digits"
+        )
+    return whole
+
+
+def _lowest(numbers: Sequence[int]) -> tuple[int, ...]:
+    divisor = gcd(*numbers)
+    return tuple(number // divisor for number in numbers)
 
 
 def locate(sizes: Int64[np.ndarray, "shards"], sample: int) -> tuple[int, int]:
     """(shard, row) of a sample id."""
-    ends = np.cumsum(sizes)
+    return _locate(sizes, np.cumsum(sizes), sample)
+
+
+def _locate(
+    sizes: Int64[np.ndarray, "shards"], ends: Int64[np.ndarray, "shards"], sample: int
+) -> tuple[int, int]:
     shard = int(np.searchsorted(ends, sample, side="right"))
     return shard, sample - int(ends[shard] - sizes[shard])

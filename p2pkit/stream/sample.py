@@ -11,6 +11,7 @@ from p2pkit.geometry.grid import Alignment
 from p2pkit.geometry.voxelize import voxel_coordinates, voxel_deduplicate
 from p2pkit.shards.feature_layer import pair_cells, pair_features, usable_pairs
 from p2pkit.shards.geometry_layer import PointCloud
+from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.model import Sample
 from p2pkit.stream.augment import AugmentConfig, augment_colors, augment_points, drop_points
 
@@ -94,9 +95,16 @@ def voxelise(
 
 
 def make_sample(
-    cloud: PointCloud, features: Sample, config: SampleConfig, random: np.random.Generator
+    cloud: PointCloud,
+    features: Sample,
+    config: SampleConfig,
+    random: np.random.Generator,
+    basis: PcaBasis | None = None,
 ) -> VoxelSample:
-    """Augment and voxelise a frame and draw its pairs; everything random comes from `random`."""
+    """Augment and voxelise a frame and draw its pairs; everything random comes from `random`.
+
+    `basis`, of a layer of PCA coefficients, gives the teacher's own channels back.
+    """
     kept = drop_points(len(cloud.points), random, config.augment)
     points = augment_points(cloud.points[kept], random, config.augment)
     colors = augment_colors(cloud.colors[kept], random, config.augment)
@@ -110,7 +118,7 @@ def make_sample(
         coordinates=voxels.coordinates,
         inputs=voxels.inputs,
         pair_voxel=voxel_of_point[cloud.pair_point[rows]],
-        pair_feature=pair_features(features, cloud, rows, alignment=config.alignment),
+        pair_feature=pair_features(features, cloud, rows, alignment=config.alignment, basis=basis),
         pair_cell=pair_cells(features, cloud, rows),
     )
 

@@ -8,7 +8,17 @@ from click.testing import CliRunner
 
 from p2pkit.cli.shards import shards
 from p2pkit.errors import StoreError
-from p2pkit.shards import FieldSpec, LayerSpec, Manifest, Plan, Sample, create_or_open, plan_shards
+from p2pkit.shards import (
+    FieldSpec,
+    LayerSpec,
+    Manifest,
+    Plan,
+    Sample,
+    create_or_open,
+    open_store,
+    plan_shards,
+)
+from p2pkit.shards.map_coding import fit_basis
 
 KEYS = ["frame-0", "frame-1", "frame-2"]
 
@@ -43,6 +53,19 @@ def test_info(store: Path):
     assert value["layers"][0]["samples"] == 3
     assert value["layers"][0]["fingerprint"] == {"voxel_size": 0.02}
     assert value["layers"][0]["bytes"] == sum(p.stat().st_size for p in store.rglob("*.tar"))
+
+
+def test_info_tells_a_basis_without_its_numbers(store: Path):
+    maps = [np.random.default_rng(i).normal(size=(3, 4, 5)).astype(np.float16) for i in range(4)]
+    basis = fit_basis(maps, 2)
+    fingerprint = {"basis_sha256": basis.sha256}
+    layer = LayerSpec("features/x-1", (), fingerprint, {"pca": basis.to_json()})
+    create_or_open(store, open_store(store).manifest.with_layer(layer))
+    share = f"{sum(basis.explained_variance):.2%} of the variance of 36 cells"
+    assert f"2 of 5 channels: {share}" in run("info", store)
+    [_, printed] = json.loads(run("info", store, "--json"))["layers"]
+    assert printed["details"]["pca"]["explained_variance"] == list(basis.explained_variance)
+    assert "basis_base64" not in printed["details"]["pca"]
 
 
 def test_info_of_an_extraction_in_progress(store: Path):

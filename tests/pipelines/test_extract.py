@@ -11,10 +11,10 @@ from PIL import Image
 from tiny_recording import TEACHER, recording_config, write_recording
 
 from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.errors import ConfigError, FingerprintError, SourceError
+from p2pkit.errors import ConfigError, FingerprintError, SourceError, StoreError
 from p2pkit.pipelines.extract import ExtractConfig, Progress, run
 from p2pkit.pipelines.feature_stage import FeatureConfig
-from p2pkit.shards import STORAGES, open_store
+from p2pkit.shards import STORAGES, open_store, pca_basis
 from p2pkit.shards.feature_layer import pair_features, usable_pairs
 from p2pkit.shards.geometry_layer import GeometryConfig, decode_geometry, encode_geometry
 from p2pkit.shards.store import Store
@@ -140,6 +140,99 @@ def test_pixels_hold_the_upsampled_features(
         )
 
 
+def map_config(recording: Path, out: Path, coding: str, **changes: Any) -> ExtractConfig:
+    features = FeatureConfig(teacher=TEACHER, map=coding)
+    return recording_config(recording, out, features=features, **changes)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("coding", ["int8", "pca:8", "pca:8+int8"])
+def test_coded_maps_give_nearly_the_same_features(
+    room_recording: Path, room_store: Path, tmp_path: Path, storage: str, coding: str
+) -> None:
+    config = map_config(room_recording, tmp_path / "out", coding, storage=storage)
+    coded, plain = open_store(run(config)), open_store(room_store)
+    assert verify_store(config.out, deep=True).ok
+    layer = coded.layer(coded.feature_layers[0])
+    basis = pca_basis(layer)
+    assert layer.details["channels"] == (8 if basis else open_teacher(TEACHER).channels)
+    cosines: list[float] = []
+    for key, place in all_places(coded).items():
+        cloud = decode_geometry(coded.read("geometry", *place))
+        rows = np.arange(0, len(cloud.points), 7)
+        sample = coded.read(layer.name, *place)
+        found = pair_features(sample, cloud, rows)
+        assert found.shape[1] == layer.details["channels"]
+        assert sample.arrays["map"].dtype == (np.uint8 if "int8" in coding else np.float16)
+        found = basis.reconstruct(found) if basis else found
+        exact = pair_features(plain.read(plain.feature_layers[0], *plain.find(key)), cloud, rows)
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
+        cosines.append(float(np.mean(np.sum(found * exact, axis=1) / lengths)))
+    assert np.mean(cosines) > (0.98 if basis else 0.9999)
+
+
+def test_every_worker_uses_the_basis_that_the_first_one_fitted(
+    room_recording: Path, tmp_path: Path
+) -> None:
+    """A rerun after a loss of shards, with other frames readable, writes the same bytes."""
+    config = map_config(room_recording, tmp_path / "out", "pca:4")
+    run(config)
+    content = tree(config.out)
+    (layer,) = open_store(config.out).feature_layers
+    for path in (config.out / layer).glob("00000[12].*"):
+        path.unlink()
+    run(config)
+    assert tree(config.out) == content
+    other = run(map_config(room_recording, config.out, "pca:5"))
+    assert len(open_store(other).feature_layers) == 2
+
+
+def test_too_large_a_basis_is_refused(room_recording: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pca:9999 needs .* choose a smaller K"):
+        run(map_config(room_recording, tmp_path / "out", "pca:9999"))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_codecs_by_field(
+    room_recording: Path, room_store: Path, tmp_path: Path, storage: str
+) -> None:
+    codecs = {"colors": "lz4", "map": "shuffle-zstd", "label": "shuffle-lz4"}
+    config = recording_config(room_recording, tmp_path / "out", codecs=codecs, storage=storage)
+    coded, plain = open_store(run(config)), open_store(room_store)
+    found = {spec.name: spec.codec for layer in coded.manifest.layers for spec in layer.fields}
+    assert found == {"depth": "delta-shuffle-lz4", "pixel": "delta-shuffle-lz4", **codecs}
+    for key, place in all_places(coded).items():
+        for layer in coded.manifest.layers:
+            sample, other = coded.read(layer.name, *place), plain.read(layer.name, *plain.find(key))
+            for name, array in sample.arrays.items():
+                assert array.tobytes() == other.arrays[name].tobytes()
+
+
+def test_another_codec_is_refused_and_none_asked_for_is_the_stored_one(
+    room_recording: Path, tmp_path: Path
+) -> None:
+    codecs = {"colors": "lz4", "map": "shuffle-zstd"}
+    config = recording_config(room_recording, tmp_path / "out", codecs=codecs)
+    run(config)
+    content = tree(config.out)
+    run(replace(config, codecs={}))
+    assert tree(config.out) == content
+    for field, stored in codecs.items():
+        with pytest.raises(
+            FingerprintError, match=rf"{field}.codec is '{stored}' in the store, 'zstd' now"
+        ):
+            run(replace(config, codecs={field: "zstd"}))
+
+
+def test_unknown_codecs_are_refused_before_anything_is_written(
+    room_recording: Path, tmp_path: Path
+) -> None:
+    for codecs in ({"colors": "gzip"}, {"map": "gzip"}, {"map": "delta-shuffle-lz4"}):
+        with pytest.raises(StoreError, match=r"no codec 'gzip'|is for integers"):
+            run(recording_config(room_recording, tmp_path / "out", codecs=codecs))
+        assert not (tmp_path / "out").exists()
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -243,6 +336,8 @@ def test_a_recording_without_a_good_frame_is_refused(tmp_path: Path) -> None:
         ({"limit": 0}, "limit is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"dataset": "posed-rgb"}, "posed-rgb"),
+        ({"features": FeatureConfig(teacher=TEACHER, map="int4")}, "map is 'int4'"),
+        ({"codecs": {"mapp": "lz4"}}, "field 'mapp': the fields are colors, depth, label, pixel"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(

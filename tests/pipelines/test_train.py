@@ -8,16 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_recording import TEACHER, recording_config, tiny_train_config
+from click.testing import CliRunner
+from tiny_recording import TEACHER, recording_config, tiny_train_config, write_recording
 
+from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, CorruptShardError, StoreError, TrainingError
-from p2pkit.pipelines import extract
+from p2pkit.pipelines import extract, retrieval
 from p2pkit.pipelines.checkpoints import latest_checkpoint, list_checkpoints
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.metrics import read_metrics
 from p2pkit.pipelines.presets import PRESETS, preset
 from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig, learning_rate
-from p2pkit.pipelines.train import StepReport, read_config, resume, run
+from p2pkit.pipelines.provenance import read_provenance
+from p2pkit.pipelines.train import StepReport, open_sources, read_config, resume, run
+from p2pkit.shards import open_store
+from p2pkit.stream.loader import BatchStream
 
 COMMITS, STEPS, STOPS = (13, 17), (0, 4), (2,)
 PARTS = [
@@ -234,3 +239,121 @@ def test_presets_are_valid_and_the_papers_is_the_default() -> None:
     assert preset("paper", Path("store")) == TrainConfig(store="store")
     with pytest.raises(ConfigError, match="choose one of paper, cpu-small"):
         preset("big", Path("store"))
+
+
+@pytest.fixture(scope="module")
+def second_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four frames of another recording by the same teacher; not to be written."""
+    folder = tmp_path_factory.mktemp("second")
+    root = write_recording(folder / "rooms", 4)
+    return extract.run(recording_config(root, folder / "second.store"))
+
+
+def test_a_mixture_resumes_to_the_same_batches_and_remembers_its_stores(
+    room_store: Path, second_store: Path, tmp_path: Path
+) -> None:
+    config = tiny_train_config(
+        room_store, more_stores=(str(second_store),), weights=(1.0, 1.0), holdout=1
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(config, whole)
+    run(config, parts, stop_after=4)
+    assert read_config(parts) == config
+    moved = shutil.copytree(second_store, tmp_path / "moved.store")
+    resume(parts, store=room_store, more_stores=[str(moved)])
+    losses = [[row["loss"] for row in read_metrics(out)] for out in (whole, parts)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    first, second = read_provenance(parts).stores
+    assert (first.weight, second.weight) == (1, 1)
+    for use, path in ((first, room_store), (second, second_store)):
+        manifest = json.loads((path / "p2pkit.json").read_text())
+        layers = {layer["name"]: layer["fingerprint_sha256"] for layer in manifest["layers"]}
+        assert use.fingerprints == layers
+    assert first.holdout == ("scene-2_frame-000003",)
+    assert second.holdout == ("frame-000003",)
+    provenance = read_provenance(parts)
+    assert provenance.held_out(open_store(second_store)) == {"frame-000003"}
+
+
+def test_a_mixture_with_a_swapped_or_missing_store_is_not_resumed(
+    room_recording: Path, room_store: Path, second_store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    config = tiny_train_config(room_store, more_stores=(str(second_store),))
+    run(config, out, stop_after=1)
+    assert [use.weight for use in read_provenance(out).stores] == [3, 1]
+    with pytest.raises(TrainingError, match="begun on 2 stores; 1 are named now"):
+        resume(out, store=room_store)
+    with pytest.raises(TrainingError, match="is not the store that"):
+        resume(out, store=second_store, more_stores=[str(room_store)])
+
+
+@pytest.mark.parametrize("changes", [{"layer": 1}, {"seed": 5}])
+def test_features_of_two_teachers_are_not_mixed(
+    room_recording: Path, room_store: Path, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    """Another layer has other channels; other weights do not, and would be mixed silently."""
+    features = FeatureConfig(teacher=replace(TEACHER, **changes))
+    other = extract.run(recording_config(room_recording, tmp_path / "store", features=features))
+    with pytest.raises(ConfigError, match="are not of one teacher"):
+        run(tiny_train_config(room_store, more_stores=(str(other),)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_stores_of_other_bases_are_mixed_in_the_teachers_channels(
+    room_store: Path, room_recording: Path, second_store: Path, tmp_path: Path
+) -> None:
+    features = FeatureConfig(teacher=TEACHER, map="pca:8")
+    coded = extract.run(recording_config(room_recording, tmp_path / "store", features=features))
+    channels = open_store(second_store).manifest.layers[1].details["channels"]
+    config = tiny_train_config(coded, more_stores=(str(second_store),), steps=2, holdout=1)
+    assert [source.channels for source in open_sources(config)] == [channels, channels]
+    twice = replace(config, more_stores=(str(coded),))
+    assert [source.channels for source in open_sources(twice)] == [8, 8]
+    plain = replace(config, store=room_store)
+    found, exact = (
+        next(BatchStream(open_sources(each), config=config.stream).batches(0, 1)).pair_feature
+        for each in (config, plain)
+    )
+    cosine = torch.nn.functional.cosine_similarity(found, exact)
+    assert cosine.mean() > 0.98
+    out = run(config, tmp_path / "run")
+    assert read_provenance(out).teacher_channels == channels
+    retrieval.run(retrieval.RetrievalConfig(run=out, store=coded, pairs=16))
+
+
+def test_weights_must_fit_the_stores(room_store: Path) -> None:
+    with pytest.raises(ConfigError, match="for 2 stores; give one to each"):
+        tiny_train_config(room_store, more_stores=("b",), weights=(1.0,))
+
+
+def test_the_record_of_a_run_of_one_store_stays_readable(tiny_run: Path, tmp_path: Path) -> None:
+    saved = json.loads((tiny_run / "store.json").read_text())
+    assert "more_stores" not in saved
+    del saved["weight"]
+    (tmp_path / "store.json").write_text(json.dumps(saved))
+    assert read_provenance(tmp_path) == read_provenance(tiny_run)
+
+
+def test_mixtures_on_the_command_line(room_store: Path, second_store: Path, tmp_path: Path) -> None:
+    arguments = ["train", str(room_store), str(second_store), "--out", str(tmp_path / "run")]
+    printed = CliRunner().invoke(commands, [*arguments, "--weights", "0.7,0.3", "--print-config"])
+    assert printed.exit_code == 0, printed.output
+    config = json.loads(printed.output)
+    assert config["store"] == str(room_store)
+    assert config["more_stores"] == [str(second_store)]
+    assert config["weights"] == [0.7, 0.3]
+    refused = CliRunner().invoke(commands, [*arguments, "--weights", "1,2,3", "--print-config"])
+    assert isinstance(refused.exception, ConfigError)
+
+
+@pytest.mark.parametrize("layout", ["grid", "pixels"])
+def test_coefficients_and_bytes_are_trained_on(
+    room_recording: Path, tmp_path: Path, layout: str
+) -> None:
+    features = FeatureConfig(teacher=TEACHER, map="pca:8+int8", layout=layout)
+    store = extract.run(recording_config(room_recording, tmp_path / "store", features=features))
+    out = run(tiny_train_config(store, steps=30, checkpoint_every=30), tmp_path / "run")
+    losses = [row["loss"] for row in read_metrics(out)]
+    assert read_provenance(out).teacher_channels == 8
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3

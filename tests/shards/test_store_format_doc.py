@@ -1,14 +1,21 @@
 """A reader written from docs/format.md alone, without the package's own."""
 
+import base64
+import hashlib
 import io
 import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xxhash
 from numcodecs.lz4 import LZ4
 from numcodecs.zstd import Zstd
+from tiny_recording import TEACHER, recording_config
 from tiny_store import FAILED, FEATURES, KEYS, feature_sample, geometry_sample
+
+from p2pkit.pipelines import extract
+from p2pkit.pipelines.feature_stage import FeatureConfig
 
 HEADER = 128
 """Bytes of the .npy headers of the arrays here."""
@@ -36,11 +43,14 @@ def undo_codec(stored: np.ndarray, codec: str) -> np.ndarray:
     kind = load_npy(inner[:HEADER] + bytes(1 << 16))
     if kind.size == 0:
         return kind
-    if codec == "zstd":
-        return load_npy(inner[:HEADER] + Zstd().decode(inner[HEADER:]))
-    planes = np.frombuffer(LZ4().decode(inner[HEADER:]), np.uint8).reshape(kind.itemsize, -1)
-    steps = np.ascontiguousarray(planes.T).view(kind.dtype).reshape(-1)
-    return np.cumsum(steps, dtype=kind.dtype).reshape(kind.shape)
+    packed = inner[HEADER:]
+    raw = Zstd().decode(packed) if "zstd" in codec else LZ4().decode(packed)
+    if "shuffle" in codec:
+        raw = np.frombuffer(raw, np.uint8).reshape(kind.itemsize, -1).T.tobytes()
+    values = load_npy(inner[:HEADER] + bytes(raw))
+    if "delta" in codec:
+        values = np.cumsum(values.reshape(-1), dtype=kind.dtype).reshape(kind.shape)
+    return values
 
 
 def load_shard(store: Path, layer: dict, shard: int) -> dict[str, tuple[dict, dict]]:
@@ -83,3 +93,41 @@ def test_the_page_is_enough_to_read_a_store(tiny_tar: Path):
                     np.testing.assert_array_equal(arrays[name], array)
                 found.append(key)
         assert found == [key for key in order if key != FAILED]
+
+
+def floats(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4")
+
+
+def test_the_page_is_enough_to_read_coded_maps(
+    room_recording: Path, room_store: Path, tmp_path: Path
+):
+    features = FeatureConfig(teacher=TEACHER, map="pca:8+int8")
+    codecs = {"map": "shuffle-zstd", "map_scale": "lz4", "colors": "lz4", "label": "shuffle-lz4"}
+    config = recording_config(room_recording, tmp_path / "s", features=features, codecs=codecs)
+    extract.run(config)
+    layers = load_sealed(config.out / "p2pkit.json")["layers"]
+    layer = layers[1]
+    pca, fingerprint = layer["details"]["pca"], dict(layer["fingerprint"])
+    mean, basis = floats(pca["mean_base64"]), floats(pca["basis_base64"])
+    digest = hashlib.sha256(mean.tobytes() + basis.tobytes()).hexdigest()
+    assert digest == fingerprint.pop("basis_sha256")
+    assert layer["name"].endswith("-" + hashlib.sha256(canonical(fingerprint)).hexdigest()[:8])
+    assert layer["details"]["channels"] == pca["components"] == 8
+    basis = basis.reshape(pca["components"], pca["channels"])
+    expected = load_sealed(room_store / "p2pkit.json")["layers"]
+    lost = whole = 0.0
+    for shard in range(3):
+        found = load_shard(config.out, layer, shard)
+        plain = load_shard(room_store, expected[1], shard)
+        for key, (arrays, _) in load_shard(config.out, layers[0], shard).items():
+            for name, array in load_shard(room_store, expected[0], shard)[key][0].items():
+                np.testing.assert_array_equal(arrays[name], array)
+        for key, (arrays, _) in found.items():
+            smallest, step = np.moveaxis(arrays["map_scale"].astype(np.float32), 1, 0)
+            coefficients = smallest[:, None, None] + step[:, None, None] * arrays["map"]
+            features_found = mean + coefficients @ basis
+            teachers = plain[key][0]["map"].astype(np.float32)
+            lost += np.square(features_found - teachers).sum()
+            whole += np.square(teachers - mean).sum()
+    assert lost / whole == pytest.approx(1 - sum(pca["explained_variance"]), abs=0.02)

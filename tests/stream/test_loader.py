@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from p2pkit.errors import ConfigError
 from p2pkit.shards import open_store
-from p2pkit.stream.loader import Batch, BatchStream, StreamConfig, collate
+from p2pkit.stream.loader import Batch, BatchStream, StreamConfig, StreamSource, collate
 from p2pkit.stream.order import locate
 from p2pkit.stream.sample import SampleConfig, VoxelSample
 
@@ -21,7 +21,8 @@ def stream(
 ) -> BatchStream:
     opened = open_store(store)
     (layer,) = opened.feature_layers
-    return BatchStream(opened, layer, samples=np.arange(12), config=config, rank=rank, ranks=ranks)
+    source = StreamSource(opened, layer, np.arange(12))
+    return BatchStream([source], config=config, rank=rank, ranks=ranks)
 
 
 def content(batch: Batch) -> tuple[int, ...] | tuple[object, ...]:
@@ -123,3 +124,31 @@ def test_collating_keeps_rows_and_cells_of_frames_apart() -> None:
 def test_impossible_settings_are_refused(changes: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
         StreamConfig(**changes)
+
+
+def mixture(rooms: Path, *, rank: int = 0, ranks: int = 1) -> BatchStream:
+    """The same store twice, as two sources of 8 and 3 frames, 2 : 1, over several epochs each."""
+    opened = open_store(rooms)
+    (layer,) = opened.feature_layers
+    sources = [
+        StreamSource(opened, layer, np.arange(8), weight=2),
+        StreamSource(opened, layer, np.arange(9, 12), weight=1),
+    ]
+    return BatchStream(sources, config=replace(CONFIG, batch_size=9), rank=rank, ranks=ranks)
+
+
+def test_a_mixture_resumes_on_other_ranks_with_the_same_batches(room_store: Path) -> None:
+    """Three of eight steps on eight ranks, the others on three."""
+    expected = list(mixture(room_store).batches(0, 8))
+    for ranks, start, stop in ((8, 0, 3), (3, 3, 8)):
+        parts = [
+            list(mixture(room_store, rank=rank, ranks=ranks).batches(start, stop))
+            for rank in range(ranks)
+        ]
+        for step in range(start, stop):
+            mine = [part[step - start] for part in parts]
+            for name in ("inputs", "pair_feature"):
+                joined = torch.cat([getattr(batch, name) for batch in mine])
+                assert torch.equal(joined, getattr(expected[step], name))
+            voxels = torch.cat([batch.coordinates[:, 1:] for batch in mine])
+            assert torch.equal(voxels, expected[step].coordinates[:, 1:])

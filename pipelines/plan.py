@@ -1,0 +1,310 @@
+"""plan: what an extraction will cost, from a probe of a few real frames, before it is begun."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from p2pkit.datasets.frame import Frame, FrameSource
+from p2pkit.errors import ConfigError, FrameError, SourceError
+from p2pkit.pipelines.extract_plan import (
+    ExtractConfig,
+    geometry_sample,
+    loadable,
+    open_frames,
+    plan_geometry,
+)
+from p2pkit.pipelines.feature_stage import (
+    FeatureStage,
+    feature_fingerprint,
+    layer_name,
+    plan_layer,
+)
+from p2pkit.shards.layout import MANIFEST
+from p2pkit.shards.map_coding import FeatureCoder, pca_basis
+from p2pkit.shards.model import LayerSpec, Manifest, Sample, with_codecs
+from p2pkit.shards.plan import plan_shards
+from p2pkit.shards.sizes import LAYER_SIZES, sample_bytes
+from p2pkit.shards.writer import StoreWriter, read_and_compare
+from p2pkit.stream.prefetch import ordered_map
+from p2pkit.teachers import open_teacher
+
+PROBED_FRAMES = 8
+GEOMETRY_FACTOR = 8
+"""So many times more frames are probed for their geometry: its size varies, and it is cheap."""
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """Settings of one plan.
+
+    Args:
+        extraction: what would be extracted; where a store is at its `out`, its shards count as
+            done.
+        frames: how many frames the teacher sees; eight times as many are probed for their
+            geometry. The recording is cut into as many equal runs, and one frame of each is drawn
+            by the extraction's seed.
+    """
+
+    extraction: ExtractConfig
+    frames: int = PROBED_FRAMES
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ConfigError(f"frames is {self.frames}; at least one must be probed")
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What a layer will take.
+
+    Args:
+        name: of the layer.
+        bytes: of all its shards, without records.
+        fields: bytes of each field, of the samples' `json`, and of the shards' `tables`.
+        codecs: of each field.
+        frames_done: frames whose shards of this layer are in the store already.
+        map: the numbers that a feature layer stores; None of the geometry.
+        explained_variance: share of the probe's variance that `pca:K` keeps; None without.
+    """
+
+    name: str
+    bytes: int
+    fields: dict[str, int]
+    codecs: dict[str, str]
+    frames_done: int
+    map: str | None = None
+    explained_variance: float | None = None
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """What an extraction will cost.
+
+    Args:
+        frames: of the recording.
+        shards: that they are cut into.
+        storage: tar or zarr.
+        layers: geometry, then the teacher's.
+        bytes: of both layers.
+        bytes_uncertainty: two standard errors of `bytes`, as a share; 0 where all frames were
+            probed, None where one frame tells nothing of the spread.
+        teacher: its name.
+        teacher_passes: images that the teacher must see for the whole layer.
+        teacher_passes_left: those whose shards are not in the store yet.
+        seconds_per_frame: measured on the probe, with the extraction's threads; reading, geometry,
+            teacher and codecs, not the disk.
+        seconds_left: estimate for one worker on this machine.
+        probed: keys of the frames that the teacher saw.
+        probed_geometry: how many frames were probed for their geometry, those included.
+        failed: probed frames that cannot be used, with the reason; the same share of all frames is
+            expected to fail.
+    """
+
+    frames: int
+    shards: int
+    storage: str
+    layers: tuple[LayerPlan, ...]
+    bytes: int
+    bytes_uncertainty: float | None
+    teacher: str
+    teacher_passes: int
+    teacher_passes_left: int
+    seconds_per_frame: float
+    seconds_left: float
+    probed: tuple[str, ...]
+    probed_geometry: int
+    failed: dict[str, str]
+
+
+def run(config: PlanConfig) -> ExtractionPlan:
+    """Probe a few frames; nothing is written to the store.
+
+    Raises:
+        SourceError: the recording cannot be read, or no probed frame is good.
+        FingerprintError: the store at `out` was made from other inputs; extract would stop too.
+    """
+    extraction = config.extraction
+    source, keys = open_frames(extraction)
+    manifest = plan_geometry(extraction, source, keys)
+    stored = _stored(extraction, manifest)
+    many = _spread(keys, GEOMETRY_FACTOR * config.frames, extraction.seed)
+    chosen = _spread(many, config.frames, extraction.seed)
+    stage, layer = _open_stage(extraction, source, manifest, stored, chosen)
+    manifest = manifest.with_layer(layer)
+    if stored is not None:
+        read_and_compare(extraction.out, manifest)
+    worker = _Worker(extraction, source, stage, manifest)
+    return _plan(worker, keys, stored, _probe(worker, chosen, many))
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What extracts single frames in memory."""
+
+    extraction: ExtractConfig
+    source: FrameSource
+    stage: FeatureStage
+    manifest: Manifest
+
+    def geometry(self, key: str) -> tuple[Frame, Sample] | FrameError:
+        """The frame and its geometry sample, encoded once as writing would."""
+        layer = self.manifest.layers[0]
+        try:
+            frame = self.source.load(key)
+            sample = geometry_sample(frame, self.extraction, layer)
+        except FrameError as error:
+            return error
+        sample_bytes(layer, sample)
+        return frame, sample
+
+    def both(self, key: str) -> tuple[Sample, Sample] | FrameError:
+        """The geometry and the feature sample, encoded once as writing would."""
+        found = self.geometry(key)
+        if isinstance(found, FrameError):
+            return found
+        features = self.stage.encode(*found)
+        sample_bytes(self.manifest.layers[1], features)
+        return found[1], features
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """What the probed frames gave."""
+
+    chosen: list[str]
+    many: list[str]
+    geometry: list[Sample]
+    features: list[Sample]
+    failed: dict[str, str]
+    seconds_per_frame: float
+
+
+def _stored(extraction: ExtractConfig, manifest: Manifest) -> Manifest | None:
+    if not (extraction.out / MANIFEST).is_file():
+        return None
+    return read_and_compare(extraction.out, manifest)
+
+
+def _spread(keys: Sequence[str], frames: int, seed: int) -> list[str]:
+    """One key of each of `frames` equal runs of the recording."""
+    random = np.random.default_rng(seed)
+    ends = np.linspace(0, len(keys), min(frames, len(keys)) + 1).astype(int)
+    return [keys[int(random.integers(first, end))] for first, end in pairwise(ends)]
+
+
+def _open_stage(
+    extraction: ExtractConfig,
+    source: FrameSource,
+    manifest: Manifest,
+    stored: Manifest | None,
+    chosen: list[str],
+) -> tuple[FeatureStage, LayerSpec]:
+    """The teacher, and the layer that it has in the store or would get."""
+    config, teacher = extraction.features, open_teacher(extraction.features.teacher)
+    asked = feature_fingerprint(config, teacher, manifest)
+    name = layer_name(teacher, asked)
+    known = {layer.name: layer for layer in stored.layers} if stored is not None else {}
+    layer = known.get(name)
+    if layer is None:
+        layer, _ = plan_layer(config, teacher, asked, loadable(source, chosen))
+    layer = replace(layer, fields=with_codecs(layer.fields, extraction.codecs))
+    coder = FeatureCoder(config.coding.int8, pca_basis(layer))
+    return FeatureStage(config, name, teacher, {}, coder), layer
+
+
+def _probe(worker: _Worker, chosen: list[str], many: list[str]) -> _Probe:
+    """Extract the chosen frames in memory, as `extract` would, and the geometry of the others."""
+    threads = worker.extraction.threads
+    worker.both(chosen[0])  # compiled kernels and the network's first pass are slower: not timed
+    began = time.perf_counter()
+    both = list(ordered_map(worker.both, chosen, threads=threads, ahead=2 * threads))
+    seconds = (time.perf_counter() - began) / len(chosen)
+    others = [key for key in many if key not in set(chosen)]
+    rest = list(ordered_map(worker.geometry, others, threads=threads, ahead=2 * threads))
+    good = [row for row in both if not isinstance(row, FrameError)]
+    failed = {row.key: row.reason for row in (*both, *rest) if isinstance(row, FrameError)}
+    if not good:
+        raise SourceError(
+            f"none of the {len(chosen)} probed frames can be used; the first: {both[0]}"
+        )
+    geometry = [row[0] for row in good] + [row[1] for row in rest if isinstance(row, tuple)]
+    return _Probe(chosen, many, geometry, [row[1] for row in good], failed, seconds)
+
+
+def _plan(
+    worker: _Worker, keys: Sequence[str], stored: Manifest | None, probe: _Probe
+) -> ExtractionPlan:
+    manifest = worker.manifest
+    shards = plan_shards(keys, manifest.plan)
+    good = len(probe.geometry) / len(probe.many)
+    samples = (probe.geometry, probe.features)
+    layers = tuple(
+        replace(
+            _layer_plan(layer, rows, shards, good, manifest.storage),
+            frames_done=_frames_done(worker.extraction, stored, layer, shards),
+        )
+        for layer, rows in zip(manifest.layers, samples, strict=True)
+    )
+    views = float(np.mean([len(sample.meta["grids"]) for sample in probe.features]))
+    left = len(keys) - layers[1].frames_done
+    return ExtractionPlan(
+        frames=len(keys),
+        shards=len(shards),
+        storage=manifest.storage,
+        layers=layers,
+        bytes=sum(layer.bytes for layer in layers),
+        bytes_uncertainty=_uncertainty(manifest, samples, len(keys)),
+        teacher=manifest.layers[1].details["teacher"],
+        teacher_passes=round(len(keys) * good * views),
+        teacher_passes_left=round(left * good * views),
+        seconds_per_frame=probe.seconds_per_frame,
+        seconds_left=left * probe.seconds_per_frame,
+        probed=tuple(probe.chosen),
+        probed_geometry=len(probe.many),
+        failed=probe.failed,
+    )
+
+
+def _layer_plan(
+    layer: LayerSpec, samples: list[Sample], shards: list[list[str]], good: float, storage: str
+) -> LayerPlan:
+    sizes = LAYER_SIZES[storage](layer, samples, shards)
+    fields = {name: round(size * good) for name, size in sizes.items()}
+    basis = pca_basis(layer)
+    return LayerPlan(
+        name=layer.name,
+        bytes=sum(fields.values()),
+        fields=fields,
+        codecs={spec.name: spec.codec for spec in layer.fields},
+        frames_done=0,
+        map=layer.details.get("map"),
+        explained_variance=sum(basis.explained_variance) if basis is not None else None,
+    )
+
+
+def _frames_done(
+    extraction: ExtractConfig, stored: Manifest | None, layer: LayerSpec, shards: list[list[str]]
+) -> int:
+    if stored is None or layer.name not in {known.name for known in stored.layers}:
+        return 0
+    writer = StoreWriter(extraction.out, stored)
+    done = [keys for shard, keys in enumerate(shards) if writer.is_done(layer.name, shard)]
+    return sum(map(len, done))
+
+
+def _uncertainty(
+    manifest: Manifest, samples: tuple[list[Sample], ...], frames: int
+) -> float | None:
+    """Two standard errors of the mean size, as a share, for draws without replacement."""
+    mean = variance = 0.0
+    for layer, rows in zip(manifest.layers, samples, strict=True):
+        sizes = [sum(sample_bytes(layer, sample).values()) for sample in rows]
+        mean += float(np.mean(sizes))
+        if len(sizes) < frames:
+            if len(sizes) < 2:
+                return None
+            variance += float(np.var(sizes, ddof=1)) * (1 - len(sizes) / frames) / len(sizes)
+    return 2 * variance**0.5 / mean

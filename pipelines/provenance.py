@@ -1,0 +1,128 @@
+"""store.json of a run: the stores, layers and fingerprints it trained on, and frames held out."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from p2pkit.errors import TrainingError
+from p2pkit.files import write_json
+from p2pkit.pipelines.pretraining import TrainConfig
+from p2pkit.pipelines.splits import all_keys, holdout_split
+from p2pkit.shards.store import Store
+from p2pkit.stream.loader import StreamSource
+
+
+@dataclass(frozen=True)
+class StoreUse:
+    """What a run uses of one store.
+
+    Args:
+        store: its path or URL.
+        layers: geometry and the feature layer.
+        fingerprints: sha256 of each layer's fingerprint, by layer.
+        holdout: keys of the frames that are never trained on.
+        weight: its turns in a period of the mixture.
+    """
+
+    store: str
+    layers: tuple[str, ...]
+    fingerprints: dict[str, str]
+    holdout: tuple[str, ...]
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run was trained on.
+
+    Args:
+        teacher_channels: of each pair's feature.
+        stores: in the order in which they were named; at least one.
+    """
+
+    teacher_channels: int
+    stores: tuple[StoreUse, ...]
+
+    def write(self, run: Path) -> None:
+        """Write RUN/store.json: the first store's entries on top, the others' as a list."""
+        first, *more = (asdict(use) for use in self.stores)
+        value = {**first, "teacher_channels": self.teacher_channels}
+        write_json(run / "store.json", {**value, "more_stores": more} if more else value)
+
+    def held_out(self, store: Store) -> set[str]:
+        """Keys that the run held out of `store`, wherever it lies now; none of an unknown store."""
+        use = self.use_of(store)
+        return set(use.holdout) if use is not None else set()
+
+    def use_of(self, store: Store) -> StoreUse | None:
+        """What the run used of `store`, known by its geometry's fingerprint; None if nothing."""
+        geometry = store.layer("geometry").fingerprint_sha256
+        for use in self.stores:
+            if use.fingerprints["geometry"] == geometry:
+                return use
+        return None
+
+    def check_same(self, wanted: "Provenance", run: Path) -> None:
+        """Compare with what a run was begun on.
+
+        Raises:
+            TrainingError: a store has other fingerprints, or there are more or fewer stores.
+        """
+        if len(self.stores) != len(wanted.stores):
+            raise TrainingError(
+                f"{run} was begun on {len(wanted.stores)} stores; {len(self.stores)} are named now"
+            )
+        for found, begun in zip(self.stores, wanted.stores, strict=True):
+            if found.fingerprints != begun.fingerprints:
+                raise TrainingError(
+                    f"{found.store} is not the store that {run} was begun on: its fingerprints "
+                    f"are {found.fingerprints}, the run's are {begun.fingerprints}"
+                )
+
+
+def provenance_of(sources: Sequence[StreamSource], config: TrainConfig) -> Provenance:
+    """What a run of `config` on these opened stores uses."""
+    names = (str(config.store), *config.more_stores)
+    uses = tuple(
+        _use_of_source(source, name, config.holdout)
+        for source, name in zip(sources, names, strict=True)
+    )
+    return Provenance(sources[0].channels, uses)
+
+
+def _use_of_source(source: StreamSource, name: str, holdout: int) -> StoreUse:
+    store, layers = source.store, ("geometry", source.layer)
+    keys = all_keys(store)
+    return StoreUse(
+        store=name,
+        layers=layers,
+        fingerprints={layer: store.layer(layer).fingerprint_sha256 for layer in layers},
+        holdout=tuple(keys[sample] for sample in holdout_split(store, holdout)[1]),
+        weight=source.weight,
+    )
+
+
+def read_provenance(run: Path) -> Provenance:
+    """Read RUN/store.json; runs of one store have no list of more.
+
+    Raises:
+        TrainingError: `run` holds no run.
+    """
+    path = run / "store.json"
+    if not path.is_file():
+        raise TrainingError(f"{run} holds no run: {path} does not exist")
+    value: dict[str, Any] = json.loads(path.read_text())
+    rows: Sequence[dict[str, Any]] = [value, *value.get("more_stores", [])]
+    return Provenance(value["teacher_channels"], tuple(_use(row) for row in rows))
+
+
+def _use(row: dict[str, Any]) -> StoreUse:
+    return StoreUse(
+        store=row["store"],
+        layers=tuple(row["layers"]),
+        fingerprints=row["fingerprints"],
+        holdout=tuple(row["holdout"]),
+        weight=row.get("weight", 1),
+    )
