@@ -105,7 +105,7 @@ class StoredArray:
     def _chunk(self, number: int) -> np.ndarray:
         name = "/".join(["c", str(number), *"0" * (len(self.shape) - 1)])
         shape = (self.rows, *self.shape[1:])
-        data = read_part(self.folder / name, LARGEST_PAYLOAD)
+        data = read_part(self.folder, name, LARGEST_PAYLOAD)
         out = np.empty(shape, self.dtype)
         decoder = DECODERS[self.codec]
         try:
@@ -120,17 +120,17 @@ class StoredArray:
         return out
 
 
-def read_part(path: Location, limit: int) -> bytes:
-    """The content of one file of a shard.
+def read_part(folder: Location, name: str, limit: int) -> bytes:
+    """The content of the file `name` below a folder of a shard.
 
     Raises:
         ZarrArrayError: it is missing, no plain file, or has more than `limit` bytes.
         StoreError: its server cannot be reached, or refuses.
     """
     try:
-        return read_bounded(path, limit)
+        return read_bounded(folder / name, limit)
     except OSError as error:
-        raise ZarrArrayError(f"{path.name} cannot be read: {error.strerror or error}") from None
+        raise ZarrArrayError(f"{name} cannot be read: {error.strerror or error}") from None
     except TooLargeError as error:
         raise ZarrArrayError(str(error)) from None
 
@@ -147,7 +147,7 @@ def open_array(folder: Location, *, dtype: str, axes: int, codec: str) -> Stored
     Raises:
         ZarrArrayError: the metadata is missing, or is not what `write_zarr` makes.
     """
-    data = read_part(folder / META, LARGEST_JSON)
+    data = read_part(folder, META, LARGEST_JSON)
     try:
         value = parse_object(memoryview(data))
         value.pop("dimension_names", None)

@@ -113,7 +113,7 @@ class ZarrShard:
         """Keys from the group's own zarr.json, checked against the record."""
         member = self._record.members.get("meta")
         try:
-            data = read_part(self._folder / META, LARGEST_JSON)
+            data = read_part(self._folder, META, LARGEST_JSON)
         except ZarrArrayError as error:
             raise self._corrupt(str(error)) from None
         if member is None or hex64(xxhash.xxh3_64_intdigest(data)) != member.xxh3_64:
