@@ -124,7 +124,9 @@ def test_missing_chunk_is_not_read_as_zeros(tiny_zarr: Path):
     store.keys(1)
     store.read(FEATURES, 1, 0)
     path.unlink()
-    with pytest.raises(CorruptShardError, match="map cannot be read: c/0/0/0 cannot be read: No such") as error:
+    with pytest.raises(
+        CorruptShardError, match="map cannot be read: c/0/0/0 cannot be read: No such"
+    ) as error:
         store.read(FEATURES, 1, 0)
     assert (error.value.key, error.value.field) == (key, "map")
     with pytest.raises(CorruptShardError, match="its record says"):
