@@ -150,6 +150,7 @@ def _prepare(config: TrainConfig, store: Store) -> _Parts:
     """Build everything; settings that do not fit the store fail here, before a run exists."""
     layer = feature_layer(store, config.layer)
     store.records(layer)
+    _check_confidence(config, store)
     model = build_model(config, store.layer(layer).details["channels"], seed=config.seed)
     model = model.to(config.device).train()
     kept, _ = holdout_split(store, config.holdout)
@@ -159,6 +160,15 @@ def _prepare(config: TrainConfig, store: Store) -> _Parts:
         optimizer=build_optimizer(model, config),
         stream=BatchStream(store, layer, samples=kept, config=config.stream),
     )
+
+
+def _check_confidence(config: TrainConfig, store: Store) -> None:
+    fields = [field.name for field in store.layer("geometry").fields]
+    if config.loss.confidence == "weight" and "pair_confidence" not in fields:
+        raise ConfigError(
+            f"loss.confidence is 'weight', but {config.store} was extracted without "
+            "pair_confidence; extract it again, or set loss.confidence=ignore"
+        )
 
 
 def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress | None) -> Path:

@@ -19,11 +19,13 @@ class View:
         camera: its intrinsics.
         camera_from_sensor: takes points from the frame's sensor coordinates to this camera's (m).
             For RGB-D the sensor is the depth camera, so this is `color_from_depth`.
+        time_offset_s: the image's time minus the frame's (s); None where it is not known.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
     camera: Camera
     camera_from_sensor: Float64[np.ndarray, "4 4"]
+    time_offset_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Frame:
         labels: class of each depth pixel [height width] or of each point [points]; see
             `FrameSource.label_names`; None without labels.
         sequence: the recording or scene that the frame is of, for splits that do not leak.
+        speed_m_s: how fast the sensor moves (m/s); 0 where it is unknown.
     """
 
     key: str
@@ -63,6 +66,7 @@ class Frame:
     world_from_sensor: Float64[np.ndarray, "4 4"] | None = None
     labels: UInt8[np.ndarray, "..."] | None = None
     sequence: str = ""
+    speed_m_s: float = 0.0
 
 
 @runtime_checkable
