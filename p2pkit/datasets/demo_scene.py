@@ -34,7 +34,8 @@ class DemoScene:
     def __init__(self, options: SourceOptions) -> None:
         self._seed = options.seed
         self._textures = load_textures()
-        places = [(room, frame) for room in range(ROOMS) for frame in range(FRAMES_PER_ROOM)]
+        numbers = range(0, FRAMES_PER_ROOM, options.every)
+        places = [(room, frame) for room in range(ROOMS) for frame in numbers]
         self._places = {
             f"room-{room}_frame-{frame:06d}": (room, frame)
             for room, frame in places[: options.limit]

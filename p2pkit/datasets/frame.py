@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8, UInt16
+from jaxtyping import Bool, Float32, Float64, UInt8, UInt16
 
 from p2pkit.geometry.camera import Camera
 
@@ -18,14 +18,20 @@ class View:
         image: RGB, undistorted.
         camera: its intrinsics.
         camera_from_sensor: takes points from the frame's sensor coordinates to this camera's (m).
-            For RGB-D the sensor is the depth camera, so this is `color_from_depth`.
+            For RGB-D the sensor is the depth camera, so this is `color_from_depth`. Where the
+            recording has ego motion it is the transform at the image's time.
         time_offset_s: the image's time minus the frame's (s); None where it is not known.
+        valid: where the image has content; undistortion leaves pixels without. None: everywhere.
+        sees: for each of the frame's points, False where the source knows that this view does not
+            see it; None: the geometry decides alone.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
     camera: Camera
     camera_from_sensor: Float64[np.ndarray, "4 4"]
     time_offset_s: float | None = None
+    valid: Bool[np.ndarray, "height width"] | None = None
+    sees: Bool[np.ndarray, "points"] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Frame:
         labels: class of each depth pixel [height width] or of each point [points]; see
             `FrameSource.label_names`; None without labels.
         sequence: the recording or scene that the frame is of, for splits that do not leak.
+        intensity: strength of each point's return, 0 to 1; None where the sensor gives none.
+        point_time_s: when each point was measured, relative to the frame's time (s), or None.
         speed_m_s: how fast the sensor moves (m/s); 0 where it is unknown.
     """
 
@@ -66,6 +74,8 @@ class Frame:
     world_from_sensor: Float64[np.ndarray, "4 4"] | None = None
     labels: UInt8[np.ndarray, "..."] | None = None
     sequence: str = ""
+    intensity: Float32[np.ndarray, "points"] | None = None
+    point_time_s: Float32[np.ndarray, "points"] | None = None
     speed_m_s: float = 0.0
 
 

@@ -18,8 +18,10 @@ _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zl
 _DEPTH_MODES = ("I;16", "I;16B", "I")
 
 
-def read_color(path: Path, key: str, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode an RGB image of exactly `size` (width, height in px)."""
+def read_color(
+    path: Path, key: str, size: tuple[int, int] | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode an RGB image of exactly `size` (width, height in px), or of any size."""
     return _decode(path, key, modes=("RGB",), expected="8-bit RGB", size=size)
 
 
@@ -90,13 +92,13 @@ def check_depth(values: UInt16[np.ndarray, "height width"], key: str, name: str)
 
 
 def _decode(
-    path: Path, key: str, *, modes: tuple[str, ...], expected: str, size: tuple[int, int]
+    path: Path, key: str, *, modes: tuple[str, ...], expected: str, size: tuple[int, int] | None
 ) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.mode not in modes:
                 raise FrameError(key, f"{path.name} has mode {image.mode!r}; {expected} is needed")
-            if image.size != size:
+            if size is not None and image.size != size:
                 raise FrameError(
                     key,
                     f"{path.name} is {image.width} x {image.height} px, but the calibration says "

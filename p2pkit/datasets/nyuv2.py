@@ -41,7 +41,7 @@ class NyuV2:
             raise SourceError(
                 f"{self._root}: none of the {len(listed)} frames of train.txt is in rgb/"
             )
-        self._keys = present[: options.limit]
+        self._keys = present[:: options.every][: options.limit]
         self._known = frozenset(self._keys)
 
     def keys(self) -> Sequence[str]:

@@ -11,7 +11,8 @@ class SourceOptions:
     Args:
         root: the recording's folder; None for sources that need none.
         camera_file: a `camera.json` to use instead of the one in the folder (`posed-rgbd` only).
-        limit: use the first `limit` frames in recording order; None for all.
+        every: use each `every`-th frame of each sequence, beginning with its first.
+        limit: use the first `limit` of these frames in recording order; None for all.
         seed: for sources that generate their frames.
     """
 
@@ -19,3 +20,4 @@ class SourceOptions:
     camera_file: Path | None = None
     limit: int | None = None
     seed: int = 0
+    every: int = 1

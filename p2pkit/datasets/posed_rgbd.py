@@ -11,7 +11,12 @@ from jaxtyping import UInt16
 
 from p2pkit.datasets.depth_scale import check_depth_scale
 from p2pkit.datasets.frame import DepthImage, Frame, View
-from p2pkit.datasets.frame_list import existing_root, frame_list_digest
+from p2pkit.datasets.frame_list import (
+    chosen_frames,
+    existing_root,
+    frame_list_digest,
+    known_frame,
+)
 from p2pkit.datasets.images import (
     check_depth,
     read_color,
@@ -41,7 +46,7 @@ class PosedRgbd:
         labels = find_label_names(root, listed)
         self.label_names: Sequence[str] | None = labels[0] if labels else None
         self.ignore_label: int | None = labels[1] if labels else None
-        self._frames = {files.key: files for files in listed[: options.limit]}
+        self._frames = chosen_frames(listed, options)
         check_depth_scale(listed, read_frame_depth)
 
     def keys(self) -> Sequence[str]:
@@ -55,9 +60,7 @@ class PosedRgbd:
             FrameError: a file is missing, damaged, of another size or mode; no valid depth; a pose
                 that is not rigid.
         """
-        if key not in self._frames:
-            raise FrameError(key, f"no such frame among the {len(self._frames)} of this recording")
-        files = self._frames[key]
+        files = known_frame(self._frames, key)
         calibration = files.calibration
         depth = read_frame_depth(files)
         if files.color is None:

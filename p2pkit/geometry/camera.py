@@ -81,3 +81,18 @@ def camera_from_json(value: Any, where: str) -> Camera:
     fx, fy, cx, cy = (float(value[name]) for name in names[2:])
     width, height = int(value["width"]), int(value["height"])
     return Camera(width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy)
+
+
+def camera_from_matrix(matrix: np.ndarray, size: tuple[int, int], where: str) -> Camera:
+    """A camera from its intrinsic matrix K (3 x 3, or the upper left of a larger one) and size.
+
+    Raises:
+        GeometryError: K is too small, has skew, or its third row is not 0 0 1.
+    """
+    k = np.asarray(matrix, dtype=np.float64)
+    if k.ndim != 2 or min(k.shape) < 3:
+        raise GeometryError(f"{where} has shape {k.shape}; an intrinsic matrix is 3 x 3")
+    if k[0, 1] or k[1, 0] or not np.array_equal(k[2, :3], (0.0, 0.0, 1.0)):
+        raise GeometryError(f"{where} is {k[:3, :3].tolist()}; a pinhole without skew is needed")
+    fx, fy, cx, cy = (float(k[index]) for index in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    return Camera(width=size[0], height=size[1], fx=fx, fy=fy, cx=cx, cy=cy)

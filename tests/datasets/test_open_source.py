@@ -7,8 +7,8 @@ from p2pkit.errors import ConfigError, SourceError
 
 
 def test_wrong_name_lists_the_right_ones():
-    with pytest.raises(ConfigError, match=r"'scannet'.*demo-scene, nyuv2, posed-rgbd"):
-        open_source("scannet", SourceOptions())
+    with pytest.raises(ConfigError, match=r"'kinect'.*demo-scene, kitti-object, nuscenes"):
+        open_source("kinect", SourceOptions())
 
 
 @pytest.mark.parametrize("limit", [0, -3])

@@ -1,0 +1,120 @@
+"""What LiDAR recordings with several cameras share: point files, and one image with its place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Integer
+
+from p2pkit.datasets.frame import View
+from p2pkit.datasets.images import read_color
+from p2pkit.errors import FrameError, GeometryError
+from p2pkit.geometry.camera import camera_from_matrix
+from p2pkit.geometry.transforms import check_rigid
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image of a rig, not yet read.
+
+    Args:
+        name: of the camera.
+        image: its file.
+        intrinsics: K of the rectified image (px).
+        camera_from_sensor: from the LiDAR at the sweep's time to the camera at the image's (m).
+        time_offset_s: image's time minus sweep's (s), or None.
+    """
+
+    name: str
+    image: Path
+    intrinsics: Float64[np.ndarray, "3 3"]
+    camera_from_sensor: Float64[np.ndarray, "4 4"]
+    time_offset_s: float | None = None
+
+
+def load_view(shot: Shot, key: str) -> View:
+    """Read the image of a shot.
+
+    Raises:
+        FrameError: the image cannot be read, or the calibration is not usable.
+    """
+    image = read_color(shot.image, key)
+    size = (image.shape[1], image.shape[0])
+    try:
+        camera = camera_from_matrix(shot.intrinsics, size, f"the intrinsics of {shot.name}")
+        pose = check_rigid(shot.camera_from_sensor, f"{shot.name}: camera_from_sensor")
+    except GeometryError as error:
+        raise FrameError(key, str(error)) from error
+    return View(image, camera, pose, time_offset_s=shot.time_offset_s)
+
+
+def read_records(path: Path, key: str, columns: int) -> Float32[np.ndarray, "points columns"]:
+    """Read a headerless file of little-endian float32 rows, x y z first.
+
+    Rows whose position is NaN or infinite stay; `finite_rows` tells which to leave out.
+
+    Raises:
+        FrameError: the file is missing, empty, or no whole number of rows long.
+    """
+    data = _read_bytes(path, key)
+    if not data or len(data) % (4 * columns):
+        raise FrameError(
+            key,
+            f"{path.name} has {len(data)} bytes; rows of {columns} float32 ({4 * columns} bytes) "
+            "are needed",
+        )
+    return np.frombuffer(data, dtype="<f4").reshape(-1, columns)
+
+
+def read_point_labels(
+    path: Path, key: str, dtype: str, points: int
+) -> Integer[np.ndarray, "points"]:
+    """Read one integer per point.
+
+    Raises:
+        FrameError: the file is missing or does not have one value per point.
+    """
+    data, size = _read_bytes(path, key), np.dtype(dtype).itemsize
+    if len(data) != size * points:
+        raise FrameError(
+            key,
+            f"{path.name} has {len(data)} bytes; {points} points with {size} bytes each need "
+            f"{size * points}",
+        )
+    return np.frombuffer(data, dtype=dtype)
+
+
+def finite_rows(points: Float32[np.ndarray, "points 3"], key: str) -> Bool[np.ndarray, "points"]:
+    """Which points have a finite position.
+
+    Raises:
+        FrameError: none has.
+    """
+    finite = np.asarray(np.isfinite(points).all(axis=1))
+    if not finite.any():
+        raise FrameError(key, f"none of the {len(points)} points has a finite position")
+    return finite
+
+
+def unit_intensity(
+    values: np.ndarray, key: str, full_scale: float
+) -> Float32[np.ndarray, "points"]:
+    """Intensities divided by their full scale, within 0 to 1.
+
+    Raises:
+        FrameError: one is negative, NaN or above the full scale.
+    """
+    scaled = (values / np.float32(full_scale)).astype(np.float32)
+    if not ((scaled >= 0) & (scaled <= 1)).all():
+        low, high = float(np.min(values)), float(np.max(values))
+        raise FrameError(key, f"intensity is {low:g} to {high:g}; 0 to {full_scale:g} is allowed")
+    return scaled
+
+
+def _read_bytes(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise FrameError(key, f"{path.name} does not exist") from error
+    except OSError as error:
+        raise FrameError(key, f"{path.name} cannot be read: {error}") from error

@@ -1,0 +1,68 @@
+"""Reading the text files that describe a recording as a whole; a fault is a SourceError."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from p2pkit.errors import SourceError
+
+
+def read_text(path: Path, needed_by: str) -> str:
+    """A text file.
+
+    Raises:
+        SourceError: it does not exist, cannot be read, or is not UTF-8.
+    """
+    if not path.is_file():
+        raise SourceError(f"{path} does not exist; {needed_by} needs it")
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} cannot be read as text: {error}") from error
+
+
+def read_json(path: Path, needed_by: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        SourceError: the file is missing, not JSON, or holds another kind of value.
+    """
+    text = read_text(path, needed_by)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise SourceError(f"{path} holds a {type(value).__name__}; a JSON object is needed")
+    return value
+
+
+def json_field(value: Any, name: str, path: Path) -> Any:
+    """A field of a JSON object that came from `path`.
+
+    Raises:
+        SourceError: `value` is no object or lacks the field; the message lists what is there.
+    """
+    if not isinstance(value, dict):
+        raise SourceError(f"{path}: {name} is wanted of a {type(value).__name__}, not of an object")
+    if name not in value:
+        raise SourceError(f"{path}: {name} is missing; found {sorted(map(str, value))[:12]}")
+    return value[name]
+
+
+def numeric_array(value: Any, name: str, path: Path) -> Float64[np.ndarray, "..."]:
+    """Nested lists of finite numbers as an array.
+
+    Raises:
+        SourceError: ragged, not numbers, or not finite.
+    """
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"{path}: {name} is {value!r}; numbers are needed") from error
+    if not np.isfinite(array).all():
+        raise SourceError(f"{path}: {name} holds NaN or infinity")
+    return array
