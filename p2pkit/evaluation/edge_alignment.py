@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64
 
 from p2pkit.datasets.frame import Frame, View
 from p2pkit.evaluation import edge_kernels
@@ -149,20 +149,16 @@ def project_with(
 def score(looks: Sequence[Look], where: Place) -> Score:
     """The contrasts of a calibration, by cluster.
 
-    With 8 frames or more, frames are the clusters; with fewer, 15-degree sectors (LiDAR) or 24ths
-    of the image's width of each view of each frame.
+    Clusters are sectors of 15 degrees (LiDAR) or 24ths of the depth image's width (RGB-D) of each
+    view of each frame.
     """
-    frames = 1 + max(look.frame for look in looks)
     views = 1 + max(look.view for look in looks)
-    by_frame = len({look.frame for look in looks}) >= 8
-    size = frames if by_frame else frames * views * BLOCKS
+    size = (1 + max(look.frame for look in looks)) * views * BLOCKS
     total, count = np.zeros(size), np.zeros(size)
     for look in looks:
         contrast = contrasts(look, where(look))
         kept = np.isfinite(contrast)
-        cluster: Int64[np.ndarray, "edges"] = np.full(len(contrast), look.frame)
-        if not by_frame:
-            cluster = (look.frame * views + look.view) * BLOCKS + look.edges.block
+        cluster = (look.frame * views + look.view) * BLOCKS + look.edges.block
         total += np.bincount(cluster[kept], contrast[kept], minlength=size)
         count += np.bincount(cluster[kept], minlength=size)
     return Score(total, count)

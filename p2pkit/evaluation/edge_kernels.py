@@ -8,22 +8,21 @@ Array = np.ndarray
 
 
 @kernel
-def mark_steps(
-    depth: Array, limits: tuple[float, float, float], max_gap: int, marked: Array
-) -> None:
-    """Set `marked` at the near side of each step along the rows of a depth image (0 is empty).
+def mark_steps(depth: Array, limits: tuple[float, float], max_gap: int, far: Array) -> None:
+    """Set `far` at the near side of each step along the rows of a depth image (0 is empty).
 
-    `limits` are metres, a share of the nearer depth, and a factor. A step is larger than the first
-    two, and than the third times the change just before it on the near side: a slanted surface
-    gets farther steadily, an edge at once. Neighbours are at most `max_gap` columns apart.
+    It gets the column of the far side, in the second layer where that lies to the left. `limits`
+    are a share of the nearer depth and a factor: a step is larger than that share, and than the
+    factor times the change just before it on the near side, for a slanted surface gets farther
+    steadily and an edge at once. Neighbours are at most `max_gap` columns apart.
     """
-    metres, fraction, factor = limits
+    fraction, factor = limits
     rows, columns = depth.shape
     for row in range(rows):
-        for direction in (1, -1):
+        for layer in range(2):
             before = last = -1
             for count in range(columns):
-                column = count if direction == 1 else columns - 1 - count
+                column = count if layer == 0 else columns - 1 - count
                 value = np.float64(depth[row, column])
                 if value <= 0.0:
                     continue
@@ -33,8 +32,8 @@ def mark_steps(
                     trend = 0.0
                     if before >= 0 and abs(last - before) <= max_gap:
                         trend = abs(near - np.float64(depth[row, before]))
-                    if step > max(metres, fraction * near) and step > factor * trend:
-                        marked[row, last] = True
+                    if step > fraction * near and step > factor * trend:
+                        far[layer, row, last] = column
                 before = last
                 last = column
 

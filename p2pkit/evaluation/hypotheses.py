@@ -45,8 +45,6 @@ FAULTS = (
 def hypotheses(looks: list[Look]) -> list[Hypothesis]:
     """All alternatives that make sense for these looks; those that change nothing are left out."""
     found = [*_pixel_maps(), *_resolutions()]
-    if looks[0].depth_camera is not None:
-        found += _registrations()
     transforms = [look.camera_from_sensor for look in looks]
     if not all(np.allclose(one, np.eye(4)) for one in transforms):
         found.append(
@@ -64,6 +62,8 @@ def hypotheses(looks: list[Look]) -> list[Hypothesis]:
         ]
     if any(move is not None for look in looks for move in look.moves):
         found += _times()
+    if looks[0].depth_camera is not None:
+        found += _registrations()
     return found
 
 

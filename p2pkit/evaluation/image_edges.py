@@ -8,14 +8,14 @@ from scipy import ndimage
 from p2pkit.geometry.camera import Camera
 
 WIDTH_PX = 640
-BLUR_PX = 1.6
+BLUR_PX = 1.3
 RANKED_EVERY = 7
 
 
 def edge_strength(
     image: UInt8[np.ndarray, "height width 3"],
 ) -> Float32[np.ndarray, "direction rows columns"]:
-    """Rank (0 … 1) of the change along u and along v among all pixels of the image.
+    """Squared rank (0 … 1) of the change along u and along v among all pixels of the image.
 
     The image is made at most `WIDTH_PX` wide first; `reduced_camera` gives its camera.
     """
@@ -43,4 +43,4 @@ def reduced_camera(camera: Camera) -> Camera:
 def _rank(values: Float32[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows columns"]:
     ordered = np.sort(values.ravel()[::RANKED_EVERY])
     left, right = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
-    return ((left + right) / (2 * len(ordered))).astype(np.float32)
+    return (((left + right) / (2 * len(ordered))) ** 2).astype(np.float32)

@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from p2pkit.evaluation.edge_alignment import Look, Placed, Score, place, score
+from p2pkit.evaluation.edge_points import EdgePoints
 from p2pkit.evaluation.evidence import Evidence, above
 
 PIXELS = (-40, -24, -16, -12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 40)
 """Displacements as thousandths of the image's width and half (at 640 px: px)."""
 DEGREES = (-4, -3, -2.5, -2, -1.5, -1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4)
 FACTORS = (0.85, 0.875, 0.9, 0.925, 0.95, 0.975, 1, 1.025, 1.05, 1.075, 1.1, 1.125, 1.15)
-ROUNDS = 3
-NAMES = ("turn_x_deg", "turn_y_deg", "turn_z_deg", "image_scale")
-STEPS = (DEGREES, DEGREES, DEGREES, FACTORS)
+SHIFTS = (0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.27, 0.35, 0.43, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+"""Motions of the cameras as shares of `farthest_shift`."""
+ROUNDS = 4
+NOTHING = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+"""Turns (degrees), image scale, shifts: the declared calibration."""
 
 
 class Profile(NamedTuple):
@@ -28,19 +31,22 @@ class Profile(NamedTuple):
 
 
 class Misalignment(NamedTuple):
-    """The small change of the calibration that fits best, found on half of the data.
+    """The small change of the calibration that fits best.
 
     Fields:
         turn_deg: rotation of the points about the camera's x, y and z axes.
         image_scale: factor of the focal lengths.
+        shift_m: motion of the points in the camera's frame.
         displacement: mean distance of the edge points' pixels before and after, as a share of the
             image's width.
-        evidence: that it fits better, on the other half.
-        found: its score on the other half.
+        evidence: that such a change fits better: found on one half of the data and tested on the
+            other, and the other way round.
+        found: its score, tested in this way.
     """
 
     turn_deg: tuple[float, float, float]
     image_scale: float
+    shift_m: tuple[float, float, float]
     displacement: float
     evidence: Evidence
     found: Score
@@ -57,7 +63,7 @@ def profiles(looks: Sequence[Look]) -> list[Profile]:
     for axis, name in enumerate("xyz"):
         values = []
         for degrees in DEGREES:
-            change = np.array([0.0, 0.0, 0.0, 1.0])
+            change = np.array(NOTHING)
             change[axis] = degrees
             values.append(score(looks, lambda look, change=change: _changed(look, change)).mean)
         found.append(Profile(f"rotation about {name}", "degrees", DEGREES, tuple(values)))
@@ -72,43 +78,87 @@ def _shifted(look: Look, axis: int, steps: float) -> Placed:
 
 
 def find_misalignment(looks: Sequence[Look]) -> Misalignment:
-    """Climb from the declared calibration on every other cluster, and test on those between."""
-    fitted, tested = _halves(looks)
-    change = np.array([0.0, 0.0, 0.0, 1.0])
+    """Climb from the declared calibration; docs/check.md tells how the gain is tested."""
+    near = [_near_the_image(look) for look in looks]
+    halves = _halves(near)
+    changes = [_climb(half) for half in halves]
+    crossed = [
+        score(half, lambda look, change=change: _changed(look, change))
+        for half, change in zip(halves, reversed(changes), strict=True)
+    ]
+    found = _joined(crossed)
+    declared = _joined([score(half, place) for half in halves])
+    change = _climb(near)
+    turn = (float(change[0]), float(change[1]), float(change[2]))
+    shift = (float(change[4]), float(change[5]), float(change[6]))
+    moved = _displacement(near, change)
+    return Misalignment(turn, float(change[3]), shift, moved, above(found, declared), found)
+
+
+def _climb(looks: Sequence[Look]) -> Float64[np.ndarray, "changes"]:
+    """Steepest ascent: the best step along any one kind of change, until none is better."""
+    change = np.array(NOTHING)
+    shifts = tuple(sign * farthest_shift(looks) * share for share in SHIFTS for sign in (1, -1))
+    kinds = (DEGREES, DEGREES, DEGREES, FACTORS, shifts, shifts, shifts)
+    best = score(looks, place).mean
     for _ in range(ROUNDS):
-        before = change.copy()
-        for axis, steps in enumerate(STEPS):
+        gains: list[tuple[float, Float64[np.ndarray, "changes"]]] = []
+        for axis, steps in enumerate(kinds):
             tried = np.repeat(change[None], len(steps), axis=0)
             tried[:, axis] = steps
-            values = [score(fitted, lambda look, one=one: _changed(look, one)).mean for one in tried]
-            change = tried[int(np.argmax(values))]
-        if np.array_equal(change, before):
+            values = [score(looks, lambda look, one=one: _changed(look, one)).mean for one in tried]
+            gains.append((max(values), tried[int(np.argmax(values))]))
+        found, step = max(gains, key=lambda gain: gain[0])
+        if found <= best:
             break
-    found = score(tested, lambda look: _changed(look, change))
-    declared = score(tested, place)
-    turn = (float(change[0]), float(change[1]), float(change[2]))
-    moved = _displacement(looks, change)
-    return Misalignment(turn, float(change[3]), moved, above(found, declared), found)
+        best, change = found, step
+    return change
+
+
+def farthest_shift(looks: Sequence[Look]) -> float:
+    """A tenth of the median distance of the edges, in whose units the shifts are tried (m)."""
+    distance = np.concatenate([np.linalg.norm(look.edges.points, axis=1) for look in looks])
+    return float(0.1 * np.median(distance)) if len(distance) else 0.0
+
+
+def _near_the_image(look: Look) -> Look:
+    """Without the points that no small change brings into the image."""
+    placed = place(look)
+    size = np.array([look.camera.width, look.camera.height])
+    low, high = -0.2 * size, 1.2 * size
+    near = placed.in_front & (placed.pixel_uv > low).all(1) & (placed.pixel_uv < high).all(1)
+    return _with_rows(look, near)
+
+
+def _with_rows(look: Look, rows: Bool[np.ndarray, "edges"]) -> Look:
+    edges = look.edges
+    kept = EdgePoints(edges.points[rows], edges.direction[rows], edges.block[rows])
+    return look._replace(edges=kept)
 
 
 def _halves(looks: Sequence[Look]) -> tuple[list[Look], list[Look]]:
     """Even and odd frames, or even and odd blocks where there are too few frames."""
     frames = sorted({look.frame for look in looks})
-    halves: list[list[Look]] = []
-    for parity in (0, 1):
-        if len(frames) >= 8:
-            halves.append([look for look in looks if frames.index(look.frame) % 2 == parity])
-            continue
-        half: list[Look] = []
-        for look in looks:
-            rows = look.edges.block % 2 == parity
-            half.append(look._replace(edges=type(look.edges)(*(f[rows] for f in look.edges))))
-        halves.append(half)
+    if len(frames) >= 6:
+        parity = [frames.index(look.frame) % 2 for look in looks]
+        halves = [[one for one, p in zip(looks, parity, strict=True) if p == h] for h in (0, 1)]
+        return halves[0], halves[1]
+    halves = [[_with_rows(look, look.edges.block % 2 == h) for look in looks] for h in (0, 1)]
     return halves[0], halves[1]
 
 
+def _joined(scores: Sequence[Score]) -> Score:
+    return Score(
+        np.concatenate([one.total for one in scores]), np.concatenate([one.count for one in scores])
+    )
+
+
 def _changed(look: Look, change: Float64[np.ndarray, "changes"]) -> Placed:
-    placed = place(look, camera_side=_rotation(change[:3]))
+    motion = _rotation(change[:3])
+    motion[:3, 3] = change[4:]
+    placed = place(look, camera_side=motion)
+    if change[3] == 1:
+        return placed
     centre = (look.camera.cx, look.camera.cy)
     return Placed((placed.pixel_uv - centre) * change[3] + centre, placed.in_front)
 
