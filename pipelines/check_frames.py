@@ -20,13 +20,13 @@ class Gathered(NamedTuple):
     """What was read of a source.
 
     Fields:
-        frames: the frames that were looked at.
+        keys: of the frames that were looked at.
         looks: their views, ready for trying calibrations.
         pairs: posed frames of one sequence.
         failures: (key, reason) of frames that could not be read.
     """
 
-    frames: list[Frame]
+    keys: list[str]
     looks: list[Look]
     pairs: list[FramePair]
     failures: list[tuple[str, str]]
@@ -59,29 +59,36 @@ class _Reader:
 
 
 def gather(
-    source: FrameSource, count: int, *, progress: Callable[[int, int], None] | None = None
+    source: FrameSource, count: int, *, visit: Callable[[Frame], None] | None = None
 ) -> Gathered:
-    """Read up to `count` frames, spread evenly over the recording, and their neighbours."""
+    """Read up to `count` frames, spread evenly over the recording, and their neighbours.
+
+    Args:
+        source: the recording.
+        count: frames to look at.
+        visit: called with each of these frames; nothing else keeps their images.
+    """
     keys = list(source.keys())
     chosen = np.unique(np.linspace(0, len(keys) - 1, min(count, len(keys))).round().astype(int))
     reader = _Reader(source)
-    frames: list[Frame] = []
+    seen: list[str] = []
     looks: list[Look] = []
     pairs: list[FramePair] = []
     for number, row in enumerate(chosen.tolist()):
         frame = reader.frame(keys[row])
-        if progress is not None:
-            progress(number + 1, len(chosen))
         if frame is None:
             continue
+        if visit is not None:
+            visit(frame)
         has_pose = frame.world_from_sensor is not None
         moves = (None, None)
         if has_pose:
             moves = (_move(reader, keys, row, -1), _move(reader, keys, row, 1))
             pairs += _pairs(reader, keys, row)
-        looks += make_looks(number, frame, moves=moves)
-        frames.append(frame)
-    return Gathered(frames, looks, pairs, list(reader.failures.items()))
+        if all(view.image.size for view in frame.views):
+            looks += make_looks(number, frame, moves=moves)
+        seen.append(frame.key)
+    return Gathered(seen, looks, pairs, list(reader.failures.items()))
 
 
 def _neighbour(

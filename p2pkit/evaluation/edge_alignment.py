@@ -1,4 +1,4 @@
-"""Do the edges of the geometry fall on edges of the image? One number per calibration that is tried.
+"""Do the edges of the geometry fall on edges of the image? One number per calibration tried.
 
 For each point at a step in depth, its contrast is the image's edge strength (a rank) at the pixel
 where the point falls, minus the mean strength at the two pixels `DELTA` of the image's width to
@@ -7,7 +7,6 @@ image shows, so the score of a wrong calibration is 0 and needs no comparison; a
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -109,9 +108,7 @@ def _look(
         camera_from_sensor=view.camera_from_sensor,
         strength=edge_strength(view.image),
         edges=edges,
-        depth_camera=None
-        if depth is None
-        else depth.camera.resized(camera.width, camera.height),
+        depth_camera=None if depth is None else depth.camera.resized(camera.width, camera.height),
         moves=moves,
     )
 

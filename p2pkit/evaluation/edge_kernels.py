@@ -51,7 +51,9 @@ def local_contrast(
     for point in range(pixel_uv.shape[0]):
         contrast[point] = np.nan
         u, v = pixel_uv[point, 0], pixel_uv[point, 1]
-        inside = (u >= du - 0.5) & (u < width - 0.5 - du) & (v >= dv - 0.5) & (v < height - 0.5 - dv)
+        inside = (
+            (u >= du - 0.5) & (u < width - 0.5 - du) & (v >= dv - 0.5) & (v < height - 0.5 - dv)
+        )
         if usable[point] and inside:
             here = strength[int(v + 0.5), int(u + 0.5)]
             one = strength[int(v + dv + 0.5), int(u + du + 0.5)]

@@ -33,9 +33,7 @@ def above_zero(found: Score) -> Evidence:
 
 def above(found: Score, other: Score) -> Evidence:
     """Whether the mean of `found` is above that of `other`, paired by cluster."""
-    return _evidence(
-        found.mean - other.mean, found.influence() - other.influence(), [found]
-    )
+    return _evidence(found.mean - other.mean, found.influence() - other.influence(), [found])
 
 
 def _evidence(

@@ -77,11 +77,13 @@ def unregistered(source: FrameSource, frame: Frame) -> Frame:
     """Colour is taken to lie on the depth's pixels."""
     assert frame.depth is not None
     camera = frame.depth.camera
-    return with_views(frame, lambda view: replace(view, camera=camera, camera_from_sensor=np.eye(4)))
+    return with_views(
+        frame, lambda view: replace(view, camera=camera, camera_from_sensor=np.eye(4))
+    )
 
 
 def moved_extrinsic(source: FrameSource, frame: Frame) -> Frame:
-    """The cameras are believed to stand elsewhere: by 5 cm (RGB-D) or 1 m (LiDAR) to their right."""
+    """The cameras are believed to stand 5 cm (RGB-D) or 1 m (LiDAR) farther to the left."""
     offset = np.eye(4)
     offset[0, 3] = 0.05 if frame.depth is not None else 1.0
     return with_views(
@@ -143,9 +145,7 @@ def late_images(source: FrameSource, frame: Frame) -> Frame:
     keys = list(source.keys())
     after = keys[min(keys.index(frame.key) + 1, len(keys) - 1)]
     images = [view.image for view in source.load(after).views]
-    views = [
-        replace(view, image=image) for view, image in zip(frame.views, images, strict=True)
-    ]
+    views = [replace(view, image=image) for view, image in zip(frame.views, images, strict=True)]
     return replace(frame, views=tuple(views))
 
 
@@ -206,7 +206,7 @@ FAULTS: dict[str, tuple[Callable[[FrameSource, Frame], Frame], tuple[str, ...]]]
 
 
 def not_applicable(fault: str, frame: Frame, frames: int) -> str | None:
-    """Why a fault cannot be injected into frames like this, or cannot show in them; None if it can."""
+    """Why a fault cannot be injected into frames like this or cannot show; None if it can."""
     is_depth = frame.depth is not None
     declared = [view.camera_from_sensor for view in frame.views]
     if fault in ("intrinsics at half size, both", "colour unregistered") and not is_depth:

@@ -27,6 +27,8 @@ SURELY = 1e-4
 """Chance of a score as high as the declared one's without any alignment; below it is a pass."""
 SHIFT_CHANCE = 1e-3
 SHIFT_CLEARLY = 0.08
+MUCH_BETTER = 1.35
+"""A small change must fit so much better than a named alternative to be told instead of it."""
 CHANCE_SCORE = 0.02
 AGREEMENT_GAIN = 0.05
 
@@ -61,7 +63,7 @@ def judge_alignment(looks: Sequence[Look]) -> tuple[Verdict, Verdict]:
     better.sort(key=lambda entry: -round(entry[1].mean, 3))
     moved = find_misalignment(looks)
     shift = _judge_shift(looks, declared, moved)
-    if better and shift.outcome == "fail" and moved.found.mean > 1.15 * better[0][1].mean:
+    if better and shift.outcome == "fail" and moved.found.mean > MUCH_BETTER * better[0][1].mean:
         better = []
     return _judge_alternatives(declared, better, len(tried)), shift
 
@@ -98,7 +100,11 @@ def _judge_alternatives(
         return Verdict("edge alignment", "fail", reason, best.fault, figures)
     if evidence.p < SURELY:
         return Verdict(
-            "edge alignment", "pass", f"{told}; none of {family} alternatives is better", "", figures
+            "edge alignment",
+            "pass",
+            f"{told}; none of {family} alternatives is better",
+            "",
+            figures,
         )
     error = abs(declared.mean / evidence.t) if evidence.t else float("inf")
     if declared.mean + 3 * error < CHANCE_SCORE:
@@ -122,8 +128,8 @@ def _judge_shift(looks: list[Look], declared: Score, moved: Misalignment) -> Ver
     shift = ", ".join(f"{distance:.2g}" for distance in moved.shift_m)
     told = (
         f"edges fit best {100 * moved.displacement:.2f} % of the width away (tolerance "
-        f"{100 * SHIFT_TOLERANCE:g} %, or {ROLL_TOLERANCE_DEG:g} degrees about z; points turned by ({turn}) degrees and moved by "
-        f"({shift}) m, image scale {moved.image_scale:g})"
+        f"{100 * SHIFT_TOLERANCE:g} %, or {ROLL_TOLERANCE_DEG:g} degrees about z; points "
+        f"turned by ({turn}) degrees and moved by ({shift}) m, image scale {moved.image_scale:g})"
     )
     is_sure = (
         moved.evidence.p < SHIFT_CHANCE
