@@ -19,8 +19,9 @@ from p2pkit.pipelines.check_fields import field_problems
 from p2pkit.pipelines.check_frames import Gathered, gather
 from p2pkit.pipelines.check_page import Picture, check_page, overlay, summary_line
 from p2pkit.pipelines.check_statistics import PairStatistics
-from p2pkit.pipelines.check_store import StoreSource, judge_stored_pairs
+from p2pkit.pipelines.check_store import StoreSource, add_stored, judge_stored_pairs
 from p2pkit.shards.geometry_layer import GeometryConfig, decode_geometry, encode_geometry
+from p2pkit.shards.model import Sample
 from p2pkit.shards.store import Store, open_store
 
 MOST_OVERLAYS = 12
@@ -77,14 +78,13 @@ class _Visit:
     """What is kept of each frame while its images are at hand."""
 
     overlays_of: int
-    draws: bool
     statistics: PairStatistics = field(default_factory=PairStatistics)
     problems: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     overlays: dict[str, Picture] = field(default_factory=dict)
 
     def __call__(self, frame: Frame) -> None:
-        problems = field_problems(frame) if self.draws else []
+        problems = field_problems(frame)
         self.problems += [f"{frame.key}: {problem}" for problem in problems]
         if problems:
             return
@@ -93,7 +93,7 @@ class _Visit:
         except FrameError as error:
             self.empty.append(str(error))
             return
-        if self.draws and len(self.overlays) < self.overlays_of:
+        if len(self.overlays) < self.overlays_of:
             self._draw(frame)
 
     def _draw(self, frame: Frame) -> None:
@@ -129,26 +129,28 @@ def check_source(
     progress: Callable[[str], None] | None = None,
 ) -> CheckReport:
     """As `run`, for a source of one's own."""
-    visit = _Visit(overlays_of=min(config.frames, MOST_OVERLAYS), draws=store is None)
+    visit = _Visit(overlays_of=min(config.frames, MOST_OVERLAYS))
+    samples: list[Sample] = []
 
     def look(frame: Frame) -> None:
-        visit(frame)
+        if store is None:
+            visit(frame)
+        else:
+            samples.append(store.read("geometry", *store.find(frame.key)))
+            add_stored(visit.statistics, samples[-1])
         if progress is not None:
             progress(frame.key)
 
     found = gather(source, config.frames, visit=look)
     verdicts = [_judge_fields(visit, found), _judge_coverage(visit, found)]
-    if store is not None:
-        keys = found.keys[: config.frames]
-        verdicts.append(
-            judge_stored_pairs([store.read("geometry", *store.find(key)) for key in keys])
-        )
+    if samples:
+        verdicts.append(judge_stored_pairs(samples))
     curves: list[Profile] = []
     if found.looks:
         verdicts += judge_alignment(found.looks)
         curves = profiles(found.looks)
     else:
-        reason = "there are no images, or too few colours to make one of"
+        reason = "a store of point frames keeps no images; check the recording itself"
         verdicts.append(Verdict("edge alignment", "cannot tell", reason))
     verdicts.append(judge_poses(found.pairs))
     return _written(config, visit, found, verdicts, curves)

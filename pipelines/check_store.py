@@ -11,21 +11,22 @@ from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.evaluation.verdicts import Verdict
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.project import project
+from p2pkit.pipelines.check_statistics import PairStatistics
 from p2pkit.pipelines.splits import all_keys
 from p2pkit.shards.geometry_layer import PointCloud, decode_geometry
 from p2pkit.shards.model import Sample
 from p2pkit.shards.store import Store
 
 TOLERANCE_PX = 0.05
-ENOUGH_FILLED = 0.2
+POINTS_PER_PIXEL = 0.7
 EMPTY: UInt8[np.ndarray, "height width 3"] = np.zeros((0, 0, 3), np.uint8)
 
 
 class StoreSource:
     """Frames of a store, with images made of the colours at the points.
 
-    A pixel without a point takes the nearest one's colour. Where that is the case for more than
-    four of five pixels, as with LiDAR, the image is left empty.
+    They are so small that a point falls on half of the pixels; the others take the nearest one's
+    colour. Point frames, which are too sparse for that, have empty images.
     """
 
     def __init__(self, store: Store) -> None:
@@ -47,7 +48,7 @@ class StoreSource:
         return Frame(
             key=key,
             views=tuple(
-                View(_image(cloud, number, camera), camera, transform)
+                _view(cloud, number, camera, transform, is_dense=depth is not None)
                 for number, (camera, transform) in enumerate(views_of(sample))
             ),
             depth=depth,
@@ -67,6 +68,14 @@ def views_of(sample: Sample) -> list[tuple[Camera, Float64[np.ndarray, "4 4"]]]:
         (camera_from_json(view["camera"], sample.key), np.array(view["camera_from_sensor"]))
         for view in sample.meta["views"]
     ]
+
+
+def add_stored(statistics: PairStatistics, sample: Sample) -> None:
+    """Count the pairs of a stored sample."""
+    cloud = decode_geometry(sample)
+    depth = [project(cloud.points, *view).depth_m for view in views_of(sample)]
+    of_pair = np.stack(depth)[cloud.pair_view, cloud.pair_point]
+    statistics.add_cloud(cloud, of_pair, sparse="depth" not in sample.arrays)
 
 
 def judge_stored_pairs(samples: Sequence[Sample]) -> Verdict:
@@ -104,16 +113,29 @@ def _depth_image(sample: Sample) -> DepthImage:
     return DepthImage(values.reshape(shape), camera, float(sample.meta["units_per_metre"]))
 
 
-def _image(cloud: PointCloud, view: int, camera: Camera) -> UInt8[np.ndarray, "height width 3"]:
-    rows = cloud.pair_view == view
-    u, v = np.rint(cloud.pair_uv[rows]).astype(np.int64).T
-    inside = (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
-    image = np.zeros((camera.height, camera.width, 3), np.uint8)
-    empty = np.ones((camera.height, camera.width), np.bool_)
-    image[v[inside], u[inside]] = cloud.colors[cloud.pair_point[rows]][inside]
-    empty[v[inside], u[inside]] = False
-    if empty.mean() > 1 - ENOUGH_FILLED:
-        return EMPTY
+def _view(
+    cloud: PointCloud,
+    number: int,
+    camera: Camera,
+    camera_from_sensor: Float64[np.ndarray, "4 4"],
+    *,
+    is_dense: bool,
+) -> View:
+    rows = cloud.pair_view == number
+    if not (is_dense and rows.any()):
+        return View(EMPTY, camera, camera_from_sensor)
+    scale = min(np.sqrt(rows.sum() / POINTS_PER_PIXEL / (camera.width * camera.height)), 1.0)
+    small = camera.resized(
+        max(round(camera.width * scale), 1), max(round(camera.height * scale), 1)
+    )
+    shrink = np.array([small.width / camera.width, small.height / camera.height])
+    uv = np.rint((cloud.pair_uv[rows] + 0.5) * shrink - 0.5).astype(np.int64)
+    inside = ((uv >= 0) & (uv < (small.width, small.height))).all(axis=1)
+    u, v = uv[inside].T
+    image = np.zeros((small.height, small.width, 3), np.uint8)
+    empty = np.ones((small.height, small.width), np.bool_)
+    image[v, u] = cloud.colors[cloud.pair_point[rows]][inside]
+    empty[v, u] = False
     nearest = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
     assert nearest is not None
-    return image[tuple(nearest)]
+    return View(image[tuple(nearest)], small, camera_from_sensor)

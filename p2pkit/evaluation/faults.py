@@ -224,6 +224,6 @@ def not_applicable(fault: str, frame: Frame, frames: int) -> str | None:
         frame.world_from_sensor is None or frames < 2
     ):
         return "no poses of two frames to compare with"
-    if fault == "images one frame late" and frames < 2:
-        return "one frame only"
+    if fault == "images one frame late" and (frame.world_from_sensor is None or frames < 2):
+        return "no two frames of one drive"
     return None
