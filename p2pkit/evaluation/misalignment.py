@@ -17,6 +17,7 @@ FACTORS = (0.85, 0.875, 0.9, 0.925, 0.95, 0.975, 1, 1.025, 1.05, 1.075, 1.1, 1.1
 SHIFTS = (0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.27, 0.35, 0.43, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 """Motions of the cameras as shares of `farthest_shift`."""
 ROUNDS = 4
+POINTS_IN_ALL, FEWEST_OF_A_LOOK = 20_000, 300
 NOTHING = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 """Turns (degrees), image scale, shifts: the declared calibration."""
 
@@ -79,7 +80,9 @@ def _shifted(look: Look, axis: int, steps: float) -> Placed:
 
 def find_misalignment(looks: Sequence[Look]) -> Misalignment:
     """Climb from the declared calibration; docs/check.md tells how the gain is tested."""
-    near = [_near_the_image(look) for look in looks]
+    random = np.random.default_rng(0)
+    most = max(POINTS_IN_ALL // max(len(looks), 1), FEWEST_OF_A_LOOK)
+    near = [_near_the_image(look, most, random) for look in looks]
     halves = _halves(near)
     changes = [_climb(half) for half in halves]
     crossed = [
@@ -121,13 +124,14 @@ def farthest_shift(looks: Sequence[Look]) -> float:
     return float(0.1 * np.median(distance)) if len(distance) else 0.0
 
 
-def _near_the_image(look: Look) -> Look:
-    """Without the points that no small change brings into the image."""
+def _near_the_image(look: Look, most: int, random: np.random.Generator) -> Look:
+    """About `most` points, without those that no small change brings into the image."""
     placed = place(look)
     size = np.array([look.camera.width, look.camera.height])
     low, high = -0.2 * size, 1.2 * size
     near = placed.in_front & (placed.pixel_uv > low).all(1) & (placed.pixel_uv < high).all(1)
-    return _with_rows(look, near)
+    kept = near & (random.random(len(near)) * max(near.sum(), 1) < most)
+    return _with_rows(look, kept)
 
 
 def _with_rows(look: Look, rows: Bool[np.ndarray, "edges"]) -> Look:

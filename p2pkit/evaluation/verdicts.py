@@ -1,7 +1,7 @@
 """From scores to verdicts: pass, fail with the likely fault, or cannot tell."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from p2pkit.evaluation.edge_alignment import Look, Score, place, score
@@ -65,7 +65,11 @@ def judge_alignment(looks: Sequence[Look]) -> tuple[Verdict, Verdict]:
     shift = _judge_shift(looks, declared, moved)
     if better and shift.outcome == "fail" and moved.found.mean > MUCH_BETTER * better[0][1].mean:
         better = []
-    return _judge_alternatives(declared, better, len(tried)), shift
+    found = _judge_alternatives(declared, better, len(tried))
+    if found.outcome == "fail" and not found.fault and shift.outcome == "fail":
+        told = f"edge score {declared.mean:.3f} (chance is 0): the shift test says why"
+        found = replace(found, reason=told, fault=shift.fault)
+    return found, shift
 
 
 def _clearly_above(found: Score, declared: Score, family: int) -> bool:
