@@ -112,6 +112,7 @@ class PandaSet:
             sequence=frame.sequence,
             intensity=unit_intensity(sweep["intensity"][finite], key, 255.0),
             point_time_s=sweep["t"][finite],
+            speed_m_s=_speed(frame, calibration),
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -189,6 +190,19 @@ def _placed(
             )
         )
     return world_from_lidar, shots
+
+
+def _speed(frame: PandaFrame, calibration: dict[str, Any]) -> float:
+    """Between this sweep and its neighbours in the calibration (m/s); 0 where it is unknown."""
+    poses, stamps = calibration["lidar_pose"], calibration.get("lidar_timestamp")
+    number = int(frame.number)
+    near = [f"{n:02d}" for n in (number - 1, number, number + 1) if f"{n:02d}" in poses]
+    times = [_time(stamps, name) for name in near]
+    first, last = times[0], times[-1]
+    if first is None or last is None or last <= first:
+        return 0.0
+    moved = np.asarray(poses[near[-1]])[:3, 3] - np.asarray(poses[near[0]])[:3, 3]
+    return float(np.linalg.norm(moved) / (last - first))
 
 
 def _time(stamps: Any, number: str) -> float | None:

@@ -6,7 +6,7 @@ The edges stay the same whatever calibration is tried, so that alternatives comp
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from p2pkit.datasets.frame import DepthImage, Frame
 from p2pkit.evaluation import edge_kernels
@@ -163,8 +163,7 @@ def _steps(
     return (near_side[::-1], far_side[::-1]) if direction == 1 else (near_side, far_side)
 
 
-def _joined(
-    points: list[Float[np.ndarray, "edges 3"]], blocks: list[Int64[np.ndarray, "edges"]]
-) -> EdgePoints:
+def _joined(points: list[np.ndarray], blocks: list[np.ndarray]) -> EdgePoints:
+    """One of each list per direction."""
     direction = [np.full(len(part), number, np.int64) for number, part in enumerate(points)]
     return EdgePoints(np.concatenate(points), np.concatenate(direction), np.concatenate(blocks))

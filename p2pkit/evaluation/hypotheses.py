@@ -9,9 +9,10 @@ from jaxtyping import Float64
 
 from p2pkit.evaluation.edge_alignment import Look, Place, Placed, place, project_with
 
-SCALES = (1 / 4, 1 / 3, 640 / 1296, 1 / 2, 2 / 3, 3 / 4, 4 / 3, 3 / 2, 2, 1296 / 640, 3, 4)
+SCALES = (1 / 4, 1 / 3, 640 / 1296, 1 / 2, 2 / 3, 3 / 4, 4 / 3, 3 / 2, 2.0, 1296 / 640, 3.0, 4.0)
 """Ratios of image sizes in use: halves, thirds, 640 to 960, 1280 to 960, ScanNet's 1296 to 640."""
-UNIT_FACTORS = (1e-3, 1e-2, 0.1, 0.2, 0.25, 0.3048, 0.5, 2, 1 / 0.3048, 4, 5, 10, 100, 1000)
+FEET = 0.3048
+UNIT_FACTORS = (1e-3, 0.01, 0.1, 0.2, 0.25, FEET, 0.5, 2.0, 1 / FEET, 4.0, 5.0, 10.0, 100.0, 1e3)
 """Wrong units: mm, cm, TUM's 5000 against 1000, feet, halves."""
 
 

@@ -1,23 +1,32 @@
 """The shift test: is the alignment best where the calibration says, and if not, where?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64
+from scipy.spatial.transform import Rotation
 
 from p2pkit.evaluation.edge_alignment import Look, Placed, Score, place, score
 from p2pkit.evaluation.edge_points import EdgePoints
 from p2pkit.evaluation.evidence import Evidence, above
 
-PIXELS = (-40, -24, -16, -12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 40)
-"""Displacements as thousandths of the image's width and half (at 640 px: px)."""
-DEGREES = (-4, -3, -2.5, -2, -1.5, -1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4)
-FACTORS = (0.85, 0.875, 0.9, 0.925, 0.95, 0.975, 1, 1.025, 1.05, 1.075, 1.1, 1.125, 1.15)
-SHIFTS = (0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.27, 0.35, 0.43, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+PIXELS = tuple(map(float, (*range(-40, -8, 8), *range(-8, 9), *range(16, 41, 8))))
+"""Displacements in 640ths of the image's width."""
+DEGREES = tuple(
+    sign * angle
+    for sign in (-1.0, 1.0)
+    for angle in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
+)
+FACTORS = tuple(1 + 0.025 * step for step in range(-6, 7))
+SHIFTS = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.27, 0.35, 0.43, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Motions of the cameras as shares of `farthest_shift`."""
+INTERVALS = (-1.0, -0.75, -0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+"""Differences in time between points and images, in intervals between frames."""
 ROUNDS = 4
 POINTS_IN_ALL, FEWEST_OF_A_LOOK = 20_000, 300
+_SORTED = tuple(sorted(set(DEGREES)))
 NOTHING = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 """Turns (degrees), image scale, shifts: the declared calibration."""
 
@@ -54,24 +63,53 @@ class Misalignment(NamedTuple):
 
 
 def profiles(looks: Sequence[Look]) -> list[Profile]:
-    """Scores as the pixels are shifted along u and v, and the points turned about three axes."""
-    found: list[Profile] = []
-    for axis, name in enumerate(("u", "v")):
-        values = [
-            score(looks, lambda look, k=k, axis=axis: _shifted(look, axis, k)).mean for k in PIXELS
-        ]
-        found.append(Profile(name, "px at 640 px of width", PIXELS, tuple(values)))
-    for axis, name in enumerate("xyz"):
-        values = []
-        for degrees in DEGREES:
-            change = np.array(NOTHING)
-            change[axis] = degrees
-            values.append(score(looks, lambda look, change=change: _changed(look, change)).mean)
-        found.append(Profile(f"rotation about {name}", "degrees", DEGREES, tuple(values)))
+    """Scores as pixels are shifted along u and v, points turned about three axes, and, where
+    neighbouring frames have poses, points moved to another time.
+    """
+    found = [
+        _profile(looks, name, "px at 640 px of width", PIXELS, partial(_shifted, axis=axis))
+        for axis, name in enumerate(("u", "v"))
+    ]
+    found += [
+        _profile(looks, f"turn about {name}", "degrees", _SORTED, partial(_turned, axis=axis))
+        for axis, name in enumerate("xyz")
+    ]
+    timed = [look for look in looks if all(move is not None for move in look.moves)]
+    if timed:
+        found.append(_profile(timed, "time", "frame intervals", INTERVALS, _timed))
     return found
 
 
-def _shifted(look: Look, axis: int, steps: float) -> Placed:
+def _profile(
+    looks: Sequence[Look],
+    name: str,
+    unit: str,
+    steps: tuple[float, ...],
+    displaced: Callable[[Look, float], Placed],
+) -> Profile:
+    scores = [score(looks, lambda look, step=step: displaced(look, step)).mean for step in steps]
+    return Profile(name, unit, steps, tuple(scores))
+
+
+def _turned(look: Look, degrees: float, axis: int) -> Placed:
+    change = np.array(NOTHING)
+    change[axis] = degrees
+    return _changed(look, change)
+
+
+def _timed(look: Look, intervals: float) -> Placed:
+    """The points as the sensor would see them a part of an interval later or earlier."""
+    move = look.moves[1] if intervals > 0 else look.moves[0]
+    assert move is not None
+    part = np.eye(4)
+    part[:3, :3] = Rotation.from_rotvec(
+        abs(intervals) * Rotation.from_matrix(move[:3, :3]).as_rotvec()
+    ).as_matrix()
+    part[:3, 3] = abs(intervals) * move[:3, 3]
+    return place(look, sensor_side=part)
+
+
+def _shifted(look: Look, steps: float, axis: int) -> Placed:
     placed = place(look)
     shift = np.zeros(2)
     shift[axis] = steps * look.camera.width / 640
