@@ -18,7 +18,7 @@ from p2pkit.shards.geometry_layer import (
 
 CELL_PX = 32
 VOXEL_M, SPARSE_VOXEL_M = 0.025, 0.1
-DISTANCE_EDGES_M = (0, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 80, 120, 250)
+DISTANCE_EDGES_M = tuple(map(float, (0, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 80, 120, 250)))
 CONFIDENCE_EDGES = (0, 26, 51, 77, 102, 128, 153, 179, 204, 230, 256)
 
 
