@@ -62,7 +62,7 @@ def look(frame: Frame, view: View) -> dict[str, Seen]:
         mine = seen[rows]
         anchors = np.flatnonzero(mine)
         # A kept point's nearest is itself: take its second.
-        nearest = KDTree(uv[anchors]).query(uv, k=2)[1]
+        nearest = np.asarray(KDTree(uv[anchors]).query(uv, k=2)[1])
         choice = anchors[np.where(mine, nearest[:, 1], nearest[:, 0])]
         label = frame.labels[rows]
         found[name] = Seen(world[rows], label, label[choice], color, mine)
@@ -72,9 +72,8 @@ def look(frame: Frame, view: View) -> dict[str, Seen]:
 def color_differences(one: Seen, other: Seen) -> tuple[np.ndarray, np.ndarray]:
     """Rows of `one` that `other` sees, too, and the distance of the two colours (0 … 441)."""
     anchors = np.flatnonzero(other.kept)
-    distance, nearest = KDTree(other.world[anchors]).query(
-        one.world, distance_upper_bound=SAME_POINT_M
-    )
+    found = KDTree(other.world[anchors]).query(one.world, distance_upper_bound=SAME_POINT_M)
+    distance, nearest = (np.asarray(part) for part in found)
     rows = np.flatnonzero(np.isfinite(distance))
     match = anchors[nearest[rows]]
     same = one.label[rows] == other.label[match]

@@ -63,21 +63,21 @@ class Score(NamedTuple):
     """Sums and numbers of contrasts by cluster; clusters are what is taken to be independent."""
 
     total: Float64[np.ndarray, "clusters"]
-    count: Float64[np.ndarray, "clusters"]
+    number: Float64[np.ndarray, "clusters"]
 
     @property
     def mean(self) -> float:
         """Mean contrast of all edge points; 0 without any."""
-        return float(self.total.sum() / max(self.count.sum(), 1.0))
+        return float(self.total.sum() / max(self.number.sum(), 1.0))
 
     def influence(self) -> Float64[np.ndarray, "clusters"]:
         """What each cluster adds to the mean; its squares sum to the mean's variance."""
-        return (self.total - self.mean * self.count) / max(self.count.sum(), 1.0)
+        return (self.total - self.mean * self.number) / max(self.number.sum(), 1.0)
 
     @property
     def clusters(self) -> int:
         """Clusters that have points."""
-        return int((self.count > 0).sum())
+        return int((self.number > 0).sum())
 
 
 def make_looks(

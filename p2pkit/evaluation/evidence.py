@@ -40,7 +40,7 @@ def _evidence(
     difference: float, influence: Float64[np.ndarray, "clusters"], scores: list[Score]
 ) -> Evidence:
     clusters = min(score.clusters for score in scores)
-    points = min(score.count.sum() for score in scores)
+    points = min(score.number.sum() for score in scores)
     if clusters < FEWEST_CLUSTERS or points < FEWEST_POINTS:
         return Evidence(difference, 0.0, 1.0)
     error = float(np.sqrt((influence**2).sum() * clusters / (clusters - 1)))

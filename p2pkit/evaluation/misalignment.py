@@ -191,7 +191,8 @@ def _halves(looks: Sequence[Look]) -> tuple[list[Look], list[Look]]:
 
 def _joined(scores: Sequence[Score]) -> Score:
     return Score(
-        np.concatenate([one.total for one in scores]), np.concatenate([one.count for one in scores])
+        np.concatenate([one.total for one in scores]),
+        np.concatenate([one.number for one in scores]),
     )
 
 

@@ -90,7 +90,7 @@ def _judge_alternatives(
         "score": declared.mean,
         "t": evidence.t,
         "p": evidence.p,
-        "edge_points": int(declared.count.sum()),
+        "edge_points": int(declared.number.sum()),
         "alternatives": family,
         "better": [
             {"fault": one.fault, "detail": one.detail, "score": found.mean}
@@ -114,7 +114,7 @@ def _judge_alternatives(
     if declared.mean + 3 * error < CHANCE_SCORE:
         reason = f"{told}: the image has nothing to do with the points; no alternative fits either"
         return Verdict("edge alignment", "fail", reason, "", figures)
-    reason = f"{told} from {int(declared.count.sum())} points: too few edges to judge by"
+    reason = f"{told} from {int(declared.number.sum())} points: too few edges to judge by"
     return Verdict("edge alignment", "cannot tell", reason, "", figures)
 
 
@@ -167,7 +167,7 @@ def judge_poses(pairs: Sequence[FramePair]) -> Verdict:
         (one, found)
         for one, found in tried
         if found.mean - declared.mean > AGREEMENT_GAIN
-        and found.count.sum() > 0.2 * max(declared.count.sum(), 1)
+        and found.number.sum() > 0.2 * max(declared.number.sum(), 1)
         and above(found, declared).p * len(tried) < CHANCE
     ]
     better.sort(key=lambda entry: -entry[1].mean)
