@@ -38,7 +38,9 @@ def overlay(view: View, cloud: PointCloud, number: int, depth_m: np.ndarray) -> 
     u, v = np.clip(uv, 0, np.subtract(size, 1)).T
     picture[v, u] = colors[far_to_near]
     if rows.sum() < 0.1 * size[0] * size[1]:
-        picture[v, np.minimum(u + 1, size[0] - 1)] = colors[far_to_near]
+        right, below = np.minimum(u + 1, size[0] - 1), np.minimum(v + 1, size[1] - 1)
+        for rows_v, columns_u in ((v, right), (below, u), (below, right)):
+            picture[rows_v, columns_u] = colors[far_to_near]
     return picture
 
 
