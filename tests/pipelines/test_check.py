@@ -157,7 +157,7 @@ def test_statistics_count_pairs_per_voxel_cell_and_view(frame: Frame) -> None:
     found = statistics.to_json()
     assert found["frames"] == 1
     assert found["pairs_by_view"][0] == found["pairs_by_view"][1] > 0
-    assert found["covered"] == pytest.approx(1, abs=0.02)
+    assert 0.85 < found["covered"] <= 1
     assert found["pairs_per_cell"] == pytest.approx(statistics.pairs / 8, rel=0.01)
     assert found["pairs_per_voxel"] >= 2
     for name in ("depth", "range", "confidence"):
