@@ -146,16 +146,17 @@ def project_with(
 def score(looks: Sequence[Look], where: Place) -> Score:
     """The contrasts of a calibration, by cluster.
 
-    Clusters are sectors of 15 degrees (LiDAR) or 24ths of the depth image's width (RGB-D) of each
-    view of each frame.
+    Clusters are sectors of 7.5 degrees (LiDAR) or 48ths of the depth image's width (RGB-D) of each
+    view of each frame, steps along rows and along columns apart.
     """
     views = 1 + max(look.view for look in looks)
-    size = (1 + max(look.frame for look in looks)) * views * BLOCKS
+    size = (1 + max(look.frame for look in looks)) * views * BLOCKS * 2
     total, count = np.zeros(size), np.zeros(size)
     for look in looks:
         contrast = contrasts(look, where(look))
         kept = np.isfinite(contrast)
-        cluster = (look.frame * views + look.view) * BLOCKS + look.edges.block
+        sector = (look.frame * views + look.view) * BLOCKS + look.edges.block
+        cluster = 2 * sector + look.edges.direction
         total += np.bincount(cluster[kept], contrast[kept], minlength=size)
         count += np.bincount(cluster[kept], minlength=size)
     return Score(total, count)

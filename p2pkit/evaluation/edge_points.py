@@ -17,7 +17,7 @@ ROW_GAP, COLUMN_GAP = 5, 6
 RANGE_OF_MEDIAN = (0.15, 8.0)
 """Distances that count, as shares of the median: not the vehicle, and not the farthest specks."""
 INTENSITY_SHARE = 0.02
-MOST_POINTS = 4000
+MOST_POINTS = 24_000
 BLOCKS = 48
 
 
@@ -36,7 +36,8 @@ class EdgePoints(NamedTuple):
 
 
 def edge_points(frame: Frame, random: np.random.Generator) -> EdgePoints:
-    """The steps in a frame's depth, at most `MOST_POINTS` per direction, drawn by `random`."""
+    """The steps in a frame's depth; at most `MOST_POINTS` per direction, shared by the views."""
+    most = MOST_POINTS // max(len(frame.views), 1)
     if frame.depth is not None:
         found = _steps_of_depth(frame.depth)
     else:
@@ -45,8 +46,8 @@ def edge_points(frame: Frame, random: np.random.Generator) -> EdgePoints:
     parts: list[EdgePoints] = []
     for direction in (0, 1):
         rows = np.flatnonzero(found.direction == direction)
-        if len(rows) > MOST_POINTS:
-            rows = np.sort(random.choice(rows, MOST_POINTS, replace=False))
+        if len(rows) > most:
+            rows = np.sort(random.choice(rows, most, replace=False))
         parts.append(EdgePoints(*(field[rows] for field in found)))
     return EdgePoints(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
 
