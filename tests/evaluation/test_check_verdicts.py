@@ -15,7 +15,7 @@ from p2pkit.evaluation.faults import FAULTS, FaultySource, not_applicable
 from p2pkit.evaluation.verdicts import Verdict, judge_alignment, judge_poses
 from p2pkit.pipelines.check_frames import gather
 
-FRAMES = 8
+FRAMES = 5
 
 
 class Remembered:
@@ -106,8 +106,7 @@ REAL_FAULTS = {
 @pytest.mark.parametrize("folder", list(REAL))
 def test_real_recordings_pass_and_one_fault_in_each_is_named(folder: str, data_root: Path) -> None:
     """benchmarks/check_faults.py has all faults; docs/check.md its table."""
-    limit = 4 if folder == "pandaset" else 12
-    frames = 2 if folder == "pandaset" else 8
+    limit, frames = (2, 2) if folder == "pandaset" else (12, 5)
     source = open_source(REAL[folder], SourceOptions(root=data_root / folder, limit=limit))
     clean = verdicts(source, frames)
     assert all(verdict.outcome != "fail" for verdict in clean), clean

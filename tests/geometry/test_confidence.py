@@ -52,7 +52,8 @@ def test_depth_behind_two_sides_equals_the_naive_reference(seed: int, reach: int
     for point, cell in enumerate(cells):
         expected = 0.0
         if cell >= 0:
-            expected = max(depth[point] - naive_sides(nearest, *divmod(cell, 9), reach), 0.0)
+            row, column = divmod(int(cell), 9)
+            expected = max(depth[point] - naive_sides(nearest, row, column, reach), 0.0)
         assert behind[point] == pytest.approx(expected, abs=1e-6)
 
 
