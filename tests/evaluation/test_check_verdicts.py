@@ -106,7 +106,7 @@ REAL_FAULTS = {
 @pytest.mark.parametrize("folder", list(REAL))
 def test_real_recordings_pass_and_one_fault_in_each_is_named(folder: str, data_root: Path) -> None:
     """benchmarks/check_faults.py has all faults; docs/check.md its table."""
-    limit, frames = (2, 2) if folder == "pandaset" else (12, 5)
+    limit, frames = (2, 2) if folder == "pandaset" else (12, 8)
     source = open_source(REAL[folder], SourceOptions(root=data_root / folder, limit=limit))
     clean = verdicts(source, frames)
     assert all(verdict.outcome != "fail" for verdict in clean), clean
