@@ -33,6 +33,11 @@ COMMANDS = {
         "extract",
         "Run a 2D network once over a recording; store its features.",
     ),
+    "check": Lazy(
+        "p2pkit.cli.check",
+        "check",
+        "Say whether pixel-point pairs can be trusted, or what is wrong.",
+    ),
     "train": Lazy("p2pkit.cli.train", "train", "Pretrain a 3D network on a store."),
     "probe": Lazy("p2pkit.cli.probe", "probe", "Measure frozen point features on labels."),
     "retrieval": Lazy(

@@ -124,6 +124,7 @@ class PretrainingModel(nn.Module):
             pixel_embedding=self.pixel_projection(batch.pair_feature),
             cell_id=batch.pair_cell,
             voxel_id=batch.pair_voxel,
+            confidence=batch.pair_confidence,
         )
 
     def point_features(

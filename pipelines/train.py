@@ -161,6 +161,7 @@ def open_sources(config: TrainConfig) -> list[StreamSource]:
     layers = [feature_layer(store, config.layer) for store in stores]
     for store, layer in zip(stores, layers, strict=True):
         store.records(layer)
+        _check_confidence(config, store)
     specs = [store.layer(layer) for store, layer in zip(stores, layers, strict=True)]
     _check_one_teacher(stores, specs)
     bases = [pca_basis(spec) for spec in specs]
@@ -194,6 +195,15 @@ def _prepare(config: TrainConfig, sources: list[StreamSource]) -> _Parts:
         optimizer=build_optimizer(model, config),
         stream=BatchStream(sources, config=config.stream),
     )
+
+
+def _check_confidence(config: TrainConfig, store: Store) -> None:
+    fields = [field.name for field in store.layer("geometry").fields]
+    if config.loss.confidence == "weight" and "pair_confidence" not in fields:
+        raise ConfigError(
+            f"loss.confidence is 'weight', but {store.root} was extracted without "
+            "pair_confidence; extract it again, or set loss.confidence=ignore"
+        )
 
 
 def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress | None) -> Path:

@@ -4,5 +4,5 @@ Nothing is imported here, so that `p2pkit.geometry.camera` stays cheap: numba is
 modules that compile kernels (`backproject`, `voxelize`, `project`, `sample_map`) only.
 """
 
-KERNEL_VERSION = 1
+KERNEL_VERSION = 2
 """Part of a store's fingerprint: raised when a kernel's results change in any bit."""

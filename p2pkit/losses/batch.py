@@ -9,6 +9,7 @@ from torch import Tensor
 from p2pkit.errors import ConfigError
 
 NEGATIVES = ("paper", "mask-same-cell", "mask-same-voxel", "mask-same-cell-or-voxel")
+CONFIDENCE = ("ignore", "weight")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +22,14 @@ class ContrastBatch:
         cell_id: equal where two pixels fall into one cell of one view's feature map; the number
             itself means nothing but must differ between frames and views.
         voxel_id: equal where two points fall into one voxel of one frame.
+        confidence: 0 … 1, how sure it is that the pixel sees the point; None where that is unknown.
     """
 
     point_embedding: Float[Tensor, "pairs channels"]
     pixel_embedding: Float[Tensor, "pairs channels"]
     cell_id: Int64[Tensor, " pairs"]
     voxel_id: Int64[Tensor, " pairs"]
+    confidence: Float[Tensor, " pairs"] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,17 @@ class LossConfig:
         negatives: `paper` keeps all other sampled pixels as negatives; `mask-same-cell`,
             `mask-same-voxel` and `mask-same-cell-or-voxel` leave those out that share the anchor's
             cell or voxel, since their features are nearly the positive's.
+        confidence: `ignore` counts all anchors alike; `weight` counts each by its pair's
+            confidence, which says how surely the pixel sees the point.
 
     Raises:
-        ConfigError: the temperature is not positive, or `negatives` is not one of those.
+        ConfigError: the temperature is not positive, or a choice is not one of those.
     """
 
     name: str = "ppnce"
     temperature: float = 0.04
     negatives: str = "paper"
+    confidence: str = "ignore"
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -54,6 +60,10 @@ class LossConfig:
         if self.negatives not in NEGATIVES:
             raise ConfigError(
                 f"negatives is {self.negatives!r}; choose one of {', '.join(NEGATIVES)}"
+            )
+        if self.confidence not in CONFIDENCE:
+            raise ConfigError(
+                f"confidence is {self.confidence!r}; choose one of {', '.join(CONFIDENCE)}"
             )
 
 

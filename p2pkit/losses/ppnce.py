@@ -22,6 +22,7 @@ def ppnce(
     *,
     temperature: float = 0.04,
     ignore: Bool[Tensor, "pairs pairs"] | None = None,
+    weight: Float[Tensor, " pairs"] | None = None,
     logits_at_once: int = LOGITS_AT_ONCE,
 ) -> Float[Tensor, ""]:
     """One-way InfoNCE: each point finds its own pixel among all sampled pixels.
@@ -35,6 +36,8 @@ def ppnce(
         temperature: t.
         ignore: where true, pixel j (column) is left out of the sum of anchor i (row). The diagonal,
             i.e. the positive, always stays.
+        weight: of each anchor: L = sum_i w_i l_i / sum_i w_i with w_i >= 0, 0 if all are 0; None
+            weighs all alike. Pixels are negatives of others whatever their weight.
         logits_at_once: similarities held in memory; more pairs are worked through in blocks of
             anchors, each computed again in the backward pass, with the same loss and gradient.
 
@@ -46,12 +49,19 @@ def ppnce(
         pixel_embedding,
         temperature,
         lambda rows: None if ignore is None else ignore[rows],
+        weight,
         logits_at_once,
     )
 
 
 def ppnce_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
-    """`ppnce` with `config`'s temperature and mask; the mask is never built as a whole."""
+    """`ppnce` with `config`'s temperature, mask and weights; the mask is never built as a whole.
+
+    Raises:
+        TrainingError: there are no pairs, or weights are asked for and the batch has none.
+    """
+    if config.confidence == "weight" and batch.confidence is None:
+        raise TrainingError("loss.confidence is 'weight', but the batch has no confidence")
 
     def ignore_rows(rows: slice) -> Tensor | None:
         return same_group_rows(batch, config.negatives, rows)
@@ -61,6 +71,7 @@ def ppnce_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
         batch.pixel_embedding,
         config.temperature,
         ignore_rows,
+        batch.confidence if config.confidence == "weight" else None,
         LOGITS_AT_ONCE,
     )
 
@@ -81,19 +92,22 @@ def _ppnce_in_blocks(
     pixels: Tensor,
     temperature: float,
     ignore_rows: IgnoreRows,
+    weight: Tensor | None,
     logits_at_once: int,
 ) -> Tensor:
     pairs = len(points)
     if pairs == 0:
         raise TrainingError("PPNCE of no pairs is undefined; a batch needs at least one pair")
+    total = pairs if weight is None else weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
 
     def block(points: Tensor, pixels: Tensor, start: int) -> Tensor:
         rows = slice(start, start + len(points))
-        return _sum_over_anchors(points, pixels, temperature, start, ignore_rows(rows))
+        losses = _anchor_losses(points, pixels, temperature, start, ignore_rows(rows))
+        return losses.sum() if weight is None else (losses * weight[rows]).sum()
 
     size = max(1, logits_at_once // pairs)
     if size >= pairs:
-        return block(points, pixels, 0) / pairs
+        return block(points, pixels, 0) / total
     sums = [
         checkpoint(
             block,
@@ -105,16 +119,16 @@ def _ppnce_in_blocks(
         )
         for start in range(0, pairs, size)
     ]
-    return torch.stack(sums).sum() / pairs
+    return torch.stack(sums).sum() / total
 
 
-def _sum_over_anchors(
+def _anchor_losses(
     points: Tensor, pixels: Tensor, temperature: float, start: int, ignore: Tensor | None
 ) -> Tensor:
-    """Sum of the anchors' losses, where anchor i's positive is pixel `start + i`."""
+    """Loss of each anchor, where anchor i's positive is pixel `start + i`."""
     logits = points @ pixels.T / temperature
     positive = torch.arange(start, start + len(points), device=points.device)
     if ignore is not None:
         negatives_only = ignore.scatter(1, positive[:, None], False)
         logits = logits.masked_fill(negatives_only, -torch.inf)
-    return functional.cross_entropy(logits, positive, reduction="sum")
+    return functional.cross_entropy(logits, positive, reduction="none")

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8, UInt32
+from jaxtyping import Float32, Int64, UInt8, UInt32
 
 from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.errors import FrameError
 from p2pkit.geometry.backproject import back_project, back_project_pixels
 from p2pkit.geometry.camera import camera_from_json
-from p2pkit.geometry.project import project, visible_after_occlusion
+from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, visibility
+from p2pkit.geometry.project import project
 from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.shards.model import FieldSpec, Sample
 
@@ -30,8 +31,10 @@ class GeometryConfig:
             voxelising again leaves no holes.
         depth_min, depth_max: keep points whose depth lies in this range (m).
         occlusion_margin, occlusion_margin_relative: a point is hidden from a view that is not
-            registered to the depth if a point on the same or a neighbouring pixel is nearer by more
-            than the larger of this distance (m) and this share of its depth.
+            registered to the depth if it lies behind others by more than the larger of this
+            distance (m) and this share of its depth; `geometry.confidence` says behind which.
+        confidence_edge_px, confidence_motion_px: how near a depth edge, and how much motion
+            between points and image, makes a pair less sure (px); see `geometry.confidence`.
     """
 
     voxel_size: float = 0.0125
@@ -39,6 +42,17 @@ class GeometryConfig:
     depth_max: float = 10.0
     occlusion_margin: float = 0.05
     occlusion_margin_relative: float = 0.05
+    confidence_edge_px: float = 4.0
+    confidence_motion_px: float = 8.0
+
+    def margins(self) -> Margins:
+        """The part of it that decides visibility and confidence."""
+        return Margins(
+            margin_m=self.occlusion_margin,
+            margin_relative=self.occlusion_margin_relative,
+            edge_px=self.confidence_edge_px,
+            motion_px=self.confidence_motion_px,
+        )
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,7 @@ class PointCloud:
         pair_uv: pixel of each pair in its view (px, centres at integers).
         image_sizes: (width, height) of each view (px).
         intensity: strength of each point's return, 0 to 1, or None.
+        pair_confidence: 0 … 255 for doubtful … sure; None in stores that were written without it.
     """
 
     key: str
@@ -68,13 +83,18 @@ class PointCloud:
     pair_uv: Float32[np.ndarray, "pairs 2"]
     image_sizes: tuple[tuple[int, int], ...]
     intensity: Float32[np.ndarray, "points"] | None = None
+    pair_confidence: UInt8[np.ndarray, "pairs"] | None = None
 
 
 _COLORS = FieldSpec("colors", "|u1", ("points", "rgb"), "", "none", "RGB of each point")
 _LABEL = FieldSpec("label", "|u1", ("points",), "class", "none", "class of each point")
 _INTENSITY = FieldSpec("intensity", "<f4", ("points",), "1", "zstd", "strength of the return, 0–1")
+_CONFIDENCE = FieldSpec(
+    "pair_confidence", "|u1", ("pairs",), "1/255", "zstd", "how sure each pair is"
+)
 _DEPTH_FIELDS = (
     _COLORS,
+    _CONFIDENCE,
     FieldSpec("depth", "<u2", ("points",), "1/units_per_metre m", "delta-shuffle-lz4", "raw depth"),
     FieldSpec(
         "pixel", "<u4", ("points",), "px", "delta-shuffle-lz4", "v * width + u in the depth image"
@@ -82,6 +102,7 @@ _DEPTH_FIELDS = (
 )
 _POINT_FIELDS = (
     _COLORS,
+    _CONFIDENCE,
     FieldSpec("pair_point", "<u4", ("pairs",), "row", "delta-shuffle-lz4", "row in points"),
     FieldSpec("pair_uv", "<f4", ("pairs", "uv"), "px", "none", "pixel in the pair's view"),
     FieldSpec("pair_view", "|u1", ("pairs",), "view", "none", "view of the pair"),
@@ -140,6 +161,7 @@ def decode_geometry(sample: Sample) -> PointCloud:
         pair_uv=pair_uv,
         image_sizes=tuple((camera.width, camera.height) for camera in cameras),
         intensity=arrays.get("intensity"),
+        pair_confidence=arrays.get("pair_confidence"),
     )
 
 
@@ -154,8 +176,9 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
         depth_range_m=(config.depth_min, config.depth_max),
     )
     _refuse_empty(frame.key, len(found.points), f"depth in {config.depth_min}–{config.depth_max} m")
-    keep = _seen_in(found.points, view, config, registered=_is_registered(depth, view))
-    keep = keep[_has_image(view, found.points[keep])]
+    found_in = _seen_in(found.points, frame, view, config)
+    keep = np.flatnonzero(found_in.seen)
+    keep = _with_image(view, found.points, keep)
     _refuse_empty(frame.key, len(keep), "a pixel in the colour image (check color_from_depth)")
     # `take` copies rows at four times the speed of an index in brackets.
     keep = keep[_deduplicated(found.points.take(keep, axis=0), config.voxel_size)]
@@ -164,6 +187,7 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
         "depth": depth.values.reshape(-1)[pixel],
         "pixel": pixel,
         "colors": _colors_at(view, project(points, view.camera, view.camera_from_sensor).pixel_uv),
+        "pair_confidence": found_in.confidence[keep],
     }
     if frame.labels is not None:
         arrays["label"] = frame.labels.reshape(-1)[pixel]
@@ -181,10 +205,13 @@ def _encode_points(
     pair_point: list[UInt32[np.ndarray, "pairs"]] = []
     pair_view: list[UInt8[np.ndarray, "pairs"]] = []
     pair_uv: list[Float32[np.ndarray, "pairs 2"]] = []
+    confidence: list[UInt8[np.ndarray, "pairs"]] = []
     for number, view in enumerate(frame.views):
-        seen = _seen_in(points, view, config, registered=False)
-        seen = seen[_has_image(view, points[seen])]
+        found = _seen_in(points, frame, view, config)
+        seen = np.flatnonzero(found.seen)
+        seen = _with_image(view, points, seen)
         seen = seen if view.sees is None else seen[view.sees[keep[seen]]]
+        confidence.append(found.confidence[seen])
         uv = project(points, view.camera, view.camera_from_sensor).pixel_uv[seen]
         pair_point.append(seen.astype(np.uint32))
         pair_view.append(np.full(len(seen), number, dtype=np.uint8))
@@ -199,6 +226,7 @@ def _encode_points(
         "pair_point": np.concatenate(pair_point),
         "pair_view": np.concatenate(pair_view),
         "pair_uv": np.concatenate(pair_uv),
+        "pair_confidence": np.concatenate(confidence),
     }
     if frame.labels is not None:
         arrays["label"] = frame.labels[keep]
@@ -216,33 +244,36 @@ def _deduplicated(
 
 
 def _seen_in(
-    points: Float32[np.ndarray, "points 3"], view: View, config: GeometryConfig, *, registered: bool
-) -> Int64[np.ndarray, "seen"]:
-    """Rows of the points that the view sees; a registered view hides none of its own pixels."""
-    if registered:
-        return np.arange(len(points), dtype=np.int64)
+    points: Float32[np.ndarray, "points 3"], frame: Frame, view: View, config: GeometryConfig
+) -> Visibility:
+    """What the view sees of the points; a registered view hides none of its own pixels."""
     projection = project(points, view.camera, view.camera_from_sensor)
-    seen = visible_after_occlusion(
+    is_dense = frame.depth is not None
+    registered = frame.depth is not None and _is_registered(frame.depth, view)
+    return visibility(
         projection,
         view.camera,
-        margin_m=config.occlusion_margin,
-        margin_relative=config.occlusion_margin_relative,
+        config.margins(),
+        spacing_px=0.0 if is_dense else line_spacing_px(projection, view.camera),
+        motion_m=abs(view.time_offset_s or 0.0) * frame.speed_m_s,
+        hide=not registered,
     )
-    return np.flatnonzero(seen)
 
 
 def _is_registered(depth: DepthImage, view: View) -> bool:
     return depth.camera == view.camera and np.array_equal(view.camera_from_sensor, np.eye(4))
 
 
-def _has_image(view: View, points: Float32[np.ndarray, "points 3"]) -> Bool[np.ndarray, "points"]:
-    """Whether the nearest pixel holds an image; undistortion leaves some without."""
+def _with_image(
+    view: View, points: Float32[np.ndarray, "points 3"], rows: Int64[np.ndarray, "rows"]
+) -> Int64[np.ndarray, "kept"]:
+    """The rows of points whose nearest pixel holds an image; undistortion leaves some without."""
     if view.valid is None:
-        return np.ones(len(points), dtype=bool)
-    pixel_uv = project(points, view.camera, view.camera_from_sensor).pixel_uv
+        return rows
+    pixel_uv = project(points.take(rows, axis=0), view.camera, view.camera_from_sensor).pixel_uv
     u, v = np.rint(pixel_uv).astype(np.int64).T
     last_u, last_v = view.camera.width - 1, view.camera.height - 1
-    return view.valid[np.clip(v, 0, last_v), np.clip(u, 0, last_u)]
+    return rows[view.valid[np.clip(v, 0, last_v), np.clip(u, 0, last_u)]]
 
 
 def _colors_at(

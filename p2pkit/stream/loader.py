@@ -29,6 +29,7 @@ class Batch:
         pair_voxel: row in `coordinates` of each pair.
         pair_feature: the teacher's feature of each pair.
         pair_cell: id of each pair's teacher cell, unique over the batch.
+        pair_confidence: 0 … 1, how sure each pair is.
         frames: number of frames.
         wait_s: seconds that the consumer waited for this batch.
     """
@@ -39,6 +40,7 @@ class Batch:
     pair_voxel: Int[Tensor, "pairs"]
     pair_feature: Float[Tensor, "pairs teacher_channels"]
     pair_cell: Int[Tensor, "pairs"]
+    pair_confidence: Float[Tensor, "pairs"]
     frames: int
     wait_s: float = 0.0
 
@@ -189,5 +191,8 @@ def collate(step: int, samples: list[VoxelSample]) -> Batch:
         pair_voxel=torch.from_numpy(np.concatenate(pair_voxel)),
         pair_feature=torch.from_numpy(np.concatenate([sample.pair_feature for sample in samples])),
         pair_cell=torch.from_numpy(np.concatenate(pair_cell)),
+        pair_confidence=torch.from_numpy(
+            np.concatenate([sample.pair_confidence for sample in samples])
+        ),
         frames=len(samples),
     )

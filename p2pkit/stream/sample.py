@@ -56,6 +56,7 @@ class VoxelSample:
         pair_voxel: row in `coordinates` of each pair.
         pair_feature: the teacher's upsampled feature of each pair.
         pair_cell: id of the teacher cell nearest to each pair.
+        pair_confidence: 0 … 1; 1 for all pairs where the store has none.
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
@@ -63,6 +64,7 @@ class VoxelSample:
     pair_voxel: Int64[np.ndarray, "pairs"]
     pair_feature: Float32[np.ndarray, "pairs channels"]
     pair_cell: Int64[np.ndarray, "pairs"]
+    pair_confidence: Float32[np.ndarray, "pairs"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,16 @@ def make_sample(
         pair_voxel=voxel_of_point[cloud.pair_point[rows]],
         pair_feature=pair_features(features, cloud, rows, alignment=config.alignment, basis=basis),
         pair_cell=pair_cells(features, cloud, rows),
+        pair_confidence=_confidence(cloud, rows),
     )
+
+
+def _confidence(
+    cloud: PointCloud, rows: Int64[np.ndarray, "pairs"]
+) -> Float32[np.ndarray, "pairs"]:
+    if cloud.pair_confidence is None:
+        return np.ones(len(rows), dtype=np.float32)
+    return cloud.pair_confidence[rows].astype(np.float32) / np.float32(255)
 
 
 def _draw(

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,6 +60,45 @@ def test_masked_losses_equal_the_equation_without_those_terms(negatives):
     loss = build_loss(LossConfig(temperature=0.1, negatives=negatives))(batch)
     expected = naive(batch.point_embedding, batch.pixel_embedding, 0.1, ignored)
     assert float(loss) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("negatives", ["paper", "mask-same-cell"])
+def test_weighted_losses_equal_the_equation(negatives):
+    points, pixels = embeddings()
+    weight = torch.rand(23, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    weight[5] = 0
+    batch = replace(batch_of(), confidence=weight)
+    total = 0.0
+    for i in range(23):
+        kept = [
+            j
+            for j in range(23)
+            if i == j or negatives == "paper" or batch.cell_id[i] != batch.cell_id[j]
+        ]
+        terms = {j: math.exp(float(points[i] @ pixels[j]) / 0.1) for j in kept}
+        total -= float(weight[i]) * math.log(terms[i] / sum(terms.values()))
+    config = LossConfig(temperature=0.1, negatives=negatives, confidence="weight")
+    assert float(build_loss(config)(batch)) == pytest.approx(total / float(weight.sum()), rel=1e-12)
+    same = [ppnce(points, pixels, weight=weight, logits_at_once=n) for n in (23, 60, 10**6)]
+    assert [float(loss) for loss in same] == pytest.approx([float(same[0])] * 3, rel=1e-12)
+
+
+def test_equal_weights_change_nothing_and_no_weight_at_all_gives_no_gradient():
+    points, pixels = embeddings()
+    half = torch.full((23,), 0.5, dtype=torch.float64)
+    assert float(ppnce(points, pixels, weight=half)) == pytest.approx(float(ppnce(points, pixels)))
+    points.requires_grad_()
+    nothing = ppnce(points, pixels, weight=0 * half)
+    nothing.backward()
+    assert nothing.item() == 0
+    assert not points.grad.any()
+
+
+def test_weights_that_are_asked_for_must_be_there():
+    with pytest.raises(TrainingError, match="no confidence"):
+        build_loss(LossConfig(confidence="weight"))(batch_of())
+    with pytest.raises(ConfigError, match="ignore, weight"):
+        LossConfig(confidence="often")
 
 
 def test_the_positive_stays_whatever_the_mask_says():

@@ -300,3 +300,23 @@ def test_redkitchen_colour_shift_is_the_calibrations(data_root: Path) -> None:
     np.testing.assert_allclose(cloud.pair_uv, np.stack([expected_u, expected_v], axis=1), atol=1e-3)
     assert np.median(np.abs(cloud.pair_uv[:, 0] - u)) > 5
     assert len(cloud.points) > 5000
+
+
+def test_each_pair_has_a_confidence_that_falls_with_time_between_points_and_image() -> None:
+    frame = depth_frame(color=WIDER, color_from_depth=shifted(-0.04))
+    still = decode_geometry(encode_geometry(frame, KEEP_ALL))
+    late = replace(frame, views=(replace(frame.views[0], time_offset_s=-0.05),), speed_m_s=8.0)
+    moving = decode_geometry(encode_geometry(late, KEEP_ALL))
+    assert still.pair_confidence is not None
+    assert moving.pair_confidence is not None
+    assert len(still.pair_confidence) == len(still.pair_point)
+    moved_px = WIDER.fx * 0.4 / still.points[:, 2].astype(np.float64)
+    expected = still.pair_confidence / (1 + moved_px / KEEP_ALL.confidence_motion_px)
+    np.testing.assert_allclose(moving.pair_confidence, expected, atol=1)
+
+
+def test_stores_without_confidence_stay_readable() -> None:
+    sample = encode_geometry(depth_frame(), KEEP_ALL)
+    arrays = {name: array for name, array in sample.arrays.items() if name != "pair_confidence"}
+    cloud = decode_geometry(replace(sample, arrays=arrays))
+    assert cloud.pair_confidence is None

@@ -109,12 +109,14 @@ def test_collating_keeps_rows_and_cells_of_frames_apart() -> None:
             pair_voxel=np.array([1, 0]),
             pair_feature=np.zeros((2, 4), np.float32),
             pair_cell=np.array(cells),
+            pair_confidence=np.array([0.5, cells[0] / 7], np.float32),
         )
 
     batch = collate(3, [sample([7, 7]), sample([0, 7])])
     assert batch.coordinates.tolist() == [[0, 0, 0, 0], [0, 1, 2, 3], [1, 0, 0, 0], [1, 1, 2, 3]]
     assert batch.pair_voxel.tolist() == [1, 0, 3, 2]
     assert batch.pair_cell.tolist() == [7, 7, 8, 15]
+    assert batch.pair_confidence.tolist() == [0.5, 1, 0.5, 0]
     assert (batch.step, batch.frames) == (3, 2)
 
 

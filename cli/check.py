@@ -1,0 +1,52 @@
+"""`p2pkit check`: a recording or a store in, verdicts out."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
+
+
+@click.command()
+@click.argument("source", required=False, type=click.Path(path_type=Path))
+@click.option("--dataset", help="Kind of recording, such as posed-rgbd; left out for a store.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="check",
+    show_default=True,
+    help="Folder for check.json, check.html and overlays.",
+)
+@click.option("--frames", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--camera", type=click.Path(path_type=Path), help="Calibration from elsewhere.")
+@click.option("--seed", default=0, show_default=True, help="Of generated scenes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def check(source: Path | None, as_json: bool, **options: Any) -> None:
+    """Say whether the pixel-point pairs of a recording or a store can be trusted.
+
+    Exits with 1 when a test fails, and names the likely fault: swapped u and v, a mirrored image,
+    wrong intrinsics, unregistered colour, a stale calibration, inverted poses, wrong axes or units.
+
+    Example: p2pkit check --dataset demo-scene --frames 8
+    """
+    from p2pkit.pipelines.check import CheckConfig, run
+
+    config = CheckConfig(
+        source=source,
+        out=options["out"],
+        dataset=options["dataset"],
+        frames=options["frames"],
+        camera_file=options["camera"],
+        seed=options["seed"],
+    )
+    report = run(config)
+    if as_json:
+        click.echo(report.path.read_text())
+    else:
+        for verdict in report.verdicts:
+            click.echo(f"{verdict.test:<16} {MARKS[verdict.outcome]:<12} {verdict.reason}")
+        click.echo(report.summary)
+        click.echo(report.path.with_name("check.html"))
+    if not report.ok:
+        click.get_current_context().exit(1)

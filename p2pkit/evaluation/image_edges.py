@@ -1,0 +1,46 @@
+"""How strongly an image changes at each pixel, as a rank that does not depend on its contrast."""
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from scipy import ndimage
+
+from p2pkit.geometry.camera import Camera
+
+WIDTH_PX = 640
+BLUR_PX = 1.3
+RANKED_EVERY = 7
+
+
+def edge_strength(
+    image: UInt8[np.ndarray, "height width 3"],
+) -> Float32[np.ndarray, "direction rows columns"]:
+    """Squared rank (0 … 1) of the change along u and along v among all pixels of the image.
+
+    The image is made at most `WIDTH_PX` wide first; `reduced_camera` gives its camera.
+    """
+    height, width, _ = image.shape
+    columns, rows = reduced_size(width, height)
+    grey = Image.fromarray(image).convert("L")
+    if columns < width:
+        grey = grey.resize((columns, rows), Image.Resampling.BOX)
+    smooth = ndimage.gaussian_filter(np.asarray(grey, np.float32), BLUR_PX)
+    return np.stack([_rank(np.abs(ndimage.sobel(smooth, axis))) for axis in (1, 0)])
+
+
+def reduced_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of the image on which edges are looked for (px)."""
+    if width <= WIDTH_PX:
+        return width, height
+    return WIDTH_PX, max(round(height * WIDTH_PX / width), 1)
+
+
+def reduced_camera(camera: Camera) -> Camera:
+    """The camera of the image that `edge_strength` works on."""
+    return camera.resized(*reduced_size(camera.width, camera.height))
+
+
+def _rank(values: Float32[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows columns"]:
+    ordered = np.sort(values.ravel()[::RANKED_EVERY])
+    left, right = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return (((left + right) / (2 * len(ordered))) ** 2).astype(np.float32)

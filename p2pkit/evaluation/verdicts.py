@@ -1,0 +1,191 @@
+"""From scores to verdicts: pass, fail with the likely fault, or cannot tell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from p2pkit.evaluation.edge_alignment import Look, Score, place, score
+from p2pkit.evaluation.evidence import above, above_zero
+from p2pkit.evaluation.hypotheses import Hypothesis, hypotheses
+from p2pkit.evaluation.misalignment import Misalignment, find_misalignment
+from p2pkit.evaluation.pose_agreement import (
+    FramePair,
+    PoseHypothesis,
+    agreement,
+    declared_poses,
+    pose_hypotheses,
+)
+
+CHANCE = 0.01
+"""Chance of a false alarm in a whole family of alternatives (Bonferroni)."""
+CLEARLY = 0.25
+"""An alternative must also be better by this share of its own score."""
+SHIFT_TOLERANCE, ROLL_TOLERANCE_DEG = 0.0075, 1.25
+"""The best displacement may be this far from zero, as a share of the image's width, and the best
+rotation about the optical axis, which moves few pixels far (degrees)."""
+SURELY = 1e-4
+"""Chance of a score as high as the declared one's without any alignment; below it is a pass."""
+SHIFT_CHANCE = 1e-3
+SHIFT_CLEARLY = 0.08
+MUCH_BETTER = 1.35
+"""A small change must fit so much better than a named alternative to be told instead of it."""
+CHANCE_SCORE = 0.02
+AGREEMENT_GAIN = 0.05
+
+Outcome = Literal["pass", "fail", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one test.
+
+    Args:
+        test: its name.
+        outcome: `cannot tell` is a warning, not a failure.
+        reason: one sentence, with the figures.
+        fault: the likely fault of a failure; empty if none is named.
+        figures: for the JSON report.
+    """
+
+    test: str
+    outcome: Outcome
+    reason: str
+    fault: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def judge_alignment(looks: Sequence[Look]) -> tuple[Verdict, Verdict]:
+    """The tests `alternatives` and `shift` of the edge alignment."""
+    looks = list(looks)
+    declared = score(looks, place)
+    tried = [(one, score(looks, one.place)) for one in hypotheses(looks)]
+    better = [(one, found) for one, found in tried if _clearly_above(found, declared, len(tried))]
+    better.sort(key=lambda entry: -round(entry[1].mean, 3))
+    moved = find_misalignment(looks)
+    shift = _judge_shift(looks, declared, moved)
+    if better and shift.outcome == "fail" and moved.found.mean > MUCH_BETTER * better[0][1].mean:
+        better = []
+    found = _judge_alternatives(declared, better, len(tried))
+    if found.outcome == "fail" and not found.fault and shift.outcome == "fail":
+        told = f"edge score {declared.mean:.3f} (chance is 0): the shift test says why"
+        found = replace(found, reason=told, fault=shift.fault)
+    return found, shift
+
+
+def _clearly_above(found: Score, declared: Score, family: int) -> bool:
+    """Above zero and above the declared one, by more than chance and by more than a little."""
+    gain = found.mean - declared.mean
+    return (
+        gain > CLEARLY * found.mean
+        and above_zero(found).p * family < CHANCE
+        and above(found, declared).p * family < CHANCE
+    )
+
+
+def _judge_alternatives(
+    declared: Score, better: list[tuple[Hypothesis, Score]], family: int
+) -> Verdict:
+    evidence = above_zero(declared)
+    figures: dict[str, Any] = {
+        "score": declared.mean,
+        "t": evidence.t,
+        "p": evidence.p,
+        "edge_points": int(declared.number.sum()),
+        "alternatives": family,
+        "better": [
+            {"fault": one.fault, "detail": one.detail, "score": found.mean}
+            for one, found in better[:5]
+        ],
+    }
+    told = f"edge score {declared.mean:.3f} (chance is 0; t = {evidence.t:.1f})"
+    if better:
+        best, found = better[0]
+        reason = f"{told}, but {found.mean:.3f} if {best.fault}: {best.detail}"
+        return Verdict("edge alignment", "fail", reason, best.fault, figures)
+    if evidence.p < SURELY:
+        return Verdict(
+            "edge alignment",
+            "pass",
+            f"{told}; none of {family} alternatives is better",
+            "",
+            figures,
+        )
+    error = abs(declared.mean / evidence.t) if evidence.t else float("inf")
+    if declared.mean + 3 * error < CHANCE_SCORE:
+        reason = f"{told}: the image has nothing to do with the points; no alternative fits either"
+        return Verdict("edge alignment", "fail", reason, "", figures)
+    reason = f"{told} from {int(declared.number.sum())} points: too few edges to judge by"
+    return Verdict("edge alignment", "cannot tell", reason, "", figures)
+
+
+def _judge_shift(looks: list[Look], declared: Score, moved: Misalignment) -> Verdict:
+    figures: dict[str, Any] = {
+        "turn_deg": list(moved.turn_deg),
+        "image_scale": moved.image_scale,
+        "shift_m": list(moved.shift_m),
+        "displacement": moved.displacement,
+        "tolerance": SHIFT_TOLERANCE,
+        "gain": moved.evidence.difference,
+        "p": moved.evidence.p,
+    }
+    turn = ", ".join(f"{angle:g}" for angle in moved.turn_deg)
+    shift = ", ".join(f"{distance:.2g}" for distance in moved.shift_m)
+    told = (
+        f"edges fit best {100 * moved.displacement:.2f} % of the width away (tolerance "
+        f"{100 * SHIFT_TOLERANCE:g} %, or {ROLL_TOLERANCE_DEG:g} degrees about z; points "
+        f"turned by ({turn}) degrees and moved by ({shift}) m, image scale {moved.image_scale:g})"
+    )
+    is_sure = (
+        moved.evidence.p < SHIFT_CHANCE
+        and above_zero(moved.found).p < SHIFT_CHANCE
+        and moved.evidence.difference > SHIFT_CLEARLY * moved.found.mean
+    )
+    is_off = moved.displacement > SHIFT_TOLERANCE or abs(moved.turn_deg[2]) > ROLL_TOLERANCE_DEG
+    if is_off and is_sure:
+        return Verdict("shift test", "fail", told, _fault_of(looks[0], moved), figures)
+    if above_zero(declared).p < SURELY:
+        return Verdict("shift test", "pass", told, "", figures)
+    return Verdict("shift test", "cannot tell", f"{told}, but too weakly to judge by", "", figures)
+
+
+def _fault_of(look: Look, moved: Misalignment) -> str:
+    is_depth = look.depth_camera is not None
+    if is_depth and abs(moved.image_scale - 1) > 0.04:
+        return "colour is not registered to depth"
+    return "stale calibration" if abs(moved.image_scale - 1) < 0.1 else "wrong focal length"
+
+
+def judge_poses(pairs: Sequence[FramePair]) -> Verdict:
+    """The test `depth agreement` of posed frames."""
+    name = "depth agreement"
+    if not pairs:
+        return Verdict(name, "cannot tell", "there are no two posed frames of one sequence")
+    declared = agreement(pairs, PoseHypothesis("", "", declared_poses))
+    tried = [(one, agreement(pairs, one)) for one in pose_hypotheses(pairs)]
+    still = tried[0][1]
+    better = [
+        (one, found)
+        for one, found in tried
+        if found.mean - declared.mean > AGREEMENT_GAIN
+        and found.number.sum() > 0.2 * max(declared.number.sum(), 1)
+        and above(found, declared).p * len(tried) < CHANCE
+    ]
+    better.sort(key=lambda entry: -entry[1].mean)
+    figures: dict[str, Any] = {
+        "agreement": declared.mean,
+        "without_motion": still.mean,
+        "pairs": len(pairs),
+        "better": [
+            {"fault": one.fault, "detail": one.detail, "agreement": found.mean}
+            for one, found in better[:5]
+        ],
+    }
+    told = f"{100 * declared.mean:.1f} % of the depths agree"
+    if better:
+        best, found = better[0]
+        reason = f"{told}, but {100 * found.mean:.1f} % if {best.fault}: {best.detail}"
+        return Verdict(name, "fail", reason, best.fault, figures)
+    told += f", {100 * still.mean:.1f} % if the poses are left out"
+    if above(declared, still).p < CHANCE:
+        return Verdict(name, "pass", told, "", figures)
+    return Verdict(name, "cannot tell", f"{told}: too little motion to judge by", "", figures)

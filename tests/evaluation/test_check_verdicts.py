@@ -1,0 +1,116 @@
+"""Faults in generated rooms are found and named, and untouched rooms pass."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from p2pkit.datasets import SourceOptions, open_source
+from p2pkit.datasets.frame import Frame, FrameSource, View
+from p2pkit.evaluation.faults import FAULTS, FaultySource, not_applicable
+from p2pkit.evaluation.verdicts import Verdict, judge_alignment, judge_poses
+from p2pkit.pipelines.check_frames import gather
+
+FRAMES = 5
+
+
+class Remembered:
+    """Rooms that are rendered once."""
+
+    name = "demo-scene"
+    label_names: Sequence[str] | None = None
+    ignore_label: int | None = None
+
+    def __init__(self) -> None:
+        source = open_source("demo-scene", SourceOptions(limit=FRAMES))
+        frames = [source.load(key) for key in list(source.keys())]
+        self._frames = {frame.key: replace(frame, labels=None) for frame in frames}
+
+    def keys(self) -> Sequence[str]:
+        return list(self._frames)
+
+    def load(self, key: str) -> Frame:
+        return self._frames[key]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {}
+
+
+@cache
+def rooms() -> FrameSource:
+    return Remembered()
+
+
+def verdicts(source: FrameSource, frames: int = FRAMES) -> list[Verdict]:
+    found = gather(source, frames)
+    return [*judge_alignment(found.looks), judge_poses(found.pairs)]
+
+
+def test_untouched_rooms_pass() -> None:
+    assert [verdict.outcome for verdict in verdicts(rooms())] == ["pass"] * 3
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "U/V swap",
+        "mirrored image",
+        "intrinsics at half size, colour",
+        "intrinsics at half size, both",
+        "extrinsic offset",
+        "pose inverted",
+        "wrong axes, camera",
+        "wrong axes, pose",
+        "stale calibration, 2° about y",
+        "images one frame late",
+        "depth scale × 5",
+    ],
+)
+def test_a_fault_is_found_and_named(fault: str) -> None:
+    change, names = FAULTS[fault]
+    assert not_applicable(fault, rooms().load(rooms().keys()[0]), FRAMES) is None
+    failed = [v for v in verdicts(FaultySource(rooms(), change)) if v.outcome == "fail"]
+    assert any(verdict.fault in names for verdict in failed), failed
+
+
+def test_images_without_texture_give_no_verdict() -> None:
+    def grey(source: FrameSource, frame: Frame) -> Frame:
+        flat: View = replace(frame.views[0], image=np.full_like(frame.views[0].image, 90))
+        return replace(frame, views=(flat,), world_from_sensor=None)
+
+    found = verdicts(FaultySource(rooms(), grey), 4)
+    assert [verdict.outcome for verdict in found] == ["cannot tell"] * 3
+
+
+REAL = {
+    "7scenes_redkitchen": "posed-rgbd",
+    "tum_fr3_cabinet": "posed-rgbd",
+    "kitti_object": "kitti-object",
+    "nuscenes_sample": "nuscenes",
+    "pandaset": "pandaset",
+}
+REAL_FAULTS = {
+    "7scenes_redkitchen": "colour unregistered",
+    "tum_fr3_cabinet": "pose inverted",
+    "kitti_object": "mirrored image",
+    "nuscenes_sample": "stale calibration, 2° about y",
+    "pandaset": "intrinsics at half size, colour",
+}
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("folder", list(REAL))
+def test_real_recordings_pass_and_one_fault_in_each_is_named(folder: str, data_root: Path) -> None:
+    """benchmarks/check_faults.py has all faults; docs/check.md its table."""
+    limit, frames = (2, 2) if folder == "pandaset" else (12, 8)
+    source = open_source(REAL[folder], SourceOptions(root=data_root / folder, limit=limit))
+    clean = verdicts(source, frames)
+    assert all(verdict.outcome != "fail" for verdict in clean), clean
+    assert clean[0].outcome == "pass"
+    change, names = FAULTS[REAL_FAULTS[folder]]
+    failed = [v for v in verdicts(FaultySource(source, change), frames) if v.outcome == "fail"]
+    assert any(verdict.fault in names for verdict in failed), failed
