@@ -13,6 +13,7 @@ from tiny_recording import TEACHER, recording_config, tiny_train_config, write_r
 
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, CorruptShardError, StoreError, TrainingError
+from p2pkit.losses import LossConfig
 from p2pkit.pipelines import extract, retrieval
 from p2pkit.pipelines.checkpoints import latest_checkpoint, list_checkpoints
 from p2pkit.pipelines.feature_stage import FeatureConfig
@@ -21,7 +22,7 @@ from p2pkit.pipelines.presets import PRESETS, preset
 from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig, learning_rate
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.train import StepReport, open_sources, read_config, resume, run
-from p2pkit.shards import open_store
+from p2pkit.shards import create_or_open, open_store
 from p2pkit.stream.loader import BatchStream
 
 COMMITS, STEPS, STOPS = (13, 17), (0, 4), (2,)
@@ -357,3 +358,29 @@ def test_coefficients_and_bytes_are_trained_on(
     losses = [row["loss"] for row in read_metrics(out)]
     assert read_provenance(out).teacher_channels == 8
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3
+
+
+def without_confidence(store: Path, out: Path) -> Path:
+    """A copy as an older p2pkit would have written it: pairs have no confidence."""
+    old = open_store(store)
+    geometry, *others = old.manifest.layers
+    fields = tuple(spec for spec in geometry.fields if spec.name != "pair_confidence")
+    layers = (replace(geometry, fields=fields), *others)
+    writer = create_or_open(out, replace(old.manifest, layers=layers))
+    for shard in range(old.manifest.plan.shards):
+        for layer in layers:
+            names = [spec.name for spec in layer.fields]
+            rows = range(len(old.keys(shard)))
+            samples = [old.read(layer.name, shard, row, names) for row in rows]
+            writer.write(layer.name, shard, samples)
+    writer.write_failures()
+    return out
+
+
+def test_weighing_by_confidence_needs_stores_that_have_it(room_store: Path, tmp_path: Path) -> None:
+    old = without_confidence(room_store, tmp_path / "old.store")
+    weighed = LossConfig(confidence="weight")
+    with pytest.raises(ConfigError, match=r"old.store was extracted without pair_confidence"):
+        run(tiny_train_config(old, loss=weighed), tmp_path / "refused")
+    run(tiny_train_config(old, steps=1), tmp_path / "ignored")
+    run(tiny_train_config(room_store, steps=1, loss=weighed), tmp_path / "weighed")
