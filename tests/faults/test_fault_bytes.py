@@ -16,7 +16,7 @@ from p2pkit.errors import CorruptShardError, StoreError
 from p2pkit.shards import open_store
 from p2pkit.shards.tar_writer import BLOCK, INDEX, META
 from p2pkit.shards.verify import verify_store
-from p2pkit.stream.loader import BatchStream
+from p2pkit.stream.loader import BatchStream, StreamSource
 
 
 def members(path: Path) -> list[tarfile.TarInfo]:
@@ -41,7 +41,7 @@ def train(root: Path) -> None:
     store = open_store(root)
     config = tiny_train_config(root).stream
     samples = np.arange(store.samples)
-    stream = BatchStream(store, store.feature_layers[0], samples=samples, config=config)
+    stream = BatchStream([StreamSource(store, store.feature_layers[0], samples)], config=config)
     list(stream.batches(0, store.samples // 2))
 
 

@@ -83,10 +83,12 @@ import numpy as np
 from pathlib import Path
 from tiny_recording import tiny_train_config
 from p2pkit.shards import open_store
-from p2pkit.stream.loader import BatchStream
+from p2pkit.stream.loader import BatchStream, StreamSource
 store = open_store(sys.argv[1])
 config = tiny_train_config(Path(sys.argv[1])).stream
-stream = BatchStream(store, store.feature_layers[0], samples=np.arange(12), config=config)
+stream = BatchStream(
+    [StreamSource(store, store.feature_layers[0], np.arange(12))], config=config
+)
 print(sum(batch.frames for batch in stream.batches(0, 6)))
 """
 

@@ -14,7 +14,7 @@ from p2pkit.pipelines import probe, train
 from p2pkit.pipelines.checkpoints import latest_checkpoint
 from p2pkit.pipelines.splits import holdout_split
 from p2pkit.shards import open_store
-from p2pkit.stream.loader import Batch, BatchStream
+from p2pkit.stream.loader import Batch, BatchStream, StreamSource
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def batches(store: str | Path) -> list[Batch]:
     config = tiny_train_config(str(store))
     opened = open_store(store)
     kept, _ = holdout_split(opened, 2)
-    stream = BatchStream(opened, opened.feature_layers[0], samples=kept, config=config.stream)
+    stream = BatchStream(
+        [StreamSource(opened, opened.feature_layers[0], kept)], config=config.stream
+    )
     return list(stream.batches(0, 4))
 
 

@@ -17,7 +17,7 @@ from p2pkit.pipelines.repair import RepairConfig, RepairReport, run
 from p2pkit.shards import open_store
 from p2pkit.shards.split import SplitConfig, split_store
 from p2pkit.shards.verify import verify_store
-from p2pkit.stream.loader import BatchStream, StreamConfig
+from p2pkit.stream.loader import BatchStream, StreamConfig, StreamSource
 from p2pkit.stream.sample import SampleConfig
 
 
@@ -144,7 +144,9 @@ def test_frames_that_an_earlier_repair_dropped_come_back(
     assert 0 in thinned.sizes()
     samples = np.arange(thinned.samples)
     stream = StreamConfig(batch_size=2, sample=SampleConfig(voxel_size=0.2, pairs_per_frame=20))
-    batches = BatchStream(thinned, thinned.feature_layers[0], samples=samples, config=stream)
+    batches = BatchStream(
+        [StreamSource(thinned, thinned.feature_layers[0], samples)], config=stream
+    )
     assert [batch.frames for batch in batches.batches(0, 8)] == [2] * 8
     assert verify_store(store, deep=True).ok
     back = repair(store, room_recording)

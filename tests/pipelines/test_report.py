@@ -59,9 +59,9 @@ def tiny_run(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def full_page(room_store: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The report of a run that was probed and tested for retrieval."""
     run = shutil.copytree(tiny_run, tmp_path_factory.mktemp("full") / "run")
-    probe.run(probe.ProbeStageConfig(run=run, store=room_store, points_per_frame=100))
-    retrieval.run(retrieval.RetrievalConfig(run=run, store=room_store, pairs=64))
-    out = report.run(report.ReportConfig(run=run, store=room_store, out=run / "report.html"))
+    probe.run(probe.ProbeStageConfig(run=run, store=str(room_store), points_per_frame=100))
+    retrieval.run(retrieval.RetrievalConfig(run=run, store=str(room_store), pairs=64))
+    out = report.run(report.ReportConfig(run=run, store=str(room_store), out=run / "report.html"))
     return out.read_text()
 
 
@@ -94,7 +94,7 @@ def test_without_probe_and_retrieval_their_sections_are_left_out(
     room_store: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "report.html"
-    report.run(report.ReportConfig(run=tiny_run, store=room_store, out=out, frames=1))
+    report.run(report.ReportConfig(run=tiny_run, store=str(room_store), out=out, frames=1))
     headings = Page(out.read_text()).headings
     assert "Training" in headings
     assert not {"Linear probe", "Pixel retrieval"} & set(headings)
@@ -107,7 +107,7 @@ def test_the_printed_command_gives_the_same_settings(room_store: Path) -> None:
     context = train_command_line.make_context("train", words[2:])
     from p2pkit.cli.train import _config  # pyright: ignore[reportPrivateUsage]
 
-    asked = _config(context.params["store"], "paper", None, context.params["settings"])
+    asked = _config(context.params["stores"], "paper", None, context.params["settings"])
     assert config_to_json(asked) == config_to_json(config)
 
 
@@ -115,7 +115,7 @@ def test_a_run_without_steps_is_refused(room_store: Path, tiny_run: Path, tmp_pa
     run = shutil.copytree(tiny_run, tmp_path / "run")
     (run / "metrics.jsonl").unlink()
     with pytest.raises(TrainingError, match="holds no step"):
-        report.run(report.ReportConfig(run=run, store=room_store, out=tmp_path / "x.html"))
+        report.run(report.ReportConfig(run=run, store=str(room_store), out=tmp_path / "x.html"))
 
 
 def test_text_is_escaped_and_totals_stand_out() -> None:

@@ -13,7 +13,7 @@ from p2pkit.pipelines import extract, train
 from p2pkit.pipelines.metrics import read_metrics
 from p2pkit.shards import open_store
 from p2pkit.shards.convert import convert_store
-from p2pkit.stream.loader import Batch, BatchStream, StreamConfig
+from p2pkit.stream.loader import Batch, BatchStream, StreamConfig, StreamSource
 from p2pkit.stream.sample import SampleConfig
 
 
@@ -33,7 +33,8 @@ def batches(store: Path) -> list[Batch]:
     opened = open_store(store)
     config = StreamConfig(batch_size=5, sample=SampleConfig(voxel_size=0.2, pairs_per_frame=20))
     (layer,) = opened.feature_layers
-    return list(BatchStream(opened, layer, samples=np.arange(12), config=config).batches(0, 4))
+    source = StreamSource(opened, layer, np.arange(12))
+    return list(BatchStream([source], config=config).batches(0, 4))
 
 
 def test_extracting_to_zarr_gives_the_files_of_a_conversion(

@@ -311,7 +311,7 @@ def test_stores_of_other_bases_are_mixed_in_the_teachers_channels(
     assert [source.channels for source in open_sources(config)] == [channels, channels]
     twice = replace(config, more_stores=(str(coded),))
     assert [source.channels for source in open_sources(twice)] == [8, 8]
-    plain = replace(config, store=room_store)
+    plain = replace(config, store=str(room_store))
     found, exact = (
         next(BatchStream(open_sources(each), config=config.stream).batches(0, 1)).pair_feature
         for each in (config, plain)
@@ -320,7 +320,7 @@ def test_stores_of_other_bases_are_mixed_in_the_teachers_channels(
     assert cosine.mean() > 0.98
     out = run(config, tmp_path / "run")
     assert read_provenance(out).teacher_channels == channels
-    retrieval.run(retrieval.RetrievalConfig(run=out, store=coded, pairs=16))
+    retrieval.run(retrieval.RetrievalConfig(run=out, store=str(coded), pairs=16))
 
 
 def test_weights_must_fit_the_stores(room_store: Path) -> None:
