@@ -90,22 +90,24 @@ def visibility(
     """
     cell = 1 if spacing_px < 2 else max(1, round(spacing_px / 4))
     nearest, cells = _z_buffer(projection, camera, cell)
-    depth = projection.depth_m.astype(np.float64)
-    margin = np.maximum(margins.margin_m, margins.margin_relative * depth)
-    behind = np.zeros(len(depth))
+    behind = np.zeros(len(cells))
     if hide and spacing_px < 2:
         spread = kernels.spread_minimum(nearest, 1)
         occlusion_kernels.depth_behind(cells, projection.depth_m, spread.ravel(), behind)
     elif hide:
         reach = math.ceil(spacing_px / cell)
         occlusion_kernels.depth_behind_sides(cells, projection.depth_m, nearest, reach, behind)
-    seen = projection.visible & (behind <= margin)
-    sure = np.clip(1 - behind / np.maximum(margin, 1e-12), 0, 1)
-    sure *= _edge_confidence(nearest, cells, margins, cell)
-    if motion_m > 0:
-        moved_px = max(camera.fx, camera.fy) * motion_m / np.maximum(depth, 1e-3)
-        sure /= 1 + moved_px / margins.motion_px
-    confidence = np.where(seen, np.rint(255 * sure), 0).astype(np.uint8)
+    seen = np.empty(len(cells), np.bool_)
+    confidence = np.empty(len(cells), np.uint8)
+    occlusion_kernels.see(
+        (projection.visible, cells, projection.depth_m, behind),
+        (float(margins.margin_m), float(margins.margin_relative)),
+        _edge_distance(nearest, margins, cell).ravel(),
+        (float(cell), float(margins.edge_px)),
+        (float(max(camera.fx, camera.fy) * motion_m), float(margins.motion_px)),
+        seen,
+        confidence,
+    )
     return Visibility(seen, confidence)
 
 
@@ -145,14 +147,11 @@ def _z_buffer(
     return nearest, cells
 
 
-def _edge_confidence(
-    nearest: Float32[np.ndarray, "rows columns"], cells: np.ndarray, margins: Margins, cell: int
-) -> np.ndarray:
-    """min(1, distance / edge_px); within one cell of an edge the distance is half a cell."""
+def _edge_distance(
+    nearest: Float32[np.ndarray, "rows columns"], margins: Margins, cell: int
+) -> Float32[np.ndarray, "rows columns"]:
+    """Of each cell to the nearest depth edge (cells), no farther than costs confidence."""
     edge = np.zeros(nearest.shape, np.bool_)
     limits = (float(margins.margin_m), float(margins.margin_relative))
     occlusion_kernels.mark_jumps(nearest, limits, edge)
-    limit = math.ceil(margins.edge_px / cell) + 1
-    distance = occlusion_kernels.edge_distance(edge, limit).ravel()
-    distance_px = cell * (distance[np.maximum(cells, 0)].astype(np.float64) + 0.5)
-    return np.minimum(1.0, distance_px / margins.edge_px)
+    return occlusion_kernels.edge_distance(edge, math.ceil(margins.edge_px / cell) + 1)

@@ -57,52 +57,92 @@ def mark_jumps(nearest: Array, margins: tuple[float, float], edge: Array) -> Non
     """
     metres, fraction = margins
     rows, columns = nearest.shape
+    above = np.full(columns, -1, np.int64)
     for row in range(rows):
-        last = -1
+        left = -1
         for column in range(columns):
             depth = np.float64(nearest[row, column])
             if depth == np.inf:
                 continue
-            if last >= 0:
-                other = np.float64(nearest[row, last])
+            if left >= 0:
+                other = np.float64(nearest[row, left])
                 if abs(depth - other) > max(metres, fraction * min(depth, other)):
                     edge[row, column] = True
-                    edge[row, last] = True
-            last = column
-    for column in range(columns):
-        last = -1
-        for row in range(rows):
-            depth = np.float64(nearest[row, column])
-            if depth == np.inf:
-                continue
-            if last >= 0:
-                other = np.float64(nearest[last, column])
+                    edge[row, left] = True
+            left = column
+            if above[column] >= 0:
+                other = np.float64(nearest[above[column], column])
                 if abs(depth - other) > max(metres, fraction * min(depth, other)):
                     edge[row, column] = True
-                    edge[last, column] = True
-            last = row
+                    edge[above[column], column] = True
+            above[column] = row
+
+
+@kernel
+def _edge_distance_down(edge: Array, limit: int) -> Array:
+    """Cells from each cell to the nearest marked one of its column, at most `limit`."""
+    rows, columns = edge.shape
+    down = np.empty(edge.shape, np.int32)
+    for row in range(rows):
+        for column in range(columns):
+            gap = down[row - 1, column] + 1 if row > 0 else limit
+            down[row, column] = 0 if edge[row, column] else min(gap, limit)
+    for row in range(rows - 2, -1, -1):
+        for column in range(columns):
+            down[row, column] = min(down[row, column], down[row + 1, column] + 1)
+    return down
 
 
 @kernel
 def edge_distance(edge: Array, limit: int) -> Array:
     """Euclidean distance of each cell to the nearest marked one (cells), at most `limit`."""
     rows, columns = edge.shape
-    down = np.full(edge.shape, limit, np.int64)
-    for column in range(columns):
-        gap = limit
-        for row in range(rows):
-            gap = 0 if edge[row, column] else min(gap + 1, limit)
-            down[row, column] = gap
-        gap = limit
-        for row in range(rows - 1, -1, -1):
-            gap = 0 if edge[row, column] else min(gap + 1, limit)
-            down[row, column] = min(down[row, column], gap)
-    distance = np.empty(edge.shape, np.float32)
+    down = _edge_distance_down(edge, limit)
+    distance = np.full(edge.shape, limit, np.float32)
     for row in range(rows):
-        for column in range(columns):
-            best = limit * limit
-            for shift in range(-min(limit, column), min(limit, columns - 1 - column) + 1):
-                gap = down[row, column + shift]
-                best = min(best, shift * shift + gap * gap)
-            distance[row, column] = np.float32(np.sqrt(np.float64(best)))
+        done = 0  # columns before it are computed
+        for near in range(columns):
+            if down[row, near] == limit:
+                continue
+            for column in range(max(done, near - limit), min(columns, near + limit + 1)):
+                best = limit * limit
+                for other in range(max(0, column - limit), min(columns, column + limit + 1)):
+                    gap = np.int64(down[row, other])
+                    best = min(best, (other - column) * (other - column) + gap * gap)
+                distance[row, column] = np.float32(np.sqrt(np.float64(best)))
+            done = max(done, near + limit + 1)
     return distance
+
+
+@kernel
+def see(
+    points: tuple[Array, Array, Array, Array],
+    margins: tuple[float, float],
+    distance: Array,
+    edge: tuple[float, float],
+    motion: tuple[float, float],
+    seen: Array,
+    confidence: Array,
+) -> None:
+    """Fill `seen` and `confidence`, 0 … 255, of each point; the wrapper has the equations.
+
+    `points` holds visible, cell, depth (m) and how far behind its blocker each point lies (m);
+    `margins` metres and a fraction; `distance` is that of each cell to an edge (cells); `edge` the
+    cell's width and the distance that costs nothing (px); `motion` f times the sensor's way (px m)
+    and the motion that halves the confidence (px).
+    """
+    visible, cells, depth_m, behind = points
+    for point in range(depth_m.size):
+        seen[point] = False
+        confidence[point] = 0
+        depth = np.float64(depth_m[point])
+        margin = max(margins[0], margins[1] * depth)
+        if not visible[point] or behind[point] > margin:
+            continue
+        seen[point] = True
+        sure = min(max(1.0 - behind[point] / max(margin, 1e-12), 0.0), 1.0)
+        distance_px = edge[0] * (np.float64(distance[max(cells[point], 0)]) + 0.5)
+        sure *= min(1.0, distance_px / edge[1])
+        if motion[0] > 0:
+            sure /= 1.0 + motion[0] / max(depth, 1e-3) / motion[1]
+        confidence[point] = np.uint8(np.rint(255.0 * sure))
