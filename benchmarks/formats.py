@@ -27,6 +27,7 @@ from typing import Any
 import click
 import numpy as np
 
+from p2pkit import open_zarr
 from p2pkit.shards import FieldSpec, LayerSpec, Manifest, Plan, Sample, create_or_open, open_store
 from p2pkit.stream.order import epoch_order
 
@@ -75,6 +76,16 @@ def _write_store(root: Path, samples: list[Sample], storage: str, codecs: dict[s
 def _open_store(root: Path, count: int) -> Reader:
     store = open_store(root)
     return lambda i: store.read("geometry", *divmod(i, SHARD)).arrays
+
+
+def _open_view(root: Path, count: int) -> Reader:
+    """The tar shards through zarr: `p2pkit.open_zarr`."""
+    import zarr
+
+    samples: Any = zarr.open_group(open_zarr(root), mode="r")["geometry/samples"]
+    keys = [key for shard in open_store(root).all_keys() for key in shard]
+    arrays = [{name: samples[f"{key}/{name}"] for name in FIELDS} for key in keys]
+    return lambda i: {name: np.array(stored[:]) for name, stored in arrays[i].items()}
 
 
 def _write_memmap(root: Path, samples: list[Sample]) -> None:
@@ -232,6 +243,7 @@ FORMATS = {
         lambda root, rows: _write_store(root, rows, "tar", CODED), _open_store
     ),
     "p2pkit zarr": Format(lambda root, rows: _write_store(root, rows, "zarr", {}), _open_store),
+    "zarr view of tar": Format(lambda root, rows: _write_store(root, rows, "tar", {}), _open_view),
     "webdataset": Format(_write_webdataset, None, _scan_webdataset, "webdataset", BENCH),
     "npz": Format(_write_npz, _open_npz),
     "Arrow IPC": Format(_write_arrow, _open_arrow, needs="pyarrow", install=BENCH),
