@@ -43,7 +43,14 @@ def probe_table(report: dict[str, Any]) -> list[str]:
         lines.append(f"{name:<20}" + "".join(f"{100 * scores[k][name]:16.1f}" for k in kinds))
     lines.append(
         f"{protocol['train_frames']} training and {protocol['test_frames']} test frames, "
-        f"{protocol['test_frames_pretrained_on_without_labels']} of them pretrained on without "
-        f"labels; {protocol['metric']}"
+        f"{seen_text(protocol)}; {protocol['metric']}"
     )
     return lines
+
+
+def seen_text(protocol: dict[str, Any]) -> str:
+    """How many test frames pretraining saw; a run knows only the stores that it was trained on."""
+    seen = protocol["test_frames_pretrained_on_without_labels"]
+    if seen is None:
+        return "of a store that the run was not trained on (it may have seen them in another)"
+    return f"{seen} of them pretrained on without labels"

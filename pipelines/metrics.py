@@ -44,9 +44,14 @@ def metrics_log(run: Path, start: int) -> Generator[Callable[[dict[str, Any]], N
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """All complete lines of RUN/metrics.jsonl; a line cut by a crash is left out."""
+    """The rows of RUN/metrics.jsonl, up to a line that a crash cut or a power cut damaged."""
     path = run / "metrics.jsonl"
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(errors="replace").split("\n")[:-1]:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

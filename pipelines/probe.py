@@ -21,8 +21,8 @@ from p2pkit.pipelines.checkpoints import latest_checkpoint
 from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
 from p2pkit.pipelines.provenance import read_provenance
+from p2pkit.pipelines.runs import read_config_here
 from p2pkit.pipelines.splits import all_keys, scene_split
-from p2pkit.pipelines.train import read_config
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.store import Store, open_store
 
@@ -86,7 +86,7 @@ def run(config: ProbeStageConfig) -> Path:
         ConfigError: a part of the split would be empty.
     """
     data = _open(config)
-    train_config = read_config(config.run)
+    train_config = read_config_here(config.run)
     checkpoint = latest_checkpoint(config.run)
     channels = read_provenance(config.run).teacher_channels
     pretrained = build_model(train_config, channels, seed=train_config.seed)
@@ -187,8 +187,8 @@ def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
 def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
     keys = all_keys(data.store)
     use = read_provenance(run).use_of(data.store)
-    held = set(use.holdout) if use is not None else set(keys)
-    seen = [sample for sample in data.test if keys[sample] not in held]
+    held = set(use.holdout) if use is not None else None
+    seen = None if held is None else sum(keys[sample] not in held for sample in data.test)
     sequences = {cloud.sequence for cloud in data.clouds(data.test)}
     return {
         "store": data.config.store,
@@ -196,7 +196,7 @@ def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
         "test_frames": len(data.test),
         "test_first_key": keys[int(data.test[0])],
         "test_sequences": sorted(sequences),
-        "test_frames_pretrained_on_without_labels": len(seen),
+        "test_frames_pretrained_on_without_labels": seen,
         "metric": "per point; mIoU over classes present in the test frames; void not counted",
         "voxel_size": config.stream.sample.voxel_size,
         "settings": {

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,17 @@ class StoreUse:
         fingerprints: sha256 of each layer's fingerprint, by layer.
         holdout: keys of the frames that are never trained on.
         weight: its turns in a period of the mixture.
+        frames: samples of the store, held-out ones too; None in runs that do not say so.
+        reconstructed: whether its PCA coefficients were turned back into the teacher's channels.
     """
 
     store: str
     layers: tuple[str, ...]
     fingerprints: dict[str, str]
     holdout: tuple[str, ...]
-    weight: int = 1
+    weight: int
+    frames: int | None
+    reconstructed: bool
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class Provenance:
         """Compare with what a run was begun on.
 
         Raises:
-            TrainingError: a store has other fingerprints, or there are more or fewer stores.
+            TrainingError: a store has other fingerprints or frames, or there are more or fewer
+                stores.
         """
         if len(self.stores) != len(wanted.stores):
             raise TrainingError(
@@ -79,6 +84,13 @@ class Provenance:
                 raise TrainingError(
                     f"{found.store} is not the store that {run} was begun on: its fingerprints "
                     f"are {found.fingerprints}, the run's are {begun.fingerprints}"
+                )
+            frames = begun.frames if begun.frames is None else found.frames
+            if replace(found, store=begun.store, frames=frames) != begun:
+                raise TrainingError(
+                    f"{found.store} no longer has the frames that {run} was begun on: it has "
+                    f"{found.frames} frames and holds {len(found.holdout)} out, the run had "
+                    f"{begun.frames} and {len(begun.holdout)}, or others; start a new run"
                 )
 
 
@@ -101,6 +113,8 @@ def _use_of_source(source: StreamSource, name: str, holdout: int) -> StoreUse:
         fingerprints={layer: store.layer(layer).fingerprint_sha256 for layer in layers},
         holdout=tuple(keys[sample] for sample in holdout_split(store, holdout)[1]),
         weight=source.weight,
+        frames=len(keys),
+        reconstructed=source.basis is not None,
     )
 
 
@@ -125,4 +139,6 @@ def _use(row: dict[str, Any]) -> StoreUse:
         fingerprints=row["fingerprints"],
         holdout=tuple(row["holdout"]),
         weight=row.get("weight", 1),
+        frames=row.get("frames"),
+        reconstructed=row.get("reconstructed", False),
     )

@@ -27,8 +27,8 @@ from p2pkit.pipelines.report_sections import (
     summary_section,
     training_section,
 )
+from p2pkit.pipelines.runs import read_config_here, run_layer
 from p2pkit.pipelines.splits import all_keys, holdout_split
-from p2pkit.pipelines.train import feature_layer, read_config
 from p2pkit.shards.store import Store, open_store
 from p2pkit.shards.summary import store_summary
 
@@ -82,14 +82,14 @@ def run(config: ReportConfig) -> Path:
 
 
 def _facts(config: ReportConfig) -> RunFacts:
-    train_config = read_config(config.run)
+    train_config = read_config_here(config.run)
     store = open_store(config.store)
     provenance = read_provenance(config.run)
     model = build_model(train_config, provenance.teacher_channels, seed=0)
     return RunFacts(
         config=train_config,
         summary=store_summary(store),
-        layer=feature_layer(store, train_config.layer),
+        layer=run_layer(config.run, store),
         held_out=len(provenance.held_out(store)),
         sequences=len(_sequences(store)),
         points=int(np.mean([len(read_cloud(store, sample).points) for sample in _spread(store)])),
@@ -119,7 +119,7 @@ def run_pictures(config: ReportConfig, train_config: TrainConfig) -> list[FrameP
     store = open_store(config.store)
     kept, held = holdout_split(store, train_config.holdout)
     shown = held if len(held) else kept
-    layer = feature_layer(store, train_config.layer)
+    layer = run_layer(config.run, store)
     channels = read_provenance(config.run).teacher_channels
     pretrained = build_model(train_config, channels, seed=train_config.seed)
     load_weights(pretrained, latest_checkpoint(config.run).path)

@@ -195,6 +195,7 @@ def probe_section(report: dict[str, Any]) -> list[str]:
         for name, field in totals.items()
     ]
     networks = protocol["settings"]["random_seeds"]
+    seen = protocol["test_frames_pretrained_on_without_labels"]
     return [
         "<h2>Linear probe</h2>",
         "<p>The same linear classifier is fitted to three kinds of frozen point features and "
@@ -204,7 +205,7 @@ def probe_section(report: dict[str, Any]) -> list[str]:
         table(["IoU, %", *kinds], rows, totals=len(totals)),
         f"<p class='soft'>{protocol['train_frames']} training frames with labels, "
         f"{protocol['test_frames']} test frames, "
-        f"{protocol['test_frames_pretrained_on_without_labels']} of them pretrained on (without "
+        f"{'an unknown number' if seen is None else seen} of them pretrained on (without "
         f"labels). {escape(protocol['metric'])}.</p>",
     ]
 

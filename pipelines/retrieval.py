@@ -20,8 +20,8 @@ from p2pkit.pipelines.pretraining import (
     load_weights,
 )
 from p2pkit.pipelines.provenance import read_provenance
+from p2pkit.pipelines.runs import read_config_here, run_layer
 from p2pkit.pipelines.splits import all_keys
-from p2pkit.pipelines.train import feature_layer, read_config
 from p2pkit.shards.geometry_layer import decode_geometry
 from p2pkit.shards.map_coding import pca_basis
 from p2pkit.shards.store import Store, open_store
@@ -57,7 +57,7 @@ def run(config: RetrievalConfig) -> Path:
     Raises:
         ConfigError: the run held no frame out, or the store has none of them.
     """
-    train_config = read_config(config.run)
+    train_config = read_config_here(config.run)
     store = open_store(config.store)
     provenance = read_provenance(config.run)
     held = provenance.held_out(store) & set(all_keys(store))
@@ -116,11 +116,11 @@ def _embed(
         augment=NO_AUGMENTATION,
     )
     cloud = decode_geometry(store.read("geometry", *place))
-    layer = store.layer(feature_layer(store, train_config.layer))
+    layer = store.layer(run_layer(config.run, store))
     features = store.read(layer.name, *place)
-    coded = layer.details["channels"] != model.pixel_projection.linear.in_features
+    use = read_provenance(config.run).use_of(store)
     random = np.random.default_rng([config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())])
-    basis = pca_basis(layer) if coded else None  # of a mixture of stores with other bases
+    basis = pca_basis(layer) if use is not None and use.reconstructed else None
     batch = collate(0, [make_sample(cloud, features, sample_config, random, basis)])
     with torch.inference_mode():
         return model(batch.to(train_config.device))

@@ -47,8 +47,10 @@ def scene_split(
     sequence is on both sides.
 
     Raises:
-        ConfigError: one side would be empty.
+        ConfigError: one side would be empty, or the fraction is none.
     """
+    if not 0 < test_fraction < 1:
+        raise ConfigError(f"test_fraction is {test_fraction}; it must lie between 0 and 1")
     samples = samples_in_key_order(store)
     sizes = store.sizes("geometry")
     places = [locate(sizes, int(sample)) for sample in samples]

@@ -1,6 +1,5 @@
 """train: pretrain a student on a store, resumable to the bit."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from p2pkit.config import config_from_json, config_to_json
+from p2pkit.config import config_to_json
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import write_json
 from p2pkit.losses import build_loss, suspected_false_negatives
@@ -23,6 +22,7 @@ from p2pkit.pipelines.checkpoints import (
 from p2pkit.pipelines.metrics import metrics_log
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, learning_rate
 from p2pkit.pipelines.provenance import provenance_of, read_provenance
+from p2pkit.pipelines.runs import check_device, feature_layer, read_config
 from p2pkit.pipelines.splits import holdout_split
 from p2pkit.shards.map_coding import pca_basis
 from p2pkit.shards.model import LayerSpec
@@ -120,21 +120,10 @@ def resume(
     config = read_config(out)
     if store is not None:
         config = replace(config, store=str(store), more_stores=tuple(more_stores))
-    sources = open_sources(config)
-    provenance_of(sources, config).check_same(read_provenance(out), out)
+    begun = read_provenance(out)
+    sources = open_sources(config, [use.layers[1] for use in begun.stores])
+    provenance_of(sources, config).check_same(begun, out)
     return _train(_prepare(config, sources), out, stop_after, progress)
-
-
-def read_config(out: Path) -> TrainConfig:
-    """The resolved config of a run.
-
-    Raises:
-        TrainingError: `out` holds no run.
-    """
-    path = out / "config.json"
-    if not path.is_file():
-        raise TrainingError(f"{out} holds no run: {path} does not exist")
-    return config_from_json(TrainConfig, json.loads(path.read_text()))
 
 
 @dataclass(frozen=True)
@@ -147,10 +136,15 @@ class _Parts:
     stream: BatchStream
 
 
-def open_sources(config: TrainConfig) -> list[StreamSource]:
+def open_sources(config: TrainConfig, layers: Sequence[str] | None = None) -> list[StreamSource]:
     """Open the stores of a run, with the frames to train on and their turns in the mixture.
 
     Stores of PCA coefficients give the teacher's own channels where their bases differ.
+
+    Args:
+        config: of the run.
+        layers: those that a run chose before, by store; where one is not there, and for None, the
+            config decides.
 
     Raises:
         StoreError: a store is incomplete or mixed.
@@ -158,18 +152,22 @@ def open_sources(config: TrainConfig) -> list[StreamSource]:
             of one teacher, or the weights make no mixture.
     """
     stores = [open_store(config.store), *map(open_store, config.more_stores)]
-    layers = [feature_layer(store, config.layer) for store in stores]
-    for store, layer in zip(stores, layers, strict=True):
+    known = [*(layers or ()), *[None] * len(stores)][: len(stores)]
+    chosen = [
+        name if name in store.feature_layers else feature_layer(store, config.layer)
+        for store, name in zip(stores, known, strict=True)
+    ]
+    for store, layer in zip(stores, chosen, strict=True):
         store.records(layer)
         _check_confidence(config, store)
-    specs = [store.layer(layer) for store, layer in zip(stores, layers, strict=True)]
+    specs = [store.layer(layer) for store, layer in zip(stores, chosen, strict=True)]
     _check_one_teacher(stores, specs)
     bases = [pca_basis(spec) for spec in specs]
     if len({basis.sha256 if basis is not None else None for basis in bases}) == 1:
         bases = [None] * len(stores)
     kept = [holdout_split(store, config.holdout)[0] for store in stores]
     weights = whole_weights(config.weights, [len(samples) for samples in kept])
-    return [StreamSource(*row) for row in zip(stores, layers, kept, weights, bases, strict=True)]
+    return [StreamSource(*row) for row in zip(stores, chosen, kept, weights, bases, strict=True)]
 
 
 def _check_one_teacher(stores: list[Store], specs: list[LayerSpec]) -> None:
@@ -187,6 +185,7 @@ def _check_one_teacher(stores: list[Store], specs: list[LayerSpec]) -> None:
 
 def _prepare(config: TrainConfig, sources: list[StreamSource]) -> _Parts:
     """Build everything; settings that do not fit the stores fail here, before a run exists."""
+    check_device(config.device)
     model = build_model(config, sources[0].channels, seed=config.seed)
     model = model.to(config.device).train()
     return _Parts(
@@ -290,23 +289,6 @@ def train_step(
         raise FloatingPointError(f"the loss is {loss.item()} and the gradient norm {norm}")
     optimizer.step()
     return loss.item(), norm, suspected_false_negatives(contrast)
-
-
-def feature_layer(store: Store, wanted: str | None) -> str:
-    """Name of the feature layer to use.
-
-    Raises:
-        ConfigError: the store has none, or several and none is named.
-    """
-    if wanted is not None:
-        return store.layer(wanted).name
-    names = store.feature_layers
-    if len(names) != 1:
-        raise ConfigError(
-            f"the store has {len(names)} feature layers ({', '.join(names) or 'none'}); "
-            "name one with --set layer=NAME"
-        )
-    return names[0]
 
 
 def _restore(out: Path, model: PretrainingModel, optimizer: torch.optim.Optimizer) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
 
+from p2pkit.cli.probe import seen_text
 from p2pkit.errors import ConfigError, StoreError, TrainingError
 from p2pkit.evaluation.linear_probe import ProbeConfig
 from p2pkit.pipelines import extract, probe, train
@@ -59,12 +60,15 @@ def test_the_protocol_names_the_split(report: dict[str, Any]) -> None:
     assert protocol["settings"]["probe"] == vars(ProbeConfig())
 
 
-def test_another_recordings_frames_count_as_unseen(tiny_run: Path, tmp_path: Path) -> None:
+def test_nothing_is_claimed_of_a_store_that_the_run_does_not_know(
+    tiny_run: Path, tmp_path: Path
+) -> None:
     root = write_recording(tmp_path / "other", 4)
     store = extract.run(recording_config(root, tmp_path / "store"))
     run = shutil.copytree(tiny_run, tmp_path / "run")
     protocol = json.loads(probe.run(probe_config(run, store)).read_text())["protocol"]
-    assert protocol["test_frames_pretrained_on_without_labels"] == 0
+    assert protocol["test_frames_pretrained_on_without_labels"] is None
+    assert "of a store that the run was not trained on" in seen_text(protocol)
 
 
 def test_probing_again_gives_the_same_report(
@@ -92,8 +96,8 @@ def test_what_is_no_run_is_refused(room_store: Path, tmp_path: Path) -> None:
 def test_an_empty_side_is_refused(tiny_run: Path, tmp_path: Path) -> None:
     root = write_recording(tmp_path / "rooms", 2)
     store = extract.run(recording_config(root, tmp_path / "store"))
-    with pytest.raises(ConfigError, match=r"test_fraction is 0\.0 of 2 frames"):
-        probe.run(probe_config(tiny_run, store, test_fraction=0.0))
+    with pytest.raises(ConfigError, match=r"test_fraction is 0\.1 of 2 frames"):
+        probe.run(probe_config(tiny_run, store, test_fraction=0.1))
 
 
 def test_points_of_one_voxel_share_its_features(room_store: Path) -> None:
@@ -135,3 +139,9 @@ def test_fewer_statistics_frames_than_asked_for_are_fine(
     run = shutil.copytree(tiny_run, tmp_path / "run")
     config = probe_config(run, room_store, statistics_frames=50)
     assert json.loads(probe.run(replace(config, seed=3)).read_text())["scores"]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, 2.0, -1.0, float("nan")])
+def test_a_share_that_is_none_is_refused(tiny_run: Path, room_store: Path, fraction: float) -> None:
+    with pytest.raises(ConfigError, match="it must lie between 0 and 1"):
+        probe.run(probe_config(tiny_run, room_store, test_fraction=fraction))

@@ -384,3 +384,40 @@ def test_weighing_by_confidence_needs_stores_that_have_it(room_store: Path, tmp_
         run(tiny_train_config(old, loss=weighed), tmp_path / "refused")
     run(tiny_train_config(old, steps=1), tmp_path / "ignored")
     run(tiny_train_config(room_store, steps=1, loss=weighed), tmp_path / "weighed")
+
+
+def test_a_device_that_is_not_there_is_named(room_store: Path, tmp_path: Path) -> None:
+    for device in ("cuda:99", "nonsense"):
+        with pytest.raises(ConfigError, match=f"device '{device}' cannot be used"):
+            run(tiny_train_config(room_store, device=device), tmp_path / "run")
+
+
+def test_a_run_made_on_a_missing_device_is_evaluated_on_the_cpu(
+    room_store: Path, tmp_path: Path
+) -> None:
+    out = run(tiny_train_config(room_store, steps=1, holdout=4), tmp_path / "run")
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "device": "cuda:99"}))
+    retrieval.run(retrieval.RetrievalConfig(run=out, store=str(room_store), pairs=16))
+    with pytest.raises(ConfigError, match="device 'cuda:99' cannot be used"):
+        resume(out)
+
+
+def test_a_second_teacher_does_not_change_a_run_that_was_begun(
+    room_recording: Path, room_store: Path, tmp_path: Path
+) -> None:
+    store = shutil.copytree(room_store, tmp_path / "store")
+    out = run(tiny_train_config(store, holdout=4), tmp_path / "run", stop_after=2)
+    other = FeatureConfig(teacher=replace(TEACHER, layer=1))
+    extract.run(recording_config(room_recording, store, features=other))
+    resume(out)
+    assert latest_checkpoint(out).step == 6
+    retrieval.run(retrieval.RetrievalConfig(run=out, store=str(store), pairs=16))
+
+
+def test_resuming_on_other_frames_is_refused(room_store: Path, tmp_path: Path) -> None:
+    out = run(tiny_train_config(room_store, holdout=4), tmp_path / "run", stop_after=2)
+    begun = json.loads((out / "store.json").read_text())
+    (out / "store.json").write_text(json.dumps({**begun, "frames": 13}))
+    with pytest.raises(TrainingError, match="no longer has the frames"):
+        resume(out)

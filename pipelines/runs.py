@@ -1,0 +1,78 @@
+"""Reading a finished or unfinished run: its settings, its device, its layer of a store."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from p2pkit.config import config_from_json
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.pipelines.pretraining import TrainConfig
+from p2pkit.pipelines.provenance import read_provenance
+from p2pkit.shards.store import Store
+
+
+def read_config(out: Path) -> TrainConfig:
+    """The resolved config of a run.
+
+    Raises:
+        TrainingError: `out` holds no run.
+    """
+    path = out / "config.json"
+    if not path.is_file():
+        raise TrainingError(f"{out} holds no run: {path} does not exist")
+    return config_from_json(TrainConfig, json.loads(path.read_text()))
+
+
+def check_device(name: str) -> None:
+    """Raise ConfigError where torch cannot compute on the device of this name."""
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device {name!r} cannot be used: {reason}. Set device=cpu, or see `p2pkit doctor`"
+        ) from None
+
+
+def read_config_here(out: Path) -> TrainConfig:
+    """As `read_config`, on the CPU where the run's device is not there: to evaluate, not to train.
+
+    Raises:
+        TrainingError: `out` holds no run.
+    """
+    config = read_config(out)
+    try:
+        check_device(config.device)
+    except ConfigError:
+        return replace(config, device="cpu")
+    return config
+
+
+def feature_layer(store: Store, wanted: str | None) -> str:
+    """Name of the feature layer to use.
+
+    Raises:
+        ConfigError: the store has none, or several and none is named.
+    """
+    if wanted is not None:
+        return store.layer(wanted).name
+    names = store.feature_layers
+    if len(names) != 1:
+        raise ConfigError(
+            f"the store has {len(names)} feature layers ({', '.join(names) or 'none'}); "
+            "name one with --set layer=NAME"
+        )
+    return names[0]
+
+
+def run_layer(out: Path, store: Store) -> str:
+    """The feature layer of `store` that a run trained on, else the one that it would train on.
+
+    Raises:
+        TrainingError: `out` holds no run.
+        ConfigError: the run does not know the store, and it has several layers or none.
+    """
+    use = read_provenance(out).use_of(store)
+    return use.layers[1] if use is not None else feature_layer(store, read_config(out).layer)
