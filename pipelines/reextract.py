@@ -35,7 +35,7 @@ class SourceConfig:
         dataset: a name out of `p2pkit.datasets.SOURCES`; None takes the store's.
         root: the recording's folder; None for generated scenes.
         camera_file: calibration from elsewhere, if the store was made with one.
-        weights: as for `extract`; None tries random weights of the store's seed, and `default`.
+        weights: as for `extract`; random weights of the store's seed and `default` are tried too.
         device: where the teacher runs. Another one than the first time may give other bytes.
         threads: frames worked on at the same time.
     """
@@ -201,7 +201,8 @@ def _candidates(
 ) -> Iterator[TeacherOptions]:
     """Teachers that may have a fingerprint; a dilated network is told by its stride alone."""
     size = wanted["input_size"]
-    for weights in [config.weights] if config.weights else ["random", "default"]:
+    guesses = [*([config.weights] if config.weights else []), "random", "default"]
+    for weights in dict.fromkeys(guesses):
         for stride in (None, wanted.get("nominal_stride")):
             yield TeacherOptions(
                 name=wanted["name"],

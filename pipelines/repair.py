@@ -16,6 +16,7 @@ from p2pkit.shards.diagnosis import (
     examine,
 )
 from p2pkit.shards.layout import FAILURES, record_path
+from p2pkit.shards.location import local_folder
 from p2pkit.shards.model import GEOMETRY
 from p2pkit.shards.salvage import salvage
 from p2pkit.shards.store import Store, open_store
@@ -86,6 +87,7 @@ def run(
         FingerprintError: the recording, the teacher or this p2pkit would give other bytes. Nothing
             was changed.
     """
+    config = replace(config, store=local_folder(config.store, "what is repaired"))
     store = open_store(config.store)
     source = config.source
     again = open_reextraction(store, source) if source.root or source.dataset else None

@@ -78,7 +78,8 @@ def run(config: TransferConfig, *, progress: Progress | None = None) -> Transfer
 
     Raises:
         ConfigError: not exactly one of source and target is local.
-        StoreError: the source is incomplete, or a server cannot be reached: run it again to go on.
+        StoreError: the source is incomplete, or has fewer samples than the target; or a server
+            cannot be reached: run it again to go on.
         CorruptShardError: a shard of the source is damaged.
         FingerprintError: the target holds another store.
     """
@@ -93,6 +94,8 @@ def run(config: TransferConfig, *, progress: Progress | None = None) -> Transfer
         for layer in manifest.layers
         for shard in range(manifest.plan.shards)
     ]
+    for job in jobs:
+        _refuse_loss(job)
     report = _copy_all(jobs, config.workers, progress or (lambda report: None))
     _finish(source, target, manifest)
     return report
@@ -187,6 +190,20 @@ def _is_there(job: _Job, there: Location) -> bool:
             f"{job.record.fingerprint}: {job.target} holds another store; choose another target"
         )
     return found == job.record and shard_bytes(there, found.format) == found.bytes
+
+
+def _refuse_loss(job: _Job) -> None:
+    """Raise StoreError where the target's shard has samples that the source's has lost."""
+    path = record_path(job.target, job.layer, job.number)
+    if not path.exists():
+        return
+    samples = read_record(path).samples
+    if samples > job.record.samples:
+        raise StoreError(
+            f"{path} has {samples} samples, the source's shard {job.record.samples}: the source "
+            "lost frames, perhaps in a repair. Repair it with --source, or choose another target; "
+            "nothing was copied"
+        )
 
 
 def _push(source: Path, target: RemotePath, record: ShardRecord) -> None:

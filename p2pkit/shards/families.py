@@ -21,6 +21,9 @@ def family(layer: LayerSpec) -> dict[str, Any]:
     return {name: x for name, x in layer.fingerprint.items() if name not in OF_ONE_RECORDING}
 
 
+WHICH_FRAMES = ("limit", "every")
+
+
 def check_one_family(layers: Sequence[LayerSpec], roots: Sequence[Location]) -> None:
     """Raise unless all layers were made in the same way and have the same fields.
 
@@ -50,7 +53,7 @@ def check_one_family(layers: Sequence[LayerSpec], roots: Sequence[Location]) -> 
 def joined_details(layers: Sequence[LayerSpec]) -> dict[str, Any]:
     """The details of layers of one family: equal but for the grids, which are gathered."""
     grids = {name: grid for layer in layers for name, grid in layer.details.get(GRIDS, {}).items()}
-    return {**layers[0].details, **({GRIDS: grids} if grids else {})}
+    return {**_made_details(layers[0]), **({GRIDS: grids} if grids else {})}
 
 
 def made_geometry(
@@ -83,4 +86,17 @@ def _table(layer: LayerSpec) -> dict[str, dict[str, Any]]:
 
 
 def _plain_details(layer: LayerSpec) -> dict[str, Any]:
-    return {name: value for name, value in layer.details.items() if name != GRIDS}
+    """What must be equal; a PCA basis is told by its sha256 in the fingerprint."""
+    return {
+        name: value for name, value in _made_details(layer).items() if name not in (GRIDS, "pca")
+    }
+
+
+def _made_details(layer: LayerSpec) -> dict[str, Any]:
+    """The details without what says which frames of a recording were read."""
+    details = dict(layer.details)
+    if "reading" in details:
+        details["reading"] = {
+            name: value for name, value in details["reading"].items() if name not in WHICH_FRAMES
+        }
+    return details

@@ -10,7 +10,7 @@ from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.shards.checks import differences, read_sealed, sealed
 from p2pkit.shards.claims import Claim, locked, sweep, try_claim
 from p2pkit.shards.layout import CLAIMS, FAILURES, MANIFEST, claim_path, record_path, shard_path
-from p2pkit.shards.location import Location
+from p2pkit.shards.location import Location, local_folder
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, manifest_from_json
 from p2pkit.shards.record import ShardRecord, Written, make_record, read_record
 from p2pkit.shards.storage import find_storage
@@ -186,6 +186,7 @@ def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
         StoreError: its manifest is damaged, or the folder cannot be written.
     """
     find_storage(manifest.storage)
+    path = local_folder(path, "a store")
     with _refusals_told(path):
         return _create_or_open(path, manifest)
 

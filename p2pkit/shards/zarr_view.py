@@ -159,13 +159,17 @@ def open_zarr(path: str | Path) -> TarView:
     """Open a tar store as a read-only zarr store, for `zarr.open_group(view, mode="r")`.
 
     Raises:
-        StoreError: `path` is no store, or its shards are Zarr already.
+        StoreError: `path` is no store, is remote, or its shards are Zarr already.
     """
     store = open_store(path)
+    if not isinstance(store.root, Path):
+        raise StoreError(
+            f"{path} is remote; the zarr view needs a local store: `p2pkit shards pull` copies it"
+        )
     if store.manifest.storage != "tar":
         raise StoreError(
             f"{path} is stored as {store.manifest.storage}: each shard is a Zarr group already, "
-            f"such as {Path(path) / 'geometry' / '000000.zarr'}"
+            f"such as {store.root / 'geometry' / '000000.zarr'}"
         )
     return TarView(store)
 

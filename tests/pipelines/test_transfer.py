@@ -7,6 +7,7 @@ from object_server import Bucket, Fault, Faults, FolderHandler, Request, serve
 from tiny_recording import TEACHER, recording_config
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
+from p2pkit.pipelines import repair
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.transfer import TransferConfig, TransferReport, run
@@ -216,3 +217,13 @@ def test_an_unfinished_store_is_not_pushed(small_store: Path, bucket: Bucket) ->
 def test_ends_that_do_not_fit(source: str, target: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run(TransferConfig(source, target))
+
+
+def test_a_source_that_lost_frames_replaces_nothing(small_store: Path, bucket: Bucket) -> None:
+    run(TransferConfig(str(small_store), bucket.url()))
+    (small_store / "geometry" / "000001.tar").unlink()
+    repair.run(repair.RepairConfig(store=small_store))
+    with pytest.raises(StoreError, match=r"the source lost frames.*nothing was copied"):
+        run(TransferConfig(str(small_store), bucket.url()))
+    assert verify_store(bucket.url(), deep=True).ok
+    assert open_store(bucket.url()).samples == 12

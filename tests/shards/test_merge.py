@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from part_store import contents, keys_of, payloads, tree, write_part
+from tiny_recording import recording_config
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
+from p2pkit.pipelines import extract
 from p2pkit.pipelines.repair import RepairConfig, run
 from p2pkit.shards import Plan, open_store, plan_shards
 from p2pkit.shards.merge import MergeConfig, merge_stores
@@ -190,4 +192,18 @@ def test_any_sizes_merge(
     for part in parts:
         expected |= contents(open_store(part))
     assert contents(out) == expected
+    assert verify_store(out.root, deep=True).ok
+
+
+def test_stores_of_other_frames_of_a_recording_are_one_family(
+    room_recording: Path, tmp_path: Path
+) -> None:
+    """How many frames were read, and which, does not say how they were made."""
+    stores = [
+        extract.run(recording_config(room_recording, tmp_path / str(limit), limit=limit))
+        for limit in (4, 6)
+    ]
+    out = open_store(merge(tmp_path / "out", *stores, prefixes=("x-", "y-")))
+    assert out.samples == 10
+    assert "limit" not in out.layer("geometry").details["reading"]
     assert verify_store(out.root, deep=True).ok
