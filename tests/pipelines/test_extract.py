@@ -200,7 +200,8 @@ def test_codecs_by_field(
     config = recording_config(room_recording, tmp_path / "out", codecs=codecs, storage=storage)
     coded, plain = open_store(run(config)), open_store(room_store)
     found = {spec.name: spec.codec for layer in coded.manifest.layers for spec in layer.fields}
-    assert found == {"depth": "delta-shuffle-lz4", "pixel": "delta-shuffle-lz4", **codecs}
+    usual = {"depth": "delta-shuffle-lz4", "pixel": "delta-shuffle-lz4", "pair_confidence": "zstd"}
+    assert found == usual | codecs
     for key, place in all_places(coded).items():
         for layer in coded.manifest.layers:
             sample, other = coded.read(layer.name, *place), plain.read(layer.name, *plain.find(key))
@@ -337,7 +338,7 @@ def test_a_recording_without_a_good_frame_is_refused(tmp_path: Path) -> None:
         ({"seed": -1}, "seed is -1"),
         ({"dataset": "posed-rgb"}, "posed-rgb"),
         ({"features": FeatureConfig(teacher=TEACHER, map="int4")}, "map is 'int4'"),
-        ({"codecs": {"mapp": "lz4"}}, "field 'mapp': the fields are colors, depth, label, pixel"),
+        ({"codecs": {"mapp": "lz4"}}, "field 'mapp': the fields are colors, depth, label, pair_"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(
