@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from p2pkit.shards.location import local_folder
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.store import Store, open_store
-from p2pkit.shards.writer import StoreWriter, create_or_open
+from p2pkit.shards.writer import StoreWriter, create_or_open, read_and_compare
 from p2pkit.stream.prefetch import ordered_map
 from p2pkit.teachers import TeacherOptions, open_teacher
 
@@ -57,8 +58,12 @@ class Reextraction:
     store: Store
     source: FrameSource
     manifest: Manifest
-    writer: StoreWriter
     planned: list[list[str]]
+
+    @cached_property
+    def writer(self) -> StoreWriter:
+        """Opened when something is written, so that to look at a store leaves no trace in it."""
+        return create_or_open(self.extraction.out, self.manifest)
 
     def write_geometry(self, shard: int) -> None:
         """Extract the geometry of one shard, failures included."""
@@ -110,8 +115,12 @@ class Reextraction:
                 f"not use again: its fingerprint is {layer.fingerprint}"
             )
 
-        stage, _ = open_feature_stage(config, self.writer.root, self.manifest, refuse, {})
+        stage, _ = open_feature_stage(config, self.extraction.out, self.manifest, refuse, {})
         return stage
+
+    def check_teacher(self, name: str) -> None:
+        """Raise FingerprintError unless the teacher of a layer is at hand; nothing is written."""
+        self._teacher_options(self.store.layer(name))
 
     def _teacher_options(self, layer: LayerSpec) -> TeacherOptions:
         """Options whose teacher has the layer's fingerprint, out of the few that may."""
@@ -149,13 +158,13 @@ def open_reextraction(store: Store, config: SourceConfig) -> Reextraction:
     extraction = _extraction(store, config)
     source, keys = open_frames(extraction)
     manifest = plan_geometry(extraction, source, keys)
+    read_and_compare(extraction.out, manifest)
     return Reextraction(
         config=config,
         extraction=extraction,
         store=store,
         source=source,
         manifest=manifest,
-        writer=create_or_open(extraction.out, manifest),
         planned=plan_shards(keys, store.manifest.plan),
     )
 

@@ -97,11 +97,16 @@ def run(
         chosen = _choose(config, store, again, shard, conditions)
         if chosen:
             actions[shard] = chosen
-    stages = _stages(again, [action for chosen in actions.values() for action in chosen])
+    planned = tuple(action for chosen in actions.values() for action in chosen)
     stale = _failures_are_stale(store, patients)
+    layers = _layers_to_extract(planned)
+    if again is not None:
+        # Before anything is changed; a dry run must not promise what these teachers cannot give.
+        for name in layers:
+            again.check_teacher(name)
     if config.dry_run:
-        planned = tuple(action for chosen in actions.values() for action in chosen)
         return RepairReport(planned, stale, None)
+    stages = {} if again is None else {name: again.open_stage(name) for name in layers}
     writer = create_or_open(config.store, store.manifest)
     done: list[Action] = []
     for shard, chosen in actions.items():
@@ -160,10 +165,9 @@ def _choose(
     )
 
 
-def _stages(again: Reextraction | None, actions: Sequence[Action]) -> dict[str, FeatureStage]:
-    """The teachers that are needed, opened before anything is changed."""
-    needed = {action.layer for action in actions if action.what == "extract"} - {GEOMETRY}
-    return {} if again is None else {name: again.open_stage(name) for name in sorted(needed)}
+def _layers_to_extract(actions: Sequence[Action]) -> list[str]:
+    """Layers of which a shard needs its teacher, sorted."""
+    return sorted({action.layer for action in actions if action.what == "extract"} - {GEOMETRY})
 
 
 def _take(work: _Work, shard: int, actions: list[Action]) -> list[Action]:

@@ -88,7 +88,7 @@ def copy_samples(job: CopyJob, report: Report | None = None) -> Path:
             time.sleep(POLL_S)
         todo = waiting
     writer.write_failures()
-    return job.out
+    return writer.root
 
 
 def _take(job: CopyJob, writer: StoreWriter, layer: str, shard: int) -> bool:

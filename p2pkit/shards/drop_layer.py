@@ -9,6 +9,7 @@ from p2pkit.files import fsync_folder, write_json
 from p2pkit.shards.checks import LAYER_NAME, sealed
 from p2pkit.shards.claims import locked
 from p2pkit.shards.layout import MANIFEST, claim_path
+from p2pkit.shards.location import local_folder
 from p2pkit.shards.model import GEOMETRY
 from p2pkit.shards.store import open_store
 from p2pkit.shards.writer import read_manifest
@@ -39,6 +40,7 @@ def layer_files(root: Path, name: str) -> LayerFiles:
     Raises:
         StoreError: there is no such layer, or it is the geometry.
     """
+    root = local_folder(root, "the store of a layer to drop")
     known = {layer.name for layer in read_manifest(root).layers}
     is_left_over = name not in known and LAYER_NAME.fullmatch(name) and (root / name).is_dir()
     whole = name if is_left_over else open_store(root).layer(name).name
@@ -59,6 +61,7 @@ def drop_layer(root: Path, name: str) -> LayerFiles:
     Raises:
         StoreError: there is no such layer, or it is the geometry.
     """
+    root = local_folder(root, "the store of a layer to drop")
     with locked(claim_path(root, "manifest")):
         found = layer_files(root, name)
         manifest = read_manifest(root)

@@ -241,12 +241,14 @@ def test_a_store_made_from_stores_is_not_extracted(
 def test_a_dry_run_changes_nothing(store: Path, room_recording: Path) -> None:
     flip_middle(files(store, "geometry", "000001.tar"))
     files(store, "features", "000002.json").unlink()
+    shutil.rmtree(store / ".claims")
     before = times(store)
     config = RepairConfig(store, SourceConfig(root=room_recording))
     dry = run(replace(config, dry_run=True))
     assert dry.verified is None
     assert whats(dry) == {("geometry", 1, "extract"), ("features", 2, "extract")}
     assert times(store) == before
+    assert not (store / ".claims").exists()
     assert run(config).actions == dry.actions
 
 

@@ -41,6 +41,13 @@ def test_a_dropped_layer_is_gone_and_the_rest_stays(store: Path):
     assert after == {path: data for path, data in before.items() if path not in gone}
 
 
+def test_a_layer_is_dropped_by_the_url_of_its_folder(store: Path):
+    url = Path(store.as_uri())
+    assert layer_files(url, "other").files > 0
+    drop_layer(url, "other")
+    assert not (store / OTHER).exists()
+
+
 def test_the_geometry_and_unknown_layers_are_refused(store: Path):
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
     with pytest.raises(StoreError, match="geometry cannot be dropped"):
