@@ -79,15 +79,10 @@ class _Visit:
 
     overlays_of: int
     statistics: PairStatistics = field(default_factory=PairStatistics)
-    problems: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     overlays: dict[str, Picture] = field(default_factory=dict)
 
     def __call__(self, frame: Frame) -> None:
-        problems = field_problems(frame)
-        self.problems += [f"{frame.key}: {problem}" for problem in problems]
-        if problems:
-            return
         try:
             self.statistics.add_frame(frame)
         except FrameError as error:
@@ -141,8 +136,12 @@ def check_source(
         if progress is not None:
             progress(frame.key)
 
-    found = gather(source, config.frames, visit=look)
-    verdicts = [_judge_fields(visit, found), _judge_coverage(visit, found)]
+    def problems(frame: Frame) -> list[str]:
+        # A store's frames have no images; `shards verify` is there for its fields.
+        return field_problems(frame, source.label_names) if store is None else []
+
+    found = gather(source, config.frames, problems=problems, visit=look)
+    verdicts = [_judge_fields(found), _judge_coverage(visit, found)]
     if samples:
         verdicts.append(judge_stored_pairs(samples))
     curves: list[Profile] = []
@@ -174,8 +173,8 @@ def _source_of(config: CheckConfig) -> FrameSource:
     return open_source(config.dataset, options)
 
 
-def _judge_fields(visit: _Visit, found: Gathered) -> Verdict:
-    bad = [*visit.problems, *(reason for _, reason in found.failures)]
+def _judge_fields(found: Gathered) -> Verdict:
+    bad = [reason for _, reason in found.failures]
     figures = {"problems": bad[:20]}
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""

@@ -1,26 +1,34 @@
 """Is each field of a frame what `Frame` promises? The first thing to ask of a new reader."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from p2pkit.datasets.frame import DepthImage, Frame, View
+from p2pkit.datasets.frame import DepthImage, Frame
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import check_rigid
 
 KEY = re.compile(r"[A-Za-z0-9_-]+")
+LONGEST_SWEEP_S = 10.0
+"""Times of points are relative to the frame's; larger ones are absolute or in another unit."""
 
 
-def field_problems(frame: Frame) -> list[str]:
-    """What is wrong with the frame's fields, each with the field's name; empty if nothing is."""
+def field_problems(frame: Frame, label_names: Sequence[str] | None = None) -> list[str]:
+    """What is wrong with the frame's fields, each with the field's name; empty if nothing is.
+
+    Args:
+        frame: of any source.
+        label_names: of the source; each label value must have one.
+    """
     problems = [
         *_key_problems(frame),
-        *(p for number, view in enumerate(frame.views) for p in _view_problems(number, view)),
+        *(p for number in range(len(frame.views)) for p in _view_problems(frame, number)),
         *(_depth_problems(frame.depth) if frame.depth is not None else ()),
         *_point_problems(frame),
-        *_label_problems(frame),
+        *_label_problems(frame, label_names),
+        *_motion_problems(frame),
     ]
     if frame.world_from_sensor is not None:
         problems += _rigid("world_from_sensor", frame.world_from_sensor)
@@ -38,10 +46,19 @@ def _key_problems(frame: Frame) -> list[str]:
     return problems
 
 
-def _view_problems(number: int, view: View) -> list[str]:
-    name = f"views[{number}]"
+def _view_problems(frame: Frame, number: int) -> list[str]:
+    view, name = frame.views[number], f"views[{number}]"
     problems = _array(f"{name}.image", view.image, np.uint8, (*_size(view.camera), 3))
-    return problems + _rigid(f"{name}.camera_from_sensor", view.camera_from_sensor)
+    problems += _rigid(f"{name}.camera_from_sensor", view.camera_from_sensor)
+    if view.valid is not None:
+        problems += _array(f"{name}.valid", view.valid, np.bool_, _size(view.camera))
+    if view.sees is not None and frame.points is None:
+        problems.append(f"{name}.sees is given, but the frame has no points; leave it None")
+    elif view.sees is not None and frame.points is not None:
+        problems += _array(f"{name}.sees", view.sees, np.bool_, (len(frame.points),))
+    if view.time_offset_s is not None and not np.isfinite(view.time_offset_s):
+        problems.append(f"{name}.time_offset_s is {view.time_offset_s}; seconds or None are needed")
+    return problems
 
 
 def _depth_problems(depth: DepthImage) -> list[str]:
@@ -65,20 +82,56 @@ def _point_problems(frame: Frame) -> list[str]:
     return problems
 
 
-def _label_problems(frame: Frame) -> list[str]:
-    if frame.labels is None:
+def _label_problems(frame: Frame, label_names: Sequence[str] | None) -> list[str]:
+    if frame.labels is None or (frame.depth is None and frame.points is None):
         return []
-    if frame.depth is not None:
-        return _array("labels", frame.labels, np.uint8, frame.depth.values.shape)
+    shape = frame.depth.values.shape if frame.depth is not None else _rows(frame)
+    problems = _array("labels", frame.labels, np.uint8, shape)
+    if problems or frame.labels.size == 0:
+        return problems
+    if label_names is None:
+        return ["labels are given, but the source's label_names is None"]
+    largest = int(frame.labels.max())
+    if largest >= len(label_names):
+        return [f"labels holds {largest}; label_names has names for 0 to {len(label_names) - 1}"]
+    return []
+
+
+def _motion_problems(frame: Frame) -> list[str]:
+    problems: list[str] = []
+    if not (np.isfinite(frame.speed_m_s) and frame.speed_m_s >= 0):
+        problems.append(f"speed_m_s is {frame.speed_m_s}; it must be 0 or more, 0 if not known")
+    if frame.depth is not None and not (frame.intensity is None and frame.point_time_s is None):
+        problems.append("intensity and point_time_s are of points; leave them None beside depth")
     if frame.points is None:
+        return problems
+    if frame.intensity is not None:
+        problems += _array("intensity", frame.intensity, np.float32, _rows(frame)) or _within(
+            "intensity", frame.intensity, 0.0, 1.0
+        )
+    if frame.point_time_s is not None:
+        problems += _array("point_time_s", frame.point_time_s, np.float32, _rows(frame)) or _within(
+            "point_time_s", frame.point_time_s, -LONGEST_SWEEP_S, LONGEST_SWEEP_S
+        )
+    return problems
+
+
+def _rows(frame: Frame) -> tuple[int, ...]:
+    return () if frame.points is None else (len(frame.points),)
+
+
+def _within(name: str, values: np.ndarray, low: float, high: float) -> list[str]:
+    if ((values >= low) & (values <= high)).all():
         return []
-    return _array("labels", frame.labels, np.uint8, (len(frame.points),))
+    return [f"{name} is {values.min():g} to {values.max():g}; {low:g} to {high:g} is allowed"]
 
 
 def _array(
-    name: str, array: np.ndarray, dtype: Callable[..., object], shape: tuple[int, ...]
+    name: str, array: object, dtype: Callable[..., object], shape: tuple[int, ...]
 ) -> list[str]:
     wanted = np.dtype(dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    if not isinstance(array, np.ndarray):
+        return [f"{name} is a {type(array).__name__}; an array {wanted} {shape} is needed"]
     if array.dtype == wanted and array.shape == shape:
         return []
     return [f"{name} is {array.dtype} {array.shape}; {wanted} {shape} is needed"]

@@ -12,6 +12,7 @@ from p2pkit.evaluation.edge_alignment import Look, make_looks
 from p2pkit.evaluation.pose_agreement import FramePair, PosedDepth, posed_depth
 
 Move = Float64[np.ndarray, "4 4"] | None
+Problems = Callable[[Frame], list[str]]
 PARTNERS = (1, 2, 5)
 """Depths are compared with those of the frames so many further on."""
 
@@ -33,10 +34,13 @@ class Gathered(NamedTuple):
 
 
 class _Reader:
-    """Loads frames of a source; keeps what others need of them instead of the images."""
+    """Loads frames of a source; keeps what others need of them instead of the images.
 
-    def __init__(self, source: FrameSource) -> None:
-        self._source = source
+    A frame with a wrong field counts as bad: nothing else could be computed of it.
+    """
+
+    def __init__(self, source: FrameSource, problems: Problems) -> None:
+        self._source, self._problems = source, problems
         self._known: dict[str, tuple[str, PosedDepth | None] | None] = {}
         self.failures: dict[str, str] = {}
 
@@ -45,6 +49,10 @@ class _Reader:
             frame = self._source.load(key)
         except FrameError as error:
             self.failures[key] = str(error)
+            self._known[key] = None
+            return None
+        if wrong := self._problems(frame):
+            self.failures[key] = f"{key}: {'; '.join(wrong)}"
             self._known[key] = None
             return None
         number = len(self._known)
@@ -59,18 +67,23 @@ class _Reader:
 
 
 def gather(
-    source: FrameSource, count: int, *, visit: Callable[[Frame], None] | None = None
+    source: FrameSource,
+    count: int,
+    *,
+    problems: Problems,
+    visit: Callable[[Frame], None] | None = None,
 ) -> Gathered:
     """Read up to `count` frames, spread evenly over the recording, and their neighbours.
 
     Args:
         source: the recording.
         count: frames to look at.
+        problems: what is wrong with a frame's fields; a frame with any is a failure.
         visit: called with each of these frames; nothing else keeps their images.
     """
     keys = list(source.keys())
     chosen = np.unique(np.linspace(0, len(keys) - 1, min(count, len(keys))).round().astype(int))
-    reader = _Reader(source)
+    reader = _Reader(source, problems)
     seen: list[str] = []
     looks: list[Look] = []
     pairs: list[FramePair] = []

@@ -73,7 +73,9 @@ class PairStatistics:
         self.points += len(cloud.points)
         self.covered += len(np.unique(cloud.pair_point))
         self.pairs += len(cloud.pair_point)
-        for view, count in enumerate(np.bincount(cloud.pair_view, minlength=0).tolist()):
+        for view, count in enumerate(
+            np.bincount(cloud.pair_view, minlength=len(cloud.image_sizes)).tolist()
+        ):
             self.seen_by_view[view] = self.seen_by_view.get(view, 0) + count
         if len(cloud.pair_point) == 0:
             return

@@ -81,6 +81,7 @@ class FusedFrames:
             world_from_sensor=world_from_scene,
             labels=None if labels is None else labels[keep],
             sequence=frames[0].sequence,
+            speed_m_s=max(frame.speed_m_s for frame in frames),
         )
 
     def fingerprint(self) -> dict[str, Any]:

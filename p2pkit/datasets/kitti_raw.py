@@ -199,20 +199,25 @@ def _mercator_pose(row: Float64[np.ndarray, "values"], scale: float) -> Float64[
     return pose
 
 
-def _times(path: Path) -> list[datetime] | None:
-    """Lines such as `2011-09-26 13:02:25.951199337`, one per frame, to the microsecond."""
+def _times(path: Path) -> list[datetime | None] | None:
+    """Lines such as `2011-09-26 13:02:25.951199337`, one per frame, to the microsecond.
+
+    Some lists of the LiDAR have an empty line where a sweep is missing: None there, so that line
+    and frame number stay together.
+    """
     if not path.is_file():
         return None
-    lines = read_text(path, "kitti-raw").split("\n")
+    lines = [line.strip() for line in read_text(path, "kitti-raw").rstrip().split("\n")]
     try:
-        return [datetime.fromisoformat(line.strip()[:26]) for line in lines if line.strip()]
+        return [datetime.fromisoformat(line[:26]) if line else None for line in lines]
     except ValueError as error:
         raise SourceError(f"{path}: {error}; dates with times are needed") from error
 
 
 def _between(
-    earlier: list[datetime] | None, later: list[datetime] | None, number: int
+    earlier: list[datetime | None] | None, later: list[datetime | None] | None, number: int
 ) -> float | None:
     if earlier is None or later is None or number >= min(len(earlier), len(later)):
         return None
-    return (later[number] - earlier[number]).total_seconds()
+    first, second = earlier[number], later[number]
+    return None if first is None or second is None else (second - first).total_seconds()

@@ -151,7 +151,12 @@ def _listed(folder: Path, calibration: dict[str, Any]) -> list[PandaFrame]:
     cameras = json_field(calibration, "cameras", path)
     if not isinstance(cameras, dict) or not cameras:
         raise SourceError(f"{path}: cameras must be an object with at least one camera")
-    names = tuple(map(str, cameras))
+    names = tuple(str(name) for name in cameras if (folder / "camera" / str(name)).is_dir())
+    if not names:
+        raise SourceError(
+            f"{folder / 'camera'} holds no folder of a camera that {path} names: "
+            f"{', '.join(map(str, cameras))}"
+        )
     for name in names:
         numeric_array(json_field(cameras[name], "K", path), f"cameras.{name}.K", path)
     sweeps = sorted((folder / "lidar").glob("*.npz"))

@@ -95,11 +95,11 @@ class ScanNet:
         return list(self._frames)
 
     def load(self, key: str) -> Frame:
-        """Read one frame.
+        """Read one frame; without a pose, and void throughout, where tracking was lost.
 
         Raises:
-            FrameError: an image is missing or damaged, no depth is valid, tracking was lost there,
-                or the scene's labels cannot be read.
+            FrameError: an image is missing or damaged, no depth is valid, the pose is not rigid, or
+                the scene's labels cannot be read.
         """
         listed = known_frame(self._frames, key)
         try:
@@ -137,9 +137,8 @@ class ScanNet:
     ) -> UInt8[np.ndarray, "height width"] | None:
         if self.label_names is None or frame.depth is None:
             return None
-        if listed.folder not in self._labelled:
+        if listed.folder not in self._labelled or frame.world_from_sensor is None:
             return np.zeros(frame.depth.values.shape, dtype=np.uint8)
-        assert frame.world_from_sensor is not None
         return pixel_classes(self._mesh(listed.folder), frame.depth, frame.world_from_sensor)
 
     def _mesh(self, folder: Path) -> LabelledMesh:
@@ -207,10 +206,10 @@ def _calibration(listed: ScanNetFrame) -> RgbdCalibration:
 
 def _load(listed: ScanNetFrame, calibration: RgbdCalibration) -> Frame:
     key = listed.key
-    offset = None
+    offset, speed = None, 0.0
     if listed.sens is not None:
         read = read_frame(listed.sens, listed.number, key)
-        image, depth, pose, offset = read
+        image, depth, pose, offset, speed = read
     else:
         assert listed.color is not None
         assert listed.depth is not None
@@ -218,14 +217,16 @@ def _load(listed: ScanNetFrame, calibration: RgbdCalibration) -> Frame:
         image = read_color(listed.color, key, (color.width, color.height))
         depth = read_depth_png(listed.depth, key, (camera.width, camera.height))
         pose = _exported_pose(listed.folder / "pose" / f"{listed.number}.txt", key)
-    if pose is None:
-        raise FrameError(key, "its pose is infinite: tracking was lost there")
     try:
-        pose = check_rigid(pose, "the pose")
+        pose = None if pose is None else check_rigid(pose, "the pose")
     except GeometryError as error:
         raise FrameError(key, str(error)) from error
     place = RgbdListed(
-        key=key, sequence=listed.sequence, world_from_depth=pose, time_offset_s=offset
+        key=key,
+        sequence=listed.sequence,
+        world_from_depth=pose,
+        time_offset_s=offset,
+        speed_m_s=speed,
     )
     return assemble(place, image, usable_depth(depth, calibration, key), calibration)
 

@@ -69,12 +69,22 @@ class SensFrame(NamedTuple):
     Fields:
         world_from_camera: None where tracking was lost, which the file marks by infinite numbers.
         time_offset_s: colour's time minus depth's, or None where a time stamp is 0.
+        speed_m_s: of the camera, from the frame before to the one after; 0 where it is not known.
     """
 
     image: UInt8[np.ndarray, "color_height color_width 3"]
     depth: UInt16[np.ndarray, "height width"]
     world_from_camera: Float64[np.ndarray, "4 4"] | None
     time_offset_s: float | None
+    speed_m_s: float
+
+
+class _Stamp(NamedTuple):
+    """What stands before a frame's images; times in µs."""
+
+    pose: Float64[np.ndarray, "4 4"]
+    color_us: int
+    depth_us: int
 
 
 @lru_cache(maxsize=2048)
@@ -172,19 +182,33 @@ def read_frame(path: Path, number: int, key: str) -> SensFrame:
             key, f"{path.name} is cut: it has {len(places)} of its {header.frames} frames"
         )
     place = places[number]
+    around = (places[max(number - 1, 0)], places[min(number + 1, len(places) - 1)])
     with open(path, "rb") as file:
-        file.seek(place.start)
-        values = _FRAME.unpack(file.read(_FRAME.size))
+        before, after = (_stamp(file, other) for other in around)
+        stamp = _stamp(file, place)
         color, depth = file.read(place.color_bytes), file.read(place.depth_bytes)
-    pose = np.array(values[:16], dtype=np.float64).reshape(4, 4)
-    color_time, depth_time = values[16:18]
-    known = color_time > 0 and depth_time > 0
+    known = stamp.color_us > 0 and stamp.depth_us > 0
     return SensFrame(
         image=_color(color, header, key),
         depth=_depth(depth, header, key),
-        world_from_camera=pose if np.isfinite(pose).all() else None,
-        time_offset_s=(color_time - depth_time) / 1e6 if known else None,
+        world_from_camera=stamp.pose if np.isfinite(stamp.pose).all() else None,
+        time_offset_s=(stamp.color_us - stamp.depth_us) / 1e6 if known else None,
+        speed_m_s=_speed(before, after),
     )
+
+
+def _stamp(file: BinaryIO, place: SensPlace) -> _Stamp:
+    """Read what stands before a frame's images; the file is left where these begin."""
+    file.seek(place.start)
+    values = _FRAME.unpack(file.read(_FRAME.size))
+    pose = np.array(values[:16], dtype=np.float64).reshape(4, 4)
+    return _Stamp(pose, *values[16:18])
+
+
+def _speed(before: _Stamp, after: _Stamp) -> float:
+    known = 0 < before.depth_us < after.depth_us
+    moved = float(np.linalg.norm(after.pose[:3, 3] - before.pose[:3, 3])) if known else np.nan
+    return moved / (after.depth_us - before.depth_us) * 1e6 if np.isfinite(moved) else 0.0
 
 
 def _color(data: bytes, header: SensHeader, key: str) -> UInt8[np.ndarray, "height width 3"]:

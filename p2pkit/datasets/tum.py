@@ -75,7 +75,7 @@ class TumRgbd:
             FrameError: an image is missing, damaged or of another size, or no depth is valid.
         """
         files = known_frame(self._frames, key)
-        return load_rgbd(files, self._calibrations[files.depth.parents[1].name])
+        return load_rgbd(files, self._calibrations[files.sequence])
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, poses, lenses, and the largest gap in time."""

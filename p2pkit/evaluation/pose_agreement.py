@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from p2pkit.datasets.frame import Frame
 from p2pkit.evaluation.edge_alignment import Score
@@ -18,6 +18,8 @@ from p2pkit.geometry.camera import Camera
 TOLERANCE = 0.03
 POINTS = 6000
 FEWEST = 200
+PARTS = 8
+"""Clusters of a pair: upright stripes of the depth image, or sectors of 45 degrees."""
 BIN_RAD = np.deg2rad(0.7)
 
 
@@ -79,15 +81,26 @@ def posed_depth(frame: Frame, random: np.random.Generator) -> PosedDepth | None:
 
 def agreement(pairs: Sequence[FramePair], tried: PoseHypothesis) -> Score:
     """How well the points that land on a measurement agree with it: 1 if exactly, 0 from the
-    tolerance on.
+    tolerance on; by part of each pair, for a recording may have few pairs.
     """
-    total, count = np.zeros(len(pairs)), np.zeros(len(pairs))
+    total, count = np.zeros((len(pairs), PARTS)), np.zeros((len(pairs), PARTS))
     for row, pair in enumerate(pairs):
         agrees = _agreements(pair, tried.other_from_one(pair), tried.focal_factor)
-        if len(agrees) >= FEWEST:
-            total[row] = agrees.sum()
-            count[row] = len(agrees)
-    return Score(total, count)
+        landed = np.isfinite(agrees)
+        if landed.sum() >= FEWEST:
+            part = _part(pair.one)[landed]
+            total[row] = np.bincount(part, agrees[landed], minlength=PARTS)
+            count[row] = np.bincount(part, minlength=PARTS)
+    return Score(total.reshape(-1), count.reshape(-1))
+
+
+def _part(one: PosedDepth) -> Int64[np.ndarray, "points"]:
+    x, y, z = one.points.T
+    if one.camera is None:
+        share = (np.arctan2(y, x) + np.pi) / (2 * np.pi)
+    else:
+        share = (one.camera.fx * x / z + one.camera.cx + 0.5) / one.camera.width
+    return np.clip(share * PARTS, 0, PARTS - 1).astype(np.int64)
 
 
 def declared_poses(pair: FramePair) -> Float64[np.ndarray, "4 4"]:
@@ -145,7 +158,7 @@ def pose_hypotheses(pairs: Sequence[FramePair]) -> list[PoseHypothesis]:
 def _agreements(
     pair: FramePair, other_from_one: Float64[np.ndarray, "4 4"], focal_factor: float
 ) -> np.ndarray:
-    """For each point that lands on a measurement, how well it agrees."""
+    """How well each point agrees; NaN where it lands on no measurement."""
     other = pair.other
     if other.camera is None or pair.one.camera is None:
         moved = pair.one.points @ other_from_one[:3, :3].T + other_from_one[:3, 3]
@@ -154,15 +167,14 @@ def _agreements(
     camera = _scaled_camera(other.camera, focal_factor)
     points = _with_camera(pair.one.points, pair.one.camera, one_camera)
     moved = points @ other_from_one[:3, :3].T + other_from_one[:3, 3]
-    front = moved[:, 2] > 0.05
-    moved = moved[front]
-    u = np.rint(camera.fx * moved[:, 0] / moved[:, 2] + camera.cx)
-    v = np.rint(camera.fy * moved[:, 1] / moved[:, 2] + camera.cy)
+    depth = np.where(moved[:, 2] > 0.05, moved[:, 2], np.nan)
+    u = np.rint(camera.fx * moved[:, 0] / depth + camera.cx)
+    v = np.rint(camera.fy * moved[:, 1] / depth + camera.cy)
     inside = (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
-    measured = other.image[v[inside].astype(np.int64), u[inside].astype(np.int64)]
-    expected = moved[inside, 2][measured > 0]
-    measured = measured[measured > 0]
-    return np.maximum(1 - np.abs(measured - expected) / (TOLERANCE * measured), 0)
+    measured = np.zeros(len(moved))
+    measured[inside] = other.image[v[inside].astype(np.int64), u[inside].astype(np.int64)]
+    measured[measured == 0] = np.nan
+    return np.maximum(1 - np.abs(measured - depth) / (TOLERANCE * measured), 0)
 
 
 def _spherical_agreements(points: Float64[np.ndarray, "points 3"], image: np.ndarray) -> np.ndarray:
@@ -176,8 +188,8 @@ def _spherical_agreements(points: Float64[np.ndarray, "points 3"], image: np.nda
             measured = image[row, (columns + right) % image.shape[1]]
             error = np.where(measured > 0, np.abs(measured - distance), np.inf)
             best = np.minimum(best, error)
-    landed = np.isfinite(best)
-    return np.maximum(1 - best[landed] / (TOLERANCE * distance[landed]), 0)
+    best[np.isinf(best)] = np.nan
+    return np.maximum(1 - best / (TOLERANCE * distance), 0)
 
 
 def _spherical(

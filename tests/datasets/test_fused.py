@@ -1,5 +1,7 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +45,25 @@ def test_one_cloud_with_three_views(sample: Frame, plain: FrameSource) -> None:
         np.testing.assert_array_equal(view.image, frame.views[0].image)
         assert view.sees is not None
         assert 0.2 < view.sees.mean() < 1
+
+
+def test_a_sample_is_as_fast_as_its_fastest_frame(plain: FrameSource) -> None:
+    class Moving:
+        """The rooms by a camera that speeds up."""
+
+        name, label_names, ignore_label = plain.name, plain.label_names, plain.ignore_label
+
+        def keys(self) -> Sequence[str]:
+            return plain.keys()[:3]
+
+        def load(self, key: str) -> Frame:
+            return replace(plain.load(key), speed_m_s=0.1 * (1 + int(key[-1])))
+
+        def fingerprint(self) -> dict[str, Any]:
+            return {}
+
+    fused = FusedFrames(Moving(), 3)
+    assert fused.load(fused.keys()[0]).speed_m_s == pytest.approx(0.3)
 
 
 def test_views_see_what_their_own_depth_confirms(sample: Frame, plain: FrameSource) -> None:

@@ -185,6 +185,15 @@ def test_wrong_raw_texts(raw: Path, name: str, text: str, reason: str) -> None:
         open_source("kitti-raw", SourceOptions(raw))
 
 
+def test_an_empty_line_in_the_times_stands_for_a_missing_sweep(raw: Path) -> None:
+    drive = raw / "2011_09_26" / "2011_09_26_drive_0005_sync"
+    times = drive / "velodyne_points" / "timestamps.txt"
+    times.write_text("\n" + times.read_text().splitlines()[1] + "\n")
+    source = open_source("kitti-raw", SourceOptions(raw))
+    offsets = [source.load(key).views[0].time_offset_s for key in list(source.keys())]
+    assert offsets == [None, pytest.approx(-0.01)]
+
+
 def test_missing_parts_of_a_drive(raw: Path) -> None:
     drive = raw / "2011_09_26" / "2011_09_26_drive_0005_sync"
     (drive / "image_02" / "timestamps.txt").unlink()

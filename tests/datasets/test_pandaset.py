@@ -55,6 +55,16 @@ def test_real_sweep(data_root: Path) -> None:
     assert np.abs(np.median(road[near, 2])) < 2.5
 
 
+def test_cameras_without_a_folder_are_left_out(folder: Path) -> None:
+    whole = open_source("pandaset", SourceOptions(folder)).load(KEY)
+    shutil.rmtree(folder / "002" / "camera" / "back_camera")
+    frame = open_source("pandaset", SourceOptions(folder)).load(KEY)
+    assert len(frame.views) == len(whole.views) - 1
+    shutil.rmtree(folder / "002" / "camera")
+    with pytest.raises(SourceError, match="holds no folder of a camera"):
+        open_source("pandaset", SourceOptions(folder))
+
+
 def test_points_return_to_the_worlds_coordinates(data_root: Path) -> None:
     frame = open_source("pandaset", SourceOptions(data_root / "pandaset")).load(KEY)
     with np.load(data_root / "pandaset" / "002" / "lidar" / "00.npz") as archive:

@@ -61,6 +61,16 @@ def test_tum_gives_the_real_frames(cabinet: list[Frame], tmp_path: Path) -> None
         assert frame.speed_m_s > 0
 
 
+def test_tum_lists_may_name_deeper_folders(cabinet: list[Frame], tmp_path: Path) -> None:
+    folder = tmp_path / "freiburg3"
+    write_tum(folder, cabinet)
+    (folder / "raw").mkdir()
+    (folder / "depth").rename(folder / "raw" / "depth")
+    text = (folder / "depth.txt").read_text()
+    (folder / "depth.txt").write_text(text.replace(" depth/", " raw/depth/"))
+    assert_same(open_source("tum", SourceOptions(folder)).load("freiburg3_000000"), cabinet[0])
+
+
 def test_tum_pairs_nothing_that_is_too_far_apart(cabinet: list[Frame], tmp_path: Path) -> None:
     folder = tmp_path / "freiburg3"
     write_tum(folder, cabinet)

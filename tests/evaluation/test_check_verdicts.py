@@ -12,6 +12,7 @@ import pytest
 from p2pkit.datasets import SourceOptions, open_source
 from p2pkit.datasets.frame import Frame, FrameSource, View
 from p2pkit.evaluation.faults import FAULTS, FaultySource, not_applicable
+from p2pkit.evaluation.pose_agreement import FramePair
 from p2pkit.evaluation.verdicts import Verdict, judge_alignment, judge_poses
 from p2pkit.pipelines.check_frames import gather
 
@@ -46,8 +47,12 @@ def rooms() -> FrameSource:
 
 
 def verdicts(source: FrameSource, frames: int = FRAMES) -> list[Verdict]:
-    found = gather(source, frames)
+    found = gather(source, frames, problems=lambda frame: [])
     return [*judge_alignment(found.looks), judge_poses(found.pairs)]
+
+
+def pairs_of(source: FrameSource) -> list[FramePair]:
+    return gather(source, FRAMES, problems=lambda frame: []).pairs
 
 
 def test_untouched_rooms_pass() -> None:
@@ -84,6 +89,29 @@ def test_images_without_texture_give_no_verdict() -> None:
 
     found = verdicts(FaultySource(rooms(), grey), 4)
     assert [verdict.outcome for verdict in found] == ["cannot tell"] * 3
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("fault", ["pose inverted", "depth scale × 5", "depth scale × 1.25"])
+def test_five_frames_are_enough_for_faults_of_poses_and_units(fault: str, data_root: Path) -> None:
+    source = open_source("posed-rgbd", SourceOptions(root=data_root / "slambook2_office"))
+    assert judge_poses(pairs_of(source)).outcome == "pass"
+    change, names = FAULTS[fault]
+    found = judge_poses(pairs_of(FaultySource(source, change)))
+    assert found.outcome == "fail"
+    assert found.fault in names
+
+
+def test_a_pose_that_fits_badly_without_a_sure_reason_is_no_pass() -> None:
+    change, _ = FAULTS["depth scale × 5"]
+    pair = pairs_of(FaultySource(rooms(), change))[:1]
+    # A strip of one part of one pair: too little to be sure by.
+    one = pair[0].one
+    strip = one._replace(points=one.points[one.points[:, 0] < np.quantile(one.points[:, 0], 0.2)])
+    found = judge_poses([pair[0]._replace(one=strip)])
+    assert found.outcome == "cannot tell"
+    assert "wrong depth scale" in found.reason
+    assert "too few to be sure" in found.reason
 
 
 REAL = {

@@ -1,5 +1,6 @@
 """p2pkit check: files, exit codes, and what it says of sources and stores."""
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tiny_recording import NAMES
 
 from p2pkit.cli.check import check
 from p2pkit.datasets import SourceOptions, open_source
@@ -39,11 +41,39 @@ def as_points(frame: Frame) -> Frame:
     )
 
 
+def forced(value: Any, **changes: Any) -> Any:
+    """A copy with other fields, past the checks of shapes that only tests have."""
+    changed = copy.copy(value)
+    for name, content in changes.items():
+        object.__setattr__(changed, name, content)
+    return changed
+
+
+def with_view(frame: Frame, **changes: Any) -> Frame:
+    return forced(frame, views=(forced(frame.views[0], **changes), *frame.views[1:]))
+
+
+def points_with(frame: Frame, **values: float) -> Frame:
+    """The points with one value for all in some of their fields."""
+    points = as_points(frame)
+    assert points.points is not None
+    count = len(points.points)
+    arrays: Any = {name: np.full(count, value, np.float32) for name, value in values.items()}
+    return replace(points, **arrays)
+
+
+def labelled(frame: Frame, largest: int) -> Frame:
+    assert frame.depth is not None
+    labels = np.zeros(frame.depth.values.shape, np.uint8)
+    labels[0, 0] = largest
+    return replace(frame, labels=labels)
+
+
 class Single:
     """A source of given frames; None stands for one that cannot be read."""
 
     name = "single"
-    label_names: Sequence[str] | None = None
+    label_names: Sequence[str] | None = NAMES
     ignore_label: int | None = None
 
     def __init__(self, frames: dict[str, Frame | None]) -> None:
@@ -130,11 +160,68 @@ def test_cameras_that_see_nothing_fail_the_coverage(frame: Frame, tmp_path: Path
         (lambda f: replace(f, depth=replace(f.depth, units_per_metre=0.0)), "units_per_metre"),
         (lambda f: replace(as_points(f), points=np.zeros((0, 3), np.float32)), "points"),
         (lambda f: replace(as_points(f), points=np.full((9, 3), np.nan, np.float32)), "points"),
+        (lambda f: forced(f, world_from_sensor=np.eye(4)[:3]), "world_from_sensor has shape"),
+        (lambda f: replace(f, world_from_sensor=np.full((4, 4), np.nan)), "NaN or infinity"),
+        (
+            lambda f: with_view(f, image=f.views[0].image[..., 0]),
+            "views[0].image is uint8 (48, 64)",
+        ),
+        (lambda f: with_view(f, image=f.views[0].image / 255.0), "views[0].image is float64"),
+        (lambda f: with_view(f, image=None), "views[0].image is a NoneType"),
+        (lambda f: with_view(f, valid=np.ones((2, 2), np.bool_)), "views[0].valid"),
+        (lambda f: with_view(f, sees=np.ones(3, np.bool_)), "views[0].sees is given"),
+        (
+            lambda f: with_view(as_points(f), sees=np.ones(3, np.bool_)),
+            "views[0].sees is bool (3,)",
+        ),
+        (lambda f: with_view(f, time_offset_s=np.nan), "views[0].time_offset_s"),
+        (lambda f: replace(f, speed_m_s=-1.0), "speed_m_s is -1.0"),
+        (lambda f: replace(f, intensity=np.zeros(3, np.float32)), "are of points"),
+        (lambda f: points_with(f, intensity=255.0), "intensity is 255 to 255"),
+        (lambda f: points_with(f, point_time_s=1.6e9), "point_time_s is 1.6e+09"),
+        (
+            lambda f: forced(as_points(f), intensity=np.zeros(3, np.float32)),
+            "intensity is float32",
+        ),
+        (lambda f: labelled(f, 4), "labels holds 4; label_names has names for 0 to 3"),
     ],
 )
 def test_each_wrong_field_is_named(change: Any, named: str, frame: Frame) -> None:
-    assert field_problems(frame) == []
-    assert any(named in problem for problem in field_problems(change(frame)))
+    assert field_problems(frame, NAMES) == []
+    assert any(named in problem for problem in field_problems(change(frame), NAMES))
+
+
+def test_labels_without_names_are_told(frame: Frame) -> None:
+    assert field_problems(labelled(frame, 2), NAMES) == []
+    assert any("label_names is None" in problem for problem in field_problems(labelled(frame, 2)))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda f: replace(f, depth=None), "exactly one of depth and points"),
+        (lambda f: forced(f, world_from_sensor=np.eye(4)[:3]), "a rigid transform is 4 x 4"),
+        (lambda f: with_view(f, image=f.views[0].image[..., 0]), "(48, 64, 3) is needed"),
+    ],
+)
+def test_a_malformed_frame_is_a_verdict_and_no_traceback(
+    change: Any, named: str, frame: Frame, tmp_path: Path
+) -> None:
+    source = Single({"a": frame, "b": change(replace(frame, key="b"))})
+    report = check_source(source, CheckConfig(source=None, out=tmp_path))
+    assert report.verdicts[0].outcome == "fail"
+    assert "b: " in report.verdicts[0].reason
+    assert named in report.verdicts[0].reason
+
+
+def test_a_last_view_that_sees_nothing_is_named(frame: Frame, tmp_path: Path) -> None:
+    points = as_points(frame)
+    behind = replace(points.views[1], camera_from_sensor=np.diag([1.0, -1.0, -1.0, 1.0]))
+    source = Single({"a": replace(points, views=(points.views[0], behind))})
+    report = check_source(source, CheckConfig(source=None, out=tmp_path))
+    coverage = {verdict.test: verdict for verdict in report.verdicts}["coverage"]
+    assert coverage.outcome == "fail"
+    assert "views [1] see no point" in coverage.reason
 
 
 @pytest.mark.parametrize("fault", ["u and v are swapped", "the image is mirrored", ""])
