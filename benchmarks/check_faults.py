@@ -17,7 +17,7 @@ import click
 from p2pkit.datasets import SourceOptions, open_source
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.evaluation.faults import FAULTS, FaultySource, not_applicable
-from p2pkit.evaluation.verdicts import Verdict, judge_alignment, judge_poses
+from p2pkit.evaluation.verdicts import Verdict, judge_alignment, judge_each_view, judge_poses
 from p2pkit.pipelines.check_frames import gather
 
 SOURCES = {
@@ -40,7 +40,9 @@ def untouched(source: FrameSource, frame: Frame) -> Frame:
 def judge(source: FrameSource, frames: int) -> list[Verdict]:
     """The tests that can see these faults."""
     found = gather(source, frames, problems=lambda frame: [])
-    return [*judge_alignment(found.looks), judge_poses(found.pairs)]
+    each = judge_each_view(found.looks)
+    alone = [] if each is None else [each]
+    return [*judge_alignment(found.looks), *alone, judge_poses(found.pairs)]
 
 
 def cell(verdicts: list[Verdict], fault: str) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from p2pkit.geometry import occlusion_kernels
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.project import project, visible_after_occlusion
@@ -34,6 +35,7 @@ UNITS_PER_METRE = 1000.0
 VOXEL_SIZE = 0.025
 MARGIN_M = 0.05
 RUNS_PER_TURN = 5
+SIDES_REACH = 6
 
 Peers = dict[str, Callable[[], Any]]
 
@@ -201,6 +203,41 @@ def occluded_projection(scene: Scene, open3d: Any) -> Peers:
     return peers
 
 
+def sparse_occlusion(scene: Scene, open3d: Any) -> Peers:
+    """How far sparse points lie behind what is nearer on two opposite sides; z-buffer at hand."""
+    projection = project(scene.points[::7], CAMERA)
+    rows, columns = CAMERA.height // 2, CAMERA.width // 2
+    u, v = np.floor(projection.pixel_uv.T / 2 + 0.5).astype(np.int64)
+    inside = projection.visible & (u >= 0) & (u < columns) & (v >= 0) & (v < rows)
+    cells = np.where(inside, v * columns + u, -1)
+    depth = np.ascontiguousarray(projection.depth_m)
+    nearest = np.full((rows, columns), np.inf, np.float32)
+    np.minimum.at(nearest.reshape(-1), cells[inside], depth[inside])
+    behind = np.empty(len(cells))
+
+    def by_p2pkit() -> Any:
+        occlusion_kernels.depth_behind_sides(cells, depth, nearest, SIDES_REACH, behind)
+        return behind
+
+    def by_numpy() -> Any:
+        padded = np.pad(nearest, SIDES_REACH, constant_values=np.inf)
+        row, column = np.divmod(np.where(inside, cells, 0), columns)
+        row, column = row + SIDES_REACH, column + SIDES_REACH
+        sides = np.full((4, len(cells)), np.inf, np.float32)
+        for dv in range(-SIDES_REACH, SIDES_REACH + 1):
+            for du in range(-SIDES_REACH, SIDES_REACH + 1):
+                if (dv, du) == (0, 0) or (dv != 0 and abs(du) > abs(dv)):
+                    continue
+                side = (0 if dv < 0 else 1) if dv else (2 if du < 0 else 3)
+                np.minimum(sides[side], padded[row + dv, column + du], out=sides[side])
+        blocker = np.minimum(np.maximum(sides[0], sides[1]), np.maximum(sides[2], sides[3]))
+        blocker = np.minimum(blocker, padded[row, column])
+        return np.where(inside, np.maximum(depth.astype(np.float64) - blocker, 0.0), 0.0)
+
+    assert np.array_equal(by_p2pkit(), by_numpy())
+    return {"p2pkit": by_p2pkit, "numpy": by_numpy}
+
+
 def map_sampling(scene: Scene, open3d: Any) -> Peers:
     """4096 pairs in a 20 x 15 map of 320 channels, float16 in and float32 out."""
     height, width, _ = scene.feature_map.shape
@@ -237,6 +274,7 @@ TASKS: dict[str, Callable[[Scene, Any], Peers]] = {
     "back-projection + index + colours": colored_back_projection,
     "voxel de-duplication": voxel_deduplication,
     "z-buffered projection": occluded_projection,
+    "occlusion of sparse points": sparse_occlusion,
     "sampling of the map": map_sampling,
 }
 

@@ -12,7 +12,7 @@ from p2pkit.datasets import SourceOptions, open_source
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.evaluation.misalignment import Profile, profiles
-from p2pkit.evaluation.verdicts import Verdict, judge_alignment, judge_poses
+from p2pkit.evaluation.verdicts import Verdict, judge_alignment, judge_each_view, judge_poses
 from p2pkit.files import write_atomic, write_json
 from p2pkit.geometry.project import project
 from p2pkit.pipelines.check_fields import field_problems
@@ -147,6 +147,8 @@ def check_source(
     curves: list[Profile] = []
     if found.looks:
         verdicts += judge_alignment(found.looks)
+        each = judge_each_view(found.looks)
+        verdicts += [] if each is None else [each]
         curves = profiles(found.looks)
     else:
         reason = "a store of point frames keeps no images; check the recording itself"

@@ -20,6 +20,7 @@ from p2pkit.geometry.camera import Camera
 
 DELTA = 1 / 40
 NEAREST_M = 0.05
+SLOWEST_M_S = 0.02
 
 
 class Look(NamedTuple):
@@ -29,10 +30,11 @@ class Look(NamedTuple):
         frame, view: numbers.
         camera: of the reduced image.
         camera_from_sensor: as declared.
-        strength: edge strength along u and v.
+        strength: edge strength along u and v; NaN where the image has no content.
         edges: of the frame.
         depth_camera: of an RGB-D frame, reduced like the image; None for point frames.
         moves: sensor_then_from_now of the neighbouring frames before and after, where known.
+        interval_s: time between neighbouring frames, where the sensor's speed is known.
     """
 
     frame: int
@@ -43,6 +45,7 @@ class Look(NamedTuple):
     edges: EdgePoints
     depth_camera: Camera | None
     moves: tuple[Float64[np.ndarray, "4 4"] | None, Float64[np.ndarray, "4 4"] | None]
+    interval_s: float | None = None
 
 
 class Placed(NamedTuple):
@@ -106,11 +109,20 @@ def _look(
         view=row,
         camera=camera,
         camera_from_sensor=view.camera_from_sensor,
-        strength=edge_strength(view.image),
+        strength=edge_strength(view.image, view.valid),
         edges=edges,
         depth_camera=None if depth is None else depth.camera.resized(camera.width, camera.height),
         moves=moves,
+        interval_s=_interval_s(frame, moves),
     )
+
+
+def _interval_s(frame: Frame, moves: tuple[np.ndarray | None, np.ndarray | None]) -> float | None:
+    """Way over speed; None where the sensor hardly moves."""
+    ways = [float(np.linalg.norm(move[:3, 3])) for move in moves if move is not None]
+    if not ways or frame.speed_m_s < SLOWEST_M_S:
+        return None
+    return float(np.mean(ways)) / frame.speed_m_s
 
 
 def place(

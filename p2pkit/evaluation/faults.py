@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from p2pkit.datasets.frame import DepthImage, Frame, FrameSource, View
+from p2pkit.evaluation.time_offset import part_of_motion
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import invert_rigid
 
@@ -149,6 +150,24 @@ def late_images(source: FrameSource, frame: Frame) -> Frame:
     return replace(frame, views=tuple(views))
 
 
+def half_late_images(source: FrameSource, frame: Frame) -> Frame:
+    """Images of the next frame, with transforms that account for half of the motion until then."""
+    late, keys = late_images(source, frame), list(source.keys())
+    after = source.load(keys[min(keys.index(frame.key) + 1, len(keys) - 1)]).world_from_sensor
+    assert frame.world_from_sensor is not None
+    assert after is not None
+    half = part_of_motion(invert_rigid(after) @ frame.world_from_sensor, 0.5)
+    return with_views(
+        late, lambda view: replace(view, camera_from_sensor=view.camera_from_sensor @ half)
+    )
+
+
+def one_stale_camera(source: FrameSource, frame: Frame) -> Frame:
+    """The second of several cameras has turned by 2 degrees about its y axis."""
+    turned = stale_rotation(1)(source, frame)
+    return replace(frame, views=(frame.views[0], turned.views[1], *frame.views[2:]))
+
+
 def wrong_depth_scale(factor: float) -> Callable[[FrameSource, Frame], Frame]:
     """Depths or points are `factor` times too large."""
 
@@ -199,6 +218,8 @@ FAULTS: dict[str, tuple[Callable[[FrameSource, Frame], Frame], tuple[str, ...]]]
     "stale calibration, 2° about y": (stale_rotation(1), ("stale calibration",)),
     "stale calibration, 2° about z": (stale_rotation(2), ("stale calibration",)),
     "images one frame late": (late_images, ("points and images differ in time",)),
+    "images half a frame late": (half_late_images, ("points and images differ in time",)),
+    "one of the cameras turned by 2° about y": (one_stale_camera, ("stale calibration",)),
     "depth scale × 5": (wrong_depth_scale(5.0), ("wrong depth scale",)),
     "depth scale × 1.25": (wrong_depth_scale(1.25), ("wrong depth scale",)),
 }
@@ -224,6 +245,8 @@ def not_applicable(fault: str, frame: Frame, frames: int) -> str | None:
         frame.world_from_sensor is None or frames < 2
     ):
         return "no poses of two frames to compare with"
-    if fault == "images one frame late" and (frame.world_from_sensor is None or frames < 2):
+    if fault.startswith("one of the cameras") and len(frame.views) < 2:
+        return "one camera"
+    if fault.endswith("frame late") and (frame.world_from_sensor is None or frames < 2):
         return "no two frames of one drive"
     return None

@@ -5,12 +5,17 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64
-from scipy.spatial.transform import Rotation
+from jaxtyping import Float64
 
+from p2pkit.evaluation.cross_test import (
+    cross_tested,
+    mean_displacement,
+    split_looks,
+    with_rows,
+)
 from p2pkit.evaluation.edge_alignment import Look, Placed, Score, place, score
-from p2pkit.evaluation.edge_points import EdgePoints
-from p2pkit.evaluation.evidence import Evidence, above
+from p2pkit.evaluation.evidence import Evidence
+from p2pkit.evaluation.time_offset import INTERVALS, at_time, frame_interval_s, timed_looks
 
 PIXELS = tuple(map(float, (*range(-40, -8, 8), *range(-8, 9), *range(16, 41, 8))))
 """Displacements in 640ths of the image's width."""
@@ -22,8 +27,6 @@ DEGREES = tuple(
 FACTORS = tuple(1 + 0.025 * step for step in range(-6, 7))
 SHIFTS = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.27, 0.35, 0.43, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Motions of the cameras as shares of `farthest_shift`."""
-INTERVALS = (-1.0, -0.75, -0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-"""Differences in time between points and images, in intervals between frames."""
 ROUNDS = 4
 POINTS_IN_ALL, FEWEST_OF_A_LOOK = 20_000, 300
 _SORTED = tuple(sorted(set(DEGREES)))
@@ -65,6 +68,8 @@ class Misalignment(NamedTuple):
 def profiles(looks: Sequence[Look]) -> list[Profile]:
     """Scores as pixels are shifted along u and v, points turned about three axes, and, where
     neighbouring frames have poses, points moved to another time.
+
+    Times are in ms where the frames' distance in time is known, else in intervals between frames.
     """
     found = [
         _profile(looks, name, "px at 640 px of width", PIXELS, partial(_shifted, axis=axis))
@@ -74,9 +79,14 @@ def profiles(looks: Sequence[Look]) -> list[Profile]:
         _profile(looks, f"turn about {name}", "degrees", _SORTED, partial(_turned, axis=axis))
         for axis, name in enumerate("xyz")
     ]
-    timed = [look for look in looks if all(move is not None for move in look.moves)]
+    timed = timed_looks(looks)
     if timed:
-        found.append(_profile(timed, "time", "frame intervals", INTERVALS, _timed))
+        interval_s = frame_interval_s(timed)
+        curve = _profile(timed, "time", "frame intervals", INTERVALS, at_time)
+        if interval_s is not None:
+            steps = tuple(round(1000 * interval_s * step, 2) for step in curve.steps)
+            curve = curve._replace(unit="ms", steps=steps)
+        found.append(curve)
     return found
 
 
@@ -97,18 +107,6 @@ def _turned(look: Look, degrees: float, axis: int) -> Placed:
     return _changed(look, change)
 
 
-def _timed(look: Look, intervals: float) -> Placed:
-    """The points as the sensor would see them a part of an interval later or earlier."""
-    move = look.moves[1] if intervals > 0 else look.moves[0]
-    assert move is not None
-    part = np.eye(4)
-    part[:3, :3] = Rotation.from_rotvec(
-        abs(intervals) * Rotation.from_matrix(move[:3, :3]).as_rotvec()
-    ).as_matrix()
-    part[:3, 3] = abs(intervals) * move[:3, 3]
-    return place(look, sensor_side=part)
-
-
 def _shifted(look: Look, steps: float, axis: int) -> Placed:
     placed = place(look)
     shift = np.zeros(2)
@@ -121,19 +119,14 @@ def find_misalignment(looks: Sequence[Look]) -> Misalignment:
     random = np.random.default_rng(0)
     most = max(POINTS_IN_ALL // max(len(looks), 1), FEWEST_OF_A_LOOK)
     near = [_near_the_image(look, most, random) for look in looks]
-    halves = _halves(near)
-    changes = [_climb(half) for half in halves]
-    crossed = [
-        score(half, lambda look, change=change: _changed(look, change))
-        for half, change in zip(halves, reversed(changes), strict=True)
-    ]
-    found = _joined(crossed)
-    declared = _joined([score(half, place) for half in halves])
+    halves = split_looks(near)
+    places = [partial(_changed, change=_climb(half)) for half in halves]
+    found, evidence = cross_tested(halves, places)
     change = _climb(near)
     turn = (float(change[0]), float(change[1]), float(change[2]))
     shift = (float(change[4]), float(change[5]), float(change[6]))
-    moved = _displacement(near, change)
-    return Misalignment(turn, float(change[3]), shift, moved, above(found, declared), found)
+    moved = mean_displacement(near, partial(_changed, change=change))
+    return Misalignment(turn, float(change[3]), shift, moved, evidence, found)
 
 
 def _climb(looks: Sequence[Look]) -> Float64[np.ndarray, "changes"]:
@@ -169,31 +162,7 @@ def _near_the_image(look: Look, most: int, random: np.random.Generator) -> Look:
     low, high = -0.2 * size, 1.2 * size
     near = placed.in_front & (placed.pixel_uv > low).all(1) & (placed.pixel_uv < high).all(1)
     kept = near & (random.random(len(near)) * max(near.sum(), 1) < most)
-    return _with_rows(look, kept)
-
-
-def _with_rows(look: Look, rows: Bool[np.ndarray, "edges"]) -> Look:
-    edges = look.edges
-    kept = EdgePoints(edges.points[rows], edges.direction[rows], edges.block[rows])
-    return look._replace(edges=kept)
-
-
-def _halves(looks: Sequence[Look]) -> tuple[list[Look], list[Look]]:
-    """Even and odd frames, or even and odd blocks where there are too few frames."""
-    frames = sorted({look.frame for look in looks})
-    if len(frames) >= 6:
-        parity = [frames.index(look.frame) % 2 for look in looks]
-        halves = [[one for one, p in zip(looks, parity, strict=True) if p == h] for h in (0, 1)]
-        return halves[0], halves[1]
-    halves = [[_with_rows(look, look.edges.block % 2 == h) for look in looks] for h in (0, 1)]
-    return halves[0], halves[1]
-
-
-def _joined(scores: Sequence[Score]) -> Score:
-    return Score(
-        np.concatenate([one.total for one in scores]),
-        np.concatenate([one.number for one in scores]),
-    )
+    return with_rows(look, kept)
 
 
 def _changed(look: Look, change: Float64[np.ndarray, "changes"]) -> Placed:
@@ -216,15 +185,3 @@ def _rotation(turn_deg: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "4 4"]:
         step[one, two], step[two, one] = -np.sin(angle), np.sin(angle)
         turn = step @ turn
     return turn
-
-
-def _displacement(looks: Sequence[Look], change: Float64[np.ndarray, "changes"]) -> float:
-    shares: list[np.ndarray] = []
-    for look in looks:
-        before, after = place(look), _changed(look, change)
-        size = (look.camera.width, look.camera.height)
-        inside = before.in_front & (before.pixel_uv >= 0).all(1) & (before.pixel_uv < size).all(1)
-        moved = np.linalg.norm(after.pixel_uv[inside] - before.pixel_uv[inside], axis=1)
-        shares.append(moved / look.camera.width)
-    joined = np.concatenate(shares)
-    return float(joined.mean()) if len(joined) else 0.0

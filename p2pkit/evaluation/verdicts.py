@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from p2pkit.evaluation.edge_alignment import Look, Score, place, score
-from p2pkit.evaluation.evidence import above, above_zero
+from p2pkit.evaluation.evidence import Evidence, above, above_zero
 from p2pkit.evaluation.hypotheses import Hypothesis, hypotheses
 from p2pkit.evaluation.misalignment import Misalignment, find_misalignment
 from p2pkit.evaluation.pose_agreement import (
@@ -15,6 +15,7 @@ from p2pkit.evaluation.pose_agreement import (
     declared_poses,
     pose_hypotheses,
 )
+from p2pkit.evaluation.time_offset import TimeOffset, find_time_offset
 
 CHANCE = 0.01
 """Chance of a false alarm in a whole family of alternatives (Bonferroni)."""
@@ -31,6 +32,7 @@ MUCH_BETTER = 1.35
 """A small change must fit so much better than a named alternative to be told instead of it."""
 CHANCE_SCORE = 0.02
 AGREEMENT_GAIN = 0.05
+TIME_FAULT = "points and images differ in time"
 
 Outcome = Literal["pass", "fail", "cannot tell"]
 
@@ -54,22 +56,55 @@ class Verdict:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def judge_alignment(looks: Sequence[Look]) -> tuple[Verdict, Verdict]:
-    """The tests `alternatives` and `shift` of the edge alignment."""
+def judge_alignment(looks: Sequence[Look]) -> tuple[Verdict, Verdict, Verdict]:
+    """The tests `edge alignment`, `shift test` and `time test`."""
     looks = list(looks)
     declared = score(looks, place)
     tried = [(one, score(looks, one.place)) for one in hypotheses(looks)]
     better = [(one, found) for one, found in tried if _clearly_above(found, declared, len(tried))]
     better.sort(key=lambda entry: -round(entry[1].mean, 3))
-    moved = find_misalignment(looks)
+    moved, late = find_misalignment(looks), find_time_offset(looks)
     shift = _judge_shift(looks, declared, moved)
+    time = _judge_time(declared, late)
+    if shift.outcome == time.outcome == "fail" and late is not None:
+        # Both see the same displacement; the one that explains it better keeps its name.
+        if late.found.mean > moved.found.mean:
+            shift = replace(shift, fault=TIME_FAULT)
+        else:
+            told = f"{time.reason}; the shift test's change fits better"
+            time = replace(time, outcome="cannot tell", reason=told, fault="")
     if better and shift.outcome == "fail" and moved.found.mean > MUCH_BETTER * better[0][1].mean:
         better = []
     found = _judge_alternatives(declared, better, len(tried))
     if found.outcome == "fail" and not found.fault and shift.outcome == "fail":
         told = f"edge score {declared.mean:.3f} (chance is 0): the shift test says why"
         found = replace(found, reason=told, fault=shift.fault)
-    return found, shift
+    return found, shift, time
+
+
+def judge_each_view(looks: Sequence[Look]) -> Verdict | None:
+    """The test `each camera`: `edge alignment` and `shift test` of each by itself.
+
+    All cameras together hide a fault of one. None where there is only one.
+    """
+    views = sorted({look.view for look in looks})
+    if len(views) < 2:
+        return None
+    found = {view: judge_alignment([one for one in looks if one.view == view]) for view in views}
+    figures: dict[str, Any] = {
+        "views": [{"view": view, "tests": [vars(test) for test in found[view]]} for view in views]
+    }
+    failed = [(v, test) for v in views for test in found[v][:2] if test.outcome == "fail"]
+    if failed:
+        bad = ", ".join(str(view) for view in dict.fromkeys(view for view, _ in failed))
+        view, test = failed[0]
+        reason = f"views {bad} fail by themselves; view {view}, {test.test}: {test.reason}"
+        return Verdict("each camera", "fail", reason, test.fault, figures)
+    unsure = [view for view in views if found[view][0].outcome != "pass"]
+    if unsure:
+        reason = f"views {', '.join(map(str, unsure))} have too little to be judged by themselves"
+        return Verdict("each camera", "cannot tell", reason, "", figures)
+    return Verdict("each camera", "pass", f"each of {len(views)} views passes", "", figures)
 
 
 def _clearly_above(found: Score, declared: Score, family: int) -> bool:
@@ -135,17 +170,51 @@ def _judge_shift(looks: list[Look], declared: Score, moved: Misalignment) -> Ver
         f"{100 * SHIFT_TOLERANCE:g} %, or {ROLL_TOLERANCE_DEG:g} degrees about z; points "
         f"turned by ({turn}) degrees and moved by ({shift}) m, image scale {moved.image_scale:g})"
     )
-    is_sure = (
-        moved.evidence.p < SHIFT_CHANCE
-        and above_zero(moved.found).p < SHIFT_CHANCE
-        and moved.evidence.difference > SHIFT_CLEARLY * moved.found.mean
-    )
     is_off = moved.displacement > SHIFT_TOLERANCE or abs(moved.turn_deg[2]) > ROLL_TOLERANCE_DEG
-    if is_off and is_sure:
+    if is_off and _is_sure(moved.found, moved.evidence):
         return Verdict("shift test", "fail", told, _fault_of(looks[0], moved), figures)
     if above_zero(declared).p < SURELY and not is_off:
         return Verdict("shift test", "pass", told, "", figures)
     return Verdict("shift test", "cannot tell", f"{told}, but too weakly to judge by", "", figures)
+
+
+def _judge_time(declared: Score, late: TimeOffset | None) -> Verdict:
+    name = "time test"
+    if late is None:
+        return Verdict(name, "cannot tell", "no frame has poses before and after it")
+    figures: dict[str, Any] = {
+        "intervals": late.intervals,
+        "milliseconds": late.milliseconds,
+        "displacement": late.displacement,
+        "tolerance": SHIFT_TOLERANCE,
+        "gain": late.evidence.difference,
+        "p": late.evidence.p,
+    }
+    offset = f"{late.intervals:+g} frame intervals"
+    if late.milliseconds is not None:
+        offset = f"{late.milliseconds:+.0f} ms"
+    told = (
+        f"edges fit best with the images' time {offset}, {100 * late.displacement:.2f} % of the "
+        f"width away (tolerance {100 * SHIFT_TOLERANCE:g} %)"
+    )
+    if late.reach < 2 * SHIFT_TOLERANCE:
+        told = f"a frame interval moves the points by {100 * late.reach:.2f} % of the width only"
+        return Verdict(name, "cannot tell", f"{told}: too little motion to judge by", "", figures)
+    is_off = late.displacement > SHIFT_TOLERANCE
+    if is_off and _is_sure(late.found, late.evidence):
+        return Verdict(name, "fail", told, TIME_FAULT, figures)
+    if above_zero(declared).p < SURELY and not is_off:
+        return Verdict(name, "pass", told, "", figures)
+    return Verdict(name, "cannot tell", f"{told}, but too weakly to judge by", "", figures)
+
+
+def _is_sure(found: Score, evidence: Evidence) -> bool:
+    """Above zero and above the declared one, by more than chance and by more than a little."""
+    return (
+        evidence.p < SHIFT_CHANCE
+        and above_zero(found).p < SHIFT_CHANCE
+        and evidence.difference > SHIFT_CLEARLY * found.mean
+    )
 
 
 def _fault_of(look: Look, moved: Misalignment) -> str:

@@ -33,20 +33,19 @@ def depth_behind_sides(
         if cells[point] < 0:
             continue
         row, column = divmod(cells[point], columns)
-        above = below = left = right = np.float64(np.inf)
-        for dv in range(-min(reach, row), min(reach, rows - 1 - row) + 1):
-            for du in range(-min(reach, column), min(reach, columns - 1 - column) + 1):
-                value = np.float64(nearest[row + dv, column + du])
-                if abs(du) <= abs(dv) and dv < 0:
-                    above = min(above, value)
-                elif abs(du) <= abs(dv) and dv > 0:
-                    below = min(below, value)
-                elif dv == 0 and du < 0:
-                    left = min(left, value)
-                elif dv == 0 and du > 0:
-                    right = min(right, value)
-        blocker = min(max(above, below), max(left, right), np.float64(nearest[row, column]))
-        behind[point] = max(np.float64(depth_m[point]) - blocker, 0.0)
+        above = below = left = right = np.float32(np.inf)
+        for dv in range(1, min(reach, row) + 1):
+            for u in range(max(column - dv, 0), min(column + dv, columns - 1) + 1):
+                above = min(above, nearest[row - dv, u])
+        for dv in range(1, min(reach, rows - 1 - row) + 1):
+            for u in range(max(column - dv, 0), min(column + dv, columns - 1) + 1):
+                below = min(below, nearest[row + dv, u])
+        for u in range(max(column - reach, 0), column):
+            left = min(left, nearest[row, u])
+        for u in range(column + 1, min(column + reach, columns - 1) + 1):
+            right = min(right, nearest[row, u])
+        blocker = min(max(above, below), max(left, right), nearest[row, column])
+        behind[point] = max(np.float64(depth_m[point]) - np.float64(blocker), 0.0)
 
 
 @kernel

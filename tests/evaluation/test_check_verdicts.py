@@ -11,9 +11,16 @@ import pytest
 
 from p2pkit.datasets import SourceOptions, open_source
 from p2pkit.datasets.frame import Frame, FrameSource, View
+from p2pkit.evaluation.edge_alignment import contrasts, make_looks, place
 from p2pkit.evaluation.faults import FAULTS, FaultySource, not_applicable
+from p2pkit.evaluation.image_edges import BORDER_PX, edge_strength
 from p2pkit.evaluation.pose_agreement import FramePair
-from p2pkit.evaluation.verdicts import Verdict, judge_alignment, judge_poses
+from p2pkit.evaluation.verdicts import (
+    Verdict,
+    judge_alignment,
+    judge_each_view,
+    judge_poses,
+)
 from p2pkit.pipelines.check_frames import gather
 
 FRAMES = 5
@@ -56,7 +63,7 @@ def pairs_of(source: FrameSource) -> list[FramePair]:
 
 
 def test_untouched_rooms_pass() -> None:
-    assert [verdict.outcome for verdict in verdicts(rooms())] == ["pass"] * 3
+    assert [verdict.outcome for verdict in verdicts(rooms())] == ["pass"] * 4
 
 
 @pytest.mark.parametrize(
@@ -72,6 +79,7 @@ def test_untouched_rooms_pass() -> None:
         "wrong axes, pose",
         "stale calibration, 2° about y",
         "images one frame late",
+        "images half a frame late",
         "depth scale × 5",
     ],
 )
@@ -88,7 +96,7 @@ def test_images_without_texture_give_no_verdict() -> None:
         return replace(frame, views=(flat,), world_from_sensor=None)
 
     found = verdicts(FaultySource(rooms(), grey), 4)
-    assert [verdict.outcome for verdict in found] == ["cannot tell"] * 3
+    assert [verdict.outcome for verdict in found] == ["cannot tell"] * 4
 
 
 @pytest.mark.realdata
@@ -112,6 +120,63 @@ def test_a_pose_that_fits_badly_without_a_sure_reason_is_no_pass() -> None:
     assert found.outcome == "cannot tell"
     assert "wrong depth scale" in found.reason
     assert "too few to be sure" in found.reason
+
+
+def test_a_sure_time_is_told_in_milliseconds() -> None:
+    def moving(source: FrameSource, frame: Frame) -> Frame:
+        keys = list(source.keys())
+        number = keys.index(frame.key)
+        late = FAULTS["images half a frame late"][0](source, frame)
+        other = source.load(keys[number + 1 if number + 1 < len(keys) else number - 1])
+        assert frame.world_from_sensor is not None
+        assert other.world_from_sensor is not None
+        way = np.linalg.norm((other.world_from_sensor - frame.world_from_sensor)[:3, 3])
+        return replace(late, speed_m_s=float(way / 0.2))
+
+    time = {test.test: test for test in verdicts(FaultySource(rooms(), moving))}["time test"]
+    assert time.outcome == "fail"
+    assert 50 < time.figures["milliseconds"] < 150
+    assert "ms, " in time.reason
+
+
+def test_pixels_without_content_are_not_scored() -> None:
+    """Undistortion leaves a black border, whose edge is none of the scene's."""
+    frame = rooms().load(rooms().keys()[0])
+    view = frame.views[0]
+    valid = np.zeros(view.image.shape[:2], bool)
+    valid[40:-40, 60:-60] = True
+    image = np.where(valid[..., None], view.image, 0).astype(np.uint8)
+    strength = edge_strength(image, valid)
+    assert np.isnan(strength[:, :40]).all()
+    assert np.isnan(strength[:, 40 : 40 + BORDER_PX]).all()
+    inside = np.isfinite(strength)
+    assert 0.5 * valid.mean() < inside.mean() < valid.mean()
+    assert (edge_strength(image)[:, 38:42, 60:-60] > 0.9).mean() > 0.4
+    look = make_looks(0, replace(frame, views=(replace(view, image=image, valid=valid),)))[0]
+    found = contrasts(look, place(look))
+    all_of_it = contrasts(look._replace(strength=edge_strength(image)), place(look))
+    assert 0 < np.isfinite(found).sum() < np.isfinite(all_of_it).sum()
+    assert (np.abs(found[np.isfinite(found)]) <= 1).all()
+
+
+@pytest.mark.realdata
+def test_the_one_bad_camera_of_a_rig_is_named(data_root: Path) -> None:
+    def two_views(source: FrameSource, frame: Frame) -> Frame:
+        return replace(frame, views=frame.views[:2])
+
+    recording = open_source("pandaset", SourceOptions(root=data_root / "pandaset"))
+    source = FaultySource(recording, two_views)
+    change, names = FAULTS["one of the cameras turned by 2° about y"]
+    clean, wrong = (
+        judge_each_view(gather(one, 8, problems=lambda frame: []).looks)
+        for one in (source, FaultySource(source, change))
+    )
+    assert clean is not None
+    assert clean.outcome != "fail"
+    assert wrong is not None
+    assert wrong.outcome == "fail"
+    assert wrong.fault in names
+    assert wrong.reason.startswith("views 1 fail by themselves")
 
 
 REAL = {

@@ -102,6 +102,7 @@ def test_a_recording_gives_json_page_and_overlays(room_recording: Path, tmp_path
         "coverage",
         "edge alignment",
         "shift test",
+        "time test",
         "depth agreement",
     ]
     assert report["tests"][0]["outcome"] == report["tests"][1]["outcome"] == "pass"
