@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from p2pkit.errors import ConfigError, TrainingError
-from p2pkit.heads import PixelProjection, PointProjection
-from p2pkit.losses import ContrastBatch, LossConfig
+from p2pkit.heads import FixedPixels, PixelProjection, PointProjection
+from p2pkit.losses import REGRESSIONS, ContrastBatch, LossConfig
 from p2pkit.networks import build_student
 from p2pkit.stream.loader import Batch, StreamConfig
 
@@ -56,6 +56,8 @@ class TrainConfig:
         student: a name out of `p2pkit.networks.STUDENTS`.
         conv1_kernel_size: side of the student's first convolution (voxels); 5 as published.
         embedding_channels: width of the space in which points and pixels meet.
+        pixel_head: `trained` is PPKT's linear projection of the teacher's features; `fixed` takes
+            them as they are, and points are projected to the teacher's channels.
         loss: the objective.
         optimizer: SGD and its schedule.
         stream: order, augmentation, voxels, pairs.
@@ -74,6 +76,7 @@ class TrainConfig:
     student: str = "Res16UNet34C"
     conv1_kernel_size: int = 5
     embedding_channels: int = 128
+    pixel_head: Literal["trained", "fixed"] = "trained"
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
@@ -88,6 +91,11 @@ class TrainConfig:
         for name in ("steps", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.loss.name in REGRESSIONS and self.pixel_head == "trained":
+            raise ConfigError(
+                f"loss.name is {self.loss.name!r} and pixel_head 'trained': without negatives both "
+                "sides would become one constant. Set pixel_head=fixed"
+            )
         if self.holdout < 0:
             raise ConfigError(f"holdout is {self.holdout}; it is a number of frames, 0 or more")
         if self.weights and len(self.weights) != 1 + len(self.more_stores):
@@ -113,8 +121,12 @@ class PretrainingModel(nn.Module):
             conv1_kernel_size=config.conv1_kernel_size,
         )
         width = config.embedding_channels
-        self.point_projection = PointProjection(self.student.out_channels, width)
-        self.pixel_projection = PixelProjection(teacher_channels, width)
+        if config.pixel_head == "fixed":
+            self.point_projection = PointProjection(self.student.out_channels, teacher_channels)
+            self.pixel_projection = FixedPixels()
+        else:
+            self.point_projection = PointProjection(self.student.out_channels, width)
+            self.pixel_projection = PixelProjection(teacher_channels, width)
 
     def forward(self, batch: Batch) -> ContrastBatch:
         """Both embeddings of each pair of the batch."""
@@ -125,6 +137,7 @@ class PretrainingModel(nn.Module):
             cell_id=batch.pair_cell,
             voxel_id=batch.pair_voxel,
             confidence=batch.pair_confidence,
+            teacher_feature=batch.pair_feature,
         )
 
     def point_features(

@@ -1,5 +1,5 @@
 """Projection heads between the networks and the loss."""
 
-from p2pkit.heads.projection import PixelProjection, PointProjection
+from p2pkit.heads.projection import FixedPixels, PixelProjection, PointProjection
 
-__all__ = ["PixelProjection", "PointProjection"]
+__all__ = ["FixedPixels", "PixelProjection", "PointProjection"]

@@ -27,6 +27,17 @@ class PointProjection(nn.Module):
         return functional.normalize(self.linear(features), dim=1, eps=NORM_EPSILON)
 
 
+class FixedPixels(nn.Module):
+    """Teacher features as they are, at unit length: nothing to train on the 2D side.
+
+    The point projection then maps to the teacher's own channels.
+    """
+
+    def forward(self, features: Float[Tensor, "pairs channels"]) -> Float[Tensor, "pairs channels"]:
+        """Embeddings of length 1."""
+        return functional.normalize(features, dim=1, eps=NORM_EPSILON)
+
+
 class PixelProjection(nn.Module):
     """PPKT's upsampling feature projection layer (UPL), on teacher features already sampled.
 

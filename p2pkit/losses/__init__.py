@@ -6,10 +6,12 @@ from torch import Tensor
 
 from p2pkit.errors import ConfigError
 from p2pkit.losses.batch import ContrastBatch, LossConfig, suspected_false_negatives
-from p2pkit.losses.ppnce import ppnce, ppnce_loss
+from p2pkit.losses.ppnce import ppnce, ppnce_loss, soft_ppnce_loss, symmetric_ppnce_loss
+from p2pkit.losses.regression import cosine_loss, l2_loss
 
 __all__ = [
     "LOSSES",
+    "REGRESSIONS",
     "ContrastBatch",
     "LossConfig",
     "build_loss",
@@ -17,7 +19,16 @@ __all__ = [
     "suspected_false_negatives",
 ]
 
-LOSSES: dict[str, Callable[[ContrastBatch, LossConfig], Tensor]] = {"ppnce": ppnce_loss}
+LOSSES: dict[str, Callable[[ContrastBatch, LossConfig], Tensor]] = {
+    "ppnce": ppnce_loss,
+    "ppnce-symmetric": symmetric_ppnce_loss,
+    "ppnce-soft": soft_ppnce_loss,
+    "cosine": cosine_loss,
+    "l2": l2_loss,
+}
+
+REGRESSIONS = ("cosine", "l2")
+"""Losses without negatives, which a trained pixel projection would bring to a constant."""
 
 
 def build_loss(config: LossConfig) -> Callable[[ContrastBatch], Tensor]:

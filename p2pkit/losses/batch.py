@@ -8,7 +8,13 @@ from torch import Tensor
 
 from p2pkit.errors import ConfigError
 
-NEGATIVES = ("paper", "mask-same-cell", "mask-same-voxel", "mask-same-cell-or-voxel")
+NEGATIVES = (
+    "paper",
+    "mask-same-cell",
+    "mask-same-voxel",
+    "mask-same-cell-or-voxel",
+    "mask-similar",
+)
 CONFIDENCE = ("ignore", "weight")
 
 
@@ -23,6 +29,10 @@ class ContrastBatch:
             itself means nothing but must differ between frames and views.
         voxel_id: equal where two points fall into one voxel of one frame.
         confidence: 0 … 1, how sure it is that the pixel sees the point; None where that is unknown.
+        teacher_feature: the teacher's feature of each pixel before the projection; None where no
+            loss needs it.
+        other_pixels, other_points: embeddings that other processes computed of frames of their own:
+            further negatives of every anchor. They carry gradients.
     """
 
     point_embedding: Float[Tensor, "pairs channels"]
@@ -30,6 +40,21 @@ class ContrastBatch:
     cell_id: Int64[Tensor, " pairs"]
     voxel_id: Int64[Tensor, " pairs"]
     confidence: Float[Tensor, " pairs"] | None = None
+    teacher_feature: Float[Tensor, "pairs teacher_channels"] | None = None
+    other_pixels: Float[Tensor, "others channels"] | None = None
+    other_points: Float[Tensor, "others channels"] | None = None
+
+    def all_pixels(self) -> Float[Tensor, "candidates channels"]:
+        """Own pixels first, then those of other processes."""
+        return _joined(self.pixel_embedding, self.other_pixels)
+
+    def all_points(self) -> Float[Tensor, "candidates channels"]:
+        """Own points first, then those of other processes."""
+        return _joined(self.point_embedding, self.other_points)
+
+
+def _joined(own: Tensor, others: Tensor | None) -> Tensor:
+    return own if others is None else torch.cat([own, others])
 
 
 @dataclass(frozen=True)
@@ -41,22 +66,35 @@ class LossConfig:
         temperature: divides the cosine similarities; 0.04 in PPKT, 0.07 in SLidR.
         negatives: `paper` keeps all other sampled pixels as negatives; `mask-same-cell`,
             `mask-same-voxel` and `mask-same-cell-or-voxel` leave those out that share the anchor's
-            cell or voxel, since their features are nearly the positive's.
+            cell or voxel, since their features are nearly the positive's; `mask-similar` those
+            whose teacher feature has a cosine of at least `similarity` with the anchor's.
         confidence: `ignore` counts all anchors alike; `weight` counts each by its pair's
             confidence, which says how surely the pixel sees the point.
+        similarity: threshold of `mask-similar`.
+        soft_temperature: divides the teacher's similarities in the targets of `ppnce-soft`.
+        across_ranks: with several processes, the pixels of the others are negatives, too.
 
     Raises:
-        ConfigError: the temperature is not positive, or a choice is not one of those.
+        ConfigError: a temperature is not positive, the threshold no cosine, or a choice is not one
+            of those.
     """
 
     name: str = "ppnce"
     temperature: float = 0.04
     negatives: str = "paper"
     confidence: str = "ignore"
+    similarity: float = 0.95
+    soft_temperature: float = 0.05
+    across_ranks: bool = False
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature is {self.temperature}; it must be positive")
+        for name in ("temperature", "soft_temperature"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        if not -1 < self.similarity <= 1:
+            raise ConfigError(
+                f"similarity is {self.similarity}; a cosine above -1, at most 1, is needed"
+            )
         if self.negatives not in NEGATIVES:
             raise ConfigError(
                 f"negatives is {self.negatives!r}; choose one of {', '.join(NEGATIVES)}"

@@ -1,24 +1,23 @@
 """PPNCE, the point-pixel contrastive loss of PPKT (Liu et al. 2021, arXiv 2104.04687)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from p2pkit.errors import TrainingError
 from p2pkit.losses.batch import ContrastBatch, LossConfig
-
-LOGITS_AT_ONCE = 8192**2
+from p2pkit.losses.blocks import LOGITS_AT_ONCE, mean_in_blocks
 
 IgnoreRows = Callable[[slice], Tensor | None]
 
 
 def ppnce(
     point_embedding: Float[Tensor, "pairs channels"],
-    pixel_embedding: Float[Tensor, "pairs channels"],
+    pixel_embedding: Float[Tensor, "candidates channels"],
     *,
     temperature: float = 0.04,
     ignore: Bool[Tensor, "pairs pairs"] | None = None,
@@ -32,7 +31,7 @@ def ppnce(
 
     Args:
         point_embedding: z3, one row per pair.
-        pixel_embedding: z2, row i is the positive of point i.
+        pixel_embedding: z2, row i is the positive of point i; further rows are negatives only.
         temperature: t.
         ignore: where true, pixel j (column) is left out of the sum of anchor i (row). The diagonal,
             i.e. the positive, always stays.
@@ -44,13 +43,13 @@ def ppnce(
     Raises:
         TrainingError: there are no pairs.
     """
-    return _ppnce_in_blocks(
-        point_embedding,
-        pixel_embedding,
-        temperature,
-        lambda rows: None if ignore is None else ignore[rows],
-        weight,
-        logits_at_once,
+    losses = partial(
+        _anchor_losses,
+        temperature=temperature,
+        ignore_rows=lambda rows: None if ignore is None else ignore[rows],
+    )
+    return mean_in_blocks(
+        point_embedding, pixel_embedding, losses, weight=weight, logits_at_once=logits_at_once
     )
 
 
@@ -58,77 +57,125 @@ def ppnce_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
     """`ppnce` with `config`'s temperature, mask and weights; the mask is never built as a whole.
 
     Raises:
-        TrainingError: there are no pairs, or weights are asked for and the batch has none.
+        TrainingError: there are no pairs, or the batch lacks what the settings need.
     """
-    if config.confidence == "weight" and batch.confidence is None:
-        raise TrainingError("loss.confidence is 'weight', but the batch has no confidence")
-
-    def ignore_rows(rows: slice) -> Tensor | None:
-        return same_group_rows(batch, config.negatives, rows)
-
-    return _ppnce_in_blocks(
-        batch.point_embedding,
-        batch.pixel_embedding,
-        config.temperature,
-        ignore_rows,
-        batch.confidence if config.confidence == "weight" else None,
-        LOGITS_AT_ONCE,
+    losses = partial(
+        _anchor_losses,
+        temperature=config.temperature,
+        ignore_rows=ignored_rows(batch, config),
+    )
+    return mean_in_blocks(
+        batch.point_embedding, batch.all_pixels(), losses, weight=anchor_weight(batch, config)
     )
 
 
-def same_group_rows(
-    batch: ContrastBatch, negatives: str, rows: slice
-) -> Bool[Tensor, "rows pairs"] | None:
-    """Which pixels (columns) the anchors `rows` leave out; None where they keep all."""
-    cell = batch.cell_id[rows, None] == batch.cell_id if "cell" in negatives else None
-    voxel = batch.voxel_id[rows, None] == batch.voxel_id if "voxel" in negatives else None
-    if cell is not None and voxel is not None:
-        return cell | voxel
-    return voxel if cell is None else cell
+def symmetric_ppnce_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
+    """Mean of `ppnce` and of the same with pixels as the anchors and points as the candidates.
+
+    L = (L(z3, z2) + L(z2, z3)) / 2, the two-way InfoNCE of CLIP (Radford et al. 2021, arXiv
+    2103.00020, figure 3). Masks are symmetric and hold both ways.
+
+    Raises:
+        TrainingError: as `ppnce_loss`.
+    """
+    losses = partial(
+        _anchor_losses,
+        temperature=config.temperature,
+        ignore_rows=ignored_rows(batch, config),
+    )
+    weight = anchor_weight(batch, config)
+    pixels = mean_in_blocks(batch.pixel_embedding, batch.all_points(), losses, weight=weight)
+    return (ppnce_loss(batch, config) + pixels) / 2
 
 
-def _ppnce_in_blocks(
-    points: Tensor,
-    pixels: Tensor,
-    temperature: float,
-    ignore_rows: IgnoreRows,
-    weight: Tensor | None,
-    logits_at_once: int,
-) -> Tensor:
-    pairs = len(points)
-    if pairs == 0:
-        raise TrainingError("PPNCE of no pairs is undefined; a batch needs at least one pair")
-    total = pairs if weight is None else weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+def soft_ppnce_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
+    """`ppnce` whose target is spread over the pixels that the teacher finds alike.
 
-    def block(points: Tensor, pixels: Tensor, start: int) -> Tensor:
-        rows = slice(start, start + len(points))
-        losses = _anchor_losses(points, pixels, temperature, start, ignore_rows(rows))
-        return losses.sum() if weight is None else (losses * weight[rows]).sum()
+    L = -mean_i sum_j q_ij log p_ij, with p_ij the softmax over j of z3_i.z2_j / t and q_ij that of
+    f_i.f_j / s, where f are the teacher's own features at unit length and s is `soft_temperature`:
+    relational targets as in ReSSL (Zheng et al. 2021, arXiv 2107.09282). Pixels
+    of other ranks get no share of the target. As s falls to 0 this becomes `ppnce`.
 
-    size = max(1, logits_at_once // pairs)
-    if size >= pairs:
-        return block(points, pixels, 0) / total
-    sums = [
-        checkpoint(
-            block,
-            points[start : start + size],
-            pixels,
-            start,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-        for start in range(0, pairs, size)
-    ]
-    return torch.stack(sums).sum() / total
+    Raises:
+        TrainingError: as `ppnce_loss`, or the batch has no teacher features.
+    """
+    teacher = unit_teacher(batch)
+
+    def losses(anchors: Tensor, candidates: Tensor, rows: slice) -> Tensor:
+        logits = _masked(anchors, candidates, rows, config.temperature, None)
+        target = functional.softmax(teacher[rows] @ teacher.T / config.soft_temperature, dim=1)
+        log_share = functional.log_softmax(logits, dim=1)[:, : len(teacher)]
+        return -(target.to(logits.dtype) * log_share).sum(dim=1)
+
+    weight = anchor_weight(batch, config)
+    return mean_in_blocks(batch.point_embedding, batch.all_pixels(), losses, weight=weight)
+
+
+def anchor_weight(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, " pairs"] | None:
+    """How much each anchor counts; None where all count alike.
+
+    Raises:
+        TrainingError: weights are asked for and the batch has none.
+    """
+    if config.confidence == "ignore":
+        return None
+    if batch.confidence is None:
+        raise TrainingError("loss.confidence is 'weight', but the batch has no confidence")
+    return batch.confidence
+
+
+def unit_teacher(batch: ContrastBatch) -> Float[Tensor, "pairs teacher_channels"]:
+    """The teacher's features at unit length, without gradient.
+
+    Raises:
+        TrainingError: the batch has none.
+    """
+    if batch.teacher_feature is None:
+        raise TrainingError("this loss compares the teacher's features, and the batch has none")
+    return functional.normalize(batch.teacher_feature.detach(), dim=1)
+
+
+def ignored_rows(batch: ContrastBatch, config: LossConfig) -> IgnoreRows:
+    """Which pixels (columns) some anchors (rows) leave out, as a function of the rows.
+
+    It gives bool [rows, pairs], or None where the anchors keep all.
+    """
+    negatives = config.negatives
+    teacher = unit_teacher(batch) if negatives == "mask-similar" else None
+
+    def ignored(rows: slice) -> Tensor | None:
+        if teacher is not None:
+            return teacher[rows] @ teacher.T >= config.similarity
+        cell = batch.cell_id[rows, None] == batch.cell_id if "cell" in negatives else None
+        voxel = batch.voxel_id[rows, None] == batch.voxel_id if "voxel" in negatives else None
+        if cell is not None and voxel is not None:
+            return cell | voxel
+        return voxel if cell is None else cell
+
+    return ignored
 
 
 def _anchor_losses(
-    points: Tensor, pixels: Tensor, temperature: float, start: int, ignore: Tensor | None
+    anchors: Tensor,
+    candidates: Tensor,
+    rows: slice,
+    *,
+    temperature: float,
+    ignore_rows: IgnoreRows,
 ) -> Tensor:
-    """Loss of each anchor, where anchor i's positive is pixel `start + i`."""
-    logits = points @ pixels.T / temperature
-    positive = torch.arange(start, start + len(points), device=points.device)
-    if ignore is not None:
-        negatives_only = ignore.scatter(1, positive[:, None], False)
-        logits = logits.masked_fill(negatives_only, -torch.inf)
+    """Loss of each anchor, where the positive of anchor i of the batch is candidate i."""
+    logits = _masked(anchors, candidates, rows, temperature, ignore_rows(rows))
+    positive = torch.arange(rows.start, rows.stop, device=anchors.device)
     return functional.cross_entropy(logits, positive, reduction="none")
+
+
+def _masked(
+    anchors: Tensor, candidates: Tensor, rows: slice, temperature: float, ignore: Tensor | None
+) -> Tensor:
+    logits = anchors @ candidates.T / temperature
+    if ignore is None:
+        return logits
+    positive = torch.arange(rows.start, rows.stop, device=anchors.device)
+    negatives_only = ignore.scatter(1, positive[:, None], False)
+    beyond = logits.shape[1] - ignore.shape[1]
+    return logits.masked_fill(functional.pad(negatives_only, (0, beyond)), -torch.inf)

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.losses import LOSSES, ContrastBatch, LossConfig, build_loss, ppnce
 from p2pkit.losses.batch import NEGATIVES
-from p2pkit.losses.ppnce import same_group_rows
+from p2pkit.losses.ppnce import ignored_rows
 
 
 def embeddings(pairs: int = 23, channels: int = 8, seed: int = 0):
@@ -20,7 +20,10 @@ def embeddings(pairs: int = 23, channels: int = 8, seed: int = 0):
 def batch_of(pairs: int = 23, cells: int = 6, voxels: int = 9) -> ContrastBatch:
     generator = torch.Generator().manual_seed(1)
     cell, voxel = (torch.randint(0, n, (pairs,), generator=generator) for n in (cells, voxels))
-    return ContrastBatch(*embeddings(pairs), cell_id=cell * 10**12, voxel_id=voxel - 4)
+    teacher = torch.randn(pairs, 3, dtype=torch.float64, generator=generator)
+    return ContrastBatch(
+        *embeddings(pairs), cell_id=cell * 10**12, voxel_id=voxel - 4, teacher_feature=teacher
+    )
 
 
 def naive(points, pixels, temperature, ignored=lambda i, j: False) -> float:
@@ -55,9 +58,14 @@ def test_masked_losses_equal_the_equation_without_those_terms(negatives):
             "mask-same-cell": same_cell,
             "mask-same-voxel": same_voxel,
             "mask-same-cell-or-voxel": same_cell or same_voxel,
+            "mask-similar": float(normalize(teacher, dim=1)[i] @ normalize(teacher, dim=1)[j])
+            > 0.5,
         }[negatives]
 
-    loss = build_loss(LossConfig(temperature=0.1, negatives=negatives))(batch)
+    teacher = batch.teacher_feature
+    config = LossConfig(temperature=0.1, negatives=negatives, similarity=0.5)
+
+    loss = build_loss(config)(batch)
     expected = naive(batch.point_embedding, batch.pixel_embedding, 0.1, ignored)
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
@@ -192,8 +200,8 @@ def test_one_pair_costs_nothing():
 
 def test_mask_rows_are_rows_of_the_whole_mask():
     batch = batch_of()
-    whole = same_group_rows(batch, "mask-same-cell-or-voxel", slice(0, 23))
-    part = same_group_rows(batch, "mask-same-cell-or-voxel", slice(4, 9))
+    ignored = ignored_rows(batch, LossConfig(negatives="mask-same-cell-or-voxel"))
+    whole, part = ignored(slice(0, 23)), ignored(slice(4, 9))
     assert torch.equal(part, whole[4:9])
     assert torch.equal(whole, whole.T)
 

@@ -1,0 +1,134 @@
+"""Variants of the contrast and losses without negatives, against their equations as loops."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from test_ppnce import batch_of, embeddings, naive
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.losses import ContrastBatch, LossConfig, build_loss
+from p2pkit.losses.blocks import mean_in_blocks
+
+
+def others(count: int = 5, seed: int = 7) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(count, 8, dtype=torch.float64, generator=generator)
+    return normalize(rows, dim=1)
+
+
+def naive_soft(batch: ContrastBatch, temperature: float, soft: float) -> float:
+    assert batch.teacher_feature is not None
+    points, pixels = batch.point_embedding, batch.all_pixels()
+    teacher = normalize(batch.teacher_feature, dim=1)
+    total, pairs = 0.0, len(points)
+    for i in range(pairs):
+        logits = [math.exp(float(points[i] @ pixels[j]) / temperature) for j in range(len(pixels))]
+        likeness = [math.exp(float(teacher[i] @ teacher[j]) / soft) for j in range(pairs)]
+        for j in range(pairs):
+            total -= likeness[j] / sum(likeness) * math.log(logits[j] / sum(logits))
+    return total / pairs
+
+
+def test_pixels_of_other_processes_are_negatives() -> None:
+    batch = replace(batch_of(), other_pixels=others())
+    loss = build_loss(LossConfig(temperature=0.1, negatives="mask-same-cell"))(batch)
+
+    def ignored(i: int, j: int) -> bool:
+        return j < 23 and bool(batch.cell_id[i] == batch.cell_id[j])
+
+    expected = naive(batch.point_embedding, batch.all_pixels(), 0.1, ignored)
+    assert float(loss) == pytest.approx(expected, rel=1e-12)
+
+
+def test_symmetric_is_the_mean_of_both_directions() -> None:
+    batch = replace(batch_of(), other_pixels=others(5), other_points=others(4, 8))
+    loss = build_loss(LossConfig(name="ppnce-symmetric", temperature=0.1))(batch)
+    there = naive(batch.point_embedding, batch.all_pixels(), 0.1)
+    back = naive(batch.pixel_embedding, batch.all_points(), 0.1)
+    assert float(loss) == pytest.approx((there + back) / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("soft", [0.02, 0.3])
+def test_soft_targets_equal_the_equation(soft: float) -> None:
+    batch = replace(batch_of(), other_pixels=others())
+    config = LossConfig(name="ppnce-soft", temperature=0.1, soft_temperature=soft)
+    assert float(build_loss(config)(batch)) == pytest.approx(
+        naive_soft(batch, 0.1, soft), rel=1e-10
+    )
+
+
+def test_hard_soft_targets_are_ppnce() -> None:
+    soft, hard = (
+        build_loss(LossConfig(name=name, temperature=0.1, soft_temperature=1e-4))(batch_of())
+        for name in ("ppnce-soft", "ppnce")
+    )
+    assert float(soft) == pytest.approx(float(hard), rel=1e-9)
+
+
+def test_regressions_equal_their_equations() -> None:
+    batch = batch_of()
+    points, pixels = batch.point_embedding, batch.pixel_embedding
+    cosine = sum(1 - float(p @ q) for p, q in zip(points, pixels, strict=True)) / 23
+    distance = sum(float((p - q).norm()) for p, q in zip(points, pixels, strict=True)) / 23
+    assert float(build_loss(LossConfig(name="cosine"))(batch)) == pytest.approx(cosine)
+    assert float(build_loss(LossConfig(name="l2"))(batch)) == pytest.approx(distance)
+
+
+def test_l2_of_equal_embeddings_has_a_finite_gradient() -> None:
+    same = embeddings()[0].requires_grad_()
+    batch = replace(batch_of(), point_embedding=same, pixel_embedding=same.detach())
+    build_loss(LossConfig(name="l2"))(batch).backward()
+    assert same.grad is not None
+    assert same.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["cosine", "l2", "ppnce-symmetric", "ppnce-soft"])
+def test_weights_of_nothing_leave_a_pair_out(name: str) -> None:
+    batch, kept = batch_of(), torch.arange(23) != 4
+    weight = kept.double()
+    config = LossConfig(name=name, temperature=0.1, confidence="weight")
+    weighed = float(build_loss(config)(replace(batch, confidence=weight)))
+    losses = [float(build_loss(replace(config, confidence="ignore"))(batch)), weighed]
+    if name in ("cosine", "l2"):
+        rows = {
+            field: getattr(batch, field)[kept]
+            for field in ("point_embedding", "pixel_embedding", "cell_id", "voxel_id")
+        }
+        assert weighed == pytest.approx(
+            float(build_loss(LossConfig(name=name))(ContrastBatch(**rows)))
+        )
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ppnce-symmetric", "ppnce-soft", "cosine", "l2"])
+def test_gradients_are_right(name: str) -> None:
+    points, pixels = (x.requires_grad_() for x in embeddings(6, 4))
+    batch = batch_of(6)
+    config = LossConfig(name=name, temperature=0.3, soft_temperature=0.3)
+
+    def loss(points: Tensor, pixels: Tensor) -> Tensor:
+        changed = replace(batch, point_embedding=points, pixel_embedding=pixels)
+        return build_loss(config)(changed)
+
+    assert torch.autograd.gradcheck(loss, (points, pixels))
+
+
+def test_what_the_settings_need_must_be_in_the_batch() -> None:
+    bare = replace(batch_of(), teacher_feature=None)
+    for config in (LossConfig(name="ppnce-soft"), LossConfig(negatives="mask-similar")):
+        with pytest.raises(TrainingError, match="the batch has none"):
+            build_loss(config)(bare)
+    with pytest.raises(ConfigError, match="soft_temperature is 0"):
+        LossConfig(soft_temperature=0.0)
+    with pytest.raises(ConfigError, match="similarity is 1.5"):
+        LossConfig(similarity=1.5)
+    empty = torch.zeros(0, 4)
+    with pytest.raises(TrainingError, match="at least one pair"):
+        mean_in_blocks(empty, empty, lambda a, b, rows: a.sum(1))
+    ids = torch.zeros(0).long()
+    with pytest.raises(TrainingError, match="at least one pair"):
+        build_loss(LossConfig(name="cosine"))(ContrastBatch(empty, empty, ids, ids))
