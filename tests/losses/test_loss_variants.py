@@ -45,7 +45,7 @@ def test_pixels_of_other_processes_are_negatives() -> None:
 
 
 def test_symmetric_is_the_mean_of_both_directions() -> None:
-    batch = replace(batch_of(), other_pixels=others(5), other_points=others(4, 8))
+    batch = replace(batch_of(), other_pixels=others(5), other_points=others(5, 8))
     loss = build_loss(LossConfig(name="ppnce-symmetric", temperature=0.1))(batch)
     there = naive(batch.point_embedding, batch.all_pixels(), 0.1)
     back = naive(batch.pixel_embedding, batch.all_points(), 0.1)
@@ -124,7 +124,7 @@ def test_what_the_settings_need_must_be_in_the_batch() -> None:
             build_loss(config)(bare)
     with pytest.raises(ConfigError, match="soft_temperature is 0"):
         LossConfig(soft_temperature=0.0)
-    with pytest.raises(ConfigError, match="similarity is 1.5"):
+    with pytest.raises(ConfigError, match=r"similarity is 1\.5"):
         LossConfig(similarity=1.5)
     empty = torch.zeros(0, 4)
     with pytest.raises(TrainingError, match="at least one pair"):
