@@ -22,9 +22,11 @@ import numpy as np
 from p2pkit.config import with_settings
 from p2pkit.datasets import SourceOptions, open_source
 from p2pkit.pipelines import extract
+from p2pkit.pipelines.distributed import Ranks
 from p2pkit.pipelines.presets import preset
 from p2pkit.pipelines.pretraining import TrainConfig, build_model
-from p2pkit.pipelines.train import build_optimizer, feature_layer, train_step
+from p2pkit.pipelines.runs import feature_layer
+from p2pkit.pipelines.training_step import Trainee
 from p2pkit.shards import open_store
 from p2pkit.stream.loader import Batch, BatchStream, StreamSource
 from p2pkit.teachers import TeacherOptions, open_teacher
@@ -116,12 +118,11 @@ class _Trainer:
     """A model that takes one training step at a call."""
 
     def __init__(self, config: TrainConfig, channels: int) -> None:
-        self._config = config
-        self._model = build_model(config, channels, seed=0).train()
-        self._optimizer = build_optimizer(self._model, config)
+        model = build_model(config, channels, seed=0).train()
+        self._trainee = Trainee(model, config, model, Ranks())
 
     def __call__(self, batch: Batch) -> None:
-        train_step(self._model, self._optimizer, batch, self._config, 1e-3)
+        self._trainee.step([batch], 1e-3)
 
 
 def share(costs: dict[str, Cost], ideal: str, real: str) -> dict[str, float]:

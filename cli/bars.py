@@ -7,11 +7,20 @@ from typing import Any
 
 
 @contextmanager
-def progress_bar(unit: str, total: int | None = None, initial: int = 0) -> Generator[Any]:
-    """A tqdm bar on stderr, drawn only where that is a terminal or a last line is wanted."""
+def progress_bar(
+    unit: str, total: int | None = None, initial: int = 0, *, hide: bool = False
+) -> Generator[Any]:
+    """A tqdm bar on stderr; `hide` draws none, as in all but the first of several processes."""
     from tqdm import tqdm
 
-    bar = tqdm(total=total, initial=initial, unit=f" {unit}", file=sys.stderr, mininterval=0.5)
+    bar = tqdm(
+        total=total,
+        initial=initial,
+        unit=f" {unit}",
+        file=sys.stderr,
+        mininterval=0.5,
+        disable=hide,
+    )
     try:
         yield bar
     finally:

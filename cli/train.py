@@ -12,7 +12,7 @@ from p2pkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.pretraining import TrainConfig
-    from p2pkit.pipelines.train import StepReport
+    from p2pkit.pipelines.training_step import StepReport
 
 
 @click.command()
@@ -42,6 +42,7 @@ def train(
 
     from p2pkit.config import config_to_json
     from p2pkit.pipelines import train as stage
+    from p2pkit.pipelines.distributed import ranks_from_environment
 
     preset, steps, stop_after = (options[name] for name in ("preset", "steps", "stop_after"))
     settings = (*settings, f"weights=[{weights}]") if weights else settings
@@ -56,7 +57,8 @@ def train(
     if print_config:
         click.echo(json.dumps(config_to_json(config), indent=1))
         return
-    with progress_bar("steps", total=config.steps) as bar:
+    ranks = ranks_from_environment()
+    with progress_bar("steps", total=config.steps, hide=not ranks.is_first) as bar:
         show = _Shown(bar)
         if begun:
             store, *more = stores or (None,)
@@ -69,7 +71,22 @@ def train(
             )
         else:
             path = stage.run(config, out, stop_after=stop_after, progress=show)
-    click.echo(path)
+    if ranks.is_first:
+        _tell_rest(out, config.steps)
+        click.echo(path)
+
+
+def _tell_rest(out: Path, steps: int) -> None:
+    """How to go on, where the run was stopped before its last step."""
+    from p2pkit.pipelines.checkpoints import latest_checkpoint
+
+    done = latest_checkpoint(out).step
+    if done < steps:
+        click.echo(
+            f"stopped after {done} of {steps} steps; go on with `p2pkit train --out {out} "
+            "--resume`",
+            err=True,
+        )
 
 
 def _config(

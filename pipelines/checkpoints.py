@@ -1,13 +1,14 @@
 """Checkpoints of a run: folders that are complete or absent, and what resuming needs.
 
 RUN/checkpoints/step-00000400/weights.safetensors   student, point and pixel projection
-                              state.pt              optimiser and random state (tensors only)
+                              state.pt              optimiser, gradient scale, random state
                               checkpoint.json       step, loss, checksums of the two files
 """
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,17 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    run: Path, model: PretrainingModel, optimizer: torch.optim.Optimizer, *, step: int, keep: int
+    run: Path, model: PretrainingModel, state: Mapping[str, Any], *, step: int, keep: int
 ) -> Checkpoint:
-    """Write the checkpoint of `step`, then delete all but the newest `keep`."""
+    """Write the checkpoint of `step`, then delete all but the newest `keep`.
+
+    Args:
+        run: the run's folder.
+        model: its weights.
+        state: what else resuming needs; tensors and plain data.
+        step: how many steps the weights have seen.
+        keep: how many checkpoints stay.
+    """
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".tmp-*"):
@@ -43,9 +52,8 @@ def save_checkpoint(
     temporary.mkdir()
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     write_atomic(temporary / "weights.safetensors", safetensors_bytes(weights))
-    state = {"optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
     with open(temporary / "state.pt", "wb") as file:
-        torch.save(state, file)
+        torch.save(dict(state), file)
         file.flush()
         os.fsync(file.fileno())
     checksums = {name: _checksum(temporary / name) for name in FILES}
@@ -78,10 +86,8 @@ def latest_checkpoint(run: Path) -> Checkpoint:
     return found[-1]
 
 
-def load_checkpoint(
-    checkpoint: Checkpoint, model: PretrainingModel, optimizer: torch.optim.Optimizer
-) -> None:
-    """Restore weights, optimiser and random state.
+def load_checkpoint(checkpoint: Checkpoint, model: PretrainingModel) -> dict[str, Any]:
+    """Restore the weights; gives the state that was saved with them.
 
     Raises:
         TrainingError: a file differs from its checksum or does not fit the model.
@@ -95,9 +101,7 @@ def load_checkpoint(
                 f"delete {checkpoint.path} to resume from an older checkpoint"
             )
     load_weights(model, checkpoint.path)
-    state = torch.load(checkpoint.path / "state.pt", weights_only=True)
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
+    return torch.load(checkpoint.path / "state.pt", map_location="cpu", weights_only=True)
 
 
 def _remove(folder: Path) -> None:

@@ -15,6 +15,7 @@ from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.presets import preset
 from p2pkit.pipelines.pretraining import TrainConfig
 from p2pkit.pipelines.splits import scene_split
+from p2pkit.pipelines.training_step import StepReport
 from p2pkit.shards.store import open_store
 from p2pkit.teachers import TeacherOptions
 
@@ -136,7 +137,7 @@ def _train(config: TrainConfig, run_folder: Path, show: Show) -> None:
     if start == config.steps:
         return
 
-    def step(report: train.StepReport) -> None:
+    def step(report: StepReport) -> None:
         show(Progress("train", report.step + 1, config.steps))
 
     if (run_folder / "config.json").is_file():

@@ -11,7 +11,9 @@ from p2pkit.files import write_atomic
 
 
 @contextmanager
-def metrics_log(run: Path, start: int) -> Generator[Callable[[dict[str, Any]], None]]:
+def metrics_log(
+    run: Path, start: int, *, write: bool = True
+) -> Generator[Callable[[dict[str, Any]], None]]:
     """Open RUN/metrics.jsonl and RUN/tensorboard for appending; gives the function that appends.
 
     Lines of steps that are about to be done again are cut. A row's `step` places it.
@@ -19,7 +21,11 @@ def metrics_log(run: Path, start: int) -> Generator[Callable[[dict[str, Any]], N
     Args:
         run: the run's folder.
         start: the step that training begins or goes on with.
+        write: False for processes other than the first, whose rows go nowhere.
     """
+    if not write:
+        yield lambda row: None
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torch.utils.tensorboard import SummaryWriter

@@ -62,6 +62,12 @@ class TrainConfig:
         optimizer: SGD and its schedule.
         stream: order, augmentation, voxels, pairs.
         steps: length of the schedule.
+        accumulate: micro-batches into which each process splits its part of a global batch, one
+            after the other in memory. The contrast is within a micro-batch (or across the same one
+            of all processes), and so are the statistics of the norms.
+        precision: `bfloat16` or `float16` for the dense layers (autocast, with a scaled loss for
+            float16); sparse convolutions, norms and the loss stay in float32.
+        sync_norm: with several processes, norms take the statistics of all of them.
         holdout: number of frames of each store, the last in key order, that are never trained on.
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
@@ -81,6 +87,9 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     steps: int = 60_000
+    accumulate: int = 1
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    sync_norm: bool = True
     holdout: int = 0
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
@@ -88,7 +97,7 @@ class TrainConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "checkpoint_every", "keep_checkpoints"):
+        for name in ("steps", "accumulate", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.loss.name in REGRESSIONS and self.pixel_head == "trained":

@@ -2,59 +2,41 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch.nn.utils import clip_grad_norm_
 
 from p2pkit.config import config_to_json
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import write_json
-from p2pkit.losses import build_loss, suspected_false_negatives
+from p2pkit.networks.sync_norm import synchronise_norms
 from p2pkit.pipelines.checkpoints import (
     latest_checkpoint,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
+from p2pkit.pipelines.distributed import (
+    Ranks,
+    anywhere,
+    process_group,
+    ranks_from_environment,
+    replicate,
+    wait_for_all,
+)
 from p2pkit.pipelines.metrics import metrics_log
-from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, learning_rate
+from p2pkit.pipelines.pretraining import TrainConfig, build_model, learning_rate
 from p2pkit.pipelines.provenance import provenance_of, read_provenance
 from p2pkit.pipelines.runs import check_device, feature_layer, read_config
 from p2pkit.pipelines.splits import holdout_split
+from p2pkit.pipelines.stopping import stop_on_sigterm
+from p2pkit.pipelines.training_step import StepReport, Trainee
 from p2pkit.shards.map_coding import pca_basis
 from p2pkit.shards.model import LayerSpec
 from p2pkit.shards.store import Store, open_store
 from p2pkit.stream.loader import Batch, BatchStream, StreamSource
 from p2pkit.stream.order import whole_weights
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did.
-
-    Args:
-        step: counts from 0.
-        loss: of the batch before the update.
-        learning_rate: of the update.
-        gradient_norm: before clipping.
-        pairs: in the batch.
-        suspected_false_negatives: share of negatives in the anchor's own cell or voxel.
-        step_s: from asking for the batch to the end of the update (s).
-        wait_s: part of it that was spent waiting for data (s).
-    """
-
-    step: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    pairs: int
-    suspected_false_negatives: float
-    step_s: float
-    wait_s: float
-
 
 TEACHER_IDENTITY = ("name", "layer", "weights_sha256")
 
@@ -69,6 +51,9 @@ def run(
     progress: Progress | None = None,
 ) -> Path:
     """Pretrain from the beginning.
+
+    Under `torchrun` each process calls this with the same arguments; the first writes. SIGTERM ends
+    the run after the step in work, with a checkpoint, as `stop_after` does.
 
     Args:
         config: all that decides the weights.
@@ -87,11 +72,16 @@ def run(
         raise TrainingError(
             f"{out} holds a run; go on with it by --resume, or choose another --out"
         )
-    sources = open_sources(config)
-    parts = _prepare(config, sources)
-    provenance_of(sources, config).write(out)
-    write_json(out / "config.json", config_to_json(config))
-    return _train(parts, out, stop_after, progress)
+    ranks, sources = ranks_from_environment(), open_sources(config)
+    check_device(ranks.device(config.device))
+    with process_group(ranks, config.device):
+        parts = _prepare(config, sources, ranks)
+        # All have looked whether there is a run before the first makes one.
+        wait_for_all(ranks)
+        if ranks.is_first:
+            provenance_of(sources, config).write(out)
+            write_json(out / "config.json", config_to_json(config))
+        return _train(parts, out, stop_after, progress)
 
 
 def resume(
@@ -123,17 +113,10 @@ def resume(
     begun = read_provenance(out)
     sources = open_sources(config, [use.layers[1] for use in begun.stores])
     provenance_of(sources, config).check_same(begun, out)
-    return _train(_prepare(config, sources), out, stop_after, progress)
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What a run works with."""
-
-    config: TrainConfig
-    model: PretrainingModel
-    optimizer: torch.optim.SGD
-    stream: BatchStream
+    ranks = ranks_from_environment()
+    check_device(ranks.device(config.device))
+    with process_group(ranks, config.device):
+        return _train(_prepare(config, sources, ranks), out, stop_after, progress)
 
 
 def open_sources(config: TrainConfig, layers: Sequence[str] | None = None) -> list[StreamSource]:
@@ -183,16 +166,32 @@ def _check_one_teacher(stores: list[Store], specs: list[LayerSpec]) -> None:
         raise ConfigError(f"the stores' features are not of one teacher: {told}")
 
 
-def _prepare(config: TrainConfig, sources: list[StreamSource]) -> _Parts:
+@dataclass(frozen=True)
+class _Parts:
+    """What a run works with."""
+
+    config: TrainConfig
+    ranks: Ranks
+    trainee: Trainee
+    stream: BatchStream
+
+
+def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks) -> _Parts:
     """Build everything; settings that do not fit the stores fail here, before a run exists."""
-    check_device(config.device)
+    device = ranks.device(config.device)
     model = build_model(config, sources[0].channels, seed=config.seed)
-    model = model.to(config.device).train()
+    if ranks.ranks > 1 and config.sync_norm:
+        synchronise_norms(model)
+    model = model.to(device).train()
+    stream = BatchStream(
+        sources,
+        config=config.stream,
+        rank=ranks.rank,
+        ranks=ranks.ranks,
+        parts=config.accumulate,
+    )
     return _Parts(
-        config=config,
-        model=model,
-        optimizer=build_optimizer(model, config),
-        stream=BatchStream(sources, config=config.stream),
+        config, ranks, Trainee(model, config, replicate(model, ranks, device), ranks), stream
     )
 
 
@@ -206,94 +205,53 @@ def _check_confidence(config: TrainConfig, store: Store) -> None:
 
 
 def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress | None) -> Path:
-    config, model, optimizer = parts.config, parts.model, parts.optimizer
-    start = _restore(out, model, optimizer)
+    config, ranks, trainee = parts.config, parts.ranks, parts.trainee
+    start = _restore(out, trainee)
     stop = config.steps if stop_after is None else min(start + stop_after, config.steps)
     batches = parts.stream.batches(start, stop)
-    with metrics_log(out, start) as log:
-        for report in _steps(config, model, optimizer, batches, out):
+    with (
+        closing(batches),
+        metrics_log(out, start, write=ranks.is_first) as log,
+        stop_on_sigterm() as asked,
+    ):
+        for report in _steps(trainee, batches, out):
             log(asdict(report))
-            if progress is not None:
+            if progress is not None and ranks.is_first:
                 progress(report)
             done = report.step + 1
-            if done % config.checkpoint_every == 0 or done == stop:
-                save_checkpoint(out, model, optimizer, step=done, keep=config.keep_checkpoints)
+            is_last = done == stop or anywhere(asked(), ranks)
+            if ranks.is_first and (is_last or done % config.checkpoint_every == 0):
+                keep = config.keep_checkpoints
+                save_checkpoint(out, trainee.model, trainee.state(), step=done, keep=keep)
+            if is_last:
+                break
+    wait_for_all(ranks)
     return out
 
 
-def build_optimizer(model: PretrainingModel, config: TrainConfig) -> torch.optim.SGD:
-    """SGD over all parameters; the rate is set anew at each step."""
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=config.optimizer.learning_rate,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-    )
-
-
-def _steps(
-    config: TrainConfig,
-    model: PretrainingModel,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterator[Batch],
-    out: Path,
-) -> Iterator[StepReport]:
+def _steps(trainee: Trainee, batches: Iterator[Batch], out: Path) -> Iterator[StepReport]:
+    config = trainee.config
     began = time.perf_counter()
-    for batch in batches:
-        rate = learning_rate(config.optimizer, batch.step, config.steps)
+    while parts := list(islice(batches, config.accumulate)):
+        rate = learning_rate(config.optimizer, parts[0].step, config.steps)
         try:
-            loss, norm, false_negatives = train_step(model, optimizer, batch, config, rate)
+            report = trainee.step(parts, rate)
         except FloatingPointError as error:
             good = list_checkpoints(out)
             where = (
                 f"the last good checkpoint is {good[-1].path}" if good else "no checkpoint exists"
             )
             raise TrainingError(
-                f"{error} at step {batch.step}; {where}. Lower optimizer.learning_rate or set "
+                f"{error} at step {parts[0].step}; {where}. Lower optimizer.learning_rate or set "
                 "optimizer.clip_norm"
             ) from None
-        yield StepReport(
-            step=batch.step,
-            loss=loss,
-            learning_rate=rate,
-            gradient_norm=norm,
-            pairs=len(batch.pair_voxel),
-            suspected_false_negatives=false_negatives,
-            step_s=time.perf_counter() - began,
-            wait_s=batch.wait_s,
-        )
+        yield replace(report, step_s=time.perf_counter() - began)
         began = time.perf_counter()
 
 
-def train_step(
-    model: PretrainingModel,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    config: TrainConfig,
-    rate: float,
-) -> tuple[float, float, float]:
-    """One update; gives loss, gradient norm and the share of suspected false negatives.
-
-    Raises:
-        FloatingPointError: the loss or the gradient is NaN or infinite; nothing was updated.
-    """
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    contrast = model(batch.to(config.device))
-    loss = build_loss(config.loss)(contrast)
-    optimizer.zero_grad()
-    loss.backward()
-    limit = config.optimizer.clip_norm or float("inf")
-    norm = float(clip_grad_norm_(model.parameters(), limit))
-    if not np.isfinite(loss.item()) or not np.isfinite(norm):
-        raise FloatingPointError(f"the loss is {loss.item()} and the gradient norm {norm}")
-    optimizer.step()
-    return loss.item(), norm, suspected_false_negatives(contrast)
-
-
-def _restore(out: Path, model: PretrainingModel, optimizer: torch.optim.Optimizer) -> int:
+def _restore(out: Path, trainee: Trainee) -> int:
     if not list_checkpoints(out):
         return 0
     checkpoint = latest_checkpoint(out)
-    load_checkpoint(checkpoint, model, optimizer)
+    trainee.restore(load_checkpoint(checkpoint, trainee.model))
     return checkpoint.step

@@ -1,7 +1,7 @@
 """Batches of training samples from stores, prepared ahead of time by threads."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -114,6 +114,10 @@ class BatchStream:
         sources: one store, or several that are mixed by their weights.
         config: how batches are made.
         rank, ranks: this process and how many there are.
+        parts: micro-batches into which a process splits its part of a global batch.
+
+    Raises:
+        ConfigError: a global batch has fewer frames than there are parts in all.
     """
 
     def __init__(
@@ -123,10 +127,16 @@ class BatchStream:
         config: StreamConfig,
         rank: int = 0,
         ranks: int = 1,
+        parts: int = 1,
     ) -> None:
+        if config.batch_size < ranks * parts:
+            raise ConfigError(
+                f"stream.batch_size is {config.batch_size}, the frames of a global batch; {ranks} "
+                f"processes with {parts} micro-batches each need at least {ranks * parts}"
+            )
         self._sources = tuple(sources)
         self._config = config
-        self._rank, self._ranks = rank, ranks
+        self._rank, self._ranks, self.parts = rank, ranks, parts
         orders = [
             SampleOrder(
                 source.samples,
@@ -138,29 +148,32 @@ class BatchStream:
         ]
         self.order = MixtureOrder(orders, [source.weight for source in self._sources])
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch]:
         """Batches of the steps `start` … `stop - 1`; resuming at a step needs nothing else.
+
+        Each step gives its `parts` micro-batches one after the other.
 
         Raises:
             CorruptShardError: stored bytes are not what was written; nothing corrupt is trained on.
         """
         config = self._config
-        places = (place for step in range(start, stop) for place in self._places(step))
+        wanted = [(step, part) for step in range(start, stop) for part in range(self.parts)]
+        places = (place for one in wanted for place in self._places(*one))
         ahead = max(config.ahead * config.batch_size // self._ranks, 1)
         samples = ordered_map(self._prepare, places, threads=config.threads, ahead=ahead)
         try:
-            for step in range(start, stop):
+            for step, part in wanted:
                 began = time.perf_counter()
-                parts = [next(samples) for _ in self._places(step)]
-                batch = collate(step, parts)
+                batch = collate(step, [next(samples) for _ in self._places(step, part)])
                 wait_s = time.perf_counter() - began
                 yield replace(batch, wait_s=wait_s)
         finally:
             samples.close()
 
-    def _places(self, step: int) -> list[Place]:
-        size = self._config.batch_size
-        return self.order.batch(step, size, rank=self._rank, ranks=self._ranks)
+    def _places(self, step: int, part: int) -> list[Place]:
+        size, parts = self._config.batch_size, self.parts
+        rank, ranks = self._rank * parts + part, self._ranks * parts
+        return self.order.batch(step, size, rank=rank, ranks=ranks)
 
     def _prepare(self, place: Place) -> VoxelSample:
         source = self._sources[place.source]

@@ -18,6 +18,7 @@ from tiny_recording import recording_config, tiny_train_config
 import p2pkit.teachers.timm_teacher  # noqa: F401
 from p2pkit.networks.minkowski import minkowski_engine
 from p2pkit.pipelines import extract, train
+from p2pkit.pipelines.training_step import StepReport
 
 
 def fork(work: Callable[[], object]) -> int:
@@ -61,7 +62,7 @@ def killed_before_commit(work: Callable[[], object], number: int) -> int:
 def killed_after_step(work: Callable[[train.Progress], object], step: int) -> int:
     """Do `work` in a child that dies when it reports that step."""
 
-    def kill(report: train.StepReport) -> None:
+    def kill(report: StepReport) -> None:
         if report.step == step:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -21,7 +21,8 @@ from p2pkit.pipelines.metrics import read_metrics
 from p2pkit.pipelines.presets import PRESETS, preset
 from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig, learning_rate
 from p2pkit.pipelines.provenance import read_provenance
-from p2pkit.pipelines.train import StepReport, open_sources, read_config, resume, run
+from p2pkit.pipelines.train import open_sources, read_config, resume, run
+from p2pkit.pipelines.training_step import StepReport
 from p2pkit.shards import create_or_open, open_store
 from p2pkit.stream.loader import BatchStream
 

@@ -1,0 +1,184 @@
+"""One update of the weights: micro-batches, precision, what the step reports."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from p2pkit.losses import ContrastBatch, build_loss, suspected_false_negatives
+from p2pkit.pipelines.distributed import Ranks, summed, with_others
+from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
+from p2pkit.stream.loader import Batch
+
+FIRST_SCALE = 1024.0
+"""Of float16 gradients: small, since a contrast divides by the temperature; it grows by itself."""
+HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did, over all processes.
+
+    Args:
+        step: counts from 0.
+        loss: of the global batch before the update.
+        learning_rate: of the update.
+        gradient_norm: before clipping.
+        pairs: in the global batch.
+        suspected_false_negatives: share of negatives in the anchor's own cell or voxel, within a
+            micro-batch of this process.
+        point_rank, pixel_rank: effective rank of the embeddings, which falls to 1 when they
+            collapse: exp of the entropy of their covariance's eigenvalues (Roy and Vetterli 2007).
+        step_s: from asking for the batch to the end of the update (s), of this process.
+        wait_s: part of it that was spent waiting for data (s).
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    pairs: int
+    suspected_false_negatives: float
+    point_rank: float
+    pixel_rank: float
+    step_s: float = 0.0
+    wait_s: float = 0.0
+
+
+class Trainee:
+    """What training changes: the weights, the optimiser, and the scale of half-precision gradients.
+
+    Args:
+        model: with its initial weights, on its device.
+        config: of the run.
+        replica: the model as called, which averages gradients over processes.
+        ranks: this process's place.
+    """
+
+    def __init__(
+        self, model: PretrainingModel, config: TrainConfig, replica: nn.Module, ranks: Ranks
+    ) -> None:
+        self.model, self.config, self.ranks = model, config, ranks
+        self._replica = replica
+        self._loss = build_loss(config.loss)
+        self._device = next(model.parameters()).device
+        self.optimizer = build_optimizer(model, config)
+        self.scaler = torch.amp.GradScaler(
+            self._device.type, FIRST_SCALE, enabled=config.precision == "float16"
+        )
+
+    def step(self, batches: Sequence[Batch], rate: float) -> StepReport:
+        """Update the weights by the micro-batches of one global batch.
+
+        Each micro-batch counts by its pairs (or the sum of their confidence), so the gradient is
+        that of the mean over all pairs of all processes, whatever the number of either.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is NaN or infinite; nothing was updated.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        shares = self._shares(batches)
+        losses: list[Tensor] = []
+        contrast: ContrastBatch | None = None
+        for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
+            with self._without_exchange(last=number == len(batches) - 1):
+                contrast = self._forward(batch)
+                loss = self._loss(contrast)
+                self.scaler.scale(loss * share * self.ranks.ranks).backward()
+            losses.append(loss.detach() * share)
+        assert contrast is not None
+        mean = summed(torch.stack(losses).sum(), self.ranks).item()
+        norm = self._update(mean)
+        pairs = torch.tensor(float(sum(len(batch.pair_voxel) for batch in batches)))
+        return StepReport(
+            step=batches[0].step,
+            loss=mean,
+            learning_rate=rate,
+            gradient_norm=norm,
+            pairs=int(summed(pairs.to(self._device), self.ranks).item()),
+            suspected_false_negatives=suspected_false_negatives(contrast),
+            point_rank=effective_rank(contrast.point_embedding.detach()),
+            pixel_rank=effective_rank(contrast.pixel_embedding.detach()),
+            wait_s=sum(batch.wait_s for batch in batches),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What resuming needs beside the weights; tensors and plain data."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+
+    def _shares(self, batches: Sequence[Batch]) -> Float[Tensor, "parts"]:
+        by_confidence = self.config.loss.confidence == "weight"
+        weights = [
+            float(batch.pair_confidence.sum()) if by_confidence else float(len(batch.pair_voxel))
+            for batch in batches
+        ]
+        own = torch.tensor(weights, device=self._device)
+        return own / summed(own.sum(), self.ranks).clamp_min(1e-12)
+
+    def _forward(self, batch: Batch) -> ContrastBatch:
+        half = HALF.get(self.config.precision)
+        with torch.autocast(self._device.type, dtype=half, enabled=half is not None):
+            contrast = self._replica(batch.to(str(self._device)))
+        return with_others(contrast, self.ranks) if self.config.loss.across_ranks else contrast
+
+    def _without_exchange(self, *, last: bool) -> Any:
+        """Gradients are averaged over processes once, with the last micro-batch."""
+        if last or not isinstance(self._replica, DistributedDataParallel):
+            return nullcontext()
+        return self._replica.no_sync()
+
+    def _update(self, loss: float) -> float:
+        """Clip and step; gives the gradient's norm before clipping."""
+        self.scaler.unscale_(self.optimizer)
+        limit = self.config.optimizer.clip_norm or float("inf")
+        norm = float(clip_grad_norm_(self.model.parameters(), limit))
+        is_finite = torch.isfinite(torch.tensor([loss, norm])).tolist()
+        # A scaled gradient may overflow: the scaler then leaves the step out and halves its scale.
+        if not is_finite[0] or not (is_finite[1] or self.scaler.is_enabled()):
+            raise FloatingPointError(f"the loss is {loss} and the gradient norm {norm}")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return norm
+
+
+def build_optimizer(model: PretrainingModel, config: TrainConfig) -> torch.optim.SGD:
+    """SGD over all parameters; the rate is set anew at each step."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=config.optimizer.learning_rate,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+    )
+
+
+def effective_rank(embeddings: Float[Tensor, "rows channels"]) -> float:
+    """Exp of the entropy of the normalised eigenvalues of the rows' covariance.
+
+    1 where all rows lie on a line, the number of channels where they spread evenly; 0 where they
+    are all the same. Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007.
+    """
+    centred = embeddings.float() - embeddings.float().mean(dim=0)
+    values = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0)
+    total = values.sum()
+    if total <= 1e-12 * max(len(embeddings), 1):
+        return 0.0
+    shares = values / total
+    return float(torch.exp(torch.special.entr(shares).sum()))
