@@ -1,7 +1,7 @@
 """`p2pkit train`: a store, or several to mix, in; a run with checkpoints out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,59 +18,48 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("stores", metavar="[STORE]...", nargs=-1, type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
-@click.option("--preset", help="paper (default) or cpu-small.")
+@click.option("--preset", help="paper (default), slidr or cpu-small.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings in TOML.")
 @click.option("--steps", type=click.IntRange(min=1), help="Length of the schedule.")
 @click.option("--stop-after", type=click.IntRange(min=1), help="End this process after N steps.")
 @click.option("--weights", metavar="W,W", help="Share of each STORE; by their frames if not given.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@click.option("--print-config", is_flag=True, help="Print the resolved settings as JSON and stop.")
+@click.option("--print-config", is_flag=True, help="Print the resolved settings as TOML and stop.")
 def train(
     stores: tuple[str, ...],
     out: Path,
-    weights: str | None,
-    settings: tuple[str, ...],
     resume: bool,
+    stop_after: int | None,
     print_config: bool,
-    **options: Any,
+    **asked: Any,
 ) -> None:
     """Pretrain a 3D network on stores, paths or URLs; interrupted runs go on with --resume.
 
     Example: p2pkit train rooms.store --out run --preset cpu-small --steps 20
     """
-    import json
-
-    from p2pkit.config import config_to_json
+    from p2pkit.config import config_to_toml
     from p2pkit.pipelines import train as stage
     from p2pkit.pipelines.distributed import ranks_from_environment
 
-    preset, steps, stop_after = (options[name] for name in ("preset", "steps", "stop_after"))
-    settings = (*settings, f"weights=[{weights}]") if weights else settings
+    wanted = _Asked(**asked)
     begun = resume and (out / "config.json").is_file()
     if resume and (begun or not stores):
         config = stage.read_config(out)
-        _refuse_changes(config, preset, steps, settings)
-    elif not stores:
-        raise click.UsageError("name the STORE to train on, or give --resume to go on with --out")
+        _refuse_changes(config, wanted)
     else:
-        config = _config(stores, preset or "paper", steps, settings)
+        config = wanted.config(stores)
     if print_config:
-        click.echo(json.dumps(config_to_json(config), indent=1))
+        click.echo(config_to_toml(config), nl=False)
         return
     ranks = ranks_from_environment()
     with progress_bar("steps", total=config.steps, hide=not ranks.is_first) as bar:
-        show = _Shown(bar)
+        rest: dict[str, Any] = {"stop_after": stop_after, "progress": _Shown(bar)}
         if begun:
             store, *more = stores or (None,)
-            path = stage.resume(
-                out,
-                store=store,
-                more_stores=more,
-                stop_after=stop_after,
-                progress=show,
-            )
+            path = stage.resume(out, store=store, more_stores=more, **rest)
         else:
-            path = stage.run(config, out, stop_after=stop_after, progress=show)
+            path = stage.run(config, out, **rest)
     if ranks.is_first:
         _tell_rest(out, config.steps)
         click.echo(path)
@@ -89,28 +78,50 @@ def _tell_rest(out: Path, steps: int) -> None:
         )
 
 
-def _config(
-    stores: Sequence[str], preset: str, steps: int | None, settings: tuple[str, ...]
-) -> "TrainConfig":
-    from p2pkit.config import with_settings
-    from p2pkit.pipelines.presets import preset as preset_config
+@dataclass(frozen=True)
+class _Asked:
+    """The settings on the command line: a preset, a file over it, and single ones over both."""
 
-    overrides = (f"steps={steps}", *settings) if steps is not None else settings
-    config = replace(preset_config(preset, stores[0]), more_stores=tuple(stores[1:]))
-    return with_settings(config, overrides)
+    preset: str | None
+    config_file: Path | None
+    steps: int | None
+    weights: str | None
+    settings: tuple[str, ...]
+
+    def config(self, stores: Sequence[str]) -> "TrainConfig":
+        """All settings; STOREs on the command line go before those of the file."""
+        from p2pkit.config import merged, settings_from_toml
+        from p2pkit.pipelines.presets import preset as preset_config
+
+        file = settings_from_toml(self.config_file) if self.config_file is not None else {}
+        if not stores and "store" not in file:
+            raise click.UsageError(
+                "name the STORE to train on, here or in --config, or give --resume to go on with "
+                "--out"
+            )
+        if stores:
+            file = {**file, "store": stores[0], "more_stores": list(stores[1:])}
+        config = merged(preset_config(self.preset or "paper", str(file["store"])), file)
+        return self.over(config)
+
+    def over(self, config: "TrainConfig") -> "TrainConfig":
+        """The single settings in place of the config's own."""
+        from p2pkit.config import with_settings
+
+        weights = (f"weights=[{self.weights}]",) if self.weights else ()
+        steps = (f"steps={self.steps}",) if self.steps is not None else ()
+        return with_settings(config, (*steps, *self.settings, *weights))
 
 
-def _refuse_changes(
-    saved: "TrainConfig", preset: str | None, steps: int | None, settings: tuple[str, ...]
-) -> None:
+def _refuse_changes(saved: "TrainConfig", asked: _Asked) -> None:
     """A run's settings cannot change when it is resumed; repeating them is fine."""
-    from p2pkit.config import config_to_json, with_settings
+    from p2pkit.config import config_to_json
 
-    if preset is not None:
-        asked = _config((saved.store, *saved.more_stores), preset, steps, settings)
+    if asked.preset is not None or asked.config_file is not None:
+        again = asked.config((saved.store, *saved.more_stores))
     else:
-        asked = with_settings(saved, (f"steps={steps}", *settings) if steps else settings)
-    old, new = config_to_json(saved), config_to_json(asked)
+        again = asked.over(saved)
+    old, new = config_to_json(saved), config_to_json(again)
     changed = [name for name in old if old[name] != new[name]]
     if changed:
         told = "; ".join(f"{name} is {old[name]}, asked for {new[name]}" for name in changed)

@@ -1,11 +1,14 @@
-"""Settings: one frozen dataclass per stage, read strictly from JSON or `key=value` text."""
+"""Settings: one frozen dataclass per stage, read strictly from JSON, TOML or `key=value` text."""
 
 import dataclasses
 import difflib
 import json
+import tomllib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
+import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from p2pkit.errors import ConfigError
@@ -29,6 +32,51 @@ def config_from_json(kind: type[Config], value: Mapping[str, Any]) -> Config:
 def config_to_json(config: Any) -> dict[str, Any]:
     """The dataclass as plain JSON values; `config_from_json` reads it back."""
     return TypeAdapter(type(config)).dump_python(config, mode="json")
+
+
+def config_to_toml(config: Any) -> str:
+    """The dataclass as TOML, which `settings_from_toml` reads back; what is None is left out."""
+    return tomli_w.dumps(_without_none(config_to_json(config)))
+
+
+def settings_from_toml(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, for `merged`.
+
+    Raises:
+        ConfigError: it cannot be read, or is no TOML; the message names the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+
+
+def merged(config: Config, settings: Mapping[str, Any]) -> Config:
+    """A copy of `config` with nested settings in place of its own; tables are merged.
+
+    Raises:
+        ConfigError: an unknown name (with the nearest known one) or a value of the wrong type.
+    """
+    _refuse_unknown(type(config), settings, prefix="")
+    return config_from_json(type(config), _merge(config_to_json(config), settings))
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for name, value in over.items():
+        inner = result.get(name)
+        if isinstance(inner, dict) and isinstance(value, dict):
+            value = _merge(inner, value)
+        result[name] = value
+    return result
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return value
 
 
 def with_settings(config: Config, settings: Iterable[str]) -> Config:

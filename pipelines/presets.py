@@ -10,6 +10,17 @@ from p2pkit.pipelines.pretraining import TrainConfig
 PRESETS: dict[str, dict[str, Any]] = {
     # The recipe of PPKT (Liu et al. 2021), i.e. the defaults of TrainConfig.
     "paper": {},
+    # SLidR's re-implementation of PPKT (Sautier et al. 2022, arXiv 2203.16258) for driving scenes:
+    # 64 channels, temperature 0.07, 4096 pairs a batch, voxels of 10 cm.
+    "slidr": {
+        "embedding_channels": 64,
+        "loss": {"temperature": 0.07},
+        "optimizer": {"schedule": "cosine"},
+        "stream": {
+            "batch_size": 16,
+            "sample": {"voxel_size": 0.1, "pairs_per_frame": 256},
+        },
+    },
     # Small enough for a few CPU cores: coarse voxels, a slim student, short schedule.
     "cpu-small": {
         "student": "Res16UNet14A",

@@ -1,6 +1,7 @@
 """The commands of the main job on a small recording, as a user types them."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,27 @@ def test_a_resumed_run_keeps_its_settings(store: Path, run: Path) -> None:
 
 def test_print_config_shows_what_would_run_and_runs_nothing(store: Path, tmp_path: Path) -> None:
     arguments = ["train", store, "--out", tmp_path / "run", *STUDENT, "--print-config"]
-    config = json.loads(p2pkit(*arguments).stdout)
+    config = tomllib.loads(p2pkit(*arguments).stdout)
     assert config["student"] == "Res16UNet14A"
     assert config["stream"]["sample"]["pairs_per_frame"] == 64
     assert not (tmp_path / "run").exists()
+
+
+def test_a_printed_config_gives_the_same_run_again(store: Path, tmp_path: Path) -> None:
+    arguments = ["--out", tmp_path / "run", "--print-config"]
+    text = p2pkit("train", store, *STUDENT, "--preset", "slidr", *arguments).stdout
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    assert p2pkit("train", "--config", file, *arguments).stdout == text
+    changed = p2pkit("train", "--config", file, "--steps", 7, *arguments).stdout
+    assert tomllib.loads(changed) == {**tomllib.loads(text), "steps": 7}
+    file.write_text(text.replace("temperature", "temprature"))
+    refused = p2pkit("train", "--config", file, *arguments, code=1)
+    assert "unknown setting 'loss.temprature'; did you mean temperature?" in str(refused.exception)
+    file.write_text("steps = ")
+    assert "is no TOML" in str(p2pkit("train", "--config", file, *arguments, code=1).exception)
+    absent = p2pkit("train", "--config", tmp_path / "no.toml", *arguments, code=1)
+    assert "cannot be read: No such file" in str(absent.exception)
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_name(store: Path, tmp_path: Path) -> None:

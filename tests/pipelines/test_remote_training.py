@@ -1,4 +1,5 @@
 import json
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_commands_take_urls(room_store: Path, url: str, bucket: Bucket, tmp_path
     assert other in call("shards", "push", tmp_path / "pulled", other).stdout
     assert "ok" in call("shards", "verify", other).stdout
     shown = call("train", url, "--out", tmp_path / "run", "--print-config").stdout
-    assert json.loads(shown)["store"] == url
+    assert tomllib.loads(shown)["store"] == url
 
 
 def test_extract_writes_to_folders_only(url: str) -> None:

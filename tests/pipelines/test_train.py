@@ -1,5 +1,6 @@
 import json
 import shutil
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -239,7 +240,7 @@ def test_presets_are_valid_and_the_papers_is_the_default() -> None:
     for name in PRESETS:
         assert preset(name, Path("store")).store == "store"
     assert preset("paper", Path("store")) == TrainConfig(store="store")
-    with pytest.raises(ConfigError, match="choose one of paper, cpu-small"):
+    with pytest.raises(ConfigError, match="choose one of paper, slidr, cpu-small"):
         preset("big", Path("store"))
 
 
@@ -341,7 +342,7 @@ def test_mixtures_on_the_command_line(room_store: Path, second_store: Path, tmp_
     arguments = ["train", str(room_store), str(second_store), "--out", str(tmp_path / "run")]
     printed = CliRunner().invoke(commands, [*arguments, "--weights", "0.7,0.3", "--print-config"])
     assert printed.exit_code == 0, printed.output
-    config = json.loads(printed.output)
+    config = tomllib.loads(printed.output)
     assert config["store"] == str(room_store)
     assert config["more_stores"] == [str(second_store)]
     assert config["weights"] == [0.7, 0.3]
