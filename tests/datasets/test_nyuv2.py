@@ -1,4 +1,5 @@
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,21 @@ def folder(data_root: Path, tmp_path: Path) -> Path:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             shutil.copy(source / name, tmp_path / name)
     return tmp_path
+
+
+def test_a_sequence_is_a_run_of_consecutive_numbers(data_root: Path):
+    source = open_source("nyuv2", SourceOptions(data_root / "nyuv2_half"))
+    keys = list(source.keys())
+    names = [source.load(key).sequence for key in keys[:40]]
+    for (key, name), (after, other) in pairwise(zip(keys, names, strict=False)):
+        assert (name == other) == (int(after) == int(key) + 1)
+    assert names[0] == f"from-{keys[0]}"
+
+
+def test_frame_numbers_must_be_numbers(folder: Path):
+    (folder / "train.txt").write_text("0003 kitchen\n")
+    with pytest.raises(SourceError, match="holds 'kitchen'"):
+        open_source("nyuv2", SourceOptions(folder))
 
 
 def test_real_frames(data_root: Path):
