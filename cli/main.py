@@ -40,6 +40,9 @@ COMMANDS = {
     ),
     "train": Lazy("p2pkit.cli.train", "train", "Pretrain a 3D network on a store."),
     "probe": Lazy("p2pkit.cli.probe", "probe", "Measure frozen point features on labels."),
+    "evaluate": Lazy(
+        "p2pkit.cli.evaluate", "evaluate", "Compare pretrained weights with scratch on few labels."
+    ),
     "retrieval": Lazy(
         "p2pkit.cli.retrieval", "retrieval", "Measure how often a point finds its own pixel."
     ),

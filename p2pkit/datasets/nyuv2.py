@@ -42,9 +42,8 @@ class NyuV2:
         self._camera = _read_intrinsics(self._root / "intrinsics.txt")
         listed = _read_text(self._root / "train.txt").split()
         if wrong := [key for key in listed if not key.isdecimal()]:
-            raise SourceError(
-                f"{self._root / 'train.txt'} holds {wrong[0]!r}; frame numbers are due"
-            )
+            path = self._root / "train.txt"
+            raise SourceError(f"{path} holds {wrong[0]!r}; frame numbers are due")
         present = [key for key in listed if (self._root / "rgb" / f"{key}.jpg").is_file()]
         if not present:
             raise SourceError(

@@ -1,0 +1,68 @@
+"""`p2pkit evaluate`: runs and a labelled store in; do they beat scratch, and how surely?"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from p2pkit.errors import ConfigError
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--on", "store", required=True, type=click.Path(), help="A store with labels.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
+@click.option("--mode", "modes", default="linear", show_default=True, help="linear,knn,finetune")
+@click.option("--fractions", default="1,5,10,100", show_default=True, help="% of labelled scenes.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--labels", default="stored", show_default=True, help="Label set: stored or nyu13.")
+@click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME=FILE")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def evaluate(
+    runs: tuple[Path, ...], store: str, out: Path, settings: tuple[str, ...], **asked: Any
+) -> None:
+    """Compare pretrained weights with scratch on few labels: probe, neighbours or fine-tuning.
+
+    Example: p2pkit evaluate run --on rooms.store --out evaluation --fractions 50,100 --seeds 2
+    """
+    from p2pkit.config import with_settings
+    from p2pkit.pipelines import evaluate as stage
+
+    as_json = asked.pop("as_json")
+    config = stage.EvaluateConfig(
+        runs=runs,
+        store=store,
+        out=out,
+        modes=tuple(asked.pop("modes").split(",")),
+        fractions=_numbers(asked.pop("fractions")),
+        checkpoints=dict(_named(text) for text in asked.pop("checkpoints")),
+        **asked,
+    )
+    config = with_settings(config, settings)
+    path = stage.run(config, progress=lambda text: click.echo(f"done: {text}", err=True))
+    report = json.loads(path.read_text())
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+        return
+    click.echo((out / "report.md").read_text(), nl=False)
+    click.echo(path)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--fractions is {text!r}; percents such as 1,5,10,100 are due"
+        ) from error
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, separator, file = text.partition("=")
+    if not separator:
+        raise ConfigError(f"--checkpoint is {text!r}; NAME=FILE is due")
+    return name, Path(file)

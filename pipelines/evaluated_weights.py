@@ -1,0 +1,105 @@
+"""The weights that an evaluation compares: scratch, runs, and published checkpoints."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from p2pkit.errors import ConfigError
+from p2pkit.networks import build_student, load_student_weights
+from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.pretraining import INPUT_CHANNELS, TrainConfig
+from p2pkit.pipelines.provenance import read_provenance
+from p2pkit.pipelines.runs import read_config
+from p2pkit.shards.store import Store
+
+SCRATCH = "scratch"
+STUDENT_SETTINGS = ("student", "conv1_kernel_size")
+
+
+@dataclass(frozen=True)
+class ComparedWeights:
+    """Weights by name, for one student; made by `compared_weights`.
+
+    Args:
+        train: settings of the student, those of the first run.
+        runs: folders by name.
+        checkpoints: files by name.
+    """
+
+    train: TrainConfig
+    runs: dict[str, Path]
+    checkpoints: dict[str, Path]
+
+    @property
+    def names(self) -> list[str]:
+        """Scratch first."""
+        return [SCRATCH, *self.runs, *self.checkpoints]
+
+    def student(self, name: str, seed: int) -> Res16UNet:
+        """The student with these weights; random ones depend on the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1000 + seed)
+            student = build_student(
+                self.train.student,
+                in_channels=INPUT_CHANNELS,
+                conv1_kernel_size=self.train.conv1_kernel_size,
+            )
+        if name in self.runs:
+            load_student_weights(student, self._file(name), prefix="student.")
+        elif name != SCRATCH:
+            load_student_weights(student, self._file(name))
+        return student
+
+    def identity(self, name: str) -> str:
+        """sha256 of the weights' file, by which a figure knows what it measured."""
+        if name == SCRATCH:
+            return SCRATCH
+        return hashlib.sha256(self._file(name).read_bytes()).hexdigest()
+
+    def seen(self, store: Store, keys: Sequence[str]) -> dict[str, int | None]:
+        """How many of these frames each run was trained on; None where it does not know the store.
+
+        Pretraining uses no labels, but frames that it has seen are no test of new scenes.
+        """
+        found: dict[str, int | None] = {}
+        for name, folder in self.runs.items():
+            use = read_provenance(folder).use_of(store)
+            held = None if use is None else set(use.holdout)
+            found[name] = None if held is None else sum(key not in held for key in keys)
+        return found
+
+    def _file(self, name: str) -> Path:
+        if name in self.checkpoints:
+            return self.checkpoints[name]
+        return latest_checkpoint(self.runs[name]).path / "weights.safetensors"
+
+
+def compared_weights(runs: Sequence[Path], checkpoints: Mapping[str, Path]) -> ComparedWeights:
+    """Read the runs' settings.
+
+    Raises:
+        ConfigError: the runs' students differ, or a name comes twice.
+        TrainingError: a folder holds no run.
+    """
+    configs = [read_config(folder) for folder in runs]
+    for folder, config in zip(runs, configs, strict=True):
+        if _identity(config) != _identity(configs[0]):
+            raise ConfigError(
+                f"{folder} has the student {_identity(config)}, {runs[0]} has "
+                f"{_identity(configs[0])}: name, first kernel and voxel size must agree, or their "
+                "difference says nothing about pretraining"
+            )
+    names = [SCRATCH, *(folder.name for folder in runs), *checkpoints]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"the weights are called {names}; give each a name of its own")
+    return ComparedWeights(configs[0], {folder.name: folder for folder in runs}, dict(checkpoints))
+
+
+def _identity(config: TrainConfig) -> list[Any]:
+    names = [getattr(config, name) for name in STUDENT_SETTINGS]
+    return [*names, config.stream.sample.voxel_size]

@@ -1,0 +1,168 @@
+"""Fine-tuning a student with a linear head for semantic segmentation on a few labelled frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from p2pkit.errors import ConfigError
+from p2pkit.evaluation.label_sets import IGNORE
+from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
+from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.pipelines.labelled import LabelledFrame, LabelledFrames
+from p2pkit.stream.augment import AugmentConfig
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How a network is fine-tuned; the same for pretrained and random weights.
+
+    Args:
+        steps: updates.
+        batch_size: frames of a step.
+        trunk_rate, head_rate: peak learning rates of the student and of the new layer.
+        weight_decay: of AdamW.
+        warmup: share of the steps over which the rates rise; then they fall along a half cosine.
+        validations: how often the validation part is looked at; the best weights are tested, once.
+        validation_frames: of the validation part, spread evenly.
+        augment: of the training frames.
+    """
+
+    steps: int = 200
+    batch_size: int = 4
+    trunk_rate: float = 2e-3
+    head_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    warmup: float = 0.1
+    validations: int = 5
+    validation_frames: int = 40
+    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(color_jitter=0.1))
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "validations", "validation_frames"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"finetune.{name} is {getattr(self, name)}; at least 1 is needed")
+        for name in ("trunk_rate", "head_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"finetune.{name} is {getattr(self, name)}; it must be positive")
+
+
+class SegmentationNetwork(nn.Module):
+    """The student and a linear layer on its features."""
+
+    def __init__(self, student: Res16UNet, classes: int) -> None:
+        super().__init__()
+        self.student = student
+        self.head = nn.Linear(student.out_channels, classes)
+
+    def forward(self, coordinates: Tensor, inputs: Tensor) -> Float[Tensor, "voxels classes"]:
+        """Logits of each voxel."""
+        return self.head(self.student(coordinates, inputs))
+
+
+def finetune(
+    student: Res16UNet,
+    data: LabelledFrames,
+    samples: Int64[np.ndarray, "samples"],
+    config: FinetuneConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+) -> tuple[SegmentationScores, int]:
+    """Train on `samples`, choose the weights on the validation part, test them once.
+
+    Args:
+        student: with its initial weights; changed in place.
+        data: the labelled frames.
+        samples: which frames of the training part have labels.
+        config: of the training.
+        seed: of the head's weights, the order and the augmentation.
+        device: where.
+
+    Returns:
+        Scores on the test part, and the step whose weights were tested.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SegmentationNetwork(student, len(data.labels.classes)).to(device)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": network.student.parameters(), "lr": config.trunk_rate},
+            {"params": network.head.parameters(), "lr": config.head_rate},
+        ],
+        weight_decay=config.weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
+    random = np.random.default_rng(seed)
+    looks = {round(config.steps * (i + 1) / config.validations) for i in range(config.validations)}
+    best, best_step, kept = -1.0, 0, {}
+    for step in range(1, config.steps + 1):
+        _step(network, data, random.choice(samples, config.batch_size), random, config, optimizer)
+        schedule.step()
+        if step in looks:
+            found = segment(network, data, _spread(data.parts["validation"], config), device).miou
+            if found > best:
+                best, best_step = found, step
+                kept = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(kept)
+    return segment(network, data, data.parts["test"], device), best_step
+
+
+def segment(
+    network: SegmentationNetwork,
+    data: LabelledFrames,
+    samples: Int64[np.ndarray, "samples"],
+    device: str,
+) -> SegmentationScores:
+    """Scores over all labelled points of some frames."""
+    network.eval()
+    classes = len(data.labels.classes)
+    confusion = np.zeros((classes, classes), np.int64)
+    for frame in data.frames(samples):
+        with torch.inference_mode():
+            logits = network(*_tensors([frame], device))
+        confusion += data.confusion(frame, logits.argmax(dim=1).cpu().numpy())
+    network.train()
+    return segmentation_scores(confusion)
+
+
+def _step(
+    network: SegmentationNetwork,
+    data: LabelledFrames,
+    samples: Int64[np.ndarray, "batch"],
+    random: np.random.Generator,
+    config: FinetuneConfig,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    frames = [data.frame(int(sample), random, config.augment) for sample in samples]
+    device = next(network.parameters()).device
+    target = torch.from_numpy(np.concatenate([frame.voxel_label for frame in frames])).to(device)
+    if not (target != IGNORE).any():
+        return
+    logits = network(*_tensors(frames, str(device)))
+    optimizer.zero_grad()
+    functional.cross_entropy(logits, target, ignore_index=IGNORE).backward()
+    optimizer.step()
+
+
+def _tensors(frames: Sequence[LabelledFrame], device: str) -> tuple[Tensor, Tensor]:
+    """(batch, x, y, z) and inputs of several frames."""
+    rows = [np.insert(frame.coordinates, 0, i, axis=1) for i, frame in enumerate(frames)]
+    inputs = np.concatenate([frame.inputs for frame in frames])
+    return torch.from_numpy(np.concatenate(rows)).to(device), torch.from_numpy(inputs).to(device)
+
+
+def _rate(config: FinetuneConfig, step: int) -> float:
+    warm = max(1, round(config.warmup * config.steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(config.steps - warm, 1))))
+
+
+def _spread(samples: Int64[np.ndarray, "samples"], config: FinetuneConfig) -> np.ndarray:
+    rows = np.linspace(0, len(samples) - 1, min(config.validation_frames, len(samples)))
+    return samples[np.unique(rows.round().astype(int))]

@@ -1,0 +1,178 @@
+"""The labelled frames of a store: parts by scene, label subsets, voxels, and scores per point."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from p2pkit.errors import ConfigError, StoreError
+from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
+from p2pkit.evaluation.segmentation import confusion_matrix
+from p2pkit.pipelines.inference import read_cloud
+from p2pkit.pipelines.splits import samples_in_key_order
+from p2pkit.shards.geometry_layer import PointCloud
+from p2pkit.shards.store import Store
+from p2pkit.stream.augment import NO_AUGMENTATION, AugmentConfig, augment_colors, augment_points
+from p2pkit.stream.order import locate
+from p2pkit.stream.sample import Voxels, voxelise
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrame:
+    """A frame as a segmentation network sees it.
+
+    Args:
+        coordinates: integer voxel positions, unique.
+        inputs: colour of each voxel, -1 … 1.
+        voxel_of_point: voxel of each stored point; a point takes its voxel's prediction.
+        labels: class of each point, `IGNORE` for void.
+        voxel_label: the commonest class of each voxel's points; `IGNORE` where all are void.
+    """
+
+    coordinates: Int32[np.ndarray, "voxels 3"]
+    inputs: Float32[np.ndarray, "voxels 3"]
+    voxel_of_point: Int64[np.ndarray, "points"]
+    labels: Int64[np.ndarray, "points"]
+    voxel_label: Int64[np.ndarray, "voxels"]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrames:
+    """A store's frames with labels, cut into parts by scene.
+
+    Args:
+        store: with labels.
+        labels: the task's classes.
+        parts: sample ids of each of `PARTS`, in key order.
+        scene_of: the sequence of each sample id.
+        voxel_size: of the student (m).
+    """
+
+    store: Store
+    labels: LabelSet
+    parts: dict[str, Int64[np.ndarray, "samples"]]
+    scene_of: dict[int, str]
+    voxel_size: float
+
+    def scenes(self, part: str) -> list[str]:
+        """The part's scenes in order."""
+        return list(dict.fromkeys(self.scene_of[int(sample)] for sample in self.parts[part]))
+
+    def subset(self, percent: float, seed: int) -> Int64[np.ndarray, "samples"]:
+        """Training frames of a random `percent` of the training scenes, at least of one.
+
+        With one seed a smaller share is part of a larger one.
+        """
+        scenes = self.scenes("train")
+        count = max(1, round(len(scenes) * percent / 100))
+        order = np.random.default_rng(seed).permutation(len(scenes))
+        chosen = {scenes[row] for row in order[:count]}
+        kept = [sample for sample in self.parts["train"] if self.scene_of[int(sample)] in chosen]
+        return np.array(kept, np.int64)
+
+    def frame(
+        self,
+        sample: int,
+        random: np.random.Generator | None = None,
+        augment: AugmentConfig | None = None,
+    ) -> LabelledFrame:
+        """Read a frame; with a generator its points are augmented."""
+        cloud = read_cloud(self.store, sample)
+        labels = self.labels.convert(_labels(cloud))
+        settings = NO_AUGMENTATION if augment is None else augment
+        random = np.random.default_rng(0) if random is None else random
+        points = augment_points(cloud.points, random, settings)
+        colors = augment_colors(cloud.colors, random, settings)
+        voxels = voxelise(points, colors, self.voxel_size)
+        return LabelledFrame(
+            voxels.coordinates,
+            voxels.inputs,
+            voxels.voxel_of_point,
+            labels,
+            _commonest(voxels, labels, len(self.labels.classes)),
+        )
+
+    def frames(self, samples: Int64[np.ndarray, "samples"]) -> Iterator[LabelledFrame]:
+        """The frames one after the other, not augmented."""
+        return (self.frame(int(sample)) for sample in samples)
+
+    def confusion(
+        self, frame: LabelledFrame, prediction: Int64[np.ndarray, "voxels"]
+    ) -> Int64[np.ndarray, "classes classes"]:
+        """Counts by point: each has the prediction of its voxel."""
+        return confusion_matrix(
+            frame.labels,
+            prediction[frame.voxel_of_point],
+            classes=len(self.labels.classes),
+            ignore_label=IGNORE,
+        )
+
+
+def open_labelled(
+    store: Store, *, label_set: str, validation: float, test: float, voxel_size: float
+) -> LabelledFrames:
+    """Cut a store's frames by scene: the last `test` of them, before these `validation`, the rest.
+
+    Args:
+        store: with labels, and with sequences (or each frame counts as a scene of its own).
+        label_set: a name out of `label_sets.LABEL_SETS`.
+        validation: share of the frames; cuts move to the nearest change of scene.
+        test: the same.
+        voxel_size: of the student (m).
+
+    Raises:
+        StoreError: the store has no labels.
+        ConfigError: a part would be empty.
+    """
+    dataset = store.manifest.dataset
+    if dataset.get("label_names") is None:
+        raise StoreError(
+            f"{store.root} has no labels to evaluate on; extract a recording with labels, such as "
+            "--dataset nyuv2 or demo-scene"
+        )
+    labels = open_label_set(label_set, dataset["label_names"], dataset["ignore_label"])
+    samples = samples_in_key_order(store)
+    sizes = store.sizes("geometry")
+    scene_of: dict[int, str] = {}
+    for sample in samples.tolist():
+        stored = store.read("geometry", *locate(sizes, sample), fields=())
+        scene_of[sample] = stored.meta["sequence"] or stored.key
+    cuts = _cuts([scene_of[sample] for sample in samples.tolist()], validation, test)
+    edges = (0, *cuts, len(samples))
+    parts = {name: samples[edges[i] : edges[i + 1]] for i, name in enumerate(PARTS)}
+    for name, part in parts.items():
+        if len(part) == 0:
+            raise ConfigError(
+                f"the {name} part is empty: {len(samples)} frames of {len(set(scene_of.values()))} "
+                f"scenes, validation {validation}, test {test}; give a store with more scenes"
+            )
+    return LabelledFrames(store, labels, parts, scene_of, voxel_size)
+
+
+def _cuts(scenes: list[str], validation: float, test: float) -> tuple[int, int]:
+    """Where validation and test begin: changes of scene nearest to the shares, never equal."""
+    changes = [i for i in range(1, len(scenes)) if scenes[i] != scenes[i - 1]]
+    if len(changes) < 2:
+        return 0, 0
+    wanted = (len(scenes) * (1 - validation - test), len(scenes) * (1 - test))
+    last = min(changes[1:], key=lambda change: abs(change - wanted[1]))
+    earlier = [change for change in changes if change < last]
+    return min(earlier, key=lambda change: abs(change - wanted[0])), last
+
+
+def _commonest(
+    voxels: Voxels, labels: Int64[np.ndarray, "points"], classes: int
+) -> Int64[np.ndarray, "voxels"]:
+    counted = labels != IGNORE
+    key = voxels.voxel_of_point[counted] * classes + labels[counted]
+    counts = np.bincount(key, minlength=len(voxels.coordinates) * classes).reshape(-1, classes)
+    return np.where(counts.any(axis=1), counts.argmax(axis=1), IGNORE)
+
+
+def _labels(cloud: PointCloud) -> np.ndarray:
+    if cloud.labels is None:
+        raise StoreError(f"frame {cloud.key} has no labels, though its store names label classes")
+    return cloud.labels

@@ -1,0 +1,199 @@
+"""The evaluation: parts by scene, cells that are kept, figures that are paired with scratch."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from tiny_recording import TEACHER, recording_config, tiny_train_config, write_recording
+
+from p2pkit.cli.main import commands
+from p2pkit.errors import ConfigError, FingerprintError
+from p2pkit.evaluation.label_sets import IGNORE
+from p2pkit.pipelines import extract, train
+from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.evaluate import EvaluateConfig, run
+from p2pkit.pipelines.evaluated_weights import compared_weights
+from p2pkit.pipelines.feature_stage import FeatureConfig
+from p2pkit.pipelines.finetune import FinetuneConfig, finetune
+from p2pkit.pipelines.frozen import FrozenConfig
+from p2pkit.pipelines.labelled import LabelledFrames, open_labelled
+from p2pkit.shards import open_store
+from p2pkit.stream.augment import NO_AUGMENTATION
+
+QUICK = FinetuneConfig(steps=4, batch_size=2, validations=2, validation_frames=2)
+
+
+@pytest.fixture(scope="module")
+def data(room_store: Path) -> LabelledFrames:
+    return open_labelled(
+        open_store(room_store), label_set="stored", validation=0.3, test=0.3, voxel_size=0.15
+    )
+
+
+@pytest.fixture(scope="module")
+def pretrained(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny_train_config(room_store, steps=2, holdout=8)
+    return train.run(config, tmp_path_factory.mktemp("run") / "pretrained")
+
+
+@pytest.fixture
+def config(room_store: Path, pretrained: Path, tmp_path: Path) -> EvaluateConfig:
+    return EvaluateConfig(
+        runs=(pretrained,),
+        store=str(room_store),
+        out=tmp_path / "out",
+        fractions=(100.0,),
+        seeds=2,
+        validation=0.3,
+        test=0.3,
+        frozen=FrozenConfig(points_per_frame=50, statistics_frames=2),
+        finetune=QUICK,
+    )
+
+
+def test_no_scene_is_in_two_parts(data: LabelledFrames) -> None:
+    scenes = [set(data.scenes(part)) for part in ("train", "validation", "test")]
+    assert all(scenes)
+    assert len(set.union(*scenes)) == sum(map(len, scenes))
+    assert sum(map(len, data.parts.values())) == len(data.scene_of)
+
+
+def test_smaller_subsets_are_part_of_larger_ones(data: LabelledFrames) -> None:
+    many = {sample: f"scene-{sample // 2}" for sample in range(40)}
+    parts = {**data.parts, "train": np.arange(40)}
+    wide = replace(data, scene_of=many, parts=parts)
+    for seed in range(3):
+        few, more = (set(wide.subset(percent, seed).tolist()) for percent in (10.0, 50.0))
+        assert len(few) == 4
+        assert len(more) == 20
+        assert few < more
+        assert all(sample ^ 1 in few for sample in few)
+    assert set(wide.subset(0.1, 0).tolist()) != set(wide.subset(0.1, 1).tolist())
+    assert len(wide.subset(0.1, 0)) == 2
+    assert len(wide.subset(100.0, 0)) == 40
+
+
+def test_points_take_their_voxels_prediction(data: LabelledFrames) -> None:
+    frame = data.frame(int(data.parts["test"][0]))
+    prediction = np.arange(len(frame.coordinates)) % 3
+    naive = np.zeros((3, 3), np.int64)
+    for voxel, label in zip(frame.voxel_of_point, frame.labels, strict=True):
+        if label != IGNORE:
+            naive[label, prediction[voxel]] += 1
+    assert np.array_equal(data.confusion(frame, prediction), naive)
+    for voxel in range(0, len(frame.coordinates), 7):
+        counts = np.bincount(frame.labels[frame.voxel_of_point == voxel] + 1, minlength=4)[1:]
+        expected = counts.argmax() if counts.any() else IGNORE
+        assert frame.voxel_label[voxel] == expected
+
+
+def test_one_scene_cannot_be_cut(tmp_path: Path) -> None:
+    root = write_recording(tmp_path / "room", 4)
+    features = FeatureConfig(teacher=replace(TEACHER, layer=1))
+    store = open_store(extract.run(recording_config(root, tmp_path / "store", features=features)))
+    with pytest.raises(ConfigError, match="train part is empty: 4 frames of 1 scenes"):
+        open_labelled(store, label_set="stored", validation=0.2, test=0.2, voxel_size=0.1)
+
+
+def test_the_report_pairs_every_figure_with_scratch(config: EvaluateConfig) -> None:
+    modes = ("linear", "knn", "finetune")
+    path = run(replace(config, modes=modes))
+    report = json.loads(path.read_text())
+    assert set(report["tables"]) == set(modes)
+    cells = report["cells"]
+    for mode, rows in report["tables"].items():
+        scratch, ours = rows
+        assert (scratch["name"], ours["name"], ours["seeds"]) == ("scratch", "pretrained", 2)
+        values = {
+            name: [c["miou"] for c in cells if c["mode"] == mode and c["name"] == name]
+            for name in ("scratch", "pretrained")
+        }
+        difference = np.mean(values["pretrained"]) - np.mean(values["scratch"])
+        assert ours["difference"]["mean"] == pytest.approx(difference)
+        assert ours["difference"]["pairs"] == 2
+        assert (config.out / f"{mode}.png").stat().st_size > 1000
+    assert report["protocol"]["pretrained_on_test_frames"] == {"pretrained": 0}
+    text = (config.out / "report.md").read_text()
+    assert "fractions in percent of the training part's scenes" in text
+
+
+def test_cells_are_kept_and_more_seeds_are_added(config: EvaluateConfig) -> None:
+    run(replace(config, seeds=1))
+    before = {path: path.stat().st_mtime_ns for path in (config.out / "cells").iterdir()}
+    assert len(before) == 2
+    run(config)
+    after = {path: path.stat().st_mtime_ns for path in (config.out / "cells").iterdir()}
+    assert len(after) == 4
+    assert {path: after[path] for path in before} == before
+
+
+def test_cells_of_another_protocol_or_other_weights_are_refused(config: EvaluateConfig) -> None:
+    run(replace(config, seeds=1))
+    other = replace(config, frozen=FrozenConfig(points_per_frame=51, statistics_frames=2))
+    with pytest.raises(FingerprintError, match=r"points_per_frame is 50 there, 51 now"):
+        run(other)
+    cell = config.out / "cells" / "linear-pretrained-100-0.json"
+    cell.write_text(cell.read_text().replace('"weights": "', '"weights": "0'))
+    with pytest.raises(FingerprintError, match="measured on other weights"):
+        run(replace(config, seeds=1))
+
+
+def test_several_processes_find_the_same(config: EvaluateConfig, tmp_path: Path) -> None:
+    alone, together = (
+        json.loads(run(replace(config, out=tmp_path / str(n), workers=n)).read_text())
+        for n in (1, 2)
+    )
+    assert alone["cells"] == together["cells"]
+
+
+def test_published_weights_are_compared_by_name(config: EvaluateConfig, pretrained: Path) -> None:
+    import torch
+
+    from p2pkit.networks.checkpoints import read_weights
+
+    weights = read_weights(latest_checkpoint(pretrained).path / "weights.safetensors")
+    student = {
+        name.removeprefix("student."): value
+        for name, value in weights.items()
+        if name.startswith("student.")
+    }
+    file = config.out.parent / "published.pth"
+    torch.save({"model_points": student}, file)
+    found = compared_weights(config.runs, {"published": file})
+    a, b = (found.student(name, 0).state_dict() for name in ("published", "pretrained"))
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+    random = [found.student("scratch", seed).state_dict() for seed in (0, 0, 1)]
+    torch.testing.assert_close(random[0], random[1], rtol=0, atol=0)
+    assert any(not torch.equal(random[0][name], random[2][name]) for name in random[0])
+    with pytest.raises(ConfigError, match="give each a name of its own"):
+        compared_weights(config.runs, {"scratch": file})
+
+
+def test_fine_tuning_learns_the_rooms(data: LabelledFrames, pretrained: Path) -> None:
+    """It must beat a network that was hardly trained, on frames of another room."""
+    weights = compared_weights([pretrained], {})
+    scores = [
+        finetune(
+            weights.student("scratch", 0),
+            data,
+            data.parts["train"],
+            replace(QUICK, steps=steps, augment=NO_AUGMENTATION),
+            seed=0,
+        )[0].miou
+        for steps in (1, 40)
+    ]
+    assert scores[1] > scores[0] + 0.05
+
+
+def test_on_the_command_line(config: EvaluateConfig) -> None:
+    arguments = ["evaluate", str(config.runs[0]), "--on", config.store, "--out", str(config.out)]
+    arguments += ["--fractions", "100", "--seeds", "1", "--set", "test=0.3", "--set"]
+    done = CliRunner().invoke(commands, [*arguments, "validation=0.3"])
+    assert done.exit_code == 0, done.output
+    assert "## linear" in done.output
+    assert str(config.out / "report.json") in done.stdout
+    wrong = CliRunner().invoke(commands, [*arguments, "validation=0.3", "--mode", "svm"])
+    assert isinstance(wrong.exception, ConfigError)
