@@ -1,0 +1,113 @@
+"""export: a run's student as a file that other code bases load."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+import p2pkit
+from p2pkit.errors import ConfigError
+from p2pkit.files import canonical_json, write_atomic
+from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.pretraining import INPUT_CHANNELS, TrainConfig
+from p2pkit.pipelines.provenance import read_provenance
+from p2pkit.pipelines.runs import read_config
+
+STUDENT, PROJECTION = "student.", "point_projection.linear."
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Settings of one export.
+
+    Args:
+        run: a pretraining run; its newest checkpoint is taken.
+        out: the file to write; must not exist.
+        form: a key of `FORMS`.
+        projection: also write the point projection, as the 1x1x1 convolution `final`.
+    """
+
+    run: Path
+    out: Path
+    form: str = "safetensors"
+    projection: bool = False
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ConfigError(f"no form is called {self.form!r}; choose one of {', '.join(FORMS)}")
+
+
+def run(config: ExportConfig) -> Path:
+    """Write the student's weights under the parameter names of the published networks.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: the file exists.
+        TrainingError: `run` holds no run, or none with a checkpoint.
+    """
+    if config.out.exists():
+        raise ConfigError(f"{config.out} exists; name another file, or delete it first")
+    train = read_config(config.run)
+    checkpoint = latest_checkpoint(config.run)
+    weights = load_file(checkpoint.path / "weights.safetensors")
+    tensors = {
+        name.removeprefix(STUDENT): value.contiguous()
+        for name, value in weights.items()
+        if name.startswith(STUDENT)
+    }
+    if config.projection:
+        # A linear layer on each voxel's features is a convolution of one voxel.
+        tensors["final.kernel"] = weights[f"{PROJECTION}weight"].T.contiguous()
+        tensors["final.bias"] = weights[f"{PROJECTION}bias"][None].contiguous()
+    about = _about(config, train, checkpoint.step)
+    write_atomic(config.out, FORMS[config.form](tensors, about))
+    return config.out
+
+
+def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any]:
+    """Where the weights come from, and what a network needs to fit them."""
+    return {
+        "format": "p2pkit-student",
+        "p2pkit": p2pkit.__version__,
+        "student": train.student,
+        "in_channels": INPUT_CHANNELS,
+        "inputs": "RGB of the voxel's first point, -1 to 1",
+        "conv1_kernel_size": train.conv1_kernel_size,
+        "voxel_size_m": train.stream.sample.voxel_size,
+        "step": step,
+        "fingerprints": [use.fingerprints for use in read_provenance(config.run).stores],
+    }
+
+
+def _safetensors(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
+    return safetensors_bytes(tensors, {"p2pkit": canonical_json(about)})
+
+
+def _torch_file(container: str | None) -> Callable[[dict[str, Tensor], dict[str, Any]], bytes]:
+    """A torch file of tensors and plain data; the weights alone, or under a name."""
+
+    def write(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
+        content: dict[str, Any] = {container: tensors, "p2pkit": about} if container else tensors
+        data = io.BytesIO()
+        torch.save(content, data)
+        return data.getvalue()
+
+    return write
+
+
+FORMS: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], bytes]] = {
+    "safetensors": _safetensors,
+    "pointcontrast": _torch_file("state_dict"),
+    "slidr": _torch_file("model_points"),
+    "minkunet": _torch_file(None),
+}
+"""Forms by name; all hold the same tensors under the same names. docs/export.md says how each is
+loaded."""

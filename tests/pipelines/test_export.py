@@ -1,0 +1,102 @@
+"""An exported student is the run's, in every form, and fits the published networks' names."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+from tiny_recording import tiny_train_config
+
+from p2pkit.cli.main import commands
+from p2pkit.errors import ConfigError
+from p2pkit.networks import build_student, load_student_weights
+from p2pkit.pipelines import train
+from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.export import FORMS, ExportConfig, run
+from p2pkit.pipelines.pretraining import build_model, load_weights
+from p2pkit.pipelines.provenance import read_provenance
+from p2pkit.pipelines.runs import read_config
+
+
+@pytest.fixture(scope="module")
+def pretrained(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny_train_config(room_store, steps=1)
+    return train.run(config, tmp_path_factory.mktemp("run") / "run")
+
+
+def whole_model(folder: Path) -> torch.nn.Module:
+    config = read_config(folder)
+    model = build_model(config, read_provenance(folder).teacher_channels, seed=9)
+    load_weights(model, latest_checkpoint(folder).path)
+    return model.eval()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_comes_back_to_the_bit(pretrained: Path, tmp_path: Path, form: str) -> None:
+    suffix = "safetensors" if form == "safetensors" else "pth"
+    file = run(ExportConfig(pretrained, tmp_path / f"student.{suffix}", form=form))
+    config = read_config(pretrained)
+    student = build_student(
+        config.student, in_channels=3, conv1_kernel_size=config.conv1_kernel_size
+    )
+    report = load_student_weights(student, file)
+    assert not report.missing
+    assert not report.unexpected
+    expected = whole_model(pretrained).student.state_dict()
+    torch.testing.assert_close(student.state_dict(), expected, rtol=0, atol=0)
+
+
+def test_containers_are_those_that_other_code_opens(pretrained: Path, tmp_path: Path) -> None:
+    opened = {}
+    for form in ("pointcontrast", "slidr", "minkunet"):
+        file = run(ExportConfig(pretrained, tmp_path / form, form=form))
+        opened[form] = torch.load(file, weights_only=True)
+    names = set(opened["minkunet"])
+    assert set(opened["pointcontrast"]["state_dict"]) == names
+    assert set(opened["slidr"]["model_points"]) == names
+    assert {"conv0p1s1.kernel", "block1.0.norm1.bn.weight", "convtr4p16s2.kernel"} < names
+    assert not any(name.startswith("final") for name in names)
+
+
+def test_the_projection_is_the_layer_final(pretrained: Path, tmp_path: Path) -> None:
+    config = ExportConfig(pretrained, tmp_path / "student.safetensors", projection=True)
+    file = run(config)
+    train_config = read_config(pretrained)
+    student = build_student(
+        train_config.student,
+        in_channels=3,
+        out_channels=train_config.embedding_channels,
+        conv1_kernel_size=train_config.conv1_kernel_size,
+    ).eval()
+    load_student_weights(student, file, skip=())
+    model = whole_model(pretrained)
+    coordinates = torch.cartesian_prod(*[torch.arange(6)] * 3).int()
+    coordinates = torch.nn.functional.pad(coordinates, (1, 0))
+    inputs = torch.rand(len(coordinates), 3)
+    with torch.inference_mode():
+        found = torch.nn.functional.normalize(student(coordinates, inputs), dim=1)
+        expected = model.point_projection(model.student(coordinates, inputs))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_file_says_what_it_is(pretrained: Path, tmp_path: Path) -> None:
+    file = run(ExportConfig(pretrained, tmp_path / "student.safetensors"))
+    with safe_open(file, "pt") as opened:
+        about = json.loads(opened.metadata()["p2pkit"])
+    assert (about["student"], about["in_channels"], about["step"]) == ("Res16UNet14A", 3, 1)
+    assert about["voxel_size_m"] == 0.15
+    assert about["fingerprints"] == [read_provenance(pretrained).stores[0].fingerprints]
+
+
+def test_nothing_is_written_over(pretrained: Path, tmp_path: Path) -> None:
+    arguments = ["export", str(pretrained), "--to", "slidr", "--out", str(tmp_path / "s.pth")]
+    done = CliRunner().invoke(commands, arguments)
+    assert done.exit_code == 0
+    assert done.output.strip() == str(tmp_path / "s.pth")
+    again = CliRunner().invoke(commands, arguments)
+    assert isinstance(again.exception, ConfigError)
+    assert "exists" in str(again.exception)
+    with pytest.raises(ConfigError, match="choose one of safetensors, pointcontrast"):
+        ExportConfig(pretrained, tmp_path / "x", form="spconv")
