@@ -46,6 +46,7 @@ COMMANDS = {
     "retrieval": Lazy(
         "p2pkit.cli.retrieval", "retrieval", "Measure how often a point finds its own pixel."
     ),
+    "report": Lazy("p2pkit.cli.report", "report", "Write one HTML page about a run."),
     "export": Lazy("p2pkit.cli.export", "export", "Write a run's student for other code bases."),
     "shards": Lazy(
         "p2pkit.cli.shards", "shards", "Look into stores, verify, repair, merge, split."
