@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pkit.cli.bars import progress_bar
+from p2pkit.cli.placement import is_first, own_device
 from p2pkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,14 +91,15 @@ def extract(source: Path | None, **options: Any) -> None:
     """Run a 2D network once over a recording and store its features and pixel-point pairs.
 
     Running the same command again finishes an interrupted extraction; another --teacher adds a
-    layer to the same store.
+    layer to the same store. Several processes of it, under torchrun, in a SLURM array or on several
+    machines with one folder, share the shards.
 
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
     """
     from p2pkit.pipelines.extract import Progress, run
 
-    config = extract_config(source, **options)
-    with progress_bar("frames") as bar:
+    config = extract_config(source, **options | {"device": own_device(options["device"])})
+    with progress_bar("frames", hide=not is_first()) as bar:
 
         def show(report: Progress) -> None:
             bar.total = report.total
