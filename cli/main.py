@@ -46,6 +46,7 @@ COMMANDS = {
     "retrieval": Lazy(
         "p2pkit.cli.retrieval", "retrieval", "Measure how often a point finds its own pixel."
     ),
+    "view": Lazy("p2pkit.cli.view", "view", "Show one frame of a store."),
     "report": Lazy("p2pkit.cli.report", "report", "Write one HTML page about a run."),
     "export": Lazy("p2pkit.cli.export", "export", "Write a run's student for other code bases."),
     "shards": Lazy(
@@ -53,6 +54,11 @@ COMMANDS = {
     ),
     "demo": Lazy("p2pkit.cli.demo", "demo", "Run everything on generated rooms, in minutes."),
     "doctor": Lazy("p2pkit.cli.doctor", "doctor", "Say what is installed, and mend what is not."),
+    "completion": Lazy(
+        "p2pkit.cli.completion",
+        "completion",
+        "Print the script with which a shell completes commands.",
+    ),
 }
 
 
@@ -109,7 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted", err=True)
+        click.echo(
+            "Interrupted. What was complete is kept: the same command goes on (train: --resume)",
+            err=True,
+        )
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
 

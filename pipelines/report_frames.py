@@ -102,6 +102,23 @@ def frame_pictures(
     return [_draw(*parts) for parts in zip(views, teacher, *students, strict=True)]
 
 
+def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]:
+    """A frame as the store has it, in the view that sees most of its points.
+
+    Colours, depth, labels where there are any, and principal components of the teacher's features.
+    """
+    view = _open_view(store, layer, sample)
+    (teacher,) = principal_colors([(len(view.rows), _teacher_reader(view))])
+    near, far = float(view.depth_m.min()), float(view.depth_m.max())
+    found = {
+        "colours": view.draw(view.of_points(view.cloud.colors)),
+        "depth": view.draw(depth_colors(view.depth_m, near, far)),
+    }
+    if view.cloud.labels is not None:
+        found["labels"] = view.draw(label_colors(view.of_points(view.cloud.labels)))
+    return {**found, "teacher": mark_pixels(view.draw(teacher), view.cell_centres())}
+
+
 def _open_view(store: Store, layer: str, sample: int) -> _View:
     cloud = read_cloud(store, sample)
     place = locate(store.sizes("geometry"), sample)

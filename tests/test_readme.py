@@ -20,7 +20,7 @@ MADE_BY_MAKE = ("make demo", "make test")
 SHORTER = {
     "--steps 400": "--steps 2",
     "--steps 200": "--steps 2",
-    "--dataset demo-scene": "--dataset demo-scene --limit 16",
+    "--dataset demo-scene": "--dataset demo-scene --limit 28",
 }
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")

@@ -1,5 +1,6 @@
 """`p2pkit` itself: a light start, exit codes, and commands that are there when they are called."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -123,3 +124,28 @@ def test_a_missing_package_is_named(
     message = capsys.readouterr().err
     assert "package_that_is_not_there" in message
     assert "p2pkit doctor" in message
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_the_program(shell: str) -> None:
+    done = CliRunner().invoke(commands, ["completion", shell])
+    assert done.exit_code == 0
+    assert "_P2PKIT_COMPLETE" in done.stdout
+    assert "p2pkit" in done.stdout
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    for words, wanted in (("p2pkit ev", "evaluate"), ("p2pkit train --pre", "--preset")):
+        done = subprocess.run(
+            [sys.executable, "-m", "p2pkit.cli.main"],
+            env={
+                **os.environ,
+                "_P2PKIT_COMPLETE": "bash_complete",
+                "COMP_WORDS": words,
+                "COMP_CWORD": str(len(words.split()) - 1),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert f"plain,{wanted}" in done.stdout, done.stderr
