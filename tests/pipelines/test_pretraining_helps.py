@@ -13,7 +13,8 @@ from p2pkit.pipelines.presets import preset
 from p2pkit.teachers import TeacherOptions
 
 ROOMS, FRAMES_OF_A_ROOM, STEPS = 3, 12, 60
-MARGIN = 0.04
+MARGIN = 0.08
+"""Less than half of what was measured: +0.248 with seed 0, +0.180 with seed 1 (2 CPU cores)."""
 
 
 def gain(folder: Path, seed: int) -> float:
