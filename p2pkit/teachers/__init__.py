@@ -9,12 +9,27 @@ __all__ = ["TEACHERS", "Teacher", "TeacherOptions", "open_teacher"]
 
 
 def _open_timm(options: TeacherOptions, name: str) -> Teacher:
-    from p2pkit.teachers.timm_teacher import open_timm_teacher
+    from p2pkit.teachers.network_teacher import NetworkTeacher
+    from p2pkit.teachers.timm_network import build_network
 
-    return open_timm_teacher(options, name)
+    return NetworkTeacher(name, build_network(options, name), options.device)
 
 
-TEACHERS: dict[str, Callable[[TeacherOptions, str], Teacher]] = {"timm": _open_timm}
+def _open_hf(options: TeacherOptions, name: str) -> Teacher:
+    from pathlib import Path
+
+    from p2pkit.teachers.hf_network import build_network
+    from p2pkit.teachers.network_teacher import NetworkTeacher
+
+    # A folder is known by its own name: its path may be another one elsewhere.
+    told = f"hf:{Path(name).name if Path(name).is_dir() else name}"
+    return NetworkTeacher(told, build_network(options, name), options.device)
+
+
+TEACHERS: dict[str, Callable[[TeacherOptions, str], Teacher]] = {
+    "timm": _open_timm,
+    "hf": _open_hf,
+}
 
 
 def open_teacher(options: TeacherOptions) -> Teacher:

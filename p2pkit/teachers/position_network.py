@@ -1,6 +1,7 @@
 """Turning a 2D network into an instrument that says where its cells look."""
 
 import copy
+import inspect
 import math
 
 import torch
@@ -37,10 +38,19 @@ class _First(nn.Module):
 
 
 class _Nothing(nn.Module):
-    """Attention mixes all positions; without it the residual stream keeps each token's own."""
+    """Attention mixes all positions; without it the residual stream keeps each token's own.
 
-    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
-        return torch.zeros_like(x)
+    Args:
+        with_weights: give (output, None), as attention that also gives its weights.
+    """
+
+    def __init__(self, *, with_weights: bool) -> None:
+        super().__init__()
+        self.with_weights = with_weights
+
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor | tuple[Tensor, None]:
+        nothing = torch.zeros_like(x)
+        return (nothing, None) if self.with_weights else nothing
 
 
 class _ChannelMean(nn.Module):
@@ -80,6 +90,8 @@ class _CentreTap(nn.Module):
         if window.padding == "valid":
             self.padding = (0, 0)
         self.channels = channels
+        # Some networks convert their input to the type of the first convolution's weight.
+        self.register_buffer("weight", torch.empty(0, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.channels is not None:
@@ -139,7 +151,8 @@ def position_network(network: nn.Module) -> nn.Module:
 def _replacement(module: nn.Module) -> nn.Module | None:
     family = type(module).__mro__
     if any(word in type(module).__name__ for word in _ATTENTION_NAMES):
-        return _Nothing()
+        told = str(inspect.signature(type(module).forward).return_annotation)
+        return _Nothing(with_weights="tuple" in told.lower())
     if isinstance(module, nn.Conv2d):
         return _CentreTap(module, module.out_channels)
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):

@@ -2,7 +2,6 @@
 
 import difflib
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from p2pkit.errors import TeacherError
 from p2pkit.teachers import efficientnet_lite0
+from p2pkit.teachers.network import TeacherNetwork
 from p2pkit.teachers.preprocessing import Preprocessing
 from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
@@ -50,28 +50,7 @@ class FeatureLayer(nn.Module):
         return output if self.channels_last else output.permute(0, 2, 3, 1)
 
 
-@dataclass(frozen=True)
-class TimmNetwork:
-    """A loaded layer and what is known of it before it runs.
-
-    Args:
-        layer: the network, frozen and in evaluation mode.
-        layer_index: the layer, counted from the first.
-        channels: channels of the layer's cells.
-        nominal_stride: image pixels per cell by timm's account.
-        weights_sha256: digest of the layer's tensors.
-        preprocessing: from the model's configuration.
-    """
-
-    layer: FeatureLayer
-    layer_index: int
-    channels: int
-    nominal_stride: int
-    weights_sha256: str
-    preprocessing: Preprocessing
-
-
-def build_network(options: TeacherOptions, name: str) -> TimmNetwork:
+def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
     """Build the network on the CPU.
 
     Raises:
@@ -90,7 +69,7 @@ def build_network(options: TeacherOptions, name: str) -> TimmNetwork:
     features = _feature_network(options, name, {"out_indices": (index,), **arguments})
     state = _load(features, whole, options, name)
     config = resolve_model_data_config(whole)
-    return TimmNetwork(
+    return TeacherNetwork(
         layer=FeatureLayer(features).eval().requires_grad_(False),
         layer_index=index,
         channels=int(stages[index]["num_chs"]),
@@ -102,6 +81,7 @@ def build_network(options: TeacherOptions, name: str) -> TimmNetwork:
             interpolation=str(config["interpolation"]),
             input_size=options.input_size,
         ),
+        library=LIBRARY,
     )
 
 

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch.utils.tensorboard  # noqa: F401
 from tiny_recording import recording_config, tiny_train_config
 
-import p2pkit.teachers.timm_teacher  # noqa: F401
+import p2pkit.teachers.network_teacher
+import p2pkit.teachers.timm_network  # noqa: F401
 from p2pkit.networks.minkowski import minkowski_engine
 from p2pkit.pipelines import extract, train
 from p2pkit.pipelines.training_step import StepReport

@@ -1,4 +1,4 @@
-"""Any timm model as a teacher."""
+"""A loaded network as a teacher: threads, devices, half precision, fingerprint."""
 
 import threading
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ from torch import Tensor
 from p2pkit.errors import TeacherError
 from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.teachers.grid_probe import measure_grid
-from p2pkit.teachers.teacher import TeacherOptions
-from p2pkit.teachers.timm_network import LIBRARY, TimmNetwork, build_network
+from p2pkit.teachers.network import TeacherNetwork
 
 Image = UInt8[np.ndarray, "height width 3"]
 Map = Float16[np.ndarray, "cells_v cells_u channels"]
@@ -22,20 +21,20 @@ Map = Float16[np.ndarray, "cells_v cells_u channels"]
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
-class TimmTeacher:
-    """A frozen timm network; see `Teacher` for its methods.
+class NetworkTeacher:
+    """A frozen network; see `Teacher` for its methods.
 
     Images run one at a time, each on one thread of the CPU, several at once: torch's results
     change in the last bits with the number of threads that share a convolution, and this way they
     depend on neither the machine's cores nor the batch.
 
     Args:
-        name: timm's name of the model.
+        name: the library's name of the model.
         network: the loaded layer.
         device: where to run it, as torch names it.
     """
 
-    def __init__(self, name: str, network: TimmNetwork, device: str) -> None:
+    def __init__(self, name: str, network: TeacherNetwork, device: str) -> None:
         self.name = name
         self.channels = network.channels
         self.weights_sha256 = network.weights_sha256
@@ -84,7 +83,7 @@ class TimmTeacher:
             "weights_sha256": self.weights_sha256,
             "preprocessing": self.preprocessing,
             "input_size": list(size) if size else None,
-            "library": LIBRARY,
+            "library": self._network.library,
         }
 
     def _map_of(self, image: Image) -> Map:
@@ -121,8 +120,3 @@ def _workers(device: torch.device) -> ThreadPoolExecutor:
         initializer=torch.set_num_threads,
         initargs=(1,),
     )
-
-
-def open_timm_teacher(options: TeacherOptions, name: str) -> TimmTeacher:
-    """Build the network that `options` names and put it on its device."""
-    return TimmTeacher(name, build_network(options, name), options.device)
