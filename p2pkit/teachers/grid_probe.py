@@ -158,4 +158,5 @@ def _noise(size: tuple[int, int]) -> Tensor:
 
 
 def _device_of(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
+    # A scripted network may have its weights as constants.
+    return next((value.device for value in network.parameters()), torch.device("cpu"))

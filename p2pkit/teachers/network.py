@@ -20,6 +20,7 @@ class TeacherNetwork:
         weights_sha256: digest of the layer's tensors.
         preprocessing: from the model's configuration.
         library: names and versions of what computes it.
+        declared_grid: stride and offset (px) where the cells cannot be measured; None measures.
     """
 
     layer: nn.Module
@@ -29,3 +30,4 @@ class TeacherNetwork:
     weights_sha256: str
     preprocessing: Preprocessing
     library: str
+    declared_grid: tuple[float, float] | None = None

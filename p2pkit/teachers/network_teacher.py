@@ -12,7 +12,7 @@ from torch import Tensor
 
 from p2pkit.errors import TeacherError
 from p2pkit.geometry.grid import FeatureGrid
-from p2pkit.teachers.grid_probe import measure_grid
+from p2pkit.teachers.grid_probe import check_response, measure_grid
 from p2pkit.teachers.network import TeacherNetwork
 
 Image = UInt8[np.ndarray, "height width 3"]
@@ -52,14 +52,21 @@ class NetworkTeacher:
         with self._lock:
             if size not in self._grids:
                 # On one thread like the images: on a busy machine many are slower by far.
-                self._grids[size] = self._workers.submit(
-                    measure_grid,
-                    self._layer,
-                    size,
-                    nominal_stride=self._network.nominal_stride,
-                    name=self.name,
-                ).result()
+                self._grids[size] = self._workers.submit(self._locate, size).result()
             return self._grids[size]
+
+    def _locate(self, size: tuple[int, int]) -> FeatureGrid:
+        declared = self._network.declared_grid
+        if declared is None:
+            stride = self._network.nominal_stride
+            return measure_grid(self._layer, size, nominal_stride=stride, name=self.name)
+        rows, columns = self._run(torch.zeros(1, 3, *size[::-1], device=self._device)).shape[1:3]
+        stride, offset = declared
+        grid = FeatureGrid(
+            stride=(stride, stride), offset=(offset, offset), cells=(columns, rows), input_size=size
+        )
+        check_response(self._layer, grid, name=self.name)
+        return grid
 
     def features(
         self, images: Sequence[Image]

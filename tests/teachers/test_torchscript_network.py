@@ -1,0 +1,88 @@
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from p2pkit.errors import TeacherError
+from p2pkit.teachers import Teacher, TeacherOptions, open_teacher
+
+USE = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "stride": 8, "offset": 3.5}
+
+
+def patches() -> nn.Module:
+    """Patches of 8 px, so the first centre is at 3.5 px, and a layer on each."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 12, 8, stride=8), nn.GELU(), nn.Conv2d(12, 6, 1)).eval()
+
+
+def saved(folder: Path, network: nn.Module, **use: Any) -> Path:
+    path = folder / "network.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(network).save(str(path))
+    (folder / "network.pt.json").write_text(json.dumps({**USE, **use}))
+    return path
+
+
+def opened(path: Path, **options: Any) -> Teacher:
+    return open_teacher(TeacherOptions(name=f"torchscript:{path}", **options))
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_a_file_gives_what_its_network_gives(tmp_path: Path) -> None:
+    network, image = patches(), noise(40, 56)
+    teacher = opened(saved(tmp_path, network))
+    grid = teacher.grid((56, 40))
+    assert (grid.stride, grid.offset, grid.cells) == ((8.0, 8.0), (3.5, 3.5), (7, 5))
+    pixels = (torch.from_numpy(image).double() / 255 - torch.tensor(USE["mean"])) / (
+        torch.tensor(USE["std"])
+    )
+    with torch.inference_mode():
+        expected = network(pixels.float().permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    found = teacher.features([image])[0].astype(np.float32)
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)
+    assert teacher.channels == 6
+    fingerprint = teacher.fingerprint()
+    assert fingerprint["name"] == "torchscript:network.pt"
+    assert fingerprint["preprocessing"]["interpolation"] == "bilinear"
+
+
+def test_a_wrong_declared_grid_is_refused(tmp_path: Path) -> None:
+    teacher = opened(saved(tmp_path, patches(), offset=27.5))
+    with pytest.raises(TeacherError, match=r"the measured grid .* is wrong"):
+        teacher.grid((56, 56))
+
+
+def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
+    path = saved(tmp_path, patches())
+    with pytest.raises(TeacherError, match="do not apply"):
+        opened(path, layer=2)
+    (tmp_path / "network.pt.json").write_text('{"mean": [0, 0, 0]}')
+    with pytest.raises(TeacherError, match="lacks std, stride, offset"):
+        opened(path)
+    saved(tmp_path, patches(), interpolation="box")
+    with pytest.raises(TeacherError, match="choose one of nearest"):
+        opened(path)
+    saved(tmp_path, patches(), stride="8")
+    with pytest.raises(TeacherError, match="a number is due"):
+        opened(path)
+    saved(tmp_path, patches(), mean=[0.5])
+    with pytest.raises(TeacherError, match="three numbers"):
+        opened(path)
+    (tmp_path / "network.pt.json").unlink()
+    with pytest.raises(TeacherError, match=r"network\.pt\.json cannot be read"):
+        opened(path)
+    saved(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)))
+    with pytest.raises(TeacherError, match=r"a map .* is due"):
+        opened(path)
+    path.write_bytes(b"no network")
+    with pytest.raises(TeacherError, match="cannot be read"):
+        opened(path)
