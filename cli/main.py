@@ -38,6 +38,7 @@ COMMANDS = {
         "check",
         "Say whether pixel-point pairs can be trusted, or what is wrong.",
     ),
+    "init": Lazy("p2pkit.cli.init", "init", "Write a training's settings, each with its meaning."),
     "train": Lazy("p2pkit.cli.train", "train", "Pretrain a 3D network on a store."),
     "probe": Lazy("p2pkit.cli.probe", "probe", "Measure frozen point features on labels."),
     "evaluate": Lazy(

@@ -1,0 +1,61 @@
+"""A config as TOML with each setting's meaning above it, out of the dataclass's own docstring."""
+
+import dataclasses
+import inspect
+import re
+import textwrap
+from typing import Any
+
+import tomli_w
+
+from p2pkit.config import config_to_json
+
+WIDTH = 98
+ARGUMENT = re.compile(r"^ {4}(\w[\w, ]*): (.*)$")
+
+
+def commented_toml(config: Any) -> str:
+    """TOML that `p2pkit.config.settings_from_toml` reads back to the same settings.
+
+    Settings that are None stand as comments, since TOML has no such value.
+    """
+    return _table(config, "").lstrip("\n")
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """What each field means: the entries of the docstring's `Args`."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in (inspect.getdoc(kind) or "").partition("Args:\n")[2].splitlines():
+        if line and not line.startswith(" "):
+            break
+        match = ARGUMENT.match(line)
+        if match is not None:
+            names = [name.strip() for name in match[1].split(",")]
+            found |= dict.fromkeys(names, match[2])
+        elif line.strip():
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return found
+
+
+def _table(config: Any, prefix: str) -> str:
+    values, told = config_to_json(config), meanings(type(config))
+    lines: list[str] = [f"\n[{prefix}]"] if prefix else []
+    tables: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            name = f"{prefix}.{field.name}" if prefix else field.name
+            tables.append("\n" + _comment(told.get(field.name, "")) + _table(value, name))
+            continue
+        lines.append(_comment(told.get(field.name, "")).rstrip("\n"))
+        if values[field.name] is None:
+            lines.append(f"# {field.name} = ")
+        else:
+            lines.append(tomli_w.dumps({field.name: values[field.name]}).rstrip("\n"))
+    return "\n".join(line for line in lines if line) + "\n" + "".join(tables)
+
+
+def _comment(text: str) -> str:
+    wrapped = textwrap.wrap(text, WIDTH - 2)
+    return "".join(f"# {line}\n" for line in wrapped)

@@ -1,0 +1,86 @@
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from p2pkit.cli.main import commands
+from p2pkit.commented_toml import commented_toml, meanings
+from p2pkit.config import config_to_json, merged, settings_from_toml
+from p2pkit.errors import ConfigError
+from p2pkit.losses import LossConfig
+from p2pkit.pipelines.presets import PRESETS, preset
+from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig
+from p2pkit.stream.augment import AugmentConfig
+from p2pkit.stream.loader import StreamConfig
+from p2pkit.stream.sample import SampleConfig
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Inside.
+
+    Args:
+        rate: how fast,
+            in m/s.
+    """
+
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Outside.
+
+    Args:
+        names, more: two lists.
+        inner: settings of the inside.
+        layer: None takes the only one.
+
+    Raises:
+        ConfigError: never.
+    """
+
+    names: tuple[str, ...] = ("a",)
+    more: tuple[str, ...] = ()
+    layer: str | None = None
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_each_setting_stands_below_its_meaning() -> None:
+    assert commented_toml(Outer()) == (
+        '# two lists.\nnames = [\n    "a",\n]\n# two lists.\nmore = []\n'
+        "# None takes the only one.\n# layer = \n"
+        "\n# settings of the inside.\n\n[inner]\n# how fast, in m/s.\nrate = 0.5\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", [TrainConfig, LossConfig, OptimizerConfig, StreamConfig, SampleConfig, AugmentConfig]
+)
+def test_every_setting_of_a_training_is_explained(kind: type) -> None:
+    assert {entry.name for entry in fields(kind)} == set(meanings(kind))
+    assert all(len(text) >= 5 for text in meanings(kind).values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_file_gives_the_preset_back(name: str, tmp_path: Path) -> None:
+    config, file = preset(name, "rooms.store"), tmp_path / "train.toml"
+    file.write_text(commented_toml(config))
+    assert merged(TrainConfig(store="other"), settings_from_toml(file)) == config
+    told = tomllib.loads(file.read_text())
+    assert told["loss"]["temperature"] == config_to_json(config)["loss"]["temperature"]
+
+
+def test_on_the_command_line(room_store: Path, tmp_path: Path) -> None:
+    arguments = ["init", str(room_store), "--preset", "cpu-small"]
+    printed = CliRunner().invoke(commands, arguments)
+    assert printed.exit_code == 0, printed.output
+    file = tmp_path / "train.toml"
+    assert CliRunner().invoke(commands, [*arguments, "--out", str(file)]).stdout.strip() == str(
+        file
+    )
+    assert file.read_text() == printed.stdout
+    again = CliRunner().invoke(commands, [*arguments, "--out", str(file)])
+    assert isinstance(again.exception, ConfigError)
