@@ -42,7 +42,7 @@ def train(
     from p2pkit.pipelines import train as stage
     from p2pkit.pipelines.distributed import ranks_from_environment
 
-    wanted = _Asked(**asked)
+    wanted = AskedSettings(**asked)
     begun = resume and (out / "config.json").is_file()
     if resume and (begun or not stores):
         config = stage.read_config(out)
@@ -79,7 +79,7 @@ def _tell_rest(out: Path, steps: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class AskedSettings:
     """The settings on the command line: a preset, a file over it, and single ones over both."""
 
     preset: str | None
@@ -113,7 +113,7 @@ class _Asked:
         return with_settings(config, (*steps, *self.settings, *weights))
 
 
-def _refuse_changes(saved: "TrainConfig", asked: _Asked) -> None:
+def _refuse_changes(saved: "TrainConfig", asked: AskedSettings) -> None:
     """A run's settings cannot change when it is resumed; repeating them is fine."""
     from p2pkit.config import config_to_json
 

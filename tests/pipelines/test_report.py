@@ -2,6 +2,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import fields
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_recording import tiny_train_config
 
+from p2pkit.cli.train import AskedSettings
 from p2pkit.cli.train import train as train_command_line
 from p2pkit.config import config_to_json
 from p2pkit.errors import TrainingError
@@ -105,9 +107,8 @@ def test_the_printed_command_gives_the_same_settings(room_store: Path) -> None:
     words = shlex.split(train_command(config).replace("\\\n", " "))
     assert words[:2] == ["p2pkit", "train"]
     context = train_command_line.make_context("train", words[2:])
-    from p2pkit.cli.train import _config  # pyright: ignore[reportPrivateUsage]
-
-    asked = _config(context.params["stores"], "paper", None, context.params["settings"])
+    given = {entry.name: context.params[entry.name] for entry in fields(AskedSettings)}
+    asked = AskedSettings(**given).config(context.params["stores"])
     assert config_to_json(asked) == config_to_json(config)
 
 
