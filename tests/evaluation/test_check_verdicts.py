@@ -11,12 +11,15 @@ import pytest
 
 from p2pkit.datasets import SourceOptions, open_source
 from p2pkit.datasets.frame import Frame, FrameSource, View
-from p2pkit.evaluation.edge_alignment import contrasts, make_looks, place
+from p2pkit.evaluation.edge_alignment import Score, contrasts, make_looks, place
+from p2pkit.evaluation.evidence import Evidence
 from p2pkit.evaluation.faults import FAULTS, FaultySource, not_applicable
 from p2pkit.evaluation.image_edges import BORDER_PX, edge_strength
+from p2pkit.evaluation.misalignment import Misalignment
 from p2pkit.evaluation.pose_agreement import FramePair
 from p2pkit.evaluation.verdicts import (
     Verdict,
+    _judge_shift,  # pyright: ignore[reportPrivateUsage]
     judge_alignment,
     judge_each_view,
     judge_poses,
@@ -97,6 +100,25 @@ def test_images_without_texture_give_no_verdict() -> None:
 
     found = verdicts(FaultySource(rooms(), grey), 4)
     assert [verdict.outcome for verdict in found] == ["cannot tell"] * 4
+
+
+@pytest.mark.parametrize(("p", "outcome"), [(1e-6, "fail"), (0.2, "cannot tell")])
+def test_a_better_place_far_away_is_never_a_pass(p: float, outcome: str) -> None:
+    """Sure or not: the declared calibration does not pass while another fits better elsewhere."""
+    strong = Score(np.linspace(9.0, 11.0, 40), np.full(40, 50.0))
+    better = Score(np.linspace(12.0, 14.0, 40), np.full(40, 50.0))
+    moved = Misalignment(
+        turn_deg=(0.0, 2.0, 0.0),
+        image_scale=1.0,
+        shift_m=(0.0, 0.0, 0.0),
+        displacement=0.048,
+        evidence=Evidence(better.mean - strong.mean, 3.0, p),
+        found=better,
+    )
+    looks = gather(rooms(), 1, problems=lambda frame: []).looks
+    found = _judge_shift(looks, strong, moved)
+    assert found.outcome == outcome
+    assert _judge_shift(looks, strong, moved._replace(displacement=0.001)).outcome == "pass"
 
 
 @pytest.mark.realdata
