@@ -1,6 +1,8 @@
 """`p2pkit extract`: a recording in, a store out."""
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +89,14 @@ def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @extraction_options
 @click.option("--out", required=True, type=click.Path(), help="The store to write, a folder.")
-def extract(source: Path | None, **options: Any) -> None:
+@click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    metavar="local|ray[://ADDRESS]",
+    help="Who hands out the shards.",
+)
+def extract(source: Path | None, engine: str, **options: Any) -> None:
     """Run a 2D network once over a recording and store its features and pixel-point pairs.
 
     Running the same command again finishes an interrupted extraction; another --teacher adds a
@@ -96,17 +105,23 @@ def extract(source: Path | None, **options: Any) -> None:
 
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
     """
-    from p2pkit.pipelines.extract import Progress, run
+    from p2pkit.pipelines.engines import run_on
+    from p2pkit.pipelines.extract import Progress
 
-    config = extract_config(source, **options | {"device": own_device(options["device"])})
-    with progress_bar("frames", hide=not is_first()) as bar:
+    if engine == "local":
+        options["device"] = own_device(options["device"])
+    config = extract_config(source, **options)
+    # Ray tells of its workers on stdout, which is for the result.
+    with progress_bar("frames", hide=not is_first()) as bar, redirect_stdout(sys.stderr):
 
         def show(report: Progress) -> None:
             bar.total = report.total
             bar.set_postfix(failed=report.failed, refresh=False)
             bar.update(report.done - bar.n)
 
-        click.echo(run(config, progress=show))
+        store = run_on(engine, config, progress=show)
+    if is_first():
+        click.echo(store)
 
 
 def extract_config(source: Path | None, **options: Any) -> "ExtractConfig":

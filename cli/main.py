@@ -1,6 +1,7 @@
 """`p2pkit`: the commands by name, each imported when it is used, and errors as one line."""
 
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,12 +117,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        words = sys.argv[1:] if arguments is None else arguments
         click.echo(
-            "Interrupted. What was complete is kept: the same command goes on (train: --resume)",
-            err=True,
+            f"\nInterrupted. What was complete is kept; to go on: {_going_on(words)}", err=True
         )
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _going_on(words: Sequence[str]) -> str:
+    """The command that goes on where this one was interrupted: the same, but for `train`."""
+    resume = list(words[:1]) == ["train"] and "--resume" not in words
+    return shlex.join(["p2pkit", *words, *(["--resume"] if resume else [])])
 
 
 if __name__ == "__main__":

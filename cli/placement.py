@@ -16,12 +16,29 @@ def local_rank(environment: Mapping[str, str] | None = None) -> int | None:
     return None
 
 
-def own_device(device: str) -> str:
-    """`cuda` as the GPU of this process's number; others as they are."""
+def own_device(device: str, *, visible: int | None = None) -> str:
+    """`cuda` as the GPU of this process's number; others as they are.
+
+    Where a process sees fewer GPUs than there are processes, the numbers wrap: a launcher that
+    shows each process its own GPU (`srun --gpus-per-task=1`) calls all of them number 0.
+
+    Args:
+        device: as the user named it.
+        visible: GPUs that this process sees; torch is asked where it is None.
+    """
     number = local_rank()
-    return f"cuda:{number}" if device == "cuda" and number is not None else device
+    if device != "cuda" or number is None:
+        return device
+    count = _visible_gpus() if visible is None else visible
+    return f"cuda:{number % count}" if count else device
+
+
+def _visible_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def is_first() -> bool:
-    """Whether this process may draw a progress bar."""
+    """Whether this process of its machine draws the progress bar and prints the result."""
     return local_rank() in (None, 0)

@@ -57,6 +57,19 @@ def run(config: ExtractConfig, *, progress: Callable[[Progress], None] | None = 
         SourceError: the recording cannot be read, or more than `max_failure_rate` of it is bad.
         FingerprintError: the store was made from other inputs; the message names them.
     """
+    job = begin(config, progress=progress)
+    _work_until_done(job)
+    job.writer.write_failures()
+    return config.out
+
+
+def begin(config: ExtractConfig, *, progress: Callable[[Progress], None] | None = None) -> "Job":
+    """Open the recording, the store and the teacher; `take` then works on single shards.
+
+    Raises:
+        SourceError: the recording cannot be read.
+        FingerprintError: the store was made from other inputs; the message names them.
+    """
     source, keys = open_frames(config)
     manifest = plan_geometry(config, source, keys)
     create_or_open(config.out, manifest)
@@ -68,15 +81,22 @@ def run(config: ExtractConfig, *, progress: Callable[[Progress], None] | None = 
         lambda: loadable(source, chain(*shards)),
         config.codecs,
     )
-    job = _Job(config, source, writer, stage, shards, progress or (lambda report: None))
-    _work_until_done(job)
-    writer.write_failures()
-    return config.out
+    return Job(config, source, writer, stage, shards, progress or (lambda report: None))
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One worker's view of the work: what to write, and what it knows to be committed."""
+class Job:
+    """One worker's view of the work: what to write, and what it knows to be committed.
+
+    Args:
+        config: of the extraction.
+        source: the recording.
+        writer: of the store.
+        stage: the teacher and its layer.
+        shards: the keys of each planned shard.
+        progress: told how far the work is.
+        failed: bad frames of each shard that is known to be committed.
+    """
 
     config: ExtractConfig
     source: FrameSource
@@ -97,25 +117,30 @@ class _Job:
 
     @property
     def frames(self) -> int:
+        """Planned, of all shards."""
         return sum(len(keys) for keys in self.shards)
 
 
-def _work_until_done(job: _Job) -> None:
+def _work_until_done(job: Job) -> None:
     """Take free shards until all are committed; wait for those that others hold."""
     start = os.getpid() % len(job.shards)
     turns = [(start + i) % len(job.shards) for i in range(len(job.shards))]
     todo = [shard for shard in turns if not job.is_done(shard)]
     _report(job)
     while todo:
-        waiting = [shard for shard in todo if not _take(job, shard)]
+        waiting = [shard for shard in todo if not take(job, shard)]
         if len(waiting) == len(todo):
             time.sleep(POLL_SECONDS)
         todo = waiting
     _report(job)
 
 
-def _take(job: _Job, shard: int) -> bool:
-    """Make sure that a shard is committed; False if another worker holds it."""
+def take(job: Job, shard: int) -> bool:
+    """Make sure that a shard is committed; False if another worker holds it.
+
+    Raises:
+        SourceError: more than `max_failure_rate` of the frames is bad in the shards known so far.
+    """
     if job.is_done(shard):
         return True
     claim = job.writer.claim("extract", shard)
@@ -129,7 +154,7 @@ def _take(job: _Job, shard: int) -> bool:
     return True
 
 
-def _extract_shard(job: _Job, shard: int) -> None:
+def _extract_shard(job: Job, shard: int) -> None:
     if job.writer.is_done("geometry", shard):
         _add_features(job, shard)
         return
@@ -147,12 +172,12 @@ def _extract_shard(job: _Job, shard: int) -> None:
         job.writer.write(job.stage.layer, shard, features, [])
 
 
-def _add_features(job: _Job, shard: int) -> None:
+def _add_features(job: Job, shard: int) -> None:
     """Write a feature layer's shard beside geometry that is there already."""
     store = open_store(job.config.out)
     keys = store.keys(shard)
 
-    def feature_sample(job: _Job, key: str) -> Sample:
+    def feature_sample(job: Job, key: str) -> Sample:
         try:
             frame = job.source.load(key)
         except FrameError as error:
@@ -162,7 +187,7 @@ def _add_features(job: _Job, shard: int) -> None:
     job.writer.write(job.stage.layer, shard, list(_worked_on(job, keys, feature_sample)), [])
 
 
-def _both_samples(job: _Job, key: str) -> tuple[Sample, Sample] | FrameError:
+def _both_samples(job: Job, key: str) -> tuple[Sample, Sample] | FrameError:
     try:
         frame = job.source.load(key)
         geometry = geometry_sample(frame, job.config, job.writer.manifest.layers[0])
@@ -171,7 +196,7 @@ def _both_samples(job: _Job, key: str) -> tuple[Sample, Sample] | FrameError:
     return geometry, job.stage.encode(frame, geometry)
 
 
-def _worked_on(job: _Job, keys: list[str], work: Callable[[_Job, str], Result]) -> Iterator[Result]:
+def _worked_on(job: Job, keys: list[str], work: Callable[[Job, str], Result]) -> Iterator[Result]:
     """`work` of each key in order, by threads; counts them on the progress report."""
     threads = job.config.threads
     results = ordered_map(lambda key: work(job, key), keys, threads=threads, ahead=2 * threads)
@@ -180,17 +205,24 @@ def _worked_on(job: _Job, keys: list[str], work: Callable[[_Job, str], Result]) 
         yield result
 
 
-def _stop_if_too_many_failed(job: _Job, shard: int) -> None:
+def _stop_if_too_many_failed(job: Job, shard: int) -> None:
     failed = sum(job.failed.values()) if job.is_done(shard) else 0
-    if failed > job.config.max_failure_rate * job.frames:
-        job.writer.write_failures()
+    stop_if_too_many(failed, job.frames, config=job.config, writer=job.writer)
+
+
+def stop_if_too_many(
+    failed: int, frames: int, *, config: ExtractConfig, writer: StoreWriter
+) -> None:
+    """Raise SourceError where too many of all frames are bad, after their reasons are written."""
+    if failed > config.max_failure_rate * frames:
+        writer.write_failures()
         raise SourceError(
-            f"{failed} of {job.frames} frames are bad, above the failure rate "
-            f"{job.config.max_failure_rate}; reasons: {job.config.out / 'failures.jsonl'}. "
+            f"{failed} of {frames} frames are bad, above the failure rate "
+            f"{config.max_failure_rate}; reasons: {config.out / 'failures.jsonl'}. "
             "Mend the recording, or raise --max-failure-rate"
         )
 
 
-def _report(job: _Job, begun: int = 0) -> None:
+def _report(job: Job, begun: int = 0) -> None:
     done = begun + sum(len(job.shards[shard]) for shard in job.failed)
     job.progress(Progress(done=done, total=job.frames, failed=sum(job.failed.values())))

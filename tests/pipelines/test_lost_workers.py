@@ -1,0 +1,63 @@
+"""Workers of one extraction that die or are interrupted in the middle of a shard."""
+
+import os
+import signal
+from pathlib import Path
+
+from claimed import extract_command, shard_in_work, start, tree
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def is_committed(store: Path, shard: int) -> bool:
+    return (store / "geometry" / f"{shard:06d}.json").exists()
+
+
+def test_a_killed_slurm_task_costs_its_shard_only(
+    room_recording: Path, room_store: Path, tmp_path: Path
+) -> None:
+    """The other task of the array takes the dead one's shard over and finishes."""
+    out = tmp_path / "rooms.store"
+    command = extract_command(room_recording, out)
+    tasks = [start(command, SLURM_LOCALID="0", SLURM_ARRAY_TASK_ID=str(n)) for n in range(2)]
+    shard, pid = shard_in_work(out, tasks[0])
+    os.kill(pid, signal.SIGKILL)
+    assert not is_committed(out, shard)
+    told = {task.pid: (task.communicate()[1], task.returncode) for task in tasks}
+    assert told.pop(pid)[1] == -signal.SIGKILL
+    ((errors, code),) = told.values()
+    assert code == 0, errors
+    assert tree(out) == tree(room_store)
+
+
+def test_torchrun_starts_again_after_a_killed_rank(
+    room_recording: Path, room_store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rooms.store"
+    command = [*TORCHRUN, "--max-restarts=1", *extract_command(room_recording, out)]
+    launcher = start(command)
+    shard, pid = shard_in_work(out, launcher)
+    os.kill(pid, signal.SIGKILL)
+    assert not is_committed(out, shard)
+    _, errors = launcher.communicate()
+    assert launcher.returncode == 0, errors
+    assert tree(out) == tree(room_store)
+
+
+def test_ctrl_c_says_how_to_go_on(room_recording: Path, room_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rooms.store"
+    command = extract_command(room_recording, out)
+    process = start(command)
+    shard, pid = shard_in_work(out, process)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate()
+    assert (process.returncode, printed, pid) == (130, "", process.pid)
+    assert "Traceback" not in errors
+    told = errors.splitlines()[-1]
+    assert told.startswith("Interrupted. What was complete is kept; to go on: p2pkit extract ")
+    assert not is_committed(out, shard)
+    assert not list(out.glob(".claims/extract-*")), "its claim would keep others waiting"
+    again = start(["-m", "p2pkit.cli.main", *told.partition("p2pkit ")[2].split()])
+    _, errors = again.communicate()
+    assert again.returncode == 0, errors
+    assert tree(out) == tree(room_store)
