@@ -19,6 +19,7 @@ from p2pkit.errors import ConfigError
 @click.option("--labels", default="stored", show_default=True, help="Label set: stored or nyu13.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME=FILE")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
+@click.option("--which", default="latest", show_default=True, help="Checkpoint: latest or best.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

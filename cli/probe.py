@@ -13,20 +13,16 @@ import click
 @click.option("--test-fraction", type=float, default=0.25, show_default=True)
 @click.option("--random-seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", default=0, show_default=True)
+@click.option("--which", default="latest", show_default=True, help="Checkpoint: latest or best.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def probe(
-    run: Path, store: str, test_fraction: float, random_seeds: int, seed: int, as_json: bool
-) -> None:
+def probe(run: Path, store: str, as_json: bool, **asked: Any) -> None:
     """Fit a linear classifier on frozen point features and print mIoU beside two baselines.
 
     Example: p2pkit probe run rooms.store
     """
     from p2pkit.pipelines import probe as stage
 
-    config = stage.ProbeStageConfig(
-        run=run, store=store, test_fraction=test_fraction, random_seeds=random_seeds, seed=seed
-    )
-    text = stage.run(config).read_text()
+    text = stage.run(stage.ProbeStageConfig(run=run, store=store, **asked)).read_text()
     click.echo(text if as_json else "\n".join(probe_table(json.loads(text))))
 
 

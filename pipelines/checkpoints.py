@@ -3,6 +3,7 @@
 RUN/checkpoints/step-00000400/weights.safetensors   student, point and pixel projection
                               state.pt              optimiser, gradient scale, random state
                               checkpoint.json       step, loss, checksums of the two files
+RUN/best/weights.safetensors  the best by the online probe, with step and scores in its header
 """
 
 import json
@@ -15,13 +16,18 @@ from typing import Any
 
 import torch
 import xxhash
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
 from p2pkit.errors import TrainingError
-from p2pkit.files import fsync_folder, write_atomic, write_json
+from p2pkit.files import canonical_json, fsync_folder, write_atomic, write_json
 from p2pkit.pipelines.pretraining import PretrainingModel, load_weights
 
 FILES = ("weights.safetensors", "state.pt")
+
+
+BEST = "best"
+CHOICES = ("latest", BEST)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,63 @@ def latest_checkpoint(run: Path) -> Checkpoint:
     if not found:
         raise TrainingError(f"{run} has no checkpoint; train it first with p2pkit train")
     return found[-1]
+
+
+def save_best(
+    run: Path, model: PretrainingModel, *, step: int, by: str, scores: Mapping[str, float]
+) -> bool:
+    """Keep the weights in RUN/best if `scores[by]` is above that of the kept ones; tells whether.
+
+    Args:
+        run: the run's folder.
+        model: its weights.
+        step: how many steps the weights have seen.
+        by: the score that decides.
+        scores: of these weights.
+    """
+    path = _best(run)
+    if path.is_file() and read_best(run)["scores"][by] >= scores[by]:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    told = canonical_json({"step": step, "by": by, "scores": dict(scores)})
+    write_atomic(path, safetensors_bytes(weights, metadata={BEST: told}))
+    return True
+
+
+def read_best(run: Path) -> dict[str, Any]:
+    """`step`, `by` and `scores` of the weights in RUN/best.
+
+    Raises:
+        TrainingError: there are none, or the file is damaged.
+    """
+    path = _best(run)
+    if not path.is_file():
+        raise TrainingError(
+            f"{run} has no best checkpoint; train with --set probe.every=N, or take the latest"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads(file.metadata()[BEST])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path} is damaged ({error}); delete it, or take the latest") from None
+
+
+def chosen_checkpoint(run: Path, choice: str) -> Checkpoint:
+    """The `latest` checkpoint, or the `best` by the online probe.
+
+    Raises:
+        TrainingError: the run has none, or the choice is neither.
+    """
+    if choice not in CHOICES:
+        raise TrainingError(f"the checkpoint {choice!r} is none of {', '.join(CHOICES)}")
+    if choice == "latest":
+        return latest_checkpoint(run)
+    return Checkpoint(_best(run).parent, int(read_best(run)["step"]))
+
+
+def _best(run: Path) -> Path:
+    return run / BEST / FILES[0]
 
 
 def load_checkpoint(checkpoint: Checkpoint, model: PretrainingModel) -> dict[str, Any]:

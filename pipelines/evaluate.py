@@ -33,7 +33,7 @@ class EvaluateConfig:
     """Settings of one evaluation.
 
     Args:
-        runs: pretraining runs; the newest checkpoint of each is evaluated under its folder's name.
+        runs: pretraining runs, each evaluated under its folder's name.
         store: path or URL of a store with labels.
         out: folder for cells/, report.json, report.md and the plots.
         checkpoints: further weights by name, in files that `load_student_weights` reads; their
@@ -47,6 +47,7 @@ class EvaluateConfig:
         finetune: of `finetune`.
         device: where networks run.
         workers: processes that work at the same time.
+        which: checkpoint of the runs, `latest`, or `best` by their online probe.
     """
 
     runs: tuple[Path, ...]
@@ -63,6 +64,7 @@ class EvaluateConfig:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     device: str = "cpu"
     workers: int = 1
+    which: str = "latest"
 
     def __post_init__(self) -> None:
         wrong = [mode for mode in self.modes if mode not in MODES]
@@ -107,7 +109,7 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
         ConfigError: a part of the split is empty, or the runs' students differ.
         FingerprintError: `out` holds cells of other settings; the message names what differs.
     """
-    weights = compared_weights(config.runs, config.checkpoints)
+    weights = compared_weights(config.runs, config.checkpoints, config.which)
     data = _data(config, weights)
     card = protocol(config, weights, data)
     _check_same(config.out, card)
@@ -184,7 +186,7 @@ def _path(config: EvaluateConfig, job: Job, percent: float) -> Path:
 def _work_alone(work: tuple[EvaluateConfig, Job]) -> str:
     """What a process of its own does."""
     config, job = work
-    weights = compared_weights(config.runs, config.checkpoints)
+    weights = compared_weights(config.runs, config.checkpoints, config.which)
     return _work(config, weights, _data(config, weights), job)
 
 

@@ -11,7 +11,7 @@ import torch
 from p2pkit.errors import ConfigError
 from p2pkit.networks import build_student, load_student_weights
 from p2pkit.networks.res16unet import Res16UNet
-from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.pretraining import INPUT_CHANNELS, TrainConfig
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config
@@ -29,11 +29,13 @@ class ComparedWeights:
         train: settings of the student, those of the first run.
         runs: folders by name.
         checkpoints: files by name.
+        which: checkpoint of the runs, `latest` or `best`.
     """
 
     train: TrainConfig
     runs: dict[str, Path]
     checkpoints: dict[str, Path]
+    which: str = "latest"
 
     @property
     def names(self) -> list[str]:
@@ -76,10 +78,12 @@ class ComparedWeights:
     def _file(self, name: str) -> Path:
         if name in self.checkpoints:
             return self.checkpoints[name]
-        return latest_checkpoint(self.runs[name]).path / "weights.safetensors"
+        return chosen_checkpoint(self.runs[name], self.which).path / "weights.safetensors"
 
 
-def compared_weights(runs: Sequence[Path], checkpoints: Mapping[str, Path]) -> ComparedWeights:
+def compared_weights(
+    runs: Sequence[Path], checkpoints: Mapping[str, Path], which: str = "latest"
+) -> ComparedWeights:
     """Read the runs' settings.
 
     Raises:
@@ -97,7 +101,8 @@ def compared_weights(runs: Sequence[Path], checkpoints: Mapping[str, Path]) -> C
     names = [SCRATCH, *(folder.name for folder in runs), *checkpoints]
     if len(set(names)) != len(names):
         raise ConfigError(f"the weights are called {names}; give each a name of its own")
-    return ComparedWeights(configs[0], {folder.name: folder for folder in runs}, dict(checkpoints))
+    folders = {folder.name: folder for folder in runs}
+    return ComparedWeights(configs[0], folders, dict(checkpoints), which)
 
 
 def _identity(config: TrainConfig) -> list[Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 import p2pkit
 from p2pkit.errors import ConfigError
 from p2pkit.files import canonical_json, write_atomic
-from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.pretraining import INPUT_CHANNELS, TrainConfig
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config
@@ -27,16 +27,18 @@ class ExportConfig:
     """Settings of one export.
 
     Args:
-        run: a pretraining run; its newest checkpoint is taken.
+        run: a pretraining run.
         out: the file to write; must not exist.
         form: a key of `FORMS`.
         projection: also write the point projection, as the 1x1x1 convolution `final`.
+        which: `latest`, or `best` by the online probe.
     """
 
     run: Path
     out: Path
     form: str = "safetensors"
     projection: bool = False
+    which: str = "latest"
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -56,7 +58,7 @@ def run(config: ExportConfig) -> Path:
     if config.out.exists():
         raise ConfigError(f"{config.out} exists; name another file, or delete it first")
     train = read_config(config.run)
-    checkpoint = latest_checkpoint(config.run)
+    checkpoint = chosen_checkpoint(config.run, config.which)
     weights = load_file(checkpoint.path / "weights.safetensors")
     tensors = {
         name.removeprefix(STUDENT): value.contiguous()

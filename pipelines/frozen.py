@@ -61,7 +61,7 @@ class FrozenFeatures:
         self._student, self._data, self._config = student.to(device), data, config
         self._device = device
         _take_statistics(self._student)
-        for sample in _spread(data.parts["train"], config.statistics_frames):
+        for sample in spread(data.parts["train"], config.statistics_frames):
             self._features(data.frame(int(sample)))
         self._student.eval()
         self._train: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -94,7 +94,7 @@ class FrozenFeatures:
             if sample not in self._train:
                 frame = self._data.frame(sample)
                 # Labels by voxel, as often as points have them: less to keep than all points.
-                self._train[sample] = (self._features(frame), _pairs(frame))
+                self._train[sample] = (self._features(frame), labelled_voxels(frame))
             features, pairs = self._train[sample]
             random = np.random.default_rng([seed, sample])
             count = min(self._config.points_per_frame, len(pairs))
@@ -158,8 +158,8 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def _pairs(frame: LabelledFrame) -> Int64[np.ndarray, "points 2"]:
-    """Voxel and class of each labelled point."""
+def labelled_voxels(frame: LabelledFrame) -> Int64[np.ndarray, "points 2"]:
+    """Voxel and class of each labelled point of a frame."""
     counted = frame.labels != IGNORE
     return np.stack([frame.voxel_of_point[counted], frame.labels[counted]], axis=1)
 
@@ -173,6 +173,7 @@ def _take_statistics(student: nn.Module) -> None:
             module.momentum = None
 
 
-def _spread(samples: Int64[np.ndarray, "samples"], count: int) -> np.ndarray:
+def spread(samples: Int64[np.ndarray, "samples"], count: int) -> Int64[np.ndarray, "chosen"]:
+    """Up to `count` of the samples, evenly spread from the first to the last."""
     rows = np.linspace(0, len(samples) - 1, min(count, len(samples)))
     return samples[np.unique(rows.round().astype(int))]

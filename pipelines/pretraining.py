@@ -44,6 +44,45 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class OnlineProbeConfig:
+    """A probe of the student every so many steps, on a fixed few labelled frames.
+
+    Args:
+        every: steps between probes, counted from the start; 0 probes never.
+        store: path or URL of a store with labels; None takes the run's own (first) store.
+        labels: a name out of `label_sets.LABEL_SETS`.
+        frames: so many of the training part's frames fit the classifiers, and so many of the
+            validation part's score them.
+        points_per_frame: labelled points drawn from each training frame.
+        neighbours: of the nearest-neighbour classifier.
+        best_by: whose mIoU decides which weights RUN/best keeps.
+        validation, test: shares of the frames, cut by scene as `evaluate` does; test is left alone.
+    """
+
+    every: int = 0
+    store: str | None = None
+    labels: str = "stored"
+    frames: int = 24
+    points_per_frame: int = 300
+    neighbours: int = 20
+    best_by: Literal["linear", "knn"] = "linear"
+    validation: float = 0.15
+    test: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ConfigError(f"probe.every is {self.every}; 0 (never) or more is possible")
+        for name in ("frames", "points_per_frame", "neighbours"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"probe.{name} is {getattr(self, name)}; at least 1 is needed")
+        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
+            raise ConfigError(
+                f"probe.validation {self.validation} and probe.test {self.test} must be positive "
+                "shares whose sum is below 1"
+            )
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Settings of one pretraining run; all that decides its weights.
 
@@ -71,6 +110,7 @@ class TrainConfig:
         holdout: number of frames of each store, the last in key order, that are never trained on.
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
+        probe: of the student during training; the best weights by it are kept beside the newest.
         seed: of the initial weights.
         device: where the networks run, `cpu` or `cuda`.
     """
@@ -93,6 +133,7 @@ class TrainConfig:
     holdout: int = 0
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
+    probe: OnlineProbeConfig = field(default_factory=OnlineProbeConfig)
     seed: int = 0
     device: str = "cpu"
 

@@ -17,7 +17,7 @@ from p2pkit.evaluation.segmentation import (
     segmentation_scores,
 )
 from p2pkit.files import write_json
-from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
 from p2pkit.pipelines.provenance import read_provenance
@@ -34,7 +34,7 @@ class ProbeStageConfig:
     """Settings of one probe.
 
     Args:
-        run: a pretraining run; its newest checkpoint is probed.
+        run: a pretraining run.
         store: path or URL of a store with labels.
         test_fraction: share of the frames, the last in key order, that only test; the cut moves to
             the nearest change of sequence.
@@ -43,6 +43,7 @@ class ProbeStageConfig:
         random_seeds: how many networks with random weights are probed; their mean is reported.
         seed: of the drawn points and of the first random network.
         probe: of the classifier.
+        which: checkpoint, `latest`, or `best` by the online probe.
     """
 
     run: Path
@@ -53,6 +54,7 @@ class ProbeStageConfig:
     random_seeds: int = 1
     seed: int = 0
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    which: str = "latest"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def run(config: ProbeStageConfig) -> Path:
     """
     data = _open(config)
     train_config = read_config_here(config.run)
-    checkpoint = latest_checkpoint(config.run)
+    checkpoint = chosen_checkpoint(config.run, config.which)
     channels = read_provenance(config.run).teacher_channels
     pretrained = build_model(train_config, channels, seed=train_config.seed)
     load_weights(pretrained, checkpoint.path)

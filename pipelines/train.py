@@ -26,6 +26,7 @@ from p2pkit.pipelines.distributed import (
     wait_for_all,
 )
 from p2pkit.pipelines.metrics import metrics_log
+from p2pkit.pipelines.online_probe import OnlineProbe
 from p2pkit.pipelines.pretraining import TrainConfig, build_model, learning_rate
 from p2pkit.pipelines.provenance import provenance_of, read_provenance
 from p2pkit.pipelines.runs import check_device, feature_layer, read_config
@@ -75,7 +76,7 @@ def run(
     ranks, sources = ranks_from_environment(), open_sources(config)
     check_device(ranks.device(config.device))
     with process_group(ranks, config.device):
-        parts = _prepare(config, sources, ranks)
+        parts = _prepare(config, sources, ranks, out)
         # All have looked whether there is a run before the first makes one.
         wait_for_all(ranks)
         if ranks.is_first:
@@ -116,7 +117,7 @@ def resume(
     ranks = ranks_from_environment()
     check_device(ranks.device(config.device))
     with process_group(ranks, config.device):
-        return _train(_prepare(config, sources, ranks), out, stop_after, progress)
+        return _train(_prepare(config, sources, ranks, out), out, stop_after, progress)
 
 
 def open_sources(config: TrainConfig, layers: Sequence[str] | None = None) -> list[StreamSource]:
@@ -174,9 +175,10 @@ class _Parts:
     ranks: Ranks
     trainee: Trainee
     stream: BatchStream
+    probe: OnlineProbe | None
 
 
-def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks) -> _Parts:
+def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out: Path) -> _Parts:
     """Build everything; settings that do not fit the stores fail here, before a run exists."""
     device = ranks.device(config.device)
     model = build_model(config, sources[0].channels, seed=config.seed)
@@ -190,9 +192,9 @@ def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks) -> 
         ranks=ranks.ranks,
         parts=config.accumulate,
     )
-    return _Parts(
-        config, ranks, Trainee(model, config, replicate(model, ranks, device), ranks), stream
-    )
+    trainee = Trainee(model, config, replicate(model, ranks, device), ranks)
+    probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
+    return _Parts(config, ranks, trainee, stream, probe)
 
 
 def _check_confidence(config: TrainConfig, store: Store) -> None:
@@ -215,10 +217,10 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
         stop_on_sigterm() as asked,
     ):
         for report in _steps(trainee, batches, out):
-            log(asdict(report))
+            done = report.step + 1
+            log({**asdict(report), **_probed(parts, done)})
             if progress is not None and ranks.is_first:
                 progress(report)
-            done = report.step + 1
             is_last = done == stop or anywhere(asked(), ranks)
             if ranks.is_first and (is_last or done % config.checkpoint_every == 0):
                 keep = config.keep_checkpoints
@@ -227,6 +229,16 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
                 break
     wait_for_all(ranks)
     return out
+
+
+def _probed(parts: _Parts, done: int) -> dict[str, float]:
+    """Scores of the probe where it is due after so many steps; the other processes go on to wait
+    for the first in their next exchange of gradients.
+    """
+    every = parts.config.probe.every
+    if parts.probe is None or done % every:
+        return {}
+    return parts.probe.run(parts.trainee.model, done)
 
 
 def _steps(trainee: Trainee, batches: Iterator[Batch], out: Path) -> Iterator[StepReport]:

@@ -35,6 +35,8 @@ class StepReport:
             micro-batch of this process.
         point_rank, pixel_rank: effective rank of the embeddings, which falls to 1 when they
             collapse: exp of the entropy of their covariance's eigenvalues (Roy and Vetterli 2007).
+        point_spread, pixel_spread: mean deviation of a channel of the embeddings, near 1 where they
+            spread over the sphere, 0 where they collapse (Chen and He 2021, section 4.1).
         step_s: from asking for the batch to the end of the update (s), of this process.
         wait_s: part of it that was spent waiting for data (s).
     """
@@ -47,6 +49,8 @@ class StepReport:
     suspected_false_negatives: float
     point_rank: float
     pixel_rank: float
+    point_spread: float
+    pixel_spread: float
     step_s: float = 0.0
     wait_s: float = 0.0
 
@@ -98,6 +102,7 @@ class Trainee:
         mean = summed(torch.stack(losses).sum(), self.ranks).item()
         norm = self._update(mean)
         pairs = torch.tensor(float(sum(len(batch.pair_voxel) for batch in batches)))
+        points, pixels = contrast.point_embedding.detach(), contrast.pixel_embedding.detach()
         return StepReport(
             step=batches[0].step,
             loss=mean,
@@ -105,8 +110,10 @@ class Trainee:
             gradient_norm=norm,
             pairs=int(summed(pairs.to(self._device), self.ranks).item()),
             suspected_false_negatives=suspected_false_negatives(contrast),
-            point_rank=effective_rank(contrast.point_embedding.detach()),
-            pixel_rank=effective_rank(contrast.pixel_embedding.detach()),
+            point_rank=effective_rank(points),
+            pixel_rank=effective_rank(pixels),
+            point_spread=channel_spread(points),
+            pixel_spread=channel_spread(pixels),
             wait_s=sum(batch.wait_s for batch in batches),
         )
 
@@ -182,3 +189,13 @@ def effective_rank(embeddings: Float[Tensor, "rows channels"]) -> float:
         return 0.0
     shares = values / total
     return float(torch.exp(torch.special.entr(shares).sum()))
+
+
+def channel_spread(embeddings: Float[Tensor, "rows channels"]) -> float:
+    """Mean over channels of the rows' standard deviation, times the root of their number.
+
+    1 for unit vectors that are spread evenly over the sphere, 0 where all are the same. Source:
+    Chen and He, "Exploring simple siamese representation learning", CVPR 2021, section 4.1.
+    """
+    deviation = embeddings.float().std(dim=0, correction=0)
+    return float(deviation.mean() * embeddings.shape[1] ** 0.5)

@@ -21,7 +21,7 @@ from p2pkit.pipelines.distributed import Ranks, ranks_from_environment
 from p2pkit.pipelines.metrics import read_metrics
 from p2pkit.pipelines.pretraining import build_model
 from p2pkit.pipelines.train import open_sources
-from p2pkit.pipelines.training_step import Trainee, effective_rank
+from p2pkit.pipelines.training_step import Trainee, channel_spread, effective_rank
 from p2pkit.stream.loader import BatchStream
 
 SETTINGS = {
@@ -210,3 +210,10 @@ def test_the_effective_rank_tells_a_collapse() -> None:
     assert effective_rank(spread) == pytest.approx(16, rel=0.01)
     assert effective_rank(line) == pytest.approx(1, abs=0.05)
     assert effective_rank(torch.ones(10, 16)) == 0.0
+
+
+def test_the_spread_tells_a_collapse() -> None:
+    random = torch.Generator().manual_seed(0)
+    spread = torch.nn.functional.normalize(torch.randn(4000, 16, generator=random))
+    assert channel_spread(spread) == pytest.approx(1, rel=0.01)
+    assert channel_spread(spread[:1].expand(100, 16)) == pytest.approx(0, abs=1e-6)

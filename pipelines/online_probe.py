@@ -1,0 +1,114 @@
+"""The probe of a run in training: a fixed few labelled frames, read out linearly and by neighbours.
+
+It takes the training and the validation part of `evaluate`'s cut by scene and leaves its test part
+alone, so that a checkpoint chosen by it may still be tested there.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from p2pkit.errors import ConfigError
+from p2pkit.evaluation.segmentation import segmentation_scores
+from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.pipelines.checkpoints import save_best
+from p2pkit.pipelines.frozen import KINDS, FrozenConfig, labelled_voxels, spread
+from p2pkit.pipelines.labelled import LabelledFrame, open_labelled
+from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
+from p2pkit.shards.store import open_store
+
+
+class OnlineProbe:
+    """Scores a student as it is, and keeps the best weights; draws nothing from torch's generator.
+
+    Args:
+        config: of the run; its `probe.every` is not 0.
+        out: the run's folder.
+
+    Raises:
+        StoreError: the store has no labels.
+        ConfigError: a part of the cut would be empty, or holds no labelled point.
+    """
+
+    def __init__(self, config: TrainConfig, out: Path) -> None:
+        self._config, self._out = config.probe, out
+        settings = config.probe
+        store = open_store(settings.store or config.store)
+        data = open_labelled(
+            store,
+            label_set=settings.labels,
+            validation=settings.validation,
+            test=settings.test,
+            voxel_size=config.stream.sample.voxel_size,
+        )
+        self._data = data
+        fit, validation = (
+            [data.frame(int(sample)) for sample in spread(data.parts[part], settings.frames)]
+            for part in ("train", "validation")
+        )
+        self._fit, self._validation = fit, validation
+        self._drawn = [_draw(frame, settings.points_per_frame, i) for i, frame in enumerate(fit)]
+        if not sum(map(len, self._drawn)):
+            raise ConfigError("no labelled point is in the frames that probe.frames chose")
+
+    def run(self, model: PretrainingModel, step: int) -> dict[str, float]:
+        """Score the student, keep the weights if they are the best yet; gives what to log.
+
+        Args:
+            model: as it is in training; its running statistics are used, and nothing is changed.
+            step: how many steps the weights have seen.
+        """
+        began = time.perf_counter()
+        found = self.scores(model.student)
+        save_best(self._out, model, step=step, by=self._config.best_by, scores=found)
+        logged = {f"probe_{kind}_miou": value for kind, value in found.items()}
+        return {**logged, "probe_s": time.perf_counter() - began}
+
+    def scores(self, student: Res16UNet) -> dict[str, float]:
+        """Validation mIoU by `linear` and by `knn`."""
+        was_training = student.training
+        student.eval()
+        try:
+            rows = [
+                _features(student, frame)[drawn[:, 0]]
+                for frame, drawn in zip(self._fit, self._drawn, strict=True)
+            ]
+            tested = [_features(student, frame) for frame in self._validation]
+        finally:
+            student.train(was_training)
+        labels = np.concatenate([drawn[:, 1] for drawn in self._drawn])
+        return {kind: self._score(kind, np.concatenate(rows), labels, tested) for kind in KINDS}
+
+    def _score(
+        self,
+        kind: str,
+        features: Float32[np.ndarray, "points channels"],
+        labels: Int64[np.ndarray, "points"],
+        tested: list[np.ndarray],
+    ) -> float:
+        classes = len(self._data.labels.classes)
+        settings = FrozenConfig(neighbours=self._config.neighbours)
+        predict = KINDS[kind](features, labels, classes, settings, 0)
+        confusion = np.zeros((classes, classes), np.int64)
+        for frame, rows in zip(self._validation, tested, strict=True):
+            confusion += self._data.confusion(frame, predict(rows))
+        return segmentation_scores(confusion).miou
+
+
+def _draw(frame: LabelledFrame, points: int, number: int) -> Int64[np.ndarray, "points 2"]:
+    """Voxel and class of up to `points` labelled points; the same at each call."""
+    rows = labelled_voxels(frame)
+    random = np.random.default_rng([0, number])
+    return rows[random.choice(len(rows), min(points, len(rows)), replace=False)]
+
+
+def _features(student: Res16UNet, frame: LabelledFrame) -> Float32[np.ndarray, "voxels channels"]:
+    device: Any = next(student.parameters()).device
+    coordinates = torch.from_numpy(np.insert(frame.coordinates, 0, 0, axis=1))
+    with torch.inference_mode():
+        found = student(coordinates.to(device), torch.from_numpy(frame.inputs).to(device))
+    return found.float().cpu().numpy()
