@@ -41,6 +41,9 @@ COMMANDS = {
     ),
     "init": Lazy("p2pkit.cli.init", "init", "Write a training's settings, each with its meaning."),
     "train": Lazy("p2pkit.cli.train", "train", "Pretrain a 3D network on a store."),
+    "profile": Lazy(
+        "p2pkit.cli.profile", "profile", "Tell where the time of a training step goes."
+    ),
     "probe": Lazy("p2pkit.cli.probe", "probe", "Measure frozen point features on labels."),
     "evaluate": Lazy(
         "p2pkit.cli.evaluate", "evaluate", "Compare pretrained weights with scratch on few labels."

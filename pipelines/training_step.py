@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
+from p2pkit.laps import Lap, no_lap
 from p2pkit.losses import ContrastBatch, build_loss, suspected_false_negatives
 from p2pkit.pipelines.distributed import Ranks, summed, with_others
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
@@ -63,12 +64,19 @@ class Trainee:
         config: of the run.
         replica: the model as called, which averages gradients over processes.
         ranks: this process's place.
+        lap: told when a part of a step ends: forward, loss, backward, optimiser.
     """
 
     def __init__(
-        self, model: PretrainingModel, config: TrainConfig, replica: nn.Module, ranks: Ranks
+        self,
+        model: PretrainingModel,
+        config: TrainConfig,
+        replica: nn.Module,
+        ranks: Ranks,
+        *,
+        lap: Lap = no_lap,
     ) -> None:
-        self.model, self.config, self.ranks = model, config, ranks
+        self.model, self.config, self.ranks, self._lap = model, config, ranks, lap
         self._replica = replica
         self._loss = build_loss(config.loss)
         self._device = next(model.parameters()).device
@@ -95,12 +103,16 @@ class Trainee:
         for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             with self._without_exchange(last=number == len(batches) - 1):
                 contrast = self._forward(batch)
+                self._lap("forward")
                 loss = self._loss(contrast)
+                self._lap("loss")
                 self.scaler.scale(loss * share * self.ranks.ranks).backward()
+                self._lap("backward")
             losses.append(loss.detach() * share)
         assert contrast is not None
         mean = summed(torch.stack(losses).sum(), self.ranks).item()
         norm = self._update(mean)
+        self._lap("optimiser")
         pairs = torch.tensor(float(sum(len(batch.pair_voxel) for batch in batches)))
         points, pixels = contrast.point_embedding.detach(), contrast.pixel_embedding.detach()
         return StepReport(

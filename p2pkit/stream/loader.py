@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from p2pkit.errors import ConfigError
+from p2pkit.laps import START, Lap, no_lap
 from p2pkit.shards.geometry_layer import decode_geometry
 from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.store import Store
@@ -115,6 +116,7 @@ class BatchStream:
         config: how batches are made.
         rank, ranks: this process and how many there are.
         parts: micro-batches into which a process splits its part of a global batch.
+        lap: told when a part of the work on a sample ends: read, decode, augment, voxelise, pairs.
 
     Raises:
         ConfigError: a global batch has fewer frames than there are parts in all.
@@ -128,6 +130,7 @@ class BatchStream:
         rank: int = 0,
         ranks: int = 1,
         parts: int = 1,
+        lap: Lap = no_lap,
     ) -> None:
         if config.batch_size < ranks * parts:
             raise ConfigError(
@@ -135,7 +138,7 @@ class BatchStream:
                 f"processes with {parts} micro-batches each need at least {ranks * parts}"
             )
         self._sources = tuple(sources)
-        self._config = config
+        self._config, self._lap = config, lap
         self._rank, self._ranks, self.parts = rank, ranks, parts
         orders = [
             SampleOrder(
@@ -178,10 +181,15 @@ class BatchStream:
     def _prepare(self, place: Place) -> VoxelSample:
         source = self._sources[place.source]
         shard, row = self.order.orders[place.source].locate(place.sample)
-        cloud = decode_geometry(source.store.read("geometry", shard, row))
+        self._lap(START)
+        geometry = source.store.read("geometry", shard, row)
         features = source.store.read(source.layer, shard, row)
+        self._lap("read")
+        cloud = decode_geometry(geometry)
+        self._lap("decode")
         random = np.random.default_rng([self._config.seed, place.position])
-        return make_sample(cloud, features, self._config.sample, random, source.basis)
+        config = self._config.sample
+        return make_sample(cloud, features, config, random, source.basis, lap=self._lap)
 
 
 def collate(step: int, samples: list[VoxelSample]) -> Batch:

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int32, Int64
 from p2pkit.errors import ConfigError
 from p2pkit.geometry.grid import Alignment
 from p2pkit.geometry.voxelize import voxel_coordinates, voxel_deduplicate
+from p2pkit.laps import Lap, no_lap
 from p2pkit.shards.feature_layer import pair_cells, pair_features, usable_pairs
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.map_coding import PcaBasis
@@ -102,21 +103,26 @@ def make_sample(
     config: SampleConfig,
     random: np.random.Generator,
     basis: PcaBasis | None = None,
+    *,
+    lap: Lap = no_lap,
 ) -> VoxelSample:
     """Augment and voxelise a frame and draw its pairs; everything random comes from `random`.
 
-    `basis`, of a layer of PCA coefficients, gives the teacher's own channels back.
+    `basis`, of a layer of PCA coefficients, gives the teacher's own channels back. `lap` is told
+    when the parts `augment`, `voxelise` and `pairs` end.
     """
     kept = drop_points(len(cloud.points), random, config.augment)
     points = augment_points(cloud.points[kept], random, config.augment)
     colors = augment_colors(cloud.colors[kept], random, config.augment)
+    lap("augment")
     voxels = voxelise(points, colors, config.voxel_size)
+    lap("voxelise")
     voxel_of_point = np.full(len(cloud.points), -1, dtype=np.int64)
     voxel_of_point[kept] = voxels.voxel_of_point
     rows = usable_pairs(features, cloud)
     rows = rows[voxel_of_point[cloud.pair_point[rows]] >= 0]
     rows = _draw(cloud, features, voxel_of_point, rows, config, random)
-    return VoxelSample(
+    sample = VoxelSample(
         coordinates=voxels.coordinates,
         inputs=voxels.inputs,
         pair_voxel=voxel_of_point[cloud.pair_point[rows]],
@@ -124,6 +130,8 @@ def make_sample(
         pair_cell=pair_cells(features, cloud, rows),
         pair_confidence=_confidence(cloud, rows),
     )
+    lap("pairs")
+    return sample
 
 
 def _confidence(

@@ -1,0 +1,41 @@
+"""`p2pkit profile`: where the time of a training step goes."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from p2pkit.cli.train import AskedSettings
+
+if TYPE_CHECKING:
+    from p2pkit.pipelines.step_profile import StepProfile
+
+
+@click.command()
+@click.argument("stores", metavar="[STORE]...", nargs=-1, type=click.Path())
+@click.option("--preset", help="paper (default), slidr or cpu-small.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings in TOML.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
+@click.option("--measured", default=10, show_default=True, type=click.IntRange(1), help="Steps.")
+@click.option("--json", "as_json", is_flag=True, help="Print the times as JSON.")
+def profile(stores: tuple[str, ...], measured: int, as_json: bool, **asked: Any) -> None:
+    """Train for some steps, keep nothing, and print where their time went.
+
+    Example: p2pkit profile rooms.store --preset cpu-small --measured 5
+    """
+    from p2pkit.pipelines import step_profile as stage
+
+    config = AskedSettings(steps=None, weights=None, **asked).config(stores)
+    found = stage.run(config, steps=measured)
+    click.echo(json.dumps(asdict(found), indent=1) if as_json else "\n".join(_table(found)))
+
+
+def _table(found: "StepProfile") -> list[str]:
+    lines = [f"a step: {found.step_ms:.1f} ms, mean of {found.steps}"]
+    for part, value in found.stepping_ms.items():
+        lines.append(f"  {part:<12}{value:10.1f} ms {value / found.step_ms:8.1%}")
+    lines.append(f"beside it, in {found.threads} threads, of one global batch:")
+    lines += [f"  {part:<12}{value:10.1f} ms" for part, value in found.preparing_ms.items()]
+    return lines
