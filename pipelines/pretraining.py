@@ -67,8 +67,8 @@ class TrainConfig:
         accumulate: micro-batches into which each process splits its part of a global batch, one
             after the other in memory. The contrast is within a micro-batch (or across the same one
             of all processes), and so are the statistics of the norms.
-        precision: `bfloat16` or `float16` for the dense layers (autocast, with a scaled loss for
-            float16); sparse convolutions, norms and the loss stay in float32.
+        precision: `bfloat16` or `float16` for the projections (autocast, with a scaled loss for
+            float16); the student and the loss stay in float32.
         sync_norm: with several processes, norms take the statistics of all of them.
         holdout: number of frames of each store, the last in key order, that are never trained on.
         checkpoint_every: steps between checkpoints.
