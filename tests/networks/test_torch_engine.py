@@ -142,6 +142,17 @@ def test_checkpoints_load_in_the_other_engine(tmp_path) -> None:
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["Res16UNet14A", "Res16UNet50"])
+def test_students_stay_in_float32_under_autocast(name: str) -> None:
+    coordinates, features = scattered(300)
+    for student in both(name):
+        student.eval()
+        expected = student(coordinates, features)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = student(coordinates, features)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_bad_voxels_and_names_are_refused() -> None:
     student = build_student("Res16UNet14A", in_channels=3, conv1_kernel_size=3, engine="torch")
     coordinates, features = scattered()
