@@ -50,6 +50,7 @@ class ComparedWeights:
                 self.train.student,
                 in_channels=INPUT_CHANNELS,
                 conv1_kernel_size=self.train.conv1_kernel_size,
+                engine=self.train.engine,
             )
         if name in self.runs:
             load_student_weights(student, self._file(name), prefix="student.")

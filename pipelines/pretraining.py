@@ -94,6 +94,8 @@ class TrainConfig:
         layer: the feature layer of every store; None takes the only one.
         student: a name out of `p2pkit.networks.STUDENTS`.
         conv1_kernel_size: side of the student's first convolution (voxels); 5 as published.
+        engine: what computes the sparse convolutions: `minkowski` (MinkowskiEngine, to be built
+            once) or `torch` (slower, nothing to build); they differ by rounding only.
         embedding_channels: width of the space in which points and pixels meet.
         pixel_head: `trained` is PPKT's linear projection of the teacher's features; `fixed` takes
             them as they are, and points are projected to the teacher's channels.
@@ -104,8 +106,8 @@ class TrainConfig:
         accumulate: micro-batches into which each process splits its part of a global batch, one
             after the other in memory. The contrast is within a micro-batch (or across the same one
             of all processes), and so are the statistics of the norms.
-        precision: `bfloat16` or `float16` for the dense layers (autocast, with a scaled loss for
-            float16); sparse convolutions, norms and the loss stay in float32.
+        precision: `bfloat16` or `float16` for the projections (autocast, with a scaled loss for
+            float16); the student and the loss stay in float32.
         sync_norm: with several processes, norms take the statistics of all of them.
         holdout: number of frames of each store, the last in key order, that are never trained on.
         checkpoint_every: steps between checkpoints.
@@ -121,6 +123,7 @@ class TrainConfig:
     layer: str | None = None
     student: str = "Res16UNet34C"
     conv1_kernel_size: int = 5
+    engine: Literal["minkowski", "torch"] = "minkowski"
     embedding_channels: int = 128
     pixel_head: Literal["trained", "fixed"] = "trained"
     loss: LossConfig = field(default_factory=LossConfig)
@@ -169,6 +172,7 @@ class PretrainingModel(nn.Module):
             config.student,
             in_channels=INPUT_CHANNELS,
             conv1_kernel_size=config.conv1_kernel_size,
+            engine=config.engine,
         )
         width = config.embedding_channels
         if config.pixel_head == "fixed":

@@ -1,40 +1,60 @@
-"""The 3D networks that are pretrained. Building one needs MinkowskiEngine; importing this does not.
+"""The 3D networks that are pretrained, on either of two engines for sparse convolutions.
 
-`STUDENTS` names the Res16UNet family as its authors do: the number is the depth, the letter the
-widths. A new network is one more entry whose constructor takes the arguments of `build_student`.
+`STUDENTS` names the Res16UNet family as its authors do (SpatioTemporalSegmentation, PointContrast,
+SLidR; MinkUNet in MinkowskiEngine): the number is the depth, the letter the widths, and without
+a letter the decoder is 256 wide. A new network is one more entry whose constructor takes the
+arguments of `build_student`.
 """
 
 from collections.abc import Callable
 from functools import partial
 
 from p2pkit.errors import ConfigError
+from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
 from p2pkit.networks.checkpoints import LoadReport, load_student_weights
+from p2pkit.networks.engines import ENGINES, sparse_engine
 from p2pkit.networks.res16unet import Res16UNet
 
-__all__ = ["STUDENTS", "LoadReport", "Res16UNet", "build_student", "load_student_weights"]
+__all__ = [
+    "ENGINES",
+    "STUDENTS",
+    "LoadReport",
+    "Res16UNet",
+    "build_student",
+    "load_student_weights",
+]
 
 BN_MOMENTUM = 0.05
 
 _DEPTH_14 = (1, 1, 1, 1, 1, 1, 1, 1)
 _DEPTH_18 = (2, 2, 2, 2, 2, 2, 2, 2)
 _DEPTH_34 = (2, 3, 4, 6, 2, 2, 2, 2)
+_DEPTH_101 = (2, 3, 4, 23, 2, 2, 2, 2)
 
 
-def _family(layers: tuple[int, ...], *decoder: int) -> Callable[..., Res16UNet]:
-    return partial(Res16UNet, layers=layers, planes=(32, 64, 128, 256, *decoder))
+def _family(
+    layers: tuple[int, ...], *decoder: int, block: Block = BasicBlock
+) -> Callable[..., Res16UNet]:
+    planes = (32, 64, 128, 256, *(decoder or (256, 256, 256, 256)))
+    return partial(Res16UNet, block=block, layers=layers, planes=planes)
 
 
 STUDENTS: dict[str, Callable[..., Res16UNet]] = {
+    "Res16UNet14": _family(_DEPTH_14),
     "Res16UNet14A": _family(_DEPTH_14, 128, 128, 96, 96),
     "Res16UNet14B": _family(_DEPTH_14, 128, 128, 128, 128),
     "Res16UNet14C": _family(_DEPTH_14, 192, 192, 128, 128),
     "Res16UNet14D": _family(_DEPTH_14, 384, 384, 384, 384),
+    "Res16UNet18": _family(_DEPTH_18),
     "Res16UNet18A": _family(_DEPTH_18, 128, 128, 96, 96),
     "Res16UNet18B": _family(_DEPTH_18, 128, 128, 128, 128),
     "Res16UNet18D": _family(_DEPTH_18, 384, 384, 384, 384),
+    "Res16UNet34": _family(_DEPTH_34),
     "Res16UNet34A": _family(_DEPTH_34, 256, 128, 64, 64),
     "Res16UNet34B": _family(_DEPTH_34, 256, 128, 64, 32),
     "Res16UNet34C": _family(_DEPTH_34, 256, 128, 96, 96),
+    "Res16UNet50": _family(_DEPTH_34, block=Bottleneck),
+    "Res16UNet101": _family(_DEPTH_101, block=Bottleneck),
 }
 
 
@@ -45,6 +65,7 @@ def build_student(
     out_channels: int | None = None,
     conv1_kernel_size: int = 5,
     bn_momentum: float = BN_MOMENTUM,
+    engine: str = "minkowski",
 ) -> Res16UNet:
     """A student with random weights from torch's global generator.
 
@@ -54,15 +75,20 @@ def build_student(
         out_channels: width of the last layer, `final`; None builds none, for a projection head.
         conv1_kernel_size: side of the first convolution's cube (voxels), odd.
         bn_momentum: of all batch norms; 0.05 is PointContrast's and SLidR's value.
+        engine: a key of `ENGINES`; weights, results and checkpoints do not depend on it.
 
     Raises:
-        ConfigError: there is no such student, or the kernel size is not odd and positive.
-        MissingDependencyError: MinkowskiEngine is not installed.
+        ConfigError: there is no such student or engine, or the kernel size is not odd and positive.
+        MissingDependencyError: the engine is MinkowskiEngine, and it is not installed.
     """
     if name not in STUDENTS:
         raise ConfigError(f"no student is called {name!r}; choose one of {', '.join(STUDENTS)}")
     if conv1_kernel_size < 1 or conv1_kernel_size % 2 == 0:
         raise ConfigError(f"conv1_kernel_size is {conv1_kernel_size}; it must be odd and positive")
     return STUDENTS[name](
-        in_channels, out_channels, conv1_kernel_size=conv1_kernel_size, bn_momentum=bn_momentum
+        in_channels,
+        out_channels,
+        engine=sparse_engine(engine),
+        conv1_kernel_size=conv1_kernel_size,
+        bn_momentum=bn_momentum,
     )

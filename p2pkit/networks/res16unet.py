@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
 from p2pkit.errors import GeometryError
-from p2pkit.networks.blocks import batch_norm, convolution, relu, residual_stage, upsampling
-from p2pkit.networks.minkowski import minkowski_engine
+from p2pkit.networks.blocks import Block, residual_stage
+from p2pkit.networks.engines import SparseEngine
 
 STEM_CHANNELS = 32
 ENCODER_LEVELS = 4
@@ -25,7 +26,10 @@ class Res16UNet(nn.Module):
         in_channels: input features per voxel.
         out_channels: width of the layer `final` (1x1x1 with bias); None builds no such layer and
             the decoder's features come out, for a projection head.
-        planes: width of the four encoder and the four decoder stages.
+        engine: makes the sparse layers; parameters and results do not depend on it.
+        block: of all stages.
+        planes: width of the four encoder and the four decoder stages; bottleneck blocks give four
+            times as many channels.
         layers: residual blocks in each of those stages.
         conv1_kernel_size: side of the first convolution's cube (voxels); odd. Published networks
             use 5 or 3: a checkpoint fits only the one it was trained with.
@@ -41,51 +45,56 @@ class Res16UNet(nn.Module):
         in_channels: int,
         out_channels: int | None,
         *,
+        engine: SparseEngine,
+        block: Block,
         planes: tuple[int, ...],
         layers: tuple[int, ...],
         conv1_kernel_size: int,
         bn_momentum: float,
     ) -> None:
         super().__init__()
+        self._engine, self._block, self._momentum = engine, block, bn_momentum
         self.in_channels = in_channels
-        self.out_channels = planes[-1]
-        self.conv0p1s1 = convolution(in_channels, STEM_CHANNELS, kernel_size=conv1_kernel_size)
-        self.bn0 = batch_norm(STEM_CHANNELS, bn_momentum)
-        self.relu = relu()
-        width = self._add_encoder(planes, layers, bn_momentum)
-        self._add_decoder(width, planes, layers, bn_momentum)
+        self.out_channels = planes[-1] * block.expansion
+        self.conv0p1s1 = engine.convolution(
+            in_channels, STEM_CHANNELS, kernel_size=conv1_kernel_size
+        )
+        self.bn0 = engine.batch_norm(STEM_CHANNELS, bn_momentum)
+        self.relu = engine.relu()
+        width = self._add_encoder(planes, layers)
+        self._add_decoder(width, planes, layers)
         self.final = (
             None
             if out_channels is None
-            else convolution(self.out_channels, out_channels, kernel_size=1, bias=True)
+            else engine.convolution(self.out_channels, out_channels, kernel_size=1, bias=True)
         )
 
-    def _add_encoder(
-        self, planes: tuple[int, ...], layers: tuple[int, ...], momentum: float
-    ) -> int:
+    def _add_encoder(self, planes: tuple[int, ...], layers: tuple[int, ...]) -> int:
         """Add conv{n}p{stride}s2, bn{n}, block{n} for n = 1..4; the width at the bottom."""
         width = STEM_CHANNELS
         for level in range(ENCODER_LEVELS):
-            down = convolution(width, width, kernel_size=2, stride=2)
+            down = self._engine.convolution(width, width, kernel_size=2, stride=2)
             self.add_module(f"conv{level + 1}p{2**level}s2", down)
-            self.add_module(f"bn{level + 1}", batch_norm(width, momentum))
-            stage = residual_stage(width, planes[level], blocks=layers[level], momentum=momentum)
-            self.add_module(f"block{level + 1}", stage)
-            width = planes[level]
+            self.add_module(f"bn{level + 1}", self._engine.batch_norm(width, self._momentum))
+            width = self._add_stage(level, width, planes[level], layers[level])
         return width
 
-    def _add_decoder(
-        self, width: int, planes: tuple[int, ...], layers: tuple[int, ...], momentum: float
-    ) -> None:
+    def _add_decoder(self, width: int, planes: tuple[int, ...], layers: tuple[int, ...]) -> None:
         """Add convtr{n}p{stride}s2, bntr{n}, block{n + 1} for n = 4..7."""
-        skips = (planes[2], planes[1], planes[0], STEM_CHANNELS)
-        for level, skip in enumerate(skips, start=ENCODER_LEVELS):
+        skips = [plane * self._block.expansion for plane in (planes[2], planes[1], planes[0])]
+        for level, skip in enumerate((*skips, STEM_CHANNELS), start=ENCODER_LEVELS):
             out = planes[level]
-            self.add_module(f"convtr{level}p{2 ** (8 - level)}s2", upsampling(width, out))
-            self.add_module(f"bntr{level}", batch_norm(out, momentum))
-            stage = residual_stage(out + skip, out, blocks=layers[level], momentum=momentum)
-            self.add_module(f"block{level + 1}", stage)
-            width = out
+            up = self._engine.upsampling(width, out)
+            self.add_module(f"convtr{level}p{2 ** (8 - level)}s2", up)
+            self.add_module(f"bntr{level}", self._engine.batch_norm(out, self._momentum))
+            width = self._add_stage(level, out + skip, out, layers[level])
+
+    def _add_stage(self, level: int, width: int, planes: int, count: int) -> int:
+        stage = residual_stage(
+            self._engine, self._block, width, planes, count=count, momentum=self._momentum
+        )
+        self.add_module(f"block{level + 1}", stage)
+        return planes * self._block.expansion
 
     def forward(
         self,
@@ -101,7 +110,14 @@ class Res16UNet(nn.Module):
         Raises:
             GeometryError: there are no voxels, or a voxel occurs twice.
         """
-        x = self._sparse_tensor(coordinates, features)
+        if len(coordinates) == 0:
+            raise GeometryError("the batch has no voxels; at least one is needed")
+        # Neither engine's convolutions know half precision.
+        with torch.autocast(features.device.type, enabled=False):
+            x = self._engine.sparse_tensor(coordinates, features)
+            return self._engine.rows(self._through(x))
+
+    def _through(self, x: Any) -> Any:
         x = self.relu(self.bn0(self.conv0p1s1(x)))
         skips = [x]
         for level in range(ENCODER_LEVELS):
@@ -111,20 +127,9 @@ class Res16UNet(nn.Module):
         skips.pop()
         for level in range(ENCODER_LEVELS, 2 * ENCODER_LEVELS):
             x = self._run(x, f"convtr{level}p{2 ** (8 - level)}s2", f"bntr{level}")
-            x = minkowski_engine().cat(x, skips.pop())
+            x = self._engine.cat(x, skips.pop())
             x = self.get_submodule(f"block{level + 1}")(x)
-        return x.F if self.final is None else self.final(x).F
+        return x if self.final is None else self.final(x)
 
     def _run(self, x: Any, conv: str, norm: str) -> Any:
         return self.relu(self.get_submodule(norm)(self.get_submodule(conv)(x)))
-
-    def _sparse_tensor(self, coordinates: Tensor, features: Tensor) -> Any:
-        if len(coordinates) == 0:
-            raise GeometryError("the batch has no voxels; at least one is needed")
-        x = minkowski_engine().SparseTensor(features, coordinates.contiguous())
-        if len(x.F) != len(coordinates):
-            raise GeometryError(
-                f"{len(coordinates) - len(x.F)} of {len(coordinates)} voxels repeat another row's "
-                "(batch, x, y, z); keep one row per voxel before the student"
-            )
-        return x

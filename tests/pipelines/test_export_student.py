@@ -20,9 +20,11 @@ from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config
 
 
-@pytest.fixture(scope="module")
-def pretrained(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = tiny_train_config(room_store, steps=1)
+@pytest.fixture(scope="module", params=["minkowski", "torch"])
+def pretrained(
+    request: pytest.FixtureRequest, room_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    config = tiny_train_config(room_store, steps=1, engine=request.param)
     return train.run(config, tmp_path_factory.mktemp("run") / "run")
 
 

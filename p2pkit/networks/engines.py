@@ -1,0 +1,74 @@
+"""The engines that compute sparse convolutions; all give the same layers and state_dicts."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int32
+from torch import Tensor, nn
+
+from p2pkit.errors import ConfigError
+from p2pkit.networks.minkowski_engine import MinkowskiLayers
+from p2pkit.networks.torch_engine import TorchEngine
+
+
+@runtime_checkable
+class SparseEngine(Protocol):
+    """Layers on sparse voxels. What they pass on is the engine's own sparse tensor.
+
+    Sparse tensors of the same voxels are added with `+=`.
+    """
+
+    def convolution(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        bias: bool = False,
+    ) -> nn.Module:
+        """Sparse 3D convolution over a full cube of `kernel_size` voxels a side.
+
+        Its parameters are `kernel` (volume, in, out), or (in, out) where the volume is 1, and
+        `bias` (1, out).
+        """
+        ...
+
+    def upsampling(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Transposed convolution, kernel 2, stride 2: back to the voxels that were strided over."""
+        ...
+
+    def batch_norm(self, channels: int, momentum: float) -> nn.Module:
+        """Batch norm over all voxels of the batch; the parameters are under `.bn`."""
+        ...
+
+    def relu(self) -> nn.Module:
+        """In-place ReLU."""
+        ...
+
+    def sparse_tensor(
+        self, coordinates: Int32[Tensor, "voxels 4"], features: Float[Tensor, "voxels channels"]
+    ) -> Any:
+        """Voxels at stride 1; a GeometryError where one occurs twice."""
+        ...
+
+    def cat(self, first: Any, second: Any) -> Any:
+        """The channels of both, which have the same voxels."""
+        ...
+
+    def rows(self, x: Any) -> Float[Tensor, "voxels channels"]:
+        """Features at stride 1 in the order of the coordinates that `sparse_tensor` was given."""
+        ...
+
+
+ENGINES: dict[str, SparseEngine] = {"minkowski": MinkowskiLayers(), "torch": TorchEngine()}
+
+
+def sparse_engine(name: str) -> SparseEngine:
+    """The engine of that name.
+
+    Raises:
+        ConfigError: there is none; the message lists the right names.
+    """
+    if name not in ENGINES:
+        raise ConfigError(f"no engine is called {name!r}; choose one of {', '.join(ENGINES)}")
+    return ENGINES[name]

@@ -1,0 +1,85 @@
+"""Sparse layers of MinkowskiEngine 0.5.4, which ships no types: a sparse tensor is `Any` here."""
+
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from jaxtyping import Float, Int32
+from torch import Tensor, nn
+
+from p2pkit.errors import GeometryError
+from p2pkit.networks.minkowski import minkowski_engine
+
+
+@contextmanager
+def _engine_style() -> Generator[None]:
+    """Silence torch's advice that MinkowskiEngine 0.5.4 meets in each convolution's constructor."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
+        yield
+
+
+class MinkowskiLayers:
+    """The layers of `p2pkit.networks.engines.SparseEngine`, MinkowskiEngine's own."""
+
+    def convolution(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        bias: bool = False,
+    ) -> nn.Module:
+        """Sparse 3D convolution over a full cube of `kernel_size` voxels a side."""
+        engine = minkowski_engine()
+        with _engine_style():
+            return engine.MinkowskiConvolution(
+                in_channels,
+                out_channels,
+                kernel_size=kernel_size,
+                stride=stride,
+                bias=bias,
+                dimension=3,
+            )
+
+    def upsampling(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Transposed convolution, kernel 2, stride 2: back to the voxels that were strided over."""
+        engine = minkowski_engine()
+        with _engine_style():
+            return engine.MinkowskiConvolutionTranspose(
+                in_channels, out_channels, kernel_size=2, stride=2, bias=False, dimension=3
+            )
+
+    def batch_norm(self, channels: int, momentum: float) -> nn.Module:
+        """Batch norm over all voxels of the batch; the parameters are under `.bn`."""
+        return minkowski_engine().MinkowskiBatchNorm(channels, momentum=momentum)
+
+    def relu(self) -> nn.Module:
+        """In-place ReLU."""
+        return minkowski_engine().MinkowskiReLU(inplace=True)
+
+    def sparse_tensor(
+        self, coordinates: Int32[Tensor, "voxels 4"], features: Float[Tensor, "voxels channels"]
+    ) -> Any:
+        """Voxels at stride 1.
+
+        Raises:
+            GeometryError: a voxel occurs twice.
+        """
+        x = minkowski_engine().SparseTensor(features, coordinates.contiguous())
+        if len(x.F) != len(coordinates):
+            raise GeometryError(
+                f"{len(coordinates) - len(x.F)} of {len(coordinates)} voxels repeat another row's "
+                "(batch, x, y, z); keep one row per voxel before the student"
+            )
+        return x
+
+    def cat(self, first: Any, second: Any) -> Any:
+        """The channels of both, which have the same voxels."""
+        return minkowski_engine().cat(first, second)
+
+    def rows(self, x: Any) -> Float[Tensor, "voxels channels"]:
+        """Features at stride 1 in the order of the coordinates that `sparse_tensor` was given."""
+        return x.F
