@@ -36,10 +36,20 @@ def _open_torchscript(options: TeacherOptions, name: str) -> Teacher:
     return NetworkTeacher(told, build_network(options, name), options.device)
 
 
+def _open_onnx(options: TeacherOptions, name: str) -> Teacher:
+    from pathlib import Path
+
+    from p2pkit.teachers.network_teacher import NetworkTeacher
+    from p2pkit.teachers.onnx_network import build_network
+
+    return NetworkTeacher(f"onnx:{Path(name).name}", build_network(options, name), options.device)
+
+
 TEACHERS: dict[str, Callable[[TeacherOptions, str], Teacher]] = {
     "timm": _open_timm,
     "hf": _open_hf,
     "torchscript": _open_torchscript,
+    "onnx": _open_onnx,
 }
 
 
