@@ -177,7 +177,7 @@ def _output(session: Any, use: DeclaredUse, path: Path) -> str:
     names = [value.name for value in session.get_outputs()]
     if use.output is None and len(names) == 1:
         return names[0]
-    if use.output not in names:
+    if use.output is None or use.output not in names:
         said = "names none" if use.output is None else f"names {use.output!r}"
         raise TeacherError(
             f"teacher onnx:{path} has the outputs {', '.join(names)}, and {path}.json {said}: give "
