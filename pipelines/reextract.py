@@ -231,6 +231,7 @@ def _candidates(
                 output_stride=stride,
                 device=config.device,
                 seed=seed,
+                views=wanted.get("views", ""),
             )
 
 

@@ -57,7 +57,7 @@ def open_teacher(options: TeacherOptions) -> Teacher:
     """Load the network that `options` names, frozen and ready to run.
 
     Raises:
-        ConfigError: no such kind of teacher.
+        ConfigError: no such kind of teacher, or the views make no sense.
         TeacherError: no such model or layer, or the weights do not fit it.
     """
     kind, colon, name = options.name.partition(":")
@@ -68,4 +68,9 @@ def open_teacher(options: TeacherOptions) -> Teacher:
             f"teacher {options.name!r}: no kind {kind!r}; the kinds are {', '.join(TEACHERS)}. "
             "A name without a kind is a timm model's."
         )
-    return TEACHERS[kind](options, name)
+    teacher = TEACHERS[kind](options, name)
+    if not options.views:
+        return teacher
+    from p2pkit.teachers.views import ViewsTeacher
+
+    return ViewsTeacher(teacher, options.views)
