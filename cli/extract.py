@@ -30,6 +30,7 @@ OPTIONS = (
         help="default, timm, random, or a file of weights.",
     ),
     click.option("--input-size", type=(int, int), help="Width and height for the teacher (px)."),
+    click.option("--views", default="", help="Averaged with the image: flip, scale:S, or both."),
     click.option(
         "--features",
         type=click.Choice(["grid", "pixels"]),
@@ -145,6 +146,7 @@ def extract_config(source: Path | None, **options: Any) -> "ExtractConfig":
                 weights=options["weights"],
                 input_size=options["input_size"],
                 device=options["device"],
+                views=options["views"],
                 seed=options["seed"],
             ),
             layout=options["features"],

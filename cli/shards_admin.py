@@ -18,6 +18,13 @@ STORE = click.argument("store", type=FOLDER)
 @click.option("--dataset", help="Kind of recording; the store's if only --source is given.")
 @click.option("--camera", type=FOLDER, help="Calibration from elsewhere, as for extract.")
 @click.option("--weights", help="Of the teacher: default, timm, random, or a file.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="KIND:PATH",
+    help="Where a teacher out of a file or folder lies: hf:, torchscript: or onnx: and its path.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda, for the teacher.")
 @click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True)
 @click.option("--drop-missing", is_flag=True, help="Also drop what was never finished.")
@@ -38,6 +45,7 @@ def repair(store: Path, as_json: bool, **options: Any) -> None:
         root=options["source"],
         camera_file=options["camera"],
         weights=options["weights"],
+        teachers=options["teachers"],
         device=options["device"],
         threads=options["threads"],
     )

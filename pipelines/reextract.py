@@ -37,6 +37,8 @@ class SourceConfig:
         root: the recording's folder; None for generated scenes.
         camera_file: calibration from elsewhere, if the store was made with one.
         weights: as for `extract`; random weights of the store's seed and `default` are tried too.
+        teachers: names as for `extract`, of teachers out of files or folders: a store knows these
+            by their last name only.
         device: where the teacher runs. Another one than the first time may give other bytes.
         threads: frames worked on at the same time.
     """
@@ -45,6 +47,7 @@ class SourceConfig:
     root: Path | None = None
     camera_file: Path | None = None
     weights: str | None = None
+    teachers: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int = 4
 
@@ -137,9 +140,15 @@ class Reextraction:
                 return options
             told = "; ".join(f"{path} is {a!r} in the store, {b!r} now" for path, a, b in rows)
             tried.append(f"{options.weights}: {told}")
+        kind, colon, name = wanted["name"].partition(":")
+        means = (
+            f"where {name} lies with --teacher {kind}:PATH"
+            if colon
+            else "its weights with --weights"
+        )
         raise FingerprintError(
             f"{layer.name} of {self.store.root} cannot be extracted again to the same bytes. Name "
-            f"its weights with --weights. Tried: {' | '.join(dict.fromkeys(tried))}"
+            f"{means}. Tried: {' | '.join(dict.fromkeys(tried))}"
         )
 
     def _mapped(self, work: Any, keys: Iterable[str]) -> Iterator[Any]:
@@ -211,17 +220,29 @@ def _candidates(
     """Teachers that may have a fingerprint; a dilated network is told by its stride alone."""
     size = wanted["input_size"]
     guesses = [*([config.weights] if config.weights else []), "random", "default"]
+    name = _named(wanted["name"], config.teachers)
     for weights in dict.fromkeys(guesses):
         for stride in (None, wanted.get("nominal_stride")):
             yield TeacherOptions(
-                name=wanted["name"],
+                name=name,
                 layer=wanted["layer"],
                 weights=weights,
                 input_size=tuple(size) if size else None,
                 output_stride=stride,
                 device=config.device,
                 seed=seed,
+                views=wanted.get("views", ""),
             )
+
+
+def _named(stored: str, teachers: tuple[str, ...]) -> str:
+    """The first of `teachers` that a store would know as `stored`, or else `stored`."""
+
+    def told(teacher: str) -> str:
+        kind, colon, name = teacher.partition(":")
+        return f"{kind}:{Path(name).name}" if colon else teacher
+
+    return next((teacher for teacher in teachers if told(teacher) == stored), stored)
 
 
 def _feature_config(layer: LayerSpec, teacher: TeacherOptions) -> FeatureConfig:

@@ -36,10 +36,20 @@ def _open_torchscript(options: TeacherOptions, name: str) -> Teacher:
     return NetworkTeacher(told, build_network(options, name), options.device)
 
 
+def _open_onnx(options: TeacherOptions, name: str) -> Teacher:
+    from pathlib import Path
+
+    from p2pkit.teachers.network_teacher import NetworkTeacher
+    from p2pkit.teachers.onnx_network import build_network
+
+    return NetworkTeacher(f"onnx:{Path(name).name}", build_network(options, name), options.device)
+
+
 TEACHERS: dict[str, Callable[[TeacherOptions, str], Teacher]] = {
     "timm": _open_timm,
     "hf": _open_hf,
     "torchscript": _open_torchscript,
+    "onnx": _open_onnx,
 }
 
 
@@ -47,7 +57,7 @@ def open_teacher(options: TeacherOptions) -> Teacher:
     """Load the network that `options` names, frozen and ready to run.
 
     Raises:
-        ConfigError: no such kind of teacher.
+        ConfigError: no such kind of teacher, or the views make no sense.
         TeacherError: no such model or layer, or the weights do not fit it.
     """
     kind, colon, name = options.name.partition(":")
@@ -58,4 +68,9 @@ def open_teacher(options: TeacherOptions) -> Teacher:
             f"teacher {options.name!r}: no kind {kind!r}; the kinds are {', '.join(TEACHERS)}. "
             "A name without a kind is a timm model's."
         )
-    return TEACHERS[kind](options, name)
+    teacher = TEACHERS[kind](options, name)
+    if not options.views:
+        return teacher
+    from p2pkit.teachers.views import ViewsTeacher
+
+    return ViewsTeacher(teacher, options.views)

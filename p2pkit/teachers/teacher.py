@@ -24,6 +24,8 @@ class TeacherOptions:
         output_stride: dilate the network to this stride, where its family can; None leaves it.
         device: where it runs, as torch names it.
         seed: seed of `random` weights.
+        views: further views whose maps are averaged with the image's: `flip`, `scale:S`, with
+            commas; empty for none.
     """
 
     name: str = "tf_efficientnet_lite0"
@@ -33,6 +35,7 @@ class TeacherOptions:
     output_stride: int | None = None
     device: str = "cpu"
     seed: int = 0
+    views: str = ""
 
 
 @runtime_checkable

@@ -1,0 +1,104 @@
+"""How a network file without code is used, as the JSON file beside it declares.
+
+    NETWORK.json   {"mean": [...], "std": [...], "stride": 14, "offset": 6.5,
+                    "interpolation": "bicubic"}
+
+The name is the network file's with `.json` after it. `stride` and `offset` are px of the network's
+input: distance of the cells, and the first cell's centre.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2pkit.errors import TeacherError
+from p2pkit.teachers.preprocessing import Preprocessing
+from p2pkit.teachers.teacher import TeacherOptions
+
+NEEDED = ("mean", "std", "stride", "offset")
+FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class DeclaredUse:
+    """What the file declares.
+
+    Args:
+        preprocessing: of images.
+        stride: distance of the map's cells (px).
+        offset: centre of the first cell (px).
+        output: which of several outputs is the map; None where the file does not say.
+    """
+
+    preprocessing: Preprocessing
+    stride: float
+    offset: float
+    output: str | None
+
+
+def refuse_other_options(options: TeacherOptions, told: str) -> None:
+    """Raise TeacherError where an option is set that a file with one network cannot follow."""
+    if options.weights != "default" or options.layer not in (-1, 0) or options.output_stride:
+        raise TeacherError(
+            f"teacher {told}: the file has one layer and its own weights; --layer, --weights and "
+            "the output stride do not apply"
+        )
+
+
+def read_declared_use(network: Path, input_size: tuple[int, int] | None) -> DeclaredUse:
+    """Read `NETWORK.json`, where `network` is the path of NETWORK.
+
+    Raises:
+        TeacherError: it is missing, no JSON, or lacks or has an entry that makes no sense.
+    """
+    path = network.with_name(f"{network.name}.json")
+    value = _checked(_read(path), path)
+    mean, std = (tuple(map(float, value[key])) for key in ("mean", "std"))
+    preprocessing = Preprocessing(
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        interpolation=str(value["interpolation"]),
+        input_size=input_size,
+    )
+    return DeclaredUse(
+        preprocessing, float(value["stride"]), float(value["offset"]), value.get("output")
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise TeacherError(
+            f"{path} cannot be read: {error.strerror}. It says how the network is used, such as "
+            '{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "stride": 14, '
+            '"offset": 6.5}'
+        ) from error
+    except ValueError as error:
+        raise TeacherError(f"{path} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise TeacherError(f"{path} holds {value!r}; an object with {', '.join(NEEDED)} is due")
+    return value
+
+
+def _checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
+    missing = [name for name in NEEDED if name not in value]
+    if missing:
+        raise TeacherError(f"{path} lacks {', '.join(missing)}; needed are {', '.join(NEEDED)}")
+    value.setdefault("interpolation", "bilinear")
+    if value["interpolation"] not in FILTERS:
+        raise TeacherError(
+            f"{path}: interpolation is {value['interpolation']!r}; choose one of "
+            f"{', '.join(FILTERS)}"
+        )
+    for key in ("mean", "std"):
+        numbers = value[key]
+        if not (isinstance(numbers, list) and len(numbers) == 3):
+            raise TeacherError(f"{path}: {key} is {numbers!r}; three numbers are due")
+    for key in ("stride", "offset"):
+        if not isinstance(value[key], int | float) or (key == "stride" and not value[key] > 0):
+            raise TeacherError(
+                f"{path}: {key} is {value[key]!r}; a number is due, stride above 0 (px)"
+            )
+    return value

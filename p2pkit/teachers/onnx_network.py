@@ -1,0 +1,202 @@
+"""An ONNX file as a teacher, run by ONNX Runtime, with a JSON file beside it as for TorchScript.
+
+    NETWORK.onnx        images [batch, 3, height, width] in; out a map [batch, channels, cells_v,
+                        cells_u], or a ViT's tokens [batch, tokens, channels] with the patches last
+    NETWORK.onnx.json   see `declared_use`; `output` names the map where the file has several
+
+Where its cells sit is declared; an input that is changed there must change the map there.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from p2pkit.errors import MissingDependencyError, TeacherError
+from p2pkit.teachers.declared_use import DeclaredUse, read_declared_use, refuse_other_options
+from p2pkit.teachers.network import TeacherNetwork
+from p2pkit.teachers.teacher import TeacherOptions
+
+_TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_CUDA = "CUDAExecutionProvider"
+
+
+class OnnxLayer(nn.Module):
+    """One output of an ONNX session as a map, channels-last.
+
+    Args:
+        session: of ONNX Runtime.
+        output: name of the output.
+        stride: distance of the cells (px); lays tokens out as rows and columns.
+    """
+
+    def __init__(self, session: Any, output: str, stride: float) -> None:
+        super().__init__()
+        self.session, self.output, self.stride = session, output, stride
+        self.input = session.get_inputs()[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps [batch, cells_v, cells_u, channels]. Images run one by one: a batch may be fixed.
+
+        Raises:
+            ValueError: the input's size, or the output's shape, is not one that can be used.
+        """
+        maps = [self._map(image[None].numpy()) for image in images.detach().cpu().float()]
+        return torch.from_numpy(np.stack(maps)).to(images.device, images.dtype)
+
+    def _map(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[2:]
+        given = image.astype(_TYPES[self.input.type])
+        try:
+            found = self.session.run([self.output], {self.input.name: given})[0]
+        except Exception as error:
+            # ONNX Runtime's errors have no base of their own but Exception.
+            raise ValueError(f"ONNX Runtime stops: {_first_line(error)}") from error
+        found = np.asarray(found, dtype=np.float32)
+        if found.ndim == 4 and len(found) == 1:
+            return np.ascontiguousarray(found[0].transpose(1, 2, 0))
+        rows, columns = (int(side / self.stride) for side in (height, width))
+        if found.ndim == 3 and len(found) == 1 and found.shape[1] >= rows * columns > 0:
+            patches = found[0, found.shape[1] - rows * columns :]
+            return patches.reshape(rows, columns, found.shape[2])
+        raise ValueError(
+            f"its output {self.output!r} has shape {found.shape}; a map [1, channels, rows, "
+            f"columns], or [1, tokens, channels] with at least {rows} x {columns} tokens, is due"
+        )
+
+
+def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
+    """Load the file for the CPU, or for CUDA if `options.device` says so.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+        TeacherError: a file is missing or cannot be read, its input or output is none that a
+            teacher can use, ONNX Runtime lacks the device, or an option does not apply.
+    """
+    told = f"onnx:{name}"
+    refuse_other_options(options, told)
+    runtime = _runtime()
+    path = Path(name)
+    use = read_declared_use(path, options.input_size)
+    session, digest = _load(runtime, path, options.device)
+    _check_input(session, use, told)
+    layer = OnnxLayer(session, _output(session, use, path), use.stride)
+    return TeacherNetwork(
+        layer=layer,
+        layer_index=0,
+        channels=_channels(layer, options, told),
+        nominal_stride=max(1, round(use.stride)),
+        weights_sha256=digest,
+        preprocessing=use.preprocessing,
+        library=f"onnxruntime {runtime.__version__}, output {layer.output}",
+        declared_grid=(use.stride, use.offset),
+    )
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "teachers of the kind onnx need ONNX Runtime: pip install 'p2pkit[onnx]', or "
+            "onnxruntime-gpu instead for CUDA"
+        ) from error
+    return onnxruntime
+
+
+def _load(runtime: Any, path: Path, device: str) -> tuple[Any, str]:
+    """A session on one thread, and the sha256 of the file and of its external data."""
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    try:
+        content = path.read_bytes()
+        digest = hashlib.sha256(content)
+        # The two names that exporters give external data; other data is not found by the bytes.
+        beside = [path.with_name(path.name + end) for end in (".data", "_data")]
+        external = [file for file in beside if file.is_file()]
+        for file in external:
+            with file.open("rb") as data:
+                while chunk := data.read(1 << 24):
+                    digest.update(chunk)
+        source = str(path) if external else content
+        providers = _providers(runtime, device, f"onnx:{path}")
+        session = runtime.InferenceSession(source, options, providers=providers)
+    except TeacherError:
+        raise
+    except Exception as error:
+        raise TeacherError(f"teacher onnx:{path} cannot be read: {_first_line(error)}") from error
+    return session, digest.hexdigest()
+
+
+def _providers(runtime: Any, device: str, told: str) -> list[Any]:
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return ["CPUExecutionProvider"]
+    available = runtime.get_available_providers()
+    if kind != "cuda" or _CUDA not in available:
+        raise TeacherError(
+            f"teacher {told}: device {device!r}; this ONNX Runtime has {', '.join(available)}. Use "
+            "cpu, or for cuda install onnxruntime-gpu instead of onnxruntime"
+        )
+    # TF32 keeps 10 bits of the mantissa only.
+    return [(_CUDA, {"device_id": int(number or 0), "use_tf32": 0})]
+
+
+def _check_input(session: Any, use: DeclaredUse, told: str) -> None:
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs)
+        raise TeacherError(f"teacher {told} has {len(inputs)} inputs ({names}); one is due")
+    shape, kind = inputs[0].shape, inputs[0].type
+    channels = shape[1] if len(shape) == 4 else None
+    if kind not in _TYPES or len(shape) != 4 or (isinstance(channels, int) and channels != 3):
+        raise TeacherError(
+            f"teacher {told}: its input is {kind} {shape}; float or float16 [batch, 3, height, "
+            "width] is due"
+        )
+    if isinstance(shape[0], int) and shape[0] != 1:
+        raise TeacherError(
+            f"teacher {told} takes batches of {shape[0]} only; export it for a batch of 1 or any"
+        )
+    size = use.preprocessing.input_size
+    fixed = (shape[3], shape[2])
+    wanted = tuple(side for side in fixed if isinstance(side, int))
+    if len(wanted) == 2 and size != wanted:
+        raise TeacherError(
+            f"teacher {told} takes images of {wanted[0]} x {wanted[1]} px only and input_size is "
+            f"{size}; set --input-size {wanted[0]} {wanted[1]}"
+        )
+
+
+def _output(session: Any, use: DeclaredUse, path: Path) -> str:
+    names = [value.name for value in session.get_outputs()]
+    if use.output is None and len(names) == 1:
+        return names[0]
+    if use.output is None or use.output not in names:
+        said = "names none" if use.output is None else f"names {use.output!r}"
+        raise TeacherError(
+            f"teacher onnx:{path} has the outputs {', '.join(names)}, and {path}.json {said}: give "
+            'one of them as "output"'
+        )
+    return use.output
+
+
+def _channels(layer: OnnxLayer, options: TeacherOptions, told: str) -> int:
+    side = 8 * max(1, round(layer.stride))
+    width, height = options.input_size or (side, side)
+    try:
+        return int(layer(torch.zeros(1, 3, height, width)).shape[3])
+    except ValueError as error:
+        raise TeacherError(
+            f"teacher {told} fails on an input of {width} x {height} px: {error}. Where the size "
+            "is at fault, set --input-size to one that it takes"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
