@@ -13,7 +13,7 @@ import pytest
 ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|.)")
 REDRAWS = {"\x1b[A", "\x1b[K", "\x1b[0m"}
 """Cursor up and erase to the end of the line, by which tqdm moves between bars; and the reset that
-colorama, where it is installed, writes when tqdm ends. No sequence that sets a colour is among them.
+colorama, where it is installed, writes when tqdm ends. None of them sets a colour.
 """
 EXTRACT = ["extract", "--dataset", "demo-scene", "--limit", "2", "--out", "rooms.store"]
 
