@@ -1,7 +1,7 @@
 """How a field's bytes are stored. A payload is a valid .npy under every codec.
 
 `none` stores the array itself. Any other codec stores a one-dimensional uint8 array whose bytes are
-the .npy header of the decoded array followed by the compressed data: [header][compressed].
+the .npy header of the decoded array followed by the compressed data.
 """
 
 from collections.abc import Callable, Iterable
