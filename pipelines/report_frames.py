@@ -86,7 +86,9 @@ class FrameView:
     def confidence_colors(self) -> UInt8[np.ndarray, "rows 3"] | None:
         """Dark where a pair is doubtful, bright where it is sure; None in stores without it."""
         found = self.cloud.pair_confidence
-        return None if found is None else depth_colors(found[self.rows].astype(np.float64), 0, 255)
+        return (
+            None if found is None else depth_colors(found[self.rows].astype(np.float64), 0.0, 255.0)
+        )
 
     def plain_colors(self) -> dict[str, UInt8[np.ndarray, "rows 3"]]:
         """What the store itself gives to colour points by."""

@@ -32,6 +32,7 @@ class Viewer {
 		this.renderer.outputColorSpace = SRGBColorSpace;
 		this.renderer.setPixelRatio( Math.min( devicePixelRatio, 2 ) );
 		this.stage.replaceChildren( this.renderer.domElement );
+		this.renderer.setClearColor( 0x10141b );
 		this.scene = new Scene();
 		this.camera = new PerspectiveCamera( FIELD_OF_VIEW, 1, 0.01, 1000 );
 		this.controls = new OrbitControls( this.camera, this.renderer.domElement );
@@ -77,7 +78,7 @@ class Viewer {
 	// From a little behind and above the camera that took the image.
 	look() {
 		const distance = this.target.length();
-		this.camera.position.set( 0.12 * distance, 0.12 * distance, 0.25 * distance );
+		this.camera.position.set( 0.1 * distance, 0.1 * distance, 0.05 * distance );
 		this.camera.near = 0.001 * distance;
 		this.camera.far = 100 * distance;
 		this.camera.updateProjectionMatrix();
@@ -103,7 +104,7 @@ class Viewer {
 	}
 
 	draw() {
-		this.material.size = this.target.length() * 0.002 * Number( this.size.value );
+		this.material.size = this.target.length() * 0.004 * Number( this.size.value );
 		this.renderer.render( this.scene, this.camera );
 	}
 }
