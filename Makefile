@@ -6,12 +6,12 @@ READY := $(VENV)/.ready
 # torch is named in the pip command, or a package that depends on it may pull another build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test setup lint types unit bench clean
+.PHONY: demo test setup browser lint types unit bench clean
 
 demo: setup
 	$(BIN)/p2pkit demo
 
-test: setup lint types unit
+test: setup browser lint types unit
 
 setup: $(READY)
 
@@ -25,6 +25,9 @@ $(READY): pyproject.toml constraints.txt tools/system_packages.sh
 	$(BIN)/python -m pip install -qq -c constraints.txt 'pip>=23.1' $(TORCH) -e '.[dev]'
 	$(BIN)/p2pkit doctor --install minkowski
 	@touch $@
+
+browser:
+	tools/test_browser.sh
 
 lint: setup
 	$(BIN)/ruff check

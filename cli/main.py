@@ -52,7 +52,7 @@ COMMANDS = {
         "p2pkit.cli.retrieval", "retrieval", "Measure how often a point finds its own pixel."
     ),
     "view": Lazy("p2pkit.cli.view", "view", "Show one frame of a store."),
-    "report": Lazy("p2pkit.cli.report", "report", "Write one HTML page about a run."),
+    "report": Lazy("p2pkit.cli.report", "report", "Write one HTML page about a store or a run."),
     "export": Lazy("p2pkit.cli.export", "export", "Write a run's student for other code bases."),
     "shards": Lazy(
         "p2pkit.cli.shards", "shards", "Look into stores, verify, repair, merge, split."

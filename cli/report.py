@@ -1,4 +1,4 @@
-"""`p2pkit report`: a run in, one HTML page out."""
+"""`p2pkit report`: a store or a run in, one HTML page out."""
 
 from pathlib import Path
 
@@ -6,22 +6,39 @@ import click
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--store", type=click.Path(), help="Where its store lies; as when it was trained.")
-@click.option("--out", type=click.Path(path_type=Path), help="RUN/report.html if not given.")
+@click.argument("source", metavar="STORE|RUN")
+@click.argument("store", metavar="[STORE]", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="RUN/report.html, STORE-report.html.")
+@click.option("--layer", help="Of a store: whose features; the first layer if not given.")
 @click.option("--frames", default=3, show_default=True, type=click.IntRange(min=1))
-def report(run: Path, store: str | None, out: Path | None, frames: int) -> None:
-    """Write one HTML page about a run: its store, pictures of features, curves and scores.
+def report(
+    source: str, store: str | None, out: Path | None, layer: str | None, frames: int
+) -> None:
+    """Write one HTML page about a store, or about a run and its store.
+
+    The page shows pictures of features and points that can be turned; of a run also curves and
+    scores. The second STORE is where a run's store lies now, if it was moved.
 
     Example: p2pkit report run --out run.html
     """
+    from p2pkit.pipelines import report_store
+
+    if report_store.source_kind(source) == "store":
+        if store is not None:
+            raise click.UsageError(f"{source} is a store itself; a second one goes with a run")
+        name = source.rstrip("/").rpartition("/")[2]
+        path = Path(f"{name}-report.html") if out is None else out
+        click.echo(report_store.run(report_store.StoreReportConfig(source, path, layer, frames)))
+        return
+    if layer is not None:
+        raise click.UsageError(f"{source} is a run, which has its own layer; leave --layer out")
     from p2pkit.pipelines import report as stage
     from p2pkit.pipelines.runs import read_config
 
     config = stage.ReportConfig(
-        run=run,
-        store=read_config(run).store if store is None else store,
-        out=run / "report.html" if out is None else out,
+        run=Path(source),
+        store=read_config(Path(source)).store if store is None else store,
+        out=Path(source) / "report.html" if out is None else out,
         frames=frames,
     )
     click.echo(stage.run(config))

@@ -1,7 +1,6 @@
 """report: what a pretraining run did and what came of it, as one HTML file."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from p2pkit.pipelines.report_sections import (
     training_section,
 )
 from p2pkit.pipelines.runs import read_config_here, run_layer
-from p2pkit.pipelines.splits import all_keys, holdout_split
+from p2pkit.pipelines.splits import all_keys, chosen_samples, holdout_split
 from p2pkit.shards.store import Store, open_store
 from p2pkit.shards.summary import store_summary
 
@@ -124,18 +123,12 @@ def run_pictures(config: ReportConfig, train_config: TrainConfig) -> list[FrameP
     pretrained = build_model(train_config, channels, seed=train_config.seed)
     load_weights(pretrained, latest_checkpoint(config.run).path)
     random = build_model(train_config, channels, seed=config.seed + 1)
-    statistics = [read_cloud(store, sample) for sample in _chosen(kept, STATISTICS_FRAMES)]
+    statistics = [read_cloud(store, sample) for sample in chosen_samples(kept, STATISTICS_FRAMES)]
     return frame_pictures(
         store,
         layer,
-        _chosen(shown, config.frames),
+        chosen_samples(shown, config.frames),
         pretrained=with_batch_statistics(pretrained, statistics, train_config),
         random=with_batch_statistics(random, statistics, train_config),
         config=train_config,
     )
-
-
-def _chosen(samples: np.ndarray, count: int) -> Sequence[int]:
-    """Up to `count` of the samples, evenly spread and not at the very ends."""
-    places = (np.arange(count) + 0.5) * len(samples) / count
-    return [int(sample) for sample in samples[np.unique(places.astype(int))]]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 
+from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.grid import FeatureGrid, grid_from_json
 from p2pkit.pipelines.inference import point_features, read_cloud
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
@@ -22,6 +23,7 @@ from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.model import Sample
 from p2pkit.shards.store import Store
 from p2pkit.stream.order import locate
+from p2pkit.viewer import PointFrame
 
 Picture = UInt8[np.ndarray, "height width 4"]
 
@@ -40,6 +42,7 @@ class FramePictures:
         pretrained, random: principal components of two students' point features.
         depth_range_m: smallest and largest depth (m).
         classes: label values that occur.
+        points: the same values for the interactive viewer.
     """
 
     key: str
@@ -51,18 +54,51 @@ class FramePictures:
     random: Picture
     depth_range_m: tuple[float, float]
     classes: tuple[int, ...]
+    points: PointFrame
 
 
 @dataclass(frozen=True)
-class _View:
+class FrameView:
     """The pairs of one view of a frame that have a feature, and where they lie in its image."""
 
     cloud: PointCloud
     features: Sample
+    number: int
     rows: Int64[np.ndarray, "rows"]
-    depth_m: Float[np.ndarray, "rows"]
+    camera_points: Float32[np.ndarray, "rows 3"]
+    camera: Camera
     grid: FeatureGrid
-    image_size: tuple[int, int]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height of the recording's image (px)."""
+        return self.cloud.image_sizes[self.number]
+
+    @property
+    def depth_m(self) -> Float32[np.ndarray, "rows"]:
+        """Along the optical axis (m)."""
+        return self.camera_points[:, 2]
+
+    def depth_colors(self) -> UInt8[np.ndarray, "rows 3"]:
+        """Dark at the nearest row, bright at the farthest."""
+        return depth_colors(self.depth_m, float(self.depth_m.min()), float(self.depth_m.max()))
+
+    def confidence_colors(self) -> UInt8[np.ndarray, "rows 3"] | None:
+        """Dark where a pair is doubtful, bright where it is sure; None in stores without it."""
+        found = self.cloud.pair_confidence
+        return (
+            None if found is None else depth_colors(found[self.rows].astype(np.float64), 0.0, 255.0)
+        )
+
+    def plain_colors(self) -> dict[str, UInt8[np.ndarray, "rows 3"]]:
+        """What the store itself gives to colour points by."""
+        found = {"image": self.of_points(self.cloud.colors), "depth": self.depth_colors()}
+        confidence = self.confidence_colors()
+        if confidence is not None:
+            found["pair confidence"] = confidence
+        if self.cloud.labels is not None:
+            found["labels"] = label_colors(self.of_points(self.cloud.labels))
+        return found
 
     def draw(self, colors: UInt8[np.ndarray, "rows 3"]) -> Picture:
         """One colour per row at the row's pixel."""
@@ -93,8 +129,8 @@ def frame_pictures(
 
     The colours of features compare across the frames of one call, not across networks.
     """
-    views = [_open_view(store, layer, sample) for sample in samples]
-    teacher = principal_colors([(len(view.rows), _teacher_reader(view)) for view in views])
+    views = [open_view(store, layer, sample) for sample in samples]
+    teacher = principal_colors([(len(view.rows), teacher_reader(view)) for view in views])
     students = [
         principal_colors([(len(view.rows), _student_reader(view, model, config)) for view in views])
         for model in (pretrained, random)
@@ -107,19 +143,19 @@ def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]
 
     Colours, depth, labels where there are any, and principal components of the teacher's features.
     """
-    view = _open_view(store, layer, sample)
-    (teacher,) = principal_colors([(len(view.rows), _teacher_reader(view))])
-    near, far = float(view.depth_m.min()), float(view.depth_m.max())
+    view = open_view(store, layer, sample)
+    (teacher,) = principal_colors([(len(view.rows), teacher_reader(view))])
     found = {
         "colours": view.draw(view.of_points(view.cloud.colors)),
-        "depth": view.draw(depth_colors(view.depth_m, near, far)),
+        "depth": view.draw(view.depth_colors()),
     }
     if view.cloud.labels is not None:
         found["labels"] = view.draw(label_colors(view.of_points(view.cloud.labels)))
     return {**found, "teacher": mark_pixels(view.draw(teacher), view.cell_centres())}
 
 
-def _open_view(store: Store, layer: str, sample: int) -> _View:
+def open_view(store: Store, layer: str, sample: int) -> FrameView:
+    """A frame in the view that sees most of its points."""
     cloud = read_cloud(store, sample)
     place = locate(store.sizes("geometry"), sample)
     features = store.read(layer, *place)
@@ -130,38 +166,47 @@ def _open_view(store: Store, layer: str, sample: int) -> _View:
     rows = usable[views == view]
     camera_from_sensor = np.array(meta["views"][view]["camera_from_sensor"])
     points = cloud.points[cloud.pair_point[rows]]
-    return _View(
+    in_camera = points @ camera_from_sensor[:3, :3].T + camera_from_sensor[:3, 3]
+    return FrameView(
         cloud=cloud,
         features=features,
         rows=rows,
-        depth_m=points @ camera_from_sensor[2, :3] + camera_from_sensor[2, 3],
+        number=view,
+        camera_points=in_camera.astype(np.float32),
+        camera=camera_from_json(meta["views"][view]["camera"], cloud.key),
         grid=grid_from_json(features.meta["grids"][view]),
-        image_size=cloud.image_sizes[view],
     )
 
 
-def _teacher_reader(view: _View) -> ReadFeatures:
+def teacher_reader(view: FrameView) -> ReadFeatures:
+    """Reads the teacher's features at the rows of the view."""
     return lambda rows: pair_features(view.features, view.cloud, view.rows[rows])
 
 
-def _student_reader(view: _View, model: PretrainingModel, config: TrainConfig) -> ReadFeatures:
+def _student_reader(view: FrameView, model: PretrainingModel, config: TrainConfig) -> ReadFeatures:
     features: Float32[np.ndarray, "points channels"] = point_features(model, view.cloud, config)
     return lambda rows: features[view.cloud.pair_point[view.rows[rows]]]
 
 
 def _draw(
-    view: _View, teacher: np.ndarray, pretrained: np.ndarray, random: np.ndarray
+    view: FrameView, teacher: np.ndarray, pretrained: np.ndarray, random: np.ndarray
 ) -> FramePictures:
     labels = None if view.cloud.labels is None else view.of_points(view.cloud.labels)
     near, far = float(view.depth_m.min()), float(view.depth_m.max())
+    features = {
+        "2D teacher": teacher,
+        "3D student, pretrained": pretrained,
+        "3D student, random weights": random,
+    }
     return FramePictures(
         key=view.cloud.key,
         colors=view.draw(view.of_points(view.cloud.colors)),
-        depth=view.draw(depth_colors(view.depth_m, near, far)),
+        depth=view.draw(view.depth_colors()),
         labels=None if labels is None else view.draw(label_colors(labels)),
         teacher=mark_pixels(view.draw(teacher), view.cell_centres()),
         pretrained=view.draw(pretrained),
         random=view.draw(random),
         depth_range_m=(near, far),
         classes=() if labels is None else tuple(np.unique(labels).tolist()),
+        points=PointFrame(view.cloud.key, view.camera_points, view.plain_colors() | features),
     )

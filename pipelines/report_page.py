@@ -36,6 +36,13 @@ figure { margin: 0; } figure img { width: 100%; height: auto; display: block; bo
 .legend i { display: inline-block; width: .8em; height: .8em; margin-right: .35em;
   border-radius: 2px; }
 .box { border-left: 4px solid var(--second); background: var(--panel); padding: .5rem 1rem; }
+.viewer { margin: .8rem 0 1.4rem; }
+.stage { height: min(70vh, 34rem); background: #10141b; color: #c9d1dd; border-radius: 6px;
+  overflow: hidden; display: grid; place-items: center; touch-action: none; }
+.controls:not([hidden]) { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; align-items: center;
+  margin-bottom: .5rem; font-size: .9rem; }
+.controls select, .controls button { font: inherit; max-width: 18rem; }
+.controls input { vertical-align: middle; width: 7rem; }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 """
 
@@ -129,7 +136,7 @@ def curve(values: Sequence[float], *, reference: float, reference_name: str, lab
     for tick in ticks:
         y = _y(float(tick), low, high)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="var(--line)"/>')
-        parts.append(_text(LEFT - 6, y + 4, "end", f"{tick:.1f}"))
+        parts.append(_text(LEFT - 6, y + 4, "end", f"{tick:.3g}"))
     y = _y(reference, low, high)
     right, foot = WIDTH - RIGHT, HEIGHT - 10
     thick = f"{label}; thick: mean of {window} steps"

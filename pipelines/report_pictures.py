@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
+from PIL import Image
 
 Rows = Int64[np.ndarray, "rows"]
 ReadFeatures = Callable[[Rows], Float32[np.ndarray, "rows channels"]]
@@ -138,3 +139,32 @@ def mark_pixels(
                 rows = slice(max(v - radius + 1, 0), v + radius)
                 marked[rows, max(u - radius + 1, 0) : u + radius] = color
     return marked
+
+
+def draw_dots(
+    image: UInt8[np.ndarray, "height width 4"],
+    pixel_uv: Float[np.ndarray, "dots 2"],
+    colors: UInt8[np.ndarray, "dots 3"],
+    *,
+    radius: int,
+) -> UInt8[np.ndarray, "height width 4"]:
+    """A dimmed grey copy with a filled square of 2 `radius` + 1 px around each position inside."""
+    grey = image[..., :3].mean(axis=2, keepdims=True) * 0.6 + 60
+    drawn = np.concatenate([np.repeat(grey, 3, axis=2), image[..., 3:]], axis=2).astype(np.uint8)
+    height, width, _ = image.shape
+    for (u, v), color in zip(np.rint(pixel_uv).astype(np.int64), colors, strict=True):
+        if 0 <= u < width and 0 <= v < height:
+            rows = slice(max(v - radius, 0), v + radius + 1)
+            drawn[rows, max(u - radius, 0) : u + radius + 1] = (*color, 255)
+    return drawn
+
+
+def shrunk(
+    picture: UInt8[np.ndarray, "height width 4"], most_width: int = 480
+) -> UInt8[np.ndarray, "shrunk_height shrunk_width 4"]:
+    """The picture, averaged down where it is wider than `most_width` px."""
+    height, width, _ = picture.shape
+    if width <= most_width:
+        return picture
+    size = (most_width, max(round(height * most_width / width), 1))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))

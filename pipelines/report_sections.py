@@ -12,7 +12,8 @@ from p2pkit.config import config_to_json
 from p2pkit.pipelines.pretraining import TrainConfig
 from p2pkit.pipelines.report_frames import FramePictures
 from p2pkit.pipelines.report_page import curve, definitions, figures, legend, table
-from p2pkit.pipelines.report_pictures import PALETTE
+from p2pkit.pipelines.report_pictures import PALETTE, shrunk
+from p2pkit.viewer import point_viewer
 
 PAPER_STEPS, PAPER_BATCH = 60_000, 24
 OWN_RECORDING = """p2pkit extract my-recording --dataset posed-rgbd --out my.store
@@ -78,7 +79,7 @@ def summary_section(facts: RunFacts) -> list[str]:
         f"{features['details']['channels']} channels, frozen; "
         f"weights sha256 {teacher['weights_sha256'][:16]}…",
         "Measured grid": "; ".join(
-            _grid_text(*item) for item in features["details"]["grids"].items()
+            grid_text(*item) for item in features["details"]["grids"].items()
         ),
         "Store": _sizes_text(facts, geometry, features),
         "3D student": f"{config.student}, {facts.student_parameters:,} weights, voxels of "
@@ -99,7 +100,9 @@ def summary_section(facts: RunFacts) -> list[str]:
     ]
 
 
-def _grid_text(image: str, grid: Mapping[str, Any]) -> str:
+def grid_text(image: str, grid: Mapping[str, Any]) -> str:
+    """A teacher's measured grid for images of one size, such as "640 x 480", in words."""
+
     def pair(name: str) -> str:
         return " × ".join(f"{value:g}" for value in grid[name])
 
@@ -144,8 +147,10 @@ def picture_section(facts: RunFacts, frames: Sequence[FramePictures]) -> list[st
             "3D student, pretrained": frame.pretrained,
             "3D student, random weights": frame.random,
         }
-        lines += [f"<p class='soft'><code>{escape(frame.key)}</code></p>", figures(pictures)]
-    return lines + _label_legend(facts, frames)
+        lines += [f"<p class='soft'><code>{escape(frame.key)}</code></p>"]
+        lines.append(figures({name: shrunk(picture) for name, picture in pictures.items()}))
+    lines += _label_legend(facts, frames)
+    return [*lines, "<h2>Turn the points</h2>", point_viewer([frame.points for frame in frames])]
 
 
 def _label_legend(facts: RunFacts, frames: Sequence[FramePictures]) -> list[str]:
@@ -178,6 +183,25 @@ def training_section(facts: RunFacts) -> list[str]:
         f"on {facts.config.device}. Waiting for data took {wait:.1%} of the time (first step left "
         f"out). {false_negatives:.2%} of the negatives lie in their anchor’s own teacher cell or "
         "voxel, so they may be false.</p>",
+        *_logged_curves(facts),
+    ]
+
+
+def _logged_curves(facts: RunFacts) -> list[str]:
+    """The learning rate and the embeddings' effective ranks, of the runs that log them."""
+    config, metrics = facts.config, facts.metrics
+    peak, width = config.optimizer.learning_rate, config.embedding_channels
+    spread = f"spread evenly over {width} channels"
+    wanted = {
+        "learning_rate": ("learning rate", peak, f"peak {peak:g}"),
+        "point_rank": ("effective rank of the point embeddings", float(width), spread),
+        "pixel_rank": ("effective rank of the pixel embeddings", float(width), spread),
+    }
+    return [
+        f"<p class='soft'>{label.capitalize()}</p>"
+        + curve([row[field] for row in metrics], reference=height, reference_name=name, label=label)
+        for field, (label, height, name) in wanted.items()
+        if all(field in row for row in metrics)
     ]
 
 

@@ -1,5 +1,7 @@
 """Which frames train and which are held out: whole ends of a recording, never frames in between."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int64
 
@@ -64,3 +66,9 @@ def scene_split(
             f"test_fraction is {test_fraction} of {len(samples)} frames; both parts need a frame"
         )
     return samples[:cut], samples[cut:]
+
+
+def chosen_samples(samples: np.ndarray, count: int) -> Sequence[int]:
+    """Up to `count` of the samples, evenly spread and not at the very ends."""
+    places = (np.arange(count) + 0.5) * len(samples) / count
+    return [int(sample) for sample in samples[np.unique(places.astype(int))]]

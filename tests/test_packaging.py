@@ -83,7 +83,7 @@ def test_wheel_installs_one_name(wheel_files: set[str]) -> None:
 def test_wheel_holds_every_module_and_header(wheel_files: set[str]) -> None:
     expected = {
         str(path.relative_to(ROOT))
-        for pattern in ("*.py", "*.h")
+        for pattern in ("*.py", "*.h", "*.js", "*.json", "*.txt")
         for path in (ROOT / "p2pkit").rglob(pattern)
     }
     for folder in ("cli", "pipelines"):

@@ -18,7 +18,7 @@ from p2pkit.pipelines import probe, report, retrieval, train
 from p2pkit.pipelines.report_page import curve, table
 from p2pkit.pipelines.report_sections import train_command
 
-VOID = {"meta", "img", "path", "polyline"}
+VOID = {"meta", "img", "input", "path", "polyline"}
 
 
 class Page(HTMLParser):
@@ -72,6 +72,7 @@ def test_the_page_is_whole_and_loads_nothing(full_page: str) -> None:
     assert page.headings == [
         "posed-rgbd: from 2D features to a pretrained 3D network",
         "What the networks see: 3 held-out frames",
+        "Turn the points",
         "Training",
         "Linear probe",
         "Pixel retrieval",

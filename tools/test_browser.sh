@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Have a Chromium for the test of the report's viewer (Debian's package, 64 MB): installs one where it
+# may (root and apt-get), else says so, and the test is skipped. Only `make test` asks for it.
+set -euo pipefail
+
+for name in chromium-headless-shell chromium google-chrome; do
+    command -v "$name" >/dev/null && exit 0
+done
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    echo "test browser: installing chromium-headless-shell"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends chromium-headless-shell >/dev/null && exit 0
+fi
+echo "test browser: none found, so the report's viewer is not tested. Debian's package:" >&2
+echo "    sudo apt-get install -y --no-install-recommends chromium-headless-shell" >&2
