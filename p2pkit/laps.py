@@ -15,7 +15,7 @@ def no_lap(part: str) -> None:
 
 
 class Laps:
-    """Called with the name of a part when it ends, charges it the time since its thread's last call.
+    """Called with a part's name when it ends; charges it the time since its thread's last call.
 
     Args:
         settle: called before the clock is read, to wait for work that a device has still to do.

@@ -61,12 +61,14 @@ def run(config: TrainConfig, *, steps: int = 10) -> StepProfile:
     model = build_model(config, sources[0].channels, seed=config.seed).to(config.device).train()
     trainee = Trainee(model, config, model, ranks, lap=laps)
     stream = BatchStream(sources, config=config.stream, parts=config.accumulate, lap=loading)
+    for _ in stream.batches(0, 1):  # compiles the kernels
+        pass
+    loading.seconds.clear()
     batches = stream.batches(0, WARM_UP + steps)
     began = 0.0
     for step in range(WARM_UP + steps):
         if step == WARM_UP:
             laps.seconds.clear()
-            loading.seconds.clear()
             began = time.perf_counter()
         laps(START)
         parts = list(islice(batches, config.accumulate))
@@ -79,6 +81,6 @@ def run(config: TrainConfig, *, steps: int = 10) -> StepProfile:
         steps=steps,
         threads=config.stream.threads,
         step_ms=1e3 * total / steps,
-        preparing_ms={part: 1e3 * loading.seconds[part] / steps for part in PREPARING},
+        preparing_ms={part: 1e3 * loading.seconds[part] / (WARM_UP + steps) for part in PREPARING},
         stepping_ms={part: 1e3 * value / steps for part, value in stepping.items()},
     )
