@@ -32,6 +32,7 @@ from p2pkit.stream.loader import Batch, BatchStream, StreamSource
 from p2pkit.teachers import TeacherOptions, open_teacher
 
 DATA = Path(os.environ.get("P2PKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SIMULATED_STEP_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,21 @@ def training(steps: int, repeat: int, store: Path) -> dict[str, Cost]:
     return {name: medians(rows) for name, rows in costs.items()}
 
 
+def waiting(steps: int, step_s: float, store: Path) -> float:
+    """Share of the time that a consumer waits whose steps take `step_s` and no CPU time."""
+    config = preset("cpu-small", store)
+    opened = open_store(store)
+    source = StreamSource(opened, feature_layer(opened, None), np.arange(opened.samples))
+    stream = BatchStream([source], config=config.stream)
+    waits: list[float] = []
+    # The first batches are waited for in any case: there was nothing to do beside them.
+    for batch in stream.batches(0, steps + config.stream.ahead):
+        waits.append(batch.wait_s)
+        time.sleep(step_s)
+    steady = waits[config.stream.ahead :]
+    return sum(steady) / (sum(steady) + len(steady) * step_s)
+
+
 class _Trainer:
     """A model that takes one training step at a call."""
 
@@ -144,19 +160,23 @@ def main(frames: int, steps: int, repeat: int, as_json: bool) -> None:
         extracted, store = extraction(frames, repeat, Path(folder))
         start_s = opening(Path(folder))
         trained = training(steps, repeat, store)
+        simulated = waiting(10 * steps, SIMULATED_STEP_S, store)
     results = {
         "extract / bare teacher": share(extracted, "bare teacher", "extract"),
         "streamed / in memory": share(trained, "in memory", "streamed"),
     }
     if as_json:
         costs = {name: vars(cost) for name, cost in (extracted | trained).items()}
-        print(json.dumps({"costs": costs, "opening_s": start_s, "rates": results}))
+        print(
+            json.dumps({"costs": costs, "opening_s": start_s, "rates": results, "wait": simulated})
+        )
         return
     for name, cost in (extracted | trained).items():
         print(f"{name:<24}{1e3 * cost.wall_s:9.1f} ms wall{1e3 * cost.cpu_s:9.1f} ms CPU")
     print(f"{'extract of one frame':<24}{1e3 * start_s:9.1f} ms wall, start included")
     for name, rates in results.items():
         print(f"{name:<24}{rates['wall']:9.2f} by wall {rates['cpu']:9.2f} by CPU time")
+    print(f"waiting for data beside steps of {1e3 * SIMULATED_STEP_S:.0f} ms: {simulated:.1%}")
 
 
 if __name__ == "__main__":

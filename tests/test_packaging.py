@@ -26,6 +26,20 @@ for package in (p2pkit.cli, p2pkit.pipelines):
         print(module.name)
 """
 
+WITHOUT_MINKOWSKI = """
+import sys
+sys.modules["MinkowskiEngine"] = None
+from p2pkit.cli.main import main
+main(sys.argv[1:])
+"""
+NEEDS_NO_COMPILER = (
+    "extract --dataset demo-scene --limit 8 --out rooms.store",
+    "shards verify rooms.store --deep",
+    "check rooms.store --out check",
+    "report rooms.store",
+    "train rooms.store --out run --preset cpu-small --steps 1 --set engine=torch",
+)
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,8 +75,8 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_installed(installed: Path, arguments: list[str], cwd: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
+def run_installed(installed: Path, arguments: list[str], cwd: Path, **environment: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(installed), **environment}
     done = subprocess.run(
         [sys.executable, *arguments],
         env=environment,
@@ -109,3 +123,14 @@ def test_pipelines_import_from_the_wheel(installed: Path, tmp_path: Path) -> Non
 
 def test_command_line_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert "extract" in run_installed(installed, ["-m", "p2pkit.cli.main", "--help"], tmp_path)
+
+
+def test_the_wheel_works_without_a_compiler_and_minkowski(installed: Path, tmp_path: Path) -> None:
+    """Nothing is built where it is used; only MinkowskiEngine's students need it."""
+    (tmp_path / "empty").mkdir()
+    nothing = {"PATH": str(tmp_path / "empty"), "CC": "/no/compiler", "CXX": "/no/compiler"}
+    for command in NEEDS_NO_COMPILER:
+        arguments = ["-c", WITHOUT_MINKOWSKI, *command.split()]
+        run_installed(installed, arguments, tmp_path, **nothing)
+    assert (tmp_path / "rooms.store-report.html").stat().st_size > 100_000
+    assert list((tmp_path / "run" / "checkpoints").iterdir())

@@ -1,18 +1,10 @@
 """Every command in the README runs, and every link in it and in docs/ leads somewhere."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-
-from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.datasets.calibration import RgbdCalibration
+from demo_recording import in_shell, write_demo_recording
 
 ROOT = Path(__file__).parents[1]
 MADE_BY_MAKE = ("make demo", "make test")
@@ -35,21 +27,7 @@ def readme_commands() -> list[str]:
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """A folder with `my-recording`: five generated frames in the form that the README shows."""
-    folder = tmp_path / "my-recording"
-    folder.mkdir()
-    source = open_source("demo-scene", SourceOptions(limit=5))
-    for number, key in enumerate(source.keys()):
-        frame = source.load(key)
-        assert frame.depth is not None
-        assert frame.world_from_sensor is not None
-        stem = f"{folder}/frame-{number:06d}"
-        Image.fromarray(frame.views[0].image).save(f"{stem}.color.jpg")
-        Image.fromarray(frame.depth.values).save(f"{stem}.depth.png")
-        np.savetxt(f"{stem}.pose.txt", frame.world_from_sensor)
-        camera, units = frame.depth.camera, frame.depth.units_per_metre
-        calibration = RgbdCalibration(units, camera, camera, np.eye(4), "world_from_depth", (0,))
-        text = json.dumps(calibration.to_json())
-        (folder / "camera.json").write_text(text)
+    write_demo_recording(tmp_path / "my-recording", frames=5)
     return tmp_path
 
 
@@ -61,18 +39,9 @@ def test_every_command_runs_in_the_order_of_the_page(workplace: Path) -> None:
     for long, short in SHORTER.items():
         assert long in script
         script = script.replace(long, short)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=workplace,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    printed = in_shell(script, workplace)
     for told in ("ok: ", "1 held-out frames", "pretrained"):
-        assert told in done.stdout
+        assert told in printed
 
 
 @pytest.mark.parametrize(

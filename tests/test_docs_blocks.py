@@ -1,0 +1,116 @@
+"""Every code block of docs/ is run, or says in a comment above it why it cannot be."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from demo_recording import in_shell, write_demo_recording
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.losses import ContrastBatch, LossConfig
+from p2pkit.shards import open_store
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+BLOCK = re.compile(r"((?:^[^\n]*\n)?)^( *)```(\w*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
+REASON = re.compile(r"<!-- not run: \S.{8,} -->")
+PLAIN = frozenset({"text", "json"})
+SHORTER = {
+    "--preset cpu-small --steps 200": "--preset cpu-small --steps 2",
+    "--steps 2000": "--steps 1 --set stream.batch_size=1 --set student=Res16UNet14A",
+    "probe.every=100": "probe.every=1 --set probe.validation=0.3 --set probe.test=0.3",
+    "--measured 10": "--measured 1",
+    "--fractions 50,100 --seeds 3": "--fractions 100 --seeds 1",
+    "frame-000012": "frame-000002",
+}
+PREPARE = """
+p2pkit extract my-recording --dataset posed-rgbd --out my.store
+p2pkit extract --dataset demo-scene --limit 28 --out rooms.store
+p2pkit train rooms.store --preset cpu-small --steps 2 --out run
+p2pkit shards split rooms.store --val-fraction 0.5 --out-train kitchen.store --out-val office.store
+"""
+MADE_THERE = {
+    "codecs.md": "rooms.store",
+    "stores.md": "rooms.store",
+    "teachers.md": "rooms.store",
+    "training.md": "run",
+}
+"""What a page makes itself and must not find."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block; `reason` where it is not run."""
+
+    kind: str
+    text: str
+    reason: bool
+
+
+def blocks(page: str) -> list[Block]:
+    return [
+        Block(kind, re.sub(rf"^{indent}", "", text, flags=re.MULTILINE), bool(REASON.search(above)))
+        for above, indent, kind, text in BLOCK.findall((DOCS / page).read_text())
+    ]
+
+
+def script_of(page: str) -> str:
+    return "".join(block.text for block in blocks(page) if block.kind == "sh" and not block.reason)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages speak of: a recording, its store, rooms, a run; not to be written."""
+    folder = tmp_path_factory.mktemp("docs")
+    write_demo_recording(folder / "my-recording", frames=5)
+    in_shell(PREPARE, folder)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_block_says_what_it_is(page: str) -> None:
+    kinds = {block.kind for block in blocks(page)}
+    assert kinds <= {"sh", "python", *PLAIN}, "name the kind of each block: sh, python, json, text"
+
+
+@pytest.mark.xdist_group("docs")
+@pytest.mark.parametrize("page", [page for page in PAGES if script_of(page)])
+def test_commands_run_in_the_order_of_the_page(page: str, prepared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    shutil.copytree(prepared, folder, ignore=lambda *_: {MADE_THERE.get(page, "")})
+    script = script_of(page)
+    for long, short in SHORTER.items():
+        script = script.replace(long, short)
+    layer = "$(cd rooms.store && echo features/*)"
+    in_shell(script.replace("features/resnet50-0123abcd", layer), folder)
+
+
+@pytest.mark.xdist_group("docs")
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(block.kind == "python" for block in blocks(page))]
+)
+def test_python_runs(page: str, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block with the names at hand that its page speaks of."""
+    monkeypatch.chdir(prepared)
+    (layer,) = open_store("rooms.store").feature_layers
+    unit = functional.normalize(torch.randn(8, 4))
+    names: dict[str, Any] = {
+        **{"np": np, "Sequence": Sequence, "Any": Any, "FeatureGrid": FeatureGrid},
+        **{"ContrastBatch": ContrastBatch, "LossConfig": LossConfig},
+        **{"Float": Float, "Tensor": Tensor},
+        "batch": ContrastBatch(unit, unit, torch.arange(8), torch.arange(8)),
+        "__name__": "example",
+    }
+    for block in blocks(page):
+        if block.kind == "python" and not block.reason:
+            text = re.sub(r"features/[\w-]+-[0-9a-f]{8}", layer, block.text)
+            exec(compile(text, page, "exec"), names)  # our own page
