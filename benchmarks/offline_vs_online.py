@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -26,6 +27,7 @@ from p2pkit.datasets.frame import Frame
 from p2pkit.pipelines import extract
 from p2pkit.pipelines.distributed import Ranks
 from p2pkit.pipelines.extract_plan import geometry_sample
+from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.presets import preset
 from p2pkit.pipelines.pretraining import build_model
 from p2pkit.pipelines.runs import feature_layer
@@ -34,6 +36,7 @@ from p2pkit.shards import open_store
 from p2pkit.shards.model import GEOMETRY, Sample
 from p2pkit.shards.store import Store
 from p2pkit.stream.loader import BatchStream, StreamSource
+from p2pkit.teachers import TeacherOptions
 
 DATA = Path(os.environ.get("P2PKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 EPOCHS = (1, 5, 20)
@@ -63,11 +66,12 @@ class TeacherInTheLoop(Store):
         return self._job.stage.encode(*made)
 
 
-def prepared(frames: int, work: Path) -> tuple[Store, Store, float]:
+def prepared(frames: int, teacher: TeacherOptions, work: Path) -> tuple[Store, Store, float]:
     """The extracted store, the same with the teacher in the loop, and extraction's seconds."""
     folder = DATA / "7scenes_redkitchen"
     dataset, root = ("posed-rgbd", folder) if folder.is_dir() else ("demo-scene", None)
-    config = extract.ExtractConfig(dataset=dataset, root=root, out=work / "store", limit=frames)
+    features = FeatureConfig(teacher=teacher)
+    config = extract.ExtractConfig(dataset, root, work / "store", features=features, limit=frames)
     began = time.perf_counter()
     extract.run(config)
     extraction_s = time.perf_counter() - began
@@ -111,12 +115,20 @@ def measured(
 @click.option("--frames", default=32, show_default=True, type=click.IntRange(8))
 @click.option("--steps", default=8, show_default=True, type=click.IntRange(2))
 @click.option("--repeat", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--teacher", default=TeacherOptions().name, show_default=True)
+@click.option("--weights", default="default", show_default=True, help="Of the teacher.")
+@click.option("--input-size", nargs=2, type=int, help="Of the teacher (px).")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Of the training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def main(frames: int, steps: int, repeat: int, settings: tuple[str, ...], as_json: bool) -> None:
+def main(
+    frames: int, steps: int, repeat: int, settings: tuple[str, ...], as_json: bool, **asked: Any
+) -> None:
     """Print time per step, and totals over some epochs with the extraction in them."""
+    teacher = TeacherOptions(
+        name=asked["teacher"], weights=asked["weights"], input_size=asked["input_size"]
+    )
     with tempfile.TemporaryDirectory() as folder:
-        store, live, extraction_s = prepared(frames, Path(folder))
+        store, live, extraction_s = prepared(frames, teacher, Path(folder))
         stores = {"from the store": store, "teacher in the loop": live}
         step_s, batch = measured(stores, steps=steps, repeat=repeat, settings=settings)
     per_epoch = frames / batch

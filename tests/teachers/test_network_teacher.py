@@ -125,7 +125,7 @@ def test_random_weights_leave_the_random_state_alone() -> None:
     [
         ({"name": "resnet5o"}, TeacherError, "near names: .*resnet50"),
         ({"layer": 5}, TeacherError, r"no layer 5; valid are -5 to 4"),
-        ({"name": "onnx:resnet50"}, ConfigError, "no kind 'onnx'; the kinds are timm"),
+        ({"name": "caffe:resnet50"}, ConfigError, "no kind 'caffe'; the kinds are timm"),
         ({"output_stride": 8, "name": "vit_tiny_patch16_224"}, TeacherError, "output_stride"),
         ({"weights": "absent.pth"}, TeacherError, "'absent.pth': no such file"),
     ],
