@@ -9,8 +9,10 @@ done
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     echo "test browser: installing chromium-headless-shell"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends chromium-headless-shell >/dev/null && exit 0
+    if apt-get update -qq &&
+        apt-get install -y -qq --no-install-recommends chromium-headless-shell >/dev/null; then
+        exit 0
+    fi
 fi
 echo "test browser: none found, so the report's viewer is not tested. Debian's package:" >&2
 echo "    sudo apt-get install -y --no-install-recommends chromium-headless-shell" >&2

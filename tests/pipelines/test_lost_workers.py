@@ -51,10 +51,11 @@ def test_ctrl_c_says_how_to_go_on(room_recording: Path, room_store: Path, tmp_pa
     shard, pid = shard_in_work(out, process)
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate()
-    assert (process.returncode, printed, pid) == (130, "", process.pid)
+    assert (process.returncode, printed, pid) == (130, "", process.pid), errors
     assert "Traceback" not in errors
     told = errors.splitlines()[-1]
-    assert told.startswith("Interrupted. What was complete is kept; to go on: p2pkit extract ")
+    going_on = "Interrupted. What was complete is kept; to go on: p2pkit extract "
+    assert told.startswith(going_on), errors
     assert not is_committed(out, shard)
     assert not list(out.glob(".claims/extract-*")), "its claim would keep others waiting"
     again = start(["-m", "p2pkit.cli.main", *told.partition("p2pkit ")[2].split()])
