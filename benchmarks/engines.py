@@ -12,16 +12,11 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import click
+from losses import peak_mb
 
 from p2pkit.networks import ENGINES, STUDENTS
-
-
-def peak_mb() -> float:
-    """Peak resident memory of this process so far (MB); Linux only."""
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def measure(

@@ -9,7 +9,6 @@ Example: python benchmarks/offline_vs_online.py --frames 32 --steps 8 --repeat 3
 """
 
 import json
-import os
 import statistics
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from throughput import recording
 
 from p2pkit.config import with_settings
 from p2pkit.datasets.frame import Frame
@@ -38,7 +38,6 @@ from p2pkit.shards.store import Store
 from p2pkit.stream.loader import BatchStream, StreamSource
 from p2pkit.teachers import TeacherOptions
 
-DATA = Path(os.environ.get("P2PKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 EPOCHS = (1, 5, 20)
 
 
@@ -68,8 +67,7 @@ class TeacherInTheLoop(Store):
 
 def prepared(frames: int, teacher: TeacherOptions, work: Path) -> tuple[Store, Store, float]:
     """The extracted store, the same with the teacher in the loop, and extraction's seconds."""
-    folder = DATA / "7scenes_redkitchen"
-    dataset, root = ("posed-rgbd", folder) if folder.is_dir() else ("demo-scene", None)
+    dataset, root = recording()
     features = FeatureConfig(teacher=teacher)
     config = extract.ExtractConfig(dataset, root, work / "store", features=features, limit=frames)
     began = time.perf_counter()

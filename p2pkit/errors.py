@@ -87,3 +87,8 @@ class TrainingError(P2pkitError):
 
 class MissingDependencyError(P2pkitError):
     """An optional part is not installed; the message names the command that mends it."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's message, or the error's name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,5 @@
 """Fine-tuning a student with a linear head for semantic segmentation on a few labelled frames."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +12,8 @@ from p2pkit.errors import ConfigError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
 from p2pkit.networks.res16unet import Res16UNet
-from p2pkit.pipelines.labelled import LabelledFrame, LabelledFrames
+from p2pkit.pipelines.labelled import LabelledFrames, network_inputs
+from p2pkit.pipelines.splits import spread
 from p2pkit.stream.augment import AugmentConfig
 
 
@@ -104,7 +104,8 @@ def finetune(
         _step(network, data, random.choice(samples, config.batch_size), random, config, optimizer)
         schedule.step()
         if step in looks:
-            found = segment(network, data, _spread(data.parts["validation"], config), device).miou
+            shown = spread(data.parts["validation"], config.validation_frames)
+            found = segment(network, data, shown, device).miou
             if found > best:
                 best, best_step = found, step
                 kept = {name: value.clone() for name, value in network.state_dict().items()}
@@ -124,7 +125,7 @@ def segment(
     confusion = np.zeros((classes, classes), np.int64)
     for frame in data.frames(samples):
         with torch.inference_mode():
-            logits = network(*_tensors([frame], device))
+            logits = network(*network_inputs([frame], device))
         confusion += data.confusion(frame, logits.argmax(dim=1).cpu().numpy())
     network.train()
     return segmentation_scores(confusion)
@@ -143,17 +144,10 @@ def _step(
     target = torch.from_numpy(np.concatenate([frame.voxel_label for frame in frames])).to(device)
     if not (target != IGNORE).any():
         return
-    logits = network(*_tensors(frames, str(device)))
+    logits = network(*network_inputs(frames, str(device)))
     optimizer.zero_grad()
     functional.cross_entropy(logits, target, ignore_index=IGNORE).backward()
     optimizer.step()
-
-
-def _tensors(frames: Sequence[LabelledFrame], device: str) -> tuple[Tensor, Tensor]:
-    """(batch, x, y, z) and inputs of several frames."""
-    rows = [np.insert(frame.coordinates, 0, i, axis=1) for i, frame in enumerate(frames)]
-    inputs = np.concatenate([frame.inputs for frame in frames])
-    return torch.from_numpy(np.concatenate(rows)).to(device), torch.from_numpy(inputs).to(device)
 
 
 def _rate(config: FinetuneConfig, step: int) -> float:
@@ -161,8 +155,3 @@ def _rate(config: FinetuneConfig, step: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(config.steps - warm, 1))))
-
-
-def _spread(samples: Int64[np.ndarray, "samples"], config: FinetuneConfig) -> np.ndarray:
-    rows = np.linspace(0, len(samples) - 1, min(config.validation_frames, len(samples)))
-    return samples[np.unique(rows.round().astype(int))]

@@ -1,6 +1,6 @@
 """Linear probe and nearest neighbours on a student's frozen features of labelled frames."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.linear_probe import ProbeConfig, fit_linear_probe
 from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
 from p2pkit.networks.res16unet import Res16UNet
-from p2pkit.pipelines.labelled import LabelledFrame, LabelledFrames
+from p2pkit.pipelines.labelled import LabelledFrame, LabelledFrames, network_inputs
+from p2pkit.pipelines.splits import spread
 
 Predict = Callable[[Float32[np.ndarray, "voxels channels"]], Int64[np.ndarray, "voxels"]]
 
@@ -59,10 +60,9 @@ class FrozenFeatures:
         self, student: Res16UNet, data: LabelledFrames, config: FrozenConfig, device: str
     ) -> None:
         self._student, self._data, self._config = student.to(device), data, config
-        self._device = device
         _take_statistics(self._student)
         for sample in spread(data.parts["train"], config.statistics_frames):
-            self._features(data.frame(int(sample)))
+            voxel_features(self._student, data.frame(int(sample)))
         self._student.eval()
         self._train: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._test: list[tuple[LabelledFrame, np.ndarray]] = []
@@ -79,11 +79,7 @@ class FrozenFeatures:
         """
         features, labels = self._drawn(samples, seed)
         predict = KINDS[kind](features, labels, len(self._data.labels.classes), self._config, seed)
-        classes = len(self._data.labels.classes)
-        confusion = np.zeros((classes, classes), np.int64)
-        for frame, rows in self._tested():
-            confusion += self._data.confusion(frame, predict(rows))
-        return segmentation_scores(confusion)
+        return scores_of(predict, self._tested(), self._data)
 
     def _drawn(
         self, samples: Int64[np.ndarray, "samples"], seed: int
@@ -94,11 +90,10 @@ class FrozenFeatures:
             if sample not in self._train:
                 frame = self._data.frame(sample)
                 # Labels by voxel, as often as points have them: less to keep than all points.
-                self._train[sample] = (self._features(frame), labelled_voxels(frame))
+                self._train[sample] = (voxel_features(self._student, frame), labelled_voxels(frame))
             features, pairs = self._train[sample]
             random = np.random.default_rng([seed, sample])
-            count = min(self._config.points_per_frame, len(pairs))
-            chosen = pairs[random.choice(len(pairs), count, replace=False)]
+            chosen = draw(pairs, self._config.points_per_frame, random)
             rows.append(features[chosen[:, 0]])
             labels.append(chosen[:, 1])
         if sum(map(len, labels)) == 0:
@@ -108,15 +103,35 @@ class FrozenFeatures:
     def _tested(self) -> list[tuple[LabelledFrame, np.ndarray]]:
         if not self._test:
             frames = self._data.frames(self._data.parts["test"])
-            self._test = [(frame, self._features(frame)) for frame in frames]
+            self._test = [(frame, voxel_features(self._student, frame)) for frame in frames]
         return self._test
 
-    def _features(self, frame: LabelledFrame) -> Float32[np.ndarray, "voxels channels"]:
-        coordinates = torch.from_numpy(np.insert(frame.coordinates, 0, 0, axis=1))
-        inputs = torch.from_numpy(frame.inputs)
-        with torch.inference_mode():
-            found = self._student(coordinates.to(self._device), inputs.to(self._device))
-        return found.cpu().numpy()
+
+def voxel_features(
+    student: Res16UNet, frame: LabelledFrame
+) -> Float32[np.ndarray, "voxels channels"]:
+    """The student's features of a frame, in the mode that it is in."""
+    device = str(next(student.parameters()).device)
+    with torch.inference_mode():
+        return student(*network_inputs([frame], device)).cpu().numpy()
+
+
+def draw(
+    pairs: Int64[np.ndarray, "points 2"], points: int, random: np.random.Generator
+) -> Int64[np.ndarray, "drawn 2"]:
+    """Up to `points` of a frame's `labelled_voxels`."""
+    return pairs[random.choice(len(pairs), min(points, len(pairs)), replace=False)]
+
+
+def scores_of(
+    predict: Predict, tested: Iterable[tuple[LabelledFrame, np.ndarray]], data: LabelledFrames
+) -> SegmentationScores:
+    """Scores over all labelled points of frames, given with their voxels' features."""
+    classes = len(data.labels.classes)
+    confusion = np.zeros((classes, classes), np.int64)
+    for frame, rows in tested:
+        confusion += data.confusion(frame, predict(rows))
+    return segmentation_scores(confusion)
 
 
 def _linear(
@@ -171,9 +186,3 @@ def _take_statistics(student: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm1d):
             module.reset_running_stats()
             module.momentum = None
-
-
-def spread(samples: Int64[np.ndarray, "samples"], count: int) -> Int64[np.ndarray, "chosen"]:
-    """Up to `count` of the samples, evenly spread from the first to the last."""
-    rows = np.linspace(0, len(samples) - 1, min(count, len(samples)))
-    return samples[np.unique(rows.round().astype(int))]

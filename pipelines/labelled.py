@@ -1,10 +1,12 @@
 """The labelled frames of a store: parts by scene, label subsets, voxels, and scores per point."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int32, Int64
+from torch import Tensor
 
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
@@ -109,6 +111,13 @@ class LabelledFrames:
             classes=len(self.labels.classes),
             ignore_label=IGNORE,
         )
+
+
+def network_inputs(frames: Sequence[LabelledFrame], device: str) -> tuple[Tensor, Tensor]:
+    """(batch, x, y, z) and inputs of the voxels of several frames, on a device."""
+    rows = [np.insert(frame.coordinates, 0, i, axis=1) for i, frame in enumerate(frames)]
+    inputs = np.concatenate([frame.inputs for frame in frames])
+    return torch.from_numpy(np.concatenate(rows)).to(device), torch.from_numpy(inputs).to(device)
 
 
 def open_labelled(

@@ -6,19 +6,23 @@ alone, so that a checkpoint chosen by it may still be tested there.
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float32, Int64
 
 from p2pkit.errors import ConfigError
-from p2pkit.evaluation.segmentation import segmentation_scores
 from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.pipelines.checkpoints import save_best
-from p2pkit.pipelines.frozen import KINDS, FrozenConfig, labelled_voxels, spread
-from p2pkit.pipelines.labelled import LabelledFrame, open_labelled
+from p2pkit.pipelines.frozen import (
+    KINDS,
+    FrozenConfig,
+    draw,
+    labelled_voxels,
+    scores_of,
+    voxel_features,
+)
+from p2pkit.pipelines.labelled import open_labelled
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
+from p2pkit.pipelines.splits import spread
 from p2pkit.shards.store import open_store
 
 
@@ -51,7 +55,10 @@ class OnlineProbe:
             for part in ("train", "validation")
         )
         self._fit, self._validation = fit, validation
-        self._drawn = [_draw(frame, settings.points_per_frame, i) for i, frame in enumerate(fit)]
+        self._drawn = [
+            draw(labelled_voxels(frame), settings.points_per_frame, np.random.default_rng([0, i]))
+            for i, frame in enumerate(fit)
+        ]
         if not sum(map(len, self._drawn)):
             raise ConfigError("no labelled point is in the frames that probe.frames chose")
 
@@ -74,41 +81,16 @@ class OnlineProbe:
         student.eval()
         try:
             rows = [
-                _features(student, frame)[drawn[:, 0]]
+                voxel_features(student, frame)[drawn[:, 0]]
                 for frame, drawn in zip(self._fit, self._drawn, strict=True)
             ]
-            tested = [_features(student, frame) for frame in self._validation]
+            tested = [(frame, voxel_features(student, frame)) for frame in self._validation]
         finally:
             student.train(was_training)
         labels = np.concatenate([drawn[:, 1] for drawn in self._drawn])
-        return {kind: self._score(kind, np.concatenate(rows), labels, tested) for kind in KINDS}
-
-    def _score(
-        self,
-        kind: str,
-        features: Float32[np.ndarray, "points channels"],
-        labels: Int64[np.ndarray, "points"],
-        tested: list[np.ndarray],
-    ) -> float:
-        classes = len(self._data.labels.classes)
+        features, classes = np.concatenate(rows), len(self._data.labels.classes)
         settings = FrozenConfig(neighbours=self._config.neighbours)
-        predict = KINDS[kind](features, labels, classes, settings, 0)
-        confusion = np.zeros((classes, classes), np.int64)
-        for frame, rows in zip(self._validation, tested, strict=True):
-            confusion += self._data.confusion(frame, predict(rows))
-        return segmentation_scores(confusion).miou
-
-
-def _draw(frame: LabelledFrame, points: int, number: int) -> Int64[np.ndarray, "points 2"]:
-    """Voxel and class of up to `points` labelled points; the same at each call."""
-    rows = labelled_voxels(frame)
-    random = np.random.default_rng([0, number])
-    return rows[random.choice(len(rows), min(points, len(rows)), replace=False)]
-
-
-def _features(student: Res16UNet, frame: LabelledFrame) -> Float32[np.ndarray, "voxels channels"]:
-    device: Any = next(student.parameters()).device
-    coordinates = torch.from_numpy(np.insert(frame.coordinates, 0, 0, axis=1))
-    with torch.inference_mode():
-        found = student(coordinates.to(device), torch.from_numpy(frame.inputs).to(device))
-    return found.float().cpu().numpy()
+        return {
+            kind: scores_of(fit(features, labels, classes, settings, 0), tested, self._data).miou
+            for kind, fit in KINDS.items()
+        }

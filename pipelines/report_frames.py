@@ -110,10 +110,7 @@ class FrameView:
 
     def cell_centres(self) -> Float[np.ndarray, "cells 2"]:
         """Pixels of the recording's image under the centres of the teacher's cells."""
-        columns, rows = self.grid.cells
-        cell_uv = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
-        input_uv = cell_uv * self.grid.stride + self.grid.offset
-        return (input_uv + 0.5) * self.image_size / self.grid.input_size - 0.5
+        return self.grid.cell_centres(self.image_size)
 
 
 def frame_pictures(
@@ -151,7 +148,10 @@ def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]
     }
     if view.cloud.labels is not None:
         found["labels"] = view.draw(label_colors(view.of_points(view.cloud.labels)))
-    return {**found, "teacher": mark_pixels(view.draw(teacher), view.cell_centres())}
+    return {
+        **found,
+        "teacher": mark_pixels(view.draw(teacher), view.cell_centres()),
+    }
 
 
 def open_view(store: Store, layer: str, sample: int) -> FrameView:

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -64,6 +65,19 @@ def definitions(rows: Mapping[str, str]) -> str:
     """A list of terms and their plain-text values."""
     items = (f"<dt>{escape(term)}</dt><dd>{escape(value)}</dd>" for term, value in rows.items())
     return f"<dl>{''.join(items)}</dl>"
+
+
+def grid_text(image: str, grid: Mapping[str, Any]) -> str:
+    """A teacher's measured grid for images of one size, such as "640 x 480", in words."""
+
+    def pair(name: str) -> str:
+        return " × ".join(f"{value:g}" for value in grid[name])
+
+    first = ", ".join(f"{value:g}" for value in grid["offset"])
+    return (
+        f"{pair('cells')} cells for {image} px images seen at {pair('input_size')} px; one cell "
+        f"every {pair('stride')} px, the first centred on pixel ({first})"
+    )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, totals: int = 0) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from p2pkit.config import config_to_json
 from p2pkit.pipelines.pretraining import TrainConfig
 from p2pkit.pipelines.report_frames import FramePictures
-from p2pkit.pipelines.report_page import curve, definitions, figures, legend, table
+from p2pkit.pipelines.report_page import curve, definitions, figures, grid_text, legend, table
 from p2pkit.pipelines.report_pictures import PALETTE, shrunk
 from p2pkit.viewer import point_viewer
 
@@ -98,19 +98,6 @@ def summary_section(facts: RunFacts) -> list[str]:
         "each point’s feature finds its own pixel among the other pixels of the batch.</p>",
         definitions(rows),
     ]
-
-
-def grid_text(image: str, grid: Mapping[str, Any]) -> str:
-    """A teacher's measured grid for images of one size, such as "640 x 480", in words."""
-
-    def pair(name: str) -> str:
-        return " × ".join(f"{value:g}" for value in grid[name])
-
-    first = ", ".join(f"{value:g}" for value in grid["offset"])
-    return (
-        f"{pair('cells')} cells for {image} px images seen at {pair('input_size')} px; one cell "
-        f"every {pair('stride')} px, the first centred on pixel ({first})"
-    )
 
 
 def _sizes_text(facts: RunFacts, geometry: dict[str, Any], features: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from p2pkit.errors import ConfigError
 from p2pkit.files import write_atomic
 from p2pkit.geometry.project import project
 from p2pkit.pipelines.report_frames import FrameView, Picture, open_view, teacher_reader
-from p2pkit.pipelines.report_page import definitions, figures, page, table
+from p2pkit.pipelines.report_page import definitions, figures, grid_text, page, table
 from p2pkit.pipelines.report_pictures import (
     ReadFeatures,
     draw_dots,
@@ -21,7 +21,6 @@ from p2pkit.pipelines.report_pictures import (
     principal_colors,
     shrunk,
 )
-from p2pkit.pipelines.report_sections import grid_text
 from p2pkit.pipelines.splits import chosen_samples
 from p2pkit.shards.feature_layer import pair_features
 from p2pkit.shards.store import open_store

@@ -68,6 +68,12 @@ def scene_split(
     return samples[:cut], samples[cut:]
 
 
+def spread(samples: Int64[np.ndarray, "samples"], count: int) -> Int64[np.ndarray, "chosen"]:
+    """Up to `count` of the samples, evenly spread from the first to the last."""
+    rows = np.linspace(0, len(samples) - 1, min(count, len(samples)))
+    return samples[np.unique(rows.round().astype(int))]
+
+
 def chosen_samples(samples: np.ndarray, count: int) -> Sequence[int]:
     """Up to `count` of the samples, evenly spread and not at the very ends."""
     places = (np.arange(count) + 0.5) * len(samples) / count

@@ -51,6 +51,19 @@ class FeatureGrid:
         scale = np.divide(self.input_size, image_size)
         return (scale * (pixels + 0.5) - 0.5 - self.offset) / self.stride
 
+    def cell_centres(self, image_size: tuple[int, int]) -> Float[np.ndarray, "cells 2"]:
+        """Pixels (u, v) of the recording's image on which the cells are centred, row by row.
+
+        The inverse of the measured `cell_from_pixel`.
+
+        Args:
+            image_size: (width, height) of the recording's image (px).
+        """
+        rows, columns = np.indices(self.cells[::-1])
+        cells = np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float64)
+        centre = cells * self.stride + self.offset
+        return (centre + 0.5) * np.divide(image_size, self.input_size) - 0.5
+
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object; `grid_from_json` reads it back."""
         return {name: list(value) for name, value in asdict(self).items()}

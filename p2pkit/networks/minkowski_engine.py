@@ -8,8 +8,8 @@ from typing import Any
 from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
-from p2pkit.errors import GeometryError
 from p2pkit.networks.minkowski import minkowski_engine
+from p2pkit.networks.voxel_maps import repeated_voxels
 
 
 @contextmanager
@@ -70,10 +70,7 @@ class MinkowskiLayers:
         """
         x = minkowski_engine().SparseTensor(features, coordinates.contiguous())
         if len(x.F) != len(coordinates):
-            raise GeometryError(
-                f"{len(coordinates) - len(x.F)} of {len(coordinates)} voxels repeat another row's "
-                "(batch, x, y, z); keep one row per voxel before the student"
-            )
+            raise repeated_voxels(len(coordinates) - len(x.F), len(coordinates))
         return x
 
     def cat(self, first: Any, second: Any) -> Any:

@@ -136,7 +136,12 @@ def _matches(keys: Int64[Tensor, "inputs"], wanted: Int64[Tensor, "outputs"]) ->
 def _refuse_repeated(keys: Int64[Tensor, "voxels"]) -> None:
     repeated = int((keys[1:] == keys[:-1]).sum())
     if repeated:
-        raise GeometryError(
-            f"{repeated} of {len(keys)} voxels repeat another row's (batch, x, y, z); keep one row "
-            "per voxel before the student"
-        )
+        raise repeated_voxels(repeated, len(keys))
+
+
+def repeated_voxels(repeated: int, voxels: int) -> GeometryError:
+    """What every engine says of rows that are not one per voxel."""
+    return GeometryError(
+        f"{repeated} of {voxels} voxels repeat another row's (batch, x, y, z); keep one row per "
+        "voxel before the student"
+    )

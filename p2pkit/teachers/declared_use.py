@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from p2pkit.errors import TeacherError
 from p2pkit.teachers.preprocessing import Preprocessing
 from p2pkit.teachers.teacher import TeacherOptions
@@ -44,6 +47,29 @@ def refuse_other_options(options: TeacherOptions, told: str) -> None:
             f"teacher {told}: the file has one layer and its own weights; --layer, --weights and "
             "the output stride do not apply"
         )
+
+
+def map_channels(layer: nn.Module, use: DeclaredUse, told: str) -> int:
+    """Channels of a network's map, from one black image.
+
+    Args:
+        layer: gives maps [batch, cells_v, cells_u, channels]; a ValueError where it cannot.
+        use: its input size, where it has one, else eight cells a side.
+        told: the teacher's name, for the message.
+
+    Raises:
+        TeacherError: the network fails on the image.
+    """
+    side = 8 * max(1, round(use.stride))
+    width, height = use.preprocessing.input_size or (side, side)
+    try:
+        with torch.inference_mode():
+            return int(layer(torch.zeros(1, 3, height, width)).shape[3])
+    except (RuntimeError, ValueError) as error:
+        raise TeacherError(
+            f"teacher {told} fails on an input of {width} x {height} px: {error}. Where the size "
+            "is at fault, set --input-size to one that it takes"
+        ) from error
 
 
 def read_declared_use(network: Path, input_size: tuple[int, int] | None) -> DeclaredUse:

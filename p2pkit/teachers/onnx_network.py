@@ -15,8 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from p2pkit.errors import MissingDependencyError, TeacherError
-from p2pkit.teachers.declared_use import DeclaredUse, read_declared_use, refuse_other_options
+from p2pkit.errors import MissingDependencyError, TeacherError, first_line
+from p2pkit.teachers.declared_use import (
+    DeclaredUse,
+    map_channels,
+    read_declared_use,
+    refuse_other_options,
+)
 from p2pkit.teachers.network import TeacherNetwork
 from p2pkit.teachers.teacher import TeacherOptions
 
@@ -54,7 +59,7 @@ class OnnxLayer(nn.Module):
             found = self.session.run([self.output], {self.input.name: given})[0]
         except Exception as error:
             # ONNX Runtime's errors have no base of their own but Exception.
-            raise ValueError(f"ONNX Runtime stops: {_first_line(error)}") from error
+            raise ValueError(f"ONNX Runtime stops: {first_line(error)}") from error
         found = np.asarray(found, dtype=np.float32)
         if found.ndim == 4 and len(found) == 1:
             return np.ascontiguousarray(found[0].transpose(1, 2, 0))
@@ -87,7 +92,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
     return TeacherNetwork(
         layer=layer,
         layer_index=0,
-        channels=_channels(layer, options, told),
+        channels=map_channels(layer, use, told),
         nominal_stride=max(1, round(use.stride)),
         weights_sha256=digest,
         preprocessing=use.preprocessing,
@@ -129,7 +134,7 @@ def _load(runtime: Any, path: Path, device: str) -> tuple[Any, str]:
     except TeacherError:
         raise
     except Exception as error:
-        raise TeacherError(f"teacher onnx:{path} cannot be read: {_first_line(error)}") from error
+        raise TeacherError(f"teacher onnx:{path} cannot be read: {first_line(error)}") from error
     return session, digest.hexdigest()
 
 
@@ -184,19 +189,3 @@ def _output(session: Any, use: DeclaredUse, path: Path) -> str:
             'one of them as "output"'
         )
     return use.output
-
-
-def _channels(layer: OnnxLayer, options: TeacherOptions, told: str) -> int:
-    side = 8 * max(1, round(layer.stride))
-    width, height = options.input_size or (side, side)
-    try:
-        return int(layer(torch.zeros(1, 3, height, width)).shape[3])
-    except ValueError as error:
-        raise TeacherError(
-            f"teacher {told} fails on an input of {width} x {height} px: {error}. Where the size "
-            "is at fault, set --input-size to one that it takes"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

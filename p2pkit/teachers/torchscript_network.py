@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from p2pkit.errors import TeacherError
-from p2pkit.teachers.declared_use import read_declared_use, refuse_other_options
+from p2pkit.errors import TeacherError, first_line
+from p2pkit.teachers.declared_use import map_channels, read_declared_use, refuse_other_options
 from p2pkit.teachers.network import TeacherNetwork
 from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.teachers.weights import weights_sha256
@@ -42,14 +42,15 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
     Raises:
         TeacherError: a file is missing or cannot be read, or an option does not apply.
     """
-    refuse_other_options(options, f"torchscript:{name}")
+    told = f"torchscript:{name}"
+    refuse_other_options(options, told)
     path = Path(name)
     use = read_declared_use(path, options.input_size)
     layer = ScriptedLayer(_load(path)).eval()
     return TeacherNetwork(
         layer=layer,
         layer_index=0,
-        channels=_channels(layer, options, name, use.stride),
+        channels=map_channels(layer, use, told),
         nominal_stride=max(1, round(use.stride)),
         weights_sha256=weights_sha256(layer.state_dict()),
         preprocessing=use.preprocessing,
@@ -64,18 +65,6 @@ def _load(path: Path) -> nn.Module:
             warnings.simplefilter("ignore")
             return torch.jit.load(str(path), map_location="cpu")
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TeacherError(f"teacher torchscript:{path} cannot be read: {reason}") from error
-
-
-def _channels(layer: nn.Module, options: TeacherOptions, name: str, stride: float) -> int:
-    side = 8 * max(1, round(stride))
-    width, height = options.input_size or (side, side)
-    try:
-        with torch.inference_mode():
-            return int(layer(torch.zeros(1, 3, height, width)).shape[3])
-    except (RuntimeError, ValueError) as error:
         raise TeacherError(
-            f"teacher torchscript:{name} fails on an input of {width} x {height} px: {error}. Set "
-            "input_size to one that it takes"
+            f"teacher torchscript:{path} cannot be read: {first_line(error)}"
         ) from error

@@ -114,7 +114,7 @@ class ViewsTeacher:
         """Mean maps of RGB images of one size, summed in float32."""
         total = self._teacher.features(images).astype(np.float32)
         size = (images[0].shape[1], images[0].shape[0])
-        centres = cell_centres(self.grid(size), size)
+        centres = self.grid(size).cell_centres(size)
         for view in self._views:
             there = view.size(size)
             cells = self.grid(there).cell_from_pixel(view.pixel(centres, size), there)
@@ -126,11 +126,3 @@ class ViewsTeacher:
     def fingerprint(self) -> dict[str, Any]:
         """The teacher's, and the views."""
         return {**self._teacher.fingerprint(), "views": self._text}
-
-
-def cell_centres(grid: FeatureGrid, image_size: tuple[int, int]) -> Float[np.ndarray, "cells 2"]:
-    """Pixels (u, v) of the recording's image on which the cells are centred, row by row."""
-    rows, columns = np.indices(grid.cells[::-1])
-    cells = np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float64)
-    centre = cells * grid.stride + grid.offset
-    return (centre + 0.5) * np.divide(image_size, grid.input_size) - 0.5

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from p2pkit.errors import TeacherError
+from p2pkit.errors import TeacherError, first_line
 
 State = dict[str, Tensor]
 
@@ -39,7 +39,7 @@ def read_weights(path: Path) -> State:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise TeacherError(
-            f"weights {path}: cannot be read as plain tensors ({_first_line(error)}). Only "
+            f"weights {path}: cannot be read as plain tensors ({first_line(error)}). Only "
             "state_dicts are loaded: save the network's state_dict() alone, with torch.save or "
             "safetensors"
         ) from error
@@ -47,10 +47,6 @@ def read_weights(path: Path) -> State:
     if not state:
         raise TeacherError(f"weights {path}: holds no tensor; a state_dict is needed")
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _tensors(value: Any, name: str) -> Iterable[tuple[str, Tensor]]:

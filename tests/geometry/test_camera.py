@@ -61,6 +61,13 @@ def test_grid_puts_cells_at_stride_and_offset_of_the_resized_input():
     assert cell[0] == pytest.approx([3.0, (-0.5 - 6.5) / 14])
 
 
+def test_the_centres_of_cells_are_at_their_own_cells():
+    grid = FeatureGrid(stride=(14.0, 16.0), offset=(6.5, 7.0), cells=(5, 3), input_size=(70, 48))
+    cells = grid.cell_from_pixel(grid.cell_centres((91, 77)), (91, 77))
+    expected = np.array([[column, row] for row in range(3) for column in range(5)])
+    assert cells == pytest.approx(expected, abs=1e-12)
+
+
 def test_slidr_alignment_stretches_corner_to_corner():
     grid = FeatureGrid(
         stride=(32.0, 32.0), offset=(0.0, 0.0), cells=(20, 15), input_size=(640, 480)

@@ -1,9 +1,6 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from repeated_training import two_trainings
 
 from p2pkit.errors import ConfigError, GeometryError
 from p2pkit.networks import STUDENTS, build_student
@@ -197,33 +194,7 @@ def test_wrong_settings_are_named():
         build_student("Res16UNet14A", in_channels=3, conv1_kernel_size=4)
 
 
-TRAIN = """
-import hashlib, torch
-from p2pkit.networks import build_student
-torch.manual_seed(0)
-student = build_student("Res16UNet14A", in_channels=3, conv1_kernel_size=3)
-cells = torch.randperm(24**3)[:500]
-zero = torch.zeros_like(cells)
-coordinates = torch.stack((zero, cells // 576, cells // 24 % 24, cells % 24), dim=1).int()
-features = torch.randn(len(coordinates), 3)
-optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
-for _ in range(2):
-    optimizer.zero_grad()
-    student(coordinates, features).square().mean().backward()
-    optimizer.step()
-digest = hashlib.sha256()
-for value in student.state_dict().values():
-    digest.update(value.numpy().tobytes())
-print(digest.hexdigest())
-"""
-
-
 def test_two_trainings_with_one_thread_are_bit_identical():
-    command = [sys.executable, "-W", "ignore", "-c", TRAIN]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    ]
+    runs = two_trainings("minkowski")
     assert runs[0] == runs[1]
     assert len(runs[0].strip()) == 64

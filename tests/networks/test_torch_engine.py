@@ -1,11 +1,11 @@
 """The engine in plain torch equals MinkowskiEngine, and needs none of it."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from repeated_training import two_trainings
 
 from p2pkit.errors import ConfigError, GeometryError
 from p2pkit.networks import STUDENTS, build_student, load_student_weights
@@ -168,36 +168,8 @@ def test_bad_voxels_and_names_are_refused() -> None:
         build_student("Res16UNet14A", in_channels=3, engine="spconv")
 
 
-TRAIN_WITHOUT = """
-import hashlib, sys
-sys.modules["MinkowskiEngine"] = None
-import torch
-from p2pkit.networks import build_student
-torch.manual_seed(0)
-student = build_student("Res16UNet14A", in_channels=3, conv1_kernel_size=5, engine="torch")
-cells = torch.randperm(24**3)[:800]
-zero = torch.zeros_like(cells)
-coordinates = torch.stack((zero, cells // 576, cells // 24 % 24, cells % 24), dim=1).int()
-features = torch.randn(len(coordinates), 3)
-optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
-for _ in range(3):
-    optimizer.zero_grad()
-    student(coordinates, features).square().mean().backward()
-    optimizer.step()
-digest = hashlib.sha256()
-for value in student.state_dict().values():
-    digest.update(value.numpy().tobytes())
-print(digest.hexdigest())
-"""
-
-
 def test_training_needs_no_minkowski_engine_and_repeats_to_the_bit() -> None:
-    command = [sys.executable, "-W", "ignore", "-c", TRAIN_WITHOUT]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    ]
+    runs = two_trainings("torch", 'import sys; sys.modules["MinkowskiEngine"] = None')
     assert runs[0] == runs[1]
     assert len(runs[0].strip()) == 64
 

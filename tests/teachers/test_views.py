@@ -10,7 +10,7 @@ from p2pkit.teachers.network import TeacherNetwork
 from p2pkit.teachers.network_teacher import NetworkTeacher
 from p2pkit.teachers.position_network import position_network
 from p2pkit.teachers.preprocessing import Preprocessing
-from p2pkit.teachers.views import ViewsTeacher, cell_centres
+from p2pkit.teachers.views import ViewsTeacher
 
 # Cells at 3.5 + 8 i px: their mirror images fall on themselves only in widths of whole patches.
 STRIDE, OFFSET = 8.0, 3.5
@@ -55,7 +55,7 @@ def test_every_view_tells_the_same_position(views: str, size: tuple[int, int], a
     looks = teacher(views)
     found = looks.features([ramp(*size, axis)])[0].astype(np.float64) * 255
     columns, rows = looks.grid(size).cells
-    centres = cell_centres(looks.grid(size), size).reshape(rows, columns, 2)
+    centres = looks.grid(size).cell_centres(size).reshape(rows, columns, 2)
     # The last cells may lie beyond a view's last cell, and a resize bends a ramp at its ends.
     inside = np.s_[2:-2, 2:-2] if "scale" in views else np.s_[:, 1:-1]
     wanted = np.repeat(centres[inside][..., 1 - axis, None], 2, axis=-1)
