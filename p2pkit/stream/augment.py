@@ -194,7 +194,10 @@ def _distort(
     for axis in (0, 1, 2):
         for _ in range(2):
             field = (field + np.roll(field, 1, axis) + np.roll(field, -1, axis)) / np.float32(3)
-    augment_kernels.add_noise_field(points, origin, float(granularity), field, float(magnitude))
+    # In float64 the kernel converts nothing at each of a point's eight nodes.
+    augment_kernels.add_noise_field(
+        points, origin, float(granularity), field.astype(np.float64), float(magnitude)
+    )
 
 
 def _rotation(axis: Float64[np.ndarray, "3"], angle: float) -> Float64[np.ndarray, "3 3"]:

@@ -125,7 +125,7 @@ def naive_field(point, origin, spacing, field):
 
 def test_noise_field_equals_the_naive_reference():
     random = np.random.default_rng(0)
-    field = random.normal(size=(4, 5, 6, 3)).astype(np.float32)
+    field = random.normal(size=(4, 5, 6, 3))
     points = random.uniform(-3, 3, (200, 3))
     origin = np.array([-1.0, 0.5, 0.0])
     wanted = [point + 0.7 * naive_field(point, origin, 0.3, field) for point in points]
