@@ -164,13 +164,19 @@ class BatchStream:
         places = (place for one in wanted for place in self._places(*one))
         ahead = max(config.ahead * config.batch_size // self._ranks, 1)
         samples = ordered_map(self._prepare, places, threads=config.threads, ahead=ahead)
+
+        def joined(one: tuple[int, int]) -> Batch:
+            return collate(one[0], [next(samples) for _ in self._places(*one)])
+
+        # A thread of its own joins them, one after the other, so that the consumer need not.
+        ready = ordered_map(joined, wanted, threads=1, ahead=1)
         try:
-            for step, part in wanted:
+            for _ in wanted:
                 began = time.perf_counter()
-                batch = collate(step, [next(samples) for _ in self._places(step, part)])
-                wait_s = time.perf_counter() - began
-                yield replace(batch, wait_s=wait_s)
+                batch = next(ready)
+                yield replace(batch, wait_s=time.perf_counter() - began)
         finally:
+            ready.close()
             samples.close()
 
     def _places(self, step: int, part: int) -> list[Place]:
