@@ -60,7 +60,9 @@ def run(config: TrainConfig, *, steps: int = 10) -> StepProfile:
     sources, ranks = open_sources(config), Ranks()
     model = build_model(config, sources[0].channels, seed=config.seed).to(config.device).train()
     trainee = Trainee(model, config, model, ranks, lap=laps)
-    stream = BatchStream(sources, config=config.stream, parts=config.accumulate, lap=loading)
+    stream = BatchStream(
+        sources, config=config.stream, parts=config.accumulate, pin=is_cuda, lap=loading
+    )
     for _ in stream.batches(0, 1):  # compiles the kernels
         pass
     loading.seconds.clear()

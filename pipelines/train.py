@@ -191,6 +191,7 @@ def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out
         rank=ranks.rank,
         ranks=ranks.ranks,
         parts=config.accumulate,
+        pin=device.startswith("cuda"),
     )
     trainee = Trainee(model, config, replicate(model, ranks, device), ranks)
     probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None

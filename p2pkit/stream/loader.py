@@ -1,7 +1,7 @@
 """Batches of training samples from stores, prepared ahead of time by threads."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,10 +47,15 @@ class Batch:
 
     def to(self, device: str) -> "Batch":
         """The batch with its tensors on a device; ids and rows too, coordinates included."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The batch in page-locked memory, from which a GPU copies beside its work."""
+        return self._mapped(Tensor.pin_memory)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **tensors)
 
@@ -116,6 +121,7 @@ class BatchStream:
         config: how batches are made.
         rank, ranks: this process and how many there are.
         parts: micro-batches into which a process splits its part of a global batch.
+        pin: put batches into page-locked memory, for training on a GPU.
         lap: told when a part of the work on a sample ends: read, decode, augment, voxelise, pairs.
 
     Raises:
@@ -130,6 +136,7 @@ class BatchStream:
         rank: int = 0,
         ranks: int = 1,
         parts: int = 1,
+        pin: bool = False,
         lap: Lap = no_lap,
     ) -> None:
         if config.batch_size < ranks * parts:
@@ -139,7 +146,7 @@ class BatchStream:
             )
         self._sources = tuple(sources)
         self._config, self._lap = config, lap
-        self._rank, self._ranks, self.parts = rank, ranks, parts
+        self._rank, self._ranks, self.parts, self._pin = rank, ranks, parts, pin
         orders = [
             SampleOrder(
                 source.samples,
@@ -166,7 +173,8 @@ class BatchStream:
         samples = ordered_map(self._prepare, places, threads=config.threads, ahead=ahead)
 
         def joined(one: tuple[int, int]) -> Batch:
-            return collate(one[0], [next(samples) for _ in self._places(*one)])
+            batch = collate(one[0], [next(samples) for _ in self._places(*one)])
+            return batch.pin_memory() if self._pin else batch
 
         # A thread of its own joins them, one after the other, so that the consumer need not.
         ready = ordered_map(joined, wanted, threads=1, ahead=1)

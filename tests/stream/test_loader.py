@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,13 +93,29 @@ def test_a_frame_is_augmented_anew_in_each_epoch(room_store: Path) -> None:
 
 
 def test_leaving_early_stops_the_threads(room_store: Path) -> None:
-    import threading
-
     batches = stream(room_store).batches(0, 1000)
     next(batches)
     batches.close()
     names = [thread.name for thread in threading.enumerate()]
     assert not any(name.startswith("p2pkit-prefetch") for name in names)
+
+
+def test_pinning_is_done_ahead_and_changes_nothing(
+    room_store: Path, expected: list[Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def pinned(tensor: torch.Tensor) -> torch.Tensor:
+        threads.append(threading.current_thread().name)
+        return tensor.clone()
+
+    monkeypatch.setattr(Batch, "pin_memory", lambda batch: batch._mapped(pinned))
+    store = open_store(room_store)
+    source = StreamSource(store, store.feature_layers[0], np.arange(12))
+    found = list(BatchStream([source], config=CONFIG, pin=True).batches(0, 2))
+    assert list(map(content, found)) == list(map(content, expected[:2]))
+    assert threads
+    assert threading.current_thread().name not in threads
 
 
 def test_collating_keeps_rows_and_cells_of_frames_apart() -> None:
