@@ -249,7 +249,7 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
     return out
 
 
-def _told(report: StepReport) -> dict[str, float]:
+def _told(report: StepReport) -> dict[str, int | float]:
     """The report's figures, without those that the run's loss has none of."""
     return {name: value for name, value in asdict(report).items() if value is not None}
 

@@ -161,9 +161,9 @@ class Trainee:
     def _superpixels(self, batches: Sequence[Batch]) -> int | None:
         if self.config.loss.name != SUPERPIXEL:
             return None
-        return self._count([anchors(batch, self.config.loss) for batch in batches])
+        return self._count([int(anchors(batch, self.config.loss)) for batch in batches])
 
-    def _count(self, numbers: Sequence[float]) -> int:
+    def _count(self, numbers: Sequence[int]) -> int:
         """Sum over micro-batches and processes."""
         total = torch.tensor(float(sum(numbers)), device=self._device)
         return int(summed(total, self.ranks).item())
