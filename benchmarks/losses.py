@@ -16,7 +16,16 @@ import click
 
 CHANNELS, TEACHER_CHANNELS, TEMPERATURE = 128, 320, 0.04
 PLAIN = "plain N x N"
-LOSSES = (PLAIN, "ppnce", "ppnce-symmetric", "ppnce-soft", "mask-same-cell", "mask-similar")
+LOSSES = (
+    PLAIN,
+    "ppnce",
+    "ppnce-symmetric",
+    "ppnce-soft",
+    "superpixel",
+    "mask-same-cell",
+    "mask-similar",
+)
+PAIRS_OF_A_SUPERPIXEL = 8
 
 
 def peak_mb() -> float:
@@ -42,6 +51,7 @@ def measure(name: str, pairs: int) -> dict[str, float]:
         cell_id=torch.arange(pairs) // 4,
         voxel_id=torch.arange(pairs) // 2,
         teacher_feature=torch.randn(pairs, TEACHER_CHANNELS),
+        superpixel_id=torch.randperm(pairs) // PAIRS_OF_A_SUPERPIXEL,
     )
     if name.startswith("mask"):
         config = LossConfig(temperature=TEMPERATURE, negatives=name)

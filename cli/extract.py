@@ -50,6 +50,11 @@ OPTIONS = (
     ),
     click.option("--pairs-per-frame", default=16384, show_default=True, help="For pixels."),
     click.option(
+        "--superpixels",
+        metavar="slic:N[:COMPACTNESS]",
+        help="Also store the superpixel of each pair; slic:150 is SLidR's.",
+    ),
+    click.option(
         "--format",
         "storage",
         type=click.Choice(["tar", "zarr"]),
@@ -100,9 +105,9 @@ def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
 def extract(source: Path | None, engine: str, **options: Any) -> None:
     """Run a 2D network once over a recording and store its features and pixel-point pairs.
 
-    Running the same command again finishes an interrupted extraction; another --teacher adds a
-    layer to the same store. Several processes of it, under torchrun, in a SLURM array or on several
-    machines with one folder, share the shards.
+    Running the same command again finishes an interrupted extraction; another --teacher, or
+    --superpixels, adds a layer to the same store. Several processes of it, under torchrun, in a
+    SLURM array or on several machines with one folder, share the shards.
 
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
     """
@@ -127,6 +132,7 @@ def extract(source: Path | None, engine: str, **options: Any) -> None:
 
 def extract_config(source: Path | None, **options: Any) -> "ExtractConfig":
     """The settings that the options of `extraction_options`, and `out`, make."""
+    from p2pkit.geometry.superpixels import parse_superpixels
     from p2pkit.pipelines.extract_plan import ExtractConfig
     from p2pkit.pipelines.feature_stage import FeatureConfig
     from p2pkit.shards.geometry_layer import GeometryConfig
@@ -165,6 +171,7 @@ def extract_config(source: Path | None, **options: Any) -> "ExtractConfig":
         max_failure_rate=options["max_failure_rate"],
         threads=options["threads"],
         codecs=dict(map(_field_codec, options["codecs"])),
+        superpixels=parse_superpixels(options["superpixels"]) if options["superpixels"] else None,
     )
 
 

@@ -9,7 +9,12 @@ from p2pkit.errors import ConfigError
 
 @click.command()
 @click.argument("store", type=click.Path())
-@click.option("--preset", default="paper", show_default=True, help="paper, slidr or cpu-small.")
+@click.option(
+    "--preset",
+    default="paper",
+    show_default=True,
+    help="paper, slidr, slidr-superpixel or cpu-small.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The file; printed if not given.")
 def init(store: str, preset: str, out: Path | None) -> None:
     """Write all settings of a training as TOML, each with its meaning, for `train --config`.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("stores", metavar="[STORE]...", nargs=-1, type=click.Path())
-@click.option("--preset", help="paper (default), slidr or cpu-small.")
+@click.option("--preset", help="paper (default), slidr, slidr-superpixel or cpu-small.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings in TOML.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @click.option("--measured", default=10, show_default=True, type=click.IntRange(1), help="Steps.")

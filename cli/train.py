@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("stores", metavar="[STORE]...", nargs=-1, type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
-@click.option("--preset", help="paper (default), slidr or cpu-small.")
+@click.option("--preset", help="paper (default), slidr, slidr-superpixel or cpu-small.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings in TOML.")
 @click.option("--steps", type=click.IntRange(min=1), help="Length of the schedule.")
 @click.option("--stop-after", type=click.IntRange(min=1), help="End this process after N steps.")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from p2pkit.pipelines.transfer import TransferReport
 
 LAYERS = click.option(
-    "--layer", "layers", multiple=True, help="Only this feature layer; may be repeated."
+    "--layer", "layers", multiple=True, help="Only this layer beside the geometry; may be repeated."
 )
 WORKERS = click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True)
 

@@ -18,6 +18,7 @@ from p2pkit.pipelines.extract_plan import (
     plan_geometry,
 )
 from p2pkit.pipelines.feature_stage import FeatureStage, open_feature_stage
+from p2pkit.pipelines.superpixel_stage import LayerStage, SuperpixelStage, open_superpixel_stage
 from p2pkit.shards.model import Sample
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.store import open_store
@@ -81,7 +82,13 @@ def begin(config: ExtractConfig, *, progress: Callable[[Progress], None] | None 
         lambda: loadable(source, chain(*shards)),
         config.codecs,
     )
-    return Job(config, source, writer, stage, shards, progress or (lambda report: None))
+    superpixels = None
+    if config.superpixels is not None:
+        superpixels, writer = open_superpixel_stage(
+            config.superpixels, config.out, manifest, config.codecs
+        )
+    report = progress or (lambda report: None)
+    return Job(config, source, writer, stage, shards, report, superpixels=superpixels)
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class Job:
         shards: the keys of each planned shard.
         progress: told how far the work is.
         failed: bad frames of each shard that is known to be committed.
+        superpixels: how images are cut, and the layer of that; None where nobody asked for it.
     """
 
     config: ExtractConfig
@@ -105,11 +113,17 @@ class Job:
     shards: list[list[str]]
     progress: Callable[[Progress], None]
     failed: dict[int, int] = field(default_factory=dict)
+    superpixels: SuperpixelStage | None = None
+
+    @property
+    def stages(self) -> tuple[LayerStage, ...]:
+        """What fills the layers beside the geometry."""
+        return (self.stage,) if self.superpixels is None else (self.stage, self.superpixels)
 
     def is_done(self, shard: int) -> bool:
-        """Whether both layers of a shard are committed, by whomever."""
+        """Whether all layers of a shard are committed, by whomever."""
         if shard not in self.failed:
-            layers = ("geometry", self.stage.layer)
+            layers = ("geometry", *(stage.layer for stage in self.stages))
             if not all(self.writer.is_done(layer, shard) for layer in layers):
                 return False
             self.failed[shard] = len(self.writer.record("geometry", shard).failures)
@@ -156,44 +170,48 @@ def take(job: Job, shard: int) -> bool:
 
 def _extract_shard(job: Job, shard: int) -> None:
     if job.writer.is_done("geometry", shard):
-        _add_features(job, shard)
+        _add_layers(job, shard)
         return
-    geometry: list[Sample] = []
-    features: list[Sample] = []
+    samples: list[tuple[Sample, ...]] = []
     failures: list[dict[str, str]] = []
-    for result in _worked_on(job, job.shards[shard], _both_samples):
+    for result in _worked_on(job, job.shards[shard], _all_samples):
         if isinstance(result, FrameError):
             failures.append({"key": result.key, "stage": "frame", "reason": result.reason})
         else:
-            geometry.append(result[0])
-            features.append(result[1])
-    job.writer.write("geometry", shard, geometry, failures)
-    if not job.writer.is_done(job.stage.layer, shard):
-        job.writer.write(job.stage.layer, shard, features, [])
+            samples.append(result)
+    job.writer.write("geometry", shard, [row[0] for row in samples], failures)
+    for number, stage in enumerate(job.stages, start=1):
+        if not job.writer.is_done(stage.layer, shard):
+            job.writer.write(stage.layer, shard, [row[number] for row in samples])
 
 
-def _add_features(job: Job, shard: int) -> None:
-    """Write a feature layer's shard beside geometry that is there already."""
+def _add_layers(job: Job, shard: int) -> None:
+    """Write the layers that a shard lacks beside geometry that is there already."""
     store = open_store(job.config.out)
     keys = store.keys(shard)
+    stages = [stage for stage in job.stages if not job.writer.is_done(stage.layer, shard)]
 
-    def feature_sample(job: Job, key: str) -> Sample:
+    def samples(job: Job, key: str) -> tuple[Sample, ...]:
         try:
             frame = job.source.load(key)
         except FrameError as error:
             raise SourceError(f"{error}; it was readable when the geometry was extracted") from None
-        return job.stage.encode(frame, store.read("geometry", shard, keys.index(key)))
+        geometry = store.read("geometry", shard, keys.index(key))
+        return tuple(stage.encode(frame, geometry) for stage in stages)
 
-    job.writer.write(job.stage.layer, shard, list(_worked_on(job, keys, feature_sample)), [])
+    rows = list(_worked_on(job, keys, samples))
+    for number, stage in enumerate(stages):
+        job.writer.write(stage.layer, shard, [row[number] for row in rows])
 
 
-def _both_samples(job: Job, key: str) -> tuple[Sample, Sample] | FrameError:
+def _all_samples(job: Job, key: str) -> tuple[Sample, ...] | FrameError:
+    """A frame's samples: of the geometry, then of each stage's layer."""
     try:
         frame = job.source.load(key)
         geometry = geometry_sample(frame, job.config, job.writer.manifest.layers[0])
     except FrameError as error:
         return error
-    return geometry, job.stage.encode(frame, geometry)
+    return (geometry, *(stage.encode(frame, geometry) for stage in job.stages))
 
 
 def _worked_on(job: Job, keys: list[str], work: Callable[[Job, str], Result]) -> Iterator[Result]:

@@ -9,12 +9,14 @@ from p2pkit.datasets import SourceOptions, open_source
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import ConfigError, FrameError, SourceError
 from p2pkit.geometry import KERNEL_VERSION
+from p2pkit.geometry.superpixels import SuperpixelConfig
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.shards.feature_layer import feature_fields
 from p2pkit.shards.geometry_layer import GeometryConfig, encode_geometry, geometry_fields
 from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.location import local_folder
 from p2pkit.shards.model import LayerSpec, Manifest, Plan, Sample, with_codecs
+from p2pkit.shards.superpixel_layer import FIELD as SUPERPIXEL
 from p2pkit.shards.writer import read_manifest
 
 READING = ("limit", "every", "flying_margin", "fuse")
@@ -44,6 +46,7 @@ class ExtractConfig:
         max_failure_rate: stop when more than this share of all frames is bad.
         threads: frames worked on at the same time; the teacher itself uses every core.
         codecs: how the bytes of a field are stored, by field, where not as usual.
+        superpixels: also store which superpixel each pair's pixel lies in; None does not.
     """
 
     dataset: str
@@ -62,6 +65,7 @@ class ExtractConfig:
     max_failure_rate: float = 0.5
     threads: int = 4
     codecs: dict[str, str] = field(default_factory=dict)
+    superpixels: SuperpixelConfig | None = None
 
 
 def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
@@ -129,11 +133,12 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
 
     Raises:
         SourceError: no frame can be read.
-        ConfigError: a codec is asked for a field that neither layer has.
+        ConfigError: a codec is asked for a field that no layer has.
         StoreError: there is no codec of that name, or it is not for the field's type.
     """
     fields = geometry_fields(_first_good_frame(source, keys))
     others = feature_fields(config.features.layout, "none", config.features.coding)
+    others += (SUPERPIXEL,) if config.superpixels is not None else ()
     names = [spec.name for spec in (*fields, *with_codecs(others, config.codecs))]
     if unknown := sorted(set(config.codecs) - set(names)):
         raise ConfigError(f"codec of field {unknown[0]!r}: the fields are {', '.join(names)}")

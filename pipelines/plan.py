@@ -1,7 +1,7 @@
 """plan: what an extraction will cost, from a probe of a few real frames, before it is begun."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -22,6 +22,7 @@ from p2pkit.pipelines.feature_stage import (
     layer_name,
     plan_layer,
 )
+from p2pkit.pipelines.superpixel_stage import LayerStage, SuperpixelStage, planned_layer
 from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.map_coding import FeatureCoder, pca_basis
 from p2pkit.shards.model import LayerSpec, Manifest, Sample, with_codecs
@@ -87,16 +88,17 @@ class ExtractionPlan:
         frames: of the recording.
         shards: that they are cut into.
         storage: tar or zarr.
-        layers: geometry, then the teacher's.
-        bytes: of both layers.
+        layers: geometry, then the teacher's, then the superpixels' if they are asked for.
+        bytes: of all layers.
         bytes_uncertainty: two standard errors of `bytes`, as a share; 0 where all frames were
             probed, None where one frame tells nothing of the spread.
         teacher: its name.
         teacher_passes: images that the teacher must see for the whole layer.
         teacher_passes_left: those whose shards are not in the store yet.
         seconds_per_frame: measured on the probe, with the extraction's threads; reading, geometry,
-            teacher and codecs, not the disk.
-        seconds_left: estimate for one worker on this machine.
+            teacher, superpixels and codecs, not the disk.
+        seconds_left: estimate for one worker on this machine, as if each frame that lacks a layer
+            lacked all.
         probed: keys of the frames that the teacher saw.
         probed_geometry: how many frames were probed for their geometry, those included.
         failed: probed frames that cannot be used, with the reason; the same share of all frames is
@@ -132,11 +134,13 @@ def run(config: PlanConfig) -> ExtractionPlan:
     stored = _stored(extraction, manifest)
     many = _spread(keys, GEOMETRY_FACTOR * config.frames, extraction.seed)
     chosen = _spread(many, config.frames, extraction.seed)
-    stage, layer = _open_stage(extraction, source, manifest, stored, chosen)
-    manifest = manifest.with_layer(layer)
+    stages: list[LayerStage] = []
+    for stage, layer in _open_stages(extraction, source, manifest, stored, chosen):
+        stages.append(stage)
+        manifest = manifest.with_layer(layer)
     if stored is not None:
         read_and_compare(extraction.out, manifest)
-    worker = _Worker(extraction, source, stage, manifest)
+    worker = _Worker(extraction, source, tuple(stages), manifest)
     return _plan(worker, keys, stored, _probe(worker, chosen, many))
 
 
@@ -146,7 +150,7 @@ class _Worker:
 
     extraction: ExtractConfig
     source: FrameSource
-    stage: FeatureStage
+    stages: tuple[LayerStage, ...]
     manifest: Manifest
 
     def geometry(self, key: str) -> tuple[Frame, Sample] | FrameError:
@@ -160,24 +164,24 @@ class _Worker:
         sample_bytes(layer, sample)
         return frame, sample
 
-    def both(self, key: str) -> tuple[Sample, Sample] | FrameError:
-        """The geometry and the feature sample, encoded once as writing would."""
+    def whole(self, key: str) -> tuple[Sample, ...] | FrameError:
+        """The samples of all layers, geometry first, encoded once as writing would."""
         found = self.geometry(key)
         if isinstance(found, FrameError):
             return found
-        features = self.stage.encode(*found)
-        sample_bytes(self.manifest.layers[1], features)
-        return found[1], features
+        others = tuple(stage.encode(*found) for stage in self.stages)
+        for layer, sample in zip(self.manifest.layers[1:], others, strict=True):
+            sample_bytes(layer, sample)
+        return found[1], *others
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """What the probed frames gave."""
+    """What the probed frames gave; `samples` of each layer, geometry first."""
 
     chosen: list[str]
     many: list[str]
-    geometry: list[Sample]
-    features: list[Sample]
+    samples: tuple[list[Sample], ...]
     failed: dict[str, str]
     seconds_per_frame: float
 
@@ -195,14 +199,14 @@ def _spread(keys: Sequence[str], frames: int, seed: int) -> list[str]:
     return [keys[int(random.integers(first, end))] for first, end in pairwise(ends)]
 
 
-def _open_stage(
+def _open_stages(
     extraction: ExtractConfig,
     source: FrameSource,
     manifest: Manifest,
     stored: Manifest | None,
     chosen: list[str],
-) -> tuple[FeatureStage, LayerSpec]:
-    """The teacher, and the layer that it has in the store or would get."""
+) -> Iterator[tuple[LayerStage, LayerSpec]]:
+    """What fills each layer beside the geometry, and that layer as the store has it or would."""
     config, teacher = extraction.features, open_teacher(extraction.features.teacher)
     asked = feature_fingerprint(config, teacher, manifest)
     name = layer_name(teacher, asked)
@@ -212,26 +216,30 @@ def _open_stage(
         layer, _ = plan_layer(config, teacher, asked, loadable(source, chosen))
     layer = replace(layer, fields=with_codecs(layer.fields, extraction.codecs))
     coder = FeatureCoder(config.coding.int8, pca_basis(layer))
-    return FeatureStage(config, name, teacher, {}, coder), layer
+    yield FeatureStage(config, name, teacher, {}, coder), layer
+    if extraction.superpixels is not None:
+        layer = planned_layer(extraction.superpixels, manifest, stored, extraction.codecs)
+        yield SuperpixelStage(extraction.superpixels, layer.name), layer
 
 
 def _probe(worker: _Worker, chosen: list[str], many: list[str]) -> _Probe:
     """Extract the chosen frames in memory, as `extract` would, and the geometry of the others."""
     threads = worker.extraction.threads
-    worker.both(chosen[0])  # compiled kernels and the network's first pass are slower: not timed
+    worker.whole(chosen[0])  # compiled kernels and the network's first pass are slower: not timed
     began = time.perf_counter()
-    both = list(ordered_map(worker.both, chosen, threads=threads, ahead=2 * threads))
+    whole = list(ordered_map(worker.whole, chosen, threads=threads, ahead=2 * threads))
     seconds = (time.perf_counter() - began) / len(chosen)
     others = [key for key in many if key not in set(chosen)]
     rest = list(ordered_map(worker.geometry, others, threads=threads, ahead=2 * threads))
-    good = [row for row in both if not isinstance(row, FrameError)]
-    failed = {row.key: row.reason for row in (*both, *rest) if isinstance(row, FrameError)}
+    good = [row for row in whole if not isinstance(row, FrameError)]
+    failed = {row.key: row.reason for row in (*whole, *rest) if isinstance(row, FrameError)}
     if not good:
         raise SourceError(
-            f"none of the {len(chosen)} probed frames can be used; the first: {both[0]}"
+            f"none of the {len(chosen)} probed frames can be used; the first: {whole[0]}"
         )
-    geometry = [row[0] for row in good] + [row[1] for row in rest if isinstance(row, tuple)]
-    return _Probe(chosen, many, geometry, [row[1] for row in good], failed, seconds)
+    samples = tuple(map(list, zip(*good, strict=True)))
+    samples[0].extend(row[1] for row in rest if isinstance(row, tuple))
+    return _Probe(chosen, many, samples, failed, seconds)
 
 
 def _plan(
@@ -239,29 +247,29 @@ def _plan(
 ) -> ExtractionPlan:
     manifest = worker.manifest
     shards = plan_shards(keys, manifest.plan)
-    good = len(probe.geometry) / len(probe.many)
-    samples = (probe.geometry, probe.features)
+    good = len(probe.samples[0]) / len(probe.many)
     layers = tuple(
         replace(
             _layer_plan(layer, rows, shards, good, manifest.storage),
             frames_done=_frames_done(worker.extraction, stored, layer, shards),
         )
-        for layer, rows in zip(manifest.layers, samples, strict=True)
+        for layer, rows in zip(manifest.layers, probe.samples, strict=True)
     )
-    views = float(np.mean([len(sample.meta["grids"]) for sample in probe.features]))
+    views = float(np.mean([len(sample.meta["grids"]) for sample in probe.samples[1]]))
     left = len(keys) - layers[1].frames_done
+    unfinished = len(keys) - min(layer.frames_done for layer in layers[1:])
     return ExtractionPlan(
         frames=len(keys),
         shards=len(shards),
         storage=manifest.storage,
         layers=layers,
         bytes=sum(layer.bytes for layer in layers),
-        bytes_uncertainty=_uncertainty(manifest, samples, len(keys)),
+        bytes_uncertainty=_uncertainty(manifest, probe.samples, len(keys)),
         teacher=manifest.layers[1].details["teacher"],
         teacher_passes=round(len(keys) * good * views),
         teacher_passes_left=round(left * good * views),
         seconds_per_frame=probe.seconds_per_frame,
-        seconds_left=left * probe.seconds_per_frame,
+        seconds_left=unfinished * probe.seconds_per_frame,
         probed=tuple(probe.chosen),
         probed_geometry=len(probe.many),
         failed=probe.failed,

@@ -21,6 +21,17 @@ PRESETS: dict[str, dict[str, Any]] = {
             "sample": {"voxel_size": 0.1, "pairs_per_frame": 256},
         },
     },
+    # SLidR itself: the same with its contrast of superpixels. It takes every pair; here eight times
+    # as many as above are drawn, so that most superpixels have several.
+    "slidr-superpixel": {
+        "embedding_channels": 64,
+        "loss": {"name": "superpixel", "temperature": 0.07},
+        "optimizer": {"schedule": "cosine"},
+        "stream": {
+            "batch_size": 16,
+            "sample": {"voxel_size": 0.1, "pairs_per_frame": 2048},
+        },
+    },
     # Small enough for a few CPU cores: coarse voxels, a slim student, short schedule.
     "cpu-small": {
         "student": "Res16UNet14A",

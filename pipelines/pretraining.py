@@ -92,6 +92,8 @@ class TrainConfig:
         weights: share of each store in the mixture, the first store's first; none at all weighs
             each store by its number of frames.
         layer: the feature layer of every store; None takes the only one.
+        superpixels: the layer of superpixels of every store, for the loss `superpixel`; None takes
+            the only one.
         student: a name out of `p2pkit.networks.STUDENTS`.
         conv1_kernel_size: side of the student's first convolution (voxels); 5 as published.
         engine: what computes the sparse convolutions: `minkowski` (MinkowskiEngine, to be built
@@ -121,6 +123,7 @@ class TrainConfig:
     more_stores: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
     layer: str | None = None
+    superpixels: str | None = None
     student: str = "Res16UNet34C"
     conv1_kernel_size: int = 5
     engine: Literal["minkowski", "torch"] = "minkowski"
@@ -192,6 +195,7 @@ class PretrainingModel(nn.Module):
             voxel_id=batch.pair_voxel,
             confidence=batch.pair_confidence,
             teacher_feature=batch.pair_feature,
+            superpixel_id=batch.pair_superpixel,
         )
 
     def point_features(

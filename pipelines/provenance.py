@@ -20,7 +20,7 @@ class StoreUse:
 
     Args:
         store: its path or URL.
-        layers: geometry and the feature layer.
+        layers: geometry and the feature layer; then that of superpixels, if the run reads one.
         fingerprints: sha256 of each layer's fingerprint, by layer.
         holdout: keys of the frames that are never trained on.
         weight: its turns in a period of the mixture.
@@ -106,6 +106,7 @@ def provenance_of(sources: Sequence[StreamSource], config: TrainConfig) -> Prove
 
 def _use_of_source(source: StreamSource, name: str, holdout: int) -> StoreUse:
     store, layers = source.store, ("geometry", source.layer)
+    layers += () if source.superpixels is None else (source.superpixels,)
     keys = all_keys(store)
     return StoreUse(
         store=name,

@@ -8,6 +8,7 @@ from typing import Any
 
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import FingerprintError, FrameError, SourceError, StoreError, TeacherError
+from p2pkit.geometry.superpixels import SuperpixelConfig, parse_superpixels
 from p2pkit.pipelines.extract_plan import (
     READING,
     ExtractConfig,
@@ -15,7 +16,8 @@ from p2pkit.pipelines.extract_plan import (
     open_frames,
     plan_geometry,
 )
-from p2pkit.pipelines.feature_stage import FeatureConfig, FeatureStage, open_feature_stage
+from p2pkit.pipelines.feature_stage import FeatureConfig, open_feature_stage
+from p2pkit.pipelines.superpixel_stage import LayerStage, SuperpixelStage
 from p2pkit.shards.checks import differences
 from p2pkit.shards.families import MADE_FROM
 from p2pkit.shards.geometry_layer import GeometryConfig
@@ -89,8 +91,8 @@ class Reextraction:
 
         self.writer.write(GEOMETRY, shard, samples(), failures)
 
-    def write_features(self, stage: FeatureStage, shard: int) -> None:
-        """Extract one shard of a teacher's layer beside the geometry that is there."""
+    def write_layer(self, stage: LayerStage, shard: int) -> None:
+        """Extract one shard of a stage's layer beside the geometry that is there."""
         store = open_store(self.store.root)
         rows = {key: row for row, key in enumerate(store.keys(shard))}
 
@@ -103,13 +105,16 @@ class Reextraction:
 
         self.writer.write(stage.layer, shard, self._mapped(sample, rows))
 
-    def open_stage(self, name: str) -> FeatureStage:
-        """The teacher of a layer of the store.
+    def open_stage(self, name: str) -> LayerStage:
+        """The teacher, or the way to cut images, of a layer of the store.
 
         Raises:
-            FingerprintError: no weights that were tried give the layer's fingerprint.
+            FingerprintError: no weights that were tried give the layer's fingerprint, or the
+                superpixels would be others.
         """
         layer = self.store.layer(name)
+        if layer.kind == "superpixels":
+            return SuperpixelStage(_same_superpixels(layer, self.store), layer.name)
         config = _feature_config(layer, self._teacher_options(layer))
 
         def refuse() -> Iterator[Frame]:
@@ -121,9 +126,13 @@ class Reextraction:
         stage, _ = open_feature_stage(config, self.extraction.out, self.manifest, refuse, {})
         return stage
 
-    def check_teacher(self, name: str) -> None:
-        """Raise FingerprintError unless the teacher of a layer is at hand; nothing is written."""
-        self._teacher_options(self.store.layer(name))
+    def check_stage(self, name: str) -> None:
+        """Raise FingerprintError unless what made a layer is at hand; nothing is written."""
+        layer = self.store.layer(name)
+        if layer.kind == "superpixels":
+            _same_superpixels(layer, self.store)
+        else:
+            self._teacher_options(layer)
 
     def _teacher_options(self, layer: LayerSpec) -> TeacherOptions:
         """Options whose teacher has the layer's fingerprint, out of the few that may."""
@@ -205,6 +214,24 @@ def _extraction(store: Store, config: SourceConfig) -> ExtractConfig:
         seed=plan.seed,
         **layer.details["reading"],
     )
+
+
+def _same_superpixels(layer: LayerSpec, store: Store) -> SuperpixelConfig:
+    """The settings of a layer of superpixels, if they would give the same ones here.
+
+    Raises:
+        FingerprintError: they would not; the message names what differs, such as scikit-image.
+    """
+    config = parse_superpixels(str(layer.details.get("superpixels")))
+    rows = differences(layer.fingerprint.get("superpixels"), config.fingerprint(), "superpixels")
+    if rows:
+        told = "; ".join(f"{path} is {a!r} in the store, {b!r} now" for path, a, b in rows)
+        raise FingerprintError(
+            f"{layer.name} of {store.root} cannot be extracted again to the same bytes: {told}. "
+            "Install what the store names, or drop the layer with `p2pkit shards drop-layer` and "
+            "extract it anew"
+        )
+    return config
 
 
 def _teacher_fingerprint(layer: LayerSpec) -> dict[str, Any]:

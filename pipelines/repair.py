@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from p2pkit.files import canonical_json
-from p2pkit.pipelines.feature_stage import FeatureStage
 from p2pkit.pipelines.reextract import Reextraction, SourceConfig, open_reextraction
+from p2pkit.pipelines.superpixel_stage import LayerStage
 from p2pkit.shards.diagnosis import (
     Action,
     Condition,
@@ -101,9 +101,9 @@ def run(
     stale = _failures_are_stale(store, patients)
     layers = _layers_to_extract(planned)
     if again is not None:
-        # Before anything is changed; a dry run must not promise what these teachers cannot give.
+        # Before anything is changed; a dry run must not promise what cannot be had here.
         for name in layers:
-            again.check_teacher(name)
+            again.check_stage(name)
     if config.dry_run:
         return RepairReport(planned, stale, None)
     stages = {} if again is None else {name: again.open_stage(name) for name in layers}
@@ -131,7 +131,7 @@ class _Work:
     store: Store
     writer: StoreWriter
     again: Reextraction | None
-    stages: dict[str, FeatureStage]
+    stages: dict[str, LayerStage]
     conditions: dict[str, Condition]
 
 
@@ -166,7 +166,7 @@ def _choose(
 
 
 def _layers_to_extract(actions: Sequence[Action]) -> list[str]:
-    """Layers of which a shard needs its teacher, sorted."""
+    """Layers of which a shard needs its teacher or superpixels, sorted."""
     return sorted({action.layer for action in actions if action.what == "extract"} - {GEOMETRY})
 
 
@@ -192,7 +192,7 @@ def _extract(work: _Work, again: Reextraction, action: Action) -> None:
     if action.layer == GEOMETRY:
         again.write_geometry(action.shard)
     else:
-        again.write_features(work.stages[action.layer], action.shard)
+        again.write_layer(work.stages[action.layer], action.shard)
 
 
 def _left(action: Action, reason: str) -> Action:

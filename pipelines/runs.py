@@ -8,6 +8,7 @@ import torch
 
 from p2pkit.config import config_from_json
 from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.losses import SUPERPIXEL
 from p2pkit.pipelines.pretraining import TrainConfig
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.shards.store import Store
@@ -65,6 +66,29 @@ def feature_layer(store: Store, wanted: str | None) -> str:
             "name one with --set layer=NAME"
         )
     return names[0]
+
+
+def superpixel_layer(store: Store, wanted: str | None) -> str:
+    """Name of the layer of superpixels to use.
+
+    Raises:
+        ConfigError: the store has none, or several and none is named, or another kind is named.
+    """
+    names = store.superpixel_layers
+    if not names:
+        raise ConfigError(
+            f"the loss {SUPERPIXEL!r} needs superpixels, and {store.root} has none: add them by "
+            "running the `p2pkit extract` that made it again, with `--superpixels slic:150`: "
+            f"p2pkit extract ... --dataset {store.manifest.dataset.get('dataset')} --out "
+            f"{store.root} --superpixels slic:150"
+        )
+    name = store.layer(wanted).name if wanted is not None else names[0]
+    if name not in names or (wanted is None and len(names) > 1):
+        raise ConfigError(
+            f"{store.root} has {len(names)} layers of superpixels ({', '.join(names)}); name one "
+            "with --set superpixels=NAME"
+        )
+    return name
 
 
 def run_layer(out: Path, store: Store) -> str:

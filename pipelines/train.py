@@ -10,6 +10,7 @@ from pathlib import Path
 from p2pkit.config import config_to_json
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import write_json
+from p2pkit.losses import SUPERPIXEL
 from p2pkit.networks.sync_norm import synchronise_norms
 from p2pkit.pipelines.checkpoints import (
     latest_checkpoint,
@@ -29,7 +30,7 @@ from p2pkit.pipelines.metrics import metrics_log
 from p2pkit.pipelines.online_probe import OnlineProbe
 from p2pkit.pipelines.pretraining import TrainConfig, build_model, learning_rate
 from p2pkit.pipelines.provenance import provenance_of, read_provenance
-from p2pkit.pipelines.runs import check_device, feature_layer, read_config
+from p2pkit.pipelines.runs import check_device, feature_layer, read_config, superpixel_layer
 from p2pkit.pipelines.splits import holdout_split
 from p2pkit.pipelines.stopping import stop_on_sigterm
 from p2pkit.pipelines.training_step import StepReport, Trainee
@@ -112,7 +113,7 @@ def resume(
     if store is not None:
         config = replace(config, store=str(store), more_stores=tuple(more_stores))
     begun = read_provenance(out)
-    sources = open_sources(config, [use.layers[1] for use in begun.stores])
+    sources = open_sources(config, [use.layers for use in begun.stores])
     provenance_of(sources, config).check_same(begun, out)
     ranks = ranks_from_environment()
     check_device(ranks.device(config.device))
@@ -120,29 +121,33 @@ def resume(
         return _train(_prepare(config, sources, ranks, out), out, stop_after, progress)
 
 
-def open_sources(config: TrainConfig, layers: Sequence[str] | None = None) -> list[StreamSource]:
+def open_sources(config: TrainConfig, layers: Sequence[Sequence[str]] = ()) -> list[StreamSource]:
     """Open the stores of a run, with the frames to train on and their turns in the mixture.
 
     Stores of PCA coefficients give the teacher's own channels where their bases differ.
 
     Args:
         config: of the run.
-        layers: those that a run chose before, by store; where one is not there, and for None, the
-            config decides.
+        layers: those that a run chose before, of each store; where one is not there the config
+            decides.
 
     Raises:
         StoreError: a store is incomplete or mixed.
-        ConfigError: a store leaves nothing to train on, the layer is unclear, the features are not
-            of one teacher, or the weights make no mixture.
+        ConfigError: a store leaves nothing to train on, a layer is unclear, the features are not of
+            one teacher, superpixels are needed and not there, or the weights make no mixture.
     """
     stores = [open_store(config.store), *map(open_store, config.more_stores)]
-    known = [*(layers or ()), *[None] * len(stores)][: len(stores)]
+    known = [*layers, *[()] * len(stores)][: len(stores)]
     chosen = [
-        name if name in store.feature_layers else feature_layer(store, config.layer)
-        for store, name in zip(stores, known, strict=True)
+        _first(names, store.feature_layers) or feature_layer(store, config.layer)
+        for store, names in zip(stores, known, strict=True)
     ]
-    for store, layer in zip(stores, chosen, strict=True):
-        store.records(layer)
+    superpixels = [
+        _superpixels(config, store, names) for store, names in zip(stores, known, strict=True)
+    ]
+    for store, *needed in zip(stores, chosen, superpixels, strict=True):
+        for layer in filter(None, needed):
+            store.records(layer)
         _check_confidence(config, store)
     specs = [store.layer(layer) for store, layer in zip(stores, chosen, strict=True)]
     _check_one_teacher(stores, specs)
@@ -151,7 +156,20 @@ def open_sources(config: TrainConfig, layers: Sequence[str] | None = None) -> li
         bases = [None] * len(stores)
     kept = [holdout_split(store, config.holdout)[0] for store in stores]
     weights = whole_weights(config.weights, [len(samples) for samples in kept])
-    return [StreamSource(*row) for row in zip(stores, chosen, kept, weights, bases, strict=True)]
+    rows = zip(stores, chosen, kept, weights, bases, superpixels, strict=True)
+    return [StreamSource(*row) for row in rows]
+
+
+def _first(wanted: Sequence[str], there: Sequence[str]) -> str | None:
+    """The first of the layers wanted that is there."""
+    return next((name for name in wanted if name in there), None)
+
+
+def _superpixels(config: TrainConfig, store: Store, known: Sequence[str]) -> str | None:
+    """The layer of superpixels that the loss needs; None where it needs none."""
+    if config.loss.name != SUPERPIXEL:
+        return None
+    return _first(known, store.superpixel_layers) or superpixel_layer(store, config.superpixels)
 
 
 def _check_one_teacher(stores: list[Store], specs: list[LayerSpec]) -> None:
@@ -219,7 +237,7 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
     ):
         for report in _steps(trainee, batches, out):
             done = report.step + 1
-            log({**asdict(report), **_probed(parts, done)})
+            log({**_told(report), **_probed(parts, done)})
             if progress is not None and ranks.is_first:
                 progress(report)
             is_last = done == stop or anywhere(asked(), ranks)
@@ -230,6 +248,11 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
                 break
     wait_for_all(ranks)
     return out
+
+
+def _told(report: StepReport) -> dict[str, int | float]:
+    """The report's figures, without those that the run's loss has none of."""
+    return {name: value for name, value in asdict(report).items() if value is not None}
 
 
 def _probed(parts: _Parts, done: int) -> dict[str, float]:

@@ -12,7 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from p2pkit.laps import Lap, no_lap
-from p2pkit.losses import ContrastBatch, build_loss, suspected_false_negatives
+from p2pkit.losses import (
+    SUPERPIXEL,
+    ContrastBatch,
+    LossConfig,
+    build_loss,
+    suspected_false_negatives,
+)
 from p2pkit.pipelines.distributed import Ranks, summed, with_others
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
 from p2pkit.stream.loader import Batch
@@ -40,6 +46,8 @@ class StepReport:
             spread over the sphere, 0 where they collapse (Chen and He 2021, section 4.1).
         step_s: from asking for the batch to the end of the update (s), of this process.
         wait_s: part of it that was spent waiting for data (s).
+        superpixels: of the global batch, each counted in every micro-batch that has it; None where
+            the loss compares pairs.
     """
 
     step: int
@@ -54,6 +62,7 @@ class StepReport:
     pixel_spread: float
     step_s: float = 0.0
     wait_s: float = 0.0
+    superpixels: int | None = None
 
 
 class Trainee:
@@ -88,8 +97,9 @@ class Trainee:
     def step(self, batches: Sequence[Batch], rate: float) -> StepReport:
         """Update the weights by the micro-batches of one global batch.
 
-        Each micro-batch counts by its pairs (or the sum of their confidence), so the gradient is
-        that of the mean over all pairs of all processes, whatever the number of either.
+        Each micro-batch counts by its anchors: its pairs, the sum of their confidence, or its
+        superpixels. So the gradient is that of the mean over all anchors of all processes, whatever
+        the number of either.
 
         Raises:
             FloatingPointError: the loss or the gradient is NaN or infinite; nothing was updated.
@@ -113,20 +123,20 @@ class Trainee:
         mean = summed(torch.stack(losses).sum(), self.ranks).item()
         norm = self._update(mean)
         self._lap("optimiser")
-        pairs = torch.tensor(float(sum(len(batch.pair_voxel) for batch in batches)))
         points, pixels = contrast.point_embedding.detach(), contrast.pixel_embedding.detach()
         return StepReport(
             step=batches[0].step,
             loss=mean,
             learning_rate=rate,
             gradient_norm=norm,
-            pairs=int(summed(pairs.to(self._device), self.ranks).item()),
+            pairs=self._count([len(batch.pair_voxel) for batch in batches]),
             suspected_false_negatives=suspected_false_negatives(contrast),
             point_rank=effective_rank(points),
             pixel_rank=effective_rank(pixels),
             point_spread=channel_spread(points),
             pixel_spread=channel_spread(pixels),
             wait_s=sum(batch.wait_s for batch in batches),
+            superpixels=self._superpixels(batches),
         )
 
     def state(self) -> dict[str, Any]:
@@ -144,13 +154,19 @@ class Trainee:
         torch.set_rng_state(state["random"])
 
     def _shares(self, batches: Sequence[Batch]) -> Float[Tensor, "parts"]:
-        by_confidence = self.config.loss.confidence == "weight"
-        weights = [
-            float(batch.pair_confidence.sum()) if by_confidence else float(len(batch.pair_voxel))
-            for batch in batches
-        ]
+        weights = [anchors(batch, self.config.loss) for batch in batches]
         own = torch.tensor(weights, device=self._device)
         return own / summed(own.sum(), self.ranks).clamp_min(1e-12)
+
+    def _superpixels(self, batches: Sequence[Batch]) -> int | None:
+        if self.config.loss.name != SUPERPIXEL:
+            return None
+        return self._count([int(anchors(batch, self.config.loss)) for batch in batches])
+
+    def _count(self, numbers: Sequence[int]) -> int:
+        """Sum over micro-batches and processes."""
+        total = torch.tensor(float(sum(numbers)), device=self._device)
+        return int(summed(total, self.ranks).item())
 
     def _forward(self, batch: Batch) -> ContrastBatch:
         half = HALF.get(self.config.precision)
@@ -176,6 +192,15 @@ class Trainee:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return norm
+
+
+def anchors(batch: Batch, config: LossConfig) -> float:
+    """How much a micro-batch counts in the mean over a global batch."""
+    weighs = config.confidence == "weight"
+    if config.name == SUPERPIXEL and batch.pair_superpixel is not None:
+        found = batch.pair_superpixel
+        return float(len(torch.unique(found[batch.pair_confidence > 0] if weighs else found)))
+    return float(batch.pair_confidence.sum() if weighs else len(batch.pair_voxel))
 
 
 def build_optimizer(model: PretrainingModel, config: TrainConfig) -> torch.optim.SGD:

@@ -32,7 +32,7 @@ class TransferConfig:
     Args:
         source: path or URL of a complete store.
         target: URL or path to copy it to; one of the two is a local path.
-        layers: feature layers to copy beside the geometry; none means all.
+        layers: those to copy beside the geometry; none means all.
         workers: shards copied at the same time.
     """
 
@@ -124,8 +124,8 @@ def _check_ends(source: Location, target: Location) -> None:
 
 def _chosen(store: Store, layers: tuple[str, ...]) -> Manifest:
     """The manifest with the geometry and the layers wanted."""
-    wanted = {GEOMETRY, *(store.layer(name).name for name in layers or store.feature_layers)}
-    kept = tuple(layer for layer in store.manifest.layers if layer.name in wanted)
+    wanted = {GEOMETRY, *(store.layer(name).name for name in layers)}
+    kept = tuple(x for x in store.manifest.layers if not layers or x.name in wanted)
     whole = store.manifest
     return Manifest(dataset=whole.dataset, plan=whole.plan, storage=whole.storage, layers=kept)
 

@@ -5,13 +5,20 @@ from collections.abc import Callable
 from torch import Tensor
 
 from p2pkit.errors import ConfigError
-from p2pkit.losses.batch import ContrastBatch, LossConfig, suspected_false_negatives
+from p2pkit.losses.batch import (
+    SUPERPIXEL,
+    ContrastBatch,
+    LossConfig,
+    suspected_false_negatives,
+)
 from p2pkit.losses.ppnce import ppnce, ppnce_loss, soft_ppnce_loss, symmetric_ppnce_loss
 from p2pkit.losses.regression import cosine_loss, l2_loss
+from p2pkit.losses.superpixel import superpixel_loss
 
 __all__ = [
     "LOSSES",
     "REGRESSIONS",
+    "SUPERPIXEL",
     "ContrastBatch",
     "LossConfig",
     "build_loss",
@@ -23,6 +30,7 @@ LOSSES: dict[str, Callable[[ContrastBatch, LossConfig], Tensor]] = {
     "ppnce": ppnce_loss,
     "ppnce-symmetric": symmetric_ppnce_loss,
     "ppnce-soft": soft_ppnce_loss,
+    SUPERPIXEL: superpixel_loss,
     "cosine": cosine_loss,
     "l2": l2_loss,
 }

@@ -16,6 +16,8 @@ NEGATIVES = (
     "mask-similar",
 )
 CONFIDENCE = ("ignore", "weight")
+SUPERPIXEL = "superpixel"
+"""The loss that compares superpixels instead of pairs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,9 @@ class ContrastBatch:
             loss needs it.
         other_pixels, other_points: embeddings that other processes computed of frames of their own:
             further negatives of every anchor. They carry gradients.
+        superpixel_id: equal where two pixels lie in one superpixel of one view; None where no loss
+            needs it. As with cells, the number means nothing but must differ between frames and
+            views.
     """
 
     point_embedding: Float[Tensor, "pairs channels"]
@@ -43,6 +48,7 @@ class ContrastBatch:
     teacher_feature: Float[Tensor, "pairs teacher_channels"] | None = None
     other_pixels: Float[Tensor, "others channels"] | None = None
     other_points: Float[Tensor, "others channels"] | None = None
+    superpixel_id: Int64[Tensor, " pairs"] | None = None
 
     def all_pixels(self) -> Float[Tensor, "candidates channels"]:
         """Own pixels first, then those of other processes."""
@@ -69,14 +75,15 @@ class LossConfig:
             cell or voxel, since their features are nearly the positive's; `mask-similar` those
             whose teacher feature has a cosine of at least `similarity` with the anchor's.
         confidence: `ignore` counts all anchors alike; `weight` counts each by its pair's
-            confidence, which says how surely the pixel sees the point.
+            confidence, which says how surely the pixel sees the point; with the loss `superpixel`
+            the pairs within each superpixel.
         similarity: threshold of `mask-similar`.
         soft_temperature: divides the teacher's similarities in the targets of `ppnce-soft`.
         across_ranks: with several processes, the pixels of the others are negatives, too.
 
     Raises:
-        ConfigError: a temperature is not positive, the threshold no cosine, or a choice is not one
-            of those.
+        ConfigError: a temperature is not positive, the threshold no cosine, a choice is not one of
+            those, or `superpixel` is given settings that speak of single pairs.
     """
 
     name: str = "ppnce"
@@ -102,6 +109,16 @@ class LossConfig:
         if self.confidence not in CONFIDENCE:
             raise ConfigError(
                 f"confidence is {self.confidence!r}; choose one of {', '.join(CONFIDENCE)}"
+            )
+        if self.name == SUPERPIXEL and self.negatives != "paper":
+            raise ConfigError(
+                f"negatives is {self.negatives!r}, which masks pairs, but the loss is "
+                f"{SUPERPIXEL!r}, which compares superpixels: set negatives=paper"
+            )
+        if self.name == SUPERPIXEL and self.across_ranks:
+            raise ConfigError(
+                f"across_ranks is true, but the loss {SUPERPIXEL!r} compares the superpixels of "
+                "one process, as SLidR does: set across_ranks=false"
             )
 
 

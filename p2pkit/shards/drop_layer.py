@@ -1,4 +1,4 @@
-"""Taking one teacher's layer out of a store."""
+"""Taking a layer of features or superpixels out of a store."""
 
 import shutil
 from dataclasses import dataclass, replace

@@ -64,8 +64,8 @@ def made_geometry(
     return replace(layer, fingerprint=fingerprint)
 
 
-def made_features(layer: LayerSpec, geometry: LayerSpec, made_from: dict[str, Any]) -> LayerSpec:
-    """A feature layer made of the samples of others, beside a geometry layer so made."""
+def made_beside(layer: LayerSpec, geometry: LayerSpec, made_from: dict[str, Any]) -> LayerSpec:
+    """A layer made of the samples of others, beside a geometry layer so made."""
     fingerprint = {
         **family(layer),
         GEOMETRY: geometry.fingerprint_sha256,

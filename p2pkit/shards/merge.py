@@ -20,7 +20,7 @@ from p2pkit.shards.families import (
     check_one_family,
     family_key,
     joined_details,
-    made_features,
+    made_beside,
     made_geometry,
 )
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Plan
@@ -94,9 +94,7 @@ def _twins(layer: LayerSpec, stores: Sequence[Store]) -> list[LayerSpec]:
     """The layer of the same family in each store."""
     found: list[LayerSpec] = []
     for store in stores:
-        same_kind = [
-            x for x in store.manifest.layers if (x.name == GEOMETRY) == (layer.name == GEOMETRY)
-        ]
+        same_kind = [x for x in store.manifest.layers if x.kind == layer.kind]
         fitting = [x for x in same_kind if family_key(x) == family_key(layer)] or same_kind
         if len(fitting) != 1:
             raise StoreError(
@@ -167,7 +165,7 @@ def _layers(
             origin["prefixes"] = list(prefixes)
             made[name] = made_geometry(joined, dataset=dataset, plan=plan, made_from=origin)
         else:
-            made[name] = made_features(joined, made[GEOMETRY], origin)
+            made[name] = made_beside(joined, made[GEOMETRY], origin)
     return made
 
 

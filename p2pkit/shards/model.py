@@ -24,6 +24,7 @@ FORMAT = "p2pkit-store"
 FORMAT_VERSION = 1
 GEOMETRY = "geometry"
 FEATURES = "features/"
+SUPERPIXELS = "superpixels/"
 JSON_FIELD = "json"
 MOST_SHARDS = 1_000_000
 
@@ -97,10 +98,11 @@ def with_codecs(fields: tuple[FieldSpec, ...], codecs: Mapping[str, str]) -> tup
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One set of shards: the geometry, or the features of one teacher on the same samples.
+    """One set of shards: the geometry, or on its samples one teacher's features or superpixels.
 
     Args:
-        name: `geometry` or `features/<teacher>-<fingerprint8>`; the folder of the shards.
+        name: `geometry`, `features/<teacher>-<fingerprint8>` or `superpixels/<method>-<...8>`; the
+            folder of the shards.
         fields: the fields table.
         fingerprint: JSON of all that determines the bytes of this layer.
         details: JSON that readers need, such as the feature grid; no part of the fingerprint.
@@ -114,12 +116,17 @@ class LayerSpec:
     def __post_init__(self) -> None:
         if not LAYER_NAME.fullmatch(self.name):
             raise StoreError(
-                f"layer name {self.name!r} is not allowed: it is {GEOMETRY!r} or {FEATURES!r} and "
-                "one word of letters, digits, `_`, `-` and `.`"
+                f"layer name {self.name!r} is not allowed: it is {GEOMETRY!r}, or {FEATURES!r} or "
+                f"{SUPERPIXELS!r} and one word of letters, digits, `_`, `-` and `.`"
             )
         names = [spec.name for spec in self.fields]
         if len(set(names)) != len(names):
             raise StoreError(f"layer {self.name} names a field twice: {names}")
+
+    @property
+    def kind(self) -> str:
+        """`geometry`, `features` or `superpixels`."""
+        return self.name.partition("/")[0]
 
     @property
     def fingerprint_sha256(self) -> str:
@@ -222,7 +229,7 @@ class Manifest:
         dataset: JSON of what was extracted: name, split, fingerprint of the frame list, ...
         plan: the cut into shards.
         storage: `tar` or `zarr`.
-        layers: geometry first, then features in the order they were added.
+        layers: geometry first, then the others in the order they were added.
     """
 
     dataset: dict[str, Any]

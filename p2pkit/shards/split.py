@@ -12,7 +12,7 @@ import xxhash
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.files import sha256_json
 from p2pkit.shards.copying import CopyJob, Place, Report, copy_samples, planned_shards, store_places
-from p2pkit.shards.families import made_features, made_geometry
+from p2pkit.shards.families import made_beside, made_geometry
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Plan
 from p2pkit.shards.store import Store, open_store
 
@@ -179,5 +179,5 @@ def _layers(
 ) -> tuple[LayerSpec, ...]:
     sources = [{**origin, "of": layer.fingerprint_sha256} for layer in old]
     geometry = made_geometry(old[0], dataset=dataset, plan=plan, made_from=sources[0])
-    features = [made_features(x, geometry, of) for x, of in zip(old[1:], sources[1:], strict=True)]
-    return (geometry, *features)
+    others = [made_beside(x, geometry, of) for x, of in zip(old[1:], sources[1:], strict=True)]
+    return (geometry, *others)

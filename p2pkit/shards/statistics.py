@@ -112,6 +112,12 @@ def provenance(layer: LayerSpec) -> dict[str, Any]:
             "weights_sha256": teacher.get("weights_sha256"),
             "library": teacher.get("library"),
         }
+    superpixels = fingerprint.get("superpixels")
+    if isinstance(superpixels, dict):
+        found |= {
+            "superpixels": layer.details.get("superpixels"),
+            "library": superpixels.get("library"),
+        }
     dataset = fingerprint.get("dataset")
     if isinstance(dataset, dict):
         found |= {"dataset": dataset.get("dataset"), "frame_list": dataset.get("frame_list")}

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from p2pkit.errors import CorruptShardError, FingerprintError, StoreError
 from p2pkit.shards.layout import record_path, shard_path
 from p2pkit.shards.location import Location, as_location
-from p2pkit.shards.model import FEATURES, GEOMETRY, LayerSpec, Manifest, Sample
+from p2pkit.shards.model import FEATURES, GEOMETRY, SUPERPIXELS, LayerSpec, Manifest, Sample
 from p2pkit.shards.record import ShardRecord, read_record
 from p2pkit.shards.storage import Shard, find_storage
 from p2pkit.shards.writer import read_manifest
@@ -41,6 +41,11 @@ class Store:
     def feature_layers(self) -> tuple[str, ...]:
         """Names of the layers with a teacher's features."""
         return tuple(x.name for x in self.manifest.layers if x.name.startswith(FEATURES))
+
+    @property
+    def superpixel_layers(self) -> tuple[str, ...]:
+        """Names of the layers with superpixels."""
+        return tuple(x.name for x in self.manifest.layers if x.name.startswith(SUPERPIXELS))
 
     @property
     def samples(self) -> int:

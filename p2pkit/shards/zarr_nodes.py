@@ -28,6 +28,7 @@ class Nodes:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._layers = {layer.name: layer for layer in store.manifest.layers}
+        self._groups = {x.kind for x in store.manifest.layers if x.name != GEOMETRY}
         self._lock = threading.Lock()
         self._shapes: dict[tuple[str, str], Shape | None] = {}
 
@@ -45,7 +46,7 @@ class Nodes:
         """The zarr.json of a node, None where there is no node of this path."""
         if path == "":
             return _group(self._root_attributes())
-        if path == "features":
+        if path in self._groups:
             return _group({})
         layer, rest = self._split(path)
         if layer is None:
@@ -69,9 +70,9 @@ class Nodes:
     def children(self, path: str) -> list[str] | None:
         """Names of the nodes below a group, None for arrays and where there is no node."""
         if path == "":
-            return sorted({name.split("/")[0] for name in self._layers})
-        if path == "features":
-            return [name.split("/")[1] for name in self._layers if name != GEOMETRY]
+            return sorted({layer.kind for layer in self._layers.values()})
+        if path in self._groups:
+            return [x.name.split("/")[1] for x in self._layers.values() if x.kind == path]
         layer, rest = self._split(path)
         if layer is None:
             return None

@@ -33,6 +33,8 @@ class Batch:
         pair_confidence: 0 … 1, how sure each pair is.
         frames: number of frames.
         wait_s: seconds that the consumer waited for this batch.
+        pair_superpixel: id of each pair's superpixel, unique over the batch; None where the stream
+            reads none.
     """
 
     step: int
@@ -44,6 +46,7 @@ class Batch:
     pair_confidence: Float[Tensor, "pairs"]
     frames: int
     wait_s: float = 0.0
+    pair_superpixel: Int[Tensor, "pairs"] | None = None
 
     def to(self, device: str) -> "Batch":
         """The batch with its tensors on a device; ids and rows too, coordinates included."""
@@ -97,6 +100,8 @@ class StreamSource:
         weight: turns in a period of the mixture; see `order.whole_weights`.
         basis: of a layer of PCA coefficients, where the batches shall hold the teacher's own
             channels, because the sources have other bases.
+        superpixels: the layer of superpixels to read; None reads none. All sources of a stream, or
+            none of them, have one.
     """
 
     store: Store
@@ -104,6 +109,7 @@ class StreamSource:
     samples: Int64[np.ndarray, "samples"]
     weight: int = 1
     basis: PcaBasis | None = None
+    superpixels: str | None = None
 
     @property
     def channels(self) -> int:
@@ -198,20 +204,34 @@ class BatchStream:
         self._lap(START)
         geometry = source.store.read("geometry", shard, row)
         features = source.store.read(source.layer, shard, row)
+        superpixels = (
+            None
+            if source.superpixels is None
+            else source.store.read(source.superpixels, shard, row)
+        )
         self._lap("read")
         cloud = decode_geometry(geometry)
         self._lap("decode")
         random = np.random.default_rng([self._config.seed, place.position])
         config = self._config.sample
-        return make_sample(cloud, features, config, random, source.basis, lap=self._lap)
+        return make_sample(
+            cloud,
+            features,
+            config,
+            random,
+            source.basis,
+            superpixels=superpixels,
+            lap=self._lap,
+        )
 
 
 def collate(step: int, samples: list[VoxelSample]) -> Batch:
-    """Join samples: batch index before each coordinate, rows and cells made unique."""
+    """Join samples: batch index before each coordinate; rows, cells, superpixels made unique."""
     coordinates: list[np.ndarray] = []
     pair_voxel: list[np.ndarray] = []
     pair_cell: list[np.ndarray] = []
-    voxels = cells = 0
+    pair_superpixel: list[np.ndarray] = []
+    voxels = cells = superpixels = 0
     for number, sample in enumerate(samples):
         index = np.full((len(sample.coordinates), 1), number, dtype=np.int32)
         coordinates.append(np.hstack([index, sample.coordinates]))
@@ -219,6 +239,9 @@ def collate(step: int, samples: list[VoxelSample]) -> Batch:
         pair_cell.append(sample.pair_cell + cells)
         voxels += len(sample.coordinates)
         cells += int(sample.pair_cell.max(initial=-1)) + 1
+        if sample.pair_superpixel is not None:
+            pair_superpixel.append(sample.pair_superpixel + superpixels)
+            superpixels += int(sample.pair_superpixel.max(initial=-1)) + 1
     return Batch(
         step=step,
         coordinates=torch.from_numpy(np.concatenate(coordinates)),
@@ -230,4 +253,7 @@ def collate(step: int, samples: list[VoxelSample]) -> Batch:
             np.concatenate([sample.pair_confidence for sample in samples])
         ),
         frames=len(samples),
+        pair_superpixel=torch.from_numpy(np.concatenate(pair_superpixel))
+        if pair_superpixel
+        else None,
     )

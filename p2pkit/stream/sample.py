@@ -14,6 +14,7 @@ from p2pkit.shards.feature_layer import pair_cells, pair_features, usable_pairs
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.model import Sample
+from p2pkit.shards.superpixel_layer import pair_superpixels
 from p2pkit.stream.augment import AugmentConfig, augment_colors, augment_points, drop_points
 
 PairSelection = Literal["random", "one-per-voxel", "one-per-cell"]
@@ -58,6 +59,7 @@ class VoxelSample:
         pair_feature: the teacher's upsampled feature of each pair.
         pair_cell: id of the teacher cell nearest to each pair.
         pair_confidence: 0 … 1; 1 for all pairs where the store has none.
+        pair_superpixel: id of each pair's superpixel; None where superpixels were not read.
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
@@ -66,6 +68,7 @@ class VoxelSample:
     pair_feature: Float32[np.ndarray, "pairs channels"]
     pair_cell: Int64[np.ndarray, "pairs"]
     pair_confidence: Float32[np.ndarray, "pairs"]
+    pair_superpixel: Int64[np.ndarray, "pairs"] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,14 @@ def make_sample(
     random: np.random.Generator,
     basis: PcaBasis | None = None,
     *,
+    superpixels: Sample | None = None,
     lap: Lap = no_lap,
 ) -> VoxelSample:
     """Augment and voxelise a frame and draw its pairs; everything random comes from `random`.
 
-    `basis`, of a layer of PCA coefficients, gives the teacher's own channels back. `lap` is told
-    when the parts `augment`, `voxelise` and `pairs` end.
+    `basis`, of a layer of PCA coefficients, gives the teacher's own channels back. `superpixels`
+    is the frame's sample of a layer of superpixels, if they are wanted. `lap` is told when the
+    parts `augment`, `voxelise` and `pairs` end.
     """
     kept = drop_points(len(cloud.points), random, config.augment)
     # `take` copies rows at four times the speed of an index in brackets.
@@ -131,6 +136,7 @@ def make_sample(
         pair_feature=pair_features(features, cloud, rows, alignment=config.alignment, basis=basis),
         pair_cell=pair_cells(features, cloud, rows),
         pair_confidence=_confidence(cloud, rows),
+        pair_superpixel=None if superpixels is None else pair_superpixels(superpixels, cloud, rows),
     )
     lap("pairs")
     return sample

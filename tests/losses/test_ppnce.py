@@ -22,7 +22,11 @@ def batch_of(pairs: int = 23, cells: int = 6, voxels: int = 9) -> ContrastBatch:
     cell, voxel = (torch.randint(0, n, (pairs,), generator=generator) for n in (cells, voxels))
     teacher = torch.randn(pairs, 3, dtype=torch.float64, generator=generator)
     return ContrastBatch(
-        *embeddings(pairs), cell_id=cell * 10**12, voxel_id=voxel - 4, teacher_feature=teacher
+        *embeddings(pairs),
+        cell_id=cell * 10**12,
+        voxel_id=voxel - 4,
+        teacher_feature=teacher,
+        superpixel_id=(cell + 2) * 10**12,
     )
 
 

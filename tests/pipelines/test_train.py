@@ -240,7 +240,9 @@ def test_presets_are_valid_and_the_papers_is_the_default() -> None:
     for name in PRESETS:
         assert preset(name, Path("store")).store == "store"
     assert preset("paper", Path("store")) == TrainConfig(store="store")
-    with pytest.raises(ConfigError, match="choose one of paper, slidr, cpu-small"):
+    with pytest.raises(
+        ConfigError, match="choose one of paper, slidr, slidr-superpixel, cpu-small"
+    ):
         preset("big", Path("store"))
 
 

@@ -11,9 +11,12 @@ import pytest
 import xxhash
 from numcodecs.lz4 import LZ4
 from numcodecs.zstd import Zstd
-from tiny_recording import TEACHER, recording_config
+from PIL import Image
+from skimage.segmentation import slic
+from tiny_recording import TEACHER, WIDTH, recording_config
 from tiny_store import FAILED, FEATURES, KEYS, feature_sample, geometry_sample
 
+from p2pkit.geometry.superpixels import SuperpixelConfig
 from p2pkit.pipelines import extract
 from p2pkit.pipelines.feature_stage import FeatureConfig
 
@@ -131,3 +134,26 @@ def test_the_page_is_enough_to_read_coded_maps(
             lost += np.square(features_found - teachers).sum()
             whole += np.square(teachers - mean).sum()
     assert lost / whole == pytest.approx(1 - sum(pca["explained_variance"]), abs=0.02)
+
+
+def test_the_page_is_enough_to_read_superpixels(room_recording: Path, tmp_path: Path):
+    """Colour and depth are registered here: a pair's pixel is that of its depth."""
+    cut = SuperpixelConfig(20)
+    config = recording_config(room_recording, tmp_path / "s", superpixels=cut, limit=4)
+    extract.run(config)
+    geometry, _, layer = load_sealed(config.out / "p2pkit.json")["layers"]
+    fingerprint = layer["fingerprint"]
+    assert layer["name"] == f"superpixels/slic-{layer['fingerprint_sha256'][:8]}"
+    assert hashlib.sha256(canonical(fingerprint)).hexdigest() == layer["fingerprint_sha256"]
+    assert fingerprint["geometry"] == geometry["fingerprint_sha256"]
+    settings = dict(fingerprint["superpixels"])
+    assert settings.pop("method") == "slic"
+    assert settings.pop("library").startswith("scikit-image ")
+    points = load_shard(config.out, geometry, 0)
+    for key, (arrays, meta) in load_shard(config.out, layer, 0).items():
+        with Image.open(room_recording / f"{key.replace('_', '/')}.color.png") as image:
+            found = slic(np.asarray(image), **settings)
+        assert meta["superpixels"] == [found.max() + 1]
+        assert arrays["superpixel"].dtype == np.uint16
+        v, u = np.divmod(points[key][0]["pixel"].astype(int), WIDTH)
+        np.testing.assert_array_equal(arrays["superpixel"], found[v, u])

@@ -134,6 +134,11 @@ def test_collating_keeps_rows_and_cells_of_frames_apart() -> None:
     assert batch.pair_voxel.tolist() == [1, 0, 3, 2]
     assert batch.pair_cell.tolist() == [7, 7, 8, 15]
     assert batch.pair_confidence.tolist() == [0.5, 1, 0.5, 0]
+    assert batch.pair_superpixel is None
+    cut = [replace(sample([0, 0]), pair_superpixel=np.array(ids)) for ids in ([0, 5], [5, 3])]
+    found = collate(3, cut).pair_superpixel
+    assert found is not None
+    assert found.tolist() == [0, 5, 11, 9]
     assert (batch.step, batch.frames) == (3, 2)
 
 

@@ -41,6 +41,12 @@ def make_features() -> Sample:
     return encode_grid("frame-1", [feature_map], [GRID])
 
 
+def make_superpixels() -> Sample:
+    """Eight superpixels, strewn over the pairs."""
+    ids = np.random.default_rng(4).integers(0, 8, 300).astype(np.uint16)
+    return Sample("frame-1", {"superpixel": ids}, {"superpixels": [8]})
+
+
 def pairs_of(sample_feature: np.ndarray, cloud: PointCloud) -> np.ndarray:
     """The row of the cloud's pairs that each feature is of, found through the feature itself."""
     known = pair_features(make_features(), cloud, np.arange(300))
@@ -77,7 +83,13 @@ def test_the_generator_decides_everything() -> None:
     config = SampleConfig(pairs_per_frame=50, augment=AugmentConfig(color_jitter=0.2))
 
     def made(seed: int) -> bytes:
-        sample = make_sample(make_cloud(), make_features(), config, np.random.default_rng(seed))
+        sample = make_sample(
+            make_cloud(),
+            make_features(),
+            config,
+            np.random.default_rng(seed),
+            superpixels=make_superpixels(),
+        )
         return b"".join(array.tobytes() for array in vars(sample).values())
 
     assert made(0) == made(0)
@@ -126,3 +138,16 @@ def test_confidence_follows_its_pair_and_is_one_where_the_store_has_none() -> No
     sample = make_sample(told, features, PLAIN, np.random.default_rng(0))
     rows = pairs_of(sample.pair_feature, cloud)
     np.testing.assert_allclose(sample.pair_confidence, (rows % 256) / 255, rtol=1e-6)
+
+
+def test_superpixels_follow_their_pairs_and_change_nothing_else() -> None:
+    cloud, features, superpixels = make_cloud(), make_features(), make_superpixels()
+    plain = make_sample(cloud, features, PLAIN, np.random.default_rng(0))
+    assert plain.pair_superpixel is None
+    sample = make_sample(cloud, features, PLAIN, np.random.default_rng(0), superpixels=superpixels)
+    rows = pairs_of(sample.pair_feature, cloud)
+    assert sample.pair_superpixel is not None
+    assert np.array_equal(sample.pair_superpixel, superpixels.arrays["superpixel"][rows])
+    for name, value in vars(plain).items():
+        if value is not None:
+            assert np.array_equal(value, getattr(sample, name))
