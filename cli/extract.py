@@ -50,6 +50,13 @@ OPTIONS = (
     ),
     click.option("--pairs-per-frame", default=16384, show_default=True, help="For pixels."),
     click.option(
+        "--upsampling",
+        default="bilinear",
+        show_default=True,
+        metavar="bilinear|joint-bilateral[:RANGE_SIGMA]",
+        help="For pixels.",
+    ),
+    click.option(
         "--format",
         "storage",
         type=click.Choice(["tar", "zarr"]),
@@ -153,6 +160,7 @@ def extract_config(source: Path | None, **options: Any) -> "ExtractConfig":
             pairs_per_frame=options["pairs_per_frame"],
             seed=options["seed"],
             map=options["map_coding"],
+            upsampling=options["upsampling"],
         ),
         storage=options["storage"],
         limit=options["limit"],

@@ -93,6 +93,7 @@ def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
 def _check(config: ExtractConfig) -> None:
     local_folder(config.out, "what is extracted")
     _ = config.features.coding  # raises where `map` cannot be read
+    _ = config.features.joint_bilateral  # and where `upsampling` cannot, or fits no layout
     if not 0 <= config.max_failure_rate <= 1:
         raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
     if config.geometry.voxel_size < 0:

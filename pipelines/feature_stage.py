@@ -1,7 +1,7 @@
 """The teacher's side of `extract`: which layer is written, and each frame's sample for it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 
 from p2pkit.datasets.frame import Frame
+from p2pkit.errors import ConfigError
 from p2pkit.files import sha256_json
+from p2pkit.geometry.joint_bilateral import JointBilateral, parse_upsampling
 from p2pkit.shards.claims import locked
 from p2pkit.shards.codecs import choose_map_codec
-from p2pkit.shards.feature_layer import Layout, encode_grid, encode_pixels, feature_fields
+from p2pkit.shards.feature_layer import (
+    Guide,
+    Layout,
+    encode_grid,
+    encode_pixels,
+    feature_fields,
+)
 from p2pkit.shards.geometry_layer import decode_geometry
 from p2pkit.shards.layout import claim_path
 from p2pkit.shards.map_coding import (
@@ -46,6 +54,8 @@ class FeatureConfig:
         pairs_per_frame: pairs per frame that `pixels` stores; 0 stores all.
         seed: of the choice of pairs.
         map: the numbers that are stored: float16, int8, pca:K or pca:K+int8.
+        upsampling: of the features that `pixels` stores: `bilinear`, or `joint-bilateral` with or
+            without `:RANGE_SIGMA`; see `geometry.joint_bilateral`.
     """
 
     teacher: TeacherOptions = field(default_factory=TeacherOptions)
@@ -53,11 +63,27 @@ class FeatureConfig:
     pairs_per_frame: int = 16384
     seed: int = 0
     map: str = "float16"
+    upsampling: str = "bilinear"
 
     @property
     def coding(self) -> MapCoding:
         """`map`, read; ConfigError where it cannot be."""
         return parse_map_coding(self.map)
+
+    @property
+    def joint_bilateral(self) -> JointBilateral | None:
+        """`upsampling`, read; None is bilinear.
+
+        Raises:
+            ConfigError: it cannot be read, or the layout stores nothing that is upsampled.
+        """
+        found = parse_upsampling(self.upsampling)
+        if found is not None and self.layout == "grid":
+            raise ConfigError(
+                f"upsampling is {self.upsampling!r} and the layout grid, which stores the map and "
+                "leaves the upsampling, bilinear, to readers: add --features pixels"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -84,6 +110,7 @@ class FeatureStage:
         grids = [self.teacher.grid((view.camera.width, view.camera.height)) for view in frame.views]
         if self.config.layout == "grid":
             return encode_grid(frame.key, maps, grids, self.coder)
+        weights = self.config.joint_bilateral
         return encode_pixels(
             decode_geometry(geometry),
             maps,
@@ -91,6 +118,7 @@ class FeatureStage:
             pairs=self.config.pairs_per_frame,
             seed=self.config.seed,
             coder=self.coder,
+            guide=Guide([view.image for view in frame.views], weights) if weights else None,
         )
 
 
@@ -146,6 +174,8 @@ def feature_fingerprint(
     }
     if config.layout == "pixels":
         fingerprint |= {"pairs_per_frame": config.pairs_per_frame, "seed": config.seed}
+    if (weights := config.joint_bilateral) is not None:
+        fingerprint |= {"upsampling": weights.name, "upsampling_weights": asdict(weights)}
     if coding.components is not None:
         fingerprint |= {"pca_components": coding.components, "pca_frames": BASIS_FRAMES}
     return fingerprint
@@ -175,6 +205,8 @@ def plan_layer(
         "map": config.coding.name,
         "grids": {f"{w}x{h}": teacher.grid((w, h)).to_json() for w, h in sorted(sizes)},
     }
+    if (weights := config.joint_bilateral) is not None:
+        details["upsampling"] = weights.name
     coder = FeatureCoder(config.coding.int8)
     if components is not None:
         basis = fit_basis([view for views in maps.values() for view in views], components)

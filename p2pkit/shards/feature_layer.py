@@ -2,18 +2,21 @@
 
 `grid` stores the teacher's map; sampling it at a pair when read equals upsampling it first, because
 bilinear weights sum to one and the trained projection after it is linear. `pixels` stores the
-sampled feature of a fixed random choice of pairs: larger, but plain rows, and any upsampler fits.
+sampled feature of a fixed random choice of pairs: larger, but plain rows, and upsamplers that look
+at the image fit.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import xxhash
-from jaxtyping import Float16, Float32, Int64
+from jaxtyping import Float16, Float32, Int64, UInt8
 
 from p2pkit.errors import StoreError
 from p2pkit.geometry.grid import Alignment, FeatureGrid, grid_from_json
+from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
 from p2pkit.geometry.sample_map import nearest_cell, sample_map
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.map_coding import FeatureCoder, MapCoding, PcaBasis, undo_scale
@@ -23,6 +26,19 @@ Layout = Literal["grid", "pixels"]
 
 FLOAT16 = MapCoding()
 AS_THEY_ARE = FeatureCoder()
+
+
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """What joint bilateral upsampling looks at beside the maps.
+
+    Args:
+        images: the recording's image of each view.
+        weights: of neighbouring cells.
+    """
+
+    images: Sequence[UInt8[np.ndarray, "height width 3"]]
+    weights: JointBilateral
 
 
 def feature_fields(
@@ -78,10 +94,12 @@ def encode_pixels(
     pairs: int,
     seed: int,
     coder: FeatureCoder = AS_THEY_ARE,
+    guide: Guide | None = None,
 ) -> Sample:
     """A sample that holds the upsampled feature of up to `pairs` pairs (0: of all).
 
     The choice depends on `seed` and the frame's key alone, so that rewriting gives equal bytes.
+    Features are upsampled bilinearly, or with a guide by `geometry.joint_bilateral`.
     """
     count = len(cloud.pair_point)
     rows = np.arange(count)
@@ -89,7 +107,10 @@ def encode_pixels(
         random = np.random.default_rng([seed, xxhash.xxh3_64_intdigest(cloud.key.encode())])
         rows = np.sort(random.choice(count, size=pairs, replace=False))
     projected = [coder.project(found) for found in maps]
-    features = _sample_views(cloud, rows, projected, list(grids), "measured")
+    if guide is None:
+        features = _sample_views(cloud, rows, projected, list(grids), "measured")
+    else:
+        features = _guided(cloud, rows, projected, grids, guide)
     arrays = {
         **coder.arrays("feature", [features], stacked=False),
         "feature_pair": rows.astype(np.uint32),
@@ -184,6 +205,21 @@ def _sample_views(
         else:
             sampled = sample_map(feature_map.astype(np.float32), uv)
             features[mine] = undo_scale(sampled, scales[view])
+    return features
+
+
+def _guided(
+    cloud: PointCloud,
+    rows: Int64[np.ndarray, "pairs"],
+    maps: Sequence[np.ndarray],
+    grids: Sequence[FeatureGrid],
+    guide: Guide,
+) -> Float32[np.ndarray, "pairs channels"]:
+    features = np.empty((len(rows), maps[0].shape[-1]), dtype=np.float32)
+    for view, row in enumerate(zip(maps, grids, guide.images, strict=True)):
+        mine = cloud.pair_view[rows] == view
+        uv = cloud.pair_uv[rows[mine]]
+        features[mine] = sample_joint_bilateral(*row, uv, guide.weights)
     return features
 
 
