@@ -21,7 +21,11 @@ from p2pkit.datasets.frame import Frame
 from p2pkit.evaluation.intervals import paired_difference
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
 from p2pkit.evaluation.linear_probe import fit_linear_probe
-from p2pkit.evaluation.segmentation import confusion_matrix, segmentation_scores
+from p2pkit.evaluation.segmentation import (
+    SegmentationScores,
+    confusion_matrix,
+    segmentation_scores,
+)
 from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
 from p2pkit.geometry.sample_map import sample_map
@@ -35,13 +39,19 @@ def bilinear(
     feature_map: np.ndarray, grid: FeatureGrid, image: np.ndarray, pixel_uv: np.ndarray
 ) -> np.ndarray:
     """As readers of a `grid` layer sample."""
-    return sample_map(feature_map, grid.cell_from_pixel(pixel_uv, image.shape[1::-1]))
+    return sample_map(feature_map, grid.cell_from_pixel(pixel_uv, (image.shape[1], image.shape[0])))
 
 
 def joint_bilateral(range_sigma: float) -> Upsampler:
     """With the other weights as they are by default."""
     weights = JointBilateral(range_sigma)
-    return lambda *parts: sample_joint_bilateral(*parts, weights)
+
+    def upsample(
+        feature_map: np.ndarray, grid: FeatureGrid, image: np.ndarray, pixel_uv: np.ndarray
+    ) -> np.ndarray:
+        return sample_joint_bilateral(feature_map, grid, image, pixel_uv, weights)
+
+    return upsample
 
 
 UPSAMPLERS: dict[str, Upsampler] = {
@@ -61,12 +71,21 @@ class Labelled:
     features: dict[str, np.ndarray]
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Of one upsampler: over all scored pixels, those near a boundary, and these by sequence."""
+
+    whole: SegmentationScores
+    near: SegmentationScores
+    by_sequence: list[float]
+
+
 def boundary_distance(labels: np.ndarray) -> np.ndarray:
     """Distance (px) of each pixel to the nearest one with another label beside or below it."""
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edge[:-1] |= labels[:-1] != labels[1:]
-    return distance_transform_edt(~edge)
+    return np.asarray(distance_transform_edt(~edge))
 
 
 def labelled(
@@ -93,8 +112,8 @@ def labelled(
 
 def scores(
     fitted: Sequence[Labelled], scored: Sequence[Labelled], name: str, near_px: float, classes: int
-) -> dict[str, object]:
-    """Scores over all scored pixels and those near a boundary; accuracy there by sequence."""
+) -> Scores:
+    """Fit a probe on the features of one upsampler and score it."""
     features = np.concatenate([one.features[name] for one in fitted])
     labels = np.concatenate([one.labels for one in fitted])
     probe = fit_linear_probe(features, labels, classes=classes)
@@ -105,24 +124,24 @@ def scores(
         total += confusion_matrix(one.labels, found, classes=classes)
         edges += confusion_matrix(one.labels[near], found[near], classes=classes)
         right.setdefault(one.sequence, []).append((found == one.labels)[near])
-    return {
-        "all": segmentation_scores(total),
-        "near": segmentation_scores(edges),
-        "by_sequence": [float(np.concatenate(parts).mean()) for parts in right.values()],
-    }
+    return Scores(
+        whole=segmentation_scores(total),
+        near=segmentation_scores(edges),
+        by_sequence=[float(np.concatenate(parts).mean()) for parts in right.values()],
+    )
 
 
 def cost_ms(upsample: Upsampler, feature_map: np.ndarray, grid: FeatureGrid, frame: Frame) -> float:
-    """Best of five: as many pairs as `--features pixels` stores of a frame by default."""
+    """CPU time, best of five: as many pairs as `--features pixels` stores of a frame by default."""
     image = frame.views[0].image
     size = np.array(image.shape[1::-1])
     pixel_uv = np.random.default_rng(0).uniform(0, size - 1, (TIMED, 2)).astype(np.float32)
     upsample(feature_map, grid, image, pixel_uv[:10])
     times: list[float] = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         upsample(feature_map, grid, image, pixel_uv)
-        times.append(1e3 * (time.perf_counter() - began))
+        times.append(1e3 * (time.thread_time() - began))
     return min(times)
 
 
@@ -141,32 +160,34 @@ def main(
     keys = source.keys()[:: max(1, len(source.keys()) // frames)][:frames]
     network = open_teacher(TeacherOptions(name=teacher, layer=layer, input_size=input_size))
     label_set = open_label_set("nyu13", source.label_names or (), source.ignore_label)
+    first = source.load(keys[0])
+    width, height = first.views[0].image.shape[1::-1]
+    grid = network.grid((width, height))
     parts: tuple[list[Labelled], list[Labelled]] = ([], [])
     place: dict[str, int] = {}
     for key in keys:
         frame = source.load(key)
         half = place.setdefault(frame.sequence, len(place) % 2)
-        image = frame.views[0].image
-        feature_map, grid = network.features([image])[0], network.grid(image.shape[1::-1])
+        feature_map = network.features([frame.views[0].image])[0]
         count = SCORED if half else FITTED
         parts[half].append(labelled(frame, feature_map, grid, label_set, count))
     click.echo(
         f"{teacher}, layer {layer}, stride {grid.stride[0]:g} of {input_size[0]} x {input_size[1]} "
         f"px: {len(parts[0])} frames fitted, {len(parts[1])} frames scored\n\n"
         f"| upsampling | mIoU | accuracy | mIoU <= {near_px:g} px | accuracy <= {near_px:g} px "
-        f"| the latter to bilinear, per scene | ms |\n|---|--:|--:|--:|--:|--:|--:|"
+        f"| the latter to bilinear, per scene | CPU ms |\n|---|--:|--:|--:|--:|--:|--:|"
     )
     base: list[float] = []
     for name, upsample in UPSAMPLERS.items():
         found = scores(*parts, name, near_px, len(label_set.classes))
-        base = base or found["by_sequence"]
-        change = paired_difference(found["by_sequence"], base)
-        whole, near = found["all"], found["near"]
+        base = base or found.by_sequence
+        change = paired_difference(found.by_sequence, base)
         told = f"{change.mean:+.2%} ({change.low:+.2%} to {change.high:+.2%})"
+        cost = cost_ms(upsample, network.features([first.views[0].image])[0], grid, first)
         click.echo(
-            f"| {name} | {whole.miou:.2%} | {whole.accuracy:.2%} | {near.miou:.2%} "
-            f"| {near.accuracy:.2%} | {told if name != 'bilinear' else ''} "
-            f"| {cost_ms(upsample, feature_map, grid, frame):.1f} |"
+            f"| {name} | {found.whole.miou:.2%} | {found.whole.accuracy:.2%} "
+            f"| {found.near.miou:.2%} | {found.near.accuracy:.2%} "
+            f"| {told if name != 'bilinear' else ''} | {cost:.1f} |"
         )
 
 
