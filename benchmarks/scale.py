@@ -24,7 +24,7 @@ import numpy as np
 
 from p2pkit.files import canonical_json
 from p2pkit.pipelines import extract
-from p2pkit.pipelines.feature_stage import view_maps
+from p2pkit.pipelines.feature_stage import frame_maps
 from p2pkit.pipelines.inference import read_cloud
 from p2pkit.shards import open_store
 from p2pkit.shards.checks import sealed
@@ -122,7 +122,7 @@ def frame_cost(dataset: str, root: Path | None, frames: int, out: Path) -> Frame
     loaded = {key: job.source.load(key) for key in keys}
     loading = time.process_time() - began
     began = time.process_time()
-    job.stage.maps.update((key, view_maps(job.stage.teacher, loaded[key])) for key in keys)
+    job.stage.maps.update((key, frame_maps(job.stage.teacher, loaded[key])) for key in keys)
     teacher = time.process_time() - began
     began = time.process_time()
     for shard in range(len(job.shards)):

@@ -97,6 +97,8 @@ def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
 def _check(config: ExtractConfig) -> None:
     local_folder(config.out, "what is extracted")
     _ = config.features.coding  # raises where `map` cannot be read
+    _ = config.features.joint_bilateral  # and where `upsampling` cannot, or fits no layout
+    _ = config.features.further_views
     if not 0 <= config.max_failure_rate <= 1:
         raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
     if config.geometry.voxel_size < 0:
@@ -137,7 +139,8 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
         StoreError: there is no codec of that name, or it is not for the field's type.
     """
     fields = geometry_fields(_first_good_frame(source, keys))
-    others = feature_fields(config.features.layout, "none", config.features.coding)
+    features = config.features
+    others = feature_fields(features.layout, "none", features.coding, views=features.view_names)
     others += (SUPERPIXEL,) if config.superpixels is not None else ()
     names = [spec.name for spec in (*fields, *with_codecs(others, config.codecs))]
     if unknown := sorted(set(config.codecs) - set(names)):

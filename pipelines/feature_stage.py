@@ -1,7 +1,7 @@
 """The teacher's side of `extract`: which layer is written, and each frame's sample for it."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 
 from p2pkit.datasets.frame import Frame
+from p2pkit.errors import ConfigError
 from p2pkit.files import sha256_json
+from p2pkit.geometry.joint_bilateral import JointBilateral, parse_upsampling
 from p2pkit.shards.claims import locked
 from p2pkit.shards.codecs import choose_map_codec
-from p2pkit.shards.feature_layer import Layout, encode_grid, encode_pixels, feature_fields
+from p2pkit.shards.feature_layer import (
+    Guide,
+    Layout,
+    encode_grid,
+    encode_pixels,
+    feature_fields,
+)
 from p2pkit.shards.geometry_layer import decode_geometry
 from p2pkit.shards.layout import claim_path
 from p2pkit.shards.map_coding import (
@@ -24,9 +32,11 @@ from p2pkit.shards.map_coding import (
     pca_basis,
 )
 from p2pkit.shards.model import LayerSpec, Manifest, Sample, with_codecs
+from p2pkit.shards.stored_views import STORED_VIEWS, SeenImages, ViewMaps
 from p2pkit.shards.writer import StoreWriter, create_or_open, read_manifest
 from p2pkit.stream.prefetch import ordered_map
 from p2pkit.teachers import Teacher, TeacherOptions, open_teacher
+from p2pkit.teachers.views import View, check_scales, parse_views
 
 PROBED_FRAMES = 8
 """Frames whose maps decide whether compression pays."""
@@ -46,6 +56,10 @@ class FeatureConfig:
         pairs_per_frame: pairs per frame that `pixels` stores; 0 stores all.
         seed: of the choice of pairs.
         map: the numbers that are stored: float16, int8, pca:K or pca:K+int8.
+        upsampling: of the features that `pixels` stores: `bilinear`, or `joint-bilateral` with or
+            without `:RANGE_SIGMA`; see `geometry.joint_bilateral`.
+        stored_views: further views of the image whose maps are stored beside the image's: `flip`,
+            `scale:S`, with commas; empty for none. Training may draw one of them.
     """
 
     teacher: TeacherOptions = field(default_factory=TeacherOptions)
@@ -53,11 +67,62 @@ class FeatureConfig:
     pairs_per_frame: int = 16384
     seed: int = 0
     map: str = "float16"
+    upsampling: str = "bilinear"
+    stored_views: str = ""
 
     @property
     def coding(self) -> MapCoding:
         """`map`, read; ConfigError where it cannot be."""
         return parse_map_coding(self.map)
+
+    @property
+    def joint_bilateral(self) -> JointBilateral | None:
+        """`upsampling`, read; None is bilinear.
+
+        Raises:
+            ConfigError: it cannot be read, or the layout stores nothing that is upsampled.
+        """
+        found = parse_upsampling(self.upsampling)
+        if found is not None and self.layout == "grid":
+            raise ConfigError(
+                f"upsampling is {self.upsampling!r} and the layout grid, which stores the map and "
+                "leaves the upsampling, bilinear, to readers: add --features pixels"
+            )
+        return found
+
+    @property
+    def further_views(self) -> tuple[View, ...]:
+        """`stored_views`, read.
+
+        Raises:
+            ConfigError: it cannot be read, names a view twice, or the layout stores no maps.
+        """
+        views = parse_views(self.stored_views)
+        if views and self.layout == "pixels":
+            raise ConfigError(
+                f"views {self.stored_views!r} cannot be stored by the layout pixels: use "
+                "--features grid, or average them"
+            )
+        if len({*views}) < len(views):
+            raise ConfigError(
+                f"views {self.stored_views!r} name one twice; storing it once is enough"
+            )
+        check_scales(self.stored_views, self.teacher.input_size)
+        return views
+
+    @property
+    def view_names(self) -> list[str]:
+        """The words of `stored_views`."""
+        return [word.strip() for word in self.stored_views.split(",")] if self.stored_views else []
+
+    @property
+    def looks(self) -> int:
+        """How often the teacher sees each image, as it is and in further views."""
+        return 1 + len(self.further_views) + len(parse_views(self.teacher.views))
+
+
+FrameMaps = list[list[np.ndarray]]
+"""The teacher's maps of a frame: of each view, the image as it is first, one for each image."""
 
 
 @dataclass(frozen=True)
@@ -75,28 +140,42 @@ class FeatureStage:
     config: FeatureConfig
     layer: str
     teacher: Teacher
-    maps: dict[str, list[np.ndarray]]
+    maps: dict[str, FrameMaps]
     coder: FeatureCoder
 
     def encode(self, frame: Frame, geometry: Sample) -> Sample:
         """Run the teacher on the frame's views and build its sample."""
-        maps = self.maps.pop(frame.key, None) or view_maps(self.teacher, frame)
-        grids = [self.teacher.grid((view.camera.width, view.camera.height)) for view in frame.views]
+        views = self.config.further_views
+        maps = self.maps.pop(frame.key, None) or frame_maps(self.teacher, frame, views)
+        sizes = [(image.camera.width, image.camera.height) for image in frame.views]
+        grids = [self.teacher.grid(size) for size in sizes]
         if self.config.layout == "grid":
-            return encode_grid(frame.key, maps, grids, self.coder)
+            seen = [_seen(self.teacher, view, sizes) for view in views]
+            more = [ViewMaps(*row) for row in zip(seen, maps[1:], strict=True)]
+            return encode_grid(frame.key, maps[0], grids, self.coder, more=more)
+        weights = self.config.joint_bilateral
         return encode_pixels(
             decode_geometry(geometry),
-            maps,
+            maps[0],
             grids,
             pairs=self.config.pairs_per_frame,
             seed=self.config.seed,
             coder=self.coder,
+            guide=Guide([view.image for view in frame.views], weights) if weights else None,
         )
 
 
-def view_maps(teacher: Teacher, frame: Frame) -> list[np.ndarray]:
-    """The teacher's map of each view; no map depends on another image."""
-    return [teacher.features([view.image])[0] for view in frame.views]
+def frame_maps(teacher: Teacher, frame: Frame, views: Sequence[View] = ()) -> FrameMaps:
+    """The teacher's maps of a frame's images, and of further views; none depends on another."""
+    return [
+        [teacher.features([view.of(image.image)])[0] for image in frame.views]
+        for view in (View(), *views)
+    ]
+
+
+def _seen(teacher: Teacher, view: View, sizes: Sequence[tuple[int, int]]) -> SeenImages:
+    there = tuple(view.size(size) for size in sizes)
+    return SeenImages(tuple(teacher.grid(size) for size in there), there, view.flip)
 
 
 def open_feature_stage(
@@ -122,7 +201,7 @@ def open_feature_stage(
     teacher = open_teacher(config.teacher)
     asked = feature_fingerprint(config, teacher, manifest)
     name = layer_name(teacher, asked)
-    maps: dict[str, list[np.ndarray]] = {}
+    maps: dict[str, FrameMaps] = {}
     with locked(claim_path(store, f"plan-{name}"), poll_s=POLL_SECONDS):
         layer = {layer.name: layer for layer in read_manifest(store).layers}.get(name)
         if layer is None:
@@ -146,6 +225,10 @@ def feature_fingerprint(
     }
     if config.layout == "pixels":
         fingerprint |= {"pairs_per_frame": config.pairs_per_frame, "seed": config.seed}
+    if (weights := config.joint_bilateral) is not None:
+        fingerprint |= {"upsampling": weights.name, "upsampling_weights": asdict(weights)}
+    if config.stored_views:
+        fingerprint[STORED_VIEWS] = ",".join(config.view_names)
     if coding.components is not None:
         fingerprint |= {"pca_components": coding.components, "pca_frames": BASIS_FRAMES}
     return fingerprint
@@ -158,13 +241,14 @@ def layer_name(teacher: Teacher, fingerprint: dict[str, Any]) -> str:
 
 def plan_layer(
     config: FeatureConfig, teacher: Teacher, fingerprint: dict[str, Any], frames: Iterator[Frame]
-) -> tuple[LayerSpec, dict[str, list[np.ndarray]]]:
+) -> tuple[LayerSpec, dict[str, FrameMaps]]:
     """A new layer, its codec and basis decided by the first frames; and these frames' maps."""
     components, name = config.coding.components, layer_name(teacher, fingerprint)
-    maps: dict[str, list[np.ndarray]] = {}
+    maps: dict[str, FrameMaps] = {}
     sizes: set[tuple[int, int]] = set()
     probed = list(islice(frames, PROBED_FRAMES if components is None else BASIS_FRAMES))
-    found = ordered_map(partial(view_maps, teacher), probed, threads=4, ahead=PROBED_FRAMES)
+    look = partial(frame_maps, teacher, views=config.further_views)
+    found = ordered_map(look, probed, threads=4, ahead=PROBED_FRAMES)
     for frame, views in zip(probed, found, strict=True):
         maps[frame.key] = views
         sizes |= {(view.camera.width, view.camera.height) for view in frame.views}
@@ -175,19 +259,25 @@ def plan_layer(
         "map": config.coding.name,
         "grids": {f"{w}x{h}": teacher.grid((w, h)).to_json() for w, h in sorted(sizes)},
     }
+    if (weights := config.joint_bilateral) is not None:
+        details["upsampling"] = weights.name
+    if config.stored_views:
+        details[STORED_VIEWS] = fingerprint[STORED_VIEWS]
     coder = FeatureCoder(config.coding.int8)
     if components is not None:
-        basis = fit_basis([view for views in maps.values() for view in views], components)
+        basis = fit_basis([found for views in maps.values() for found in views[0]], components)
         coder = replace(coder, basis=basis)
         details["pca"] = basis.to_json()
         fingerprint = {**fingerprint, "basis_sha256": basis.sha256}
     stored = (
-        coder.arrays("map", [coder.project(views[0])], stacked=True)["map"]
+        coder.arrays("map", [coder.project(views[0][0])], stacked=True)["map"]
         for views in maps.values()
     )
     layer = LayerSpec(
         name=name,
-        fields=feature_fields(config.layout, choose_map_codec(stored), config.coding),
+        fields=feature_fields(
+            config.layout, choose_map_codec(stored), config.coding, views=config.view_names
+        ),
         fingerprint=fingerprint,
         details=details,
     )

@@ -255,7 +255,8 @@ def _plan(
         )
         for layer, rows in zip(manifest.layers, probe.samples, strict=True)
     )
-    views = float(np.mean([len(sample.meta["grids"]) for sample in probe.samples[1]]))
+    images = float(np.mean([len(sample.meta["grids"]) for sample in probe.features]))
+    passes = images * worker.extraction.features.looks
     left = len(keys) - layers[1].frames_done
     unfinished = len(keys) - min(layer.frames_done for layer in layers[1:])
     return ExtractionPlan(
@@ -266,8 +267,8 @@ def _plan(
         bytes=sum(layer.bytes for layer in layers),
         bytes_uncertainty=_uncertainty(manifest, probe.samples, len(keys)),
         teacher=manifest.layers[1].details["teacher"],
-        teacher_passes=round(len(keys) * good * views),
-        teacher_passes_left=round(left * good * views),
+        teacher_passes=round(len(keys) * good * passes),
+        teacher_passes_left=round(left * good * passes),
         seconds_per_frame=probe.seconds_per_frame,
         seconds_left=unfinished * probe.seconds_per_frame,
         probed=tuple(probe.chosen),

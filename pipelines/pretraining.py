@@ -83,6 +83,21 @@ class OnlineProbeConfig:
 
 
 @dataclass(frozen=True)
+class WandbConfig:
+    """A log at Weights & Biases, beside the run's own; it changes nothing of the training.
+
+    Args:
+        project: that the run is logged in; empty logs nowhere.
+        entity: user or team that has the project; None takes the account's own.
+        name: of the run there; None takes that of the run's folder.
+    """
+
+    project: str = ""
+    entity: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Settings of one pretraining run; all that decides its weights.
 
@@ -115,6 +130,7 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
         probe: of the student during training; the best weights by it are kept beside the newest.
+        wandb: a log at Weights & Biases; none without a project.
         seed: of the initial weights.
         device: where the networks run, `cpu` or `cuda`.
     """
@@ -140,6 +156,7 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     probe: OnlineProbeConfig = field(default_factory=OnlineProbeConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
     seed: int = 0
     device: str = "cpu"
 

@@ -122,6 +122,10 @@ def _layer_facts(layer: Mapping[str, Any]) -> dict[str, str]:
     details = layer["details"]
     if "channels" in details:
         facts["Channels"] = f"{details['channels']}"
+    if "stored_views" in details:
+        facts["Views of each image"] = f"as it is; {details['stored_views'].replace(',', '; ')}"
+    if "upsampling" in details:
+        facts["Upsampling"] = f"{details['upsampling']}"
     if "grids" in details:
         facts["Measured grid"] = "; ".join(
             grid_text(image, grid) for image, grid in details["grids"].items()

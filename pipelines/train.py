@@ -34,6 +34,7 @@ from p2pkit.pipelines.runs import check_device, feature_layer, read_config, supe
 from p2pkit.pipelines.splits import holdout_split
 from p2pkit.pipelines.stopping import stop_on_sigterm
 from p2pkit.pipelines.training_step import StepReport, Trainee
+from p2pkit.pipelines.wandb_log import check_wandb, wandb_log
 from p2pkit.shards.map_coding import pca_basis
 from p2pkit.shards.model import LayerSpec
 from p2pkit.shards.store import Store, open_store
@@ -68,12 +69,14 @@ def run(
 
     Raises:
         TrainingError: `out` holds a run, or the loss became NaN or infinite.
+        MissingDependencyError: the run shall be logged by wandb, which is not installed.
         StoreError: a store is incomplete, mixed or corrupt.
     """
     if (out / "config.json").exists():
         raise TrainingError(
             f"{out} holds a run; go on with it by --resume, or choose another --out"
         )
+    check_wandb(config)
     ranks, sources = ranks_from_environment(), open_sources(config)
     check_device(ranks.device(config.device))
     with process_group(ranks, config.device):
@@ -110,6 +113,7 @@ def resume(
         TrainingError: `out` holds no run, or a store was made anew from other inputs.
     """
     config = read_config(out)
+    check_wandb(config)
     if store is not None:
         config = replace(config, store=str(store), more_stores=tuple(more_stores))
     begun = read_provenance(out)
@@ -233,11 +237,14 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
     with (
         closing(batches),
         metrics_log(out, start, write=ranks.is_first) as log,
+        wandb_log(config, out, write=ranks.is_first) as log_there,
         stop_on_sigterm() as asked,
     ):
         for report in _steps(trainee, batches, out):
             done = report.step + 1
-            log({**_told(report), **_probed(parts, done)})
+            row = {**_told(report), **_probed(parts, done)}
+            log(row)
+            log_there(row)
             if progress is not None and ranks.is_first:
                 progress(report)
             is_last = done == stop or anywhere(asked(), ranks)

@@ -69,6 +69,27 @@ class FeatureGrid:
         return {name: list(value) for name, value in asdict(self).items()}
 
 
+def pixel_in_view(
+    pixel_uv: Float[np.ndarray, "pairs 2"],
+    image_size: tuple[int, int],
+    view_size: tuple[int, int],
+    *,
+    flip: bool,
+) -> Float[np.ndarray, "pairs 2"]:
+    """Where pixels of an image lie in the image resized and, after that, mirrored left to right.
+
+    Args:
+        pixel_uv: pixel coordinates in the image (px, centres at integers).
+        image_size: (width, height) of the image (px).
+        view_size: (width, height) after resizing (px).
+        flip: whether it is mirrored: u becomes width - 1 - u.
+    """
+    moved = (pixel_uv.astype(np.float64) + 0.5) * np.divide(view_size, image_size) - 0.5
+    if flip:
+        moved[:, 0] = view_size[0] - 1 - moved[:, 0]
+    return moved
+
+
 def grid_from_json(value: dict[str, Any]) -> FeatureGrid:
     """Read what `FeatureGrid.to_json` wrote."""
     return FeatureGrid(

@@ -14,9 +14,10 @@ from p2pkit.laps import START, Lap, no_lap
 from p2pkit.shards.geometry_layer import decode_geometry
 from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.store import Store
+from p2pkit.shards.stored_views import stored_views, view_fields
 from p2pkit.stream.order import MixtureOrder, Place, SampleOrder
 from p2pkit.stream.prefetch import ordered_map
-from p2pkit.stream.sample import SampleConfig, VoxelSample, make_sample
+from p2pkit.stream.sample import SampleConfig, VoxelSample, draw_view, make_sample
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,11 @@ class StreamSource:
             return len(self.basis.mean)
         return int(self.store.layer(self.layer).details["channels"])
 
+    @property
+    def views(self) -> int:
+        """Stored views of each image, the image itself included."""
+        return stored_views(self.store.layer(self.layer))
+
 
 class BatchStream:
     """Iterates over training batches; any number of ranks and threads gives the same ones.
@@ -131,7 +137,8 @@ class BatchStream:
         lap: told when a part of the work on a sample ends: read, decode, augment, voxelise, pairs.
 
     Raises:
-        ConfigError: a global batch has fewer frames than there are parts in all.
+        ConfigError: a global batch has fewer frames than there are parts in all, or pairs shall
+            draw views where no source stores any.
     """
 
     def __init__(
@@ -151,6 +158,7 @@ class BatchStream:
                 f"processes with {parts} micro-batches each need at least {ranks * parts}"
             )
         self._sources = tuple(sources)
+        _check_views(self._sources, config)
         self._config, self._lap = config, lap
         self._rank, self._ranks, self.parts, self._pin = rank, ranks, parts, pin
         orders = [
@@ -202,8 +210,12 @@ class BatchStream:
         source = self._sources[place.source]
         shard, row = self.order.orders[place.source].locate(place.sample)
         self._lap(START)
+        config = self._config.sample
+        view = draw_view(config, source.views, (self._config.seed, place.position))
+        per_pair = config.teacher_view == "random-per-pair"
         geometry = source.store.read("geometry", shard, row)
-        features = source.store.read(source.layer, shard, row)
+        wanted = None if per_pair else view_fields(source.store.layer(source.layer), view)
+        features = source.store.read(source.layer, shard, row, wanted)
         superpixels = (
             None
             if source.superpixels is None
@@ -213,15 +225,24 @@ class BatchStream:
         cloud = decode_geometry(geometry)
         self._lap("decode")
         random = np.random.default_rng([self._config.seed, place.position])
-        config = self._config.sample
         return make_sample(
             cloud,
             features,
             config,
             random,
             source.basis,
+            view=view,
             superpixels=superpixels,
             lap=self._lap,
+        )
+
+
+def _check_views(sources: Sequence[StreamSource], config: StreamConfig) -> None:
+    per_pair = config.sample.teacher_view == "random-per-pair"
+    if per_pair and all(source.views == 1 for source in sources):
+        raise ConfigError(
+            "stream.sample.teacher_view is 'random-per-pair', but no layer stores several views: "
+            "extract with --views flip --views-as stored, or leave it at 'random'"
         )
 
 

@@ -1,6 +1,7 @@
 """One training sample: augmented, voxelised, with its pairs' voxels and teacher features."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -14,10 +15,15 @@ from p2pkit.shards.feature_layer import pair_cells, pair_features, usable_pairs
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.model import Sample
+from p2pkit.shards.stored_views import STORED_VIEWS
 from p2pkit.shards.superpixel_layer import pair_superpixels
 from p2pkit.stream.augment import AugmentConfig, augment_colors, augment_points, drop_points
 
 PairSelection = Literal["random", "one-per-voxel", "one-per-cell"]
+TeacherView = Literal["image", "random", "random-per-pair"]
+
+VIEW_DRAW = 1
+"""Tells the generator that draws a sample's view from the one for all else."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class SampleConfig:
         pairs: `random` draws pairs as the paper does; `one-per-voxel` and `one-per-cell` draw at
             most one pair of each voxel or teacher cell, which avoids near-identical negatives.
         alignment: how the teacher's map lies over the image; see `FeatureGrid.cell_from_pixel`.
+        teacher_view: where a layer stores several views of each image: `random` draws one for each
+            sample, as augmenting the image before the teacher would, `random-per-pair` one for each
+            pair, `image` takes the image as it is. Layers of one view know no difference.
         augment: of points and colours.
     """
 
@@ -37,6 +46,7 @@ class SampleConfig:
     pairs_per_frame: int = 1024
     pairs: PairSelection = "random"
     alignment: Alignment = "measured"
+    teacher_view: TeacherView = "random"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
@@ -57,7 +67,8 @@ class VoxelSample:
         inputs: colour of each voxel's point, scaled to -1…1.
         pair_voxel: row in `coordinates` of each pair.
         pair_feature: the teacher's upsampled feature of each pair.
-        pair_cell: id of the teacher cell nearest to each pair.
+        pair_cell: id of the teacher cell nearest to each pair; those of the image as it is where
+            each pair has a view of its own.
         pair_confidence: 0 … 1; 1 for all pairs where the store has none.
         pair_superpixel: id of each pair's superpixel; None where superpixels were not read.
     """
@@ -108,13 +119,21 @@ def make_sample(
     basis: PcaBasis | None = None,
     *,
     superpixels: Sample | None = None,
+    view: int = 0,
     lap: Lap = no_lap,
 ) -> VoxelSample:
     """Augment and voxelise a frame and draw its pairs; everything random comes from `random`.
 
-    `basis`, of a layer of PCA coefficients, gives the teacher's own channels back. `superpixels`
-    is the frame's sample of a layer of superpixels, if they are wanted. `lap` is told when the
-    parts `augment`, `voxelise` and `pairs` end.
+    Args:
+        cloud: the frame's geometry.
+        features: the frame's sample of the feature layer; of its maps, those of `view` are needed,
+            or all of them for `random-per-pair`.
+        config: how.
+        random: what decides.
+        basis: of a layer of PCA coefficients, to get the teacher's own channels back.
+        superpixels: the frame's sample of a layer of superpixels, if they are wanted.
+        view: the stored view that all pairs take, unless each draws its own.
+        lap: told when the parts `augment`, `voxelise` and `pairs` end.
     """
     kept = drop_points(len(cloud.points), random, config.augment)
     # `take` copies rows at four times the speed of an index in brackets.
@@ -128,18 +147,59 @@ def make_sample(
     rows = usable_pairs(features, cloud)
     if len(kept) < len(cloud.points):
         rows = rows[voxel_of_point[cloud.pair_point[rows]] >= 0]
-    rows = _draw(cloud, features, voxel_of_point, rows, config, random)
+    rows = _draw(cloud, features, voxel_of_point, rows, config, random, view=view)
+    if config.teacher_view == "random-per-pair":
+        count = 1 + len(features.meta.get(STORED_VIEWS, ()))
+        views = random.integers(count, size=len(rows))
+    else:
+        views = np.full(len(rows), view)
     sample = VoxelSample(
         coordinates=voxels.coordinates,
         inputs=voxels.inputs,
         pair_voxel=voxel_of_point[cloud.pair_point[rows]],
-        pair_feature=pair_features(features, cloud, rows, alignment=config.alignment, basis=basis),
-        pair_cell=pair_cells(features, cloud, rows),
+        pair_feature=_features(cloud, features, rows, views, config, basis),
+        pair_cell=pair_cells(features, cloud, rows, view=view),
         pair_confidence=_confidence(cloud, rows),
         pair_superpixel=None if superpixels is None else pair_superpixels(superpixels, cloud, rows),
     )
     lap("pairs")
     return sample
+
+
+def draw_view(config: SampleConfig, views: int, seed: tuple[int, int]) -> int:
+    """The view that a sample takes out of so many stored ones; 0 is the image as it is.
+
+    A generator of its own draws, before the sample is read, so that nothing else that is random
+    about the sample depends on how many views are stored.
+
+    Args:
+        config: how.
+        views: stored of each image.
+        seed: of the stream, and the sample's position in its sequence.
+    """
+    if config.teacher_view != "random" or views == 1:
+        return 0
+    return int(np.random.default_rng([*seed, VIEW_DRAW]).integers(views))
+
+
+def _features(
+    cloud: PointCloud,
+    features: Sample,
+    rows: Int64[np.ndarray, "pairs"],
+    views: Int64[np.ndarray, "pairs"],
+    config: SampleConfig,
+    basis: PcaBasis | None,
+) -> Float32[np.ndarray, "pairs channels"]:
+    """The teacher's feature of each pair in the pair's own view."""
+    read = partial(pair_features, features, cloud, alignment=config.alignment, basis=basis)
+    known = np.unique(views).tolist()
+    if len(known) < 2:
+        return read(rows, view=known[0] if known else 0)
+    order = np.argsort(views, kind="stable")
+    parts = np.concatenate([read(rows[views == view], view=view) for view in known])
+    found = np.empty_like(parts)
+    found[order] = parts
+    return found
 
 
 def _confidence(
@@ -157,6 +217,8 @@ def _draw(
     rows: Int64[np.ndarray, "usable"],
     config: SampleConfig,
     random: np.random.Generator,
+    *,
+    view: int,
 ) -> Int64[np.ndarray, "pairs"]:
     """Up to `pairs_per_frame` rows in random order."""
     if config.pairs == "random":
@@ -165,6 +227,6 @@ def _draw(
     if config.pairs == "one-per-voxel":
         group = voxel_of_point[cloud.pair_point[rows]]
     else:
-        group = pair_cells(features, cloud, rows)
+        group = pair_cells(features, cloud, rows, view=view)
     _, first = np.unique(group, return_index=True)
     return rows[np.sort(first)][: config.pairs_per_frame]

@@ -130,6 +130,19 @@ def check_response(network: nn.Module, grid: FeatureGrid, *, name: str) -> None:
     Raises:
         TeacherError: the centroid of the change is a stride or more away from the cell.
     """
+    cell, found = answering_cell(network, grid, name=name)
+    if not max(abs(found[axis] - cell[axis]) for axis in (0, 1)) < 1:
+        raise TeacherError(
+            f"teacher {name}: an input changed around the centre of cell {cell} changes the map "
+            f"around cell ({found[0]:.2f}, {found[1]:.2f}); the measured grid {grid} is wrong for "
+            "this network, so its features cannot be matched with pixels. Choose another network"
+        )
+
+
+def answering_cell(
+    network: nn.Module, grid: FeatureGrid, *, name: str
+) -> tuple[tuple[int, int], tuple[float, float]]:
+    """The map's middle cell (u, v), and where the map changes when the input does at its centre."""
     device = _device_of(network)
     image = _noise(grid.input_size)
     cell = (grid.cells[0] // 2, grid.cells[1] // 2)
@@ -143,13 +156,8 @@ def check_response(network: nn.Module, grid: FeatureGrid, *, name: str) -> None:
     after = _run(network, (image + _POKE_HEIGHT * poke).to(device), name)
     change = (after - before)[0].double().square().sum(-1).square().cpu()
     change /= change.sum()
-    found = [float((change.sum(axis) * torch.arange(grid.cells[axis])).sum()) for axis in (0, 1)]
-    if not max(abs(found[axis] - cell[axis]) for axis in (0, 1)) < 1:
-        raise TeacherError(
-            f"teacher {name}: an input changed around the centre of cell {cell} changes the map "
-            f"around cell ({found[0]:.2f}, {found[1]:.2f}); the measured grid {grid} is wrong for "
-            "this network, so its features cannot be matched with pixels. Choose another network"
-        )
+    u, v = (float((change.sum(axis) * torch.arange(grid.cells[axis])).sum()) for axis in (0, 1))
+    return cell, (u, v)
 
 
 def _noise(size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a teacher's maps of several views of an image, averaged on its grid."""
+"""Several views of an image: what they are, and a teacher's maps of them, averaged on its grid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jaxtyping import Float, Float16, UInt8
 from PIL import Image as PillowImage
 
 from p2pkit.errors import ConfigError
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.grid import FeatureGrid, pixel_in_view
 from p2pkit.geometry.sample_map import sample_map
 from p2pkit.teachers.teacher import Teacher
 
@@ -48,11 +48,7 @@ class View:
         self, pixel_uv: Float[np.ndarray, "cells 2"], image_size: tuple[int, int]
     ) -> Float[np.ndarray, "cells 2"]:
         """Where pixels of the image (px, centres at integers) lie in the view."""
-        size = self.size(image_size)
-        moved = (pixel_uv + 0.5) * np.divide(size, image_size) - 0.5
-        if self.flip:
-            moved[:, 0] = size[0] - 1 - moved[:, 0]
-        return moved
+        return pixel_in_view(pixel_uv, image_size, self.size(image_size), flip=self.flip)
 
 
 def parse_views(text: str) -> tuple[View, ...]:
@@ -80,6 +76,20 @@ def _view(word: str) -> View:
     return View(scale=scale)
 
 
+def check_scales(text: str, input_size: Sequence[int] | None) -> None:
+    """Raise ConfigError where images are resized to one size, so that scaled views would be too.
+
+    Args:
+        text: as `parse_views` reads it.
+        input_size: of the teacher (px), or None where images keep their size.
+    """
+    if input_size and any(view.scale != 1 for view in parse_views(text)):
+        raise ConfigError(
+            f"views {text!r} with input_size {list(input_size)}: each scaled view would be resized "
+            "to the same size again; leave one of them out"
+        )
+
+
 class ViewsTeacher:
     """A teacher whose map is the mean of its maps of the image and of the views.
 
@@ -97,12 +107,7 @@ class ViewsTeacher:
         self.weights_sha256 = teacher.weights_sha256
         self.preprocessing: dict[str, Any] = teacher.preprocessing
         self._teacher, self._text, self._views = teacher, views, parse_views(views)
-        size = teacher.fingerprint().get("input_size")
-        if size and any(view.scale != 1 for view in self._views):
-            raise ConfigError(
-                f"views {views!r} with input_size {size}: each scaled view would be resized to the "
-                "same size again; leave one of them out"
-            )
+        check_scales(views, teacher.fingerprint().get("input_size"))
 
     def grid(self, image_size: tuple[int, int]) -> FeatureGrid:
         """The grid of the unchanged image."""

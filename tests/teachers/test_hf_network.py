@@ -27,6 +27,12 @@ MODELS: dict[str, tuple[str, dict[str, Any], float, float]] = {
     ),
     "convnext": ("ConvNextConfig", STAGES, 32.0, 15.5),
     "resnet": ("ResNetConfig", {"embedding_size": 8, **STAGES}, 32.0, 0.0),
+    "swin": (
+        "SwinConfig",
+        {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]},
+        32.0,
+        15.5,
+    ),
     "vit": ("ViTConfig", {**VIT, "image_size": 64, "patch_size": 16}, 16.0, 7.5),
 }
 
