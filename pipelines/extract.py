@@ -72,15 +72,17 @@ def begin(config: ExtractConfig, *, progress: Callable[[Progress], None] | None 
     """
     source, keys = open_frames(config)
     manifest = plan_geometry(config, source, keys)
-    create_or_open(config.out, manifest)
+    writer = create_or_open(config.out, manifest)
     shards = plan_shards(keys, manifest.plan)
-    stage, writer = open_feature_stage(
-        config.features,
-        config.out,
-        manifest,
-        lambda: loadable(source, chain(*shards)),
-        config.codecs,
-    )
+    stage = None
+    if config.features is not None:
+        stage, writer = open_feature_stage(
+            config.features,
+            config.out,
+            manifest,
+            lambda: loadable(source, chain(*shards)),
+            config.codecs,
+        )
     return Job(config, source, writer, stage, shards, progress or (lambda report: None))
 
 
@@ -92,7 +94,7 @@ class Job:
         config: of the extraction.
         source: the recording.
         writer: of the store.
-        stage: the teacher and its layer.
+        stage: the teacher and its layer; None where only geometry and labels are extracted.
         shards: the keys of each planned shard.
         progress: told how far the work is.
         failed: bad frames of each shard that is known to be committed.
@@ -101,15 +103,15 @@ class Job:
     config: ExtractConfig
     source: FrameSource
     writer: StoreWriter
-    stage: FeatureStage
+    stage: FeatureStage | None
     shards: list[list[str]]
     progress: Callable[[Progress], None]
     failed: dict[int, int] = field(default_factory=dict)
 
     def is_done(self, shard: int) -> bool:
-        """Whether both layers of a shard are committed, by whomever."""
+        """Whether all layers of a shard are committed, by whomever."""
         if shard not in self.failed:
-            layers = ("geometry", self.stage.layer)
+            layers = ("geometry", *(() if self.stage is None else (self.stage.layer,)))
             if not all(self.writer.is_done(layer, shard) for layer in layers):
                 return False
             self.failed[shard] = len(self.writer.record("geometry", shard).failures)
@@ -155,24 +157,25 @@ def take(job: Job, shard: int) -> bool:
 
 
 def _extract_shard(job: Job, shard: int) -> None:
-    if job.writer.is_done("geometry", shard):
-        _add_features(job, shard)
+    stage = job.stage
+    if stage is not None and job.writer.is_done("geometry", shard):
+        _add_features(job, stage, shard)
         return
     geometry: list[Sample] = []
     features: list[Sample] = []
     failures: list[dict[str, str]] = []
-    for result in _worked_on(job, job.shards[shard], _both_samples):
+    for result in _worked_on(job, job.shards[shard], _samples):
         if isinstance(result, FrameError):
             failures.append({"key": result.key, "stage": "frame", "reason": result.reason})
         else:
             geometry.append(result[0])
-            features.append(result[1])
+            features += result[1:]
     job.writer.write("geometry", shard, geometry, failures)
-    if not job.writer.is_done(job.stage.layer, shard):
-        job.writer.write(job.stage.layer, shard, features, [])
+    if stage is not None and not job.writer.is_done(stage.layer, shard):
+        job.writer.write(stage.layer, shard, features, [])
 
 
-def _add_features(job: Job, shard: int) -> None:
+def _add_features(job: Job, stage: FeatureStage, shard: int) -> None:
     """Write a feature layer's shard beside geometry that is there already."""
     store = open_store(job.config.out)
     keys = store.keys(shard)
@@ -182,17 +185,20 @@ def _add_features(job: Job, shard: int) -> None:
             frame = job.source.load(key)
         except FrameError as error:
             raise SourceError(f"{error}; it was readable when the geometry was extracted") from None
-        return job.stage.encode(frame, store.read("geometry", shard, keys.index(key)))
+        return stage.encode(frame, store.read("geometry", shard, keys.index(key)))
 
-    job.writer.write(job.stage.layer, shard, list(_worked_on(job, keys, feature_sample)), [])
+    job.writer.write(stage.layer, shard, list(_worked_on(job, keys, feature_sample)), [])
 
 
-def _both_samples(job: Job, key: str) -> tuple[Sample, Sample] | FrameError:
+def _samples(job: Job, key: str) -> tuple[Sample, ...] | FrameError:
+    """The geometry's, and the teacher's where there is one."""
     try:
         frame = job.source.load(key)
         geometry = geometry_sample(frame, job.config, job.writer.manifest.layers[0])
     except FrameError as error:
         return error
+    if job.stage is None:
+        return (geometry,)
     return geometry, job.stage.encode(frame, geometry)
 
 

@@ -1,7 +1,7 @@
 """plan: what an extraction will cost, from a probe of a few real frames, before it is begun."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -17,11 +17,13 @@ from p2pkit.pipelines.extract_plan import (
     plan_geometry,
 )
 from p2pkit.pipelines.feature_stage import (
+    FeatureConfig,
     FeatureStage,
     feature_fingerprint,
     layer_name,
     plan_layer,
 )
+from p2pkit.pipelines.planned import ExtractionPlan, LayerPlan
 from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.map_coding import FeatureCoder, pca_basis
 from p2pkit.shards.model import LayerSpec, Manifest, Sample, with_codecs
@@ -56,69 +58,6 @@ class PlanConfig:
             raise ConfigError(f"frames is {self.frames}; at least one must be probed")
 
 
-@dataclass(frozen=True)
-class LayerPlan:
-    """What a layer will take.
-
-    Args:
-        name: of the layer.
-        bytes: of all its shards, without records.
-        fields: bytes of each field, of the samples' `json`, and of the shards' `tables`.
-        codecs: of each field.
-        frames_done: frames whose shards of this layer are in the store already.
-        map: the numbers that a feature layer stores; None of the geometry.
-        explained_variance: share of the probe's variance that `pca:K` keeps; None without.
-    """
-
-    name: str
-    bytes: int
-    fields: dict[str, int]
-    codecs: dict[str, str]
-    frames_done: int
-    map: str | None = None
-    explained_variance: float | None = None
-
-
-@dataclass(frozen=True)
-class ExtractionPlan:
-    """What an extraction will cost.
-
-    Args:
-        frames: of the recording.
-        shards: that they are cut into.
-        storage: tar or zarr.
-        layers: geometry, then the teacher's.
-        bytes: of both layers.
-        bytes_uncertainty: two standard errors of `bytes`, as a share; 0 where all frames were
-            probed, None where one frame tells nothing of the spread.
-        teacher: its name.
-        teacher_passes: images that the teacher must see for the whole layer.
-        teacher_passes_left: those whose shards are not in the store yet.
-        seconds_per_frame: measured on the probe, with the extraction's threads; reading, geometry,
-            teacher and codecs, not the disk.
-        seconds_left: estimate for one worker on this machine.
-        probed: keys of the frames that the teacher saw.
-        probed_geometry: how many frames were probed for their geometry, those included.
-        failed: probed frames that cannot be used, with the reason; the same share of all frames is
-            expected to fail.
-    """
-
-    frames: int
-    shards: int
-    storage: str
-    layers: tuple[LayerPlan, ...]
-    bytes: int
-    bytes_uncertainty: float | None
-    teacher: str
-    teacher_passes: int
-    teacher_passes_left: int
-    seconds_per_frame: float
-    seconds_left: float
-    probed: tuple[str, ...]
-    probed_geometry: int
-    failed: dict[str, str]
-
-
 def run(config: PlanConfig) -> ExtractionPlan:
     """Probe a few frames; nothing is written to the store.
 
@@ -132,8 +71,12 @@ def run(config: PlanConfig) -> ExtractionPlan:
     stored = _stored(extraction, manifest)
     many = _spread(keys, GEOMETRY_FACTOR * config.frames, extraction.seed)
     chosen = _spread(many, config.frames, extraction.seed)
-    stage, layer = _open_stage(extraction, source, manifest, stored, chosen)
-    manifest = manifest.with_layer(layer)
+    stage = None
+    if extraction.features is not None:
+        stage, layer = _open_stage(
+            extraction, extraction.features, loadable(source, chosen), manifest, stored
+        )
+        manifest = manifest.with_layer(layer)
     if stored is not None:
         read_and_compare(extraction.out, manifest)
     worker = _Worker(extraction, source, stage, manifest)
@@ -146,7 +89,7 @@ class _Worker:
 
     extraction: ExtractConfig
     source: FrameSource
-    stage: FeatureStage
+    stage: FeatureStage | None
     manifest: Manifest
 
     def geometry(self, key: str) -> tuple[Frame, Sample] | FrameError:
@@ -160,11 +103,13 @@ class _Worker:
         sample_bytes(layer, sample)
         return frame, sample
 
-    def both(self, key: str) -> tuple[Sample, Sample] | FrameError:
-        """The geometry and the feature sample, encoded once as writing would."""
+    def all(self, key: str) -> tuple[Sample, ...] | FrameError:
+        """The geometry and, with a teacher, the feature sample, encoded once as writing would."""
         found = self.geometry(key)
         if isinstance(found, FrameError):
             return found
+        if self.stage is None:
+            return found[1:]
         features = self.stage.encode(*found)
         sample_bytes(self.manifest.layers[1], features)
         return found[1], features
@@ -197,19 +142,19 @@ def _spread(keys: Sequence[str], frames: int, seed: int) -> list[str]:
 
 def _open_stage(
     extraction: ExtractConfig,
-    source: FrameSource,
+    config: FeatureConfig,
+    frames: Iterator[Frame],
     manifest: Manifest,
     stored: Manifest | None,
-    chosen: list[str],
 ) -> tuple[FeatureStage, LayerSpec]:
     """The teacher, and the layer that it has in the store or would get."""
-    config, teacher = extraction.features, open_teacher(extraction.features.teacher)
+    teacher = open_teacher(config.teacher)
     asked = feature_fingerprint(config, teacher, manifest)
     name = layer_name(teacher, asked)
     known = {layer.name: layer for layer in stored.layers} if stored is not None else {}
     layer = known.get(name)
     if layer is None:
-        layer, _ = plan_layer(config, teacher, asked, loadable(source, chosen))
+        layer, _ = plan_layer(config, teacher, asked, frames)
     layer = replace(layer, fields=with_codecs(layer.fields, extraction.codecs))
     coder = FeatureCoder(config.coding.int8, pca_basis(layer))
     return FeatureStage(config, name, teacher, {}, coder), layer
@@ -218,20 +163,21 @@ def _open_stage(
 def _probe(worker: _Worker, chosen: list[str], many: list[str]) -> _Probe:
     """Extract the chosen frames in memory, as `extract` would, and the geometry of the others."""
     threads = worker.extraction.threads
-    worker.both(chosen[0])  # compiled kernels and the network's first pass are slower: not timed
+    worker.all(chosen[0])  # compiled kernels and the network's first pass are slower: not timed
     began = time.perf_counter()
-    both = list(ordered_map(worker.both, chosen, threads=threads, ahead=2 * threads))
+    whole = list(ordered_map(worker.all, chosen, threads=threads, ahead=2 * threads))
     seconds = (time.perf_counter() - began) / len(chosen)
     others = [key for key in many if key not in set(chosen)]
     rest = list(ordered_map(worker.geometry, others, threads=threads, ahead=2 * threads))
-    good = [row for row in both if not isinstance(row, FrameError)]
-    failed = {row.key: row.reason for row in (*both, *rest) if isinstance(row, FrameError)}
+    good = [row for row in whole if not isinstance(row, FrameError)]
+    failed = {row.key: row.reason for row in (*whole, *rest) if isinstance(row, FrameError)}
     if not good:
         raise SourceError(
-            f"none of the {len(chosen)} probed frames can be used; the first: {both[0]}"
+            f"none of the {len(chosen)} probed frames can be used; the first: {whole[0]}"
         )
     geometry = [row[0] for row in good] + [row[1] for row in rest if isinstance(row, tuple)]
-    return _Probe(chosen, many, geometry, [row[1] for row in good], failed, seconds)
+    features = [sample for row in good for sample in row[1:]]
+    return _Probe(chosen, many, geometry, features, failed, seconds)
 
 
 def _plan(
@@ -240,7 +186,7 @@ def _plan(
     manifest = worker.manifest
     shards = plan_shards(keys, manifest.plan)
     good = len(probe.geometry) / len(probe.many)
-    samples = (probe.geometry, probe.features)
+    samples = (probe.geometry, probe.features)[: len(manifest.layers)]
     layers = tuple(
         replace(
             _layer_plan(layer, rows, shards, good, manifest.storage),
@@ -248,8 +194,9 @@ def _plan(
         )
         for layer, rows in zip(manifest.layers, samples, strict=True)
     )
-    views = float(np.mean([len(sample.meta["grids"]) for sample in probe.features]))
-    left = len(keys) - layers[1].frames_done
+    views = [len(sample.meta["grids"]) for sample in probe.features]
+    passes = good * float(np.mean(views)) if views else 0.0
+    left = len(keys) - layers[-1].frames_done
     return ExtractionPlan(
         frames=len(keys),
         shards=len(shards),
@@ -257,9 +204,9 @@ def _plan(
         layers=layers,
         bytes=sum(layer.bytes for layer in layers),
         bytes_uncertainty=_uncertainty(manifest, samples, len(keys)),
-        teacher=manifest.layers[1].details["teacher"],
-        teacher_passes=round(len(keys) * good * views),
-        teacher_passes_left=round(left * good * views),
+        teacher=manifest.layers[-1].details.get("teacher", "none"),
+        teacher_passes=round(len(keys) * passes),
+        teacher_passes_left=round(left * passes),
         seconds_per_frame=probe.seconds_per_frame,
         seconds_left=left * probe.seconds_per_frame,
         probed=tuple(probe.chosen),
