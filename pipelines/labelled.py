@@ -1,25 +1,33 @@
 """The labelled frames of a store: parts by scene, label subsets, voxels, and scores per point."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int32, Int64
 from torch import Tensor
 
-from p2pkit.errors import ConfigError, StoreError
+from p2pkit.errors import StoreError
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
 from p2pkit.evaluation.segmentation import confusion_matrix
 from p2pkit.pipelines.inference import read_cloud
+from p2pkit.pipelines.parts import BY_SCENE, SplitConfig, cut_frames, place_of, same_place
 from p2pkit.pipelines.splits import samples_in_key_order
 from p2pkit.shards.geometry_layer import PointCloud
+from p2pkit.shards.model import GEOMETRY
 from p2pkit.shards.store import Store
-from p2pkit.stream.augment import NO_AUGMENTATION, AugmentConfig, augment_colors, augment_points
+from p2pkit.stream.augment import (
+    NO_AUGMENTATION,
+    AugmentConfig,
+    Axis,
+    augment_colors,
+    augment_points,
+)
 from p2pkit.stream.order import locate
 from p2pkit.stream.sample import Voxels, voxelise
 
-PARTS = ("train", "validation", "test")
+Z_UP: Axis = (0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +56,11 @@ class LabelledFrames:
     Args:
         store: with labels.
         labels: the task's classes.
-        parts: sample ids of each of `PARTS`, in key order.
-        scene_of: the sequence of each sample id.
+        parts: sample ids of each of `parts.PARTS`, in key order.
+        scene_of: the sequence of each sample id, or its time block if `split` says so.
         voxel_size: of the student (m).
+        split: what the parts are made of.
+        warning: what the parts do not show, to be printed beside each figure; None for scenes.
     """
 
     store: Store
@@ -58,6 +68,14 @@ class LabelledFrames:
     parts: dict[str, Int64[np.ndarray, "samples"]]
     scene_of: dict[int, str]
     voxel_size: float
+    split: SplitConfig = BY_SCENE
+    warning: str | None = None
+
+    @property
+    def up_axis(self) -> Axis | None:
+        """Up of point frames: z, as of LiDARs, fused frames and rooms; None for depth cameras."""
+        fields = {spec.name for spec in self.store.layer(GEOMETRY).fields}
+        return Z_UP if "points" in fields else None
 
     def scenes(self, part: str) -> list[str]:
         """The part's scenes in order."""
@@ -81,12 +99,16 @@ class LabelledFrames:
         random: np.random.Generator | None = None,
         augment: AugmentConfig | None = None,
     ) -> LabelledFrame:
-        """Read a frame; with a generator its points are augmented."""
+        """Read a frame; with a generator its points are augmented, about its own up axis.
+
+        Another `augment.up_axis` than a camera's is taken as it is.
+        """
         cloud = read_cloud(self.store, sample)
         labels = self.labels.convert(_labels(cloud))
         settings = NO_AUGMENTATION if augment is None else augment
         random = np.random.default_rng(0) if random is None else random
-        points = augment_points(cloud.points, random, settings)
+        up = self.up_axis if settings.up_axis == NO_AUGMENTATION.up_axis else None
+        points = augment_points(cloud.points, random, settings, up_axis=up)
         colors = augment_colors(cloud.colors, random, settings)
         voxels = voxelise(points, colors, self.voxel_size)
         return LabelledFrame(
@@ -121,7 +143,13 @@ def network_inputs(frames: Sequence[LabelledFrame], device: str) -> tuple[Tensor
 
 
 def open_labelled(
-    store: Store, *, label_set: str, validation: float, test: float, voxel_size: float
+    store: Store,
+    *,
+    label_set: str,
+    validation: float,
+    test: float,
+    voxel_size: float,
+    split: SplitConfig = BY_SCENE,
 ) -> LabelledFrames:
     """Cut a store's frames by scene: the last `test` of them, before these `validation`, the rest.
 
@@ -131,10 +159,11 @@ def open_labelled(
         validation: share of the frames; cuts move to the nearest change of scene.
         test: the same.
         voxel_size: of the student (m).
+        split: named test scenes, or parts of one recording by time.
 
     Raises:
         StoreError: the store has no labels.
-        ConfigError: a part would be empty.
+        ConfigError: as of `parts.cut_frames`.
     """
     dataset = store.manifest.dataset
     if dataset.get("label_names") is None:
@@ -148,28 +177,20 @@ def open_labelled(
     scene_of: dict[int, str] = {}
     for sample in samples.tolist():
         stored = store.read("geometry", *locate(sizes, sample), fields=())
-        scene_of[sample] = stored.meta["sequence"] or stored.key
-    cuts = _cuts([scene_of[sample] for sample in samples.tolist()], validation, test)
-    edges = (0, *cuts, len(samples))
-    parts = {name: samples[edges[i] : edges[i + 1]] for i, name in enumerate(PARTS)}
-    for name, part in parts.items():
-        if len(part) == 0:
-            raise ConfigError(
-                f"the {name} part is empty: {len(samples)} frames of {len(set(scene_of.values()))} "
-                f"scenes, validation {validation}, test {test}; give a store with more scenes"
-            )
-    return LabelledFrames(store, labels, parts, scene_of, voxel_size)
-
-
-def _cuts(scenes: list[str], validation: float, test: float) -> tuple[int, int]:
-    """Where validation and test begin: changes of scene nearest to the shares, never equal."""
-    changes = [i for i in range(1, len(scenes)) if scenes[i] != scenes[i - 1]]
-    if len(changes) < 2:
-        return 0, 0
-    wanted = (len(scenes) * (1 - validation - test), len(scenes) * (1 - test))
-    last = min(changes[1:], key=lambda change: abs(change - wanted[1]))
-    earlier = [change for change in changes if change < last]
-    return min(earlier, key=lambda change: abs(change - wanted[0])), last
+        scene_of[sample] = place_of(dataset.get("dataset"), stored.meta["sequence"]) or stored.key
+    scenes = [scene_of[sample] for sample in samples.tolist()]
+    named = tuple(place_of(dataset.get("dataset"), name) for name in split.test_scenes)
+    split = replace(split, test_scenes=named)
+    cut = cut_frames(scenes, validation=validation, test=test, split=split)
+    return LabelledFrames(
+        store=store,
+        labels=labels,
+        parts={name: samples[rows] for name, rows in cut.rows.items()},
+        scene_of=dict(zip(samples.tolist(), cut.units, strict=True)),
+        voxel_size=voxel_size,
+        split=split,
+        warning=same_place(scenes, split),
+    )
 
 
 def _commonest(

@@ -48,6 +48,7 @@ class OnlineProbe:
             validation=settings.validation,
             test=settings.test,
             voxel_size=config.stream.sample.voxel_size,
+            split=settings.split,
         )
         self._data = data
         fit, validation = (

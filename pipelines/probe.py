@@ -25,6 +25,7 @@ from p2pkit.pipelines.runs import read_config_here
 from p2pkit.pipelines.splits import all_keys, scene_split
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.store import Store, open_store
+from p2pkit.stream.order import locate
 
 PointFeatures = Callable[[PointCloud], Float32[np.ndarray, "points channels"]]
 
@@ -38,6 +39,7 @@ class ProbeStageConfig:
         store: path or URL of a store with labels.
         test_fraction: share of the frames, the last in key order, that only test; the cut moves to
             the nearest change of sequence.
+        test_scenes: scenes that test in place of those, by name, with `*` and `?`.
         points_per_frame: labelled points drawn from each training frame.
         statistics_frames: training frames that set every network's batch-norm statistics.
         random_seeds: how many networks with random weights are probed; their mean is reported.
@@ -55,6 +57,7 @@ class ProbeStageConfig:
     seed: int = 0
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     which: str = "latest"
+    test_scenes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def _open(config: ProbeStageConfig) -> _Data:
             f"{config.store} has no labels, so nothing can be probed; extract a recording with "
             "labels, such as --dataset nyuv2 or demo-scene"
         )
-    train, test = scene_split(store, config.test_fraction)
+    train, test = scene_split(store, config.test_fraction, config.test_scenes)
     names, ignore = dataset["label_names"], dataset["ignore_label"]
     return _Data(config=config, store=store, train=train, test=test, names=names, ignore=ignore)
 
@@ -186,18 +189,25 @@ def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
     }
 
 
+def _sequences(data: _Data, samples: Int64[np.ndarray, "samples"]) -> set[str]:
+    sizes = data.store.sizes("geometry")
+    places = (locate(sizes, int(sample)) for sample in samples)
+    return {data.store.read("geometry", *place, fields=()).meta["sequence"] for place in places}
+
+
 def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
     keys = all_keys(data.store)
     use = read_provenance(run).use_of(data.store)
     held = set(use.holdout) if use is not None else None
     seen = None if held is None else sum(keys[sample] not in held for sample in data.test)
-    sequences = {cloud.sequence for cloud in data.clouds(data.test)}
+    sequences, training = (_sequences(data, samples) for samples in (data.test, data.train))
     return {
         "store": data.config.store,
         "train_frames": len(data.train),
         "test_frames": len(data.test),
         "test_first_key": keys[int(data.test[0])],
         "test_sequences": sorted(sequences),
+        "sequences_in_both_parts": sorted((sequences & training) - {""}),
         "test_frames_pretrained_on_without_labels": seen,
         "metric": "per point; mIoU over classes present in the test frames; void not counted",
         "voxel_size": config.stream.sample.voxel_size,

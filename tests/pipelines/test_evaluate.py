@@ -14,12 +14,13 @@ from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.pipelines import extract, train
 from p2pkit.pipelines.checkpoints import latest_checkpoint
-from p2pkit.pipelines.evaluate import EvaluateConfig, run
+from p2pkit.pipelines.evaluate import EvaluateConfig, protocol, run
 from p2pkit.pipelines.evaluated_weights import compared_weights
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.finetune import FinetuneConfig, finetune
 from p2pkit.pipelines.frozen import FrozenConfig
 from p2pkit.pipelines.labelled import LabelledFrames, open_labelled
+from p2pkit.pipelines.parts import SplitConfig
 from p2pkit.shards import open_store
 from p2pkit.stream.augment import NO_AUGMENTATION
 
@@ -186,6 +187,43 @@ def test_fine_tuning_learns_the_rooms(data: LabelledFrames, pretrained: Path) ->
         for steps in (1, 40)
     ]
     assert scores[1] > scores[0] + 0.05
+
+
+def test_one_recording_is_cut_by_time_and_every_figure_says_so(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
+    """It is refused unless asked for; then card, table and report tell what it does not show."""
+    root = write_recording(tmp_path / "one-room", 16)
+    store = extract.run(recording_config(root, tmp_path / "one.store", features=None))
+    by_scene = replace(config, store=str(store), validation=0.15, test=0.25)
+    with pytest.raises(ConfigError, match=r"16 frames of 1 scenes.*--split-unit time-block"):
+        run(by_scene)
+    arguments = ["evaluate", str(config.runs[0]), "--on", str(store), "--out", str(config.out)]
+    arguments += ["--fractions", "50,100", "--seeds", "2", "--split-unit", "time-block"]
+    done = CliRunner().invoke(commands, arguments)
+    assert done.exit_code == 0, done.output
+    for told in (
+        "Not a split by scene: all parts are runs of frames of the same recording",
+        "train 7 frames of 4 time blocks, validation 2 frames",
+        "labels, % of time blocks, one place",
+    ):
+        assert told in done.output
+        assert told in (config.out / "report.md").read_text()
+    report = json.loads((config.out / "report.json").read_text())
+    assert report["protocol"]["split"]["unit"] == "time-block"
+    assert "same place" in report["protocol"]["warning"]
+    ours = [row for row in report["tables"]["linear"] if row["name"] == "pretrained"]
+    assert [row["difference"]["pairs"] for row in ours] == [2, 2]
+    assert ours[1]["frames"] == [7, 7]
+    with pytest.raises(FingerprintError, match=r"protocol\.split"):
+        run(replace(by_scene, split=SplitConfig(unit="time-block", gap_frames=1)))
+
+
+def test_a_usual_protocol_has_no_entries_that_old_ones_lack(
+    config: EvaluateConfig, data: LabelledFrames
+) -> None:
+    card = protocol(config, compared_weights(config.runs, {}), data)
+    assert {"split", "warning", "up_axis"}.isdisjoint(card)
 
 
 def test_on_the_command_line(config: EvaluateConfig) -> None:
