@@ -12,7 +12,7 @@ from tiny_recording import TEACHER, recording_config, tiny_train_config, write_r
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.label_sets import IGNORE
-from p2pkit.pipelines import extract, train
+from p2pkit.pipelines import extract, frozen, train
 from p2pkit.pipelines.checkpoints import latest_checkpoint
 from p2pkit.pipelines.evaluate import EvaluateConfig, protocol, run
 from p2pkit.pipelines.evaluated_weights import compared_weights
@@ -119,6 +119,23 @@ def test_the_report_pairs_every_figure_with_scratch(config: EvaluateConfig) -> N
     assert report["protocol"]["pretrained_on_test_frames"] == {"pretrained": 0}
     text = (config.out / "report.md").read_text()
     assert "fractions in percent of the training part's scenes" in text
+
+
+def test_features_that_are_not_kept_give_the_same_scores(
+    data: LabelledFrames, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, settings = compared_weights([pretrained], {}), FrozenConfig(points_per_frame=50)
+    found: list[list[float]] = []
+    for kept in (frozen.KEPT_BYTES, 0):
+        monkeypatch.setattr(frozen, "KEPT_BYTES", kept)
+        features = frozen.FrozenFeatures(
+            weights.student("pretrained", 0), data, settings, device="cpu"
+        )
+        found.append(
+            [features.scores("linear", data.parts["train"], seed).miou for seed in (0, 0, 1)]
+        )
+    assert found[0] == found[1]
+    assert found[0][0] == found[0][1]
 
 
 def test_cells_are_kept_and_more_seeds_are_added(config: EvaluateConfig) -> None:
