@@ -44,6 +44,8 @@ def probe_table(report: dict[str, Any]) -> list[str]:
         f"{protocol['train_frames']} training and {protocol['test_frames']} test frames, "
         f"{seen_text(protocol)}; {protocol['metric']}"
     )
+    if protocol.get("points_turned"):
+        lines[-1] += "; points turned to the axes of pretraining"
     shared = protocol.get("sequences_in_both_parts", [])
     if shared:
         lines.append(

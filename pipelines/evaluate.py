@@ -6,12 +6,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from p2pkit.config import config_to_json
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.files import sha256_json, write_json
+from p2pkit.pipelines.axes import CAMERA_UP, students_up
 from p2pkit.pipelines.evaluate_report import write_report
 from p2pkit.pipelines.evaluated_weights import (
     STUDENT_SETTINGS,
@@ -50,6 +51,8 @@ class EvaluateConfig:
         device: where networks run.
         workers: processes that work at the same time.
         which: checkpoint of the runs, `latest`, or `best` by their online probe.
+        axes: `run` turns points of other recordings so that up is what it was in pretraining;
+            `stored` takes them as they are.
     """
 
     runs: tuple[Path, ...]
@@ -68,6 +71,7 @@ class EvaluateConfig:
     device: str = "cpu"
     workers: int = 1
     which: str = "latest"
+    axes: Literal["run", "stored"] = "run"
 
     def __post_init__(self) -> None:
         wrong = [mode for mode in self.modes if mode not in MODES]
@@ -169,19 +173,22 @@ def _unusual(data: LabelledFrames) -> dict[str, Any]:
         entries["split"] = config_to_json(data.split)
     if data.warning is not None:
         entries["warning"] = data.warning
-    if data.up_axis is not None:
+    if data.up_axis != CAMERA_UP or data.turn is not None:
         entries["up_axis"] = list(data.up_axis)
+        entries["points"] = "as they are stored" if data.turn is None else "turned to that axis"
     return entries
 
 
 def _data(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
+    store = open_store(config.store)
     return open_labelled(
-        open_store(config.store),
+        store,
         label_set=config.labels,
         validation=config.validation,
         test=config.test,
         voxel_size=weights.train.stream.sample.voxel_size,
         split=config.split,
+        up_axis=students_up(config.runs, store) if config.axes == "run" else None,
     )
 
 

@@ -28,12 +28,14 @@ def card_line(card: dict[str, Any]) -> str:
     """The protocol card in one line, to be printed with every figure."""
     frames, scenes, unit = card["frames"], card["scenes"], _unit(card)
     parts = ", ".join(f"{name} {frames[name]} frames of {scenes[name]} {unit}" for name in frames)
+    turned = "up_axis" in card and card.get("points") != "as they are stored"
     named = card.get("split", {}).get("test_scenes")
     parts += f" (test scenes {', '.join(named)})" if named else ""
     return (
         f"{card['dataset']}, {len(card['classes'])} classes ({card['label_set']}); {parts}; "
         f"fractions in {card['fraction_unit']}; {card['student']['student']} at "
-        f"{100 * card['voxel_size_m']:g} cm; {card['test_time']}; {card['metric']}"
+        f"{100 * card['voxel_size_m']:g} cm; {card['test_time']}; "
+        f"{'points turned to the axes of pretraining; ' if turned else ''}{card['metric']}"
     )
 
 

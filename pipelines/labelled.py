@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float32, Float64, Int32, Int64
 from torch import Tensor
 
 from p2pkit.errors import StoreError
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
 from p2pkit.evaluation.segmentation import confusion_matrix
+from p2pkit.pipelines.axes import CAMERA_UP, stored_up, turn_between, turned
 from p2pkit.pipelines.inference import read_cloud
 from p2pkit.pipelines.parts import BY_SCENE, SplitConfig, cut_frames, place_of, same_place
 from p2pkit.pipelines.splits import samples_in_key_order
 from p2pkit.shards.geometry_layer import PointCloud
-from p2pkit.shards.model import GEOMETRY
 from p2pkit.shards.store import Store
 from p2pkit.stream.augment import (
     NO_AUGMENTATION,
@@ -26,8 +26,6 @@ from p2pkit.stream.augment import (
 )
 from p2pkit.stream.order import locate
 from p2pkit.stream.sample import Voxels, voxelise
-
-Z_UP: Axis = (0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +59,8 @@ class LabelledFrames:
         voxel_size: of the student (m).
         split: what the parts are made of.
         warning: what the parts do not show, to be printed beside each figure; None for scenes.
+        up_axis: up in the frames that are given out.
+        turn: from the stored axes to these; None where they are the same.
     """
 
     store: Store
@@ -70,12 +70,8 @@ class LabelledFrames:
     voxel_size: float
     split: SplitConfig = BY_SCENE
     warning: str | None = None
-
-    @property
-    def up_axis(self) -> Axis | None:
-        """Up of point frames: z, as of LiDARs, fused frames and rooms; None for depth cameras."""
-        fields = {spec.name for spec in self.store.layer(GEOMETRY).fields}
-        return Z_UP if "points" in fields else None
+    up_axis: Axis = CAMERA_UP
+    turn: Float64[np.ndarray, "3 3"] | None = None
 
     def scenes(self, part: str) -> list[str]:
         """The part's scenes in order."""
@@ -107,8 +103,8 @@ class LabelledFrames:
         labels = self.labels.convert(_labels(cloud))
         settings = NO_AUGMENTATION if augment is None else augment
         random = np.random.default_rng(0) if random is None else random
-        up = self.up_axis if settings.up_axis == NO_AUGMENTATION.up_axis else None
-        points = augment_points(cloud.points, random, settings, up_axis=up)
+        up = self.up_axis if settings.up_axis == CAMERA_UP else None
+        points = augment_points(turned(cloud.points, self.turn), random, settings, up_axis=up)
         colors = augment_colors(cloud.colors, random, settings)
         voxels = voxelise(points, colors, self.voxel_size)
         return LabelledFrame(
@@ -150,6 +146,7 @@ def open_labelled(
     test: float,
     voxel_size: float,
     split: SplitConfig = BY_SCENE,
+    up_axis: Axis | None = None,
 ) -> LabelledFrames:
     """Cut a store's frames by scene: the last `test` of them, before these `validation`, the rest.
 
@@ -160,6 +157,7 @@ def open_labelled(
         test: the same.
         voxel_size: of the student (m).
         split: named test scenes, or parts of one recording by time.
+        up_axis: points are turned so that this is up; None leaves them as they are stored.
 
     Raises:
         StoreError: the store has no labels.
@@ -190,6 +188,8 @@ def open_labelled(
         voxel_size=voxel_size,
         split=split,
         warning=same_place(scenes, split),
+        up_axis=up_axis or stored_up(store),
+        turn=None if up_axis is None else turn_between(stored_up(store), up_axis),
     )
 
 

@@ -1,13 +1,13 @@
 """probe: what a linear classifier reads out of frozen point features, and out of two baselines."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.evaluation.linear_probe import LinearProbe, ProbeConfig, fit_linear_probe
@@ -17,6 +17,7 @@ from p2pkit.evaluation.segmentation import (
     segmentation_scores,
 )
 from p2pkit.files import write_json
+from p2pkit.pipelines.axes import stored_up, students_up, turn_between, turned
 from p2pkit.pipelines.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
@@ -62,7 +63,7 @@ class ProbeStageConfig:
 
 @dataclass(frozen=True)
 class _Data:
-    """The labelled frames of a probe, and how they are cut."""
+    """The labelled frames of a probe, how they are cut, and how their points are turned."""
 
     config: ProbeStageConfig
     store: Store
@@ -70,10 +71,12 @@ class _Data:
     test: Int64[np.ndarray, "test"]
     names: list[str]
     ignore: int | None
+    turn: Float64[np.ndarray, "3 3"] | None
 
     def clouds(self, samples: Int64[np.ndarray, "samples"]) -> Iterator[PointCloud]:
-        """The frames one after the other; each is read when it is needed."""
-        return (read_cloud(self.store, int(sample)) for sample in samples)
+        """The frames one after the other; each is read when it is needed, and turned."""
+        clouds = (read_cloud(self.store, int(sample)) for sample in samples)
+        return (replace(cloud, points=turned(cloud.points, self.turn)) for cloud in clouds)
 
 
 def run(config: ProbeStageConfig) -> Path:
@@ -122,7 +125,16 @@ def _open(config: ProbeStageConfig) -> _Data:
         )
     train, test = scene_split(store, config.test_fraction, config.test_scenes)
     names, ignore = dataset["label_names"], dataset["ignore_label"]
-    return _Data(config=config, store=store, train=train, test=test, names=names, ignore=ignore)
+    up_axis = students_up([config.run], store)
+    return _Data(
+        config=config,
+        store=store,
+        train=train,
+        test=test,
+        names=names,
+        ignore=ignore,
+        turn=None if up_axis is None else turn_between(stored_up(store), up_axis),
+    )
 
 
 def _probe_network(model: PretrainingModel, config: TrainConfig, data: _Data) -> SegmentationScores:
@@ -210,6 +222,7 @@ def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
         "sequences_in_both_parts": sorted((sequences & training) - {""}),
         "test_frames_pretrained_on_without_labels": seen,
         "metric": "per point; mIoU over classes present in the test frames; void not counted",
+        "points_turned": data.turn is not None,
         "voxel_size": config.stream.sample.voxel_size,
         "settings": {
             name: value

@@ -6,7 +6,7 @@ Small synthetic recordings: half of each frame is one class, half another, apart
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from tiny_recording import tiny_train_config
 
 from p2pkit.errors import FingerprintError
 from p2pkit.pipelines import extract, train
+from p2pkit.pipelines.axes import students_up
 from p2pkit.pipelines.evaluate import EvaluateConfig, run
 from p2pkit.pipelines.extract_plan import ExtractConfig
 from p2pkit.pipelines.finetune import FinetuneConfig
@@ -232,7 +233,8 @@ def test_points_are_turned_about_their_own_up_axis(stored: Path) -> None:
     store = open_store(stored)
     dataset = store.manifest.dataset["dataset"]
     data = open_labelled(store, label_set="stored", validation=0.2, test=0.2, voxel_size=0.01)
-    assert data.up_axis == (None if dataset == "scannet" else (0.0, 0.0, 1.0))
+    assert data.turn is None
+    assert data.up_axis == ((0.0, -1.0, 0.0) if dataset == "scannet" else (0.0, 0.0, 1.0))
     turned = AugmentConfig(tilt_deg=0.0, scale=(1.0, 1.0), elastic=())
     sample = int(data.parts["train"][0])
     height = 1 if dataset == "scannet" else 2
@@ -248,6 +250,37 @@ def test_points_are_turned_about_their_own_up_axis(stored: Path) -> None:
     assert np.unique(overturned.coordinates[:, 0])[0] == np.unique(still.coordinates[:, 0])[0]
 
 
+def test_points_are_turned_to_what_was_up_in_pretraining(
+    stored: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    """The run is of a depth camera, whose up is -y; LiDARs and rooms have z up."""
+    store = open_store(stored)
+    has_z_up = store.manifest.dataset["dataset"] != "scannet"
+    up = students_up([pretrained], store)
+    assert up == (0.0, -1.0, 0.0)
+    asked: dict[str, Any] = {"validation": 0.2, "test": 0.2, "voxel_size": 0.01}
+    as_stored = open_labelled(store, label_set="stored", **asked)
+    data = open_labelled(store, label_set="stored", **asked, up_axis=up)
+    sample = int(data.parts["train"][0])
+    here, there = (sorted(x.frame(sample).coordinates.tolist()) for x in (data, as_stored))
+    assert (here != there) == has_z_up
+    height = [-y for _, y, _ in here]
+    other = [z for _, _, z in there] if has_z_up else [-y for _, y, _ in there]
+    assert max(height) - min(height) == pytest.approx(max(other) - min(other), abs=1)
+    settings = AugmentConfig(tilt_deg=0.0, scale=(1.0, 1.0), elastic=())
+    moved = data.frame(sample, np.random.default_rng(3), settings).coordinates[:, 1]
+    assert -moved.min() == pytest.approx(max(height), abs=1)
+    assert run_report(stored, pretrained, tmp_path / "run", "run") == has_z_up
+    assert not run_report(stored, pretrained, tmp_path / "stored", "stored")
+
+
+def run_report(store: Path, pretrained: Path, out: Path, axes: Literal["run", "stored"]) -> bool:
+    """Whether the report says that points were turned."""
+    config = replace(evaluation(store, pretrained, out), modes=("linear",), axes=axes)
+    run(config)
+    return "turned to the axes of pretraining" in (out / "report.md").read_text()
+
+
 def test_a_probe_takes_the_same_names(stored: Path, pretrained: Path) -> None:
     dataset = open_store(stored).manifest.dataset["dataset"]
     _, pattern, _, present = FORMATS[dataset]
@@ -257,4 +290,5 @@ def test_a_probe_takes_the_same_names(stored: Path, pretrained: Path) -> None:
     report = json.loads(probe(config).read_text())
     assert set(report["scores"]["pretrained"]["iou"]) == present
     assert report["protocol"]["sequences_in_both_parts"] == []
+    assert report["protocol"]["points_turned"] == (dataset != "scannet")
     assert report["protocol"]["test_frames"] == {"nuscenes": 1}.get(dataset, 2)
