@@ -62,6 +62,7 @@ class TeacherInTheLoop(Store):
         made: tuple[Frame, Sample] = self._last.made
         if made[0].key != key:
             raise RuntimeError(f"the geometry of {key} was not asked for before its features")
+        assert self._job.stage is not None
         return self._job.stage.encode(*made)
 
 
@@ -74,6 +75,7 @@ def prepared(frames: int, teacher: TeacherOptions, work: Path) -> tuple[Store, S
     extract.run(config)
     extraction_s = time.perf_counter() - began
     job = extract.begin(config)
+    assert job.stage is not None
     job.stage.maps.clear()
     store = open_store(config.out)
     return store, TeacherInTheLoop(store, job), extraction_s

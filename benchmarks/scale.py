@@ -117,6 +117,7 @@ def frame_cost(dataset: str, root: Path | None, frames: int, out: Path) -> Frame
     config = extract.ExtractConfig(dataset=dataset, root=root, out=out, limit=frames)
     extract.run(replace(config, limit=2, out=out.with_suffix(".warm")))
     job = extract.begin(config)
+    assert job.stage is not None
     keys = [key for shard in job.shards for key in shard]
     began = time.process_time()
     loaded = {key: job.source.load(key) for key in keys}

@@ -17,6 +17,14 @@ from p2pkit.errors import ConfigError
 @click.option("--fractions", default="1,5,10,100", show_default=True, help="% of labelled scenes.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
 @click.option("--labels", default="stored", show_default=True, help="Label set: stored or nyu13.")
+@click.option(
+    "--split-unit",
+    default="scene",
+    show_default=True,
+    type=click.Choice(["scene", "time-block"]),
+    help="time-block cuts a single recording; says nothing about new scenes.",
+)
+@click.option("--test-scenes", metavar="NAMES|FILE", help="Such as 'Area_5_*'; else the last ones.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME=FILE")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @click.option("--which", default="latest", show_default=True, help="Checkpoint: latest or best.")
@@ -32,6 +40,7 @@ def evaluate(
     """
     from p2pkit.config import with_settings
     from p2pkit.pipelines import evaluate as stage
+    from p2pkit.pipelines.parts import SplitConfig
 
     as_json = asked.pop("as_json")
     config = stage.EvaluateConfig(
@@ -40,6 +49,7 @@ def evaluate(
         out=out,
         modes=tuple(asked.pop("modes").split(",")),
         fractions=_numbers(asked.pop("fractions")),
+        split=SplitConfig(asked.pop("split_unit"), scene_names(asked.pop("test_scenes"))),
         checkpoints=dict(_named(text) for text in asked.pop("checkpoints")),
         **asked,
     )
@@ -60,6 +70,14 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise ConfigError(
             f"--fractions is {text!r}; percents such as 1,5,10,100 are due"
         ) from error
+
+
+def scene_names(text: str | None) -> tuple[str, ...]:
+    """Names of scenes, with commas between them, or one a line in a file."""
+    if text is None:
+        return ()
+    named = Path(text).read_text().splitlines() if Path(text).is_file() else text.split(",")
+    return tuple(name.strip() for name in named if name.strip())
 
 
 def _named(text: str) -> tuple[str, Path]:

@@ -14,14 +14,20 @@ from p2pkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.extract_plan import ExtractConfig
+    from p2pkit.pipelines.feature_stage import FeatureConfig
 
 TEACHER = "tf_efficientnet_lite0"
+NO_TEACHER = "none"
 
 
 OPTIONS = (
     click.argument("source", required=False, type=click.Path(path_type=Path)),
     click.option("--dataset", required=True, help="Such as posed-rgbd or nyuv2."),
-    click.option("--teacher", default=TEACHER, show_default=True, help="Any timm model name."),
+    click.option(
+        "--teacher",
+        show_default=f"{TEACHER}; none for recordings without images",
+        help="Any timm model name; none stores geometry and labels alone.",
+    ),
     click.option("--layer", default=-1, show_default=True, help="Stage of the teacher, by index."),
     click.option(
         "--weights",
@@ -148,10 +154,8 @@ def extract_config(source: Path | None, **options: Any) -> "ExtractConfig":
     """The settings that the options of `extraction_options`, and `out`, make."""
     from p2pkit.geometry.superpixels import parse_superpixels
     from p2pkit.pipelines.extract_plan import ExtractConfig
-    from p2pkit.pipelines.feature_stage import FeatureConfig
     from p2pkit.shards.geometry_layer import GeometryConfig
     from p2pkit.shards.location import local_folder
-    from p2pkit.teachers import TeacherOptions
 
     near, far = options["depth_range"]
     return ExtractConfig(
@@ -159,23 +163,7 @@ def extract_config(source: Path | None, **options: Any) -> "ExtractConfig":
         root=source,
         out=local_folder(options["out"], "what is extracted"),
         geometry=GeometryConfig(voxel_size=options["voxel_size"], depth_min=near, depth_max=far),
-        features=FeatureConfig(
-            teacher=TeacherOptions(
-                name=options["teacher"],
-                layer=options["layer"],
-                weights=options["weights"],
-                input_size=options["input_size"],
-                device=options["device"],
-                views="" if options["views_as"] == "stored" else options["views"],
-                seed=options["seed"],
-            ),
-            layout=options["features"],
-            pairs_per_frame=options["pairs_per_frame"],
-            seed=options["seed"],
-            map=options["map_coding"],
-            upsampling=options["upsampling"],
-            stored_views=options["views"] if options["views_as"] == "stored" else "",
-        ),
+        features=_feature_config(options),
         storage=options["storage"],
         limit=options["limit"],
         every=options["every"],
@@ -188,6 +176,34 @@ def extract_config(source: Path | None, **options: Any) -> "ExtractConfig":
         threads=options["threads"],
         codecs=dict(map(_field_codec, options["codecs"])),
         superpixels=parse_superpixels(options["superpixels"]) if options["superpixels"] else None,
+    )
+
+
+def _feature_config(options: dict[str, Any]) -> "FeatureConfig | None":
+    from p2pkit.datasets import WITHOUT_IMAGES
+    from p2pkit.pipelines.feature_stage import FeatureConfig
+    from p2pkit.teachers import TeacherOptions
+
+    usual = NO_TEACHER if options["dataset"] in WITHOUT_IMAGES else TEACHER
+    name = options["teacher"] or usual
+    if name == NO_TEACHER:
+        return None
+    return FeatureConfig(
+        teacher=TeacherOptions(
+            name=name,
+            layer=options["layer"],
+            weights=options["weights"],
+            input_size=options["input_size"],
+            device=options["device"],
+            views="" if options["views_as"] == "stored" else options["views"],
+            seed=options["seed"],
+        ),
+        layout=options["features"],
+        pairs_per_frame=options["pairs_per_frame"],
+        seed=options["seed"],
+        map=options["map_coding"],
+        upsampling=options["upsampling"],
+        stored_views=options["views"] if options["views_as"] == "stored" else "",
     )
 
 

@@ -10,7 +10,7 @@ import click
 from p2pkit.cli.extract import extract_config, extraction_options
 
 if TYPE_CHECKING:
-    from p2pkit.pipelines.plan import ExtractionPlan, LayerPlan
+    from p2pkit.pipelines.planned import ExtractionPlan, LayerPlan
 
 GIGABYTE = 1e9
 
@@ -55,12 +55,14 @@ def _text(planned: "ExtractionPlan") -> list[str]:
         lines += ["", *_layer_text(layer, planned.frames)]
     spread = planned.bytes_uncertainty
     told = f" ± {spread:.1%}" if spread is not None else ""
+    lines += ["", f"total           {_size(planned.bytes)}{told}"]
     passes, left = planned.teacher_passes, planned.teacher_passes_left
+    if passes:
+        lines.append(
+            f"teacher passes  {left} of {planned.teacher} to do, {passes - left} done",
+        )
     return [
         *lines,
-        "",
-        f"total           {_size(planned.bytes)}{told}",
-        f"teacher passes  {left} of {planned.teacher} to do, {passes - left} done",
         f"time            about {_duration(planned.seconds_left)} for one worker on this machine: "
         f"{1e3 * planned.seconds_per_frame:.0f} ms a frame on the probe, an estimate",
     ]

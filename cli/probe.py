@@ -11,6 +11,7 @@ import click
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path())
 @click.option("--test-fraction", type=float, default=0.25, show_default=True)
+@click.option("--test-scenes", metavar="NAMES|FILE", help="Such as 'Area_5_*'; else the last ones.")
 @click.option("--random-seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--which", default="latest", show_default=True, help="Checkpoint: latest or best.")
@@ -20,8 +21,10 @@ def probe(run: Path, store: str, as_json: bool, **asked: Any) -> None:
 
     Example: p2pkit probe run rooms.store
     """
+    from p2pkit.cli.evaluate import scene_names
     from p2pkit.pipelines import probe as stage
 
+    asked["test_scenes"] = scene_names(asked["test_scenes"])
     text = stage.run(stage.ProbeStageConfig(run=run, store=store, **asked)).read_text()
     click.echo(text if as_json else "\n".join(probe_table(json.loads(text))))
 
@@ -41,6 +44,14 @@ def probe_table(report: dict[str, Any]) -> list[str]:
         f"{protocol['train_frames']} training and {protocol['test_frames']} test frames, "
         f"{seen_text(protocol)}; {protocol['metric']}"
     )
+    if protocol.get("points_turned"):
+        lines[-1] += "; points turned to the axes of pretraining"
+    shared = protocol.get("sequences_in_both_parts", [])
+    if shared:
+        lines.append(
+            f"training and test frames are of the same recording ({', '.join(shared)}): the scores "
+            "do not say how anything generalises to new scenes"
+        )
     return lines
 
 

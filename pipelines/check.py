@@ -80,6 +80,7 @@ class _Visit:
     overlays_of: int
     statistics: PairStatistics = field(default_factory=PairStatistics)
     empty: list[str] = field(default_factory=list)
+    without_views: int = 0
     overlays: dict[str, Picture] = field(default_factory=dict)
 
     def __call__(self, frame: Frame) -> None:
@@ -128,7 +129,9 @@ def check_source(
     samples: list[Sample] = []
 
     def look(frame: Frame) -> None:
-        if store is None:
+        if not frame.views:
+            visit.without_views += 1
+        elif store is None:
             visit(frame)
         else:
             samples.append(store.read("geometry", *store.find(frame.key)))
@@ -141,19 +144,16 @@ def check_source(
         return field_problems(frame, source.label_names) if store is None else []
 
     found = gather(source, config.frames, problems=problems, visit=look)
-    verdicts = [_judge_fields(found), _judge_coverage(visit, found)]
-    if samples:
-        verdicts.append(judge_stored_pairs(samples))
+    verdicts = [_judge_fields(found)]
     curves: list[Profile] = []
-    if found.looks:
-        verdicts += judge_alignment(found.looks)
-        each = judge_each_view(found.looks)
-        verdicts += [] if each is None else [each]
-        curves = profiles(found.looks)
+    if visit.without_views:
+        verdicts.append(_without_pairs(visit.without_views))
     else:
-        reason = "a store of point frames keeps no images; check the recording itself"
-        verdicts.append(Verdict("edge alignment", "cannot tell", reason))
-    verdicts.append(judge_poses(found.pairs))
+        verdicts.append(_judge_coverage(visit, found))
+        verdicts += [judge_stored_pairs(samples)] if samples else []
+        verdicts += _judge_images(found)
+        curves = profiles(found.looks) if found.looks else []
+        verdicts.append(judge_poses(found.pairs))
     return _written(config, visit, found, verdicts, curves)
 
 
@@ -182,6 +182,22 @@ def _judge_fields(found: Gathered) -> Verdict:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         return Verdict("fields", "fail", f"{bad[0]}{more}", "unreadable or wrong fields", figures)
     return Verdict("fields", "pass", f"{len(found.keys)} frames are as promised", "", figures)
+
+
+def _without_pairs(frames: int) -> Verdict:
+    reason = (
+        f"{frames} frames are points without images, to evaluate on: there is no pair, no "
+        "projection and no overlap of views that could be tested"
+    )
+    return Verdict("pairs", "cannot tell", reason)
+
+
+def _judge_images(found: Gathered) -> list[Verdict]:
+    if not found.looks:
+        reason = "a store of point frames keeps no images; check the recording itself"
+        return [Verdict("edge alignment", "cannot tell", reason)]
+    each = judge_each_view(found.looks)
+    return [*judge_alignment(found.looks), *([] if each is None else [each])]
 
 
 def _judge_coverage(visit: _Visit, found: Gathered) -> Verdict:

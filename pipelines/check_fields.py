@@ -41,8 +41,8 @@ def _key_problems(frame: Frame) -> list[str]:
         problems.append(f"key is {frame.key!r}; letters, digits, _ and - only")
     if (frame.depth is None) == (frame.points is None):
         problems.append("exactly one of depth and points is needed")
-    if not frame.views:
-        problems.append("views is empty; at least one image is needed")
+    if not frame.views and frame.colors is None:
+        problems.append("views is empty; at least one image, or colors of the points, are needed")
     return problems
 
 
@@ -79,6 +79,8 @@ def _point_problems(frame: Frame) -> list[str]:
         problems.append("points holds NaN or infinity")
     if count == 0:
         problems.append("points is empty")
+    if frame.colors is not None:
+        problems += _array("colors", frame.colors, np.uint8, (count, 3))
     return problems
 
 

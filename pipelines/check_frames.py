@@ -98,7 +98,7 @@ def gather(
         if has_pose:
             moves = (_move(reader, keys, row, -1), _move(reader, keys, row, 1))
             pairs += _pairs(reader, keys, row)
-        if all(view.image.size for view in frame.views):
+        if frame.views and all(view.image.size for view in frame.views):
             looks += make_looks(number, frame, moves=moves)
         seen.append(frame.key)
     return Gathered(seen, looks, pairs, list(reader.failures.items()))

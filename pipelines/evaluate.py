@@ -6,12 +6,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from p2pkit.config import config_to_json
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.files import sha256_json, write_json
+from p2pkit.pipelines.axes import CAMERA_UP, students_up
 from p2pkit.pipelines.evaluate_report import write_report
 from p2pkit.pipelines.evaluated_weights import (
     STUDENT_SETTINGS,
@@ -21,6 +22,7 @@ from p2pkit.pipelines.evaluated_weights import (
 from p2pkit.pipelines.finetune import FinetuneConfig, finetune
 from p2pkit.pipelines.frozen import KINDS, FrozenConfig, FrozenFeatures
 from p2pkit.pipelines.labelled import LabelledFrames, open_labelled
+from p2pkit.pipelines.parts import BY_SCENE, UNIT_WORDS, SplitConfig
 from p2pkit.pipelines.splits import all_keys
 from p2pkit.shards.checks import differences
 from p2pkit.shards.store import open_store
@@ -43,11 +45,14 @@ class EvaluateConfig:
         fractions: percents of the training part's scenes whose labels are used.
         seeds: subsets of scenes, and initial weights of head and scratch, per fraction.
         validation, test: shares of the frames, cut by scene at the end of the key order.
+        split: named test scenes, or parts of one recording by time.
         frozen: of `linear` and `knn`.
         finetune: of `finetune`.
         device: where networks run.
         workers: processes that work at the same time.
         which: checkpoint of the runs, `latest`, or `best` by their online probe.
+        axes: `run` turns points of other recordings so that up is what it was in pretraining;
+            `stored` takes them as they are.
     """
 
     runs: tuple[Path, ...]
@@ -60,11 +65,13 @@ class EvaluateConfig:
     seeds: int = 3
     validation: float = 0.15
     test: float = 0.25
+    split: SplitConfig = BY_SCENE
     frozen: FrozenConfig = field(default_factory=FrozenConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     device: str = "cpu"
     workers: int = 1
     which: str = "latest"
+    axes: Literal["run", "stored"] = "run"
 
     def __post_init__(self) -> None:
         wrong = [mode for mode in self.modes if mode not in MODES]
@@ -106,7 +113,7 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
 
     Raises:
         StoreError: the store has no labels.
-        ConfigError: a part of the split is empty, or the runs' students differ.
+        ConfigError: a part of the split is empty or not possible, or the runs' students differ.
         FingerprintError: `out` holds cells of other settings; the message names what differs.
     """
     weights = compared_weights(config.runs, config.checkpoints, config.which)
@@ -138,6 +145,7 @@ def protocol(
     }
     keys = all_keys(data.store)
     test = [keys[sample] for sample in data.parts["test"]]
+    unit = UNIT_WORDS[data.split.unit]
     return {
         "dataset": data.store.manifest.dataset.get("dataset"),
         "geometry": data.store.layer("geometry").fingerprint_sha256,
@@ -146,7 +154,7 @@ def protocol(
         "frames": {name: len(part) for name, part in data.parts.items()},
         "scenes": {name: len(data.scenes(name)) for name in data.parts},
         "test_scenes_digest": sha256_json(data.scenes("test")),
-        "fraction_unit": "percent of the training part's scenes",
+        "fraction_unit": f"percent of the training part's {unit}",
         "metric": "mIoU over the classes in the test part, per point; a point takes its voxel's "
         "prediction; void is not counted",
         "student": {name: getattr(weights.train, name) for name in STUDENT_SETTINGS},
@@ -154,16 +162,33 @@ def protocol(
         "test_time": "one view, no augmentation",
         "settings": settings,
         "pretrained_on_test_frames": weights.seen(data.store, test),
+        **_unusual(data),
     }
 
 
+def _unusual(data: LabelledFrames) -> dict[str, Any]:
+    """Entries that evaluations by scene on depth cameras do without, as those of old have it."""
+    entries: dict[str, Any] = {}
+    if data.split != BY_SCENE:
+        entries["split"] = config_to_json(data.split)
+    if data.warning is not None:
+        entries["warning"] = data.warning
+    if data.up_axis != CAMERA_UP or data.turn is not None:
+        entries["up_axis"] = list(data.up_axis)
+        entries["points"] = "as they are stored" if data.turn is None else "turned to that axis"
+    return entries
+
+
 def _data(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
+    store = open_store(config.store)
     return open_labelled(
-        open_store(config.store),
+        store,
         label_set=config.labels,
         validation=config.validation,
         test=config.test,
         voxel_size=weights.train.stream.sample.voxel_size,
+        split=config.split,
+        up_axis=students_up(config.runs, store) if config.axes == "run" else None,
     )
 
 

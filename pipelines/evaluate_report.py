@@ -6,6 +6,7 @@ from typing import Any
 
 from p2pkit.evaluation.intervals import Difference, mean_and_deviation, paired_difference
 from p2pkit.files import write_atomic, write_json
+from p2pkit.pipelines.parts import UNIT_WORDS
 
 SCRATCH = "scratch"
 Cells = Sequence[dict[str, Any]]
@@ -17,7 +18,7 @@ def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
     tables = {mode: _rows([cell for cell in cells if cell["mode"] == mode]) for mode in modes}
     report = {"format": "p2pkit-evaluation", "protocol": card, "tables": tables}
     for mode in modes:
-        _plot(out / f"{mode}.png", mode, tables[mode])
+        _plot(out / f"{mode}.png", mode, card, tables[mode])
     write_atomic(out / "report.md", _markdown(card, tables).encode())
     write_json(out / "report.json", {**report, "cells": list(cells)})
     return out / "report.json"
@@ -25,13 +26,21 @@ def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
 
 def card_line(card: dict[str, Any]) -> str:
     """The protocol card in one line, to be printed with every figure."""
-    frames, scenes = card["frames"], card["scenes"]
-    parts = ", ".join(f"{name} {frames[name]} frames of {scenes[name]} scenes" for name in frames)
+    frames, scenes, unit = card["frames"], card["scenes"], _unit(card)
+    parts = ", ".join(f"{name} {frames[name]} frames of {scenes[name]} {unit}" for name in frames)
+    turned = "up_axis" in card and card.get("points") != "as they are stored"
+    named = card.get("split", {}).get("test_scenes")
+    parts += f" (test scenes {', '.join(named)})" if named else ""
     return (
         f"{card['dataset']}, {len(card['classes'])} classes ({card['label_set']}); {parts}; "
         f"fractions in {card['fraction_unit']}; {card['student']['student']} at "
-        f"{100 * card['voxel_size_m']:g} cm; {card['test_time']}; {card['metric']}"
+        f"{100 * card['voxel_size_m']:g} cm; {card['test_time']}; "
+        f"{'points turned to the axes of pretraining; ' if turned else ''}{card['metric']}"
     )
+
+
+def _unit(card: dict[str, Any]) -> str:
+    return UNIT_WORDS[card.get("split", {}).get("unit", "scene")]
 
 
 def _rows(cells: Cells) -> list[dict[str, Any]]:
@@ -62,6 +71,8 @@ def _rows(cells: Cells) -> list[dict[str, Any]]:
 
 def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> str:
     lines = ["# Evaluation", "", card_line(card), ""]
+    shared = ", one place" if "warning" in card else ""
+    lines += [f"**{card['warning']}**", ""] if shared else []
     seen = {name: count for name, count in card["pretrained_on_test_frames"].items() if count}
     if seen:
         told = ", ".join(f"{name} {count}" for name, count in seen.items())
@@ -70,8 +81,8 @@ def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> 
         lines += [
             f"## {mode}",
             "",
-            "| labels, % of scenes | frames | weights | mIoU, % | accuracy, % | difference to "
-            "scratch, 95 % interval | n |",
+            f"| labels, % of {_unit(card)}{shared} | frames | weights | mIoU, % | accuracy, % | "
+            "difference to scratch, 95 % interval | n |",
             "|--:|--:|---|--:|--:|---|--:|",
             *map(_line, rows),
             "",
@@ -79,7 +90,8 @@ def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> 
             "",
         ]
     lines.append(
-        "Differences are paired by seed: the same scenes, the same initial weights of the head. "
+        f"Differences are paired by seed: the same {_unit(card)}, the same initial weights of the "
+        "head. "
         "The interval is Student's; where it holds 0, nothing is shown."
     )
     return "\n".join(lines) + "\n"
@@ -105,7 +117,7 @@ def _told(value: dict[str, Any]) -> str:
     return f"{text} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
-def _plot(path: Path, mode: str, rows: list[dict[str, Any]]) -> None:
+def _plot(path: Path, mode: str, card: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -120,6 +132,8 @@ def _plot(path: Path, mode: str, rows: list[dict[str, Any]]) -> None:
         axes.errorbar(percents, scores, bars, marker="o", capsize=3, label=name, linestyle=line)
     axes.set_xscale("log")
     axes.set_xticks([row["percent"] for row in rows], [f"{row['percent']:g}" for row in rows])
-    axes.set(xlabel="labelled scenes, %", ylabel="mIoU, %", title=f"{mode} (± standard deviation)")
+    title = f"{mode} (± standard deviation)"
+    title += "\nall parts are of one place" if "warning" in card else ""
+    axes.set(xlabel=f"labelled {_unit(card)}, %", ylabel="mIoU, %", title=title)
     axes.legend()
     FigureCanvasAgg(figure).print_png(str(path))

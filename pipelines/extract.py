@@ -73,16 +73,17 @@ def begin(config: ExtractConfig, *, progress: Callable[[Progress], None] | None 
     """
     source, keys = open_frames(config)
     manifest = plan_geometry(config, source, keys)
-    create_or_open(config.out, manifest)
+    writer = create_or_open(config.out, manifest)
     shards = plan_shards(keys, manifest.plan)
-    stage, writer = open_feature_stage(
-        config.features,
-        config.out,
-        manifest,
-        lambda: loadable(source, chain(*shards)),
-        config.codecs,
-    )
-    superpixels = None
+    stage = superpixels = None
+    if config.features is not None:
+        stage, writer = open_feature_stage(
+            config.features,
+            config.out,
+            manifest,
+            lambda: loadable(source, chain(*shards)),
+            config.codecs,
+        )
     if config.superpixels is not None:
         superpixels, writer = open_superpixel_stage(
             config.superpixels, config.out, manifest, config.codecs
@@ -99,7 +100,7 @@ class Job:
         config: of the extraction.
         source: the recording.
         writer: of the store.
-        stage: the teacher and its layer.
+        stage: the teacher and its layer; None where only geometry and labels are extracted.
         shards: the keys of each planned shard.
         progress: told how far the work is.
         failed: bad frames of each shard that is known to be committed.
@@ -109,7 +110,7 @@ class Job:
     config: ExtractConfig
     source: FrameSource
     writer: StoreWriter
-    stage: FeatureStage
+    stage: FeatureStage | None
     shards: list[list[str]]
     progress: Callable[[Progress], None]
     failed: dict[int, int] = field(default_factory=dict)
@@ -118,7 +119,7 @@ class Job:
     @property
     def stages(self) -> tuple[LayerStage, ...]:
         """What fills the layers beside the geometry."""
-        return (self.stage,) if self.superpixels is None else (self.stage, self.superpixels)
+        return tuple(stage for stage in (self.stage, self.superpixels) if stage is not None)
 
     def is_done(self, shard: int) -> bool:
         """Whether all layers of a shard are committed, by whomever."""
@@ -169,7 +170,7 @@ def take(job: Job, shard: int) -> bool:
 
 
 def _extract_shard(job: Job, shard: int) -> None:
-    if job.writer.is_done("geometry", shard):
+    if job.stages and job.writer.is_done("geometry", shard):
         _add_layers(job, shard)
         return
     samples: list[tuple[Sample, ...]] = []

@@ -15,7 +15,7 @@ from p2pkit.shards.feature_layer import feature_fields
 from p2pkit.shards.geometry_layer import GeometryConfig, encode_geometry, geometry_fields
 from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.location import local_folder
-from p2pkit.shards.model import LayerSpec, Manifest, Plan, Sample, with_codecs
+from p2pkit.shards.model import FieldSpec, LayerSpec, Manifest, Plan, Sample, with_codecs
 from p2pkit.shards.superpixel_layer import FIELD as SUPERPIXEL
 from p2pkit.shards.writer import read_manifest
 
@@ -34,7 +34,8 @@ class ExtractConfig:
         root: the recording's folder; None for generated scenes.
         out: the store.
         geometry: which points are kept.
-        features: the teacher and how its features are stored.
+        features: the teacher and how its features are stored; None for geometry and labels alone,
+            to evaluate on.
         storage: on-disk format of the shards.
         limit: only the first frames of the recording.
         every: of each sequence, each `every`-th frame only.
@@ -53,7 +54,7 @@ class ExtractConfig:
     root: Path | None
     out: Path
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
-    features: FeatureConfig = field(default_factory=FeatureConfig)
+    features: FeatureConfig | None = field(default_factory=FeatureConfig)
     storage: Literal["tar", "zarr"] = "tar"
     limit: int | None = None
     every: int = 1
@@ -96,9 +97,15 @@ def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
 
 def _check(config: ExtractConfig) -> None:
     local_folder(config.out, "what is extracted")
-    _ = config.features.coding  # raises where `map` cannot be read
-    _ = config.features.joint_bilateral  # and where `upsampling` cannot, or fits no layout
-    _ = config.features.further_views
+    if config.features is not None:
+        _ = config.features.coding  # raises where `map` cannot be read
+        _ = config.features.joint_bilateral  # and where `upsampling` cannot, or fits no layout
+        _ = config.features.further_views
+        if config.features.pairs_per_frame < 0:
+            raise ConfigError(
+                f"pairs_per_frame is {config.features.pairs_per_frame}; a positive number, or 0 "
+                "for all"
+            )
     if not 0 <= config.max_failure_rate <= 1:
         raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
     if config.geometry.voxel_size < 0:
@@ -112,10 +119,6 @@ def _check(config: ExtractConfig) -> None:
             raise ConfigError(f"{name} is {getattr(config, name)}; it must be at least 1")
     if config.limit is not None and config.limit < 1:
         raise ConfigError(f"limit is {config.limit}; it must be at least 1")
-    if config.features.pairs_per_frame < 0:
-        raise ConfigError(
-            f"pairs_per_frame is {config.features.pairs_per_frame}; a positive number, or 0 for all"
-        )
 
 
 def _first_good_frame(source: FrameSource, keys: Sequence[str]) -> Frame:
@@ -135,16 +138,15 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
 
     Raises:
         SourceError: no frame can be read.
-        ConfigError: a codec is asked for a field that no layer has.
+        ConfigError: a codec is asked for a field that no layer has, or a teacher or superpixels
+            for frames without images.
         StoreError: there is no codec of that name, or it is not for the field's type.
     """
-    fields = geometry_fields(_first_good_frame(source, keys))
-    features = config.features
-    others = feature_fields(features.layout, "none", features.coding, views=features.view_names)
-    others += (SUPERPIXEL,) if config.superpixels is not None else ()
-    names = [spec.name for spec in (*fields, *with_codecs(others, config.codecs))]
-    if unknown := sorted(set(config.codecs) - set(names)):
-        raise ConfigError(f"codec of field {unknown[0]!r}: the fields are {', '.join(names)}")
+    first = _first_good_frame(source, keys)
+    if not first.views:
+        _check_no_images_needed(config)
+    fields = geometry_fields(first)
+    _check_codecs(config, fields)
     stored: dict[str, str] = {}
     if (config.out / MANIFEST).is_file():
         stored = {spec.name: spec.codec for spec in read_manifest(config.out).layers[0].fields}
@@ -166,6 +168,28 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
         details={"reading": {name: getattr(config, name) for name in READING}},
     )
     return Manifest(dataset=dataset, plan=plan, storage=config.storage, layers=(geometry,))
+
+
+def _check_no_images_needed(config: ExtractConfig) -> None:
+    if config.features is not None:
+        raise ConfigError(
+            f"{config.dataset} has no images for the teacher {config.features.teacher.name}; its "
+            "labelled points are there to evaluate on: extract them with --teacher none"
+        )
+    if config.superpixels is not None:
+        raise ConfigError(f"{config.dataset} has no images to cut: leave out --superpixels")
+
+
+def _check_codecs(config: ExtractConfig, fields: tuple[FieldSpec, ...]) -> None:
+    features = config.features
+    others: tuple[FieldSpec, ...] = () if config.superpixels is None else (SUPERPIXEL,)
+    if features is not None:
+        others += feature_fields(
+            features.layout, "none", features.coding, views=features.view_names
+        )
+    names = [spec.name for spec in (*fields, *with_codecs(others, config.codecs))]
+    if unknown := sorted(set(config.codecs) - set(names)):
+        raise ConfigError(f"codec of field {unknown[0]!r}: the fields are {', '.join(names)}")
 
 
 def geometry_sample(frame: Frame, config: ExtractConfig, layer: LayerSpec) -> Sample:

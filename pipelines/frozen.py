@@ -18,6 +18,8 @@ from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.pipelines.labelled import LabelledFrame, LabelledFrames, network_inputs
 from p2pkit.pipelines.splits import spread
 
+KEPT_BYTES = 4_000_000_000
+"""Of frames and their features: a large test part must not fill the memory."""
 Predict = Callable[[Float32[np.ndarray, "voxels channels"]], Int64[np.ndarray, "voxels"]]
 
 
@@ -47,7 +49,9 @@ class FrozenConfig:
 
 
 class FrozenFeatures:
-    """A student's features of the training and test frames, each computed once.
+    """A student's features of the training and test frames.
+
+    Each is computed once, as long as all fit into `KEPT_BYTES`; further ones each time anew.
 
     Args:
         student: with its weights; its norms' statistics are replaced.
@@ -64,8 +68,8 @@ class FrozenFeatures:
         for sample in spread(data.parts["train"], config.statistics_frames):
             voxel_features(self._student, data.frame(int(sample)))
         self._student.eval()
-        self._train: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._test: list[tuple[LabelledFrame, np.ndarray]] = []
+        self._kept: dict[int, tuple[LabelledFrame, np.ndarray]] = {}
+        self._kept_bytes = 0
 
     def scores(
         self, kind: str, samples: Int64[np.ndarray, "samples"], seed: int
@@ -79,7 +83,8 @@ class FrozenFeatures:
         """
         features, labels = self._drawn(samples, seed)
         predict = KINDS[kind](features, labels, len(self._data.labels.classes), self._config, seed)
-        return scores_of(predict, self._tested(), self._data)
+        tested = map(self._frame, self._data.parts["test"].tolist())
+        return scores_of(predict, tested, self._data)
 
     def _drawn(
         self, samples: Int64[np.ndarray, "samples"], seed: int
@@ -87,24 +92,26 @@ class FrozenFeatures:
         rows: list[np.ndarray] = []
         labels: list[np.ndarray] = []
         for sample in samples.tolist():
-            if sample not in self._train:
-                frame = self._data.frame(sample)
-                # Labels by voxel, as often as points have them: less to keep than all points.
-                self._train[sample] = (voxel_features(self._student, frame), labelled_voxels(frame))
-            features, pairs = self._train[sample]
+            frame, features = self._frame(sample)
             random = np.random.default_rng([seed, sample])
-            chosen = draw(pairs, self._config.points_per_frame, random)
+            chosen = draw(labelled_voxels(frame), self._config.points_per_frame, random)
             rows.append(features[chosen[:, 0]])
             labels.append(chosen[:, 1])
         if sum(map(len, labels)) == 0:
             raise ConfigError("no labelled point is in these training frames")
         return np.concatenate(rows), np.concatenate(labels).astype(np.int64)
 
-    def _tested(self) -> list[tuple[LabelledFrame, np.ndarray]]:
-        if not self._test:
-            frames = self._data.frames(self._data.parts["test"])
-            self._test = [(frame, voxel_features(self._student, frame)) for frame in frames]
-        return self._test
+    def _frame(self, sample: int) -> tuple[LabelledFrame, np.ndarray]:
+        """A frame and its voxels' features."""
+        if sample in self._kept:
+            return self._kept[sample]
+        frame = self._data.frame(sample)
+        found = (frame, voxel_features(self._student, frame))
+        size = found[1].nbytes + sum(part.nbytes for part in vars(frame).values())
+        if self._kept_bytes + size <= KEPT_BYTES:
+            self._kept[sample] = found
+            self._kept_bytes += size
+        return found
 
 
 def voxel_features(

@@ -1,25 +1,31 @@
 """The labelled frames of a store: parts by scene, label subsets, voxels, and scores per point."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float32, Float64, Int32, Int64
 from torch import Tensor
 
-from p2pkit.errors import ConfigError, StoreError
+from p2pkit.errors import StoreError
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
 from p2pkit.evaluation.segmentation import confusion_matrix
+from p2pkit.pipelines.axes import CAMERA_UP, stored_up, turn_between, turned
 from p2pkit.pipelines.inference import read_cloud
+from p2pkit.pipelines.parts import BY_SCENE, SplitConfig, cut_frames, place_of, same_place
 from p2pkit.pipelines.splits import samples_in_key_order
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.store import Store
-from p2pkit.stream.augment import NO_AUGMENTATION, AugmentConfig, augment_colors, augment_points
+from p2pkit.stream.augment import (
+    NO_AUGMENTATION,
+    AugmentConfig,
+    Axis,
+    augment_colors,
+    augment_points,
+)
 from p2pkit.stream.order import locate
 from p2pkit.stream.sample import Voxels, voxelise
-
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +54,13 @@ class LabelledFrames:
     Args:
         store: with labels.
         labels: the task's classes.
-        parts: sample ids of each of `PARTS`, in key order.
-        scene_of: the sequence of each sample id.
+        parts: sample ids of each of `parts.PARTS`, in key order.
+        scene_of: the sequence of each sample id, or its time block if `split` says so.
         voxel_size: of the student (m).
+        split: what the parts are made of.
+        warning: what the parts do not show, to be printed beside each figure; None for scenes.
+        up_axis: up in the frames that are given out.
+        turn: from the stored axes to these; None where they are the same.
     """
 
     store: Store
@@ -58,6 +68,10 @@ class LabelledFrames:
     parts: dict[str, Int64[np.ndarray, "samples"]]
     scene_of: dict[int, str]
     voxel_size: float
+    split: SplitConfig = BY_SCENE
+    warning: str | None = None
+    up_axis: Axis = CAMERA_UP
+    turn: Float64[np.ndarray, "3 3"] | None = None
 
     def scenes(self, part: str) -> list[str]:
         """The part's scenes in order."""
@@ -81,12 +95,16 @@ class LabelledFrames:
         random: np.random.Generator | None = None,
         augment: AugmentConfig | None = None,
     ) -> LabelledFrame:
-        """Read a frame; with a generator its points are augmented."""
+        """Read a frame; with a generator its points are augmented, about its own up axis.
+
+        Another `augment.up_axis` than a camera's is taken as it is.
+        """
         cloud = read_cloud(self.store, sample)
         labels = self.labels.convert(_labels(cloud))
         settings = NO_AUGMENTATION if augment is None else augment
         random = np.random.default_rng(0) if random is None else random
-        points = augment_points(cloud.points, random, settings)
+        up = self.up_axis if settings.up_axis == CAMERA_UP else None
+        points = augment_points(turned(cloud.points, self.turn), random, settings, up_axis=up)
         colors = augment_colors(cloud.colors, random, settings)
         voxels = voxelise(points, colors, self.voxel_size)
         return LabelledFrame(
@@ -121,7 +139,14 @@ def network_inputs(frames: Sequence[LabelledFrame], device: str) -> tuple[Tensor
 
 
 def open_labelled(
-    store: Store, *, label_set: str, validation: float, test: float, voxel_size: float
+    store: Store,
+    *,
+    label_set: str,
+    validation: float,
+    test: float,
+    voxel_size: float,
+    split: SplitConfig = BY_SCENE,
+    up_axis: Axis | None = None,
 ) -> LabelledFrames:
     """Cut a store's frames by scene: the last `test` of them, before these `validation`, the rest.
 
@@ -131,10 +156,12 @@ def open_labelled(
         validation: share of the frames; cuts move to the nearest change of scene.
         test: the same.
         voxel_size: of the student (m).
+        split: named test scenes, or parts of one recording by time.
+        up_axis: points are turned so that this is up; None leaves them as they are stored.
 
     Raises:
         StoreError: the store has no labels.
-        ConfigError: a part would be empty.
+        ConfigError: as of `parts.cut_frames`.
     """
     dataset = store.manifest.dataset
     if dataset.get("label_names") is None:
@@ -148,28 +175,22 @@ def open_labelled(
     scene_of: dict[int, str] = {}
     for sample in samples.tolist():
         stored = store.read("geometry", *locate(sizes, sample), fields=())
-        scene_of[sample] = stored.meta["sequence"] or stored.key
-    cuts = _cuts([scene_of[sample] for sample in samples.tolist()], validation, test)
-    edges = (0, *cuts, len(samples))
-    parts = {name: samples[edges[i] : edges[i + 1]] for i, name in enumerate(PARTS)}
-    for name, part in parts.items():
-        if len(part) == 0:
-            raise ConfigError(
-                f"the {name} part is empty: {len(samples)} frames of {len(set(scene_of.values()))} "
-                f"scenes, validation {validation}, test {test}; give a store with more scenes"
-            )
-    return LabelledFrames(store, labels, parts, scene_of, voxel_size)
-
-
-def _cuts(scenes: list[str], validation: float, test: float) -> tuple[int, int]:
-    """Where validation and test begin: changes of scene nearest to the shares, never equal."""
-    changes = [i for i in range(1, len(scenes)) if scenes[i] != scenes[i - 1]]
-    if len(changes) < 2:
-        return 0, 0
-    wanted = (len(scenes) * (1 - validation - test), len(scenes) * (1 - test))
-    last = min(changes[1:], key=lambda change: abs(change - wanted[1]))
-    earlier = [change for change in changes if change < last]
-    return min(earlier, key=lambda change: abs(change - wanted[0])), last
+        scene_of[sample] = place_of(dataset.get("dataset"), stored.meta["sequence"]) or stored.key
+    scenes = [scene_of[sample] for sample in samples.tolist()]
+    named = tuple(place_of(dataset.get("dataset"), name) for name in split.test_scenes)
+    split = replace(split, test_scenes=named)
+    cut = cut_frames(scenes, validation=validation, test=test, split=split)
+    return LabelledFrames(
+        store=store,
+        labels=labels,
+        parts={name: samples[rows] for name, rows in cut.rows.items()},
+        scene_of=dict(zip(samples.tolist(), cut.units, strict=True)),
+        voxel_size=voxel_size,
+        split=split,
+        warning=same_place(scenes, split),
+        up_axis=up_axis or stored_up(store),
+        turn=None if up_axis is None else turn_between(stored_up(store), up_axis),
+    )
 
 
 def _commonest(

@@ -48,6 +48,8 @@ class OnlineProbe:
             validation=settings.validation,
             test=settings.test,
             voxel_size=config.stream.sample.voxel_size,
+            split=settings.split,
+            up_axis=config.stream.sample.augment.up_axis if settings.store else None,
         )
         self._data = data
         fit, validation = (

@@ -17,11 +17,13 @@ from p2pkit.pipelines.extract_plan import (
     plan_geometry,
 )
 from p2pkit.pipelines.feature_stage import (
+    FeatureConfig,
     FeatureStage,
     feature_fingerprint,
     layer_name,
     plan_layer,
 )
+from p2pkit.pipelines.planned import ExtractionPlan, LayerPlan
 from p2pkit.pipelines.superpixel_stage import LayerStage, SuperpixelStage, planned_layer
 from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.map_coding import FeatureCoder, pca_basis
@@ -55,70 +57,6 @@ class PlanConfig:
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ConfigError(f"frames is {self.frames}; at least one must be probed")
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """What a layer will take.
-
-    Args:
-        name: of the layer.
-        bytes: of all its shards, without records.
-        fields: bytes of each field, of the samples' `json`, and of the shards' `tables`.
-        codecs: of each field.
-        frames_done: frames whose shards of this layer are in the store already.
-        map: the numbers that a feature layer stores; None of the geometry.
-        explained_variance: share of the probe's variance that `pca:K` keeps; None without.
-    """
-
-    name: str
-    bytes: int
-    fields: dict[str, int]
-    codecs: dict[str, str]
-    frames_done: int
-    map: str | None = None
-    explained_variance: float | None = None
-
-
-@dataclass(frozen=True)
-class ExtractionPlan:
-    """What an extraction will cost.
-
-    Args:
-        frames: of the recording.
-        shards: that they are cut into.
-        storage: tar or zarr.
-        layers: geometry, then the teacher's, then the superpixels' if they are asked for.
-        bytes: of all layers.
-        bytes_uncertainty: two standard errors of `bytes`, as a share; 0 where all frames were
-            probed, None where one frame tells nothing of the spread.
-        teacher: its name.
-        teacher_passes: images that the teacher must see for the whole layer.
-        teacher_passes_left: those whose shards are not in the store yet.
-        seconds_per_frame: measured on the probe, with the extraction's threads; reading, geometry,
-            teacher, superpixels and codecs, not the disk.
-        seconds_left: estimate for one worker on this machine, as if each frame that lacks a layer
-            lacked all.
-        probed: keys of the frames that the teacher saw.
-        probed_geometry: how many frames were probed for their geometry, those included.
-        failed: probed frames that cannot be used, with the reason; the same share of all frames is
-            expected to fail.
-    """
-
-    frames: int
-    shards: int
-    storage: str
-    layers: tuple[LayerPlan, ...]
-    bytes: int
-    bytes_uncertainty: float | None
-    teacher: str
-    teacher_passes: int
-    teacher_passes_left: int
-    seconds_per_frame: float
-    seconds_left: float
-    probed: tuple[str, ...]
-    probed_geometry: int
-    failed: dict[str, str]
 
 
 def run(config: PlanConfig) -> ExtractionPlan:
@@ -207,19 +145,32 @@ def _open_stages(
     chosen: list[str],
 ) -> Iterator[tuple[LayerStage, LayerSpec]]:
     """What fills each layer beside the geometry, and that layer as the store has it or would."""
-    config, teacher = extraction.features, open_teacher(extraction.features.teacher)
+    if extraction.features is not None:
+        frames = loadable(source, chosen)
+        yield _open_teacher(extraction, extraction.features, frames, manifest, stored)
+    if extraction.superpixels is not None:
+        layer = planned_layer(extraction.superpixels, manifest, stored, extraction.codecs)
+        yield SuperpixelStage(extraction.superpixels, layer.name), layer
+
+
+def _open_teacher(
+    extraction: ExtractConfig,
+    config: FeatureConfig,
+    frames: Iterator[Frame],
+    manifest: Manifest,
+    stored: Manifest | None,
+) -> tuple[FeatureStage, LayerSpec]:
+    """The teacher, and the layer that it has in the store or would get."""
+    teacher = open_teacher(config.teacher)
     asked = feature_fingerprint(config, teacher, manifest)
     name = layer_name(teacher, asked)
     known = {layer.name: layer for layer in stored.layers} if stored is not None else {}
     layer = known.get(name)
     if layer is None:
-        layer, _ = plan_layer(config, teacher, asked, loadable(source, chosen))
+        layer, _ = plan_layer(config, teacher, asked, frames)
     layer = replace(layer, fields=with_codecs(layer.fields, extraction.codecs))
     coder = FeatureCoder(config.coding.int8, pca_basis(layer))
-    yield FeatureStage(config, name, teacher, {}, coder), layer
-    if extraction.superpixels is not None:
-        layer = planned_layer(extraction.superpixels, manifest, stored, extraction.codecs)
-        yield SuperpixelStage(extraction.superpixels, layer.name), layer
+    return FeatureStage(config, name, teacher, {}, coder), layer
 
 
 def _probe(worker: _Worker, chosen: list[str], many: list[str]) -> _Probe:
@@ -255,10 +206,13 @@ def _plan(
         )
         for layer, rows in zip(manifest.layers, probe.samples, strict=True)
     )
-    images = float(np.mean([len(sample.meta["grids"]) for sample in probe.features]))
-    passes = images * worker.extraction.features.looks
-    left = len(keys) - layers[1].frames_done
-    unfinished = len(keys) - min(layer.frames_done for layer in layers[1:])
+    passes, teacher, left = 0.0, "none", 0
+    if worker.extraction.features is not None:
+        images = float(np.mean([len(sample.meta["grids"]) for sample in probe.samples[1]]))
+        passes = good * images * worker.extraction.features.looks
+        teacher = manifest.layers[1].details["teacher"]
+        left = len(keys) - layers[1].frames_done
+    unfinished = len(keys) - min(layer.frames_done for layer in layers)
     return ExtractionPlan(
         frames=len(keys),
         shards=len(shards),
@@ -266,9 +220,9 @@ def _plan(
         layers=layers,
         bytes=sum(layer.bytes for layer in layers),
         bytes_uncertainty=_uncertainty(manifest, probe.samples, len(keys)),
-        teacher=manifest.layers[1].details["teacher"],
-        teacher_passes=round(len(keys) * good * passes),
-        teacher_passes_left=round(left * good * passes),
+        teacher=teacher,
+        teacher_passes=round(len(keys) * passes),
+        teacher_passes_left=round(left * passes),
         seconds_per_frame=probe.seconds_per_frame,
         seconds_left=unfinished * probe.seconds_per_frame,
         probed=tuple(probe.chosen),

@@ -14,6 +14,7 @@ from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.heads import FixedPixels, PixelProjection, PointProjection
 from p2pkit.losses import REGRESSIONS, ContrastBatch, LossConfig
 from p2pkit.networks import build_student
+from p2pkit.pipelines.parts import BY_SCENE, SplitConfig
 from p2pkit.stream.loader import Batch, StreamConfig
 
 INPUT_CHANNELS = 3
@@ -57,6 +58,7 @@ class OnlineProbeConfig:
         neighbours: of the nearest-neighbour classifier.
         best_by: whose mIoU decides which weights RUN/best keeps.
         validation, test: shares of the frames, cut by scene as `evaluate` does; test is left alone.
+        split: what the parts are made of, also as for `evaluate`.
     """
 
     every: int = 0
@@ -68,6 +70,7 @@ class OnlineProbeConfig:
     best_by: Literal["linear", "knn"] = "linear"
     validation: float = 0.15
     test: float = 0.25
+    split: SplitConfig = BY_SCENE
 
     def __post_init__(self) -> None:
         if self.every < 0:

@@ -1,13 +1,13 @@
 """probe: what a linear classifier reads out of frozen point features, and out of two baselines."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.evaluation.linear_probe import LinearProbe, ProbeConfig, fit_linear_probe
@@ -17,6 +17,7 @@ from p2pkit.evaluation.segmentation import (
     segmentation_scores,
 )
 from p2pkit.files import write_json
+from p2pkit.pipelines.axes import stored_up, students_up, turn_between, turned
 from p2pkit.pipelines.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
@@ -25,6 +26,7 @@ from p2pkit.pipelines.runs import read_config_here
 from p2pkit.pipelines.splits import all_keys, scene_split
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.store import Store, open_store
+from p2pkit.stream.order import locate
 
 PointFeatures = Callable[[PointCloud], Float32[np.ndarray, "points channels"]]
 
@@ -38,6 +40,7 @@ class ProbeStageConfig:
         store: path or URL of a store with labels.
         test_fraction: share of the frames, the last in key order, that only test; the cut moves to
             the nearest change of sequence.
+        test_scenes: scenes that test in place of those, by name, with `*` and `?`.
         points_per_frame: labelled points drawn from each training frame.
         statistics_frames: training frames that set every network's batch-norm statistics.
         random_seeds: how many networks with random weights are probed; their mean is reported.
@@ -55,11 +58,12 @@ class ProbeStageConfig:
     seed: int = 0
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     which: str = "latest"
+    test_scenes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Data:
-    """The labelled frames of a probe, and how they are cut."""
+    """The labelled frames of a probe, how they are cut, and how their points are turned."""
 
     config: ProbeStageConfig
     store: Store
@@ -67,10 +71,12 @@ class _Data:
     test: Int64[np.ndarray, "test"]
     names: list[str]
     ignore: int | None
+    turn: Float64[np.ndarray, "3 3"] | None
 
     def clouds(self, samples: Int64[np.ndarray, "samples"]) -> Iterator[PointCloud]:
-        """The frames one after the other; each is read when it is needed."""
-        return (read_cloud(self.store, int(sample)) for sample in samples)
+        """The frames one after the other; each is read when it is needed, and turned."""
+        clouds = (read_cloud(self.store, int(sample)) for sample in samples)
+        return (replace(cloud, points=turned(cloud.points, self.turn)) for cloud in clouds)
 
 
 def run(config: ProbeStageConfig) -> Path:
@@ -117,9 +123,18 @@ def _open(config: ProbeStageConfig) -> _Data:
             f"{config.store} has no labels, so nothing can be probed; extract a recording with "
             "labels, such as --dataset nyuv2 or demo-scene"
         )
-    train, test = scene_split(store, config.test_fraction)
+    train, test = scene_split(store, config.test_fraction, config.test_scenes)
     names, ignore = dataset["label_names"], dataset["ignore_label"]
-    return _Data(config=config, store=store, train=train, test=test, names=names, ignore=ignore)
+    up_axis = students_up([config.run], store)
+    return _Data(
+        config=config,
+        store=store,
+        train=train,
+        test=test,
+        names=names,
+        ignore=ignore,
+        turn=None if up_axis is None else turn_between(stored_up(store), up_axis),
+    )
 
 
 def _probe_network(model: PretrainingModel, config: TrainConfig, data: _Data) -> SegmentationScores:
@@ -186,20 +201,28 @@ def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
     }
 
 
+def _sequences(data: _Data, samples: Int64[np.ndarray, "samples"]) -> set[str]:
+    sizes = data.store.sizes("geometry")
+    places = (locate(sizes, int(sample)) for sample in samples)
+    return {data.store.read("geometry", *place, fields=()).meta["sequence"] for place in places}
+
+
 def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
     keys = all_keys(data.store)
     use = read_provenance(run).use_of(data.store)
     held = set(use.holdout) if use is not None else None
     seen = None if held is None else sum(keys[sample] not in held for sample in data.test)
-    sequences = {cloud.sequence for cloud in data.clouds(data.test)}
+    sequences, training = (_sequences(data, samples) for samples in (data.test, data.train))
     return {
         "store": data.config.store,
         "train_frames": len(data.train),
         "test_frames": len(data.test),
         "test_first_key": keys[int(data.test[0])],
         "test_sequences": sorted(sequences),
+        "sequences_in_both_parts": sorted((sequences & training) - {""}),
         "test_frames_pretrained_on_without_labels": seen,
         "metric": "per point; mIoU over classes present in the test frames; void not counted",
+        "points_turned": data.turn is not None,
         "voxel_size": config.stream.sample.voxel_size,
         "settings": {
             name: value

@@ -143,8 +143,8 @@ def pool_for(nodes: Iterable[dict[str, float]], *, device: str, threads: int, sh
 def _rows(ray: Any, config: ExtractConfig, shards: int) -> Iterator[Row]:
     """One row for each shard, as they are committed."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    teacher = config.features.teacher
-    pool = pool_for(nodes, device=teacher.device, threads=config.threads, shards=shards)
+    device = "cpu" if config.features is None else config.features.teacher.device
+    pool = pool_for(nodes, device=device, threads=config.threads, shards=shards)
     numbers = ray.data.from_items(
         [{"shard": shard} for shard in range(shards)], override_num_blocks=min(shards, MOST_BLOCKS)
     )
@@ -227,6 +227,8 @@ def _with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
     """The settings with paths as a process in another folder finds them."""
     paths = {"root": config.root, "camera_file": config.camera_file, "out": config.out}
     found = {name: path.absolute() for name, path in paths.items() if path is not None}
+    if config.features is None:
+        return replace(config, **found)
     teacher = config.features.teacher
     if teacher.device.startswith("cuda:"):
         raise ConfigError(

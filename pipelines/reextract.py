@@ -209,6 +209,7 @@ def _extraction(store: Store, config: SourceConfig) -> ExtractConfig:
         out=local_folder(str(store.root), "what is extracted again"),
         geometry=GeometryConfig(**{name: fingerprint[name] for name in names}),
         storage="zarr" if store.manifest.storage == "zarr" else "tar",
+        features=FeatureConfig() if store.feature_layers else None,
         camera_file=config.camera_file,
         shard_size=plan.shard_size,
         seed=plan.seed,

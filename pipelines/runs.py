@@ -57,12 +57,18 @@ def feature_layer(store: Store, wanted: str | None) -> str:
     Raises:
         ConfigError: the store has none, or several and none is named.
     """
+    names = store.feature_layers
+    if not names:
+        raise ConfigError(
+            f"{store.root} has no teacher's features, so nothing can be pretrained on it: it was "
+            "extracted with --teacher none, or of points without images such as s3dis. It can be "
+            "evaluated on; pretrain on a store of a recording with images"
+        )
     if wanted is not None:
         return store.layer(wanted).name
-    names = store.feature_layers
     if len(names) != 1:
         raise ConfigError(
-            f"the store has {len(names)} feature layers ({', '.join(names) or 'none'}); "
+            f"the store has {len(names)} feature layers ({', '.join(names)}); "
             "name one with --set layer=NAME"
         )
     return names[0]

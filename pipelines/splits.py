@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError
+from p2pkit.pipelines.parts import in_test_scenes, place_of
 from p2pkit.shards.store import Store
 from p2pkit.stream.order import locate
 
@@ -41,22 +42,30 @@ def holdout_split(
 
 
 def scene_split(
-    store: Store, test_fraction: float
+    store: Store, test_fraction: float, test_scenes: Sequence[str] = ()
 ) -> tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "test"]]:
     """Sample ids of the first part and of the last `test_fraction` of the frames in key order.
 
     The cut is moved to the nearest change of sequence where the store names sequences, so that no
-    sequence is on both sides.
+    sequence is on both sides. Frames of `test_scenes` (patterns of sequences), if there are any,
+    are the second part instead.
 
     Raises:
-        ConfigError: one side would be empty, or the fraction is none.
+        ConfigError: one side would be empty, the fraction is none, or a pattern fits no sequence.
     """
     if not 0 < test_fraction < 1:
         raise ConfigError(f"test_fraction is {test_fraction}; it must lie between 0 and 1")
     samples = samples_in_key_order(store)
     sizes = store.sizes("geometry")
     places = [locate(sizes, int(sample)) for sample in samples]
-    names = [store.read("geometry", *place, fields=()).meta["sequence"] for place in places]
+    dataset = store.manifest.dataset.get("dataset")
+    stored = (store.read("geometry", *place, fields=()).meta["sequence"] for place in places)
+    names = [place_of(dataset, sequence) for sequence in stored]
+    if test_scenes:
+        tests = in_test_scenes(names, [place_of(dataset, scene) for scene in test_scenes])
+        if tests.all():
+            raise ConfigError(f"test_scenes {list(test_scenes)} leave no frame to train on")
+        return samples[~tests], samples[tests]
     changes = [i for i in range(1, len(names)) if names[i] != names[i - 1]]
     cut = round(len(samples) * (1 - test_fraction))
     if changes:

@@ -10,7 +10,16 @@ from p2pkit.datasets.frame import DepthImage, Frame, FrameSource, View
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.errors import ConfigError
 
-__all__ = ["SOURCES", "DepthImage", "Frame", "FrameSource", "SourceOptions", "View", "open_source"]
+__all__ = [
+    "SOURCES",
+    "WITHOUT_IMAGES",
+    "DepthImage",
+    "Frame",
+    "FrameSource",
+    "SourceOptions",
+    "View",
+    "open_source",
+]
 
 
 def _open_posed_rgbd(options: SourceOptions) -> FrameSource:
@@ -103,6 +112,12 @@ def _open_scannet200(options: SourceOptions) -> FrameSource:
     return ScanNet(options, classes=200)
 
 
+def _open_s3dis(options: SourceOptions) -> FrameSource:
+    from p2pkit.datasets.s3dis import S3dis
+
+    return S3dis(options)
+
+
 SOURCES: dict[str, Callable[[SourceOptions], FrameSource]] = {
     "7scenes": _open_seven_scenes,
     "arkitscenes": _open_arkitscenes,
@@ -115,12 +130,15 @@ SOURCES: dict[str, Callable[[SourceOptions], FrameSource]] = {
     "pandaset": _open_pandaset,
     "posed-rgbd": _open_posed_rgbd,
     "redwood": _open_redwood,
+    "s3dis": _open_s3dis,
     "scannet": _open_scannet,
     "scannet200": _open_scannet200,
     "sunrgbd": _open_sunrgbd,
     "tum": _open_tum,
 }
 
+WITHOUT_IMAGES = ("s3dis",)
+"""Labelled points to evaluate on; no teacher can look at them."""
 TAKE_A_CAMERA_FILE = ("posed-rgbd", "tum")
 
 

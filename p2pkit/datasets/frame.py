@@ -55,7 +55,8 @@ class Frame:
 
     Args:
         key: unique in the source; letters, digits, `_` and `-` only (it names tar members).
-        views: one image for RGB-D, one per camera for LiDAR rigs.
+        views: one image for RGB-D, one per camera for LiDAR rigs; none for labelled points that
+            are there to evaluate on, which then bring `colors`.
         depth: the depth image, or None where `points` is given.
         points: points in the sensor's frame (m), or None where `depth` is given.
         world_from_sensor: pose of the depth camera or LiDAR, or None.
@@ -65,6 +66,7 @@ class Frame:
         intensity: strength of each point's return, 0 to 1; None where the sensor gives none.
         point_time_s: when each point was measured, relative to the frame's time (s), or None.
         speed_m_s: how fast the sensor moves (m/s); 0 where it is unknown.
+        colors: RGB of each of `points` where the recording has them; None where the views give it.
     """
 
     key: str
@@ -77,6 +79,7 @@ class Frame:
     intensity: Float32[np.ndarray, "points"] | None = None
     point_time_s: Float32[np.ndarray, "points"] | None = None
     speed_m_s: float = 0.0
+    colors: UInt8[np.ndarray, "points 3"] | None = None
 
 
 @runtime_checkable

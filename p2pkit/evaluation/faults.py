@@ -228,6 +228,8 @@ FAULTS: dict[str, tuple[Callable[[FrameSource, Frame], Frame], tuple[str, ...]]]
 
 def not_applicable(fault: str, frame: Frame, frames: int) -> str | None:
     """Why a fault cannot be injected into frames like this or cannot show; None if it can."""
+    if not frame.views:
+        return "no images"
     is_depth = frame.depth is not None
     declared = [view.camera_from_sensor for view in frame.views]
     if fault in ("intrinsics at half size, both", "colour unregistered") and not is_depth:

@@ -2,14 +2,15 @@
 
 RGB-D frames store the depth value and the pixel of each kept point, from which the points are
 rebuilt to the bit; every point has a colour, and pair i is point i at its projection in view 0.
-Point frames (LiDAR) store the points and explicit pairs into any number of views.
+Point frames (LiDAR) store the points and explicit pairs into any number of views, also into none:
+labelled points with colours of their own, to evaluate on.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8, UInt32
+from jaxtyping import Float32, Int64, UInt8
 
 from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.errors import FrameError
@@ -19,6 +20,7 @@ from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, vis
 from p2pkit.geometry.project import project
 from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.shards.model import FieldSpec, Sample
+from p2pkit.shards.point_colors import colors_at, own_colors, rows_with_image
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class PointCloud:
         key: the frame's key.
         sequence: the recording or scene that it is of.
         points: in the sensor's frame (m).
-        colors: RGB of each point; 0 where no view sees it.
+        colors: RGB of each point: the recording's, else the views', 0 where none sees it.
         labels: class of each point, or None.
         pair_point: row in `points` of each pair.
         pair_view: view of each pair.
@@ -178,7 +180,7 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
     _refuse_empty(frame.key, len(found.points), f"depth in {config.depth_min}–{config.depth_max} m")
     found_in = _seen_in(found.points, frame, view, config)
     keep = np.flatnonzero(found_in.seen)
-    keep = _with_image(view, found.points, keep)
+    keep = rows_with_image(view, found.points, keep)
     _refuse_empty(frame.key, len(keep), "a pixel in the colour image (check color_from_depth)")
     # `take` copies rows at four times the speed of an index in brackets.
     keep = keep[_deduplicated(found.points.take(keep, axis=0), config.voxel_size)]
@@ -186,7 +188,7 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
     arrays = {
         "depth": depth.values.reshape(-1)[pixel],
         "pixel": pixel,
-        "colors": _colors_at(view, project(points, view.camera, view.camera_from_sensor).pixel_uv),
+        "colors": colors_at(view, project(points, view.camera, view.camera_from_sensor).pixel_uv),
         "pair_confidence": found_in.confidence[keep],
     }
     if frame.labels is not None:
@@ -200,39 +202,48 @@ def _encode_points(
     keep = _deduplicated(points, config.voxel_size)
     _refuse_empty(frame.key, len(keep), "a position")
     points = np.ascontiguousarray(points[keep])
-    colors = np.zeros((len(points), 3), dtype=np.uint8)
-    colored = np.zeros(len(points), dtype=bool)
-    pair_point: list[UInt32[np.ndarray, "pairs"]] = []
-    pair_view: list[UInt8[np.ndarray, "pairs"]] = []
-    pair_uv: list[Float32[np.ndarray, "pairs 2"]] = []
-    confidence: list[UInt8[np.ndarray, "pairs"]] = []
-    for number, view in enumerate(frame.views):
-        found = _seen_in(points, frame, view, config)
-        seen = np.flatnonzero(found.seen)
-        seen = _with_image(view, points, seen)
-        seen = seen if view.sees is None else seen[view.sees[keep[seen]]]
-        confidence.append(found.confidence[seen])
-        uv = project(points, view.camera, view.camera_from_sensor).pixel_uv[seen]
-        pair_point.append(seen.astype(np.uint32))
-        pair_view.append(np.full(len(seen), number, dtype=np.uint8))
-        pair_uv.append(uv)
-        new = ~colored[seen]
-        colors[seen[new]] = _colors_at(view, uv[new])
-        colored[seen] = True
-    _refuse_empty(frame.key, int(colored.sum()), "a pixel in any view (check the calibration)")
-    arrays = {
-        "points": points,
-        "colors": colors,
-        "pair_point": np.concatenate(pair_point),
-        "pair_view": np.concatenate(pair_view),
-        "pair_uv": np.concatenate(pair_uv),
-        "pair_confidence": np.concatenate(confidence),
-    }
+    arrays = {"points": points, **_pairs_and_colors(frame, points, keep, config)}
+    if frame.views:
+        wanted = "a pixel in any view (check the calibration)"
+        _refuse_empty(frame.key, len(arrays["pair_point"]), wanted)
     if frame.labels is not None:
         arrays["label"] = frame.labels[keep]
     if frame.intensity is not None:
         arrays["intensity"] = frame.intensity[keep]
     return arrays
+
+
+def _pairs_and_colors(
+    frame: Frame,
+    points: Float32[np.ndarray, "kept 3"],
+    keep: Int64[np.ndarray, "kept"],
+    config: GeometryConfig,
+) -> dict[str, np.ndarray]:
+    """The pairs of the kept points, rows `keep` of the frame's, with all views; and their colours.
+
+    A point has its own colour, else that of the first view that sees it.
+    """
+    colors, colored = own_colors(frame, keep)
+    # Empty first rows, so that frames without a view have fields of the right type, too.
+    pairs: dict[str, list[np.ndarray]] = {
+        "pair_point": [np.zeros(0, np.uint32)],
+        "pair_view": [np.zeros(0, np.uint8)],
+        "pair_uv": [np.zeros((0, 2), np.float32)],
+        "pair_confidence": [np.zeros(0, np.uint8)],
+    }
+    for number, view in enumerate(frame.views):
+        found = _seen_in(points, frame, view, config)
+        seen = rows_with_image(view, points, np.flatnonzero(found.seen))
+        seen = seen if view.sees is None else seen[view.sees[keep[seen]]]
+        uv = project(points, view.camera, view.camera_from_sensor).pixel_uv[seen]
+        pairs["pair_point"].append(seen.astype(np.uint32))
+        pairs["pair_view"].append(np.full(len(seen), number, dtype=np.uint8))
+        pairs["pair_uv"].append(uv)
+        pairs["pair_confidence"].append(found.confidence[seen])
+        new = ~colored[seen]
+        colors[seen[new]] = colors_at(view, uv[new])
+        colored[seen] = True
+    return {"colors": colors, **{name: np.concatenate(rows) for name, rows in pairs.items()}}
 
 
 def _deduplicated(
@@ -262,28 +273,6 @@ def _seen_in(
 
 def _is_registered(depth: DepthImage, view: View) -> bool:
     return depth.camera == view.camera and np.array_equal(view.camera_from_sensor, np.eye(4))
-
-
-def _with_image(
-    view: View, points: Float32[np.ndarray, "points 3"], rows: Int64[np.ndarray, "rows"]
-) -> Int64[np.ndarray, "kept"]:
-    """The rows of points whose nearest pixel holds an image; undistortion leaves some without."""
-    if view.valid is None:
-        return rows
-    pixel_uv = project(points.take(rows, axis=0), view.camera, view.camera_from_sensor).pixel_uv
-    u, v = np.rint(pixel_uv).astype(np.int64).T
-    last_u, last_v = view.camera.width - 1, view.camera.height - 1
-    return rows[view.valid[np.clip(v, 0, last_v), np.clip(u, 0, last_u)]]
-
-
-def _colors_at(
-    view: View, pixel_uv: Float32[np.ndarray, "points 2"]
-) -> UInt8[np.ndarray, "points 3"]:
-    """Colour of the nearest pixel."""
-    nearest = np.rint(pixel_uv).astype(np.int64)
-    u = np.clip(nearest[:, 0], 0, view.camera.width - 1)
-    v = np.clip(nearest[:, 1], 0, view.camera.height - 1)
-    return view.image[v, u]
 
 
 def _refuse_empty(key: str, count: int, wanted: str) -> None:

@@ -12,7 +12,7 @@ from p2pkit.datasets import SOURCES, FrameSource, SourceOptions
 from p2pkit.shards.geometry_layer import GeometryConfig, encode_geometry
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("datasets.md", "datasets/rgbd.md", "datasets/lidar.md")
+PAGES = ("datasets.md", "datasets/rgbd.md", "datasets/lidar.md", "datasets/points.md")
 
 
 def example() -> str:

@@ -12,14 +12,15 @@ from tiny_recording import TEACHER, recording_config, tiny_train_config, write_r
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.label_sets import IGNORE
-from p2pkit.pipelines import extract, train
+from p2pkit.pipelines import extract, frozen, train
 from p2pkit.pipelines.checkpoints import latest_checkpoint
-from p2pkit.pipelines.evaluate import EvaluateConfig, run
+from p2pkit.pipelines.evaluate import EvaluateConfig, protocol, run
 from p2pkit.pipelines.evaluated_weights import compared_weights
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.finetune import FinetuneConfig, finetune
 from p2pkit.pipelines.frozen import FrozenConfig
 from p2pkit.pipelines.labelled import LabelledFrames, open_labelled
+from p2pkit.pipelines.parts import SplitConfig
 from p2pkit.shards import open_store
 from p2pkit.stream.augment import NO_AUGMENTATION
 
@@ -120,6 +121,23 @@ def test_the_report_pairs_every_figure_with_scratch(config: EvaluateConfig) -> N
     assert "fractions in percent of the training part's scenes" in text
 
 
+def test_features_that_are_not_kept_give_the_same_scores(
+    data: LabelledFrames, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, settings = compared_weights([pretrained], {}), FrozenConfig(points_per_frame=50)
+    found: list[list[float]] = []
+    for kept in (frozen.KEPT_BYTES, 0):
+        monkeypatch.setattr(frozen, "KEPT_BYTES", kept)
+        features = frozen.FrozenFeatures(
+            weights.student("pretrained", 0), data, settings, device="cpu"
+        )
+        found.append(
+            [features.scores("linear", data.parts["train"], seed).miou for seed in (0, 0, 1)]
+        )
+    assert found[0] == found[1]
+    assert found[0][0] == found[0][1]
+
+
 def test_cells_are_kept_and_more_seeds_are_added(config: EvaluateConfig) -> None:
     run(replace(config, seeds=1))
     before = {path: path.stat().st_mtime_ns for path in (config.out / "cells").iterdir()}
@@ -186,6 +204,43 @@ def test_fine_tuning_learns_the_rooms(data: LabelledFrames, pretrained: Path) ->
         for steps in (1, 40)
     ]
     assert scores[1] > scores[0] + 0.05
+
+
+def test_one_recording_is_cut_by_time_and_every_figure_says_so(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
+    """It is refused unless asked for; then card, table and report tell what it does not show."""
+    root = write_recording(tmp_path / "one-room", 16)
+    store = extract.run(recording_config(root, tmp_path / "one.store", features=None))
+    by_scene = replace(config, store=str(store), validation=0.15, test=0.25)
+    with pytest.raises(ConfigError, match=r"16 frames of 1 scenes.*--split-unit time-block"):
+        run(by_scene)
+    arguments = ["evaluate", str(config.runs[0]), "--on", str(store), "--out", str(config.out)]
+    arguments += ["--fractions", "50,100", "--seeds", "2", "--split-unit", "time-block"]
+    done = CliRunner().invoke(commands, arguments)
+    assert done.exit_code == 0, done.output
+    for told in (
+        "Not a split by scene: all parts are runs of frames of the same recording",
+        "train 7 frames of 4 time blocks, validation 2 frames",
+        "labels, % of time blocks, one place",
+    ):
+        assert told in done.output
+        assert told in (config.out / "report.md").read_text()
+    report = json.loads((config.out / "report.json").read_text())
+    assert report["protocol"]["split"]["unit"] == "time-block"
+    assert "same place" in report["protocol"]["warning"]
+    ours = [row for row in report["tables"]["linear"] if row["name"] == "pretrained"]
+    assert [row["difference"]["pairs"] for row in ours] == [2, 2]
+    assert ours[1]["frames"] == [7, 7]
+    with pytest.raises(FingerprintError, match=r"protocol\.split"):
+        run(replace(by_scene, split=SplitConfig(unit="time-block", gap_frames=1)))
+
+
+def test_a_usual_protocol_has_no_entries_that_old_ones_lack(
+    config: EvaluateConfig, data: LabelledFrames
+) -> None:
+    card = protocol(config, compared_weights(config.runs, {}), data)
+    assert {"split", "warning", "up_axis"}.isdisjoint(card)
 
 
 def test_on_the_command_line(config: EvaluateConfig) -> None:
