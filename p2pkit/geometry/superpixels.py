@@ -1,6 +1,7 @@
 """Superpixels of an image: connected regions of like colour, by SLIC."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -56,14 +57,12 @@ class SuperpixelConfig:
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON of all that determines the superpixels of an image."""
-        import skimage
-
         return {
             "method": METHOD,
             "n_segments": self.segments,
             "compactness": self.compactness,
             **_SETTINGS,
-            "library": f"scikit-image {skimage.__version__}",
+            "library": f"scikit-image {version('scikit-image')}",
         }
 
 
