@@ -8,6 +8,20 @@ from p2pkit.evaluation.intervals import Difference, mean_and_deviation, paired_d
 from p2pkit.files import write_atomic, write_json
 
 SCRATCH = "scratch"
+FORMAT = "p2pkit-evaluation"
+HEADER = (
+    "labels, % of scenes",
+    "frames",
+    "weights",
+    "mIoU, %",
+    "accuracy, %",
+    "difference to scratch, 95 % interval",
+    "n",
+)
+READING = (
+    "Differences are paired by seed: the same scenes, the same initial weights of the head. "
+    "The interval is Student's; where it holds 0, nothing is shown."
+)
 Cells = Sequence[dict[str, Any]]
 
 
@@ -15,7 +29,7 @@ def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
     """Write report.json, report.md and MODE.png into `out`; gives the path of report.json."""
     modes = list(dict.fromkeys(cell["mode"] for cell in cells))
     tables = {mode: _rows([cell for cell in cells if cell["mode"] == mode]) for mode in modes}
-    report = {"format": "p2pkit-evaluation", "protocol": card, "tables": tables}
+    report = {"format": FORMAT, "protocol": card, "tables": tables}
     for mode in modes:
         _plot(out / f"{mode}.png", mode, tables[mode])
     write_atomic(out / "report.md", _markdown(card, tables).encode())
@@ -32,6 +46,13 @@ def card_line(card: dict[str, Any]) -> str:
         f"fractions in {card['fraction_unit']}; {card['student']['student']} at "
         f"{100 * card['voxel_size_m']:g} cm; {card['test_time']}; {card['metric']}"
     )
+
+
+def seen_line(card: dict[str, Any]) -> str:
+    """How many test frames pretraining saw; empty where none."""
+    seen = {name: count for name, count in card["pretrained_on_test_frames"].items() if count}
+    told = ", ".join(f"{name} {count}" for name, count in seen.items())
+    return f"Test frames that pretraining saw, without labels: {told}." if seen else ""
 
 
 def _rows(cells: Cells) -> list[dict[str, Any]]:
@@ -62,30 +83,30 @@ def _rows(cells: Cells) -> list[dict[str, Any]]:
 
 def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> str:
     lines = ["# Evaluation", "", card_line(card), ""]
-    seen = {name: count for name, count in card["pretrained_on_test_frames"].items() if count}
+    seen = seen_line(card)
     if seen:
-        told = ", ".join(f"{name} {count}" for name, count in seen.items())
-        lines += [f"Test frames that pretraining saw, without labels: {told}.", ""]
+        lines += [seen, ""]
     for mode, rows in tables.items():
         lines += [
             f"## {mode}",
             "",
-            "| labels, % of scenes | frames | weights | mIoU, % | accuracy, % | difference to "
-            "scratch, 95 % interval | n |",
+            f"| {' | '.join(HEADER)} |",
             "|--:|--:|---|--:|--:|---|--:|",
             *map(_line, rows),
             "",
             f"![mIoU by label fraction]({mode}.png)",
             "",
         ]
-    lines.append(
-        "Differences are paired by seed: the same scenes, the same initial weights of the head. "
-        "The interval is Student's; where it holds 0, nothing is shown."
-    )
+    lines.append(READING)
     return "\n".join(lines) + "\n"
 
 
 def _line(row: dict[str, Any]) -> str:
+    return "| " + " | ".join(row_texts(row)) + " |"
+
+
+def row_texts(row: dict[str, Any]) -> list[str]:
+    """A row of a table in the order of `HEADER`, as text."""
     frames = sorted(set(row["frames"]))
     counted = f"{frames[0]}" if len(frames) == 1 else f"{frames[0]}–{frames[-1]}"
     score = f"{100 * row['miou']:.1f}"
@@ -94,7 +115,7 @@ def _line(row: dict[str, Any]) -> str:
     difference = "" if "difference" not in row else _told(row["difference"])
     accuracy = f"{100 * row['accuracy']:.1f}"
     cells = [f"{row['percent']:g}", counted, row["name"], score, accuracy, difference]
-    return "| " + " | ".join([*cells, str(row["seeds"])]) + " |"
+    return [*cells, str(row["seeds"])]
 
 
 def _told(value: dict[str, Any]) -> str:

@@ -123,7 +123,7 @@ def make_sample(
     rows = usable_pairs(features, cloud)
     if len(kept) < len(cloud.points):
         rows = rows[voxel_of_point[cloud.pair_point[rows]] >= 0]
-    rows = _draw(cloud, features, voxel_of_point, rows, config, random)
+    rows = draw_pairs(cloud, features, voxel_of_point, rows, config, random)
     sample = VoxelSample(
         coordinates=voxels.coordinates,
         inputs=voxels.inputs,
@@ -144,7 +144,7 @@ def _confidence(
     return cloud.pair_confidence[rows].astype(np.float32) / np.float32(255)
 
 
-def _draw(
+def draw_pairs(
     cloud: PointCloud,
     features: Sample,
     voxel_of_point: Int64[np.ndarray, "points"],
@@ -152,7 +152,16 @@ def _draw(
     config: SampleConfig,
     random: np.random.Generator,
 ) -> Int64[np.ndarray, "pairs"]:
-    """Up to `pairs_per_frame` rows in random order."""
+    """Up to `pairs_per_frame` of a frame's usable pairs, as `config.pairs` says, in random order.
+
+    Args:
+        cloud: the frame's geometry.
+        features: its sample of the feature layer.
+        voxel_of_point: voxel of each point.
+        rows: rows of the cloud's pairs to draw from.
+        config: how, and how many.
+        random: decides the draw.
+    """
     if config.pairs == "random":
         return random.choice(rows, size=min(config.pairs_per_frame, len(rows)), replace=False)
     rows = random.permutation(rows)
