@@ -133,9 +133,9 @@ def _mode(mode: str, rows: Sequence[dict[str, Any]], name: str) -> list[str]:
     names = dict.fromkeys(row["name"] for row in rows)
     return [
         f"<h3>{escape(mode)}</h3>",
-        f"<p>{escape(name)} is surely better than scratch at {better} of {len(own)} label "
-        f"fractions, surely worse at {len(clear) - better}; at the others the interval holds 0 or "
-        "there is none.</p>",
+        f"<p>{escape(name)} against scratch: the 95 % interval of the difference lies above 0 at "
+        f"{better} of {len(own)} label fractions, below 0 at {len(clear) - better}; at the others "
+        "it holds 0, or one seed gives none.</p>",
         plot(
             [_series(rows, line) for line in names],
             x_label="labelled scenes, % of the training part",

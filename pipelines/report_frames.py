@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
@@ -207,6 +208,7 @@ def open_view(store: Store, layer: str, sample: int, *, most_width: int = DRAWN_
     views = cloud.pair_view[usable]
     view = int(np.bincount(views).argmax())
     rows = usable[views == view]
+    fields = [field.name for field in store.layer("geometry").fields]
     camera_from_sensor = np.array(meta["views"][view]["camera_from_sensor"])
     points = cloud.points[cloud.pair_point[rows]]
     in_camera = points @ camera_from_sensor[:3, :3].T + camera_from_sensor[:3, 3]
@@ -218,15 +220,19 @@ def open_view(store: Store, layer: str, sample: int, *, most_width: int = DRAWN_
         camera_points=in_camera.astype(np.float32),
         camera=camera_from_json(meta["views"][view]["camera"], cloud.key),
         grid=grid_from_json(features.meta["grids"][view]),
-        up=_up(store, camera_from_sensor),
+        up=up_of("points" if "points" in fields else "depth", camera_from_sensor),
         most_width=most_width,
     )
 
 
-def _up(store: Store, camera_from_sensor: np.ndarray) -> tuple[float, float, float]:
-    """Against gravity, in camera axes: a LiDAR's z axis; a depth camera is taken to be level."""
-    is_lidar = any(field.name == "points" for field in store.layer("geometry").fields)
-    x, y, z = camera_from_sensor[:3, 2] if is_lidar else (0.0, -1.0, 0.0)
+def up_of(
+    stored: Literal["depth", "points"], camera_from_sensor: np.ndarray
+) -> tuple[float, float, float]:
+    """Unit vector against gravity in camera axes.
+
+    Frames of points have their sensor's z axis up; a depth camera is taken to be held level.
+    """
+    x, y, z = camera_from_sensor[:3, 2] if stored == "points" else (0.0, -1.0, 0.0)
     return float(x), float(y), float(z)
 
 

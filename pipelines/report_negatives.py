@@ -111,8 +111,8 @@ def negatives_section(
         "a kind with much push is worth leaving out, above all where labels agree.</p>",
         _share_table(found, loss.similarity),
         f"<p class='soft'>{len(found.pairs.frame)} pairs of {frames} "
-        f"frame{'s' if frames > 1 else ''}, drawn {networks.config.stream.sample.pairs}, without "
-        f"augmentation, contrasted as one batch; the run’s loss has negatives="
+        f"frame{'s' if frames > 1 else ''}, contrasted as one batch without augmentation, with the "
+        f"run’s settings pairs={networks.config.stream.sample.pairs} and negatives="
         f"{loss.negatives}. Similarities are cosines: student, of the point’s and the pixel’s "
         "embedding; teacher, of the teacher’s own features at the two pixels.</p>",
         *_drawn(found, names),
@@ -242,4 +242,4 @@ def _crop(
     side = max(image.shape[1] // CROP_SHARE, 8)
     crop = cut_out(image, _drawn_uv(found, pair), side).repeat(2, axis=0).repeat(2, axis=1)
     centre = np.full(2, 2 * (side // 2) + 0.5)
-    return draw_ring(crop, centre, color)
+    return draw_ring(crop, centre, color, share=1 / 12)

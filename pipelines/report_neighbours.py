@@ -98,11 +98,11 @@ def neighbours_section(found: NearestPoints | None, names: Sequence[str] | None)
     title = "<h2>Nearest points in other frames</h2>"
     if found is None:
         return [title, "<p>There is only one frame to search in.</p>"]
-    where = "frames of other scenes" if found.other_scenes else "other frames of the same scene"
+    where = "frame of another scene" if found.other_scenes else "other frame of the scene"
     lines = [
         title,
         f"<p>A point of one frame (blue ring), and the most similar of the {POINTS_PER_FRAME} "
-        f"points drawn from each of {where} (yellow rings): above by the student’s features, below "
+        f"points drawn from each {where} (yellow rings): above by the student’s features, below "
         "by the teacher’s. Numbers are cosines, which compare within a row only.</p>",
     ]
     if not found.other_scenes:

@@ -21,13 +21,14 @@ STYLE = """
 body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 76rem; background: var(--paper);
   color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } summary { cursor: pointer; }
 p { max-width: 50rem; } .soft, figcaption { color: var(--soft); font-size: .88rem; }
 code, pre { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .86em; }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6px;
   padding: .8rem 1rem; overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; } .wide { overflow-x: auto; }
 th, td { padding: .28rem .8rem; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; }
+  vertical-align: top; white-space: nowrap; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.total td { font-weight: 600; }
 dl { display: grid; grid-template-columns: 11rem 1fr; gap: .3rem 1rem; }
@@ -84,8 +85,9 @@ def grid_text(image: str, grid: Mapping[str, Any]) -> str:
         return " × ".join(f"{value:g}" for value in grid[name])
 
     first = ", ".join(f"{value:g}" for value in grid["offset"])
+    size = image.replace("x", " × ")
     return (
-        f"{pair('cells')} cells for {image} px images seen at {pair('input_size')} px; one cell "
+        f"{pair('cells')} cells for {size} px images seen at {pair('input_size')} px; one cell "
         f"every {pair('stride')} px, the first centred on pixel ({first})"
     )
 

@@ -17,7 +17,7 @@ NEIGHBOURS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -
 DEPTH_ANCHORS = np.array(
     [[48, 18, 84], [49, 84, 141], [33, 145, 140], [94, 201, 98], [253, 231, 37]]
 )
-PALETTE = np.array(
+_BRIGHT = np.array(
     [
         [128, 128, 128], [166, 124, 82], [198, 205, 214], [240, 228, 160], [220, 80, 60],
         [60, 130, 220], [140, 90, 190], [40, 160, 120], [235, 130, 190], [245, 160, 40],
@@ -26,6 +26,8 @@ PALETTE = np.array(
     ],
     dtype=np.uint8,
 )  # fmt: skip
+PALETTE = np.concatenate([_BRIGHT, (0.55 * _BRIGHT).astype(np.uint8)])
+"""Of labels: twenty colours, then the same ones darker, for sets as large as NYU40."""
 
 
 def draw_points(
@@ -165,16 +167,22 @@ def draw_ring(
     color: tuple[int, int, int],
     *,
     text: str = "",
+    share: float = 1 / 32,
 ) -> UInt8[np.ndarray, "height width 4"]:
     """A copy with a dark-edged ring round a position (px), and a short text beside it.
 
-    The ring's size goes with the picture's, so that it reads alike in all of them.
+    Args:
+        picture: RGBA.
+        pixel_uv: the ring's centre.
+        color: RGB.
+        text: beside the ring.
+        share: the ring's radius as a part of the picture's width.
     """
     height, width, _ = picture.shape
     marked = Image.fromarray(picture)
     pen = ImageDraw.Draw(marked)
     u, v = (float(value) for value in pixel_uv)
-    radius, line = max(width / 32, 3.0), max(width // 160, 1)
+    radius, line = max(width * share, 3.0), max(round(width * share / 5), 1)
     for extra, ink in ((line, (10, 10, 10)), (0, color)):
         outer = radius + extra
         box = (u - outer, v - outer, u + outer, v + outer)

@@ -1,13 +1,15 @@
 """The plots of a report page: SVG text in the page's own colours, light or dark."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 280, 46, 12, 26, 40
-INSET = 30
+Number = float | int
+INSET, MOST_NAMED = 30, 12
 BASELINE_COLOR = "var(--soft)"
 COLORS = ("var(--accent)", "var(--second)", "var(--hit)", "var(--miss)")
 """Of lines that are no baseline; they repeat."""
@@ -25,9 +27,9 @@ class Series:
     """
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    error: Sequence[float] = ()
+    x: Sequence[Number]
+    y: Sequence[Number]
+    error: Sequence[Number] = ()
     baseline: bool = False
 
 
@@ -63,7 +65,8 @@ def plot(lines: Sequence[Series], *, x_label: str, y_label: str, log_x: bool = F
 
     Args:
         lines: each with at least one point.
-        x_label, y_label: plain text, with the unit.
+        x_label: plain text, with the unit.
+        y_label: the same.
         log_x: equal factors of x are equally far apart; all x are above 0.
     """
     tops = [y + error for line in lines for _, y, error in _points(line)]
@@ -77,7 +80,8 @@ def plot(lines: Sequence[Series], *, x_label: str, y_label: str, log_x: bool = F
         zip(every, LEFT + INSET + share * (WIDTH - LEFT - RIGHT - 2 * INSET), strict=True)
     )
     parts = _axes(f"{y_label} by {x_label}", low, high)
-    parts += [_text(at, HEIGHT - BOTTOM + 16, "middle", f"{x:g}") for x, at in across.items()]
+    named = every[:: -(-len(every) // MOST_NAMED)]
+    parts += [_text(across[x], HEIGHT - BOTTOM + 16, "middle", f"{x:g}") for x in named]
     parts.append(_text(WIDTH / 2, HEIGHT - 6, "middle", x_label))
     parts.append(_text(LEFT, TOP - 10, "start", y_label))
     colors = _colors(lines)
@@ -90,7 +94,7 @@ def plot(lines: Sequence[Series], *, x_label: str, y_label: str, log_x: bool = F
     return f'{"".join(parts)}</svg><p class="legend soft">{"".join(names)}</p>'
 
 
-def _points(line: Series) -> list[tuple[float, float, float]]:
+def _points(line: Series) -> list[tuple[Number, Number, Number]]:
     return list(zip(line.x, line.y, line.error or [0.0] * len(line.x), strict=True))
 
 
@@ -102,7 +106,7 @@ def _colors(lines: Sequence[Series]) -> list[str]:
 
 
 def _drawn(
-    line: Series, across: dict[float, float], limits: tuple[float, float], color: str
+    line: Series, across: Mapping[Number, Number], limits: tuple[float, float], color: str
 ) -> list[str]:
     dash = ' stroke-dasharray="6 4"' if line.baseline else ""
     way = " ".join(f"{across[x]:.1f},{_y(y, *limits):.1f}" for x, y, _ in _points(line))
@@ -122,18 +126,19 @@ def _axes(told: str, low: float, high: float) -> list[str]:
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}" '
         f'style="max-width:{WIDTH}px;width:100%">'
     ]
-    for tick in np.linspace(low, high, 5).tolist():
+    ticks = MaxNLocator(4).tick_values(low, high)
+    for tick in ticks[(ticks >= low) & (ticks <= high)].tolist():
         y = _y(tick, low, high)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="var(--line)"/>')
-        parts.append(_text(LEFT - 6, y + 4, "end", f"{tick:.3g}"))
+        parts.append(_text(LEFT - 6, y + 4, "end", f"{tick:.4g}"))
     return parts
 
 
-def _text(x: float, y: float, anchor: str, text: str) -> str:
+def _text(x: Number, y: Number, anchor: str, text: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _y(value: float, low: float, high: float) -> float:
+def _y(value: Number, low: float, high: float) -> float:
     return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
 
 

@@ -83,7 +83,8 @@ def summary_section(facts: RunFacts) -> list[str]:
     teacher, config = features["fingerprint"]["teacher"], facts.config
     trained = facts.frames - facts.held_out
     rows = {
-        "Recording": f"{facts.dataset}: {facts.frames} frames of {facts.sequences} scenes, "
+        "Recording": f"{facts.dataset}: {facts.frames} frames of {facts.sequences} "
+        f"scene{'s' if facts.sequences > 1 else ''}, "
         f"{geometry['failures']} frames left out as bad",
         "Split": f"{trained} frames to pretrain on, {facts.held_out} held out (the last ones)",
         "2D teacher": f"{teacher['name']}, layer {teacher['layer']}, "

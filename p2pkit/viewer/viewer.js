@@ -6,11 +6,12 @@ import {
 import { OrbitControls } from 'orbit-controls';
 
 const FIELD_OF_VIEW = 55;
-const TURN = 20 * Math.PI / 180;
-const ELEVATION = 22 * Math.PI / 180;
+const TURN = 15 * Math.PI / 180;
+const ELEVATION = 16 * Math.PI / 180;
 const FILLED = 0.92;
 const LEFT_OUT = 0.02;
-const FITTED_POINTS = 4000;
+const FITTED_POINTS = 2000;
+const ROUNDS = 14;
 const UP = new Vector3( 0, 1, 0 );
 // Camera axes are x right, y down, z forward; three.js has y up and looks along -z.
 const SIGN = [ 1, - 1, - 1 ];
@@ -37,30 +38,37 @@ function extent( values ) {
 	return { middle: ( low + high ) / 2, half: ( high - low ) / 2 };
 }
 
+// Where a falling function crosses zero.
+function crossing( low, high, value ) {
+	for ( let round = 0; round < ROUNDS; round ++ ) {
+		const middle = ( low + high ) / 2;
+		if ( value( middle ) > 0 ) low = middle;
+		else high = middle;
+	}
+	return ( low + high ) / 2;
+}
+
 // Where to stand, and at what to look, so that the points fill the canvas when seen from `back`.
 function fitted( points, back, aspect ) {
 	const right = new Vector3().crossVectors( UP, back ).normalize();
 	const up = new Vector3().crossVectors( back, right );
 	const along = axis => Float64Array.from( points, point => point.dot( axis ) );
 	const [ x, y, toward ] = [ right, up, back ].map( along );
-	const tangent = Math.tan( FIELD_OF_VIEW * Math.PI / 360 );
-	let [ left, low ] = [ extent( x ).middle, extent( y ).middle ];
 	const depth = extent( toward );
 	const radius = Math.max( extent( x ).half, extent( y ).half, depth.half, 1e-6 );
 	const nearest = depth.middle + depth.half + 0.05 * radius;
-	let distance = nearest + 3 * radius;
-	for ( let round = 0; round < 24; round ++ ) {
-		const seen = ( values, origin ) => extent( values.map( ( value, i ) =>
-			( value - origin ) / Math.max( distance - toward[ i ], 0.02 * radius ) ) );
-		const [ across, upward ] = [ seen( x, left ), seen( y, low ) ];
-		const filled = Math.max( across.half / aspect, upward.half ) / tangent;
-		left += across.middle * ( distance - depth.middle );
-		low += upward.middle * ( distance - depth.middle );
-		const wanted = depth.middle + ( distance - depth.middle ) * ( filled / FILLED ) ** 0.7;
-		distance = Math.max( wanted, nearest );
-	}
-	const at = ( forward ) => new Vector3().addScaledVector( right, left ).addScaledVector( up, low )
-		.addScaledVector( back, forward );
+	const tangent = Math.tan( FIELD_OF_VIEW * Math.PI / 360 );
+	const seen = ( values, origin, distance ) => extent( values.map( ( value, i ) =>
+		( value - origin ) / Math.max( distance - toward[ i ], 0.02 * radius ) ) );
+	const centred = ( values, distance ) => crossing( Math.min( ...values ), Math.max( ...values ),
+		origin => seen( values, origin, distance ).middle );
+	const filled = distance => Math.max(
+		seen( x, centred( x, distance ), distance ).half / aspect,
+		seen( y, centred( y, distance ), distance ).half,
+	) / tangent;
+	const distance = crossing( nearest, nearest + 10 * radius, value => filled( value ) - FILLED );
+	const at = forward => new Vector3().addScaledVector( right, centred( x, distance ) )
+		.addScaledVector( up, centred( y, distance ) ).addScaledVector( back, forward );
 	return { position: at( distance ), target: at( depth.middle ) };
 }
 
@@ -79,7 +87,7 @@ class Viewer {
 		this.controls = new OrbitControls( this.camera, this.renderer.domElement );
 		this.controls.addEventListener( 'change', () => this.draw() );
 		this.controls.addEventListener( 'start', () => { this.moved = true; } );
-		this.material = new PointsMaterial( { vertexColors: true } );
+		this.material = new PointsMaterial( { vertexColors: true, sizeAttenuation: false } );
 		this.points = new Points( new BufferGeometry(), this.material );
 		this.points.frustumCulled = false;
 		this.scene.add( this.points );
@@ -155,7 +163,9 @@ class Viewer {
 	}
 
 	draw() {
-		this.material.size = this.distance * 0.003 * Number( this.size.value );
+		// In pixels, so that near points do not hide all others; zooming in makes them larger.
+		const zoom = this.distance / this.camera.position.distanceTo( this.controls.target );
+		this.material.size = 1.25 * Number( this.size.value ) * Math.max( zoom, 1 );
 		this.renderer.render( this.scene, this.camera );
 	}
 }
