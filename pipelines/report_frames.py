@@ -106,7 +106,7 @@ class FrameView:
         width, height = self.image_size
         return max(round(width * self.scale), 1), max(round(height * self.scale), 1)
 
-    def drawn_uv(self, pixel_uv: Float[np.ndarray, "pixels 2"]) -> Float[np.ndarray, "pixels 2"]:
+    def drawn_uv(self, pixel_uv: Float[np.ndarray, "*pixels 2"]) -> Float[np.ndarray, "*pixels 2"]:
         """Where pixels of the image lie in a drawn picture (px, centres at integers)."""
         return self.scale * (pixel_uv + 0.5) - 0.5
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from p2pkit.evaluation.negatives import (
     Negatives,
@@ -236,7 +237,7 @@ def _drawn_uv(found: HardNegatives, pair: int) -> np.ndarray:
 
 def _crop(
     found: HardNegatives, images: Sequence[Picture], pair: int, color: tuple[int, int, int]
-) -> Picture:
+) -> UInt8[np.ndarray, "side side 4"]:
     """The surroundings of a pair's pixel, twice as large, with a ring round it."""
     image = images[int(found.pairs.frame[pair])]
     side = max(image.shape[1] // CROP_SHARE, 8)
