@@ -9,6 +9,7 @@ from p2pkit.files import write_atomic, write_json
 from p2pkit.pipelines.parts import UNIT_WORDS
 
 SCRATCH = "scratch"
+FORMAT = "p2pkit-evaluation"
 Cells = Sequence[dict[str, Any]]
 
 
@@ -16,7 +17,7 @@ def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
     """Write report.json, report.md and MODE.png into `out`; gives the path of report.json."""
     modes = list(dict.fromkeys(cell["mode"] for cell in cells))
     tables = {mode: _rows([cell for cell in cells if cell["mode"] == mode]) for mode in modes}
-    report = {"format": "p2pkit-evaluation", "protocol": card, "tables": tables}
+    report = {"format": FORMAT, "protocol": card, "tables": tables}
     for mode in modes:
         _plot(out / f"{mode}.png", mode, card, tables[mode])
     write_atomic(out / "report.md", _markdown(card, tables).encode())
@@ -41,6 +42,35 @@ def card_line(card: dict[str, Any]) -> str:
 
 def _unit(card: dict[str, Any]) -> str:
     return UNIT_WORDS[card.get("split", {}).get("unit", "scene")]
+
+
+def header(card: dict[str, Any]) -> tuple[str, ...]:
+    """The table's columns; the first says what the fractions are of."""
+    shared = ", one place" if "warning" in card else ""
+    return (
+        f"labels, % of {_unit(card)}{shared}",
+        "frames",
+        "weights",
+        "mIoU, %",
+        "accuracy, %",
+        "difference to scratch, 95 % interval",
+        "n",
+    )
+
+
+def reading(card: dict[str, Any]) -> str:
+    """How the table's intervals are to be read."""
+    return (
+        f"Differences are paired by seed: the same {_unit(card)}, the same initial weights of the "
+        "head. The interval is Student's; where it holds 0, nothing is shown."
+    )
+
+
+def seen_line(card: dict[str, Any]) -> str:
+    """How many test frames pretraining saw; empty where none."""
+    seen = {name: count for name, count in card["pretrained_on_test_frames"].items() if count}
+    told = ", ".join(f"{name} {count}" for name, count in seen.items())
+    return f"Test frames that pretraining saw, without labels: {told}." if seen else ""
 
 
 def _rows(cells: Cells) -> list[dict[str, Any]]:
@@ -71,33 +101,32 @@ def _rows(cells: Cells) -> list[dict[str, Any]]:
 
 def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> str:
     lines = ["# Evaluation", "", card_line(card), ""]
-    shared = ", one place" if "warning" in card else ""
-    lines += [f"**{card['warning']}**", ""] if shared else []
-    seen = {name: count for name, count in card["pretrained_on_test_frames"].items() if count}
+    seen = seen_line(card)
+    if "warning" in card:
+        lines += [f"**{card['warning']}**", ""]
     if seen:
-        told = ", ".join(f"{name} {count}" for name, count in seen.items())
-        lines += [f"Test frames that pretraining saw, without labels: {told}.", ""]
+        lines += [seen, ""]
     for mode, rows in tables.items():
         lines += [
             f"## {mode}",
             "",
-            f"| labels, % of {_unit(card)}{shared} | frames | weights | mIoU, % | accuracy, % | "
-            "difference to scratch, 95 % interval | n |",
+            f"| {' | '.join(header(card))} |",
             "|--:|--:|---|--:|--:|---|--:|",
             *map(_line, rows),
             "",
             f"![mIoU by label fraction]({mode}.png)",
             "",
         ]
-    lines.append(
-        f"Differences are paired by seed: the same {_unit(card)}, the same initial weights of the "
-        "head. "
-        "The interval is Student's; where it holds 0, nothing is shown."
-    )
+    lines.append(reading(card))
     return "\n".join(lines) + "\n"
 
 
 def _line(row: dict[str, Any]) -> str:
+    return "| " + " | ".join(row_texts(row)) + " |"
+
+
+def row_texts(row: dict[str, Any]) -> list[str]:
+    """A row of a table in the order of `HEADER`, as text."""
     frames = sorted(set(row["frames"]))
     counted = f"{frames[0]}" if len(frames) == 1 else f"{frames[0]}–{frames[-1]}"
     score = f"{100 * row['miou']:.1f}"
@@ -106,7 +135,7 @@ def _line(row: dict[str, Any]) -> str:
     difference = "" if "difference" not in row else _told(row["difference"])
     accuracy = f"{100 * row['accuracy']:.1f}"
     cells = [f"{row['percent']:g}", counted, row["name"], score, accuracy, difference]
-    return "| " + " | ".join([*cells, str(row["seeds"])]) + " |"
+    return [*cells, str(row["seeds"])]
 
 
 def _told(value: dict[str, Any]) -> str:

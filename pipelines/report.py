@@ -10,28 +10,33 @@ import numpy as np
 from p2pkit.errors import TrainingError
 from p2pkit.files import write_atomic
 from p2pkit.pipelines.checkpoints import latest_checkpoint
-from p2pkit.pipelines.inference import read_cloud, with_batch_statistics
+from p2pkit.pipelines.inference import read_cloud
 from p2pkit.pipelines.metrics import read_metrics
-from p2pkit.pipelines.pretraining import TrainConfig, build_model, load_weights
+from p2pkit.pipelines.pretraining import build_model
 from p2pkit.pipelines.provenance import read_provenance
-from p2pkit.pipelines.report_frames import FramePictures, frame_pictures
+from p2pkit.pipelines.report_evaluation import evaluation_section, find_evaluation
+from p2pkit.pipelines.report_frames import frame_pictures, open_view
+from p2pkit.pipelines.report_negatives import hard_negatives, negatives_section
+from p2pkit.pipelines.report_neighbours import (
+    SEARCHED_FRAMES,
+    nearest_points,
+    neighbours_section,
+)
+from p2pkit.pipelines.report_networks import run_networks
 from p2pkit.pipelines.report_page import page
+from p2pkit.pipelines.report_scores import probe_section, retrieval_section
 from p2pkit.pipelines.report_sections import (
     RunFacts,
     caveat_section,
     command_section,
     picture_section,
-    probe_section,
-    retrieval_section,
     summary_section,
-    training_section,
 )
+from p2pkit.pipelines.report_training import training_section
 from p2pkit.pipelines.runs import read_config_here, run_layer
 from p2pkit.pipelines.splits import all_keys, chosen_samples, holdout_split
 from p2pkit.shards.store import Store, open_store
 from p2pkit.shards.summary import store_summary
-
-STATISTICS_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class ReportConfig:
         out: the HTML file to write.
         frames: how many frames to draw; held-out ones where the run held frames out.
         seed: of the student with random weights that is drawn beside the pretrained one.
+        evaluation: folder that `p2pkit evaluate` wrote; None looks for one of the run's weights in
+            and beside the run.
     """
 
     run: Path
@@ -52,6 +59,7 @@ class ReportConfig:
     out: Path
     frames: int = 3
     seed: int = 0
+    evaluation: Path | None = None
 
 
 def run(config: ReportConfig) -> Path:
@@ -63,16 +71,20 @@ def run(config: ReportConfig) -> Path:
     Raises:
         TrainingError: the run has no checkpoint, or no step was logged.
         StoreError: the store cannot be read.
+        ConfigError: `evaluation` holds no evaluation of the run's weights.
     """
     facts = _facts(config)
     if not facts.metrics:
         raise TrainingError(f"{config.run / 'metrics.jsonl'} holds no step, so nothing to report")
     sections = [
         *summary_section(facts),
-        *picture_section(facts, run_pictures(config, facts.config)),
+        *_drawn_sections(config, facts),
         *training_section(facts),
-        *(probe_section(facts.probe) if facts.probe else []),
-        *(retrieval_section(facts.retrieval) if facts.retrieval else []),
+        *evaluation_section(
+            facts.evaluation, facts.run, facts.store, has_labels=facts.label_names is not None
+        ),
+        *probe_section(facts),
+        *retrieval_section(facts),
         *command_section(facts),
         *caveat_section(facts),
     ]
@@ -86,6 +98,8 @@ def _facts(config: ReportConfig) -> RunFacts:
     provenance = read_provenance(config.run)
     model = build_model(train_config, provenance.teacher_channels, seed=0)
     return RunFacts(
+        run=config.run,
+        store=config.store,
         config=train_config,
         summary=store_summary(store),
         layer=run_layer(config.run, store),
@@ -97,6 +111,7 @@ def _facts(config: ReportConfig) -> RunFacts:
         metrics=read_metrics(config.run),
         probe=_read_json(config.run / "probe.json"),
         retrieval=_read_json(config.run / "retrieval.json"),
+        evaluation=find_evaluation(config.run, config.evaluation),
     )
 
 
@@ -113,22 +128,19 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def run_pictures(config: ReportConfig, train_config: TrainConfig) -> list[FramePictures]:
-    """Draw `config.frames` frames as the teacher and two students of the run's kind see them."""
+def _drawn_sections(config: ReportConfig, facts: RunFacts) -> list[str]:
+    """What takes the networks: pictures, likely false negatives, nearest points."""
     store = open_store(config.store)
-    kept, held = holdout_split(store, train_config.holdout)
+    kept, held = holdout_split(store, facts.config.holdout)
     shown = held if len(held) else kept
-    layer = run_layer(config.run, store)
-    channels = read_provenance(config.run).teacher_channels
-    pretrained = build_model(train_config, channels, seed=train_config.seed)
-    load_weights(pretrained, latest_checkpoint(config.run).path)
-    random = build_model(train_config, channels, seed=config.seed + 1)
-    statistics = [read_cloud(store, sample) for sample in chosen_samples(kept, STATISTICS_FRAMES)]
-    return frame_pictures(
-        store,
-        layer,
-        chosen_samples(shown, config.frames),
-        pretrained=with_batch_statistics(pretrained, statistics, train_config),
-        random=with_batch_statistics(random, statistics, train_config),
-        config=train_config,
-    )
+    networks = run_networks(config.run, store, kept, seed=config.seed + 1)
+    chosen = chosen_samples(shown, config.frames)
+    searched = [sample for sample in chosen_samples(shown, SEARCHED_FRAMES) if sample not in chosen]
+    views = [open_view(store, facts.layer, sample) for sample in [*chosen, *searched]]
+    drawn, names = views[: len(chosen)], facts.label_names
+    void = store.manifest.dataset.get("ignore_label")
+    return [
+        *picture_section(facts, frame_pictures(drawn, networks)),
+        *negatives_section(hard_negatives(drawn, networks, void), networks, names),
+        *neighbours_section(nearest_points(views, len(drawn), networks, void), names),
+    ]

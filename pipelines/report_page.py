@@ -1,4 +1,4 @@
-"""The parts of a report page: HTML and SVG text that needs nothing from outside the file."""
+"""The parts of a report page: HTML text that needs nothing from outside the file."""
 
 import base64
 import io
@@ -12,27 +12,38 @@ from PIL import Image
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2330; --soft: #5b6474; --paper: #ffffff;
-  --panel: #f3f5f8; --line: #d5dae2; --accent: #1f6fc4; --second: #c2601b; }
+  --panel: #f3f5f8; --line: #d5dae2; --accent: #1f6fc4; --second: #c2601b;
+  --hit: #1a8a4a; --miss: #c43d3d; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e8ef; --soft: #9aa4b5; --paper: #14181f;
-  --panel: #1d232d; --line: #353d4b; --accent: #6db1f5; --second: #f0a060; } }
+  --panel: #1d232d; --line: #353d4b; --accent: #6db1f5; --second: #f0a060;
+  --hit: #4cc47f; --miss: #f07a7a; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 76rem; background: var(--paper);
   color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } summary { cursor: pointer; }
 p { max-width: 50rem; } .soft, figcaption { color: var(--soft); font-size: .88rem; }
 code, pre { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .86em; }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6px;
   padding: .8rem 1rem; overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; } .wide { overflow-x: auto; }
 th, td { padding: .28rem .8rem; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; }
+  vertical-align: top; white-space: nowrap; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.total td { font-weight: 600; }
 dl { display: grid; grid-template-columns: 11rem 1fr; gap: .3rem 1rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .row { display: grid; gap: .5rem; margin: .5rem 0 1.1rem;
-  grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); }
-figure { margin: 0; } figure img { width: 100%; height: auto; display: block; border-radius: 4px; }
+  grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); }
+.crops { grid-template-columns: minmax(13rem, 2.4fr) repeat(5, minmax(7rem, 1fr)); }
+.crops, .nearest { overflow-x: auto; align-items: start; }
+.nearest { grid-template-columns: repeat(4, minmax(11rem, 1fr)); }
+.nearest .query { grid-row: span 2; }
+figure { margin: 0; } figure img { width: 100%; height: auto; display: block; border-radius: 4px;
+  background: var(--panel); }
+figcaption { line-height: 1.4; margin-top: .2rem; overflow-wrap: anywhere; }
+.hit img { outline: 3px solid var(--hit); outline-offset: -3px; }
+.miss img { outline: 3px dashed var(--miss); outline-offset: -3px; }
 .legend span { display: inline-block; margin-right: 1rem; }
 .legend i { display: inline-block; width: .8em; height: .8em; margin-right: .35em;
   border-radius: 2px; }
@@ -74,8 +85,9 @@ def grid_text(image: str, grid: Mapping[str, Any]) -> str:
         return " × ".join(f"{value:g}" for value in grid[name])
 
     first = ", ".join(f"{value:g}" for value in grid["offset"])
+    size = image.replace("x", " × ")
     return (
-        f"{pair('cells')} cells for {image} px images seen at {pair('input_size')} px; one cell "
+        f"{pair('cells')} cells for {size} px images seen at {pair('input_size')} px; one cell "
         f"every {pair('stride')} px, the first centred on pixel ({first})"
     )
 
@@ -104,19 +116,33 @@ def _cells(tag: str, texts: Sequence[str]) -> str:
 
 def figures(pictures: Mapping[str, UInt8[np.ndarray, "height width channels"]]) -> str:
     """Pictures side by side, each under its plain-text caption."""
-    items = [
-        f'<figure><img alt="{escape(caption)}" src="{data_uri(picture)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, picture in pictures.items()
-    ]
+    items = [figure(picture, [caption]) for caption, picture in pictures.items()]
     return f'<div class="row">{"".join(items)}</div>'
 
 
+def figure(
+    picture: UInt8[np.ndarray, "height width channels"], lines: Sequence[str], *, kind: str = ""
+) -> str:
+    """A picture over the plain-text lines of its caption.
+
+    Args:
+        picture: RGB or RGBA.
+        lines: of the caption; the first one also stands for the picture where it is not shown.
+        kind: `hit` or `miss` colours its edge, `query` sets it apart.
+    """
+    caption = "<br>".join(escape(line) for line in lines)
+    style = f' class="{kind}"' if kind else ""
+    return (
+        f'<figure{style}><img alt="{escape(lines[0])}" src="{data_uri(picture)}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
 def data_uri(picture: UInt8[np.ndarray, "height width channels"]) -> str:
-    """A PNG inside a URI."""
+    """A WebP picture inside a URI; a fifth of a PNG's size, and what is lost does not show."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    Image.fromarray(picture).save(file, "WEBP", quality=88, method=4)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def legend(colors: Mapping[str, Sequence[int]]) -> str:
@@ -126,65 +152,3 @@ def legend(colors: Mapping[str, Sequence[int]]) -> str:
         for name, (r, g, b) in colors.items()
     )
     return f'<p class="legend soft">{"".join(items)}</p>'
-
-
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 260, 46, 12, 12, 34
-
-
-def curve(values: Sequence[float], *, reference: float, reference_name: str, label: str) -> str:
-    """One value per step as an SVG: each step thin, their running mean thick, a dashed reference.
-
-    Args:
-        values: of the steps 0, 1, …
-        reference: height of the dashed line.
-        reference_name: its plain-text name.
-        label: of the vertical axis.
-    """
-    window = max(len(values) // 20, 1)
-    low, high = min(0.0, *values), max(*values, reference) * 1.04
-    ticks = np.linspace(low, high, 5)
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)} per step" '
-        f'style="max-width:{WIDTH}px;width:100%">'
-    ]
-    for tick in ticks:
-        y = _y(float(tick), low, high)
-        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="var(--line)"/>')
-        parts.append(_text(LEFT - 6, y + 4, "end", f"{tick:.3g}"))
-    y = _y(reference, low, high)
-    right, foot = WIDTH - RIGHT, HEIGHT - 10
-    thick = f"{label}; thick: mean of {window} steps"
-    parts += [
-        f'<path d="M{LEFT} {y:.1f}H{right}" stroke="var(--second)" stroke-dasharray="6 4"/>',
-        _text(right, y - 5, "end", reference_name),
-        _line(values, low, high, 'stroke-opacity=".35"'),
-        _line(_running_mean(values, window), low, high, 'stroke-width="2.5"'),
-        _text(LEFT, foot, "start", "step 1"),
-        _text(right, foot, "end", f"step {len(values)}"),
-        _text(WIDTH / 2, foot, "middle", thick),
-        "</svg>",
-    ]
-    return "".join(parts)
-
-
-def _text(x: float | int, y: float | int, anchor: str, text: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _y(value: float, low: float, high: float) -> float:
-    return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
-
-
-def _line(values: Sequence[float], low: float, high: float, style: str) -> str:
-    across = (WIDTH - LEFT - RIGHT) / max(len(values) - 1, 1)
-    points = " ".join(
-        f"{LEFT + step * across:.1f},{_y(value, low, high):.1f}"
-        for step, value in enumerate(values)
-    )
-    return f'<polyline points="{points}" fill="none" stroke="var(--accent)" {style}/>'
-
-
-def _running_mean(values: Sequence[float], window: int) -> list[float]:
-    return [
-        float(np.mean(values[max(0, step - window + 1) : step + 1])) for step in range(len(values))
-    ]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 Rows = Int64[np.ndarray, "rows"]
 ReadFeatures = Callable[[Rows], Float32[np.ndarray, "rows channels"]]
@@ -17,7 +17,7 @@ NEIGHBOURS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -
 DEPTH_ANCHORS = np.array(
     [[48, 18, 84], [49, 84, 141], [33, 145, 140], [94, 201, 98], [253, 231, 37]]
 )
-PALETTE = np.array(
+_BRIGHT = np.array(
     [
         [128, 128, 128], [166, 124, 82], [198, 205, 214], [240, 228, 160], [220, 80, 60],
         [60, 130, 220], [140, 90, 190], [40, 160, 120], [235, 130, 190], [245, 160, 40],
@@ -26,6 +26,8 @@ PALETTE = np.array(
     ],
     dtype=np.uint8,
 )  # fmt: skip
+PALETTE = np.concatenate([_BRIGHT, (0.55 * _BRIGHT).astype(np.uint8)])
+"""Of labels: twenty colours, then the same ones darker, for sets as large as NYU40."""
 
 
 def draw_points(
@@ -159,12 +161,52 @@ def draw_dots(
     return drawn
 
 
-def shrunk(
-    picture: UInt8[np.ndarray, "height width 4"], most_width: int = 480
-) -> UInt8[np.ndarray, "shrunk_height shrunk_width 4"]:
-    """The picture, averaged down where it is wider than `most_width` px."""
+def draw_ring(
+    picture: UInt8[np.ndarray, "height width 4"],
+    pixel_uv: Float[np.ndarray, "2"],
+    color: tuple[int, int, int],
+    *,
+    text: str = "",
+    share: float = 1 / 32,
+) -> UInt8[np.ndarray, "height width 4"]:
+    """A copy with a dark-edged ring round a position (px), and a short text beside it.
+
+    Args:
+        picture: RGBA.
+        pixel_uv: the ring's centre.
+        color: RGB.
+        text: beside the ring.
+        share: the ring's radius as a part of the picture's width.
+    """
     height, width, _ = picture.shape
-    if width <= most_width:
-        return picture
-    size = (most_width, max(round(height * most_width / width), 1))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+    marked = Image.fromarray(picture)
+    pen = ImageDraw.Draw(marked)
+    u, v = (float(value) for value in pixel_uv)
+    radius, line = max(width * share, 3.0), max(round(width * share / 5), 1)
+    for extra, ink in ((line, (10, 10, 10)), (0, color)):
+        outer = radius + extra
+        box = (u - outer, v - outer, u + outer, v + outer)
+        pen.ellipse(box, outline=(*ink, 255), width=line + 2 * extra)
+    if text:
+        size = max(width // 22, 8)
+        left = u + radius + line if u < 0.9 * width else u - radius - size
+        place = (left, min(max(v - size / 2, 0), height - size))
+        pen.text(
+            place,
+            text,
+            fill=(*color, 255),
+            font=ImageFont.load_default(size),
+            stroke_width=max(line, 1),
+            stroke_fill=(10, 10, 10, 255),
+        )
+    return np.asarray(marked)
+
+
+def cut_out(
+    picture: UInt8[np.ndarray, "height width 4"], pixel_uv: Float[np.ndarray, "2"], side: int
+) -> UInt8[np.ndarray, "side side 4"]:
+    """A square of `side` px round a position (px), transparent beyond the picture's border."""
+    u, v = np.rint(pixel_uv).astype(np.int64)
+    padded = np.pad(picture, ((side, side), (side, side), (0, 0)))
+    top, left = int(v) + side - side // 2, int(u) + side - side // 2
+    return padded[top : top + side, left : left + side]

@@ -4,15 +4,15 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from p2pkit.config import config_to_json
 from p2pkit.pipelines.pretraining import TrainConfig
+from p2pkit.pipelines.report_evaluation import FoundEvaluation
 from p2pkit.pipelines.report_frames import FramePictures
-from p2pkit.pipelines.report_page import curve, definitions, figures, grid_text, legend, table
-from p2pkit.pipelines.report_pictures import PALETTE, shrunk
+from p2pkit.pipelines.report_page import definitions, figures, grid_text, legend
+from p2pkit.pipelines.report_pictures import PALETTE
 from p2pkit.viewer import point_viewer
 
 PAPER_STEPS, PAPER_BATCH = 60_000, 24
@@ -27,6 +27,8 @@ class RunFacts:
     """What a report says about a run and its store.
 
     Args:
+        run: its folder.
+        store: path or URL of the store.
         config: of the run.
         summary: of the store, see `store_summary`.
         layer: the feature layer that was trained on.
@@ -37,8 +39,11 @@ class RunFacts:
         checkpoint_step: steps that the weights have seen.
         metrics: one row per step.
         probe, retrieval: their reports, or None where they were not run.
+        evaluation: that measured the run's weights, or None where none was found.
     """
 
+    run: Path
+    store: str
     config: TrainConfig
     summary: dict[str, Any]
     layer: str
@@ -50,6 +55,12 @@ class RunFacts:
     metrics: list[dict[str, Any]]
     probe: dict[str, Any] | None
     retrieval: dict[str, Any] | None
+    evaluation: FoundEvaluation | None
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """Name of each stored label; None in stores without labels."""
+        return self.summary["dataset"].get("label_names")
 
     @property
     def dataset(self) -> str:
@@ -72,7 +83,8 @@ def summary_section(facts: RunFacts) -> list[str]:
     teacher, config = features["fingerprint"]["teacher"], facts.config
     trained = facts.frames - facts.held_out
     rows = {
-        "Recording": f"{facts.dataset}: {facts.frames} frames of {facts.sequences} scenes, "
+        "Recording": f"{facts.dataset}: {facts.frames} frames of {facts.sequences} "
+        f"scene{'s' if facts.sequences > 1 else ''}, "
         f"{geometry['failures']} frames left out as bad",
         "Split": f"{trained} frames to pretrain on, {facts.held_out} held out (the last ones)",
         "2D teacher": f"{teacher['name']}, layer {teacher['layer']}, "
@@ -135,106 +147,17 @@ def picture_section(facts: RunFacts, frames: Sequence[FramePictures]) -> list[st
             "3D student, random weights": frame.random,
         }
         lines += [f"<p class='soft'><code>{escape(frame.key)}</code></p>"]
-        lines.append(figures({name: shrunk(picture) for name, picture in pictures.items()}))
+        lines.append(figures(pictures))
     lines += _label_legend(facts, frames)
     return [*lines, "<h2>Turn the points</h2>", point_viewer([frame.points for frame in frames])]
 
 
 def _label_legend(facts: RunFacts, frames: Sequence[FramePictures]) -> list[str]:
-    names = facts.summary["dataset"]["label_names"]
+    names = facts.label_names
     classes = sorted({value for frame in frames for value in frame.classes})
     if not classes or names is None:
         return []
     return [legend({names[value]: PALETTE[value % len(PALETTE)].tolist() for value in classes})]
-
-
-def training_section(facts: RunFacts) -> list[str]:
-    """The loss of each step, and whether training waited for data."""
-    metrics = facts.metrics
-    pairs = float(np.mean([row["pairs"] for row in metrics]))
-    steady = metrics[1:] or metrics
-    total_s = sum(row["step_s"] for row in steady)
-    wait = sum(row["wait_s"] for row in steady) / total_s
-    false_negatives = float(np.mean([row["suspected_false_negatives"] for row in metrics]))
-    rate = sum(row["pairs"] for row in steady) / total_s
-    svg = curve(
-        [row["loss"] for row in metrics],
-        reference=float(np.log(pairs)),
-        reference_name=f"all {pairs:,.0f} pixels equally likely: {np.log(pairs):.2f}",
-        label="loss",
-    )
-    return [
-        "<h2>Training</h2>",
-        svg,
-        f"<p>{len(metrics)} steps, {total_s / len(steady):.2f} s each, {rate:,.0f} pairs a second "
-        f"on {facts.config.device}. Waiting for data took {wait:.1%} of the time (first step left "
-        f"out). {false_negatives:.2%} of the negatives lie in their anchor’s own teacher cell or "
-        "voxel, so they may be false.</p>",
-        *_logged_curves(facts),
-    ]
-
-
-def _logged_curves(facts: RunFacts) -> list[str]:
-    """The learning rate and the embeddings' effective ranks, of the runs that log them."""
-    config, metrics = facts.config, facts.metrics
-    peak, width = config.optimizer.learning_rate, config.embedding_channels
-    spread = f"spread evenly over {width} channels"
-    wanted = {
-        "learning_rate": ("learning rate", peak, f"peak {peak:g}"),
-        "point_rank": ("effective rank of the point embeddings", float(width), spread),
-        "pixel_rank": ("effective rank of the pixel embeddings", float(width), spread),
-    }
-    return [
-        f"<p class='soft'>{label.capitalize()}</p>"
-        + curve([row[field] for row in metrics], reference=height, reference_name=name, label=label)
-        for field, (label, height, name) in wanted.items()
-        if all(field in row for row in metrics)
-    ]
-
-
-def probe_section(report: dict[str, Any]) -> list[str]:
-    """The linear probe's table."""
-    scores, protocol = report["scores"], report["protocol"]
-    kinds = list(scores)
-    rows = [
-        [name, *(f"{100 * scores[kind]['iou'][name]:.1f}" for kind in kinds)]
-        for name in scores[kinds[0]]["iou"]
-    ]
-    totals = {"mIoU": "miou", "accuracy": "accuracy", "class accuracy": "class_accuracy"}
-    rows += [
-        [name, *(f"{100 * scores[kind][field]:.1f}" for kind in kinds)]
-        for name, field in totals.items()
-    ]
-    networks = protocol["settings"]["random_seeds"]
-    seen = protocol["test_frames_pretrained_on_without_labels"]
-    return [
-        "<h2>Linear probe</h2>",
-        "<p>The same linear classifier is fitted to three kinds of frozen point features and "
-        f"tested on other frames. “random” is the same network with random weights ({networks} "
-        f"{'network' if networks == 1 else 'networks, mean'}); “color+position” is the raw input "
-        "without a network.</p>",
-        table(["IoU, %", *kinds], rows, totals=len(totals)),
-        f"<p class='soft'>{protocol['train_frames']} training frames with labels, "
-        f"{protocol['test_frames']} test frames, "
-        f"{'an unknown number' if seen is None else seen} of them pretrained on (without "
-        f"labels). {escape(protocol['metric'])}.</p>",
-    ]
-
-
-def retrieval_section(report: dict[str, Any]) -> list[str]:
-    """How often a point finds its own pixel."""
-    rows = [
-        [name, *(f"{100 * report[name][field]:.2f}" for field in ("top1_pixel", "top1_cell"))]
-        for name in ("trained", "untrained")
-    ]
-    rows.append(["chance", f"{100 * report['chance']:.2f}", ""])
-    return [
-        "<h2>Pixel retrieval</h2>",
-        f"<p>On {report['frames']} held-out frames, each of {report['pairs']} points looks for its "
-        "own pixel among the pixels of all of them. “Own cell” also counts a pixel of the same "
-        "teacher cell, because pixels of one cell are nearly alike.</p>",
-        table(["top-1, %", "own pixel", "own cell"], rows),
-    ]
 
 
 def command_section(facts: RunFacts) -> list[str]:

@@ -17,15 +17,13 @@ from p2pkit.pipelines.report_pictures import (
     ReadFeatures,
     draw_dots,
     draw_points,
-    mark_pixels,
     principal_colors,
-    shrunk,
 )
 from p2pkit.pipelines.splits import chosen_samples
 from p2pkit.shards.feature_layer import pair_features
 from p2pkit.shards.store import open_store
 from p2pkit.shards.summary import store_summary
-from p2pkit.viewer import PointFrame, point_viewer
+from p2pkit.viewer import point_viewer
 
 SHOWN_PAIRS = 600
 TURN_DEGREES = 25.0
@@ -156,10 +154,9 @@ def _frames_section(layer: str, views: Sequence[FrameView]) -> list[str]:
         image = on_image[number] if dense else None
         pictures = _pictures(view, on_points[number], image)
         lines.append(f"<p class='soft'><code>{escape(view.cloud.key)}</code></p>")
-        lines.append(figures({name: shrunk(picture) for name, picture in pictures.items()}))
+        lines.append(figures(pictures))
     frames = [
-        PointFrame(view.cloud.key, view.camera_points, view.plain_colors() | {"2D teacher": found})
-        for view, found in zip(views, on_points, strict=True)
+        view.points({"2D teacher": found}) for view, found in zip(views, on_points, strict=True)
     ]
     return [*lines, "<h2>Turn the points</h2>", point_viewer(frames)]
 
@@ -168,23 +165,24 @@ def _pictures(
     view: FrameView, on_points: np.ndarray, on_image: np.ndarray | None
 ) -> dict[str, Picture]:
     colors = view.plain_colors()
-    image = view.draw(colors["image"])
+    image = view.image()
     found = {"Image (colours of the points)": image}
     if on_image is not None:
         whole = np.full((len(on_image), 4), 255, dtype=np.uint8)
         whole[:, :3] = on_image
         found["2D teacher on the image"] = whole.reshape(*_image_rows(view).shape[:2], 4)
-    found["2D teacher on the points"] = mark_pixels(view.draw(on_points), view.cell_centres())
+    found["2D teacher on the points"] = view.draw_with_cells(on_points)
     found[f"The points, turned by {TURN_DEGREES:g}°"] = _turned(view, on_points)
     shown = np.linspace(0, len(view.rows) - 1, min(SHOWN_PAIRS, len(view.rows))).astype(np.int64)
-    near, far = float(view.depth_m.min()), float(view.depth_m.max())
+    near, far = view.depth_range_m
     captions = {
-        "depth": f"Pairs by depth, {near:.1f} to {far:.1f} m",
+        "depth": f"Pairs by depth, {near:.1f} m dark to {far:.1f} m bright",
         "pair confidence": "Pairs by confidence",
     }
     for name, caption in captions.items():
         if name in colors:
-            uv, radius = view.cloud.pair_uv[view.rows[shown]], max(view.image_size[0] // 300, 1)
+            uv = view.drawn_uv(view.cloud.pair_uv[view.rows[shown]])
+            radius = max(view.drawn_size[0] // 300, 1)
             found[caption] = draw_dots(image, uv, colors[name][shown], radius=radius)
     return found
 
@@ -218,4 +216,5 @@ def _turned(view: FrameView, colors: np.ndarray) -> Picture:
     turn[:3, 3] = middle - turn[:3, :3] @ middle
     found = project(view.camera_points, view.camera, turn)
     seen = found.visible
-    return draw_points(colors[seen], found.pixel_uv[seen], found.depth_m[seen], view.image_size)
+    uv = view.drawn_uv(found.pixel_uv[seen])
+    return draw_points(colors[seen], uv, found.depth_m[seen], view.drawn_size)

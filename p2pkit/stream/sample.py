@@ -147,7 +147,7 @@ def make_sample(
     rows = usable_pairs(features, cloud)
     if len(kept) < len(cloud.points):
         rows = rows[voxel_of_point[cloud.pair_point[rows]] >= 0]
-    rows = _draw(cloud, features, voxel_of_point, rows, config, random, view=view)
+    rows = draw_pairs(cloud, features, voxel_of_point, rows, config, random, view=view)
     if config.teacher_view == "random-per-pair":
         count = 1 + len(features.meta.get(STORED_VIEWS, ()))
         views = random.integers(count, size=len(rows))
@@ -210,7 +210,7 @@ def _confidence(
     return cloud.pair_confidence[rows].astype(np.float32) / np.float32(255)
 
 
-def _draw(
+def draw_pairs(
     cloud: PointCloud,
     features: Sample,
     voxel_of_point: Int64[np.ndarray, "points"],
@@ -218,9 +218,19 @@ def _draw(
     config: SampleConfig,
     random: np.random.Generator,
     *,
-    view: int,
+    view: int = 0,
 ) -> Int64[np.ndarray, "pairs"]:
-    """Up to `pairs_per_frame` rows in random order."""
+    """Up to `pairs_per_frame` of a frame's usable pairs, as `config.pairs` says, in random order.
+
+    Args:
+        cloud: the frame's geometry.
+        features: its sample of the feature layer.
+        voxel_of_point: voxel of each point.
+        rows: rows of the cloud's pairs to draw from.
+        config: how, and how many.
+        random: decides the draw.
+        view: the stored view whose cells `one-per-cell` means.
+    """
     if config.pairs == "random":
         return random.choice(rows, size=min(config.pairs_per_frame, len(rows)), replace=False)
     rows = random.permutation(rows)

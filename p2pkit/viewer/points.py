@@ -36,11 +36,13 @@ class PointFrame:
         key: the frame's key.
         points: x right, y down, z forward (m), as the frame's camera sees them.
         colors: RGB of each point, by the name of what they mean.
+        up: unit vector against gravity in the camera's axes; a camera held level where unknown.
     """
 
     key: str
     points: Float32[np.ndarray, "points 3"]
     colors: Mapping[str, UInt8[np.ndarray, "points 3"]]
+    up: tuple[float, float, float] = (0.0, -1.0, 0.0)
 
 
 def point_viewer(frames: Sequence[PointFrame], *, most_points: int = MOST_POINTS) -> str:
@@ -98,6 +100,7 @@ def _frame_value(frame: PointFrame, most_points: int) -> dict[str, Any]:
         "positions": _base64(np.rint((points - low) / step).astype("<u2").tobytes()),
         "low": low.tolist(),
         "step": step.tolist(),
+        "up": frame.up,
         "colors": {name: _base64(colors[rows].tobytes()) for name, colors in frame.colors.items()},
     }
 

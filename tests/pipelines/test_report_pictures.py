@@ -2,8 +2,10 @@ import numpy as np
 
 from p2pkit.pipelines.report_pictures import (
     PALETTE,
+    cut_out,
     depth_colors,
     draw_points,
+    draw_ring,
     label_colors,
     mark_pixels,
     principal_colors,
@@ -65,3 +67,26 @@ def test_marks_inside_are_drawn_on_a_copy() -> None:
     assert marked[4, 5].tolist() == [255, 255, 255, 255]
     assert marked[4, 6].tolist() == [20, 20, 20, 255]
     assert not image.any()
+
+
+def test_a_ring_goes_round_its_centre_on_a_copy() -> None:
+    picture = np.zeros((60, 160, 4), np.uint8)
+    marked = draw_ring(picture, np.array([80.0, 30.0]), (250, 200, 90))
+    colored = np.argwhere((marked[..., :3] == (250, 200, 90)).all(axis=2))
+    np.testing.assert_allclose(colored.mean(axis=0), [30, 80], atol=0.6)
+    assert marked[30, 80, 3] == 0
+    assert not picture.any()
+    named = draw_ring(picture, np.array([80.0, 30.0]), (250, 200, 90), text="A")
+    beside = (named != marked).any(axis=2).nonzero()[1]
+    assert beside.min() > 84
+
+
+def test_a_cut_out_is_centred_and_open_beyond_the_border() -> None:
+    picture = np.full((20, 30, 4), 255, np.uint8)
+    picture[3, 28] = (1, 2, 3, 255)
+    crop = cut_out(picture, np.array([28.2, 2.9]), 8)
+    assert crop.shape == (8, 8, 4)
+    assert crop[4, 4].tolist() == [1, 2, 3, 255]
+    assert crop[:, :6, 3][1:].all()
+    assert not crop[:, 6:, 3].any()
+    assert not crop[0, :, 3].any()

@@ -1,27 +1,27 @@
 """The report's viewer, in a real browser from a local file."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from chromium_page import drawn_extent, open_browser, opened, stage_pixels, turn
 from click.testing import CliRunner
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
 import p2pkit.viewer
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines import report_store
+from p2pkit.pipelines.report_frames import up_of
+from p2pkit.pipelines.report_page import page as html_page
 from p2pkit.viewer.points import RELATIVE_CORE, PointFrame, point_viewer
 
 VIEWER = Path(p2pkit.viewer.__file__).parent
-SOFTWARE_GL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 NO_MINKOWSKI = """
 import sys
 sys.modules["MinkowskiEngine"] = None
@@ -29,17 +29,6 @@ from pathlib import Path
 from p2pkit.pipelines import report_store
 report_store.run(report_store.StoreReportConfig(sys.argv[1], Path(sys.argv[2]), frames=1))
 """
-
-
-def open_browser(*flags: str) -> Iterator[Browser]:
-    names = ("chromium-headless-shell", "chromium", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no chromium: apt-get install chromium-headless-shell")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=[*SOFTWARE_GL, *flags])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -59,21 +48,6 @@ def store_page(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return report_store.run(report_store.StoreReportConfig(str(room_store), out, frames=2))
 
 
-def opened(browser: Browser, path: Path) -> tuple[Page, list[str]]:
-    """The page and, as they come, what the console and failed scripts and loads say."""
-    page, told = browser.new_page(viewport={"width": 1200, "height": 900}), []
-    page.on("console", lambda message: message.type == "error" and told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("requestfailed", lambda request: told.append(request.url[:80]))
-    page.goto(path.as_uri())
-    return page, told
-
-
-def stage_pixels(page: Page) -> bytes:
-    page.wait_for_timeout(200)
-    return page.locator(".stage canvas").screenshot()
-
-
 def test_the_viewer_turns_zooms_and_recolours_without_errors(
     browser: Browser, store_page: Path
 ) -> None:
@@ -82,11 +56,7 @@ def test_the_viewer_turns_zooms_and_recolours_without_errors(
     canvas.wait_for()
     canvas.scroll_into_view_if_needed()
     first = stage_pixels(page)
-    box: Any = canvas.bounding_box()
-    page.mouse.move(box["x"] + 300, box["y"] + 200)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 450, box["y"] + 240, steps=5)
-    page.mouse.up()
+    turn(page)
     turned = stage_pixels(page)
     page.mouse.wheel(0, -400)
     zoomed = stage_pixels(page)
@@ -103,6 +73,59 @@ def test_the_viewer_turns_zooms_and_recolours_without_errors(
     assert len({first, turned, zoomed, recoloured, other}) == 5
     assert stage_pixels(page) == first
     assert told == []
+
+
+def room(random: np.random.Generator) -> PointFrame:
+    """A depth camera's view of a wall beside it, which lies far to the right of its axis."""
+    points = random.uniform([1.5, -1, 2], [3, 1, 2.2], (4000, 3)).astype(np.float32)
+    return PointFrame("room", points, {"grey": np.full((4000, 3), 160, np.uint8)})
+
+
+def street(random: np.random.Generator) -> PointFrame:
+    """A road 1.7 m below a camera that is tilted by 20°, denser near it, and a few far points."""
+    depth = 5 + 75 * random.uniform(size=4000) ** 3
+    points = np.stack([random.uniform(-8, 8, 4000), np.full(4000, 1.7), depth], axis=1)
+    points[:20] = [300, -40, 900]
+    cos, sin = np.cos(np.radians(20)), np.sin(np.radians(20))
+    tilt = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+    up = tilt @ (0, -1, 0)
+    colors = {"grey": np.full((4000, 3), 160, np.uint8)}
+    return PointFrame("street", (points @ tilt.T).astype(np.float32), colors, tuple(up.tolist()))
+
+
+@pytest.mark.parametrize("size", [(1200, 900), (420, 800)])
+def test_the_first_view_is_centred_and_fills_the_canvas(
+    browser: Browser, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    random = np.random.default_rng(0)
+    frames = [room(random), street(random)]
+    path = tmp_path / "page.html"
+    path.write_text(html_page("points", [point_viewer(frames)]))
+    page, told = opened(browser, path)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    for number in ("0", "1"):
+        page.locator("[name=frame]").select_option(number)
+        middle, extent = drawn_extent(stage_pixels(page))
+        np.testing.assert_allclose(middle, 0.5, atol=0.06)
+        assert 0.75 < extent.max() <= 1
+        assert extent.min() > 0.15
+    assert told == []
+
+
+def test_a_store_s_points_are_centred(browser: Browser, store_page: Path) -> None:
+    page, _ = opened(browser, store_page)
+    middle, extent = drawn_extent(stage_pixels(page))
+    np.testing.assert_allclose(middle, 0.5, atol=0.06)
+    assert extent.max() > 0.75
+
+
+def test_points_of_a_lidar_stand_upright() -> None:
+    camera_from_lidar = np.eye(4)
+    camera_from_lidar[:3, :3] = [[0, -1, 0], [0, 0, -1], [1, 0, 0]]
+    assert up_of("points", camera_from_lidar) == (0.0, -1.0, 0.0)
+    camera_from_lidar[:3, :3] = np.eye(3)
+    assert up_of("points", camera_from_lidar) == (0.0, 0.0, 1.0)
+    assert up_of("depth", camera_from_lidar) == (0.0, -1.0, 0.0)
 
 
 def test_without_webgl_the_page_says_so(blind_browser: Browser, store_page: Path) -> None:

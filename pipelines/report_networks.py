@@ -1,0 +1,65 @@
+"""The networks that a run's report shows: the pretrained one, and one with random weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.inference import read_cloud, with_batch_statistics
+from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
+from p2pkit.pipelines.provenance import read_provenance
+from p2pkit.pipelines.runs import read_config_here, run_layer
+from p2pkit.pipelines.splits import chosen_samples
+from p2pkit.shards.map_coding import PcaBasis, pca_basis
+from p2pkit.shards.store import Store
+
+STATISTICS_FRAMES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class RunNetworks:
+    """Two students of the run's kind with their heads, in eval mode on the run's device.
+
+    Args:
+        config: of the run.
+        layer: the store's feature layer that the run trained on.
+        basis: with which the run turned PCA coefficients back into the teacher's channels.
+        pretrained: with the newest checkpoint's weights.
+        random: as initialised with another seed.
+    """
+
+    config: TrainConfig
+    layer: str
+    basis: PcaBasis | None
+    pretrained: PretrainingModel
+    random: PretrainingModel
+
+
+def run_networks(run: Path, store: Store, kept: np.ndarray, *, seed: int) -> RunNetworks:
+    """Build both, with batch statistics of the same training frames.
+
+    Args:
+        run: a pretraining run.
+        store: that it was trained on.
+        kept: sample ids of training frames.
+        seed: of the random weights.
+
+    Raises:
+        TrainingError: the run has no checkpoint.
+    """
+    config, provenance = read_config_here(run), read_provenance(run)
+    channels, layer = provenance.teacher_channels, run_layer(run, store)
+    pretrained = build_model(config, channels, seed=config.seed)
+    load_weights(pretrained, latest_checkpoint(run).path)
+    random = build_model(config, channels, seed=seed)
+    clouds = [read_cloud(store, sample) for sample in chosen_samples(kept, STATISTICS_FRAMES)]
+    use = provenance.use_of(store)
+    reconstructed = use is not None and use.reconstructed
+    return RunNetworks(
+        config=config,
+        layer=layer,
+        basis=pca_basis(store.layer(layer)) if reconstructed else None,
+        pretrained=with_batch_statistics(pretrained.to(config.device), clouds, config),
+        random=with_batch_statistics(random.to(config.device), clouds, config),
+    )
