@@ -44,8 +44,9 @@ class FeatureConfig:
         teacher: the 2D network.
         layout: `grid` stores the teacher's map, `pixels` its upsampled value at sampled pairs.
         pairs_per_frame: pairs per frame that `pixels` stores; 0 stores all.
-        seed: of the choice of pairs.
-        map: the numbers that are stored: float16, int8, pca:K or pca:K+int8.
+        seed: of the choice of pairs that `pixels` stores.
+        map: the numbers that are stored: float16, int8, pca:K or pca:K+int8, where K is the
+            number of principal components, such as pca:64.
     """
 
     teacher: TeacherOptions = field(default_factory=TeacherOptions)
