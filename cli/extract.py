@@ -1,12 +1,14 @@
 """`p2pkit extract`: a recording in, a store out."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.placement import is_first, own_device
@@ -14,15 +16,16 @@ from p2pkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.extract_plan import ExtractConfig
-    from p2pkit.pipelines.feature_stage import FeatureConfig
 
 TEACHER = "tf_efficientnet_lite0"
-NO_TEACHER = "none"
 
 
 OPTIONS = (
     click.argument("source", required=False, type=click.Path(path_type=Path)),
-    click.option("--dataset", required=True, help="Such as posed-rgbd or nyuv2."),
+    click.option("--dataset", help="Such as posed-rgbd or nyuv2; here or in --config."),
+    click.option(
+        "--config", "config_file", type=click.Path(path_type=Path), help="Settings in TOML."
+    ),
     click.option(
         "--teacher",
         show_default=f"{TEACHER}; none for recordings without images",
@@ -102,7 +105,43 @@ OPTIONS = (
     click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True),
     click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
 )
-"""The recording and all that decides what is stored of it; `p2pkit plan` has them too."""
+"""The recording and all that decides what is stored of it; `p2pkit plan` has them too.
+
+Defaults stand here for `--help` alone: only what was typed goes over --config and over the defaults
+of `ExtractConfig`, which are the same.
+"""
+
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "source": ("root",),
+    "dataset": ("dataset",),
+    "out": ("out",),
+    "teacher": ("features.teacher.name",),
+    "layer": ("features.teacher.layer",),
+    "weights": ("features.teacher.weights",),
+    "input_size": ("features.teacher.input_size",),
+    "views": ("features.teacher.views",),
+    "views_as": (),
+    "device": ("features.teacher.device",),
+    "features": ("features.layout",),
+    "map_coding": ("features.map",),
+    "pairs_per_frame": ("features.pairs_per_frame",),
+    "upsampling": ("features.upsampling",),
+    "superpixels": ("superpixels",),
+    "codecs": ("codecs",),
+    "storage": ("storage",),
+    "limit": ("limit",),
+    "every": ("every",),
+    "fuse": ("fuse",),
+    "flying_margin": ("flying_margin",),
+    "voxel_size": ("geometry.voxel_size",),
+    "depth_range": ("geometry.depth_min", "geometry.depth_max"),
+    "camera": ("camera_file",),
+    "shard_size": ("shard_size",),
+    "seed": ("seed", "features.seed", "features.teacher.seed"),
+    "max_failure_rate": ("max_failure_rate",),
+    "threads": ("threads",),
+}
+"""Which settings of `ExtractConfig` each option is; `views_as` says which of two `views` is."""
 
 
 def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -114,7 +153,7 @@ def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @extraction_options
-@click.option("--out", required=True, type=click.Path(), help="The store to write, a folder.")
+@click.option("--out", type=click.Path(), help="The store to write, a folder; here or in --config.")
 @click.option(
     "--engine",
     default="local",
@@ -122,7 +161,8 @@ def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="local|ray[://ADDRESS]",
     help="Who hands out the shards.",
 )
-def extract(source: Path | None, engine: str, **options: Any) -> None:
+@click.option("--print-config", is_flag=True, help="Print the resolved settings as TOML and stop.")
+def extract(engine: str, print_config: bool, **options: Any) -> None:
     """Run a 2D network once over a recording and store its features and pixel-point pairs.
 
     Running the same command again finishes an interrupted extraction; another --teacher, or
@@ -131,12 +171,16 @@ def extract(source: Path | None, engine: str, **options: Any) -> None:
 
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
     """
+    from p2pkit.config import config_to_toml
     from p2pkit.pipelines.engines import run_on
     from p2pkit.pipelines.extract import Progress
 
+    if print_config:
+        click.echo(config_to_toml(settled(**options)), nl=False)
+        return
+    config = extract_config(**options)
     if engine == "local":
-        options["device"] = own_device(options["device"])
-    config = extract_config(source, **options)
+        config = _on_own_device(config)
     # Ray tells of its workers on stdout, which is for the result.
     with progress_bar("frames", hide=not is_first()) as bar, redirect_stdout(sys.stderr):
 
@@ -150,61 +194,85 @@ def extract(source: Path | None, engine: str, **options: Any) -> None:
         click.echo(store)
 
 
-def extract_config(source: Path | None, **options: Any) -> "ExtractConfig":
-    """The settings that the options of `extraction_options`, and `out`, make."""
-    from p2pkit.geometry.superpixels import parse_superpixels
-    from p2pkit.pipelines.extract_plan import ExtractConfig
-    from p2pkit.shards.geometry_layer import GeometryConfig
+def extract_config(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig":
+    """What `settled` gives, with no features where the teacher is none."""
+    from p2pkit.pipelines.extract_plan import NO_TEACHER
+
+    config = settled(store_else=store_else, **options)
+    without = config.features is not None and config.features.teacher.name == NO_TEACHER
+    return replace(config, features=None) if without else config
+
+
+def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig":
+    """The settings that the options of `extraction_options` and `out` make, over --config.
+
+    Recordings without images have the teacher none where nothing else is named.
+
+    Args:
+        store_else: the store where neither names one.
+        options: by name; only what was typed counts.
+
+    Raises:
+        click.UsageError: neither the options nor the file name the dataset, or the store.
+        ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
+    """
+    from p2pkit.config import config_from_json, merged_tables, nested, settings_from_toml
+    from p2pkit.datasets import WITHOUT_IMAGES
+    from p2pkit.pipelines.extract_plan import NO_TEACHER, ExtractConfig
     from p2pkit.shards.location import local_folder
 
-    near, far = options["depth_range"]
-    return ExtractConfig(
-        dataset=options["dataset"],
-        root=source,
-        out=local_folder(options["out"], "what is extracted"),
-        geometry=GeometryConfig(voxel_size=options["voxel_size"], depth_min=near, depth_max=far),
-        features=_feature_config(options),
-        storage=options["storage"],
-        limit=options["limit"],
-        every=options["every"],
-        flying_margin=options["flying_margin"],
-        fuse=options["fuse"],
-        camera_file=options["camera"],
-        shard_size=options["shard_size"],
-        seed=options["seed"],
-        max_failure_rate=options["max_failure_rate"],
-        threads=options["threads"],
-        codecs=dict(map(_field_codec, options["codecs"])),
-        superpixels=parse_superpixels(options["superpixels"]) if options["superpixels"] else None,
-    )
+    file = options.pop("config_file")
+    settings: dict[str, Any] = {"root": None, **({"out": store_else} if store_else else {})}
+    settings |= settings_from_toml(file) if file is not None else {}
+    settings = merged_tables(settings, nested(_typed(options)))
+    for name in ("dataset", "out"):
+        if name not in settings:
+            raise click.UsageError(
+                f"Missing option '--{name}': name it here, or as {name} in the file of --config; "
+                "`p2pkit init SOURCE` writes one"
+            )
+    if settings["dataset"] in WITHOUT_IMAGES:
+        none = nested({"features.teacher.name": NO_TEACHER})
+        settings = merged_tables(none, settings)
+    if isinstance(settings["out"], str):
+        settings["out"] = local_folder(settings["out"], "what is extracted")
+    return config_from_json(ExtractConfig, settings)
 
 
-def _feature_config(options: dict[str, Any]) -> "FeatureConfig | None":
-    from p2pkit.datasets import WITHOUT_IMAGES
-    from p2pkit.pipelines.feature_stage import FeatureConfig
-    from p2pkit.teachers import TeacherOptions
+def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the options that stand on the command line."""
+    from p2pkit.geometry.superpixels import parse_superpixels
 
-    usual = NO_TEACHER if options["dataset"] in WITHOUT_IMAGES else TEACHER
-    name = options["teacher"] or usual
-    if name == NO_TEACHER:
-        return None
-    return FeatureConfig(
-        teacher=TeacherOptions(
-            name=name,
-            layer=options["layer"],
-            weights=options["weights"],
-            input_size=options["input_size"],
-            device=options["device"],
-            views="" if options["views_as"] == "stored" else options["views"],
-            seed=options["seed"],
-        ),
-        layout=options["features"],
-        pairs_per_frame=options["pairs_per_frame"],
-        seed=options["seed"],
-        map=options["map_coding"],
-        upsampling=options["upsampling"],
-        stored_views=options["views"] if options["views_as"] == "stored" else "",
-    )
+    context = click.get_current_context()
+    settings: dict[str, Any] = {}
+    for option, value in options.items():
+        if context.get_parameter_source(option) is ParameterSource.DEFAULT:
+            continue
+        names = SETTINGS[option]
+        if option == "views":
+            settings |= _views(value, options["views_as"])
+            continue
+        if option == "codecs":
+            value = dict(map(_field_codec, value))
+        if option == "superpixels":
+            value = asdict(parse_superpixels(str(value)))
+        values = value if option == "depth_range" else (value,) * len(names)
+        settings |= dict(zip(names, values, strict=True))
+    return settings
+
+
+def _views(value: str, views_as: str) -> dict[str, str]:
+    """Views are averaged or stored, not both."""
+    averaged, stored = ("", value) if views_as == "stored" else (value, "")
+    return {"features.teacher.views": averaged, "features.stored_views": stored}
+
+
+def _on_own_device(config: "ExtractConfig") -> "ExtractConfig":
+    if config.features is None:
+        return config
+    teacher = config.features.teacher
+    teacher = replace(teacher, device=own_device(teacher.device))
+    return replace(config, features=replace(config.features, teacher=teacher))
 
 
 def _field_codec(text: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""`p2pkit init`: a store in, a file of all training settings with their meaning out."""
+"""`p2pkit init`: a recording or a store in, a file of all settings with their meaning out."""
 
 from pathlib import Path
 
@@ -8,26 +8,18 @@ from p2pkit.errors import ConfigError
 
 
 @click.command()
-@click.argument("store", type=click.Path())
-@click.option(
-    "--preset",
-    default="paper",
-    show_default=True,
-    help="paper, slidr, slidr-superpixel or cpu-small.",
-)
+@click.argument("source", required=False, type=click.Path())
+@click.option("--preset", help="For a store: paper (default), slidr, slidr-superpixel, cpu-small.")
+@click.option("--dataset", help="For a recording: its format, where its files do not tell.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file; printed if not given.")
-def init(store: str, preset: str, out: Path | None) -> None:
-    """Write all settings of a training as TOML, each with its meaning, for `train --config`.
+def init(source: str | None, preset: str | None, dataset: str | None, out: Path | None) -> None:
+    """Write every setting with its meaning: a recording's for extract, a store's for train.
 
-    Example: p2pkit init rooms.store --preset cpu-small --out train.toml
+    Example: p2pkit init my-recording --out extract.toml
     """
-    from p2pkit.commented_toml import commented_toml
     from p2pkit.files import write_atomic
-    from p2pkit.pipelines.presets import preset as preset_config
-    from p2pkit.shards import open_store
 
-    open_store(store)  # a StoreError if it is none
-    text = commented_toml(preset_config(preset, store))
+    text = _settings(source, preset, dataset)
     if out is None:
         click.echo(text, nl=False)
         return
@@ -35,3 +27,32 @@ def init(store: str, preset: str, out: Path | None) -> None:
         raise ConfigError(f"{out} exists; name another file, or delete it first")
     write_atomic(out, text.encode())
     click.echo(out)
+
+
+def _settings(source: str | None, preset: str | None, dataset: str | None) -> str:
+    from p2pkit.commented_toml import commented_toml
+    from p2pkit.pipelines.extract_settings import recognised_settings, starting_settings
+    from p2pkit.pipelines.presets import preset as preset_config
+
+    if source is not None and dataset is None and _is_store(source):
+        return commented_toml(preset_config(preset or "paper", source))
+    if preset is not None:
+        raise click.UsageError("--preset is for a training: name a store, and no --dataset")
+    if dataset is not None:
+        return starting_settings(dataset, None if source is None else Path(source))
+    if source is None:
+        raise click.UsageError("name a recording or a store, or demo-scene with --dataset")
+    return recognised_settings(Path(source))
+
+
+def _is_store(source: str) -> bool:
+    """Whether a store is at a path; what a URL names must be one."""
+    from p2pkit.shards import open_store
+    from p2pkit.shards.layout import MANIFEST
+    from p2pkit.shards.location import as_location
+
+    location = as_location(source)
+    if isinstance(location, Path) and not (location / MANIFEST).exists():
+        return False
+    open_store(source)  # a StoreError if it cannot be read
+    return True

@@ -26,6 +26,9 @@ class Lazy:
 
 
 COMMANDS = {
+    "init": Lazy(
+        "p2pkit.cli.init", "init", "Write all settings with their meaning: of extract or train."
+    ),
     "plan": Lazy(
         "p2pkit.cli.plan", "plan", "Say what an extraction will take: gigabytes, passes, time."
     ),
@@ -39,7 +42,6 @@ COMMANDS = {
         "check",
         "Say whether pixel-point pairs can be trusted, or what is wrong.",
     ),
-    "init": Lazy("p2pkit.cli.init", "init", "Write a training's settings, each with its meaning."),
     "train": Lazy("p2pkit.cli.train", "train", "Pretrain a 3D network on a store."),
     "profile": Lazy(
         "p2pkit.cli.profile", "profile", "Tell where the time of a training step goes."

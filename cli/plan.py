@@ -26,7 +26,7 @@ GIGABYTE = 1e9
     help="Frames for the teacher.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(source: Path | None, out: Path | None, probe: int, as_json: bool, **options: Any) -> None:
+def plan(probe: int, as_json: bool, **options: Any) -> None:
     """Print the gigabytes, the teacher's passes and the time of an extraction; write nothing.
 
     A few frames, spread over the recording, are extracted in memory and scaled up; eight times as
@@ -39,8 +39,8 @@ def plan(source: Path | None, out: Path | None, probe: int, as_json: bool, **opt
     from p2pkit.pipelines.plan import PlanConfig, run
 
     with tempfile.TemporaryDirectory() as nowhere:
-        store = out if out is not None else Path(nowhere) / "none.store"
-        planned = run(PlanConfig(extract_config(source, out=store, **options), probe))
+        config = extract_config(store_else=Path(nowhere) / "none.store", **options)
+        planned = run(PlanConfig(config, probe))
     click.echo(json.dumps(asdict(planned), indent=1) if as_json else "\n".join(_text(planned)))
 
 

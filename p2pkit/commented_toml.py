@@ -43,12 +43,15 @@ def _table(config: Any, prefix: str) -> str:
     lines: list[str] = [f"\n[{prefix}]"] if prefix else []
     tables: list[str] = []
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+        value, told_here = getattr(config, field.name), comment(told.get(field.name, ""))
+        name = f"{prefix}.{field.name}" if prefix else field.name
         if dataclasses.is_dataclass(value):
-            name = f"{prefix}.{field.name}" if prefix else field.name
-            tables.append("\n" + _comment(told.get(field.name, "")) + _table(value, name))
+            tables.append("\n" + told_here + _table(value, name))
             continue
-        lines.append(_comment(told.get(field.name, "")).rstrip("\n"))
+        if isinstance(value, dict):
+            tables.append(f"\n{told_here}[{name}]\n{tomli_w.dumps(values[field.name])}")
+            continue
+        lines.append(told_here.rstrip("\n"))
         if values[field.name] is None:
             lines.append(f"# {field.name} = ")
         else:
@@ -56,6 +59,7 @@ def _table(config: Any, prefix: str) -> str:
     return "\n".join(line for line in lines if line) + "\n" + "".join(tables)
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
+    """A text as lines of remark."""
     wrapped = textwrap.wrap(text, WIDTH - 2)
     return "".join(f"# {line}\n" for line in wrapped)

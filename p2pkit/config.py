@@ -4,9 +4,9 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
@@ -60,17 +60,30 @@ def merged(config: Config, settings: Mapping[str, Any]) -> Config:
         ConfigError: an unknown name (with the nearest known one) or a value of the wrong type.
     """
     _refuse_unknown(type(config), settings, prefix="")
-    return config_from_json(type(config), _merge(config_to_json(config), settings))
+    return config_from_json(type(config), merged_tables(config_to_json(config), settings))
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merged_tables(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with those of `over` in place of their own; tables are merged."""
     result = dict(base)
     for name, value in over.items():
         inner = result.get(name)
         if isinstance(inner, dict) and isinstance(value, dict):
-            value = _merge(inner, value)
+            value = merged_tables(inner, value)
         result[name] = value
     return result
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose names have dots, as tables in tables."""
+    tables: dict[str, Any] = {}
+    for name, value in settings.items():
+        *path, last = name.split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+        table[last] = value
+    return tables
 
 
 def _without_none(value: Any) -> Any:
@@ -118,13 +131,33 @@ def _refuse_unknown(kind: Any, value: Mapping[str, Any], prefix: str) -> None:
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     for name, inner in value.items():
         if name not in fields:
-            raise ConfigError(_unknown(prefix + name, name, list(fields)))
-        if dataclasses.is_dataclass(fields[name]) and isinstance(inner, Mapping):
-            _refuse_unknown(fields[name], inner, prefix=f"{prefix}{name}.")
+            deeper = _deeper(kind, name.replace("-", "_"), prefix)
+            raise ConfigError(_unknown(prefix + name, name, list(fields), deeper))
+        table = _table_of(fields[name])
+        if table is not None and isinstance(inner, Mapping):
+            _refuse_unknown(table, inner, prefix=f"{prefix}{name}.")
 
 
-def _unknown(full_name: str, name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+def _table_of(annotation: Any) -> Any:
+    """The dataclass that a field holds, if any: itself, or `dataclass | None`."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+
+
+def _deeper(kind: Any, name: str, prefix: str) -> list[str]:
+    """Where a name stands in the tables of `kind`, at any depth."""
+    found: list[str] = []
+    for field in dataclasses.fields(kind):
+        if field.name == name:
+            found.append(prefix + name)
+        table = _table_of(field.type)
+        if table is not None:
+            found += _deeper(table, name, f"{prefix}{field.name}.")
+    return found
+
+
+def _unknown(full_name: str, name: str, known: list[str], deeper: Sequence[str] = ()) -> str:
+    near = deeper or difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known settings: {', '.join(sorted(known))}"
     return f"unknown setting {full_name!r}; {hint}"
 

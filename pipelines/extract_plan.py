@@ -19,6 +19,8 @@ from p2pkit.shards.model import FieldSpec, LayerSpec, Manifest, Plan, Sample, wi
 from p2pkit.shards.superpixel_layer import FIELD as SUPERPIXEL
 from p2pkit.shards.writer import read_manifest
 
+NO_TEACHER = "none"
+"""Name of the teacher in settings where none is meant."""
 READING = ("limit", "every", "flying_margin", "fuse")
 """Settings of how a recording is read. They stand in the geometry's details, for extracting again;
 what they lead to (frame list, margin, fusion) is in the fingerprint.
@@ -30,24 +32,31 @@ class ExtractConfig:
     """Settings of one extraction.
 
     Args:
-        dataset: a name out of `p2pkit.datasets.SOURCES`.
-        root: the recording's folder; None for generated scenes.
-        out: the store.
+        dataset: how the recording lies on the disk: a name out of `p2pkit.datasets.SOURCES`, told
+            in docs/datasets.md.
+        root: the recording's folder; none for generated scenes.
+        out: the store to write, a local folder. One that is there is finished, or gets one more
+            layer if only the teacher differs.
         geometry: which points are kept.
-        features: the teacher and how its features are stored; None for geometry and labels alone,
-            to evaluate on.
-        storage: on-disk format of the shards.
-        limit: only the first frames of the recording.
-        every: of each sequence, each `every`-th frame only.
-        flying_margin: drop pixels between the two sides of a depth edge; 0 keeps them.
-        fuse: one sample of so many neighbouring posed frames; 0 for one of each.
-        camera_file: calibration from elsewhere.
-        shard_size: samples per shard; the unit of work and of resumption.
-        seed: of the plan and of generated scenes.
-        max_failure_rate: stop when more than this share of all frames is bad.
-        threads: frames worked on at the same time; the teacher itself uses every core.
-        codecs: how the bytes of a field are stored, by field, where not as usual.
-        superpixels: also store which superpixel each pair's pixel lies in; None does not.
+        features: the teacher and how its features are stored; none for geometry and labels alone,
+            to evaluate on, where the teacher's name is none.
+        storage: on-disk format of the shards, tar or zarr.
+        limit: only the first so many frames of the recording, at least 1; all where it is left out.
+        every: of each sequence, each `every`-th frame only; at least 1, which takes all.
+        flying_margin: drop pixels of depth images between the two sides of an edge, which no
+            neighbour supports to within this share of their depth; between 0 and 1, 0 keeps them.
+        fuse: one sample of so many neighbouring posed frames, at least 2; 0 for one of each.
+        camera_file: a calibration in place of the recording's own, for posed-rgbd and tum; the
+            recording's own where it is left out.
+        shard_size: samples per shard, at least 1; the unit of work and of resumption.
+        seed: of the plan and of generated scenes; at least 0.
+        max_failure_rate: stop when more than this share of all frames is bad, from 0 to 1.
+        threads: frames worked on at the same time, at least 1; the teacher itself uses every core.
+        codecs: how the bytes of a field are stored where not as usual, by field, such as
+            map = "zstd": none, lz4, zstd, shuffle-lz4, shuffle-zstd or, for whole numbers,
+            delta-shuffle-lz4.
+        superpixels: also store which superpixel each pair's pixel lies in, as
+            {segments = 150, compactness = 6.0}, which is SLidR's; not where it is left out.
     """
 
     dataset: str
@@ -111,6 +120,11 @@ def _check(config: ExtractConfig) -> None:
     if config.geometry.voxel_size < 0:
         raise ConfigError(
             f"voxel_size is {config.geometry.voxel_size} m; it must be positive, or 0 to keep all"
+        )
+    near, far = config.geometry.depth_min, config.geometry.depth_max
+    if not 0 <= near < far:
+        raise ConfigError(
+            f"depth_min is {near} m and depth_max {far} m; they must be a range from 0 on"
         )
     if config.seed < 0:
         raise ConfigError(f"seed is {config.seed}; it must be at least 0")

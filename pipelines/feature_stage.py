@@ -54,10 +54,11 @@ class FeatureConfig:
         teacher: the 2D network.
         layout: `grid` stores the teacher's map, `pixels` its upsampled value at sampled pairs.
         pairs_per_frame: pairs per frame that `pixels` stores; 0 stores all.
-        seed: of the choice of pairs.
-        map: the numbers that are stored: float16, int8, pca:K or pca:K+int8.
-        upsampling: of the features that `pixels` stores: `bilinear`, or `joint-bilateral` with or
-            without `:RANGE_SIGMA`; see `geometry.joint_bilateral`.
+        seed: of the choice of pairs that `pixels` stores.
+        map: the numbers that are stored: float16, int8, pca:K or pca:K+int8, where K is the
+            number of principal components, such as pca:64.
+        upsampling: of the features that `pixels` stores: bilinear, or joint-bilateral with or
+            without :RANGE_SIGMA, which lets the image guide it.
         stored_views: further views of the image whose maps are stored beside the image's: `flip`,
             `scale:S`, with commas; empty for none. Training may draw one of them.
     """

@@ -120,8 +120,8 @@ def evaluation_section(
         lines += _mode(mode, rows, found.name, card)
     return [
         *lines,
-        f"<p class='soft'>{escape(reading(card))} Whiskers are ± one standard deviation over the seeds. "
-        f"From {escape(str(found.folder / 'report.json'))}.</p>",
+        f"<p class='soft'>{escape(reading(card))} Whiskers are ± one standard deviation over the "
+        f"seeds. From {escape(str(found.folder / 'report.json'))}.</p>",
         "<details><summary>Protocol card</summary>"
         f"<pre>{escape(json.dumps(card, indent=1))}</pre></details>",
     ]

@@ -10,11 +10,15 @@ from p2pkit.commented_toml import commented_toml, meanings
 from p2pkit.config import config_to_json, merged, settings_from_toml
 from p2pkit.errors import ConfigError
 from p2pkit.losses import LossConfig
+from p2pkit.pipelines.extract_plan import ExtractConfig
+from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.presets import PRESETS, preset
 from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig
+from p2pkit.shards.geometry_layer import GeometryConfig
 from p2pkit.stream.augment import AugmentConfig
 from p2pkit.stream.loader import StreamConfig
 from p2pkit.stream.sample import SampleConfig
+from p2pkit.teachers import TeacherOptions
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Outer:
     Args:
         names, more: two lists.
         inner: settings of the inside.
+        kinds: by name.
         layer: None takes the only one.
 
     Raises:
@@ -46,6 +51,7 @@ class Outer:
     more: tuple[str, ...] = ()
     layer: str | None = None
     inner: Inner = field(default_factory=Inner)
+    kinds: dict[str, str] = field(default_factory=lambda: {"map": "zstd"})
 
 
 def test_each_setting_stands_below_its_meaning() -> None:
@@ -53,13 +59,18 @@ def test_each_setting_stands_below_its_meaning() -> None:
         '# two lists.\nnames = [\n    "a",\n]\n# two lists.\nmore = []\n'
         "# None takes the only one.\n# layer = \n"
         "\n# settings of the inside.\n\n[inner]\n# how fast, in m/s.\nrate = 0.5\n"
+        '\n# by name.\n[kinds]\nmap = "zstd"\n'
     )
 
 
 @pytest.mark.parametrize(
-    "kind", [TrainConfig, LossConfig, OptimizerConfig, StreamConfig, SampleConfig, AugmentConfig]
+    "kind",
+    [
+        *(TrainConfig, LossConfig, OptimizerConfig, StreamConfig, SampleConfig, AugmentConfig),
+        *(ExtractConfig, GeometryConfig, FeatureConfig, TeacherOptions),
+    ],
 )
-def test_every_setting_of_a_training_is_explained(kind: type) -> None:
+def test_every_setting_is_explained(kind: type) -> None:
     assert {entry.name for entry in fields(kind)} == set(meanings(kind))
     assert all(len(text) >= 5 for text in meanings(kind).values())
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pkit.config import config_from_json, config_to_json, with_settings
+from p2pkit.config import config_from_json, config_to_json, merged_tables, nested, with_settings
 from p2pkit.errors import ConfigError
 
 
@@ -72,6 +72,23 @@ def test_text_with_an_equals_sign_is_kept() -> None:
 def test_a_wrong_setting_is_named(setting: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         with_settings(BASE, [setting])
+
+
+def test_dotted_names_become_tables_that_merge() -> None:
+    over = nested({"inner.rate": 2.0, "steps": 3, "inner.deep.kind": "x"})
+    assert over == {"inner": {"rate": 2.0, "deep": {"kind": "x"}}, "steps": 3}
+    base = {"inner": {"rate": 1.0, "range": [0, 1]}, "name": "a"}
+    assert merged_tables(base, over) == {
+        "inner": {"rate": 2.0, "range": [0, 1], "deep": {"kind": "x"}},
+        "name": "a",
+        "steps": 3,
+    }
+    assert base == {"inner": {"rate": 1.0, "range": [0, 1]}, "name": "a"}
+
+
+def test_a_name_out_of_a_table_is_told_its_place() -> None:
+    with pytest.raises(ConfigError, match=r"setting 'rate'; did you mean inner\.rate\?"):
+        config_from_json(Outer, {"store": "x", "rate": 1})
 
 
 def test_unknown_names_in_json_are_refused_at_every_level() -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "SourceOptions",
     "View",
     "open_source",
+    "refuse_unknown_dataset",
 ]
 
 
@@ -142,6 +143,12 @@ WITHOUT_IMAGES = ("s3dis",)
 TAKE_A_CAMERA_FILE = ("posed-rgbd", "tum")
 
 
+def refuse_unknown_dataset(name: str) -> None:
+    """Raise a ConfigError that lists the datasets unless `name` is one of them."""
+    if name not in SOURCES:
+        raise ConfigError(f"unknown dataset {name!r}; choose one of {', '.join(sorted(SOURCES))}")
+
+
 def open_source(name: str, options: SourceOptions) -> FrameSource:
     """Open a recording.
 
@@ -150,8 +157,7 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
             below 1, or a camera file is given to a dataset that has its own calibration.
         SourceError: the recording or its calibration cannot be used.
     """
-    if name not in SOURCES:
-        raise ConfigError(f"unknown dataset {name!r}; choose one of {', '.join(sorted(SOURCES))}")
+    refuse_unknown_dataset(name)
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"limit is {options.limit}; it must be at least 1 frame, or left out")
     if options.every < 1:

@@ -58,9 +58,13 @@ def up_direction(
 
 
 def rotation_to_z_up(up: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3 3"]:
-    """The smallest rotation that takes the unit vector `up` to (0, 0, 1)."""
+    """The smallest rotation that takes the unit vector `up` to (0, 0, 1).
+
+    Within 0.1° of straight down, where 1 + z has lost its digits, one that turns over x first.
+    """
     x, y, z = up
-    if z < -1 + 1e-12:
-        return np.diag([1.0, -1.0, -1.0])
+    if z < -1 + 1e-6:
+        turned = np.diag([1.0, -1.0, -1.0])
+        return rotation_to_z_up(turned @ up) @ turned
     cross = np.array([[0.0, 0.0, -x], [0.0, 0.0, -y], [x, y, 0.0]])
     return np.eye(3) + cross + cross @ cross / (1 + z)

@@ -15,7 +15,6 @@ DROPPED = "repair"
 """Stage of the failure rows of frames that a repair dropped."""
 
 What = Literal["rewrite", "extract", "drop", "leave"]
-Conditions = Mapping[str, "Condition"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,10 @@ class Condition:
     def has_good(self, key: str) -> bool:
         """Whether the sample of this key can be read."""
         return self.keys is not None and key in self.keys and key not in dict(self.bad)
+
+
+Conditions = Mapping[str, Condition]
+"""By layer."""
 
 
 @dataclass(frozen=True)

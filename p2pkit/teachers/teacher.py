@@ -15,17 +15,20 @@ class TeacherOptions:
     """Which frozen 2D network to run, and on what.
 
     Args:
-        name: model name, or `kind:name`; a name without a kind is timm's.
+        name: model name, or `kind:name`; a name without a kind is timm's. docs/teachers.md lists
+            the kinds. `none` extracts geometry and labels alone.
         layer: index into the network's feature stages; negative counts from the last.
         weights: `default`, `timm` (timm's own download), `random`, or the path of a state_dict
             (.pth, .pt, .safetensors). `default` is the installed ImageNet weights for
             tf_efficientnet_lite0 and `timm` for every other model.
-        input_size: (width, height) that images are resized to (px); None keeps their size.
-        output_stride: dilate the network to this stride, where its family can; None leaves it.
-        device: where it runs, as torch names it.
+        input_size: (width, height) that images are resized to (px); they keep their size where it
+            is left out.
+        output_stride: dilate the network to this stride, 8 or 16, where its family can; the
+            network's own where it is left out.
+        device: where it runs, as torch names it: cpu, cuda or cuda:N.
         seed: seed of `random` weights.
-        views: further views whose maps are averaged with the image's: `flip`, `scale:S`, with
-            commas; empty for none.
+        views: further views whose maps are averaged with the image's: `flip`, `scale:S` with S
+            from 0.25 to 4, or several with commas; empty for none.
     """
 
     name: str = "tf_efficientnet_lite0"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2pkit.datasets import SourceOptions, open_source
@@ -14,6 +14,9 @@ PARTS = st.floats(-1, 1, allow_subnormal=False)
 
 @settings(deadline=None)
 @given(x=PARTS, y=PARTS, z=PARTS)
+@example(x=0.0, y=1.192092896e-07, z=-1.0)
+@example(x=4.5e-6, y=0.0, z=-1.0)
+@example(x=1e-3, y=-1e-3, z=-1.0)
 def test_rotation_takes_up_to_z(x: float, y: float, z: float) -> None:
     up = np.array([x, y, z])
     if np.linalg.norm(up) < 1e-3:

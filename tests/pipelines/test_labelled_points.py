@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from s3dis_written import write_rooms
 from tiny_recording import recording_config, tiny_train_config
 
+from p2pkit.cli.extract import extract as command
 from p2pkit.cli.extract import extract_config
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError
@@ -122,14 +123,15 @@ def test_a_check_says_what_it_cannot_test(
 
 def test_the_teacher_of_the_command_line() -> None:
     arguments = ["--dataset", "nyuv2", "--out", "x.store"]
-    usual = extract_config(None, **_options(arguments))
+    usual = _config(arguments)
     assert usual.features is not None
     assert usual.features.teacher.name == "tf_efficientnet_lite0"
-    assert extract_config(None, **_options([*arguments, "--teacher", "none"])).features is None
+    assert _config([*arguments, "--teacher", "none"]).features is None
+    assert _config(["--dataset", "s3dis", "--out", "x.store"]).features is None
 
 
-def _options(arguments: list[str]) -> dict:
-    from p2pkit.cli.extract import extract as command
-
-    parsed = command.make_context("extract", list(arguments)).params
-    return {name: value for name, value in parsed.items() if name not in ("source", "engine")}
+def _config(arguments: list[str]) -> ExtractConfig:
+    with command.make_context("extract", list(arguments)) as context:
+        options = dict(context.params)
+        del options["engine"], options["print_config"]
+        return extract_config(**options)

@@ -1,0 +1,233 @@
+"""`p2pkit init` for recordings, and `p2pkit extract --config`: file, command line, defaults."""
+
+import json
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_recording import write_recording
+
+from p2pkit.cli.extract import SETTINGS, extract
+from p2pkit.cli.main import commands
+from p2pkit.config import config_from_json, config_to_json
+from p2pkit.errors import ConfigError, SourceError
+from p2pkit.pipelines.extract_plan import ExtractConfig
+from p2pkit.shards import open_store
+from p2pkit.shards.writer import read_manifest
+
+TEACHER = ["--teacher", "resnet10t", "--layer", "2", "--weights", "random"]
+SMALL = [*TEACHER, "--input-size", "160", "128"]
+
+
+def p2pkit(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(commands, [str(argument) for argument in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recording(tmp_path_factory.mktemp("init") / "room", 4)
+
+
+@pytest.fixture
+def file(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings that `init` writes for `room`, in the folder where commands run."""
+    monkeypatch.chdir(tmp_path)
+    assert p2pkit("init", room, "--out", "extract.toml").stdout == "extract.toml\n"
+    return tmp_path / "extract.toml"
+
+
+def printed(*arguments: object) -> dict[str, Any]:
+    return tomllib.loads(p2pkit("extract", *arguments, "--print-config").stdout)
+
+
+def test_init_writes_the_defaults_of_the_command(room: Path, file: Path) -> None:
+    text = file.read_text()
+    assert "# Recognised as posed-rgbd by camera.json + frame-*.depth.*" in text
+    assert "scannet200" in text
+    config = config_from_json(ExtractConfig, {"root": None, **tomllib.loads(text)})
+    assert config == ExtractConfig("posed-rgbd", room, Path("room.store"))
+    typed = ["--dataset", "posed-rgbd", "--out", "room.store"]
+    assert printed(room, *typed) == printed("--config", file)
+
+
+def test_every_setting_of_an_extraction_is_explained(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if (" = " in line and not line.startswith("#")) or line.startswith("# limit = "):
+            assert lines[number - 1].startswith("# "), f"no meaning above {line}"
+    told = {line.removeprefix("# ").split(" = ")[0] for line in lines if " = " in line}
+    config = config_to_json(ExtractConfig("posed-rgbd", None, Path("x")))
+    features = config["features"]
+    for table in (config, config["geometry"], features, features["teacher"]):
+        assert {name for name, value in table.items() if not isinstance(value, dict)} <= told
+
+
+def test_a_generated_scene_needs_no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    p2pkit("init", "--dataset", "demo-scene", "--out", "extract.toml")
+    result = p2pkit("extract", "--config", "extract.toml", "--limit", 2, *SMALL)
+    assert result.stdout == "demo-scene.store\n"
+    assert open_store(tmp_path / "demo-scene.store").samples == 2
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    "name", ["slambook2_office", "kitti_object", "nyuv2_half", "pandaset", "nuscenes_sample"]
+)
+def test_real_recordings_from_init_to_a_store(
+    data_root: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    p2pkit("init", data_root / name, "--out", "extract.toml")
+    result = p2pkit("extract", "--config", "extract.toml", "--limit", 2, *SMALL)
+    assert result.stdout == f"{name}.store\n"
+    assert open_store(tmp_path / f"{name}.store").samples == (1 if "nuscenes" in name else 2)
+
+
+def test_the_same_store_with_and_without_a_file(room: Path, file: Path, tmp_path: Path) -> None:
+    p2pkit("extract", "--config", file, *TEACHER, "--voxel-size", 0.02)
+    typed = ["--dataset", "posed-rgbd", "--out", "typed.store", "--voxel-size", 0.02]
+    p2pkit("extract", room, *typed, *TEACHER)
+    first, second = read_manifest(tmp_path / "room.store"), read_manifest(tmp_path / "typed.store")
+    assert first == second
+    assert first.layers[0].fingerprint["voxel_size"] == 0.02
+
+
+def test_what_is_typed_goes_over_the_file_and_the_file_over_defaults(file: Path) -> None:
+    text = file.read_text().replace("voxel_size = 0.0125", "voxel_size = 0.05")
+    text = text.replace("# limit = ", "limit = 3").replace("[codecs]", '[codecs]\nmap = "zstd"')
+    file.write_text(text.replace("depth_max = 10.0", "depth_max = 4").replace('"cpu"', '"cuda"'))
+    config = printed("--config", file)
+    assert config["geometry"]["voxel_size"] == 0.05
+    assert config["geometry"]["depth_max"] == 4.0
+    assert (config["limit"], config["shard_size"], config["codecs"]) == (3, 64, {"map": "zstd"})
+    assert config["features"]["teacher"]["device"] == "cuda"
+    over = ["--limit", 2, "--depth-range", 0.3, 6, "--seed", 5, "--codec", "colors=lz4"]
+    typed = printed("other", "--config", file, *over, "--dataset", "tum", "--shard-size", 64)
+    assert (typed["root"], typed["dataset"], typed["limit"]) == ("other", "tum", 2)
+    assert typed["geometry"] == {**config["geometry"], "depth_min": 0.3, "depth_max": 6.0}
+    assert typed["codecs"] == {"map": "zstd", "colors": "lz4"}
+    assert typed["seed"] == typed["features"]["seed"] == typed["features"]["teacher"]["seed"] == 5
+
+
+def test_a_default_that_is_typed_goes_over_the_file_too(file: Path) -> None:
+    file.write_text(file.read_text().replace("shard_size = 64", "shard_size = 7"))
+    assert printed("--config", file)["shard_size"] == 7
+    assert printed("--config", file, "--shard-size", 64)["shard_size"] == 64
+
+
+def test_printing_and_reading_again_prints_the_same(file: Path, tmp_path: Path) -> None:
+    options = ["--every", 2, "--views", "flip", "--input-size", 64, 48, "--codec", "map=lz4"]
+    text = p2pkit("extract", "--config", file, *options, "--print-config").stdout
+    again = tmp_path / "again.toml"
+    again.write_text(text)
+    assert p2pkit("extract", "--config", again, "--print-config").stdout == text
+    assert not (tmp_path / "room.store").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("voxelsize = 1", "unknown setting 'voxelsize'; known settings: camera_file, "),
+        ("voxel-size = 1", r"'voxel-size'; did you mean geometry\.voxel_size\?"),
+        ('teacher = "resnet50"', r"'teacher'; did you mean features\.teacher\?"),
+        ("limits = 3", r"'limits'; did you mean limit\?"),
+        ("[geometry]\nvoxelsize = 1", r"'geometry\.voxelsize'; did you mean voxel_size\?"),
+        ('limit = "few"', "setting limit is 'few'"),
+        ("every = 1.5", r"setting every is 1\.5"),
+        ("out = 3", "setting out is 3"),
+        ('storage = "hdf5"', "setting storage is 'hdf5': Input should be 'tar' or 'zarr'"),
+        ("geometry = 3", "setting geometry is 3"),
+        ("[features]\nlayout = 1", r"setting features\.layout is 1"),
+        ("[codecs]\nmap = 3", r"setting codecs\.map is 3"),
+        ("limit = ", "is no TOML"),
+    ],
+)
+def test_wrong_settings_are_named(wrong: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(f"{wrong}\n")
+    arguments = ["extract", "--config", file, "--dataset", "demo-scene"]
+    typed = [] if wrong.startswith("out") else ["--out", tmp_path / "x.store"]
+    result = p2pkit(*arguments, *typed, code=1)
+    assert isinstance(result.exception, ConfigError)
+    with pytest.raises(ConfigError, match=message):
+        raise result.exception
+
+
+@pytest.mark.parametrize("depths", [("3", "1"), ("-1", "2"), ("1", "1")])
+def test_an_empty_range_of_depths_is_refused(depths: tuple[str, str], tmp_path: Path) -> None:
+    typed = ["--dataset", "demo-scene", "--out", tmp_path / "x.store"]
+    result = p2pkit("extract", *typed, "--depth-range", *depths, code=1)
+    assert "they must be a range from 0 on" in str(result.exception)
+
+
+def test_dataset_and_store_must_stand_somewhere(tmp_path: Path) -> None:
+    assert "Missing option '--dataset'" in p2pkit("extract", "--out", "x", code=2).stderr
+    assert "Missing option '--out'" in p2pkit("extract", "--dataset", "tum", code=2).stderr
+    assert "Missing option '--dataset'" in p2pkit("plan", tmp_path, code=2).stderr
+
+
+def test_options_and_settings_are_one_list_with_the_same_defaults() -> None:
+    """The defaults that `--help` shows are those of the settings, and every option is one."""
+    defaults = extract.make_context("extract", []).params
+    assert set(defaults) - {"engine", "print_config", "config_file"} == set(SETTINGS)
+    config = config_to_json(ExtractConfig("x", None, Path("x")))
+    for name, paths in SETTINGS.items():
+        if defaults[name] is None or name == "codecs":
+            continue
+        for path in paths:
+            value: Any = config
+            for part in path.split("."):
+                value = value[part]
+            default = defaults[name]
+            assert value == (default[path.endswith("max")] if name == "depth_range" else default)
+
+
+def test_plan_takes_the_same_file(file: Path, room: Path) -> None:
+    told = json.loads(p2pkit("plan", "--config", file, *TEACHER, "--limit", 3, "--json").stdout)
+    assert told["frames"] == 3
+    assert not Path("room.store").exists()
+
+
+def test_wrong_uses_of_init(file: Path, room: Path, room_store: Path, tmp_path: Path) -> None:
+    assert "name a recording or a store" in p2pkit("init", code=2).stderr
+    assert "--preset is for a training" in p2pkit("init", room, "--preset", "paper", code=2).stderr
+    assert isinstance(p2pkit("init", tmp_path, code=1).exception, SourceError)
+    unknown = p2pkit("init", room, "--dataset", "kinect", code=1)
+    assert "unknown dataset 'kinect'; choose one of 7scenes" in str(unknown.exception)
+    exists = p2pkit("init", room, "--out", file, code=1)
+    assert "exists; name another file" in str(exists.exception)
+    assert "[optimizer]" in p2pkit("init", room_store).stdout
+
+
+def test_a_named_dataset_is_not_recognised(tmp_path: Path) -> None:
+    (tmp_path / "scene0000_00").mkdir()
+    (tmp_path / "scene0000_00" / "scene0000_00.sens").touch()
+    text = p2pkit("init", tmp_path, "--dataset", "scannet200").stdout
+    assert tomllib.loads(text)["dataset"] == "scannet200"
+    assert "scannet200 reads the same files, for other" in p2pkit("init", tmp_path).stdout
+
+
+def test_the_command_after_ctrl_c_goes_on(room: Path, tmp_path: Path) -> None:
+    """It names the file and what was typed over it, and finishes the store."""
+    p2pkit("init", room, "--out", tmp_path / "extract.toml")
+    words = ["extract", "--config", "extract.toml", "--shard-size", "1", *TEACHER]
+    run = [sys.executable, "-m", "p2pkit.cli.main"]
+    with subprocess.Popen([*run, *words], cwd=tmp_path, stderr=subprocess.PIPE) as begun:
+        assert begun.stderr is not None
+        while b"frames/s" not in begun.stderr.read1():
+            assert begun.poll() is None
+        begun.send_signal(signal.SIGINT)
+        told = begun.stderr.read().decode()
+    assert begun.returncode == 130
+    command = told.strip().splitlines()[-1].partition("to go on: ")[2]
+    assert command == f"p2pkit {' '.join(words)}"
+    subprocess.run([*run, *command.split()[1:]], cwd=tmp_path, check=True, capture_output=True)
+    assert open_store(tmp_path / "room.store").samples == 4

@@ -1,0 +1,132 @@
+"""The format of a recording is told by its files, and by no others."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rgbd_written import write_arkitscenes, write_redwood, write_sunrgbd, write_tum
+
+from p2pkit.datasets import SOURCES, Frame, SourceOptions, open_source
+from p2pkit.datasets.recognise import LAYOUTS, SAME_FILES, recognise
+from p2pkit.errors import SourceError
+
+TREES: list[tuple[str, str, list[str]]] = [
+    ("7scenes", "office", ["seq-01/frame-000000.color.png", "seq-01/frame-000000.pose.txt"]),
+    ("7scenes", "all", ["office/seq-01/frame-0.color.png", "office/seq-01/frame-0.pose.txt"]),
+    ("7scenes", "seq-01", ["frame-000000.color.png", "frame-000000.pose.txt"]),
+    ("arkitscenes", "raw", ["Training/4/lowres_depth/4_1.png", "Training/4/lowres_wide.traj"]),
+    ("kitti-object", "training", ["velodyne/000000.bin", "calib/000000.txt"]),
+    ("kitti-object", "kitti", ["testing/velodyne/000000.bin", "testing/calib/000000.txt"]),
+    ("kitti-odometry", "odometry", ["sequences/00/velodyne/0.bin", "sequences/00/calib.txt"]),
+    ("kitti-raw", "2011_09_26", ["calib_velo_to_cam.txt", "drive_0001_sync/velodyne_points/t"]),
+    ("kitti-raw", "raw", ["2011_09_26/calib_velo_to_cam.txt", "2011_09_26/d/velodyne_points/t"]),
+    ("nuscenes", "full", ["v1.0-mini/sample_data.json", "v1.0-mini/calibrated_sensor.json"]),
+    ("nuscenes", "v1.0-mini", ["sample_data.json", "calibrated_sensor.json"]),
+    ("nuscenes", "one", ["calib.json", "n015__LIDAR_TOP__15.pcd.bin", "n015__CAM_BACK__15.jpg"]),
+    ("nyuv2", "nyu", ["classes40.txt", "train.txt", "intrinsics.txt", "rgb/1.jpg", "depth/1.png"]),
+    ("pandaset", "002", ["calib.json", "lidar/00.npz", "camera/front_camera/00.jpg"]),
+    ("pandaset", "all", ["002/calib.json", "002/lidar/00.npz"]),
+    ("posed-rgbd", "walk", ["camera.json", "frame-000000.depth.npy", "frame-000000.color.jpg"]),
+    ("posed-rgbd", "walks", ["camera.json", "kitchen/frame-000000.depth.png"]),
+    ("posed-rgbd", "walks", ["kitchen/camera.json", "kitchen/frame-000000.depth.png"]),
+    ("redwood", "loft", ["color/0.jpg", "depth/0.png", "camera_intrinsic.json"]),
+    ("redwood", "lofts", ["a/color/0.jpg", "a/depth/0.png", "a/camera.json"]),
+    ("scannet", "scene0000_00", ["scene0000_00.sens"]),
+    ("scannet", "scans", ["scene0000_00/scene0000_00.sens"]),
+    ("scannet", "exported", ["s/color/0.jpg", "s/depth/0.png", "s/pose/0.txt"]),
+    (
+        "sunrgbd",
+        "SUNRGBD",
+        [f"kv1/b3do/i/{name}" for name in ("intrinsics.txt", "image/a.jpg")]
+        + ["kv1/b3do/i/depth/a.png"],
+    ),
+    ("tum", "desk", ["rgb.txt", "depth.txt", "groundtruth.txt", "depth/1.png", "rgb/1.png"]),
+    ("tum", "freiburg", ["desk/rgb.txt", "desk/depth.txt"]),
+]
+
+
+def grow(folder: Path, files: list[str]) -> Path:
+    """A folder of empty files."""
+    for name in files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def test_each_dataset_can_be_recognised_but_those_that_share_files() -> None:
+    assert set(LAYOUTS) | set(SAME_FILES) | {"demo-scene"} == set(SOURCES)
+    assert set(SAME_FILES.values()) <= set(LAYOUTS)
+    assert {dataset for dataset, _, _ in TREES} == set(LAYOUTS)
+
+
+@pytest.mark.parametrize(("dataset", "name", "files"), TREES)
+def test_the_published_layouts(dataset: str, name: str, files: list[str], tmp_path: Path) -> None:
+    found = recognise(grow(tmp_path / name, files))
+    assert (found.dataset, found.root) == (dataset, tmp_path / name)
+
+
+def test_a_file_stands_for_the_folder_that_it_lies_in(tmp_path: Path) -> None:
+    folder = grow(tmp_path / "scene0000_00", ["scene0000_00.sens"])
+    found = recognise(folder / "scene0000_00.sens")
+    assert (found.dataset, found.root) == ("scannet", folder)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "write"),
+    [
+        ("tum", "freiburg3_room", write_tum),
+        ("redwood", "room", write_redwood),
+        ("arkitscenes", "47333462", write_arkitscenes),
+        ("sunrgbd", "b3do/img_0001", lambda folder, frames: write_sunrgbd(folder, frames[0])),
+    ],
+)
+def test_what_is_recognised_is_read(
+    dataset: str, name: str, write: Callable[[Path, list[Frame]], None], tmp_path: Path
+) -> None:
+    source = open_source("demo-scene", SourceOptions(limit=2))
+    write(tmp_path / "all" / name, list(map(source.load, source.keys())))
+    found = recognise(tmp_path / "all")
+    assert found.dataset == dataset
+    assert open_source(found.dataset, SourceOptions(found.root)).keys()
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [
+        ("7scenes_redkitchen", "posed-rgbd"),
+        ("kitti_object", "kitti-object"),
+        ("nuscenes_sample", "nuscenes"),
+        ("nyuv2_half", "nyuv2"),
+        ("pandaset", "pandaset"),
+        ("pandaset/002", "pandaset"),
+        ("slambook2_office", "posed-rgbd"),
+        ("tum_fr3_cabinet", "posed-rgbd"),
+    ],
+)
+def test_real_recordings(data_root: Path, name: str, dataset: str) -> None:
+    found = recognise(data_root / name)
+    assert (found.dataset, found.root) == (dataset, data_root / name)
+    assert open_source(found.dataset, SourceOptions(found.root, limit=1)).keys()
+
+
+def test_an_unknown_folder_is_told_what_was_looked_for(tmp_path: Path) -> None:
+    grow(tmp_path / "holiday", ["IMG_0001.jpg", "depth/0001.png"])
+    with pytest.raises(SourceError) as caught:
+        recognise(tmp_path / "holiday")
+    message = str(caught.value)
+    assert "name its format with --dataset" in message
+    assert "\n  tum: rgb.txt + depth.txt in the folder or *" in message
+    assert message.count("\n") == len(LAYOUTS)
+
+
+def test_two_possible_formats_are_refused(tmp_path: Path) -> None:
+    grow(tmp_path / "both", ["rgb.txt", "depth.txt", "camera.json", "frame-0.depth.png"])
+    with pytest.raises(SourceError, match=r"in 2 formats: posed-rgbd by .*; tum by .*--dataset"):
+        recognise(tmp_path / "both")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        recognise(tmp_path / "gone")
