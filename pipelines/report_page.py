@@ -50,6 +50,7 @@ figcaption { line-height: 1.4; margin-top: .2rem; overflow-wrap: anywhere; }
 .box { border-left: 4px solid var(--second); background: var(--panel); padding: .5rem 1rem; }
 .viewer { margin: .8rem 0 1.4rem; }
 .stage { height: min(70vh, 34rem); background: #10141b; color: #c9d1dd; border-radius: 6px;
+  border: 1px solid var(--line);
   overflow: hidden; display: grid; place-items: center; touch-action: none; }
 .controls:not([hidden]) { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; align-items: center;
   margin-bottom: .5rem; font-size: .9rem; }

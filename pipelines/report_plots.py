@@ -126,8 +126,9 @@ def _axes(told: str, low: float, high: float) -> list[str]:
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}" '
         f'style="max-width:{WIDTH}px;width:100%">'
     ]
-    ticks = MaxNLocator(4).tick_values(low, high)
-    for tick in ticks[(ticks >= low) & (ticks <= high)].tolist():
+    for tick in MaxNLocator(4).tick_values(low, high):
+        if not low <= tick <= high:
+            continue
         y = _y(tick, low, high)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="var(--line)"/>')
         parts.append(_text(LEFT - 6, y + 4, "end", f"{tick:.4g}"))

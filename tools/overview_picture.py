@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from p2pkit.pipelines.report import ReportConfig, run_pictures
-from p2pkit.pipelines.train import read_config
+from p2pkit.pipelines.report_frames import frame_pictures, open_view
+from p2pkit.pipelines.report_networks import run_networks
+from p2pkit.pipelines.runs import read_config
+from p2pkit.pipelines.splits import chosen_samples, holdout_split
+from p2pkit.shards.store import open_store
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "overview.png"
 MARGIN, CAPTION = 8, 26
@@ -28,8 +31,11 @@ def panel(picture: np.ndarray, caption: str) -> Image.Image:
 
 def main(demo: Path) -> None:
     """Draw the first held-out frame of the demo in `demo`."""
-    config = ReportConfig(run=demo / "run", store=str(demo / "store"), out=demo / "report.html")
-    frame = run_pictures(config, read_config(config.run))[0]
+    store = open_store(str(demo / "store"))
+    kept, held = holdout_split(store, read_config(demo / "run").holdout)
+    networks = run_networks(demo / "run", store, kept, seed=1)
+    views = [open_view(store, networks.layer, sample) for sample in chosen_samples(held, 3)]
+    frame = frame_pictures(views, networks)[0]
     panels = [
         panel(frame.colors, "image, at its 3D points"),
         panel(frame.teacher, "2D network's features"),

@@ -31,6 +31,13 @@ TREES: list[tuple[str, str, list[str]]] = [
     ("posed-rgbd", "walks", ["kitchen/camera.json", "kitchen/frame-000000.depth.png"]),
     ("redwood", "loft", ["color/0.jpg", "depth/0.png", "camera_intrinsic.json"]),
     ("redwood", "lofts", ["a/color/0.jpg", "a/depth/0.png", "a/camera.json"]),
+    (
+        "s3dis",
+        "aligned",
+        ["Area_5/o_1/o_1.txt", "Area_5/o_1/Annotations/wall_1.txt"],
+    ),
+    ("s3dis", "Area_5", ["office_1/Annotations/wall_1.txt"]),
+    ("s3dis", "office_1", ["Annotations/wall_1.txt"]),
     ("scannet", "scene0000_00", ["scene0000_00.sens"]),
     ("scannet", "scans", ["scene0000_00/scene0000_00.sens"]),
     ("scannet", "exported", ["s/color/0.jpg", "s/depth/0.png", "s/pose/0.txt"]),
