@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from chromium_page import drawn_extent, open_browser, opened, stage_pixels, turn
 from playwright.sync_api import Browser
-from tiny_recording import NAMES, tiny_train_config
+from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
 
 from p2pkit.cli.train import AskedSettings
 from p2pkit.cli.train import train as train_command_line
 from p2pkit.config import config_to_json
 from p2pkit.errors import ConfigError, TrainingError
-from p2pkit.pipelines import evaluate, probe, report, retrieval, train
+from p2pkit.losses import LossConfig
+from p2pkit.pipelines import evaluate, extract, probe, report, retrieval, train
 from p2pkit.pipelines.frozen import FrozenConfig
 from p2pkit.pipelines.report_evaluation import find_evaluation
 from p2pkit.pipelines.report_page import table
@@ -238,6 +239,22 @@ def test_what_was_not_measured_comes_with_its_command(
     for command in ("probe", "retrieval"):
         assert f"<pre>p2pkit {command} {tiny_run} {room_store}</pre>" in text
     assert f"<pre>p2pkit evaluate {tiny_run} --on {room_store} --out" in text
+
+
+def test_a_run_without_labels_or_negatives_is_reported(tmp_path: Path) -> None:
+    recording = write_recording(tmp_path / "recording", 4, labels=False)
+    store = extract.run(recording_config(recording, tmp_path / "a.store"))
+    config = tiny_train_config(store, steps=1, pixel_head="fixed", loss=LossConfig(name="cosine"))
+    run = train.run(config, tmp_path / "run")
+    out = report.run(report.ReportConfig(run=run, store=str(store), out=tmp_path / "x.html"))
+    text = plain(out.read_text())
+    assert "The loss cosine has no negatives" in text
+    assert "drawn from each other frame of the scene" in text
+    assert "expect easy hits" in text
+    assert "· hit:" not in text
+    assert f"p2pkit evaluate {run} --on LABELLED-STORE" in text
+    assert f"p2pkit probe {run} LABELLED-STORE" in text
+    assert "it takes frames that the run held out" in text
 
 
 def test_the_printed_command_gives_the_same_settings(room_store: Path) -> None:
