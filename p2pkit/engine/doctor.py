@@ -157,7 +157,7 @@ def distribution_name(part: str) -> str:
 
 
 def requirement_of(distribution: str) -> str:
-    """How p2pkit's own metadata asks for a distribution, such as `timm>=1.0.11`."""
+    """How p2pkit's own metadata asks for a distribution, such as `timm>=1.0.31`."""
     try:
         declared = requires("p2pkit") or []
     except PackageNotFoundError:
