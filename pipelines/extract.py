@@ -18,12 +18,19 @@ from p2pkit.pipelines.extract_plan import (
     plan_geometry,
 )
 from p2pkit.pipelines.feature_stage import FeatureStage, open_feature_stage
-from p2pkit.pipelines.superpixel_stage import LayerStage, SuperpixelStage, open_superpixel_stage
+from p2pkit.pipelines.superpixel_stage import (
+    LayerStage,
+    SuperpixelStage,
+    layer_sample,
+    open_superpixel_stage,
+)
+from p2pkit.shards.inputs import check_inputs
 from p2pkit.shards.model import Sample
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.store import open_store
 from p2pkit.shards.writer import StoreWriter, create_or_open
 from p2pkit.stream.prefetch import ordered_map
+from p2pkit.teachers import check_teacher_device
 
 POLL_SECONDS = 1.0
 Result = TypeVar("Result")
@@ -68,9 +75,12 @@ def begin(config: ExtractConfig, *, progress: Callable[[Progress], None] | None 
     """Open the recording, the store and the teacher; `take` then works on single shards.
 
     Raises:
+        ConfigError: a setting is impossible, or the teacher's device is not there.
         SourceError: the recording cannot be read.
         FingerprintError: the store was made from other inputs; the message names them.
     """
+    if config.features is not None:
+        check_teacher_device(config.features.teacher)
     source, keys = open_frames(config)
     manifest = plan_geometry(config, source, keys)
     writer = create_or_open(config.out, manifest)
@@ -198,7 +208,8 @@ def _add_layers(job: Job, shard: int) -> None:
         except FrameError as error:
             raise SourceError(f"{error}; it was readable when the geometry was extracted") from None
         geometry = store.read("geometry", shard, keys.index(key))
-        return tuple(stage.encode(frame, geometry) for stage in stages)
+        check_inputs(frame, [geometry.meta])
+        return tuple(layer_sample(stage, frame, geometry) for stage in stages)
 
     rows = list(_worked_on(job, keys, samples))
     for number, stage in enumerate(stages):
@@ -212,7 +223,7 @@ def _all_samples(job: Job, key: str) -> tuple[Sample, ...] | FrameError:
         geometry = geometry_sample(frame, job.config, job.writer.manifest.layers[0])
     except FrameError as error:
         return error
-    return (geometry, *(stage.encode(frame, geometry) for stage in job.stages))
+    return (geometry, *(layer_sample(stage, frame, geometry) for stage in job.stages))
 
 
 def _worked_on(job: Job, keys: list[str], work: Callable[[Job, str], Result]) -> Iterator[Result]:
@@ -238,7 +249,8 @@ def stop_if_too_many(
         raise SourceError(
             f"{failed} of {frames} frames are bad, above the failure rate "
             f"{config.max_failure_rate}; reasons: {config.out / 'failures.jsonl'}. "
-            "Mend the recording, or raise --max-failure-rate"
+            "Mend the recording and extract it into a new folder, or raise --max-failure-rate "
+            "to do without these frames"
         )
 
 
