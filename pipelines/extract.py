@@ -4,11 +4,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from p2pkit.datasets.frame import FrameSource
+from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.pipelines.extract_plan import (
     ExtractConfig,
@@ -24,6 +23,7 @@ from p2pkit.pipelines.superpixel_stage import (
     layer_sample,
     open_superpixel_stage,
 )
+from p2pkit.shards.diagnosis import readable_meta
 from p2pkit.shards.inputs import check_inputs
 from p2pkit.shards.model import Sample
 from p2pkit.shards.plan import plan_shards
@@ -91,7 +91,7 @@ def begin(config: ExtractConfig, *, progress: Callable[[Progress], None] | None 
             config.features,
             config.out,
             manifest,
-            lambda: loadable(source, chain(*shards)),
+            lambda: _unedited(source, shards, config.out),
             config.codecs,
         )
     if config.superpixels is not None:
@@ -100,6 +100,19 @@ def begin(config: ExtractConfig, *, progress: Callable[[Progress], None] | None 
         )
     report = progress or (lambda report: None)
     return Job(config, source, writer, stage, shards, report, superpixels=superpixels)
+
+
+def _unedited(source: FrameSource, shards: list[list[str]], out: Path) -> Iterator[Frame]:
+    """The readable frames in the plan's order, each compared with its samples that are there.
+
+    So a layer of a recording that was edited throughout is refused before it is in the manifest.
+    """
+    store = open_store(out)
+    for shard, keys in enumerate(shards):
+        stored = readable_meta(store, shard)
+        for frame in loadable(source, keys):
+            check_inputs(frame, stored.get(frame.key, ()))
+            yield frame
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,10 @@ def check_inputs(frame: Frame, stored: Iterable[Mapping[str, Any]]) -> None:
     )
     if changed:
         raise SourceError(
-            f"frame {frame.key}: its {' and '.join(changed)} now differ from what its samples in "
-            "the store were made from: the recording was edited, or other versions of libraries "
-            "decode it otherwise. Put the former files back, or extract into a new folder"
+            f"frame {frame.key}: other {' and '.join(changed)} than its samples in the store were "
+            "made from: the recording was edited, or other versions of libraries decode it "
+            "otherwise. Put the former files back, or extract into a new folder; `p2pkit shards "
+            "drop-layer` takes away a layer that cannot be finished"
         )
 
 

@@ -10,6 +10,7 @@ from p2pkit.shards.model import GEOMETRY, Manifest
 
 Row = tuple[str, Any, Any]
 LONGEST_TOLD = 60
+MOST_TOLD = 8
 FRAME_LIST = "dataset.frame_list"
 CALIBRATION = "dataset.calibration"
 
@@ -27,7 +28,9 @@ def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> N
         return
     recording = [row for row in rows if row[0].startswith((FRAME_LIST, CALIBRATION))]
     others = [row for row in rows if row not in recording]
-    told = "; ".join([*_recording_told(recording), *map(_told, others)])
+    all_told = [*_recording_told(recording), *map(_told, others)]
+    more = [f"and {len(all_told) - MOST_TOLD} more"] if len(all_told) > MOST_TOLD else []
+    told = "; ".join([*all_told[:MOST_TOLD], *more])
     mend = (
         "Extract this recording into a new folder"
         if recording

@@ -83,7 +83,7 @@ def lose(store: Path, layer: str, shard: int) -> None:
 
 
 def told(part: str) -> str:
-    return f"frame .*{SCENE}.*{FRAME}: its {part} now differ"
+    return f"frame .*{SCENE}.*{FRAME}: other {part} than its samples"
 
 
 @pytest.mark.parametrize("kind", ["teacher", "superpixels"])
@@ -103,6 +103,20 @@ def test_an_edited_frame_gets_no_further_layer(
     after = shards_of(out)
     assert {name: after[name] for name in before} == before
     assert not [name for name in after if f"{shard:06d}" in name and name not in before]
+
+
+def test_a_recording_edited_throughout_gets_no_layer_in_the_manifest(
+    room_recording: Path, room_store: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(room_recording, tmp_path / "edited")
+    for path in root.glob("*/*.color.png"):
+        same_size(path, paint(255, "RGB"))
+    out = shutil.copytree(room_store, tmp_path / "out")
+    before = (out / "p2pkit.json").read_bytes()
+    with pytest.raises(SourceError, match="other images than its samples"):
+        run(recording_config(root, out, features=FeatureConfig(teacher=replace(TEACHER, layer=1))))
+    assert (out / "p2pkit.json").read_bytes() == before
+    assert open_store(out).feature_layers == open_store(room_store).feature_layers
 
 
 def test_resuming_beside_the_geometry_refuses_an_edited_frame(
