@@ -71,6 +71,8 @@ def _recording_told(rows: list[Row]) -> list[str]:
 
 def _told(row: Row) -> str:
     path, old, new = row
+    if isinstance(old, list) and isinstance(new, list) and len(old) != len(new):
+        return f"{path} has {len(old)} entries in the store, {len(new)} now"
     return f"{path} is {_shortened(old)} in the store, {_shortened(new)} now"
 
 

@@ -67,6 +67,7 @@ def test_nested_and_several_differences_are_named(tiny_tar: Path):
 def test_an_entry_that_the_geometry_repeats_is_told_once(tiny_tar: Path):
     stored = manifest()
     dataset = {**stored.dataset, "frame_list": "0" * 64, "calibration": [{"fx": 1.0, "fy": 2.0}]}
+    dataset["scenes"] = [1]
     geometry = replace(geometry_layer(), fingerprint={"dataset": dataset, "voxel_size": 0.02})
     create_or_open(tiny_tar / "new", replace(stored, dataset=dataset, layers=(geometry,)))
     asked = {
@@ -74,6 +75,7 @@ def test_an_entry_that_the_geometry_repeats_is_told_once(tiny_tar: Path):
         "frame_list": "1" * 64,
         "calibration": [{"fx": 1.5, "fy": 2.0}],
         "n": [7] * 90,
+        "scenes": [1, 2],
     }
     other = replace(geometry, fingerprint={"dataset": asked, "voxel_size": 0.04})
     with pytest.raises(FingerprintError) as error:
@@ -89,6 +91,7 @@ def test_an_entry_that_the_geometry_repeats_is_told_once(tiny_tar: Path):
     assert "0000" not in told
     assert "1111" not in told
     assert "dataset.n is not set in the store, [7,7,7" in told
+    assert "dataset.scenes has 1 entries in the store, 2 now" in told
     assert "geometry.voxel_size is 0.02 in the store, 0.04 now" in told
     assert "geometry.dataset" not in told
     assert len(told) < 500
