@@ -38,7 +38,7 @@ for command in (repair, merge, split, drop_layer, convert, push, pull):
 @click.option("--seed", default=0, show_default=True, help="Of the choice of samples.")
 @AS_JSON
 def info(store: str, samples: int, seed: int, as_json: bool) -> None:
-    """Print the layers of a store: samples, bytes, failures, provenance, and what fields hold.
+    """Print a store's layers, what they hold and come from; exit with 1 where damage was met.
 
     Example: p2pkit shards info STORE --sample 16
     """
@@ -47,6 +47,8 @@ def info(store: str, samples: int, seed: int, as_json: bool) -> None:
 
     summary = store_summary(open_store(store), samples=samples, seed=seed)
     click.echo(json.dumps(summary, indent=1) if as_json else _info_text(summary))
+    if any((layer["statistics"] or {}).get("damage") for layer in summary["layers"]):
+        click.get_current_context().exit(1)
 
 
 @shards.command()

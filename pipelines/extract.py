@@ -4,11 +4,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from p2pkit.datasets.frame import FrameSource
+from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.pipelines.extract_plan import (
     ExtractConfig,
@@ -18,12 +17,20 @@ from p2pkit.pipelines.extract_plan import (
     plan_geometry,
 )
 from p2pkit.pipelines.feature_stage import FeatureStage, open_feature_stage
-from p2pkit.pipelines.superpixel_stage import LayerStage, SuperpixelStage, open_superpixel_stage
+from p2pkit.pipelines.superpixel_stage import (
+    LayerStage,
+    SuperpixelStage,
+    layer_sample,
+    open_superpixel_stage,
+)
+from p2pkit.shards.diagnosis import readable_meta
+from p2pkit.shards.inputs import check_inputs
 from p2pkit.shards.model import Sample
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.store import open_store
 from p2pkit.shards.writer import StoreWriter, create_or_open
 from p2pkit.stream.prefetch import ordered_map
+from p2pkit.teachers import check_teacher_device
 
 POLL_SECONDS = 1.0
 Result = TypeVar("Result")
@@ -68,9 +75,12 @@ def begin(config: ExtractConfig, *, progress: Callable[[Progress], None] | None 
     """Open the recording, the store and the teacher; `take` then works on single shards.
 
     Raises:
+        ConfigError: a setting is impossible, or the teacher's device is not there.
         SourceError: the recording cannot be read.
         FingerprintError: the store was made from other inputs; the message names them.
     """
+    if config.features is not None:
+        check_teacher_device(config.features.teacher)
     source, keys = open_frames(config)
     manifest = plan_geometry(config, source, keys)
     writer = create_or_open(config.out, manifest)
@@ -81,7 +91,7 @@ def begin(config: ExtractConfig, *, progress: Callable[[Progress], None] | None 
             config.features,
             config.out,
             manifest,
-            lambda: loadable(source, chain(*shards)),
+            lambda: _unedited(source, shards, config.out),
             config.codecs,
         )
     if config.superpixels is not None:
@@ -90,6 +100,19 @@ def begin(config: ExtractConfig, *, progress: Callable[[Progress], None] | None 
         )
     report = progress or (lambda report: None)
     return Job(config, source, writer, stage, shards, report, superpixels=superpixels)
+
+
+def _unedited(source: FrameSource, shards: list[list[str]], out: Path) -> Iterator[Frame]:
+    """The readable frames in the plan's order, each compared with its samples that are there.
+
+    So a layer of a recording that was edited throughout is refused before it is in the manifest.
+    """
+    store = open_store(out)
+    for shard, keys in enumerate(shards):
+        stored = readable_meta(store, shard)
+        for frame in loadable(source, keys):
+            check_inputs(frame, stored.get(frame.key, ()))
+            yield frame
 
 
 @dataclass(frozen=True)
@@ -198,7 +221,8 @@ def _add_layers(job: Job, shard: int) -> None:
         except FrameError as error:
             raise SourceError(f"{error}; it was readable when the geometry was extracted") from None
         geometry = store.read("geometry", shard, keys.index(key))
-        return tuple(stage.encode(frame, geometry) for stage in stages)
+        check_inputs(frame, [geometry.meta])
+        return tuple(layer_sample(stage, frame, geometry) for stage in stages)
 
     rows = list(_worked_on(job, keys, samples))
     for number, stage in enumerate(stages):
@@ -212,7 +236,7 @@ def _all_samples(job: Job, key: str) -> tuple[Sample, ...] | FrameError:
         geometry = geometry_sample(frame, job.config, job.writer.manifest.layers[0])
     except FrameError as error:
         return error
-    return (geometry, *(stage.encode(frame, geometry) for stage in job.stages))
+    return (geometry, *(layer_sample(stage, frame, geometry) for stage in job.stages))
 
 
 def _worked_on(job: Job, keys: list[str], work: Callable[[Job, str], Result]) -> Iterator[Result]:
@@ -238,7 +262,8 @@ def stop_if_too_many(
         raise SourceError(
             f"{failed} of {frames} frames are bad, above the failure rate "
             f"{config.max_failure_rate}; reasons: {config.out / 'failures.jsonl'}. "
-            "Mend the recording, or raise --max-failure-rate"
+            "Mend the recording and extract it into a new folder, or raise --max-failure-rate "
+            "to do without these frames"
         )
 
 

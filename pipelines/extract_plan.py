@@ -1,5 +1,6 @@
 """What an extraction will write, decided before it begins: settings, frames, fields and shards."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,11 +14,14 @@ from p2pkit.geometry.superpixels import SuperpixelConfig
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.shards.feature_layer import feature_fields
 from p2pkit.shards.geometry_layer import GeometryConfig, encode_geometry, geometry_fields
+from p2pkit.shards.inputs import DIGEST, INPUTS, has_inputs, input_digests, with_inputs
 from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.location import local_folder
 from p2pkit.shards.model import FieldSpec, LayerSpec, Manifest, Plan, Sample, with_codecs
 from p2pkit.shards.superpixel_layer import FIELD as SUPERPIXEL
+from p2pkit.shards.tar_writer import LONGEST_NAME, member_name
 from p2pkit.shards.writer import read_manifest
+from p2pkit.teachers import TeacherOptions
 
 NO_TEACHER = "none"
 """Name of the teacher in settings where none is meant."""
@@ -110,6 +114,7 @@ def _check(config: ExtractConfig) -> None:
         _ = config.features.coding  # raises where `map` cannot be read
         _ = config.features.joint_bilateral  # and where `upsampling` cannot, or fits no layout
         _ = config.features.further_views
+        _check_teacher(config.features.teacher)
         if config.features.pairs_per_frame < 0:
             raise ConfigError(
                 f"pairs_per_frame is {config.features.pairs_per_frame}; a positive number, or 0 "
@@ -117,15 +122,7 @@ def _check(config: ExtractConfig) -> None:
             )
     if not 0 <= config.max_failure_rate <= 1:
         raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
-    if config.geometry.voxel_size < 0:
-        raise ConfigError(
-            f"voxel_size is {config.geometry.voxel_size} m; it must be positive, or 0 to keep all"
-        )
-    near, far = config.geometry.depth_min, config.geometry.depth_max
-    if not 0 <= near < far:
-        raise ConfigError(
-            f"depth_min is {near} m and depth_max {far} m; they must be a range from 0 on"
-        )
+    _check_geometry(config.geometry)
     if config.seed < 0:
         raise ConfigError(f"seed is {config.seed}; it must be at least 0")
     for name in ("shard_size", "threads"):
@@ -133,6 +130,38 @@ def _check(config: ExtractConfig) -> None:
             raise ConfigError(f"{name} is {getattr(config, name)}; it must be at least 1")
     if config.limit is not None and config.limit < 1:
         raise ConfigError(f"limit is {config.limit}; it must be at least 1")
+
+
+def _check_geometry(config: GeometryConfig) -> None:
+    if not 0 <= config.voxel_size < math.inf:
+        raise ConfigError(
+            f"voxel_size is {config.voxel_size} m; it must be positive, or 0 to keep all"
+        )
+    if not 0 <= config.depth_min < config.depth_max < math.inf:
+        raise ConfigError(
+            f"the depth range is {config.depth_min} to {config.depth_max} m; two numbers from 0 "
+            "on, the smaller first, are needed"
+        )
+
+
+def _check_teacher(options: TeacherOptions) -> None:
+    if options.input_size is not None and min(options.input_size) < 1:
+        width, height = options.input_size
+        raise ConfigError(f"input_size is {width} x {height} px; both must be at least 1")
+
+
+def _check_keys(keys: Iterable[str], fields: Iterable[FieldSpec]) -> None:
+    """Raise SourceError where a key is too long to name the tar members of its sample."""
+    names = [spec.name for spec in fields]
+    longest = max((member_name("", name) for name in names), key=len)
+    most = LONGEST_NAME - len(longest)
+    for key in keys:
+        if len(key) > most:
+            raise SourceError(
+                f"frame {key} has a key of {len(key)} characters; at most {most} are allowed "
+                f"(<key>{longest} names a member of a tar, of at most {LONGEST_NAME}): rename its "
+                "file or folder"
+            )
 
 
 def _first_good_frame(source: FrameSource, keys: Sequence[str]) -> Frame:
@@ -151,7 +180,7 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
     Fields whose codec is not asked for keep the one that a store at `out` already has.
 
     Raises:
-        SourceError: no frame can be read.
+        SourceError: no frame can be read, or a key is too long.
         ConfigError: a codec is asked for a field that no layer has, or a teacher or superpixels
             for frames without images.
         StoreError: there is no codec of that name, or it is not for the field's type.
@@ -161,6 +190,8 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
         _check_no_images_needed(config)
     fields = geometry_fields(first)
     _check_codecs(config, fields)
+    if config.storage == "tar":
+        _check_keys(keys, fields)
     stored: dict[str, str] = {}
     if (config.out / MANIFEST).is_file():
         stored = {spec.name: spec.codec for spec in read_manifest(config.out).layers[0].fields}
@@ -179,7 +210,7 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
             **asdict(config.geometry),
             "kernel_version": KERNEL_VERSION,
         },
-        details={"reading": {name: getattr(config, name) for name in READING}},
+        details={"reading": {name: getattr(config, name) for name in READING}, INPUTS: DIGEST},
     )
     return Manifest(dataset=dataset, plan=plan, storage=config.storage, layers=(geometry,))
 
@@ -207,7 +238,7 @@ def _check_codecs(config: ExtractConfig, fields: tuple[FieldSpec, ...]) -> None:
 
 
 def geometry_sample(frame: Frame, config: ExtractConfig, layer: LayerSpec) -> Sample:
-    """A frame's sample for the geometry layer.
+    """A frame's sample for the geometry layer, with digests of its inputs if the store has them.
 
     Raises:
         FrameError: no point is left, or the frame gives other fields than the layer has.
@@ -220,7 +251,7 @@ def geometry_sample(frame: Frame, config: ExtractConfig, layer: LayerSpec) -> Sa
             f"it gives the fields {sorted(geometry.arrays)}, the recording's first readable frame "
             f"gives {sorted(wanted)}; labels or depth are there for some frames only",
         )
-    return geometry
+    return with_inputs(geometry, input_digests(frame) if has_inputs(layer) else None)
 
 
 def loadable(source: FrameSource, keys: Iterable[str]) -> Iterator[Frame]:

@@ -24,7 +24,12 @@ from p2pkit.pipelines.feature_stage import (
     plan_layer,
 )
 from p2pkit.pipelines.planned import ExtractionPlan, LayerPlan
-from p2pkit.pipelines.superpixel_stage import LayerStage, SuperpixelStage, planned_layer
+from p2pkit.pipelines.superpixel_stage import (
+    LayerStage,
+    SuperpixelStage,
+    layer_sample,
+    planned_layer,
+)
 from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.map_coding import FeatureCoder, pca_basis
 from p2pkit.shards.model import LayerSpec, Manifest, Sample, with_codecs
@@ -32,7 +37,7 @@ from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.sizes import LAYER_SIZES, sample_bytes
 from p2pkit.shards.writer import StoreWriter, read_and_compare
 from p2pkit.stream.prefetch import ordered_map
-from p2pkit.teachers import open_teacher
+from p2pkit.teachers import check_teacher_device, open_teacher
 
 PROBED_FRAMES = 8
 GEOMETRY_FACTOR = 8
@@ -67,6 +72,8 @@ def run(config: PlanConfig) -> ExtractionPlan:
         FingerprintError: the store at `out` was made from other inputs; extract would stop too.
     """
     extraction = config.extraction
+    if extraction.features is not None:
+        check_teacher_device(extraction.features.teacher)
     source, keys = open_frames(extraction)
     manifest = plan_geometry(extraction, source, keys)
     stored = _stored(extraction, manifest)
@@ -107,7 +114,7 @@ class _Worker:
         found = self.geometry(key)
         if isinstance(found, FrameError):
             return found
-        others = tuple(stage.encode(*found) for stage in self.stages)
+        others = tuple(layer_sample(stage, *found) for stage in self.stages)
         for layer, sample in zip(self.manifest.layers[1:], others, strict=True):
             sample_bytes(layer, sample)
         return found[1], *others

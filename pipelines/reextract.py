@@ -17,10 +17,12 @@ from p2pkit.pipelines.extract_plan import (
     plan_geometry,
 )
 from p2pkit.pipelines.feature_stage import FeatureConfig, open_feature_stage
-from p2pkit.pipelines.superpixel_stage import LayerStage, SuperpixelStage
+from p2pkit.pipelines.superpixel_stage import LayerStage, SuperpixelStage, layer_sample
 from p2pkit.shards.checks import differences
+from p2pkit.shards.diagnosis import readable_meta
 from p2pkit.shards.families import MADE_FROM
 from p2pkit.shards.geometry_layer import GeometryConfig
+from p2pkit.shards.inputs import check_inputs
 from p2pkit.shards.location import local_folder
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample
 from p2pkit.shards.plan import plan_shards
@@ -71,13 +73,20 @@ class Reextraction:
         return create_or_open(self.extraction.out, self.manifest)
 
     def write_geometry(self, shard: int) -> None:
-        """Extract the geometry of one shard, failures included."""
+        """Extract the geometry of one shard, failures included.
+
+        Raises:
+            SourceError: a frame is not the one that a readable sample of the shard was made from.
+        """
         failures: list[dict[str, str]] = []
-        layer = self.manifest.layers[0]
+        layer = self.store.layer(GEOMETRY)
+        stored = readable_meta(self.store, shard)
 
         def sample(key: str) -> Sample | FrameError:
             try:
-                return geometry_sample(self.source.load(key), self.extraction, layer)
+                frame = self.source.load(key)
+                check_inputs(frame, stored.get(key, ()))
+                return geometry_sample(frame, self.extraction, layer)
             except FrameError as error:
                 return error
 
@@ -101,7 +110,9 @@ class Reextraction:
                 frame = self.source.load(key)
             except FrameError as error:
                 raise SourceError(f"{error}; its geometry could be extracted") from None
-            return stage.encode(frame, store.read(GEOMETRY, shard, rows[key]))
+            geometry = store.read(GEOMETRY, shard, rows[key])
+            check_inputs(frame, [geometry.meta])
+            return layer_sample(stage, frame, geometry)
 
         self.writer.write(stage.layer, shard, self._mapped(sample, rows))
 

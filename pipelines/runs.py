@@ -51,11 +51,16 @@ def read_config_here(out: Path) -> TrainConfig:
     return config
 
 
-def feature_layer(store: Store, wanted: str | None) -> str:
+def feature_layer(store: Store, wanted: str | None, option: str = "--set layer=NAME") -> str:
     """Name of the feature layer to use.
 
+    Args:
+        store: that has it.
+        wanted: its name or a part that `Store.layer` takes; None takes the only one.
+        option: of the command line that names one, for the message.
+
     Raises:
-        ConfigError: the store has none, or several and none is named.
+        ConfigError: the store has none, or several and none is named, or another kind is named.
     """
     names = store.feature_layers
     if not names:
@@ -64,14 +69,18 @@ def feature_layer(store: Store, wanted: str | None) -> str:
             "extracted with --teacher none, or of points without images such as s3dis. It can be "
             "evaluated on; pretrain on a store of a recording with images"
         )
-    if wanted is not None:
-        return store.layer(wanted).name
-    if len(names) != 1:
+    name = store.layer(wanted).name if wanted is not None else names[0]
+    if name not in names:
         raise ConfigError(
-            f"the store has {len(names)} feature layers ({', '.join(names)}); "
-            "name one with --set layer=NAME"
+            f"{name} holds no teacher's features; the feature layers are {', '.join(names)}: name "
+            f"one with {option}"
         )
-    return names[0]
+    if wanted is None and len(names) > 1:
+        raise ConfigError(
+            f"the store has {len(names)} feature layers ({', '.join(names)}); name one with "
+            f"{option}"
+        )
+    return name
 
 
 def superpixel_layer(store: Store, wanted: str | None) -> str:

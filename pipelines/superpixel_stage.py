@@ -8,6 +8,7 @@ from p2pkit.datasets.frame import Frame
 from p2pkit.geometry.superpixels import SuperpixelConfig, superpixels
 from p2pkit.pipelines.feature_stage import FeatureStage
 from p2pkit.shards.geometry_layer import decode_geometry
+from p2pkit.shards.inputs import INPUTS, with_inputs
 from p2pkit.shards.model import LayerSpec, Manifest, Sample, with_codecs
 from p2pkit.shards.superpixel_layer import encode_superpixels, superpixel_layer
 from p2pkit.shards.writer import StoreWriter, create_or_open, read_manifest
@@ -33,6 +34,14 @@ class SuperpixelStage:
 
 LayerStage = FeatureStage | SuperpixelStage
 """What fills a layer beside the geometry: it has the layer's name, and encodes frames for it."""
+
+
+def layer_sample(stage: LayerStage, frame: Frame, geometry: Sample) -> Sample:
+    """A frame's sample for a stage's layer, with the geometry's digests of inputs if it has them.
+
+    So a geometry shard that is lost can be compared with the layers that are left.
+    """
+    return with_inputs(stage.encode(frame, geometry), geometry.meta.get(INPUTS))
 
 
 def open_superpixel_stage(

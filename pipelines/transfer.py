@@ -16,10 +16,11 @@ from p2pkit.shards.location import Location, as_location
 from p2pkit.shards.model import GEOMETRY, Manifest
 from p2pkit.shards.record import ShardRecord, read_record
 from p2pkit.shards.remote import RemotePath
+from p2pkit.shards.same_inputs import check_same_inputs
 from p2pkit.shards.send import remote_checksum, send_shard
 from p2pkit.shards.storage import find_storage
 from p2pkit.shards.store import Store, open_store
-from p2pkit.shards.writer import check_same_inputs, create_or_open, read_manifest
+from p2pkit.shards.writer import create_or_open, read_manifest
 
 COPIES = 2
 """Copies of a shard before its bytes count as damaged on the way."""

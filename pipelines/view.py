@@ -45,14 +45,15 @@ def run(config: ViewConfig) -> Path | None:
 
     Raises:
         StoreError: the store cannot be read, or has no such frame.
-        ConfigError: a window is asked for where none can be opened, or nothing is.
+        ConfigError: a window is asked for where none can be opened, or nothing is; or the layer is
+            unclear.
     """
     if config.png is None and not config.window:
         raise ConfigError("nothing to do: name a picture with --png, or ask for a --window")
     store = open_store(config.store)
     sample = _sample(store, config.key)
     if config.png is not None:
-        layer = feature_layer(store, config.layer)
+        layer = feature_layer(store, config.layer, "--layer NAME")
         pictures = stored_pictures(store, layer, sample)
         config.png.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(_side_by_side(list(pictures.values()))).save(config.png)

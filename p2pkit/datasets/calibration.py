@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.errors import GeometryError, SourceError
-from p2pkit.geometry.camera import Camera, camera_from_json
+from p2pkit.geometry.camera import Camera, camera_from_json, told_number
 from p2pkit.geometry.distortion import Distortion, distortion_from_json
 from p2pkit.geometry.transforms import check_rigid, invert_rigid
 
@@ -38,6 +38,7 @@ _FIELDS = (
     "pose",
     "invalid_depth",
 )
+LARGEST_UNITS = 1e9
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def read_calibration(path: Path) -> RgbdCalibration:
         )
     try:
         value = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict) or set(value) != set(_FIELDS):
         raise SourceError(f"{path}: {_field_names_differ(value)}. The form is:\n{TEMPLATE}")
@@ -161,8 +162,11 @@ def _positive_number(value: dict[str, Any], name: str, path: Path) -> float:
     number = value[name]
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise SourceError(f"{path}: {name} is {number!r}; a number is needed")
-    if not (np.isfinite(number) and number > 0):
-        raise SourceError(f"{path}: {name} is {number!r}; it must be positive")
+    if not 0 < number <= LARGEST_UNITS:
+        raise SourceError(
+            f"{path}: {name} is {told_number(number)}; it must be positive and at most "
+            f"{LARGEST_UNITS:g}"
+        )
     return float(number)
 
 
@@ -175,7 +179,11 @@ def _transform(value: Any, path: Path) -> Float64[np.ndarray, "4 4"]:
     )
     if not is_numbers or len(value) != 4:
         raise SourceError(f"{path}: color_from_depth must be 4 rows of 4 numbers; found {value!r}")
-    return check_rigid(np.array(value, dtype=np.float64), "color_from_depth")
+    try:
+        matrix = np.array(value, dtype=np.float64)
+    except OverflowError:
+        raise SourceError(f"{path}: color_from_depth holds a number that is too large") from None
+    return check_rigid(matrix, "color_from_depth")
 
 
 def _invalid_values(value: Any, path: Path) -> tuple[int, ...]:

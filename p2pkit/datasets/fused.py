@@ -17,6 +17,8 @@ from p2pkit.geometry.transforms import invert_rigid, transform_points
 from p2pkit.geometry.voxelize import voxel_deduplicate
 
 VOXEL_M = 0.02
+MOST_FUSED = 256
+"""A pair names its view by one byte."""
 AGREE_M, AGREE_RELATIVE = 0.03, 0.02
 """A view sees a point if its depth image agrees to within the larger of the two there."""
 Z_UP = frozenset({"arkitscenes", "demo-scene", "scannet", "scannet200", "tum"})
@@ -35,12 +37,14 @@ class FusedFrames:
         count: frames per sample; the rest of a sequence that makes no full sample is left out.
 
     Raises:
-        ConfigError: `count` is below 2, or no sequence has so many frames.
+        ConfigError: `count` is below 2 or above 256, or no sequence has so many frames.
     """
 
     def __init__(self, source: FrameSource, count: int) -> None:
-        if count < 2:
-            raise ConfigError(f"fuse is {count}; it must be at least 2 frames, or be left out")
+        if not 2 <= count <= MOST_FUSED:
+            raise ConfigError(
+                f"fuse is {count}; 2 to {MOST_FUSED} frames make a sample, or leave it out"
+            )
         self._source, self._count = source, count
         self.name = source.name
         self.label_names: Sequence[str] | None = source.label_names

@@ -25,6 +25,8 @@ _DECODING_ERRORS = (
 )
 # Pillow before 11.3 opens a 16-bit grey PNG as "I".
 _DEPTH_MODES = ("I;16", "I;16B", "I")
+FARTHEST_MEDIAN_M = 100.0
+"""No depth image has a larger median: such values are millimetres."""
 
 
 def read_color(
@@ -46,6 +48,10 @@ def read_depth_png(
 ) -> UInt16[np.ndarray, "height width"]:
     """Decode a 16-bit grey PNG of exactly `size` (width, height in px), in the file's units."""
     values = _decode(path, key, modes=_DEPTH_MODES, expected="16-bit grey", size=size)
+    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+        raise FrameError(
+            key, f"{path.name} holds values from {values.min()} to {values.max()}; 16 bits are due"
+        )
     return values.astype(np.uint16, copy=False)
 
 
@@ -55,6 +61,10 @@ def read_depth_npy(
     """Read float32 metres and round them to 1 / `units_per_metre`.
 
     NaN, infinity and what 16 bits cannot hold become 0, no measurement.
+
+    Raises:
+        FrameError: the file cannot be read, holds another type or shape, negative depth, or a
+            median that millimetres have.
     """
     try:
         metres = np.load(path, allow_pickle=False)
@@ -69,8 +79,20 @@ def read_depth_npy(
     units = np.round(metres.astype(np.float64) * units_per_metre)
     if (units < 0).any():
         raise FrameError(key, f"{path.name} holds a negative depth, {np.nanmin(metres):g} m")
+    _refuse_other_unit(metres, path, key)
     fits = np.isfinite(units) & (units <= np.iinfo(np.uint16).max)
     return np.where(fits, units, 0).astype(np.uint16)
+
+
+def _refuse_other_unit(metres: np.ndarray, path: Path, key: str) -> None:
+    measured = metres[np.isfinite(metres) & (metres > 0)]
+    median = float(np.median(measured)) if measured.size else 0.0
+    if median > FARTHEST_MEDIAN_M:
+        raise FrameError(
+            key,
+            f"{path.name} has the median {median:g}, and its unit is metres: if it holds "
+            "millimetres, divide by 1000",
+        )
 
 
 def read_labels(

@@ -89,7 +89,7 @@ def _read_label_names(path: Path) -> tuple[tuple[str, ...], int]:
         raise SourceError(f"{path} does not exist, but there are label images; its form is {form}")
     try:
         value = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict) or set(value) != {"names", "ignore"}:
         raise SourceError(f"{path} needs exactly the fields names and ignore; its form is {form}")

@@ -8,6 +8,9 @@ from jaxtyping import Float64
 
 from p2pkit.errors import GeometryError
 
+LARGEST_SIDE = 1 << 16
+"""Pixels of the longest side of an image that may be described."""
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -74,13 +77,23 @@ def camera_from_json(value: Any, where: str) -> Camera:
         if isinstance(value[name], bool) or not isinstance(value[name], int | float):
             raise GeometryError(f"{where}: {name} is {value[name]!r}; a number (px) is needed")
     for name in ("width", "height"):
-        if value[name] != int(value[name]):
+        # The comparison first: NaN and infinity are no whole numbers, and have no `int`.
+        if not abs(value[name]) <= LARGEST_SIDE or value[name] != int(value[name]):
             raise GeometryError(
-                f"{where}: {name} is {value[name]!r}; a whole number (px) is needed"
+                f"{where}: {name} is {told_number(value[name])}; a whole number of at most "
+                f"{LARGEST_SIDE} (px) is needed"
             )
-    fx, fy, cx, cy = (float(value[name]) for name in names[2:])
+    try:
+        fx, fy, cx, cy = (float(value[name]) for name in names[2:])
+    except OverflowError:
+        raise GeometryError(f"{where}: a number of fx, fy, cx and cy is too large") from None
     width, height = int(value["width"]), int(value["height"])
     return Camera(width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy)
+
+
+def told_number(value: int | float) -> str:
+    """A number as messages give it: Python refuses to print very long integers."""
+    return repr(value) if isinstance(value, float) or abs(value) < 10**18 else "a huge number"
 
 
 def camera_from_matrix(matrix: np.ndarray, size: tuple[int, int], where: str) -> Camera:

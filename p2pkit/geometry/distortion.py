@@ -83,7 +83,7 @@ def distortion_from_json(value: Any, where: str) -> Distortion:
         raise GeometryError(f"{where}: distortion is {value!r}; a model and numbers are needed")
     try:
         return Distortion(value["model"], tuple(float(number) for number in numbers))
-    except GeometryError as error:
+    except (GeometryError, OverflowError) as error:
         raise GeometryError(f"{where}: {error}") from error
 
 

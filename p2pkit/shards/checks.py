@@ -129,11 +129,24 @@ def hex_text(value: Any, digits: int, where: str) -> str:
 
 
 def differences(stored: Any, asked: Any, path: str) -> list[tuple[str, Any, Any]]:
-    """Where two JSON values differ: (dotted path, stored, asked), going down into objects."""
+    """Where two JSON values differ: (dotted path, stored, asked).
+
+    It goes down into objects, and into lists of equally many objects or lists.
+    """
     if isinstance(stored, dict) and isinstance(asked, dict):
         return [
             row
             for name in sorted({*stored, *asked})
             for row in differences(stored.get(name), asked.get(name), f"{path}.{name}")
         ]
+    if _nested(stored) and _nested(asked) and len(stored) == len(asked):
+        return [
+            row
+            for i, pair in enumerate(zip(stored, asked, strict=True))
+            for row in differences(*pair, f"{path}[{i}]")
+        ]
     return [] if stored == asked else [(path, stored, asked)]
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict | list) for item in value)

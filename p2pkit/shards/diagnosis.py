@@ -1,5 +1,6 @@
 """What is wrong with the shards of a store, each layer looked at by itself, and what to do."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -119,6 +120,20 @@ def open_alone(store: Store, layer: str, shard: int) -> Shard:
     storage = find_storage(store.manifest.storage)
     path = shard_path(store.root, layer, shard, storage.suffix)
     return storage.open(path, store.layer(layer), store.record(layer, shard))
+
+
+def readable_meta(store: Store, shard: int) -> dict[str, list[dict[str, Any]]]:
+    """JSON of each sample of a shard that can be read, by key, of whatever layers."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for layer in store.manifest.layers:
+        try:
+            opened = open_alone(store, layer.name, shard)
+        except StoreError:
+            continue
+        for row, key in enumerate(opened.keys):
+            with contextlib.suppress(StoreError):
+                found.setdefault(key, []).append(opened.read(row, ()).meta)
+    return found
 
 
 def _check_count(store: Store, layer: str, shard: int, record: ShardRecord) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from p2pkit.errors import FingerprintError
 from p2pkit.files import canonical_json
 from p2pkit.shards.checks import differences
+from p2pkit.shards.inputs import INPUTS
 from p2pkit.shards.location import Location
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Plan
 
@@ -93,8 +94,8 @@ def _plain_details(layer: LayerSpec) -> dict[str, Any]:
 
 
 def _made_details(layer: LayerSpec) -> dict[str, Any]:
-    """The details without what says which frames of a recording were read."""
-    details = dict(layer.details)
+    """The details without what says which frames were read, and whether samples have digests."""
+    details = {name: value for name, value in layer.details.items() if name != INPUTS}
     if "reading" in details:
         details["reading"] = {
             name: value for name, value in details["reading"].items() if name not in WHICH_FRAMES

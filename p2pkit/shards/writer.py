@@ -7,12 +7,13 @@ from typing import TypeVar
 
 from p2pkit.errors import FingerprintError, StoreError
 from p2pkit.files import canonical_json, write_atomic, write_json
-from p2pkit.shards.checks import differences, read_sealed, sealed
+from p2pkit.shards.checks import read_sealed, sealed
 from p2pkit.shards.claims import Claim, locked, sweep, try_claim
 from p2pkit.shards.layout import CLAIMS, FAILURES, MANIFEST, claim_path, record_path, shard_path
 from p2pkit.shards.location import Location, local_folder
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, manifest_from_json
 from p2pkit.shards.record import ShardRecord, Written, make_record, read_record
+from p2pkit.shards.same_inputs import check_same_inputs
 from p2pkit.shards.storage import find_storage
 from p2pkit.shards.tar_writer import StoredSample, write_stored_tar
 
@@ -250,31 +251,3 @@ def read_and_compare(root: Path, manifest: Manifest) -> Manifest:
     stored = read_manifest(root)
     check_same_inputs(stored, manifest, root)
     return stored
-
-
-def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> None:
-    """Raise FingerprintError where the store at `root` was made from other inputs.
-
-    Args:
-        stored: the manifest that is there.
-        manifest: what is asked for; a layer that only one of the two has is no difference.
-        root: for the message.
-    """
-    have, want = stored.to_json(), manifest.to_json()
-    rows = [
-        row
-        for name in ("dataset", "plan", "storage")
-        for row in differences(have[name], want[name], name)
-    ]
-    have_layers = {layer["name"]: layer for layer in have["layers"]}
-    for layer in want["layers"]:
-        if (twin := have_layers.get(layer["name"])) is not None:
-            rows += differences(twin["fingerprint"], layer["fingerprint"], layer["name"])
-            old, new = ({row["name"]: row for row in side["fields"]} for side in (twin, layer))
-            rows += differences(old, new, f"{layer['name']}.fields")
-    if rows:
-        told = "; ".join(f"{path} is {old!r} in the store, {new!r} now" for path, old, new in rows)
-        raise FingerprintError(
-            f"the store at {root} was made from other inputs: {told}. Use the same settings, or "
-            "another folder"
-        )

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from p2pkit.errors import ConfigError
+from p2pkit.teachers.device import check_teacher_device
 from p2pkit.teachers.teacher import Teacher, TeacherOptions
 
-__all__ = ["TEACHERS", "Teacher", "TeacherOptions", "open_teacher"]
+__all__ = ["TEACHERS", "Teacher", "TeacherOptions", "check_teacher_device", "open_teacher"]
 
 
 def _open_timm(options: TeacherOptions, name: str) -> Teacher:
@@ -57,7 +58,7 @@ def open_teacher(options: TeacherOptions) -> Teacher:
     """Load the network that `options` names, frozen and ready to run.
 
     Raises:
-        ConfigError: no such kind of teacher, or the views make no sense.
+        ConfigError: no such kind of teacher, no such device, or the views make no sense.
         TeacherError: no such model or layer, or the weights do not fit it.
     """
     kind, colon, name = options.name.partition(":")
@@ -68,6 +69,7 @@ def open_teacher(options: TeacherOptions) -> Teacher:
             f"teacher {options.name!r}: no kind {kind!r}; the kinds are {', '.join(TEACHERS)}. "
             "A name without a kind is a timm model's."
         )
+    check_teacher_device(options)
     teacher = TEACHERS[kind](options, name)
     if not options.views:
         return teacher

@@ -94,8 +94,8 @@ def test_info_of_a_damaged_store_says_so(store: Path):
     data = bytearray(path.read_bytes())
     data[512 + 128] ^= 1
     path.write_bytes(data)
-    assert "DAMAGED" in run("info", store)
-    statistics = json.loads(run("info", store, "--json"))["layers"][0]["statistics"]
+    assert "DAMAGED" in run("info", store, code=1)
+    statistics = json.loads(run("info", store, "--json", code=1))["layers"][0]["statistics"]
     assert "differ from their checksum" in statistics["damage"]
 
 

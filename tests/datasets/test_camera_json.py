@@ -10,6 +10,7 @@ from p2pkit.datasets.calibration import POSE_CONVENTIONS, TEMPLATE, read_calibra
 from p2pkit.errors import SourceError
 from p2pkit.geometry.transforms import invert_rigid
 
+HUGE_DISTORTION = {"model": "fisheye", "coefficients": [10**400, 0, 0, 0]}
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0]).tolist()
 
 
@@ -66,6 +67,17 @@ def test_missing_field_is_named(tmp_path: Path, name: str):
         ({"invalid_depth": 0}, "invalid_depth is 0"),
         ({"invalid_depth": [70000]}, r"invalid_depth is \[70000\]"),
         ({"invalid_depth": [1.5]}, r"invalid_depth is \[1.5\]"),
+        ({"depth": CALIBRATION["depth"] | {"width": float("nan")}}, "depth: width is nan; a whole"),
+        ({"color": CALIBRATION["color"] | {"height": float("inf")}}, "color: height is inf"),
+        ({"color": CALIBRATION["color"] | {"height": 10**400}}, "color: height is a huge number"),
+        ({"color": CALIBRATION["color"] | {"fx": 10**400}}, "color: a number of fx, fy, cx and cy"),
+        ({"depth_units_per_metre": 10**400}, "depth_units_per_metre is a huge number; it must be"),
+        ({"depth_units_per_metre": float("nan")}, "depth_units_per_metre is nan; it must be"),
+        ({"color_from_depth": [[10**400, 0, 0, 0]] * 4}, "color_from_depth holds a number that"),
+        (
+            {"depth": CALIBRATION["depth"] | {"distortion": HUGE_DISTORTION}},
+            "depth: int too large",
+        ),
     ],
 )
 def test_wrong_value_names_file_and_field(tmp_path: Path, changes: dict[str, Any], message: str):
@@ -73,7 +85,7 @@ def test_wrong_value_names_file_and_field(tmp_path: Path, changes: dict[str, Any
         read(tmp_path, CALIBRATION | changes)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "[" * 100_000, '{"a":' * 100_000])
 def test_other_json_or_none_is_refused(tmp_path: Path, text: str):
     with pytest.raises(SourceError, match=r"camera\.json"):
         read(tmp_path, text)

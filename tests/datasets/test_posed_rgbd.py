@@ -154,6 +154,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "NaN npy": (damage_npy(np.full((HEIGHT, WIDTH), np.nan, np.float32)), "no valid depth"),
     "negative npy": (damage_npy(np.full((HEIGHT, WIDTH), -1, np.float32)), "negative depth, -1 m"),
     "float64 npy": (damage_npy(np.ones((HEIGHT, WIDTH))), r"holds float64 \(48, 64\); float32"),
+    "npy in millimetres": (
+        damage_npy(np.full((HEIGHT, WIDTH), 1900, np.float32)),
+        r"depth\.npy has the median 1900, and its unit is metres: .*divide by 1000",
+    ),
+    "32-bit depth": (
+        lambda stem: Image.fromarray(np.full((HEIGHT, WIDTH), 70000, np.int32)).save(
+            f"{stem}.depth.png", format="TIFF"
+        ),
+        "holds values from 70000 to 70000; 16 bits are due",
+    ),
     "object npy": (damage_npy(np.array([{}], dtype=object)), r"depth\.npy cannot be read"),
 }
 

@@ -17,6 +17,7 @@ from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.shards import STORAGES, open_store, pca_basis
 from p2pkit.shards.feature_layer import pair_features, usable_pairs
 from p2pkit.shards.geometry_layer import GeometryConfig, decode_geometry, encode_geometry
+from p2pkit.shards.inputs import INPUTS, input_digests
 from p2pkit.shards.store import Store
 from p2pkit.shards.verify import verify_store
 from p2pkit.teachers import TeacherOptions, open_teacher
@@ -53,7 +54,8 @@ def test_the_store_holds_each_frames_points_and_map(
         frame = source.load(key)
         expected = encode_geometry(frame, config.geometry)
         sample = store.read("geometry", *place)
-        assert sample.meta == json.loads(json.dumps(expected.meta))
+        expected_meta = {**expected.meta, INPUTS: input_digests(frame)}
+        assert sample.meta == json.loads(json.dumps(expected_meta))
         assert {name: array.tobytes() for name, array in sample.arrays.items()} == {
             name: array.tobytes() for name, array in expected.arrays.items()
         }

@@ -113,7 +113,7 @@ def test_each_pair_has_the_superpixel_of_its_pixel(
         image = superpixels(source.load(key).views[0].image, CUT)
         u, v = np.rint(cloud.pair_uv).astype(int).T
         assert np.array_equal(sample.arrays["superpixel"], image[v, u])
-        assert sample.meta == {"superpixels": [image.max() + 1]}
+        assert sample.meta["superpixels"] == [image.max() + 1]
         assert len(np.unique(sample.arrays["superpixel"])) > 5
 
 

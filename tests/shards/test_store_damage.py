@@ -146,7 +146,6 @@ def test_missing_shard_and_missing_record(tiny_tar: Path):
     problems = verify_store(tiny_tar, deep=False).problems
     assert {(p.layer, p.shard) for p in problems} == {
         ("geometry", 1),
-        (FEATURES, 1),
         (FEATURES, 2),
     }
     with pytest.raises(StoreError, match="incomplete: 2 of 3 shards; run"):
@@ -210,6 +209,14 @@ def test_failures_file_is_compared(tiny_store: Path):
     path.write_text("")
     [problem] = verify_store(tiny_store, deep=False).problems
     assert "does not hold the 1 failures" in problem.reason
+
+
+def test_a_fault_of_the_geometry_is_told_once(tiny_store: Path):
+    suffix = "tar" if (tiny_store / "geometry" / "000001.tar").exists() else "zarr"
+    shard = tiny_store / "geometry" / f"000001.{suffix}"
+    shard.rename(tiny_store / "elsewhere")
+    problems = verify_store(tiny_store, deep=False).problems
+    assert [(problem.layer, problem.shard) for problem in problems] == [("geometry", 1)]
 
 
 def test_report_counts(tiny_store: Path):

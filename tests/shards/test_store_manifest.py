@@ -56,8 +56,45 @@ def test_nested_and_several_differences_are_named(tiny_tar: Path):
     layer = replace(geometry_layer(), fingerprint=fingerprint)
     with pytest.raises(FingerprintError) as error:
         create_or_open(tiny_tar, manifest("tar", layer))
-    for told in ("voxel_size is 0.02", "geometry.depth.near is 0.1", "depth.far is None"):
+    for told in (
+        "voxel_size is 0.02",
+        "geometry.depth.near is 0.1",
+        "depth.far is not set in the store, 5 now",
+    ):
         assert told in str(error.value)
+
+
+def test_an_entry_that_the_geometry_repeats_is_told_once(tiny_tar: Path):
+    stored = manifest()
+    dataset = {**stored.dataset, "frame_list": "0" * 64, "calibration": [{"fx": 1.0, "fy": 2.0}]}
+    dataset["scenes"] = [1]
+    geometry = replace(geometry_layer(), fingerprint={"dataset": dataset, "voxel_size": 0.02})
+    create_or_open(tiny_tar / "new", replace(stored, dataset=dataset, layers=(geometry,)))
+    asked = {
+        **dataset,
+        "frame_list": "1" * 64,
+        "calibration": [{"fx": 1.5, "fy": 2.0}],
+        "n": [7] * 90,
+        "scenes": [1, 2],
+    }
+    other = replace(geometry, fingerprint={"dataset": asked, "voxel_size": 0.04})
+    with pytest.raises(FingerprintError) as error:
+        create_or_open(tiny_tar / "new", replace(stored, dataset=asked, layers=(other,)))
+    told = str(error.value).partition("other inputs: ")[2]
+    assert told.startswith("it is another recording, or this one was changed")
+    assert told.endswith("Extract this recording into a new folder")
+    for once in (
+        "frame_list: files were added, removed",
+        "calibration[0].fx is 1.0 in the store, 1.5",
+    ):
+        assert told.count(once) == 1
+    assert "0000" not in told
+    assert "1111" not in told
+    assert "dataset.n is not set in the store, [7,7,7" in told
+    assert "dataset.scenes has 1 entries in the store, 2 now" in told
+    assert "geometry.voxel_size is 0.02 in the store, 0.04 now" in told
+    assert "geometry.dataset" not in told
+    assert len(told) < 500
 
 
 def test_other_fields_table_under_the_same_fingerprint(tiny_tar: Path):

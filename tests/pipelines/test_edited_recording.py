@@ -1,0 +1,182 @@
+"""A recording that was edited, its files of equal sizes, is told by the digests in the samples."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_recording import TEACHER, recording_config
+
+from p2pkit.errors import SourceError
+from p2pkit.files import write_json
+from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.pipelines.extract import run
+from p2pkit.pipelines.feature_stage import FeatureConfig
+from p2pkit.pipelines.reextract import SourceConfig
+from p2pkit.pipelines.repair import RepairConfig
+from p2pkit.pipelines.repair import run as repair
+from p2pkit.shards import open_store
+from p2pkit.shards.checks import read_sealed, sealed
+from p2pkit.shards.inputs import INPUTS
+from p2pkit.shards.verify import verify_store
+
+SCENE, FRAME = "scene-1", "frame-000001"
+
+
+def same_size(path: Path, change: Callable[[Path], object]) -> None:
+    size = path.stat().st_size
+    change(path)
+    data = path.read_bytes()
+    assert len(data) <= size
+    path.write_bytes(data + bytes(size - len(data)))
+
+
+def paint(value: int, mode: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        color = value if mode == "L" else (value, 0, 0)
+        Image.new(mode, (64, 48), color).save(path)
+
+    return change
+
+
+def move(path: Path) -> None:
+    text = path.read_text()
+    path.write_text(text.replace(text.split()[3], "9" + text.split()[3][1:], 1))
+
+
+EDITS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "images": ("color.png", paint(255, "RGB")),
+    "pose": ("pose.txt", move),
+    "labels": ("label.png", paint(1, "L")),
+}
+
+
+@pytest.fixture(params=EDITS)
+def edited(
+    request: pytest.FixtureRequest, room_recording: Path, tmp_path: Path
+) -> tuple[str, Path]:
+    root = shutil.copytree(room_recording, tmp_path / "edited")
+    suffix, change = EDITS[request.param]
+    same_size(root / SCENE / f"{FRAME}.{suffix}", change)
+    return request.param, root
+
+
+def shards_of(store: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(store.rglob("0*")) if path.is_file()}
+
+
+def shard_of_the_edited_frame(store: Path) -> int:
+    opened = open_store(store)
+    for shard in range(opened.manifest.plan.shards):
+        if any(SCENE in key and FRAME in key for key in opened.keys(shard)):
+            return shard
+    raise AssertionError("the frame is in no shard")
+
+
+def lose(store: Path, layer: str, shard: int) -> None:
+    for path in [*store.glob(f"{layer}/**/{shard:06d}.*")]:
+        path.unlink()
+
+
+def told(part: str) -> str:
+    return f"frame .*{SCENE}.*{FRAME}: other {part} than its samples"
+
+
+@pytest.mark.parametrize("kind", ["teacher", "superpixels"])
+def test_an_edited_frame_gets_no_further_layer(
+    edited: tuple[str, Path], room_store: Path, tmp_path: Path, kind: str
+) -> None:
+    part, root = edited
+    out = shutil.copytree(room_store, tmp_path / "out")
+    before, shard = shards_of(out), shard_of_the_edited_frame(out)
+    config = recording_config(root, out)
+    if kind == "teacher":
+        config = replace(config, features=FeatureConfig(teacher=replace(TEACHER, layer=1)))
+    else:
+        config = replace(config, superpixels=SuperpixelConfig())
+    with pytest.raises(SourceError, match=told(part)):
+        run(config)
+    after = shards_of(out)
+    assert {name: after[name] for name in before} == before
+    assert not [name for name in after if f"{shard:06d}" in name and name not in before]
+
+
+def test_a_recording_edited_throughout_gets_no_layer_in_the_manifest(
+    room_recording: Path, room_store: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(room_recording, tmp_path / "edited")
+    for path in root.glob("*/*.color.png"):
+        same_size(path, paint(255, "RGB"))
+    out = shutil.copytree(room_store, tmp_path / "out")
+    before = (out / "p2pkit.json").read_bytes()
+    with pytest.raises(SourceError, match="other images than its samples"):
+        run(recording_config(root, out, features=FeatureConfig(teacher=replace(TEACHER, layer=1))))
+    assert (out / "p2pkit.json").read_bytes() == before
+    assert open_store(out).feature_layers == open_store(room_store).feature_layers
+
+
+def test_resuming_beside_the_geometry_refuses_an_edited_frame(
+    edited: tuple[str, Path], room_store: Path, tmp_path: Path
+) -> None:
+    part, root = edited
+    out = shutil.copytree(room_store, tmp_path / "out")
+    lose(out, "features", shard_of_the_edited_frame(out))
+    before = shards_of(out)
+    with pytest.raises(SourceError, match=told(part)):
+        run(recording_config(root, out))
+    assert shards_of(out) == before
+
+
+@pytest.mark.parametrize("layer", ["geometry", "features"])
+def test_repair_refuses_an_edited_frame(
+    edited: tuple[str, Path], room_store: Path, tmp_path: Path, layer: str
+) -> None:
+    part, root = edited
+    out = shutil.copytree(room_store, tmp_path / "out")
+    lose(out, layer, shard_of_the_edited_frame(out))
+    before = shards_of(out)
+    with pytest.raises(SourceError, match=told(part)):
+        repair(RepairConfig(out, SourceConfig(root=root)))
+    assert shards_of(out) == before
+
+
+def without_digests(store: Path) -> Path:
+    """Turn a store that has no shards yet into one that an older version began."""
+    manifest = read_sealed(store / "p2pkit.json")
+    del manifest["layers"][0]["details"][INPUTS]
+    write_json(store / "p2pkit.json", sealed(manifest))
+    for path in store.rglob("0*"):
+        path.unlink()
+    return store
+
+
+def test_a_store_begun_without_digests_goes_on_without(
+    room_recording: Path, room_store: Path, tmp_path: Path
+) -> None:
+    old = without_digests(shutil.copytree(room_store, tmp_path / "old"))
+    config = recording_config(room_recording, old)
+    run(config)
+    before = shards_of(old)
+    store = open_store(old)
+    for layer in ("geometry", *store.feature_layers):
+        assert INPUTS not in store.read(layer, 0, 0).meta
+    lose(old, "geometry", 1)
+    assert repair(RepairConfig(old, SourceConfig(root=room_recording))).verified
+    lose(old, "features", 2)
+    run(config)
+    assert shards_of(old) == before
+    assert verify_store(old, deep=True).ok
+
+
+def test_every_layer_names_the_inputs_of_its_samples(room_store: Path) -> None:
+    store = open_store(room_store)
+    found = [store.read(layer, 0, 0).meta[INPUTS] for layer in ("geometry", *store.feature_layers)]
+    assert all(inputs == found[0] for inputs in found)
+    assert sorted(found[0]) == ["calibration", "depth", "images", "labels", "pose"]
+    assert json.loads((room_store / "p2pkit.json").read_text())["layers"][0]["details"][INPUTS]
+    assert all(len(digest) == 16 and int(digest, 16) >= 0 for digest in found[0].values())
+    assert len(np.unique([*found[0].values()])) == 5
