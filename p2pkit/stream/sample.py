@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
+from p2pkit.checked_settings import check_choices, check_numbers
 from p2pkit.errors import ConfigError
 from p2pkit.geometry.grid import Alignment
 from p2pkit.geometry.voxelize import voxel_coordinates, voxel_deduplicate
@@ -50,8 +51,8 @@ class SampleConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        if self.voxel_size <= 0:
-            raise ConfigError(f"voxel_size is {self.voxel_size} m; it must be positive")
+        check_choices(self)
+        check_numbers(self, ("voxel_size",), positive=True)
         if self.pairs_per_frame < 2:
             raise ConfigError(
                 f"pairs_per_frame is {self.pairs_per_frame}; a contrast needs at least 2"
