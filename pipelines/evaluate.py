@@ -216,8 +216,9 @@ def _work_alone(work: tuple[EvaluateConfig, Job]) -> str:
 
 
 def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames, job: Job) -> str:
-    """Compute the job's missing cells."""
+    """Compute the job's missing cells, all of the weights as they are now."""
     frozen: FrozenFeatures | None = None
+    read = weights.read(job.weights)
     for percent in config.fractions:
         path = _path(config, job, percent)
         if path.exists():
@@ -226,7 +227,7 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
         extra: dict[str, Any] = {}
         if job.mode == "finetune":
             scores, step = finetune(
-                weights.student(job.weights, job.seed),
+                weights.student(job.weights, job.seed, read),
                 data,
                 samples,
                 config.finetune,
@@ -236,10 +237,10 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
             extra["tested_step"] = step
         else:
             if frozen is None:
-                student = weights.student(job.weights, job.seed)
+                student = weights.student(job.weights, job.seed, read)
                 frozen = FrozenFeatures(student, data, config.frozen, config.device)
             scores = frozen.scores(job.mode, samples, job.seed)
-        cell = {"frames": len(samples), "weights": weights.identity(job.weights), **extra}
+        cell = {"frames": len(samples), "weights": read.identity, **extra}
         write_json(path, {**cell, **_summary(scores, data)})
     return f"{job.mode} {job.weights} seed {job.seed}"
 

@@ -61,8 +61,14 @@ class OnlineProbe:
             draw(labelled_voxels(frame), settings.points_per_frame, np.random.default_rng([0, i]))
             for i, frame in enumerate(fit)
         ]
-        if not sum(map(len, self._drawn)):
-            raise ConfigError("no labelled point is in the frames that probe.frames chose")
+        shown = {"train": self._drawn, "validation": map(labelled_voxels, validation)}
+        for part, rows in shown.items():
+            if not sum(map(len, rows)):
+                raise ConfigError(
+                    f"no labelled point is in the {settings.frames} frames of the {part} part that "
+                    "the probe takes: raise probe.frames, cut other parts by probe.validation and "
+                    "probe.test, or name a labelled store with probe.store"
+                )
 
     def run(self, model: PretrainingModel, step: int) -> dict[str, float]:
         """Score the student, keep the weights if they are the best yet; gives what to log.
