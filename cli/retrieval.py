@@ -26,9 +26,12 @@ def retrieval(run: Path, store: str, pairs: int, seed: int, as_json: bool) -> No
         click.echo(text)
         return
     report = json.loads(text)
-    click.echo(f"{report['frames']} held-out frames, {pairs} candidates each; top-1 in %")
+    found = round(report["pairs_found"])
+    fewer = "" if found == pairs else f" ({found} found in the mean)"
+    click.echo(f"{report['frames']} held-out frames, {pairs} candidates each{fewer}; top-1 in %")
     click.echo(f"{'':<12}{'own pixel':>12}{'own cell':>12}")
     for name in ("trained", "untrained"):
         row = report[name]
         click.echo(f"{name:<12}{100 * row['top1_pixel']:12.2f}{100 * row['top1_cell']:12.2f}")
-    click.echo(f"{'chance':<12}{100 * report['chance']:12.2f}")
+    chances = (report["chance"], report["chance_cell"])
+    click.echo(f"{'chance':<12}" + "".join(f"{100 * chance:12.2f}" for chance in chances))

@@ -8,6 +8,8 @@ RUN/best/weights.safetensors  the best by the online probe, with step and scores
 
 import json
 import os
+import pickle
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +20,14 @@ import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
 
-from p2pkit.errors import TrainingError
+from p2pkit.errors import TrainingError, first_line
 from p2pkit.files import canonical_json, fsync_folder, write_atomic, write_json
 from p2pkit.pipelines.pretraining import PretrainingModel, load_weights
 
 FILES = ("weights.safetensors", "state.pt")
-
+FOLDER = re.compile(r"step-(\d{8,})")
 
 BEST = "best"
 CHOICES = ("latest", BEST)
@@ -49,35 +52,71 @@ def save_checkpoint(
         state: what else resuming needs; tensors and plain data.
         step: how many steps the weights have seen.
         keep: how many checkpoints stay.
+
+    Raises:
+        TrainingError: a weight is NaN or infinite, or the disk takes no more; the message names the
+            newest checkpoint there is, and nothing is left of this one.
     """
-    folder = run / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".tmp-*"):
-        shutil.rmtree(leftover)
-    temporary = folder / f".tmp-step-{step:08d}"
-    temporary.mkdir()
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    write_atomic(temporary / "weights.safetensors", safetensors_bytes(weights))
-    with open(temporary / "state.pt", "wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    checksums = {name: _checksum(temporary / name) for name in FILES}
-    write_json(temporary / "checkpoint.json", {"step": step, "xxh3_128": checksums})
-    final = folder / f"step-{step:08d}"
-    if final.exists():
-        _remove(final)
-    os.replace(temporary, final)
-    fsync_folder(folder)
+    broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise TrainingError(
+            f"{broken[0]} and {len(broken) - 1} more weights are NaN or infinite after {step} "
+            f"steps, which are not saved; {newest_told(run)}. Lower optimizer.learning_rate or set "
+            "optimizer.clip_norm"
+        )
+    folder = run / "checkpoints"
+    temporary, final = folder / f".tmp-step-{step:08d}", checkpoint_at(run, step).path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".tmp-*"):
+            shutil.rmtree(leftover)
+        _write(temporary, weights, state, step)
+        if final.exists():
+            _remove(final)
+        os.replace(temporary, final)
+        fsync_folder(folder)
+    # torch.save tells a full disk by a RuntimeError.
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise TrainingError(
+            f"the checkpoint {final} cannot be written: {first_line(error)}; {newest_told(run)}. "
+            f"Make room on that disk, then go on with p2pkit train --out {run} --resume"
+        ) from None
     for old in list_checkpoints(run)[:-keep]:
         _remove(old.path)
     return Checkpoint(path=final, step=step)
 
 
+def _write(
+    folder: Path, weights: Mapping[str, Tensor], state: Mapping[str, Any], step: int
+) -> None:
+    folder.mkdir()
+    write_atomic(folder / "weights.safetensors", safetensors_bytes(dict(weights)))
+    with open(folder / "state.pt", "wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    checksums = {name: _checksum(folder / name) for name in FILES}
+    write_json(folder / "checkpoint.json", {"step": step, "xxh3_128": checksums})
+
+
+def checkpoint_at(run: Path, step: int) -> Checkpoint:
+    """Where the run's checkpoint of a step is, or would be."""
+    return Checkpoint(run / "checkpoints" / f"step-{step:08d}", step)
+
+
 def list_checkpoints(run: Path) -> list[Checkpoint]:
-    """The run's complete checkpoints, oldest first."""
-    folders = sorted((run / "checkpoints").glob("step-*"))
-    return [Checkpoint(path=path, step=int(path.name.removeprefix("step-"))) for path in folders]
+    """The run's complete checkpoints, oldest first; other folders beside them are let be."""
+    named = [(path, FOLDER.fullmatch(path.name)) for path in (run / "checkpoints").glob("step-*")]
+    found = [Checkpoint(path, int(name[1])) for path, name in named if name is not None]
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def newest_told(run: Path) -> str:
+    """Which checkpoint is there to go on with, for an error's message."""
+    found = list_checkpoints(run)
+    return f"the newest checkpoint is {found[-1].path}" if found else "no checkpoint exists"
 
 
 def latest_checkpoint(run: Path) -> Checkpoint:
@@ -153,8 +192,22 @@ def load_checkpoint(checkpoint: Checkpoint, model: PretrainingModel) -> dict[str
     """Restore the weights; gives the state that was saved with them.
 
     Raises:
-        TrainingError: a file differs from its checksum or does not fit the model.
+        TrainingError: a file is missing, cannot be read, differs from its checksum or does not fit
+            the model.
     """
+    try:
+        _check(checkpoint)
+        load_weights(model, checkpoint.path)
+        return torch.load(checkpoint.path / "state.pt", map_location="cpu", weights_only=True)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"the checkpoint {checkpoint.path} cannot be read ({type(error).__name__}: "
+            f"{first_line(error)}); delete it to resume from an older checkpoint"
+        ) from None
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    """Compare both files with the checksums in the checkpoint's record."""
     record: dict[str, Any] = json.loads((checkpoint.path / "checkpoint.json").read_text())
     for name in FILES:
         found, wanted = _checksum(checkpoint.path / name), record["xxh3_128"][name]
@@ -163,8 +216,6 @@ def load_checkpoint(checkpoint: Checkpoint, model: PretrainingModel) -> dict[str
                 f"{checkpoint.path / name} has the checksum {found}, its record says {wanted}; "
                 f"delete {checkpoint.path} to resume from an older checkpoint"
             )
-    load_weights(model, checkpoint.path)
-    return torch.load(checkpoint.path / "state.pt", map_location="cpu", weights_only=True)
 
 
 def _remove(folder: Path) -> None:

@@ -8,15 +8,19 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from p2pkit.errors import ConfigError
 from p2pkit.losses import ContrastBatch
+from p2pkit.networks.sync_norm import summed_over_ranks
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for the first one, which alone probes and writes checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +43,40 @@ class Ranks:
         return self.rank == 0
 
     def device(self, name: str) -> str:
-        """The device that a config means on this process: `cuda` is its own GPU."""
+        """The device that a config means on this process: `cuda` is its own GPU.
+
+        Raises:
+            ConfigError: several processes shall share one GPU.
+        """
+        if self.ranks > 1 and name.startswith("cuda:"):
+            raise ConfigError(
+                f"device is {name!r}, one GPU for {self.ranks} processes: set device=cuda, which "
+                "gives each its own, and choose among GPUs by CUDA_VISIBLE_DEVICES"
+            )
         return f"cuda:{self.local_rank}" if name == "cuda" and self.ranks > 1 else name
 
 
-def ranks_from_environment() -> Ranks:
+def ranks_from_environment(device: str = "cpu") -> Ranks:
     """As `torchrun` says; one process where it says nothing.
+
+    Args:
+        device: of the config; several processes on `cuda` need LOCAL_RANK to tell their GPUs.
 
     Raises:
         ConfigError: only some of its variables are set, or one is no number.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     values = {name: os.environ[name] for name in names if name in os.environ}
-    if "RANK" not in values or "WORLD_SIZE" not in values:
+    if "RANK" not in values and "WORLD_SIZE" not in values:
         return Ranks()
+    missing = [name for name in names[:2] if name not in values]
+    if device.startswith("cuda") and values.get("WORLD_SIZE") != "1" and names[2] not in values:
+        missing.append(names[2])
+    if missing:
+        raise ConfigError(
+            f"{values} is set, but {' and '.join(missing)} not: start several processes with "
+            "torchrun, which sets all, or unset them for one process"
+        )
     try:
         rank, ranks, local = (int(values.get(name, 0)) for name in names)
     except ValueError as error:
@@ -65,13 +89,20 @@ def ranks_from_environment() -> Ranks:
 @contextmanager
 def process_group(ranks: Ranks, device: str) -> Generator[None]:
     """Join the other processes; nothing with one process, or inside another group."""
+    own = torch.device(ranks.device(device))
+    if own.type == "cuda" and own.index is not None:
+        torch.cuda.set_device(own)
     if ranks.ranks == 1 or dist.is_initialized():
         yield
         return
-    is_cuda = device.startswith("cuda")
-    if is_cuda:
-        torch.cuda.set_device(ranks.local_rank)
-    dist.init_process_group("nccl" if is_cuda else "gloo", rank=ranks.rank, world_size=ranks.ranks)
+    is_cuda = own.type == "cuda"
+    dist.init_process_group(
+        "nccl" if is_cuda else "gloo",
+        rank=ranks.rank,
+        world_size=ranks.ranks,
+        timeout=PATIENCE,
+        device_id=own if is_cuda else None,
+    )
     try:
         yield
     finally:
@@ -103,10 +134,22 @@ def anywhere(here: bool, ranks: Ranks) -> bool:
     """Whether it holds in any process."""
     if ranks.ranks == 1:
         return here
-    flag = torch.tensor(float(here))
-    if dist.get_backend() == "nccl":
-        flag = flag.cuda(ranks.local_rank)
-    return summed(flag, ranks).item() > 0
+    return summed(_number(float(here), ranks), ranks).item() > 0
+
+
+def of_first(value: int, ranks: Ranks) -> int:
+    """The first process's value, in all of them."""
+    if ranks.ranks == 1:
+        return value
+    told = _number(value, ranks)
+    dist.broadcast(told, src=0)
+    return int(told.item())
+
+
+def _number(value: float, ranks: Ranks) -> Tensor:
+    """A number where the process group exchanges it; steps below 2**53 are exact."""
+    number = torch.tensor(value, dtype=torch.float64)
+    return number.cuda(ranks.local_rank) if dist.get_backend() == "nccl" else number
 
 
 def with_others(batch: ContrastBatch, ranks: Ranks) -> ContrastBatch:
@@ -132,5 +175,5 @@ def _of_others(own: Tensor, ranks: Ranks) -> Tensor:
     ends = torch.cumsum(sizes, 0).tolist()
     start = ends[ranks.rank] - len(own)
     padding = (0, 0, start, ends[-1] - ends[ranks.rank])
-    together = all_reduce(nn.functional.pad(own, padding))
+    together = summed_over_ranks(nn.functional.pad(own, padding))
     return torch.cat([together[:start], together[ends[ranks.rank] :]])

@@ -12,7 +12,7 @@ from p2pkit.config import config_to_json
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.files import sha256_json, write_json
-from p2pkit.pipelines.axes import CAMERA_UP, students_up
+from p2pkit.pipelines.axes import students_up
 from p2pkit.pipelines.evaluate_report import write_report
 from p2pkit.pipelines.evaluated_weights import (
     STUDENT_SETTINGS,
@@ -26,6 +26,7 @@ from p2pkit.pipelines.parts import BY_SCENE, UNIT_WORDS, SplitConfig
 from p2pkit.pipelines.splits import all_keys
 from p2pkit.shards.checks import differences
 from p2pkit.shards.store import open_store
+from p2pkit.stream.up_axis import CAMERA_UP
 
 MODES = (*KINDS, "finetune")
 
@@ -139,10 +140,10 @@ def protocol(
     config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
 ) -> dict[str, Any]:
     """The protocol card: all that decides the figures but weights, fractions and seeds."""
-    settings = {
-        "frozen": config_to_json(config.frozen),
-        "finetune": config_to_json(config.finetune),
-    }
+    finetuning = config_to_json(config.finetune)
+    if config.finetune.augment.up_axis is None:  # as cards said it when there was no None
+        finetuning["augment"]["up_axis"] = list(CAMERA_UP)
+    settings = {"frozen": config_to_json(config.frozen), "finetune": finetuning}
     keys = all_keys(data.store)
     test = [keys[sample] for sample in data.parts["test"]]
     unit = UNIT_WORDS[data.split.unit]
@@ -162,11 +163,11 @@ def protocol(
         "test_time": "one view, no augmentation",
         "settings": settings,
         "pretrained_on_test_frames": weights.seen(data.store, test),
-        **_unusual(data),
+        **_unusual(config, data),
     }
 
 
-def _unusual(data: LabelledFrames) -> dict[str, Any]:
+def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
     """Entries that evaluations by scene on depth cameras do without, as those of old have it."""
     entries: dict[str, Any] = {}
     if data.split != BY_SCENE:
@@ -176,6 +177,8 @@ def _unusual(data: LabelledFrames) -> dict[str, Any]:
     if data.up_axis != CAMERA_UP or data.turn is not None:
         entries["up_axis"] = list(data.up_axis)
         entries["points"] = "as they are stored" if data.turn is None else "turned to that axis"
+    if data.up_axis != config.finetune.augment.up_axis == CAMERA_UP:
+        entries["finetuning_turns_about"] = list(CAMERA_UP)
     return entries
 
 
@@ -216,8 +219,9 @@ def _work_alone(work: tuple[EvaluateConfig, Job]) -> str:
 
 
 def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames, job: Job) -> str:
-    """Compute the job's missing cells."""
+    """Compute the job's missing cells, all of the weights as they are now."""
     frozen: FrozenFeatures | None = None
+    read = weights.read(job.weights)
     for percent in config.fractions:
         path = _path(config, job, percent)
         if path.exists():
@@ -226,7 +230,7 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
         extra: dict[str, Any] = {}
         if job.mode == "finetune":
             scores, step = finetune(
-                weights.student(job.weights, job.seed),
+                weights.student(job.weights, job.seed, read),
                 data,
                 samples,
                 config.finetune,
@@ -236,10 +240,10 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
             extra["tested_step"] = step
         else:
             if frozen is None:
-                student = weights.student(job.weights, job.seed)
+                student = weights.student(job.weights, job.seed, read)
                 frozen = FrozenFeatures(student, data, config.frozen, config.device)
             scores = frozen.scores(job.mode, samples, job.seed)
-        cell = {"frames": len(samples), "weights": weights.identity(job.weights), **extra}
+        cell = {"frames": len(samples), "weights": read.identity, **extra}
         write_json(path, {**cell, **_summary(scores, data)})
     return f"{job.mode} {job.weights} seed {job.seed}"
 

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from p2pkit.errors import ConfigError
+from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.networks import build_student, load_student_weights
+from p2pkit.networks.checkpoints import read_weights
 from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.pipelines.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.pretraining import INPUT_CHANNELS, TrainConfig
@@ -18,7 +20,22 @@ from p2pkit.pipelines.runs import read_config
 from p2pkit.shards.store import Store
 
 SCRATCH = "scratch"
+LOOKS = 5
+"""At a checkpoint that a running training may replace."""
 STUDENT_SETTINGS = ("student", "conv1_kernel_size")
+
+
+@dataclass(frozen=True, eq=False)
+class ReadWeights:
+    """Weights as they were at one moment, whatever becomes of their file.
+
+    Args:
+        identity: sha256 of the file, by which a figure knows what it measured; `scratch` of none.
+        content: what was in the file; None for random weights.
+    """
+
+    identity: str
+    content: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -42,8 +59,34 @@ class ComparedWeights:
         """Scratch first."""
         return [SCRATCH, *self.runs, *self.checkpoints]
 
-    def student(self, name: str, seed: int) -> Res16UNet:
-        """The student with these weights; random ones depend on the seed alone."""
+    def read(self, name: str) -> ReadWeights:
+        """The weights of this name and the identity of just these, also while a run trains on.
+
+        Raises:
+            TrainingError: there is no checkpoint, it is damaged, or it changes at every look.
+        """
+        if name == SCRATCH:
+            return ReadWeights(SCRATCH, None)
+        for _ in range(LOOKS):
+            path = self._file(name)
+            with suppress(FileNotFoundError):  # newer checkpoints push older ones out
+                identity, content = _sha256(path), read_weights(path)
+                if _sha256(path) == identity:
+                    return ReadWeights(identity, content)
+        raise TrainingError(
+            f"the checkpoint of {name} was replaced {LOOKS} times while it was read; evaluate it "
+            "when its training is done"
+        )
+
+    def student(self, name: str, seed: int, read: ReadWeights | None = None) -> Res16UNet:
+        """The student with these weights; random ones depend on the seed alone.
+
+        Args:
+            name: of the weights.
+            seed: of random ones.
+            read: what `read` gave before; None reads them now.
+        """
+        content = (self.read(name) if read is None else read).content
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1000 + seed)
             student = build_student(
@@ -52,17 +95,14 @@ class ComparedWeights:
                 conv1_kernel_size=self.train.conv1_kernel_size,
                 engine=self.train.engine,
             )
-        if name in self.runs:
-            load_student_weights(student, self._file(name), prefix="student.")
-        elif name != SCRATCH:
-            load_student_weights(student, self._file(name))
+        if content is not None:
+            prefix = "student." if name in self.runs else ""
+            load_student_weights(student, content, prefix=prefix)
         return student
 
     def identity(self, name: str) -> str:
-        """sha256 of the weights' file, by which a figure knows what it measured."""
-        if name == SCRATCH:
-            return SCRATCH
-        return hashlib.sha256(self._file(name).read_bytes()).hexdigest()
+        """sha256 of the weights' file as it is now; see `ReadWeights`."""
+        return SCRATCH if name == SCRATCH else _sha256(self._file(name))
 
     def seen(self, store: Store, keys: Sequence[str]) -> dict[str, int | None]:
         """How many of these frames each run was trained on; None where it does not know the store.
@@ -80,6 +120,10 @@ class ComparedWeights:
         if name in self.checkpoints:
             return self.checkpoints[name]
         return chosen_checkpoint(self.runs[name], self.which).path / "weights.safetensors"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def compared_weights(

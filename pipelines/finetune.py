@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from p2pkit.checked_settings import check_numbers
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
@@ -46,9 +47,10 @@ class FinetuneConfig:
         for name in ("steps", "batch_size", "validations", "validation_frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"finetune.{name} is {getattr(self, name)}; at least 1 is needed")
-        for name in ("trunk_rate", "head_rate"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"finetune.{name} is {getattr(self, name)}; it must be positive")
+        check_numbers(self, ("trunk_rate", "head_rate"), prefix="finetune.", positive=True)
+        check_numbers(self, ("weight_decay", "warmup"), prefix="finetune.")
+        if self.warmup > 1:
+            raise ConfigError(f"finetune.warmup is {self.warmup}; it is a share of the steps, 0-1")
 
 
 class SegmentationNetwork(nn.Module):

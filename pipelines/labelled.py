@@ -11,7 +11,7 @@ from torch import Tensor
 from p2pkit.errors import StoreError
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
 from p2pkit.evaluation.segmentation import confusion_matrix
-from p2pkit.pipelines.axes import CAMERA_UP, stored_up, turn_between, turned
+from p2pkit.pipelines.axes import turn_between, turned
 from p2pkit.pipelines.inference import read_cloud
 from p2pkit.pipelines.parts import BY_SCENE, SplitConfig, cut_frames, place_of, same_place
 from p2pkit.pipelines.splits import samples_in_key_order
@@ -26,6 +26,7 @@ from p2pkit.stream.augment import (
 )
 from p2pkit.stream.order import locate
 from p2pkit.stream.sample import Voxels, voxelise
+from p2pkit.stream.up_axis import CAMERA_UP, stored_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +96,16 @@ class LabelledFrames:
         random: np.random.Generator | None = None,
         augment: AugmentConfig | None = None,
     ) -> LabelledFrame:
-        """Read a frame; with a generator its points are augmented, about its own up axis.
+        """Read a frame; with a generator its points are augmented.
 
-        Another `augment.up_axis` than a camera's is taken as it is.
+        They are turned about their own up axis, unless `augment.up_axis` names another.
         """
         cloud = read_cloud(self.store, sample)
         labels = self.labels.convert(_labels(cloud))
         settings = NO_AUGMENTATION if augment is None else augment
         random = np.random.default_rng(0) if random is None else random
-        up = self.up_axis if settings.up_axis == CAMERA_UP else None
-        points = augment_points(turned(cloud.points, self.turn), random, settings, up_axis=up)
+        stored = turned(cloud.points, self.turn)
+        points = augment_points(stored, random, settings, up_axis=self.up_axis)
         colors = augment_colors(cloud.colors, random, settings)
         voxels = voxelise(points, colors, self.voxel_size)
         return LabelledFrame(

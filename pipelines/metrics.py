@@ -2,8 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ def metrics_log(
 ) -> Generator[Callable[[dict[str, Any]], None]]:
     """Open RUN/metrics.jsonl and RUN/tensorboard for appending; gives the function that appends.
 
-    Lines of steps that are about to be done again are cut. A row's `step` places it.
+    Lines of steps that are about to be done again are cut. A row's `step` places it. NaN and
+    infinite figures, such as the gradient's norm where float16 left a step out, become null.
 
     Args:
         run: the run's folder.
@@ -36,10 +38,11 @@ def metrics_log(
     board = SummaryWriter(run / "tensorboard", purge_step=start)
 
     def add(row: dict[str, Any]) -> None:
-        file.write(json.dumps(row) + "\n")
+        row = without_nan(row)
+        file.write(json.dumps(row, allow_nan=False) + "\n")
         file.flush()
         for name, value in row.items():
-            if name != "step":
+            if name != "step" and value is not None:
                 board.add_scalar(f"train/{name}", value, row["step"])
 
     with open(path, "a") as file:
@@ -47,6 +50,14 @@ def metrics_log(
             yield add
         finally:
             board.close()
+
+
+def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with None, which JSON has, for NaN and infinite figures, which it has not."""
+    return {
+        name: None if isinstance(value, float) and not isfinite(value) else value
+        for name, value in row.items()
+    }
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from p2pkit.errors import ConfigError
 from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.pipelines.axes import nearest_up, trained_ups
 from p2pkit.pipelines.checkpoints import save_best
 from p2pkit.pipelines.frozen import (
     KINDS,
@@ -23,7 +24,16 @@ from p2pkit.pipelines.frozen import (
 from p2pkit.pipelines.labelled import open_labelled
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
 from p2pkit.pipelines.splits import spread
-from p2pkit.shards.store import open_store
+from p2pkit.shards.store import Store, open_store
+from p2pkit.stream.augment import Axis
+from p2pkit.stream.up_axis import stored_up
+
+
+def _up_axis(config: TrainConfig, store: Store) -> Axis:
+    """What the store's points are turned to, so that up is what the student is trained with."""
+    trained_on = map(open_store, (config.store, *config.more_stores))
+    known = trained_ups(config.stream.sample.augment.up_axis, map(stored_up, trained_on))
+    return nearest_up(known, store)
 
 
 class OnlineProbe:
@@ -49,7 +59,7 @@ class OnlineProbe:
             test=settings.test,
             voxel_size=config.stream.sample.voxel_size,
             split=settings.split,
-            up_axis=config.stream.sample.augment.up_axis if settings.store else None,
+            up_axis=_up_axis(config, store) if settings.store else None,
         )
         self._data = data
         fit, validation = (
@@ -61,8 +71,19 @@ class OnlineProbe:
             draw(labelled_voxels(frame), settings.points_per_frame, np.random.default_rng([0, i]))
             for i, frame in enumerate(fit)
         ]
-        if not sum(map(len, self._drawn)):
-            raise ConfigError("no labelled point is in the frames that probe.frames chose")
+        shown = {"train": self._drawn, "validation": map(labelled_voxels, validation)}
+        for part, rows in shown.items():
+            if not sum(map(len, rows)):
+                raise ConfigError(
+                    f"no labelled point is in the {settings.frames} frames of the {part} part that "
+                    "the probe takes: raise probe.frames, cut other parts by probe.validation and "
+                    "probe.test, or name a labelled store with probe.store"
+                )
+
+    @property
+    def up_axis(self) -> Axis:
+        """Up in the frames as the student gets them."""
+        return self._data.up_axis
 
     def run(self, model: PretrainingModel, step: int) -> dict[str, float]:
         """Score the student, keep the weights if they are the best yet; gives what to log.

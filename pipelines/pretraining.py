@@ -7,9 +7,11 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from p2pkit.checked_settings import check_choices, check_numbers
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.heads import FixedPixels, PixelProjection, PointProjection
 from p2pkit.losses import REGRESSIONS, ContrastBatch, LossConfig
@@ -18,6 +20,7 @@ from p2pkit.pipelines.parts import BY_SCENE, SplitConfig
 from p2pkit.stream.loader import Batch, StreamConfig
 
 INPUT_CHANNELS = 3
+AT_LEAST_ONE = ("embedding_channels", "steps", "accumulate", "checkpoint_every", "keep_checkpoints")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class OptimizerConfig:
     schedule: Literal["exponential", "cosine", "constant"] = "exponential"
     decay: float = 0.99
     clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choices(self, prefix="optimizer.")
+        check_numbers(self, ("learning_rate", "decay"), prefix="optimizer.", positive=True)
+        names = ("momentum", "weight_decay", "warmup_steps", "clip_norm")
+        check_numbers(self, names, prefix="optimizer.")
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class OnlineProbeConfig:
     split: SplitConfig = BY_SCENE
 
     def __post_init__(self) -> None:
+        check_choices(self, prefix="probe.")
         if self.every < 0:
             raise ConfigError(f"probe.every is {self.every}; 0 (never) or more is possible")
         for name in ("frames", "points_per_frame", "neighbours"):
@@ -164,7 +174,8 @@ class TrainConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "checkpoint_every", "keep_checkpoints"):
+        check_choices(self)
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.loss.name in REGRESSIONS and self.pixel_head == "trained":
@@ -236,13 +247,17 @@ def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
     """Read a checkpoint's `weights.safetensors` into the model, strictly.
 
     Raises:
-        TrainingError: the file is missing or was written by another architecture.
+        TrainingError: the file is missing or damaged, or was written by another architecture.
     """
     path = checkpoint / "weights.safetensors"
     if not path.is_file():
         raise TrainingError(f"{path} does not exist; is {checkpoint} a checkpoint folder?")
     try:
         model.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise TrainingError(
+            f"{path} is damaged ({error}); delete {checkpoint} to use an older checkpoint"
+        ) from None
     except RuntimeError as error:
         raise TrainingError(f"{path} does not fit this model: {error}") from None
 

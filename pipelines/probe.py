@@ -17,7 +17,7 @@ from p2pkit.evaluation.segmentation import (
     segmentation_scores,
 )
 from p2pkit.files import write_json
-from p2pkit.pipelines.axes import stored_up, students_up, turn_between, turned
+from p2pkit.pipelines.axes import students_up, turn_between, turned
 from p2pkit.pipelines.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
@@ -27,6 +27,7 @@ from p2pkit.pipelines.splits import all_keys, scene_split
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.store import Store, open_store
 from p2pkit.stream.order import locate
+from p2pkit.stream.up_axis import stored_up
 
 PointFeatures = Callable[[PointCloud], Float32[np.ndarray, "points channels"]]
 

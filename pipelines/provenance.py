@@ -11,6 +11,7 @@ from p2pkit.files import write_json
 from p2pkit.pipelines.pretraining import TrainConfig
 from p2pkit.pipelines.splits import all_keys, holdout_split
 from p2pkit.shards.store import Store
+from p2pkit.stream.augment import Axis
 from p2pkit.stream.loader import StreamSource
 
 
@@ -26,6 +27,7 @@ class StoreUse:
         weight: its turns in a period of the mixture.
         frames: samples of the store, held-out ones too; None in runs that do not say so.
         reconstructed: whether its PCA coefficients were turned back into the teacher's channels.
+        up_axis: which way is up in its points; None in runs that do not say so.
     """
 
     store: str
@@ -35,6 +37,7 @@ class StoreUse:
     weight: int
     frames: int | None
     reconstructed: bool
+    up_axis: Axis | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class Provenance:
                     f"are {found.fingerprints}, the run's are {begun.fingerprints}"
                 )
             frames = begun.frames if begun.frames is None else found.frames
-            if replace(found, store=begun.store, frames=frames) != begun:
+            up = begun.up_axis if begun.up_axis is None else found.up_axis
+            if replace(found, store=begun.store, frames=frames, up_axis=up) != begun:
                 raise TrainingError(
                     f"{found.store} no longer has the frames that {run} was begun on: it has "
                     f"{found.frames} frames and holds {len(found.holdout)} out, the run had "
@@ -116,6 +120,7 @@ def _use_of_source(source: StreamSource, name: str, holdout: int) -> StoreUse:
         weight=source.weight,
         frames=len(keys),
         reconstructed=source.basis is not None,
+        up_axis=source.up_axis,
     )
 
 
@@ -134,6 +139,7 @@ def read_provenance(run: Path) -> Provenance:
 
 
 def _use(row: dict[str, Any]) -> StoreUse:
+    up_axis = row.get("up_axis")
     return StoreUse(
         store=row["store"],
         layers=tuple(row["layers"]),
@@ -142,4 +148,5 @@ def _use(row: dict[str, Any]) -> StoreUse:
         weight=row.get("weight", 1),
         frames=row.get("frames"),
         reconstructed=row.get("reconstructed", False),
+        up_axis=None if up_axis is None else (up_axis[0], up_axis[1], up_axis[2]),
     )

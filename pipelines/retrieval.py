@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import xxhash
 
 from p2pkit.errors import ConfigError
-from p2pkit.evaluation.retrieval import retrieval_top1
+from p2pkit.evaluation.retrieval import cell_chance, retrieval_top1
 from p2pkit.files import write_json
 from p2pkit.losses import ContrastBatch
 from p2pkit.pipelines.checkpoints import latest_checkpoint
@@ -37,7 +36,7 @@ class RetrievalConfig:
     Args:
         run: a pretraining run; its newest checkpoint is tested.
         store: path or URL of the store with the frames.
-        pairs: candidates per frame.
+        pairs: candidates per frame; frames with fewer usable pairs give all of theirs.
         seed: of the drawn pairs and of the random networks.
     """
 
@@ -51,11 +50,12 @@ def run(config: RetrievalConfig) -> Path:
     """Test retrieval on the run's held-out frames and write RUN/retrieval.json.
 
     Each frame gives `pairs` points and their pixels; top-1 is the share of points whose own pixel
-    is the most similar of all `pairs`. The same figure is given for untrained networks, and for
-    hits that are counted per teacher cell.
+    is the most similar of the frame's. The same figure is given for untrained networks, and for
+    hits that are counted per teacher cell, and for pixels picked at random. Frames without a pair
+    are left out.
 
     Raises:
-        ConfigError: the run held no frame out, or the store has none of them.
+        ConfigError: the run held no frame out, or the store has none of them, or they have no pair.
     """
     train_config = read_config_here(config.run)
     store = open_store(config.store)
@@ -72,17 +72,37 @@ def run(config: RetrievalConfig) -> Path:
     checkpoint = latest_checkpoint(config.run)
     load_weights(trained, checkpoint.path)
     untrained = build_model(train_config, channels, seed=config.seed + 1)
+    found, of_random = (
+        _top1(model, train_config, store, samples, config) for model in (trained, untrained)
+    )
     report = {
         "checkpoint_step": checkpoint.step,
-        "frames": len(samples),
+        "frames": found.frames,
         "pairs": config.pairs,
-        "chance": 1 / config.pairs,
-        "trained": _top1(trained, train_config, store, samples, config),
-        "untrained": _top1(untrained, train_config, store, samples, config),
+        "pairs_found": found.pairs,
+        "chance": found.chance,
+        "chance_cell": found.chance_cell,
+        "trained": found.rates(),
+        "untrained": of_random.rates(),
     }
     path = config.run / "retrieval.json"
     write_json(path, report)
     return path
+
+
+@dataclass(frozen=True)
+class _Top1:
+    """Means over frames."""
+
+    frames: int
+    pairs: float
+    chance: float
+    chance_cell: float
+    top1_pixel: float
+    top1_cell: float
+
+    def rates(self) -> dict[str, float]:
+        return {"top1_pixel": self.top1_pixel, "top1_cell": self.top1_cell}
 
 
 def _top1(
@@ -91,15 +111,25 @@ def _top1(
     store: Store,
     samples: list[tuple[int, int]],
     config: RetrievalConfig,
-) -> dict[str, Any]:
+) -> _Top1:
     model = model.to(train_config.device).eval()
     rows = [_embed(model, train_config, store, place, config) for place in samples]
+    rows = [row for row in rows if len(row.cell_id)]
+    if not rows:
+        raise ConfigError(f"the held-out frames of {config.store} have no pair to retrieve")
     pixel = [retrieval_top1(row.point_embedding, row.pixel_embedding) for row in rows]
     cell = [
         retrieval_top1(row.point_embedding, row.pixel_embedding, cell_id=row.cell_id)
         for row in rows
     ]
-    return {"top1_pixel": float(np.mean(pixel)), "top1_cell": float(np.mean(cell))}
+    return _Top1(
+        frames=len(rows),
+        pairs=float(np.mean([len(row.cell_id) for row in rows])),
+        chance=float(np.mean([1 / len(row.cell_id) for row in rows])),
+        chance_cell=float(np.mean([cell_chance(row.cell_id) for row in rows])),
+        top1_pixel=float(np.mean(pixel)),
+        top1_cell=float(np.mean(cell)),
+    )
 
 
 def _embed(

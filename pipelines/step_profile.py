@@ -11,13 +11,13 @@ from p2pkit.laps import START, Laps
 from p2pkit.pipelines.distributed import Ranks
 from p2pkit.pipelines.pretraining import TrainConfig, build_model, learning_rate
 from p2pkit.pipelines.runs import check_device
-from p2pkit.pipelines.train import open_sources
+from p2pkit.pipelines.sources import open_sources
 from p2pkit.pipelines.training_step import Trainee
 from p2pkit.stream.loader import BatchStream
 
 PREPARING = ("read", "decode", "augment", "voxelise", "pairs")
 """In the loader's threads, beside the step."""
-STEPPING = ("wait", "forward", "loss", "backward", "optimiser")
+STEPPING = ("wait", "forward", "loss", "backward", "optimiser", "meters")
 WARM_UP = 2
 
 

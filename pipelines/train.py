@@ -8,19 +8,21 @@ from itertools import islice
 from pathlib import Path
 
 from p2pkit.config import config_to_json
-from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.errors import TrainingError
 from p2pkit.files import write_json
-from p2pkit.losses import SUPERPIXEL
 from p2pkit.networks.sync_norm import synchronise_norms
 from p2pkit.pipelines.checkpoints import (
-    latest_checkpoint,
+    BEST,
+    checkpoint_at,
     list_checkpoints,
     load_checkpoint,
+    newest_told,
     save_checkpoint,
 )
 from p2pkit.pipelines.distributed import (
     Ranks,
     anywhere,
+    of_first,
     process_group,
     ranks_from_environment,
     replicate,
@@ -30,18 +32,14 @@ from p2pkit.pipelines.metrics import metrics_log
 from p2pkit.pipelines.online_probe import OnlineProbe
 from p2pkit.pipelines.pretraining import TrainConfig, build_model, learning_rate
 from p2pkit.pipelines.provenance import provenance_of, read_provenance
-from p2pkit.pipelines.runs import check_device, feature_layer, read_config, superpixel_layer
-from p2pkit.pipelines.splits import holdout_split
+from p2pkit.pipelines.runs import check_device, read_config
+from p2pkit.pipelines.sources import open_sources
 from p2pkit.pipelines.stopping import stop_on_sigterm
 from p2pkit.pipelines.training_step import StepReport, Trainee
 from p2pkit.pipelines.wandb_log import check_wandb, wandb_log
-from p2pkit.shards.map_coding import pca_basis
-from p2pkit.shards.model import LayerSpec
-from p2pkit.shards.store import Store, open_store
 from p2pkit.stream.loader import Batch, BatchStream, StreamSource
-from p2pkit.stream.order import whole_weights
 
-TEACHER_IDENTITY = ("name", "layer", "weights_sha256")
+LEFT_BY_A_RUN = ("config.json", "checkpoints", BEST, "metrics.jsonl")
 
 Progress = Callable[[StepReport], None]
 
@@ -68,16 +66,13 @@ def run(
         The run's folder.
 
     Raises:
-        TrainingError: `out` holds a run, or the loss became NaN or infinite.
+        TrainingError: `out` holds a run or parts of one, or the loss became NaN or infinite.
         MissingDependencyError: the run shall be logged by wandb, which is not installed.
         StoreError: a store is incomplete, mixed or corrupt.
     """
-    if (out / "config.json").exists():
-        raise TrainingError(
-            f"{out} holds a run; go on with it by --resume, or choose another --out"
-        )
+    _refuse_run_in(out)
     check_wandb(config)
-    ranks, sources = ranks_from_environment(), open_sources(config)
+    ranks, sources = ranks_from_environment(config.device), open_sources(config)
     check_device(ranks.device(config.device))
     with process_group(ranks, config.device):
         parts = _prepare(config, sources, ranks, out)
@@ -119,74 +114,23 @@ def resume(
     begun = read_provenance(out)
     sources = open_sources(config, [use.layers for use in begun.stores])
     provenance_of(sources, config).check_same(begun, out)
-    ranks = ranks_from_environment()
+    ranks = ranks_from_environment(config.device)
     check_device(ranks.device(config.device))
     with process_group(ranks, config.device):
         return _train(_prepare(config, sources, ranks, out), out, stop_after, progress)
 
 
-def open_sources(config: TrainConfig, layers: Sequence[Sequence[str]] = ()) -> list[StreamSource]:
-    """Open the stores of a run, with the frames to train on and their turns in the mixture.
-
-    Stores of PCA coefficients give the teacher's own channels where their bases differ.
-
-    Args:
-        config: of the run.
-        layers: those that a run chose before, of each store; where one is not there the config
-            decides.
-
-    Raises:
-        StoreError: a store is incomplete or mixed.
-        ConfigError: a store leaves nothing to train on, a layer is unclear, the features are not of
-            one teacher, superpixels are needed and not there, or the weights make no mixture.
-    """
-    stores = [open_store(config.store), *map(open_store, config.more_stores)]
-    known = [*layers, *[()] * len(stores)][: len(stores)]
-    chosen = [
-        _first(names, store.feature_layers) or feature_layer(store, config.layer)
-        for store, names in zip(stores, known, strict=True)
-    ]
-    superpixels = [
-        _superpixels(config, store, names) for store, names in zip(stores, known, strict=True)
-    ]
-    for store, *needed in zip(stores, chosen, superpixels, strict=True):
-        for layer in filter(None, needed):
-            store.records(layer)
-        _check_confidence(config, store)
-    specs = [store.layer(layer) for store, layer in zip(stores, chosen, strict=True)]
-    _check_one_teacher(stores, specs)
-    bases = [pca_basis(spec) for spec in specs]
-    if len({basis.sha256 if basis is not None else None for basis in bases}) == 1:
-        bases = [None] * len(stores)
-    kept = [holdout_split(store, config.holdout)[0] for store in stores]
-    weights = whole_weights(config.weights, [len(samples) for samples in kept])
-    rows = zip(stores, chosen, kept, weights, bases, superpixels, strict=True)
-    return [StreamSource(*row) for row in rows]
-
-
-def _first(wanted: Sequence[str], there: Sequence[str]) -> str | None:
-    """The first of the layers wanted that is there."""
-    return next((name for name in wanted if name in there), None)
-
-
-def _superpixels(config: TrainConfig, store: Store, known: Sequence[str]) -> str | None:
-    """The layer of superpixels that the loss needs; None where it needs none."""
-    if config.loss.name != SUPERPIXEL:
-        return None
-    return _first(known, store.superpixel_layers) or superpixel_layer(store, config.superpixels)
-
-
-def _check_one_teacher(stores: list[Store], specs: list[LayerSpec]) -> None:
-    """Features of one mixture must mean the same: one network, one layer, one set of weights."""
-    teachers = [
-        {name: spec.fingerprint["teacher"].get(name) for name in TEACHER_IDENTITY} for spec in specs
-    ]
-    if any(teacher != teachers[0] for teacher in teachers):
-        told = "; ".join(
-            f"{store.root} has {spec.name} by {teacher}"
-            for store, spec, teacher in zip(stores, specs, teachers, strict=True)
+def _refuse_run_in(out: Path) -> None:
+    left = [name for name in LEFT_BY_A_RUN if (out / name).exists()]
+    if "config.json" in left:
+        raise TrainingError(
+            f"{out} holds a run; go on with it by --resume, or choose another --out"
         )
-        raise ConfigError(f"the stores' features are not of one teacher: {told}")
+    if left:
+        raise TrainingError(
+            f"{out} holds {', '.join(left)} of another run, without its config.json; a new run "
+            "would go on from there. Delete them, or choose another --out"
+        )
 
 
 @dataclass(frozen=True)
@@ -220,18 +164,9 @@ def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out
     return _Parts(config, ranks, trainee, stream, probe)
 
 
-def _check_confidence(config: TrainConfig, store: Store) -> None:
-    fields = [field.name for field in store.layer("geometry").fields]
-    if config.loss.confidence == "weight" and "pair_confidence" not in fields:
-        raise ConfigError(
-            f"loss.confidence is 'weight', but {store.root} was extracted without "
-            "pair_confidence; extract it again, or set loss.confidence=ignore"
-        )
-
-
 def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress | None) -> Path:
     config, ranks, trainee = parts.config, parts.ranks, parts.trainee
-    start = _restore(out, trainee)
+    start = _restore(out, trainee, ranks)
     stop = config.steps if stop_after is None else min(start + stop_after, config.steps)
     batches = parts.stream.batches(start, stop)
     with (
@@ -242,19 +177,32 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
     ):
         for report in _steps(trainee, batches, out):
             done = report.step + 1
-            row = {**_told(report), **_probed(parts, done)}
-            log(row)
-            log_there(row)
+            is_due = done == stop or done % config.checkpoint_every == 0
+            # A probe may fail or be killed: what is due is saved before it.
+            is_saved = is_due and _probe_is_due(config, done)
+            if is_saved:
+                _save(parts, out, done)
+            row = _told(report)
+            try:
+                row.update(_probed(parts, done))
+            finally:
+                log(row)
+                log_there(row)
             if progress is not None and ranks.is_first:
                 progress(report)
             is_last = done == stop or anywhere(asked(), ranks)
-            if ranks.is_first and (is_last or done % config.checkpoint_every == 0):
-                keep = config.keep_checkpoints
-                save_checkpoint(out, trainee.model, trainee.state(), step=done, keep=keep)
+            if (is_due or is_last) and not is_saved:
+                _save(parts, out, done)
             if is_last:
                 break
     wait_for_all(ranks)
     return out
+
+
+def _save(parts: _Parts, out: Path, done: int) -> None:
+    if parts.ranks.is_first:
+        trainee, keep = parts.trainee, parts.config.keep_checkpoints
+        save_checkpoint(out, trainee.model, trainee.state(), step=done, keep=keep)
 
 
 def _told(report: StepReport) -> dict[str, int | float]:
@@ -266,10 +214,13 @@ def _probed(parts: _Parts, done: int) -> dict[str, float]:
     """Scores of the probe where it is due after so many steps; the other processes go on to wait
     for the first in their next exchange of gradients.
     """
-    every = parts.config.probe.every
-    if parts.probe is None or done % every:
+    if parts.probe is None or not _probe_is_due(parts.config, done):
         return {}
     return parts.probe.run(parts.trainee.model, done)
+
+
+def _probe_is_due(config: TrainConfig, done: int) -> bool:
+    return config.probe.every > 0 and done % config.probe.every == 0
 
 
 def _steps(trainee: Trainee, batches: Iterator[Batch], out: Path) -> Iterator[StepReport]:
@@ -280,21 +231,20 @@ def _steps(trainee: Trainee, batches: Iterator[Batch], out: Path) -> Iterator[St
         try:
             report = trainee.step(parts, rate)
         except FloatingPointError as error:
-            good = list_checkpoints(out)
-            where = (
-                f"the last good checkpoint is {good[-1].path}" if good else "no checkpoint exists"
-            )
             raise TrainingError(
-                f"{error} at step {parts[0].step}; {where}. Lower optimizer.learning_rate or set "
-                "optimizer.clip_norm"
+                f"{error} at step {parts[0].step}; {newest_told(out)}. Lower "
+                "optimizer.learning_rate or set optimizer.clip_norm"
             ) from None
         yield replace(report, step_s=time.perf_counter() - began)
         began = time.perf_counter()
 
 
-def _restore(out: Path, trainee: Trainee) -> int:
-    if not list_checkpoints(out):
-        return 0
-    checkpoint = latest_checkpoint(out)
-    trainee.restore(load_checkpoint(checkpoint, trainee.model))
-    return checkpoint.step
+def _restore(out: Path, trainee: Trainee, ranks: Ranks) -> int:
+    """The step to go on with. The first process decides: others may see an older state of a shared
+    folder, and would train other weights.
+    """
+    found = list_checkpoints(out)
+    step = of_first(found[-1].step if found else 0, ranks)
+    if step:
+        trainee.restore(load_checkpoint(checkpoint_at(out, step), trainee.model))
+    return step

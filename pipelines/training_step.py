@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
+from p2pkit.errors import TrainingError
 from p2pkit.laps import Lap, no_lap
 from p2pkit.losses import (
     SUPERPIXEL,
@@ -20,11 +21,14 @@ from p2pkit.losses import (
     suspected_false_negatives,
 )
 from p2pkit.pipelines.distributed import Ranks, summed, with_others
+from p2pkit.pipelines.meters import channel_spread, effective_rank
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
 from p2pkit.stream.loader import Batch
 
 FIRST_SCALE = 1024.0
 """Of float16 gradients: small, since a contrast divides by the temperature; it grows by itself."""
+MOST_SKIPPED = 20
+"""Updates in a row that float16 may leave out: its scale has then fallen by a million."""
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -36,7 +40,7 @@ class StepReport:
         step: counts from 0.
         loss: of the global batch before the update.
         learning_rate: of the update.
-        gradient_norm: before clipping.
+        gradient_norm: before clipping; NaN or infinite where float16 left the update out.
         pairs: in the global batch.
         suspected_false_negatives: share of negatives in the anchor's own cell or voxel, within a
             micro-batch of this process.
@@ -73,7 +77,7 @@ class Trainee:
         config: of the run.
         replica: the model as called, which averages gradients over processes.
         ranks: this process's place.
-        lap: told when a part of a step ends: forward, loss, backward, optimiser.
+        lap: told when a part of a step ends: forward, loss, backward, optimiser, meters.
     """
 
     def __init__(
@@ -93,23 +97,26 @@ class Trainee:
         self.scaler = torch.amp.GradScaler(
             self._device.type, FIRST_SCALE, enabled=config.precision == "float16"
         )
+        self._skipped = 0
 
     def step(self, batches: Sequence[Batch], rate: float) -> StepReport:
         """Update the weights by the micro-batches of one global batch.
 
         Each micro-batch counts by its anchors: its pairs, the sum of their confidence, or its
         superpixels. So the gradient is that of the mean over all anchors of all processes, whatever
-        the number of either.
+        the number of either. A micro-batch without a pair counts 0.
 
         Raises:
             FloatingPointError: the loss or the gradient is NaN or infinite; nothing was updated.
+                With float16 the gradient may be for some steps.
+            TrainingError: there is no pair in the whole global batch.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
         shares = self._shares(batches)
         losses: list[Tensor] = []
-        contrast: ContrastBatch | None = None
+        shown: ContrastBatch | None = None
         for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             with self._without_exchange(last=number == len(batches) - 1):
                 contrast = self._forward(batch)
@@ -119,18 +126,34 @@ class Trainee:
                 self.scaler.scale(loss * share * self.ranks.ranks).backward()
                 self._lap("backward")
             losses.append(loss.detach() * share)
-        assert contrast is not None
+            shown = contrast if shown is None or len(batch.pair_voxel) else shown
+        assert shown is not None
         mean = summed(torch.stack(losses).sum(), self.ranks).item()
+        pairs = self._pairs(batches)
         norm = self._update(mean)
         self._lap("optimiser")
-        points, pixels = contrast.point_embedding.detach(), contrast.pixel_embedding.detach()
+        report = self._report(shown, batches, loss=mean, norm=norm, pairs=pairs, rate=rate)
+        self._lap("meters")
+        return report
+
+    def _report(
+        self,
+        shown: ContrastBatch,
+        batches: Sequence[Batch],
+        *,
+        loss: float,
+        norm: float,
+        pairs: int,
+        rate: float,
+    ) -> StepReport:
+        points, pixels = shown.point_embedding.detach(), shown.pixel_embedding.detach()
         return StepReport(
             step=batches[0].step,
-            loss=mean,
+            loss=loss,
             learning_rate=rate,
             gradient_norm=norm,
-            pairs=self._count([len(batch.pair_voxel) for batch in batches]),
-            suspected_false_negatives=suspected_false_negatives(contrast),
+            pairs=pairs,
+            suspected_false_negatives=suspected_false_negatives(shown),
             point_rank=effective_rank(points),
             pixel_rank=effective_rank(pixels),
             point_spread=channel_spread(points),
@@ -157,6 +180,16 @@ class Trainee:
         weights = [anchors(batch, self.config.loss) for batch in batches]
         own = torch.tensor(weights, device=self._device)
         return own / summed(own.sum(), self.ranks).clamp_min(1e-12)
+
+    def _pairs(self, batches: Sequence[Batch]) -> int:
+        pairs = self._count([len(batch.pair_voxel) for batch in batches])
+        if pairs == 0:
+            raise TrainingError(
+                f"no frame of the global batch of step {batches[0].step} has a pair, so there is "
+                "nothing to learn from: look at the store with p2pkit check, or raise "
+                "stream.batch_size"
+            )
+        return pairs
 
     def _superpixels(self, batches: Sequence[Batch]) -> int | None:
         if self.config.loss.name != SUPERPIXEL:
@@ -189,6 +222,12 @@ class Trainee:
         # A scaled gradient may overflow: the scaler then leaves the step out and halves its scale.
         if not is_finite[0] or not (is_finite[1] or self.scaler.is_enabled()):
             raise FloatingPointError(f"the loss is {loss} and the gradient norm {norm}")
+        self._skipped = 0 if is_finite[1] else self._skipped + 1
+        if self._skipped >= MOST_SKIPPED:
+            raise FloatingPointError(
+                f"the gradient norm is {norm}, as in the {MOST_SKIPPED} last steps, which float16 "
+                "left out"
+            )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return norm
@@ -211,28 +250,3 @@ def build_optimizer(model: PretrainingModel, config: TrainConfig) -> torch.optim
         momentum=config.optimizer.momentum,
         weight_decay=config.optimizer.weight_decay,
     )
-
-
-def effective_rank(embeddings: Float[Tensor, "rows channels"]) -> float:
-    """Exp of the entropy of the normalised eigenvalues of the rows' covariance.
-
-    1 where all rows lie on a line, the number of channels where they spread evenly; 0 where they
-    are all the same. Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007.
-    """
-    centred = embeddings.float() - embeddings.float().mean(dim=0)
-    values = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0)
-    total = values.sum()
-    if total <= 1e-12 * max(len(embeddings), 1):
-        return 0.0
-    shares = values / total
-    return float(torch.exp(torch.special.entr(shares).sum()))
-
-
-def channel_spread(embeddings: Float[Tensor, "rows channels"]) -> float:
-    """Mean over channels of the rows' standard deviation, times the root of their number.
-
-    1 for unit vectors that are spread evenly over the sphere, 0 where all are the same. Source:
-    Chen and He, "Exploring simple siamese representation learning", CVPR 2021, section 4.1.
-    """
-    deviation = embeddings.float().std(dim=0, correction=0)
-    return float(deviation.mean() * embeddings.shape[1] ** 0.5)

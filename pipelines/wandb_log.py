@@ -11,6 +11,7 @@ from typing import Any
 from p2pkit.config import config_to_json
 from p2pkit.errors import MissingDependencyError, TrainingError, first_line
 from p2pkit.files import write_json
+from p2pkit.pipelines.metrics import without_nan
 from p2pkit.pipelines.pretraining import TrainConfig
 
 ID_FILE = "wandb.json"
@@ -49,7 +50,11 @@ def wandb_log(
     logged = _begin(config, run)
 
     def add(row: dict[str, Any]) -> None:
-        values = {f"train/{name}": value for name, value in row.items() if name != "step"}
+        values = {
+            f"train/{name}": value
+            for name, value in without_nan(row).items()
+            if name != "step" and value is not None
+        }
         logged.log(values, step=row["step"])
 
     try:

@@ -43,3 +43,12 @@ def retrieval_top1(
         hits = best & (own[part, None] == own)
         right += float((hits.sum(dim=1) / best.sum(dim=1)).double().sum())
     return right / pairs
+
+
+def cell_chance(cell_id: Int64[Tensor, " pairs"]) -> float:
+    """How often a pixel that is picked at random lies in the point's own cell of the teacher's map.
+
+    sum_c (n_c / N)^2 over cells c with n_c of the N pixels; 1/N where each has a cell of its own.
+    """
+    counts = torch.unique(cell_id, return_counts=True)[1].double()
+    return float((counts / len(cell_id)).square().sum())

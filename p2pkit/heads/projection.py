@@ -1,5 +1,6 @@
 """Linear heads that take point and pixel features into one embedding space."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,8 +24,8 @@ class PointProjection(nn.Module):
     def forward(
         self, features: Float[Tensor, "pairs channels"]
     ) -> Float[Tensor, "pairs out_channels"]:
-        """Embeddings of length 1; a projection shorter than 1e-12 stays as short as it is."""
-        return functional.normalize(self.linear(features), dim=1, eps=NORM_EPSILON)
+        """Embeddings of length 1, float32 at least; shorter than 1e-12 they stay as short."""
+        return _unit(self.linear(features))
 
 
 class FixedPixels(nn.Module):
@@ -34,8 +35,8 @@ class FixedPixels(nn.Module):
     """
 
     def forward(self, features: Float[Tensor, "pairs channels"]) -> Float[Tensor, "pairs channels"]:
-        """Embeddings of length 1."""
-        return functional.normalize(features, dim=1, eps=NORM_EPSILON)
+        """Embeddings of length 1, float32 at least."""
+        return _unit(features)
 
 
 class PixelProjection(nn.Module):
@@ -58,5 +59,11 @@ class PixelProjection(nn.Module):
     def forward(
         self, features: Float[Tensor, "pairs channels"]
     ) -> Float[Tensor, "pairs out_channels"]:
-        """Embeddings of length 1; a projection shorter than 1e-12 stays as short as it is."""
-        return functional.normalize(self.linear(features), dim=1, eps=NORM_EPSILON)
+        """Embeddings of length 1, float32 at least; shorter than 1e-12 they stay as short."""
+        return _unit(self.linear(features))
+
+
+def _unit(rows: Float[Tensor, "pairs channels"]) -> Float[Tensor, "pairs channels"]:
+    """Rows of length 1. Half precision has no number as small as 1e-12: it would divide 0 by 0."""
+    full = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    return functional.normalize(full, dim=1, eps=NORM_EPSILON)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from p2pkit.errors import ConfigError
 from p2pkit.losses.batch import (
+    REGRESSIONS,
     SUPERPIXEL,
     ContrastBatch,
     LossConfig,
@@ -34,9 +35,6 @@ LOSSES: dict[str, Callable[[ContrastBatch, LossConfig], Tensor]] = {
     "cosine": cosine_loss,
     "l2": l2_loss,
 }
-
-REGRESSIONS = ("cosine", "l2")
-"""Losses without negatives, which a trained pixel projection would bring to a constant."""
 
 
 def build_loss(config: LossConfig) -> Callable[[ContrastBatch], Tensor]:

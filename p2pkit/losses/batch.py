@@ -16,6 +16,8 @@ NEGATIVES = (
     "mask-similar",
 )
 CONFIDENCE = ("ignore", "weight")
+REGRESSIONS = ("cosine", "l2")
+"""Losses without negatives, which a trained pixel projection would bring to a constant."""
 SUPERPIXEL = "superpixel"
 """The loss that compares superpixels instead of pairs."""
 
@@ -83,7 +85,8 @@ class LossConfig:
 
     Raises:
         ConfigError: a temperature is not positive, the threshold no cosine, a choice is not one of
-            those, or `superpixel` is given settings that speak of single pairs.
+            those, `superpixel` is given settings that speak of single pairs, or a loss without
+            negatives such as speak of negatives.
     """
 
     name: str = "ppnce"
@@ -115,10 +118,25 @@ class LossConfig:
                 f"negatives is {self.negatives!r}, which masks pairs, but the loss is "
                 f"{SUPERPIXEL!r}, which compares superpixels: set negatives=paper"
             )
+        self._check_without_negatives()
         if self.name == SUPERPIXEL and self.across_ranks:
             raise ConfigError(
                 f"across_ranks is true, but the loss {SUPERPIXEL!r} compares the superpixels of "
                 "one process, as SLidR does: set across_ranks=false"
+            )
+
+    def _check_without_negatives(self) -> None:
+        if self.name not in REGRESSIONS:
+            return
+        if self.negatives != "paper":
+            raise ConfigError(
+                f"negatives is {self.negatives!r}, but the loss {self.name!r} compares each pair "
+                "with itself alone and has no negatives to mask: set negatives=paper"
+            )
+        if self.across_ranks:
+            raise ConfigError(
+                f"across_ranks is true, but the loss {self.name!r} has no negatives that other "
+                "processes could add to: set across_ranks=false"
             )
 
 

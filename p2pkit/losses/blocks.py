@@ -7,8 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from p2pkit.errors import TrainingError
-
 LOGITS_AT_ONCE = 8192**2
 
 AnchorLosses = Callable[[Tensor, Tensor, slice], Tensor]
@@ -23,18 +21,16 @@ def mean_in_blocks(
     weight: Float[Tensor, " pairs"] | None = None,
     logits_at_once: int = LOGITS_AT_ONCE,
 ) -> Float[Tensor, ""]:
-    """(Weighted) mean of the anchors' losses; 0 if all weights are 0.
+    """(Weighted) mean of the anchors' losses; 0 if all weights are 0, or there are no anchors.
 
     Where anchors times candidates are more than `logits_at_once`, blocks of anchors are worked
     through one after the other and computed again in the backward pass: memory stays bounded, loss
-    and gradient are the same.
-
-    Raises:
-        TrainingError: there are no anchors.
+    and gradient are the same. The 0 of no anchors hangs on the same tensors, too, so that each
+    process exchanges as many gradients as the others.
     """
     pairs = len(anchors)
     if pairs == 0:
-        raise TrainingError("a contrast of no pairs is undefined; a batch needs at least one pair")
+        return 0 * (anchors.sum() + candidates.sum())
     total = pairs if weight is None else weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
 
     def block(anchors: Tensor, candidates: Tensor, start: int) -> Tensor:

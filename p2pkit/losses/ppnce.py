@@ -40,8 +40,8 @@ def ppnce(
         logits_at_once: similarities held in memory; more pairs are worked through in blocks of
             anchors, each computed again in the backward pass, with the same loss and gradient.
 
-    Raises:
-        TrainingError: there are no pairs.
+    Returns:
+        The loss; 0 of no pairs.
     """
     losses = partial(
         _anchor_losses,
@@ -57,7 +57,7 @@ def ppnce_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
     """`ppnce` with `config`'s temperature, mask and weights; the mask is never built as a whole.
 
     Raises:
-        TrainingError: there are no pairs, or the batch lacks what the settings need.
+        TrainingError: the batch lacks what the settings need.
     """
     losses = partial(
         _anchor_losses,
@@ -94,17 +94,22 @@ def soft_ppnce_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, "
     L = -mean_i sum_j q_ij log p_ij, with p_ij the softmax over j of z3_i.z2_j / t and q_ij that of
     f_i.f_j / s, where f are the teacher's own features at unit length and s is `soft_temperature`:
     relational targets as in ReSSL (Zheng et al. 2021, arXiv 2107.09282). Pixels
-    of other ranks get no share of the target. As s falls to 0 this becomes `ppnce`.
+    of other ranks get no share of the target. Masked pixels are in neither softmax. As s falls to 0
+    this becomes `ppnce`.
 
     Raises:
         TrainingError: as `ppnce_loss`, or the batch has no teacher features.
     """
-    teacher = unit_teacher(batch)
+    teacher, ignore_rows = unit_teacher(batch), ignored_rows(batch, config)
 
     def losses(anchors: Tensor, candidates: Tensor, rows: slice) -> Tensor:
-        logits = _masked(anchors, candidates, rows, config.temperature, None)
-        target = functional.softmax(teacher[rows] @ teacher.T / config.soft_temperature, dim=1)
+        ignore = ignore_rows(rows)
+        logits = _masked(anchors, candidates, rows, config.temperature, ignore)
+        alike = _masked(teacher[rows], teacher, rows, config.soft_temperature, ignore)
+        target = functional.softmax(alike, dim=1)
         log_share = functional.log_softmax(logits, dim=1)[:, : len(teacher)]
+        # The share of a masked pixel is 0, whose logarithm times a target of 0 would be NaN.
+        log_share = log_share.masked_fill(target == 0, 0.0)
         return -(target.to(logits.dtype) * log_share).sum(dim=1)
 
     weight = anchor_weight(batch, config)

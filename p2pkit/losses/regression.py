@@ -9,16 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2pkit.errors import TrainingError
 from p2pkit.losses.batch import ContrastBatch, LossConfig
 from p2pkit.losses.ppnce import anchor_weight
 
 
 def cosine_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
-    """L = mean_i (1 - z3_i.z2_i), with rows of unit length; weighed like `ppnce`.
+    """L = mean_i (1 - z3_i.z2_i), with rows of unit length; weighed like `ppnce`, 0 of no pairs.
 
     Raises:
-        TrainingError: there are no pairs, or weights are asked for and the batch has none.
+        TrainingError: weights are asked for and the batch has none.
     """
     return _mean(1 - (batch.point_embedding * batch.pixel_embedding).sum(dim=1), batch, config)
 
@@ -29,7 +28,7 @@ def l2_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
     |z3 - z2|² = 2 - 2 z3.z2; the root is cut at 1e-6, where its slope would be infinite.
 
     Raises:
-        TrainingError: there are no pairs, or weights are asked for and the batch has none.
+        TrainingError: weights are asked for and the batch has none.
     """
     squared = (batch.point_embedding - batch.pixel_embedding).square().sum(dim=1)
     return _mean(squared.clamp_min(1e-12).sqrt(), batch, config)
@@ -37,7 +36,7 @@ def l2_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
 
 def _mean(losses: Tensor, batch: ContrastBatch, config: LossConfig) -> Tensor:
     if len(losses) == 0:
-        raise TrainingError("the mean of no pairs is undefined; a batch needs at least one pair")
+        return losses.sum()
     weight = anchor_weight(batch, config)
     if weight is None:
         return losses.mean()

@@ -24,8 +24,8 @@ def superpixel_loss(
     pairs, as k_s is: pixels that no sampled point falls on have no say.
 
     With `confidence` `weight` both means weigh each pair by its confidence, and superpixels of no
-    confidence at all are left out; the others count alike. L is 0 where none is left. On a GPU the
-    order of the sums, so the last bits, may change between calls.
+    confidence at all are left out; the others count alike. L is 0 where none is left, or where
+    there are no pairs. On a GPU the order of the sums, so the last bits, may change between calls.
 
     Args:
         batch: with `superpixel_id`.
@@ -34,8 +34,7 @@ def superpixel_loss(
         logits_at_once: as for `ppnce`, of superpixels.
 
     Raises:
-        TrainingError: there are no pairs, or the batch lacks superpixels, or confidence that is
-            asked for.
+        TrainingError: the batch lacks superpixels, or confidence that is asked for.
     """
     if batch.superpixel_id is None:
         raise TrainingError("the loss 'superpixel' needs superpixels, and the batch has none")

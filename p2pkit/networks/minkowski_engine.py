@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from p2pkit.networks.minkowski import minkowski_engine
 from p2pkit.networks.voxel_maps import repeated_voxels
+from p2pkit.networks.voxel_norm import VoxelNorm1d
 
 
 @contextmanager
@@ -54,7 +55,9 @@ class MinkowskiLayers:
 
     def batch_norm(self, channels: int, momentum: float) -> nn.Module:
         """Batch norm over all voxels of the batch; the parameters are under `.bn`."""
-        return minkowski_engine().MinkowskiBatchNorm(channels, momentum=momentum)
+        norm = minkowski_engine().MinkowskiBatchNorm(channels, momentum=momentum)
+        norm.bn = VoxelNorm1d(channels, momentum=momentum)
+        return norm
 
     def relu(self) -> nn.Module:
         """In-place ReLU."""

@@ -4,17 +4,47 @@ torch's own SyncBatchNorm runs on CUDA only; this one is plain arithmetic with d
 over the process group, so that it works with gloo on CPUs and its gradients are exact.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 
+from p2pkit.networks.voxel_norm import VoxelNorm1d
 
-class SyncBatchNorm1d(nn.BatchNorm1d):
+
+class _SumOverRanks(Function):
+    """Every process's sum depends on all rows, so the gradient is the sum of all gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        together = own.clone()
+        dist.all_reduce(together)
+        return together
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> Tensor:
+        together = gradients[0].contiguous().clone()
+        dist.all_reduce(together)
+        return together
+
+
+def summed_over_ranks(own: Tensor) -> Tensor:
+    """Sum over the processes of the default group, through which gradients flow back to all."""
+    found: Any = _SumOverRanks.apply(own)
+    return found
+
+
+class SyncBatchNorm1d(VoxelNorm1d):
     """`BatchNorm1d` whose statistics are those of the rows of all processes together.
 
-    Outside training, or with one process, it is `BatchNorm1d`.
+    Outside training, or with one process, it is `VoxelNorm1d`.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -27,9 +57,9 @@ class SyncBatchNorm1d(nn.BatchNorm1d):
             return super().forward(input)
         count = torch.tensor([float(len(input))], device=input.device, dtype=input.dtype)
         dist.all_reduce(count)
-        mean = all_reduce(input.sum(dim=0)) / count
+        mean = summed_over_ranks(input.sum(dim=0)) / count
         centred = input - mean
-        variance = all_reduce(centred.square().sum(dim=0)) / count
+        variance = summed_over_ranks(centred.square().sum(dim=0)) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
         return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
@@ -46,7 +76,7 @@ def synchronise_norms(network: nn.Module) -> None:
     """Replace every `BatchNorm1d` inside by a `SyncBatchNorm1d` with the same tensors."""
     for parent in network.modules():
         for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm1d:
+            if isinstance(child, nn.BatchNorm1d) and not isinstance(child, SyncBatchNorm1d):
                 setattr(parent, name, _synchronised(child))
 
 

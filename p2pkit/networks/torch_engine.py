@@ -15,6 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from p2pkit.networks.voxel_maps import KernelMap, VoxelMaps
+from p2pkit.networks.voxel_norm import VoxelNorm1d
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class BatchNorm(nn.Module):
 
     def __init__(self, channels: int, momentum: float) -> None:
         super().__init__()
-        self.bn = nn.BatchNorm1d(channels, momentum=momentum)
+        self.bn = VoxelNorm1d(channels, momentum=momentum)
 
     def forward(self, x: SparseVoxels) -> SparseVoxels:
         """Sparse voxels of the same stride."""

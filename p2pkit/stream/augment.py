@@ -35,7 +35,8 @@ class AugmentConfig:
     elastic distortion, with the ranges that Minkowski networks are trained with on ScanNet.
 
     Args:
-        up_axis: unit vector up; single frames are in OpenCV camera axes, where y points down.
+        up_axis: unit vector up, of all recordings; None takes each recording's own: -y of depth
+            cameras, whose OpenCV axes have y down, z of LiDARs, fused frames and rooms.
         rotation_deg: rotation about `up_axis`, uniform in ± this; 0 turns it off, 180 is any.
         tilt_deg: rotation about a random horizontal axis, uniform in ± this; 0 turns it off.
         scale: smallest and largest factor, uniform between; (1, 1) turns it off.
@@ -48,7 +49,7 @@ class AugmentConfig:
         color_drop_probability: of a frame without colours (all 0, mid grey); 0 turns it off.
     """
 
-    up_axis: Axis = (0.0, -1.0, 0.0)
+    up_axis: Axis | None = None
     rotation_deg: float = 180.0
     tilt_deg: float = 2.8125
     scale: tuple[float, float] = (0.9, 1.1)
@@ -60,7 +61,8 @@ class AugmentConfig:
     color_drop_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_unit(self.up_axis)
+        if self.up_axis is not None:
+            _check_unit(self.up_axis)
         for name in ("flip_probability", "drop_fraction", "color_jitter", "color_drop_probability"):
             _check_range(name, vars(self)[name], 0.0, 1.0)
         for name in ("rotation_deg", "tilt_deg"):
@@ -85,7 +87,7 @@ def augment_points(
     rng: np.random.Generator,
     config: AugmentConfig,
     *,
-    up_axis: Axis | None = None,
+    up_axis: Axis = (0.0, -1.0, 0.0),
 ) -> Float32[np.ndarray, "points 3"]:
     """Elastic distortion, then one rotation, scale and flip about the origin, then jitter.
 
@@ -93,7 +95,7 @@ def augment_points(
         points: x, y, z (m); not changed.
         rng: source of all randomness.
         config: what to do.
-        up_axis: overrides `config.up_axis`, for a recording with other axes than its mixture.
+        up_axis: of this recording, where `config.up_axis` names none.
 
     Raises:
         GeometryError: a coordinate is NaN or infinite.
@@ -106,7 +108,7 @@ def augment_points(
     moved = points.astype(np.float64)
     for granularity, magnitude in config.elastic:
         _distort(moved, rng, granularity, magnitude)
-    up = config.up_axis if up_axis is None else up_axis
+    up = up_axis if config.up_axis is None else config.up_axis
     _check_unit(up)
     augment_kernels.apply_linear_map(moved, random_linear_map(rng, config, up))
     if config.jitter_m:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from p2pkit.shards.geometry_layer import decode_geometry
 from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.store import Store
 from p2pkit.shards.stored_views import stored_views, view_fields
+from p2pkit.stream.augment import Axis
 from p2pkit.stream.order import MixtureOrder, Place, SampleOrder
 from p2pkit.stream.prefetch import ordered_map
 from p2pkit.stream.sample import SampleConfig, VoxelSample, draw_view, make_sample
+from p2pkit.stream.up_axis import stored_up
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,11 @@ class StreamSource:
         if self.basis is not None:
             return len(self.basis.mean)
         return int(self.store.layer(self.layer).details["channels"])
+
+    @cached_property
+    def up_axis(self) -> Axis:
+        """Which way is up in the points."""
+        return stored_up(self.store)
 
     @property
     def views(self) -> int:
@@ -233,6 +241,7 @@ class BatchStream:
             source.basis,
             view=view,
             superpixels=superpixels,
+            up_axis=source.up_axis,
             lap=self._lap,
         )
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
+from p2pkit.checked_settings import check_choices, check_numbers
 from p2pkit.errors import ConfigError
 from p2pkit.geometry.grid import Alignment
 from p2pkit.geometry.voxelize import voxel_coordinates, voxel_deduplicate
@@ -17,7 +18,14 @@ from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.model import Sample
 from p2pkit.shards.stored_views import STORED_VIEWS
 from p2pkit.shards.superpixel_layer import pair_superpixels
-from p2pkit.stream.augment import AugmentConfig, augment_colors, augment_points, drop_points
+from p2pkit.stream.augment import (
+    AugmentConfig,
+    Axis,
+    augment_colors,
+    augment_points,
+    drop_points,
+)
+from p2pkit.stream.up_axis import CAMERA_UP
 
 PairSelection = Literal["random", "one-per-voxel", "one-per-cell"]
 TeacherView = Literal["image", "random", "random-per-pair"]
@@ -50,8 +58,8 @@ class SampleConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        if self.voxel_size <= 0:
-            raise ConfigError(f"voxel_size is {self.voxel_size} m; it must be positive")
+        check_choices(self)
+        check_numbers(self, ("voxel_size",), positive=True)
         if self.pairs_per_frame < 2:
             raise ConfigError(
                 f"pairs_per_frame is {self.pairs_per_frame}; a contrast needs at least 2"
@@ -120,6 +128,7 @@ def make_sample(
     *,
     superpixels: Sample | None = None,
     view: int = 0,
+    up_axis: Axis = CAMERA_UP,
     lap: Lap = no_lap,
 ) -> VoxelSample:
     """Augment and voxelise a frame and draw its pairs; everything random comes from `random`.
@@ -133,11 +142,14 @@ def make_sample(
         basis: of a layer of PCA coefficients, to get the teacher's own channels back.
         superpixels: the frame's sample of a layer of superpixels, if they are wanted.
         view: the stored view that all pairs take, unless each draws its own.
+        up_axis: of the frame, see `stored_up`; counts where `config.augment` names none.
         lap: told when the parts `augment`, `voxelise` and `pairs` end.
     """
     kept = drop_points(len(cloud.points), random, config.augment)
     # `take` copies rows at four times the speed of an index in brackets.
-    points = augment_points(cloud.points.take(kept, axis=0), random, config.augment)
+    points = augment_points(
+        cloud.points.take(kept, axis=0), random, config.augment, up_axis=up_axis
+    )
     colors = augment_colors(cloud.colors.take(kept, axis=0), random, config.augment)
     lap("augment")
     voxels = voxelise(points, colors, config.voxel_size)

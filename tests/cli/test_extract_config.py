@@ -165,7 +165,7 @@ def test_wrong_settings_are_named(wrong: str, message: str, tmp_path: Path) -> N
 def test_an_empty_range_of_depths_is_refused(depths: tuple[str, str], tmp_path: Path) -> None:
     typed = ["--dataset", "demo-scene", "--out", tmp_path / "x.store"]
     result = p2pkit("extract", *typed, "--depth-range", *depths, code=1)
-    assert "they must be a range from 0 on" in str(result.exception)
+    assert "two numbers from 0 on, the smaller first" in str(result.exception)
 
 
 def test_dataset_and_store_must_stand_somewhere(tmp_path: Path) -> None:

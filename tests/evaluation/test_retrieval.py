@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import normalize
 
 from p2pkit.errors import ConfigError
-from p2pkit.evaluation.retrieval import TIE_WIDTH, retrieval_top1
+from p2pkit.evaluation.retrieval import TIE_WIDTH, cell_chance, retrieval_top1
 
 
 def embeddings(pairs: int = 40, noise: float = 1.0):
@@ -66,3 +66,10 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
 def test_nothing_to_retrieve_is_an_error():
     with pytest.raises(ConfigError, match="at least one pair"):
         retrieval_top1(torch.zeros(0, 3), torch.zeros(0, 3))
+
+
+def test_the_chance_of_a_cell_is_what_random_picks_reach():
+    cell_id = torch.tensor([0, 0, 0, 1, 1, 5, 9, 9])
+    expected = sum(float((cell_id == own).double().mean()) for own in cell_id) / len(cell_id)
+    assert cell_chance(cell_id) == pytest.approx(expected, rel=1e-12)
+    assert cell_chance(torch.arange(7)) == pytest.approx(1 / 7)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from p2pkit.heads import PixelProjection, PointProjection
+from p2pkit.heads import FixedPixels, PixelProjection, PointProjection
+from p2pkit.losses import ppnce
 
 
 def upsample_and_pick(maps, size, rows, columns):
@@ -63,3 +64,25 @@ def test_a_zero_projection_stays_zero_with_a_finite_gradient():
     embedding.sum().backward()
     assert torch.equal(embedding, torch.zeros(2, 3))
     assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_embeddings_and_loss_stay_in_float32_under_autocast(half):
+    torch.manual_seed(0)
+    points, pixels = PointProjection(24, 16), PixelProjection(40, 16)
+    with torch.autocast("cpu", dtype=half):
+        embedded = points(torch.randn(50, 24)), pixels(torch.randn(50, 40))
+        fixed = FixedPixels()(torch.randn(50, 16).to(half))
+    for rows in (*embedded, fixed):
+        assert rows.dtype == torch.float32
+        torch.testing.assert_close(rows.norm(dim=1), torch.ones(50), rtol=0, atol=1e-5)
+    assert ppnce(*embedded).dtype == torch.float32
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_projection_to_zero_is_no_nan_under_autocast(half):
+    head = PointProjection(24, 16)
+    torch.nn.init.zeros_(head.linear.bias)
+    with torch.autocast("cpu", dtype=half):
+        embedding = head(torch.zeros(3, 24))
+    assert torch.equal(embedding.detach(), torch.zeros(3, 16))

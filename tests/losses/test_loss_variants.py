@@ -1,6 +1,7 @@
 """Variants of the contrast and losses without negatives, against their equations as loops."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,6 @@ from torch.nn.functional import normalize
 
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.losses import ContrastBatch, LossConfig, build_loss
-from p2pkit.losses.blocks import mean_in_blocks
 
 
 def others(count: int = 5, seed: int = 7) -> Tensor:
@@ -20,16 +20,26 @@ def others(count: int = 5, seed: int = 7) -> Tensor:
     return normalize(rows, dim=1)
 
 
-def naive_soft(batch: ContrastBatch, temperature: float, soft: float) -> float:
+def naive_soft(
+    batch: ContrastBatch,
+    temperature: float,
+    soft: float,
+    ignored: Callable[[int, int], bool] = lambda i, j: False,
+) -> float:
     assert batch.teacher_feature is not None
     points, pixels = batch.point_embedding, batch.all_pixels()
     teacher = normalize(batch.teacher_feature, dim=1)
     total, pairs = 0.0, len(points)
     for i in range(pairs):
-        logits = [math.exp(float(points[i] @ pixels[j]) / temperature) for j in range(len(pixels))]
-        likeness = [math.exp(float(teacher[i] @ teacher[j]) / soft) for j in range(pairs)]
-        for j in range(pairs):
-            total -= likeness[j] / sum(likeness) * math.log(logits[j] / sum(logits))
+        logits = {
+            j: math.exp(float(points[i] @ pixels[j]) / temperature)
+            for j in range(len(pixels))
+            if not ignored(i, j)
+        }
+        likeness = {j: math.exp(float(teacher[i] @ teacher[j]) / soft) for j in logits if j < pairs}
+        for j, alike in likeness.items():
+            share = logits[j] / sum(logits.values())
+            total -= alike / sum(likeness.values()) * math.log(share)
     return total / pairs
 
 
@@ -126,9 +136,38 @@ def test_what_the_settings_need_must_be_in_the_batch() -> None:
         LossConfig(soft_temperature=0.0)
     with pytest.raises(ConfigError, match=r"similarity is 1\.5"):
         LossConfig(similarity=1.5)
-    empty = torch.zeros(0, 4)
-    with pytest.raises(TrainingError, match="at least one pair"):
-        mean_in_blocks(empty, empty, lambda a, b, rows: a.sum(1))
-    ids = torch.zeros(0).long()
-    with pytest.raises(TrainingError, match="at least one pair"):
-        build_loss(LossConfig(name="cosine"))(ContrastBatch(empty, empty, ids, ids))
+
+
+@pytest.mark.parametrize("name", ["ppnce", "ppnce-symmetric", "ppnce-soft", "cosine", "l2"])
+def test_a_batch_of_no_pairs_costs_nothing(name: str) -> None:
+    empty, ids = torch.zeros(0, 4, requires_grad=True), torch.zeros(0).long()
+    batch = ContrastBatch(empty, empty, ids, ids, teacher_feature=torch.zeros(0, 6))
+    loss = build_loss(LossConfig(name=name))(batch)
+    loss.backward()
+    assert float(loss.detach()) == 0
+
+
+@pytest.mark.parametrize("name", ["cosine", "l2"])
+def test_losses_without_negatives_refuse_settings_of_negatives(name: str) -> None:
+    with pytest.raises(ConfigError, match="set negatives=paper"):
+        LossConfig(name=name, negatives="mask-same-cell")
+    with pytest.raises(ConfigError, match="set across_ranks=false"):
+        LossConfig(name=name, across_ranks=True)
+
+
+def test_masked_pixels_are_in_neither_softmax_of_soft_targets() -> None:
+    batch = replace(batch_of(), other_pixels=others())
+    config = LossConfig(
+        name="ppnce-soft", temperature=0.1, soft_temperature=0.3, negatives="mask-same-cell"
+    )
+    points = batch.point_embedding.clone().requires_grad_()
+    loss = build_loss(config)(replace(batch, point_embedding=points))
+
+    def ignored(i: int, j: int) -> bool:
+        return i != j and j < 23 and bool(batch.cell_id[i] == batch.cell_id[j])
+
+    assert any(ignored(i, j) for i in range(23) for j in range(23))
+    assert float(loss.detach()) == pytest.approx(naive_soft(batch, 0.1, 0.3, ignored), rel=1e-10)
+    loss.backward()
+    assert points.grad is not None
+    assert points.grad.isfinite().all()

@@ -192,9 +192,13 @@ def test_float32_does_not_overflow_at_small_temperatures():
     assert points.grad.isfinite().all()
 
 
-def test_no_pairs_are_an_error():
-    with pytest.raises(TrainingError, match="at least one pair"):
-        ppnce(torch.zeros(0, 4), torch.zeros(0, 4))
+def test_no_pairs_cost_nothing_and_stay_in_the_graph():
+    points, pixels = torch.zeros(0, 4, requires_grad=True), torch.ones(3, 4, requires_grad=True)
+    loss = ppnce(points, pixels)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert points.grad.shape == (0, 4)
+    assert torch.equal(pixels.grad, torch.zeros(3, 4))
 
 
 def test_one_pair_costs_nothing():

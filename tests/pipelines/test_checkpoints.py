@@ -1,4 +1,6 @@
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,48 @@ def test_the_newest_are_kept_and_leftovers_are_no_checkpoints(tmp_path: Path) ->
 def test_no_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="has no checkpoint; train it first"):
         latest_checkpoint(tmp_path)
+
+
+def test_a_copy_beside_the_checkpoints_is_let_be(saved: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(saved, tmp_path / "run")
+    newest = latest_checkpoint(run)
+    shutil.copytree(newest.path, newest.path.with_name("step-00000003-backup"))
+    assert list_checkpoints(run) == [newest]
+
+
+@pytest.mark.parametrize("name", ["checkpoint.json", "weights.safetensors", "state.pt"])
+@pytest.mark.parametrize("content", [None, b"", b"[]"])
+def test_a_file_that_is_missing_or_cut_is_told_with_advice(
+    saved: Path, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    run = shutil.copytree(saved, tmp_path / "run")
+    path = latest_checkpoint(run).path / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"delete .* to resume from an older checkpoint"):
+        load_checkpoint(latest_checkpoint(run), make(0).model)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    trainee = make(0)
+    save(tmp_path, trainee, 1)
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"step-00000002 cannot be written: .*00000001.*"):
+            save(tmp_path, trainee, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
+    trainee = make(0)
+    save(tmp_path, trainee, 1)
+    next(trainee.model.parameters()).data[0] = float("inf")
+    with pytest.raises(TrainingError, match=r"NaN or infinite after 2 steps.*step-00000001"):
+        save(tmp_path, trainee, 2)
+    assert latest_checkpoint(tmp_path).step == 1

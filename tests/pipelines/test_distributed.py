@@ -18,10 +18,11 @@ from p2pkit.errors import ConfigError
 from p2pkit.losses import LossConfig
 from p2pkit.pipelines.checkpoints import latest_checkpoint
 from p2pkit.pipelines.distributed import Ranks, ranks_from_environment
+from p2pkit.pipelines.meters import channel_spread, effective_rank
 from p2pkit.pipelines.metrics import read_metrics
 from p2pkit.pipelines.pretraining import build_model
 from p2pkit.pipelines.train import open_sources
-from p2pkit.pipelines.training_step import Trainee, channel_spread, effective_rank
+from p2pkit.pipelines.training_step import Trainee
 from p2pkit.stream.loader import BatchStream
 
 SETTINGS = {
@@ -155,11 +156,23 @@ def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.delenv(name, raising=False)
     assert ranks_from_environment() == Ranks()
     monkeypatch.setenv("RANK", "5")
+    with pytest.raises(ConfigError, match="but WORLD_SIZE not"):
+        ranks_from_environment()
     monkeypatch.setenv("WORLD_SIZE", "8")
+    assert ranks_from_environment() == Ranks(5, 8, 0)
+    with pytest.raises(ConfigError, match="but LOCAL_RANK not"):
+        ranks_from_environment("cuda")
+    monkeypatch.delenv("RANK")
+    with pytest.raises(ConfigError, match="but RANK not"):
+        ranks_from_environment()
+    monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("LOCAL_RANK", "1")
     found = ranks_from_environment()
     assert found == Ranks(5, 8, 1)
     assert (found.device("cuda"), found.device("cpu"), found.is_first) == ("cuda:1", "cpu", False)
+    assert Ranks().device("cuda:1") == "cuda:1"
+    with pytest.raises(ConfigError, match="'cuda:1', one GPU for 8 processes: set device=cuda"):
+        found.device("cuda:1")
     monkeypatch.setenv("WORLD_SIZE", "5")
     with pytest.raises(ConfigError, match="RANK is 5 of WORLD_SIZE 5"):
         ranks_from_environment()

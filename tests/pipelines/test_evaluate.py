@@ -1,24 +1,30 @@
 """The evaluation: parts by scene, cells that are kept, figures that are paired with scratch."""
 
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
 from tiny_recording import TEACHER, recording_config, tiny_train_config, write_recording
 
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.label_sets import IGNORE
+from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.pipelines import extract, frozen, train
 from p2pkit.pipelines.checkpoints import latest_checkpoint
 from p2pkit.pipelines.evaluate import EvaluateConfig, protocol, run
 from p2pkit.pipelines.evaluated_weights import compared_weights
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.finetune import FinetuneConfig, finetune
-from p2pkit.pipelines.frozen import FrozenConfig
+from p2pkit.pipelines.frozen import FrozenConfig, FrozenFeatures
 from p2pkit.pipelines.labelled import LabelledFrames, open_labelled
 from p2pkit.pipelines.parts import SplitConfig
 from p2pkit.shards import open_store
@@ -157,6 +163,26 @@ def test_cells_of_another_protocol_or_other_weights_are_refused(config: Evaluate
     cell.write_text(cell.read_text().replace('"weights": "', '"weights": "0'))
     with pytest.raises(FingerprintError, match="measured on other weights"):
         run(replace(config, seeds=1))
+
+
+def test_a_cell_names_the_weights_that_it_measured(
+    config: EvaluateConfig, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is trained on between reading the weights and writing the cell."""
+    own = shutil.copytree(pretrained, tmp_path / "pretrained")
+    path, plain = latest_checkpoint(own).path / "weights.safetensors", FrozenFeatures.scores
+    measured = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def scores(self: FrozenFeatures, *asked: Any) -> SegmentationScores:
+        path.write_bytes(safetensors_bytes(load_file(path), metadata={"newer": "yes"}))
+        return plain(self, *asked)
+
+    monkeypatch.setattr(FrozenFeatures, "scores", scores)
+    changed = replace(config, runs=(own,), seeds=1, fractions=(100.0,), modes=("linear",))
+    with pytest.raises(FingerprintError, match="measured on other weights"):
+        run(changed)
+    cell = json.loads((config.out / "cells" / "linear-pretrained-100-0.json").read_text())
+    assert cell["weights"] == measured
 
 
 def test_several_processes_find_the_same(config: EvaluateConfig, tmp_path: Path) -> None:

@@ -47,3 +47,11 @@ def test_an_exception_closes_the_log(tmp_path: Path) -> None:
 
 def test_no_log_gives_no_rows(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []
+
+
+def test_figures_that_json_has_not_are_null(tmp_path: Path) -> None:
+    with metrics_log(tmp_path, 0) as add:
+        add({"step": 0, "loss": 1.5, "gradient_norm": float("inf"), "point_rank": float("nan")})
+    assert read_metrics(tmp_path) == [
+        {"step": 0, "loss": 1.5, "gradient_norm": None, "point_rank": None}
+    ]

@@ -6,18 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_recording import tiny_train_config
 
 from p2pkit.errors import ConfigError, StoreError, TrainingError
+from p2pkit.evaluation.label_sets import IGNORE
+from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.pipelines import train
 from p2pkit.pipelines.checkpoints import chosen_checkpoint, latest_checkpoint, read_best, save_best
 from p2pkit.pipelines.evaluated_weights import compared_weights
 from p2pkit.pipelines.export import ExportConfig
 from p2pkit.pipelines.export import run as export
-from p2pkit.pipelines.labelled import open_labelled
+from p2pkit.pipelines.labelled import LabelledFrame, LabelledFrames, open_labelled
 from p2pkit.pipelines.metrics import read_metrics
 from p2pkit.pipelines.online_probe import OnlineProbe
 from p2pkit.pipelines.pretraining import OnlineProbeConfig, TrainConfig, build_model, load_weights
@@ -153,6 +156,42 @@ def test_a_store_without_labels_is_refused_before_the_run_exists(
     with pytest.raises(StoreError, match="no labels to evaluate on"):
         train.run(replace(config, store=str(store)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unlabelled_validation_part_is_refused_before_the_run_exists(
+    config: TrainConfig, room_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_labelled(
+        open_store(room_store), label_set="stored", validation=0.3, test=0.3, voxel_size=0.15
+    )
+    void, plain = set(data.parts["validation"].tolist()), LabelledFrames.frame
+
+    def unlabelled(self: LabelledFrames, sample: int) -> LabelledFrame:
+        frame = plain(self, sample)
+        labels = np.full_like(frame.labels, IGNORE) if sample in void else frame.labels
+        return replace(frame, labels=labels)
+
+    monkeypatch.setattr(LabelledFrames, "frame", unlabelled)
+    with pytest.raises(ConfigError, match=r"no labelled point .* of the validation part"):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_probe_that_fails_loses_nothing(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: OnlineProbe, student: Res16UNet) -> dict[str, float]:
+        raise StoreError("the probe's store is gone")
+
+    monkeypatch.setattr(OnlineProbe, "scores", fail)
+    out = tmp_path / "run"
+    with pytest.raises(StoreError, match="is gone"):
+        train.run(replace(config, checkpoint_every=2), out)
+    assert latest_checkpoint(out).step == 2
+    assert [row["step"] for row in read_metrics(out)] == [0, 1]
+    monkeypatch.undo()
+    assert latest_checkpoint(train.resume(out)).step == 6
+    assert [row["step"] for row in read_metrics(out)] == list(range(6))
 
 
 @pytest.mark.parametrize("change", [{"every": -1}, {"frames": 0}, {"test": 0.9}])

@@ -23,9 +23,18 @@ def test_figures_lie_in_range_and_training_beats_chance(trained: Path, room_stor
     report = json.loads(path.read_text())
     assert report["frames"] == 2
     assert report["checkpoint_step"] == 25
-    assert report["chance"] == 1 / 64
+    assert report["chance"] == 1 / 64 <= report["chance_cell"] < 1
+    assert report["pairs"] == report["pairs_found"] == 64
     for name in ("trained", "untrained"):
         assert 0 <= report[name]["top1_pixel"] <= report[name]["top1_cell"] <= 1
+    assert report["trained"]["top1_pixel"] > report["chance"]
+
+
+def test_chance_counts_the_pairs_that_there_are(trained: Path, room_store: Path) -> None:
+    report = json.loads(run(RetrievalConfig(trained, str(room_store), pairs=10**6)).read_text())
+    assert report["pairs"] == 10**6
+    assert 64 < report["pairs_found"] <= 64 * 48
+    assert report["chance"] == pytest.approx(1 / report["pairs_found"], rel=0.05)
     assert report["trained"]["top1_pixel"] > report["chance"]
 
 

@@ -17,15 +17,16 @@ from p2pkit.errors import ConfigError, CorruptShardError, StoreError, TrainingEr
 from p2pkit.losses import LossConfig
 from p2pkit.pipelines import extract, retrieval
 from p2pkit.pipelines.checkpoints import latest_checkpoint, list_checkpoints
+from p2pkit.pipelines.distributed import Ranks
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.pipelines.metrics import read_metrics
 from p2pkit.pipelines.presets import PRESETS, preset
-from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig, learning_rate
+from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig, build_model, learning_rate
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.train import open_sources, read_config, resume, run
-from p2pkit.pipelines.training_step import StepReport
+from p2pkit.pipelines.training_step import StepReport, Trainee
 from p2pkit.shards import create_or_open, open_store
-from p2pkit.stream.loader import BatchStream
+from p2pkit.stream.loader import Batch, BatchStream
 
 COMMITS, STEPS, STOPS = (13, 17), (0, 4), (2,)
 PARTS = [
@@ -129,7 +130,7 @@ def test_a_nan_loss_names_the_step_and_the_last_good_checkpoint(
     saved = json.loads((path / "config.json").read_text())
     saved["optimizer"]["warmup_steps"] = 0
     (path / "config.json").write_text(json.dumps(saved))
-    with pytest.raises(TrainingError, match=r"at step 3; the last good checkpoint is .*00000002"):
+    with pytest.raises(TrainingError, match=r"at step 3; the newest checkpoint is .*00000002"):
         resume(path)
     assert latest_checkpoint(path).step == 2
 
@@ -425,3 +426,78 @@ def test_resuming_on_other_frames_is_refused(room_store: Path, tmp_path: Path) -
     (out / "store.json").write_text(json.dumps({**begun, "frames": 13}))
     with pytest.raises(TrainingError, match="no longer has the frames"):
         resume(out)
+
+
+@pytest.mark.parametrize("left", ["checkpoints", "metrics.jsonl", "best"])
+def test_parts_of_another_run_are_not_gone_on_with(
+    tiny_run: Path, room_store: Path, tmp_path: Path, left: str
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    if left == "metrics.jsonl":
+        shutil.copy(tiny_run / left, out / left)
+    else:
+        shutil.copytree(tiny_run / "checkpoints", out / left)
+    with pytest.raises(TrainingError, match=f"holds {left} of another run, without its config"):
+        run(tiny_train_config(room_store, steps=4, seed=7), out)
+    assert not (out / "config.json").exists()
+
+
+def test_float16_gradients_that_stay_infinite_end_the_run(room_store: Path, tmp_path: Path) -> None:
+    config = tiny_train_config(room_store, precision="float16", steps=30)
+    sources = open_sources(config)
+    model = build_model(config, sources[0].channels, seed=0).train()
+    trainee = Trainee(model, config, model, Ranks())
+    [batch] = BatchStream(sources, config=config.stream).batches(0, 1)
+    model.point_projection.linear.weight.register_hook(lambda gradient: gradient * float("inf"))
+    for _ in range(19):
+        assert not np.isfinite(trainee.step([batch], 0.1).gradient_norm)
+    with pytest.raises(FloatingPointError, match="in the 20 last steps"):
+        trainee.step([batch], 0.1)
+
+
+def without_pairs(batch: Batch) -> Batch:
+    names = ("pair_voxel", "pair_feature", "pair_cell", "pair_confidence")
+    return replace(batch, **{name: getattr(batch, name)[:0] for name in names})
+
+
+def test_a_micro_batch_without_a_pair_counts_nothing(room_store: Path) -> None:
+    config = tiny_train_config(room_store, accumulate=2)
+    sources = open_sources(config)
+    batches = list(BatchStream(sources, config=config.stream, parts=2).batches(0, 1))
+    found: list[dict[str, torch.Tensor]] = []
+    for parts in ([batches[0]], [batches[0], without_pairs(batches[1])]):
+        model = build_model(config, sources[0].channels, seed=0).eval()
+        report = Trainee(model, config, model, Ranks()).step(parts, 0.1)
+        assert report.pairs == 64
+        assert report.point_rank > 1
+        found.append(model.state_dict())
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+def test_a_global_batch_without_a_pair_is_named_by_its_step(room_store: Path) -> None:
+    config = tiny_train_config(room_store)
+    sources = open_sources(config)
+    [batch] = BatchStream(sources, config=config.stream).batches(3, 4)
+    model = build_model(config, sources[0].channels, seed=0).train()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    with pytest.raises(TrainingError, match="no frame of the global batch of step 3 has a pair"):
+        Trainee(model, config, model, Ranks()).step([without_pairs(batch)], 0.1)
+    torch.testing.assert_close(dict(model.named_parameters()), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_embeddings_are_float32_in_every_precision(room_store: Path, precision: str) -> None:
+    config = tiny_train_config(room_store, precision=precision)
+    sources = open_sources(config)
+    [batch] = BatchStream(sources, config=config.stream).batches(0, 1)
+    model = build_model(config, sources[0].channels, seed=0).train()
+    trainee = Trainee(model, config, model, Ranks())
+    seen: list[torch.dtype] = []
+    model.register_forward_hook(
+        lambda model, inputs, contrast: seen.extend(
+            [contrast.point_embedding.dtype, contrast.pixel_embedding.dtype]
+        )
+    )
+    assert np.isfinite(trainee.step([batch], 0.1).loss)
+    assert seen == [torch.float32, torch.float32]

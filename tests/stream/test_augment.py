@@ -205,5 +205,6 @@ def test_bad_settings_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         AugmentConfig(**options)
     if "up_axis" in options:
+        # The recording's own axis is checked where it is used.
         with pytest.raises(ConfigError, match=message):
             augmented(cloud(), AugmentConfig(), **options)
