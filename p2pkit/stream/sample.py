@@ -147,9 +147,8 @@ def make_sample(
     """
     kept = drop_points(len(cloud.points), random, config.augment)
     # `take` copies rows at four times the speed of an index in brackets.
-    points = augment_points(
-        cloud.points.take(kept, axis=0), random, config.augment, up_axis=up_axis
-    )
+    points = cloud.points.take(kept, axis=0)
+    points = augment_points(points, random, config.augment, up_axis=up_axis)
     colors = augment_colors(cloud.colors.take(kept, axis=0), random, config.augment)
     lap("augment")
     voxels = voxelise(points, colors, config.voxel_size)
