@@ -45,8 +45,7 @@ def train(
     wanted = AskedSettings(**asked)
     begun = resume and (out / "config.json").is_file()
     if resume and (begun or not stores):
-        config = stage.read_config(out)
-        _refuse_changes(config, wanted)
+        config = _free_changes(stage.read_config(out), wanted)
     else:
         config = wanted.config(stores)
     if print_config:
@@ -57,7 +56,7 @@ def train(
         rest: dict[str, Any] = {"stop_after": stop_after, "progress": _Shown(bar)}
         if begun:
             store, *more = stores or (None,)
-            path = stage.resume(out, store=store, more_stores=more, **rest)
+            path = stage.resume(out, store=store, more_stores=more, settings=config, **rest)
         else:
             path = stage.run(config, out, **rest)
     if ranks.is_first:
@@ -113,19 +112,24 @@ class AskedSettings:
         return with_settings(config, (*steps, *self.settings, *weights))
 
 
-def _refuse_changes(saved: "TrainConfig", asked: AskedSettings) -> None:
-    """A run's settings cannot change when it is resumed; repeating them is fine."""
+def _free_changes(saved: "TrainConfig", asked: AskedSettings) -> "TrainConfig":
+    """A run's settings cannot change when it is resumed, but for those that decide no weights;
+    repeating them is fine.
+    """
     from p2pkit.config import config_to_json
+    from p2pkit.pipelines.runs import with_free_settings
 
     if asked.preset is not None or asked.config_file is not None:
         again = asked.config((saved.store, *saved.more_stores))
     else:
         again = asked.over(saved)
-    old, new = config_to_json(saved), config_to_json(again)
+    kept = with_free_settings(saved, again)
+    old, new = config_to_json(kept), config_to_json(again)
     changed = [name for name in old if old[name] != new[name]]
     if changed:
         told = "; ".join(f"{name} is {old[name]}, asked for {new[name]}" for name in changed)
         raise ConfigError(f"a resumed run keeps its settings: {told}. Start a new run with --out")
+    return kept
 
 
 @dataclass

@@ -111,7 +111,7 @@ class PairStatistics:
         }
 
 
-def _mean_group(group: Int64[np.ndarray, "pairs"]) -> float:
+def _mean_group(group: Int64[np.ndarray, " pairs"]) -> float:
     return len(group) / len(np.unique(group))
 
 

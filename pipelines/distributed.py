@@ -89,8 +89,9 @@ def ranks_from_environment(device: str = "cpu") -> Ranks:
 @contextmanager
 def process_group(ranks: Ranks, device: str) -> Generator[None]:
     """Join the other processes; nothing with one process, or inside another group."""
-    own = torch.device(ranks.device(device))
-    if own.type == "cuda" and own.index is not None:
+    name = ranks.device(device)
+    own = torch.device(name)
+    if name.startswith("cuda:"):
         torch.cuda.set_device(own)
     if ranks.ranks == 1 or dist.is_initialized():
         yield

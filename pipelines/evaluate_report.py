@@ -62,7 +62,9 @@ def reading(card: dict[str, Any]) -> str:
     """How the table's intervals are to be read."""
     return (
         f"Differences are paired by seed: the same {_unit(card)}, the same initial weights of the "
-        "head. The interval is Student's; where it holds 0, nothing is shown."
+        "head. The interval is Student's; where it holds 0, nothing is shown. It is over these "
+        "seeds alone: how much another pretraining would differ is not in it. At 100 % all seeds "
+        f"have the same {_unit(card)}, so there it shows initial weights and order only."
     )
 
 

@@ -69,7 +69,7 @@ class SegmentationNetwork(nn.Module):
 def finetune(
     student: Res16UNet,
     data: LabelledFrames,
-    samples: Int64[np.ndarray, "samples"],
+    samples: Int64[np.ndarray, " samples"],
     config: FinetuneConfig,
     *,
     seed: int,
@@ -118,7 +118,7 @@ def finetune(
 def segment(
     network: SegmentationNetwork,
     data: LabelledFrames,
-    samples: Int64[np.ndarray, "samples"],
+    samples: Int64[np.ndarray, " samples"],
     device: str,
 ) -> SegmentationScores:
     """Scores over all labelled points of some frames."""
@@ -136,7 +136,7 @@ def segment(
 def _step(
     network: SegmentationNetwork,
     data: LabelledFrames,
-    samples: Int64[np.ndarray, "batch"],
+    samples: Int64[np.ndarray, " batch"],
     random: np.random.Generator,
     config: FinetuneConfig,
     optimizer: torch.optim.Optimizer,

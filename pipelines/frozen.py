@@ -20,7 +20,7 @@ from p2pkit.pipelines.splits import spread
 
 KEPT_BYTES = 4_000_000_000
 """Of frames and their features: a large test part must not fill the memory."""
-Predict = Callable[[Float32[np.ndarray, "voxels channels"]], Int64[np.ndarray, "voxels"]]
+Predict = Callable[[Float32[np.ndarray, "voxels channels"]], Int64[np.ndarray, " voxels"]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class FrozenFeatures:
         self._kept_bytes = 0
 
     def scores(
-        self, kind: str, samples: Int64[np.ndarray, "samples"], seed: int
+        self, kind: str, samples: Int64[np.ndarray, " samples"], seed: int
     ) -> SegmentationScores:
         """Fit on the labels of `samples`, test on all labelled points of the test part.
 
@@ -87,8 +87,8 @@ class FrozenFeatures:
         return scores_of(predict, tested, self._data)
 
     def _drawn(
-        self, samples: Int64[np.ndarray, "samples"], seed: int
-    ) -> tuple[Float32[np.ndarray, "points channels"], Int64[np.ndarray, "points"]]:
+        self, samples: Int64[np.ndarray, " samples"], seed: int
+    ) -> tuple[Float32[np.ndarray, "points channels"], Int64[np.ndarray, " points"]]:
         rows: list[np.ndarray] = []
         labels: list[np.ndarray] = []
         for sample in samples.tolist():
@@ -143,7 +143,7 @@ def scores_of(
 
 def _linear(
     features: Float32[np.ndarray, "points channels"],
-    labels: Int64[np.ndarray, "points"],
+    labels: Int64[np.ndarray, " points"],
     classes: int,
     config: FrozenConfig,
     seed: int,
@@ -153,7 +153,7 @@ def _linear(
 
 def _neighbours(
     features: Float32[np.ndarray, "points channels"],
-    labels: Int64[np.ndarray, "points"],
+    labels: Int64[np.ndarray, " points"],
     classes: int,
     config: FrozenConfig,
     seed: int,

@@ -43,9 +43,9 @@ class LabelledFrame:
 
     coordinates: Int32[np.ndarray, "voxels 3"]
     inputs: Float32[np.ndarray, "voxels 3"]
-    voxel_of_point: Int64[np.ndarray, "points"]
-    labels: Int64[np.ndarray, "points"]
-    voxel_label: Int64[np.ndarray, "voxels"]
+    voxel_of_point: Int64[np.ndarray, " points"]
+    labels: Int64[np.ndarray, " points"]
+    voxel_label: Int64[np.ndarray, " voxels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class LabelledFrames:
 
     store: Store
     labels: LabelSet
-    parts: dict[str, Int64[np.ndarray, "samples"]]
+    parts: dict[str, Int64[np.ndarray, " samples"]]
     scene_of: dict[int, str]
     voxel_size: float
     split: SplitConfig = BY_SCENE
@@ -78,7 +78,7 @@ class LabelledFrames:
         """The part's scenes in order."""
         return list(dict.fromkeys(self.scene_of[int(sample)] for sample in self.parts[part]))
 
-    def subset(self, percent: float, seed: int) -> Int64[np.ndarray, "samples"]:
+    def subset(self, percent: float, seed: int) -> Int64[np.ndarray, " samples"]:
         """Training frames of a random `percent` of the training scenes, at least of one.
 
         With one seed a smaller share is part of a larger one.
@@ -116,12 +116,12 @@ class LabelledFrames:
             _commonest(voxels, labels, len(self.labels.classes)),
         )
 
-    def frames(self, samples: Int64[np.ndarray, "samples"]) -> Iterator[LabelledFrame]:
+    def frames(self, samples: Int64[np.ndarray, " samples"]) -> Iterator[LabelledFrame]:
         """The frames one after the other, not augmented."""
         return (self.frame(int(sample)) for sample in samples)
 
     def confusion(
-        self, frame: LabelledFrame, prediction: Int64[np.ndarray, "voxels"]
+        self, frame: LabelledFrame, prediction: Int64[np.ndarray, " voxels"]
     ) -> Int64[np.ndarray, "classes classes"]:
         """Counts by point: each has the prediction of its voxel."""
         return confusion_matrix(
@@ -195,8 +195,8 @@ def open_labelled(
 
 
 def _commonest(
-    voxels: Voxels, labels: Int64[np.ndarray, "points"], classes: int
-) -> Int64[np.ndarray, "voxels"]:
+    voxels: Voxels, labels: Int64[np.ndarray, " points"], classes: int
+) -> Int64[np.ndarray, " voxels"]:
     counted = labels != IGNORE
     key = voxels.voxel_of_point[counted] * classes + labels[counted]
     counts = np.bincount(key, minlength=len(voxels.coordinates) * classes).reshape(-1, classes)

@@ -104,7 +104,7 @@ def cut_frames(
     return parts
 
 
-def in_test_scenes(scenes: Sequence[str], patterns: Sequence[str]) -> Bool[np.ndarray, "frames"]:
+def in_test_scenes(scenes: Sequence[str], patterns: Sequence[str]) -> Bool[np.ndarray, " frames"]:
     """Which frames are of a scene that one of the patterns names.
 
     Raises:

@@ -230,7 +230,7 @@ class PretrainingModel(nn.Module):
         )
 
     def point_features(
-        self, coordinates: Tensor, inputs: Tensor, voxel_of_point: Int64[Tensor, "points"]
+        self, coordinates: Tensor, inputs: Tensor, voxel_of_point: Int64[Tensor, " points"]
     ) -> Float[Tensor, "points channels"]:
         """The student's features before projection, each point taking its voxel's."""
         return self.student(coordinates, inputs)[voxel_of_point]

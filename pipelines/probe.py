@@ -68,13 +68,13 @@ class _Data:
 
     config: ProbeStageConfig
     store: Store
-    train: Int64[np.ndarray, "train"]
-    test: Int64[np.ndarray, "test"]
+    train: Int64[np.ndarray, " train"]
+    test: Int64[np.ndarray, " test"]
     names: list[str]
     ignore: int | None
     turn: Float64[np.ndarray, "3 3"] | None
 
-    def clouds(self, samples: Int64[np.ndarray, "samples"]) -> Iterator[PointCloud]:
+    def clouds(self, samples: Int64[np.ndarray, " samples"]) -> Iterator[PointCloud]:
         """The frames one after the other; each is read when it is needed, and turned."""
         clouds = (read_cloud(self.store, int(sample)) for sample in samples)
         return (replace(cloud, points=turned(cloud.points, self.turn)) for cloud in clouds)
@@ -184,7 +184,7 @@ def _fit(features: PointFeatures, data: _Data) -> LinearProbe:
     )
 
 
-def _labels(cloud: PointCloud) -> Int64[np.ndarray, "points"]:
+def _labels(cloud: PointCloud) -> Int64[np.ndarray, " points"]:
     if cloud.labels is None:
         raise StoreError(f"frame {cloud.key} has no labels, though its store names label classes")
     return cloud.labels.astype(np.int64)
@@ -202,7 +202,7 @@ def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
     }
 
 
-def _sequences(data: _Data, samples: Int64[np.ndarray, "samples"]) -> set[str]:
+def _sequences(data: _Data, samples: Int64[np.ndarray, " samples"]) -> set[str]:
     sizes = data.store.sizes("geometry")
     places = (locate(sizes, int(sample)) for sample in samples)
     return {data.store.read("geometry", *place, fields=()).meta["sequence"] for place in places}

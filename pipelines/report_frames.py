@@ -78,7 +78,7 @@ class FrameView:
     cloud: PointCloud
     features: Sample
     number: int
-    rows: Int64[np.ndarray, "rows"]
+    rows: Int64[np.ndarray, " rows"]
     camera_points: Float32[np.ndarray, "rows 3"]
     camera: Camera
     grid: FeatureGrid
@@ -111,7 +111,7 @@ class FrameView:
         return self.scale * (pixel_uv + 0.5) - 0.5
 
     @property
-    def depth_m(self) -> Float32[np.ndarray, "rows"]:
+    def depth_m(self) -> Float32[np.ndarray, " rows"]:
         """Along the optical axis (m)."""
         return self.camera_points[:, 2]
 

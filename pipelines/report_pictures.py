@@ -33,7 +33,7 @@ PALETTE = np.concatenate([_BRIGHT, (0.55 * _BRIGHT).astype(np.uint8)])
 def draw_points(
     colors: UInt8[np.ndarray, "points 3"],
     pixel_uv: Float[np.ndarray, "points 2"],
-    depth_m: Float[np.ndarray, "points"],
+    depth_m: Float[np.ndarray, " points"],
     image_size: tuple[int, int],
 ) -> UInt8[np.ndarray, "height width 4"]:
     """An RGBA image with each colour at its nearest pixel, near points over far ones.
@@ -115,7 +115,7 @@ def _to_bytes(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
 
 
 def depth_colors(
-    depth_m: Float[np.ndarray, "points"], near_m: float, far_m: float
+    depth_m: Float[np.ndarray, " points"], near_m: float, far_m: float
 ) -> UInt8[np.ndarray, "points 3"]:
     """Dark at `near_m`, bright at `far_m` (m)."""
     share = np.clip((depth_m - near_m) / max(far_m - near_m, 1e-9), 0, 1)
@@ -124,7 +124,7 @@ def depth_colors(
     return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
 
 
-def label_colors(labels: UInt8[np.ndarray, "points"]) -> UInt8[np.ndarray, "points 3"]:
+def label_colors(labels: UInt8[np.ndarray, " points"]) -> UInt8[np.ndarray, "points 3"]:
     """A fixed colour per class; from class 20 on colours repeat."""
     return PALETTE[labels.astype(np.int64) % len(PALETTE)]
 

@@ -26,6 +26,20 @@ def read_config(out: Path) -> TrainConfig:
     return config_from_json(TrainConfig, json.loads(path.read_text()))
 
 
+def with_free_settings(config: TrainConfig, other: TrainConfig) -> TrainConfig:
+    """`config` with those settings of `other` that decide no weights, so that they may change when
+    a run goes on: device, threads, batches ahead, when to save and how much to keep.
+    """
+    stream = replace(config.stream, threads=other.stream.threads, ahead=other.stream.ahead)
+    return replace(
+        config,
+        stream=stream,
+        device=other.device,
+        checkpoint_every=other.checkpoint_every,
+        keep_checkpoints=other.keep_checkpoints,
+    )
+
+
 def check_device(name: str) -> None:
     """Raise ConfigError where torch cannot compute on the device of this name."""
     try:

@@ -16,14 +16,14 @@ def all_keys(store: Store) -> list[str]:
     return [key for keys in store.all_keys() for key in keys]
 
 
-def samples_in_key_order(store: Store) -> Int64[np.ndarray, "samples"]:
+def samples_in_key_order(store: Store) -> Int64[np.ndarray, " samples"]:
     """Sample ids sorted by key, i.e. in recording order, sequence after sequence."""
     return np.argsort(np.array(all_keys(store)), kind="stable").astype(np.int64)
 
 
 def holdout_split(
     store: Store, count: int
-) -> tuple[Int64[np.ndarray, "kept"], Int64[np.ndarray, "held"]]:
+) -> tuple[Int64[np.ndarray, " kept"], Int64[np.ndarray, " held"]]:
     """Sample ids to train on, and the `count` last in key order to hold out.
 
     Neighbouring frames of a recording show the same things, so held-out frames are a block at its
@@ -43,7 +43,7 @@ def holdout_split(
 
 def scene_split(
     store: Store, test_fraction: float, test_scenes: Sequence[str] = ()
-) -> tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "test"]]:
+) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]:
     """Sample ids of the first part and of the last `test_fraction` of the frames in key order.
 
     The cut is moved to the nearest change of sequence where the store names sequences, so that no
@@ -77,7 +77,7 @@ def scene_split(
     return samples[:cut], samples[cut:]
 
 
-def spread(samples: Int64[np.ndarray, "samples"], count: int) -> Int64[np.ndarray, "chosen"]:
+def spread(samples: Int64[np.ndarray, " samples"], count: int) -> Int64[np.ndarray, " chosen"]:
     """Up to `count` of the samples, evenly spread from the first to the last."""
     rows = np.linspace(0, len(samples) - 1, min(count, len(samples)))
     return samples[np.unique(rows.round().astype(int))]

@@ -32,7 +32,7 @@ from p2pkit.pipelines.metrics import metrics_log
 from p2pkit.pipelines.online_probe import OnlineProbe
 from p2pkit.pipelines.pretraining import TrainConfig, build_model, learning_rate
 from p2pkit.pipelines.provenance import provenance_of, read_provenance
-from p2pkit.pipelines.runs import check_device, read_config
+from p2pkit.pipelines.runs import check_device, read_config, with_free_settings
 from p2pkit.pipelines.sources import open_sources
 from p2pkit.pipelines.stopping import stop_on_sigterm
 from p2pkit.pipelines.training_step import StepReport, Trainee
@@ -91,6 +91,7 @@ def resume(
     more_stores: Sequence[str] = (),
     stop_after: int | None = None,
     progress: Progress | None = None,
+    settings: TrainConfig | None = None,
 ) -> Path:
     """Go on with a run from its newest checkpoint, or from the start if it has none.
 
@@ -103,11 +104,13 @@ def resume(
         more_stores: where the other stores of its mixture lie now, if `store` is given.
         stop_after: end this process after so many steps, with a checkpoint; the schedule stays.
         progress: called after each step.
+        settings: whose `with_free_settings` hold for this process; None takes the run's own.
 
     Raises:
         TrainingError: `out` holds no run, or a store was made anew from other inputs.
     """
     config = read_config(out)
+    config = config if settings is None else with_free_settings(config, settings)
     check_wandb(config)
     if store is not None:
         config = replace(config, store=str(store), more_stores=tuple(more_stores))

@@ -176,7 +176,7 @@ class Trainee:
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
 
-    def _shares(self, batches: Sequence[Batch]) -> Float[Tensor, "parts"]:
+    def _shares(self, batches: Sequence[Batch]) -> Float[Tensor, " parts"]:
         weights = [anchors(batch, self.config.loss) for batch in batches]
         own = torch.tensor(weights, device=self._device)
         return own / summed(own.sum(), self.ranks).clamp_min(1e-12)

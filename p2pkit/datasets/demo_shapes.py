@@ -44,11 +44,11 @@ class Scene:
     """
 
     groups: Float64[np.ndarray, "groups 4"]
-    group_ends: Int64[np.ndarray, "groups"]
+    group_ends: Int64[np.ndarray, " groups"]
     surfaces: Float64[np.ndarray, "surfaces 12"]
-    is_sphere: Bool[np.ndarray, "surfaces"]
+    is_sphere: Bool[np.ndarray, " surfaces"]
     materials: Float64[np.ndarray, "surfaces 9"]
-    classes: UInt8[np.ndarray, "surfaces"]
+    classes: UInt8[np.ndarray, " surfaces"]
 
 
 @dataclass

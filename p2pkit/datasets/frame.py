@@ -31,7 +31,7 @@ class View:
     camera_from_sensor: Float64[np.ndarray, "4 4"]
     time_offset_s: float | None = None
     valid: Bool[np.ndarray, "height width"] | None = None
-    sees: Bool[np.ndarray, "points"] | None = None
+    sees: Bool[np.ndarray, " points"] | None = None
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def _confirmed(
     points: Float32[np.ndarray, "points 3"],
     depth: DepthImage,
     depth_from_scene: Float64[np.ndarray, "4 4"],
-) -> Bool[np.ndarray, "points"]:
+) -> Bool[np.ndarray, " points"]:
     """Where the depth image has the point's own depth at its pixel."""
     found = project(points, depth.camera, depth_from_scene)
     inside = np.flatnonzero(found.visible)

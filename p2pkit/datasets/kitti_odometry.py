@@ -119,8 +119,8 @@ class KittiOdometry:
         return rig_fingerprint(self.name, self._frames.values()) | {"labels": labels}
 
     def _labels(
-        self, listed: RigFrame, finite: Bool[np.ndarray, "records"]
-    ) -> UInt8[np.ndarray, "points"] | None:
+        self, listed: RigFrame, finite: Bool[np.ndarray, " records"]
+    ) -> UInt8[np.ndarray, " points"] | None:
         if self.label_names is None:
             return None
         if listed.labels is None:
@@ -134,7 +134,7 @@ class KittiOdometry:
         return classes
 
 
-def _class_of_value() -> UInt8[np.ndarray, "values"]:
+def _class_of_value() -> UInt8[np.ndarray, " values"]:
     classes = np.full(2**16, _UNKNOWN, dtype=np.uint8)
     for number, values in _MERGED.items():
         classes[list(values)] = number

@@ -169,7 +169,7 @@ def _poses(drive: Path) -> tuple[Float64[np.ndarray, "4 4"], dict[str, _Oxts]]:
     return invert_rigid(_rotation_and_translation(calibration)), motion
 
 
-def _oxts_row(path: Path) -> Float64[np.ndarray, "values"]:
+def _oxts_row(path: Path) -> Float64[np.ndarray, " values"]:
     """Latitude and longitude (degrees), altitude (m), roll, pitch, yaw (rad), velocities (m/s)."""
     words = read_text(path, "kitti-raw").split()
     try:
@@ -183,7 +183,7 @@ def _oxts_row(path: Path) -> Float64[np.ndarray, "values"]:
     return row
 
 
-def _mercator_pose(row: Float64[np.ndarray, "values"], scale: float) -> Float64[np.ndarray, "4 4"]:
+def _mercator_pose(row: Float64[np.ndarray, " values"], scale: float) -> Float64[np.ndarray, "4 4"]:
     latitude, longitude, altitude, roll, pitch, yaw = row[:6]
     pose = np.eye(4)
     pose[0, 3] = scale * EARTH_RADIUS_M * np.deg2rad(longitude)

@@ -65,7 +65,7 @@ class Sweep(NamedTuple):
     """A frame without labels, and which points of the file it holds."""
 
     frame: Frame
-    finite: Bool[np.ndarray, "records"]
+    finite: Bool[np.ndarray, " records"]
 
 
 def load_rig(listed: RigFrame, *, columns: int, full_scale: float) -> Sweep:
@@ -140,7 +140,7 @@ def read_records(path: Path, key: str, columns: int) -> Float32[np.ndarray, "poi
 
 def read_point_labels(
     path: Path, key: str, dtype: str, points: int
-) -> Integer[np.ndarray, "points"]:
+) -> Integer[np.ndarray, " points"]:
     """Read one integer per point.
 
     Raises:
@@ -156,7 +156,7 @@ def read_point_labels(
     return np.frombuffer(data, dtype=dtype)
 
 
-def finite_rows(points: Float32[np.ndarray, "points 3"], key: str) -> Bool[np.ndarray, "points"]:
+def finite_rows(points: Float32[np.ndarray, "points 3"], key: str) -> Bool[np.ndarray, " points"]:
     """Which points have a finite position.
 
     Raises:
@@ -170,7 +170,7 @@ def finite_rows(points: Float32[np.ndarray, "points 3"], key: str) -> Bool[np.nd
 
 def unit_intensity(
     values: np.ndarray, key: str, full_scale: float
-) -> Float32[np.ndarray, "points"]:
+) -> Float32[np.ndarray, " points"]:
     """Intensities divided by their full scale, within 0 to 1.
 
     Raises:

@@ -145,7 +145,7 @@ def _listed(folder: Path) -> Room:
 def _read_room(
     room: Room,
 ) -> tuple[
-    Float32[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"], UInt8[np.ndarray, "points"]
+    Float32[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"], UInt8[np.ndarray, " points"]
 ]:
     """Positions in the area's coordinates (m), colours and classes of all objects."""
     points: list[np.ndarray] = []

@@ -113,7 +113,7 @@ class LabelledMesh:
     """A scene's vertices for nearest-neighbour search, with their classes."""
 
     tree: Any
-    classes: UInt8[np.ndarray, "vertices"]
+    classes: UInt8[np.ndarray, " vertices"]
 
 
 @lru_cache(maxsize=4)

@@ -50,7 +50,7 @@ def mean_displacement(looks: Sequence[Look], where: Place) -> float:
     return float(joined.mean()) if len(joined) else 0.0
 
 
-def with_rows(look: Look, rows: Bool[np.ndarray, "edges"]) -> Look:
+def with_rows(look: Look, rows: Bool[np.ndarray, " edges"]) -> Look:
     """The look with some of its edge points."""
     edges = look.edges
     kept = EdgePoints(edges.points[rows], edges.direction[rows], edges.block[rows])

@@ -54,7 +54,7 @@ class Placed(NamedTuple):
     """
 
     pixel_uv: Float64[np.ndarray, "edges 2"]
-    in_front: Bool[np.ndarray, "edges"]
+    in_front: Bool[np.ndarray, " edges"]
     turned: bool = False
 
 
@@ -174,7 +174,7 @@ def score(looks: Sequence[Look], where: Place) -> Score:
     return Score(total, count)
 
 
-def contrasts(look: Look, placed: Placed) -> Float64[np.ndarray, "edges"]:
+def contrasts(look: Look, placed: Placed) -> Float64[np.ndarray, " edges"]:
     """The contrast of each edge point; NaN where it falls outside the image."""
     contrast = np.full(len(placed.pixel_uv), np.nan)
     delta = DELTA * look.camera.width

@@ -31,8 +31,8 @@ class EdgePoints(NamedTuple):
     """
 
     points: Float64[np.ndarray, "edges 3"]
-    direction: Int64[np.ndarray, "edges"]
-    block: Int64[np.ndarray, "edges"]
+    direction: Int64[np.ndarray, " edges"]
+    block: Int64[np.ndarray, " edges"]
 
 
 def edge_points(frame: Frame, random: np.random.Generator) -> EdgePoints:
@@ -69,7 +69,7 @@ def _steps_of_depth(depth: DepthImage) -> EdgePoints:
 
 
 def _steps_of_points(
-    cloud: Float32[np.ndarray, "points 3"], intensity: Float32[np.ndarray, "points"] | None
+    cloud: Float32[np.ndarray, "points 3"], intensity: Float32[np.ndarray, " points"] | None
 ) -> EdgePoints:
     """Steps between neighbours in a spherical image around the sensor's spin axis."""
     finite = np.isfinite(cloud).all(axis=1)
@@ -110,8 +110,8 @@ def _steps_of_points(
 def _intensity_steps(
     image: Float32[np.ndarray, "rows columns"],
     source: Int64[np.ndarray, "rows columns"],
-    intensity: Float32[np.ndarray, "points"],
-) -> tuple[Int64[np.ndarray, "steps"], Int64[np.ndarray, "steps"]]:
+    intensity: Float32[np.ndarray, " points"],
+) -> tuple[Int64[np.ndarray, " steps"], Int64[np.ndarray, " steps"]]:
     """Neighbours along a row on one surface whose intensities differ most: paint, signs."""
     left, right = source[:, :-1], source[:, 1:]
     depth, other = image[:, :-1], image[:, 1:]
@@ -126,8 +126,8 @@ def _intensity_steps(
 
 
 def _angles(
-    points: Float64[np.ndarray, "points 3"], distance: Float64[np.ndarray, "points"]
-) -> tuple[Float64[np.ndarray, "points"], Float64[np.ndarray, "points"]]:
+    points: Float64[np.ndarray, "points 3"], distance: Float64[np.ndarray, " points"]
+) -> tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]:
     """Azimuth and elevation about the axis from which the elevations spread least.
 
     A spinning LiDAR sees a band around its axis, so its axis is found whatever it is called.
@@ -141,7 +141,7 @@ def _angles(
 
 
 def _angular_steps(
-    azimuth: Float64[np.ndarray, "points"], elevation: Float64[np.ndarray, "points"]
+    azimuth: Float64[np.ndarray, " points"], elevation: Float64[np.ndarray, " points"]
 ) -> tuple[float, float]:
     """Row and column size of the spherical image (rad), both about one point wide at the most."""
     if len(azimuth) < 2:

@@ -37,7 +37,7 @@ def above(found: Score, other: Score) -> Evidence:
 
 
 def _evidence(
-    difference: float, influence: Float64[np.ndarray, "clusters"], scores: list[Score]
+    difference: float, influence: Float64[np.ndarray, " clusters"], scores: list[Score]
 ) -> Evidence:
     clusters = min(score.clusters for score in scores)
     points = min(score.number.sum() for score in scores)

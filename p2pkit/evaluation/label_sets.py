@@ -23,9 +23,9 @@ class LabelSet:
 
     name: str
     classes: tuple[str, ...]
-    class_of: Int64[np.ndarray, "values"]
+    class_of: Int64[np.ndarray, " values"]
 
-    def convert(self, labels: Integer[np.ndarray, "points"]) -> Int64[np.ndarray, "points"]:
+    def convert(self, labels: Integer[np.ndarray, " points"]) -> Int64[np.ndarray, " points"]:
         """Stored labels as classes; `IGNORE` for void."""
         return self.class_of[labels.astype(np.int64)]
 
@@ -83,7 +83,7 @@ def _stored(stored: Sequence[str], ignore: int | None) -> LabelSet:
 
 def _class_of(
     merged: Mapping[str, Sequence[str]], name: str, stored: Sequence[str]
-) -> Int64[np.ndarray, "values"]:
+) -> Int64[np.ndarray, " values"]:
     class_of = np.full(256, IGNORE, np.int64)
     for number, parts in enumerate(merged.values()):
         for part in parts:

@@ -129,14 +129,14 @@ def find_misalignment(looks: Sequence[Look]) -> Misalignment:
     return Misalignment(turn, float(change[3]), shift, moved, evidence, found)
 
 
-def _climb(looks: Sequence[Look]) -> Float64[np.ndarray, "changes"]:
+def _climb(looks: Sequence[Look]) -> Float64[np.ndarray, " changes"]:
     """Steepest ascent: the best step along any one kind of change, until none is better."""
     change = np.array(NOTHING)
     shifts = tuple(sign * farthest_shift(looks) * share for share in SHIFTS for sign in (1, -1))
     kinds = (DEGREES, DEGREES, DEGREES, FACTORS, shifts, shifts, shifts)
     best = score(looks, place).mean
     for _ in range(ROUNDS):
-        gains: list[tuple[float, Float64[np.ndarray, "changes"]]] = []
+        gains: list[tuple[float, Float64[np.ndarray, " changes"]]] = []
         for axis, steps in enumerate(kinds):
             tried = np.repeat(change[None], len(steps), axis=0)
             tried[:, axis] = steps
@@ -165,7 +165,7 @@ def _near_the_image(look: Look, most: int, random: np.random.Generator) -> Look:
     return with_rows(look, kept)
 
 
-def _changed(look: Look, change: Float64[np.ndarray, "changes"]) -> Placed:
+def _changed(look: Look, change: Float64[np.ndarray, " changes"]) -> Placed:
     motion = _rotation(change[:3])
     motion[:3, 3] = change[4:]
     placed = place(look, camera_side=motion)

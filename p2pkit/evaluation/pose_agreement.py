@@ -94,7 +94,7 @@ def agreement(pairs: Sequence[FramePair], tried: PoseHypothesis) -> Score:
     return Score(total.reshape(-1), count.reshape(-1))
 
 
-def _part(one: PosedDepth) -> Int64[np.ndarray, "points"]:
+def _part(one: PosedDepth) -> Int64[np.ndarray, " points"]:
     x, y, z = one.points.T
     if one.camera is None:
         share = (np.arctan2(y, x) + np.pi) / (2 * np.pi)

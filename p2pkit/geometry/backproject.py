@@ -23,7 +23,7 @@ class BackProjection(NamedTuple):
     """
 
     points: Float32[np.ndarray, "points 3"]
-    pixel: UInt32[np.ndarray, "points"]
+    pixel: UInt32[np.ndarray, " points"]
     colors: UInt8[np.ndarray, "points 3"] | None
 
 
@@ -67,8 +67,8 @@ def back_project(
 
 
 def back_project_pixels(
-    depth: UInt16[np.ndarray, "points"],
-    pixel: UInt32[np.ndarray, "points"],
+    depth: UInt16[np.ndarray, " points"],
+    pixel: UInt32[np.ndarray, " points"],
     camera: Camera,
     *,
     units_per_metre: float,
@@ -113,7 +113,7 @@ def _unit_range(depth_range_m: tuple[float, float], units_per_metre: float) -> t
 
 def _rays(
     camera: Camera, units_per_metre: float
-) -> tuple[Float64[np.ndarray, "width"], Float64[np.ndarray, "height"], float]:
+) -> tuple[Float64[np.ndarray, " width"], Float64[np.ndarray, " height"], float]:
     """What one unit of depth is in x for each column, in y for each row, and in z (m)."""
     if not (math.isfinite(units_per_metre) and units_per_metre > 0):
         raise GeometryError(

@@ -52,8 +52,8 @@ class Visibility(NamedTuple):
         confidence: 0 … 255 for 0 … 1; 0 where not seen.
     """
 
-    seen: Bool[np.ndarray, "points"]
-    confidence: UInt8[np.ndarray, "points"]
+    seen: Bool[np.ndarray, " points"]
+    confidence: UInt8[np.ndarray, " points"]
 
 
 def visibility(

@@ -23,8 +23,8 @@ class Projection(NamedTuple):
     """
 
     pixel_uv: Float32[np.ndarray, "points 2"]
-    depth_m: Float32[np.ndarray, "points"]
-    visible: Bool[np.ndarray, "points"]
+    depth_m: Float32[np.ndarray, " points"]
+    visible: Bool[np.ndarray, " points"]
 
 
 def project(
@@ -67,7 +67,7 @@ def visible_after_occlusion(
     downscale: int = 1,
     margin_m: float = 0.05,
     margin_relative: float = 0.05,
-) -> Bool[np.ndarray, "points"]:
+) -> Bool[np.ndarray, " points"]:
     """Take away the visible points that lie behind a nearer one (z-buffer test).
 
     Each visible point covers (2 splat_px + 1)² cells of an image of 1/downscale the size; a point

@@ -61,7 +61,7 @@ def transform_from_rotation(
 
 def _finite(
     values: Sequence[float | int], length: int, name: str
-) -> Float64[np.ndarray, "numbers"]:
+) -> Float64[np.ndarray, " numbers"]:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -37,7 +37,7 @@ def sample_map(
 
 def nearest_cell(
     cell_uv: Float[np.ndarray, "pairs 2"], cells: tuple[int, int]
-) -> Int64[np.ndarray, "pairs"]:
+) -> Int64[np.ndarray, " pairs"]:
     """Row-major index (row * width + column) of the cell nearest to each coordinate.
 
     Halves round up; coordinates outside the map give the nearest edge cell.

@@ -19,8 +19,8 @@ class VoxelDeduplication(NamedTuple):
         voxel_of_point: for each point the row of `keep` that stands for its voxel.
     """
 
-    keep: Int64[np.ndarray, "voxels"]
-    voxel_of_point: Int64[np.ndarray, "points"]
+    keep: Int64[np.ndarray, " voxels"]
+    voxel_of_point: Int64[np.ndarray, " points"]
 
 
 def voxel_coordinates(

@@ -84,7 +84,7 @@ class VoxelMaps:
             self._maps[name] = find(tensor_stride, kernel_size, stride)
         return self._maps[name]
 
-    def _pack(self, cells: Int64[Tensor, "voxels 4"]) -> Int64[Tensor, "voxels"]:
+    def _pack(self, cells: Int64[Tensor, "voxels 4"]) -> Int64[Tensor, " voxels"]:
         return ((cells - self._low) * cells.new_tensor(self._steps)).sum(dim=1)
 
     def _make_stride(self, tensor_stride: int) -> None:
@@ -126,14 +126,16 @@ class VoxelMaps:
         ]
 
 
-def _matches(keys: Int64[Tensor, "inputs"], wanted: Int64[Tensor, "outputs"]) -> tuple[Rows, Rows]:
+def _matches(
+    keys: Int64[Tensor, " inputs"], wanted: Int64[Tensor, " outputs"]
+) -> tuple[Rows, Rows]:
     """Rows of `keys` and of `wanted` that are equal; both are sorted."""
     place = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
     outputs = (keys[place] == wanted).nonzero()[:, 0]
     return place[outputs], outputs
 
 
-def _refuse_repeated(keys: Int64[Tensor, "voxels"]) -> None:
+def _refuse_repeated(keys: Int64[Tensor, " voxels"]) -> None:
     repeated = int((keys[1:] == keys[:-1]).sum())
     if repeated:
         raise repeated_voxels(repeated, len(keys))

@@ -155,7 +155,7 @@ def encode_pixels(
     return Sample(key=cloud.key, arrays=arrays, meta=_meta(grids))
 
 
-def usable_pairs(sample: Sample, cloud: PointCloud) -> Int64[np.ndarray, "usable"]:
+def usable_pairs(sample: Sample, cloud: PointCloud) -> Int64[np.ndarray, " usable"]:
     """Rows of the cloud's pairs for which the layer has a feature."""
     if "feature_pair" in sample.arrays:
         return sample.arrays["feature_pair"].astype(np.int64)
@@ -165,7 +165,7 @@ def usable_pairs(sample: Sample, cloud: PointCloud) -> Int64[np.ndarray, "usable
 def pair_features(
     sample: Sample,
     cloud: PointCloud,
-    rows: Int64[np.ndarray, "pairs"],
+    rows: Int64[np.ndarray, " pairs"],
     *,
     alignment: Alignment = "measured",
     basis: PcaBasis | None = None,
@@ -198,7 +198,7 @@ def pair_features(
 
 
 def _sampled_before(
-    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, "pairs"], alignment: Alignment
+    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, " pairs"], alignment: Alignment
 ) -> Float32[np.ndarray, "pairs stored"]:
     if alignment != "measured":
         raise StoreError(
@@ -217,8 +217,8 @@ def _sampled_before(
 
 
 def pair_cells(
-    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, "pairs"], *, view: int = 0
-) -> Int64[np.ndarray, "pairs"]:
+    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, " pairs"], *, view: int = 0
+) -> Int64[np.ndarray, " pairs"]:
     """Id of the teacher cell nearest to each pair, unique over the frame's images.
 
     `view` is the stored view of the images whose cells are meant; 0 is the image as it is.
@@ -235,7 +235,7 @@ def pair_cells(
 
 def _sample_images(
     cloud: PointCloud,
-    rows: Int64[np.ndarray, "pairs"],
+    rows: Int64[np.ndarray, " pairs"],
     maps: list[np.ndarray],
     seen: SeenImages,
     alignment: Alignment,
@@ -256,7 +256,7 @@ def _sample_images(
 
 def _guided(
     cloud: PointCloud,
-    rows: Int64[np.ndarray, "pairs"],
+    rows: Int64[np.ndarray, " pairs"],
     maps: Sequence[np.ndarray],
     grids: Sequence[FeatureGrid],
     guide: Guide,

@@ -79,13 +79,13 @@ class PointCloud:
     sequence: str
     points: Float32[np.ndarray, "points 3"]
     colors: UInt8[np.ndarray, "points 3"]
-    labels: UInt8[np.ndarray, "points"] | None
-    pair_point: Int64[np.ndarray, "pairs"]
-    pair_view: UInt8[np.ndarray, "pairs"]
+    labels: UInt8[np.ndarray, " points"] | None
+    pair_point: Int64[np.ndarray, " pairs"]
+    pair_view: UInt8[np.ndarray, " pairs"]
     pair_uv: Float32[np.ndarray, "pairs 2"]
     image_sizes: tuple[tuple[int, int], ...]
-    intensity: Float32[np.ndarray, "points"] | None = None
-    pair_confidence: UInt8[np.ndarray, "pairs"] | None = None
+    intensity: Float32[np.ndarray, " points"] | None = None
+    pair_confidence: UInt8[np.ndarray, " pairs"] | None = None
 
 
 _COLORS = FieldSpec("colors", "|u1", ("points", "rgb"), "", "none", "RGB of each point")
@@ -216,7 +216,7 @@ def _encode_points(
 def _pairs_and_colors(
     frame: Frame,
     points: Float32[np.ndarray, "kept 3"],
-    keep: Int64[np.ndarray, "kept"],
+    keep: Int64[np.ndarray, " kept"],
     config: GeometryConfig,
 ) -> dict[str, np.ndarray]:
     """The pairs of the kept points, rows `keep` of the frame's, with all views; and their colours.
@@ -248,7 +248,7 @@ def _pairs_and_colors(
 
 def _deduplicated(
     points: Float32[np.ndarray, "points 3"], voxel_size: float
-) -> Int64[np.ndarray, "voxels"]:
+) -> Int64[np.ndarray, " voxels"]:
     if voxel_size == 0:
         return np.arange(len(points), dtype=np.int64)
     return voxel_deduplicate(points, voxel_size).keep

@@ -9,8 +9,8 @@ from p2pkit.geometry.project import project
 
 
 def own_colors(
-    frame: Frame, keep: Int64[np.ndarray, "kept"]
-) -> tuple[UInt8[np.ndarray, "kept 3"], Bool[np.ndarray, "kept"]]:
+    frame: Frame, keep: Int64[np.ndarray, " kept"]
+) -> tuple[UInt8[np.ndarray, "kept 3"], Bool[np.ndarray, " kept"]]:
     """The recording's own colours of the kept points, 0 without, and which have one.
 
     Raises:
@@ -24,8 +24,8 @@ def own_colors(
 
 
 def rows_with_image(
-    view: View, points: Float32[np.ndarray, "points 3"], rows: Int64[np.ndarray, "rows"]
-) -> Int64[np.ndarray, "kept"]:
+    view: View, points: Float32[np.ndarray, "points 3"], rows: Int64[np.ndarray, " rows"]
+) -> Int64[np.ndarray, " kept"]:
     """The rows of points whose nearest pixel holds an image; undistortion leaves some without."""
     if view.valid is None:
         return rows

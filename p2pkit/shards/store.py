@@ -109,7 +109,7 @@ class Store:
         """
         return self._each_shard(lambda shard: self.record(layer, shard))
 
-    def sizes(self, layer: str = GEOMETRY) -> Int64[np.ndarray, "shards"]:
+    def sizes(self, layer: str = GEOMETRY) -> Int64[np.ndarray, " shards"]:
         """Number of samples in each shard."""
         return np.array([record.samples for record in self.records(layer)], np.int64)
 

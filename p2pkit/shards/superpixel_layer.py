@@ -62,8 +62,8 @@ def encode_superpixels(cloud: PointCloud, images: Sequence[Int64[np.ndarray, "_ 
 
 
 def pair_superpixels(
-    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, "pairs"]
-) -> Int64[np.ndarray, "pairs"]:
+    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, " pairs"]
+) -> Int64[np.ndarray, " pairs"]:
     """Id of the superpixel of each of the chosen pairs, unique over the frame's views.
 
     Raises:

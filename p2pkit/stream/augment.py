@@ -139,7 +139,7 @@ def random_linear_map(
 
 def drop_points(
     count: int, rng: np.random.Generator, config: AugmentConfig
-) -> Int64[np.ndarray, "points"]:
+) -> Int64[np.ndarray, " points"]:
     """Indexes, ascending, of the points to keep: floor(count · drop_fraction) are left out.
 
     One point is kept at least, if there is any. The caller indexes everything that has a row per

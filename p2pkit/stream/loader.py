@@ -44,13 +44,13 @@ class Batch:
     step: int
     coordinates: Int[Tensor, "voxels 4"]
     inputs: Float[Tensor, "voxels channels"]
-    pair_voxel: Int[Tensor, "pairs"]
+    pair_voxel: Int[Tensor, " pairs"]
     pair_feature: Float[Tensor, "pairs teacher_channels"]
-    pair_cell: Int[Tensor, "pairs"]
-    pair_confidence: Float[Tensor, "pairs"]
+    pair_cell: Int[Tensor, " pairs"]
+    pair_confidence: Float[Tensor, " pairs"]
     frames: int
     wait_s: float = 0.0
-    pair_superpixel: Int[Tensor, "pairs"] | None = None
+    pair_superpixel: Int[Tensor, " pairs"] | None = None
 
     def to(self, device: str) -> "Batch":
         """The batch with its tensors on a device; ids and rows too, coordinates included."""
@@ -110,7 +110,7 @@ class StreamSource:
 
     store: Store
     layer: str
-    samples: Int64[np.ndarray, "samples"]
+    samples: Int64[np.ndarray, " samples"]
     weight: int = 1
     basis: PcaBasis | None = None
     superpixels: str | None = None

@@ -22,8 +22,8 @@ LONGEST_PERIOD = 1 << 20
 
 
 def epoch_order(
-    sizes: Int64[np.ndarray, "shards"], seed: int, epoch: int, *, source: int = 0
-) -> Int64[np.ndarray, "samples"]:
+    sizes: Int64[np.ndarray, " shards"], seed: int, epoch: int, *, source: int = 0
+) -> Int64[np.ndarray, " samples"]:
     """All sample ids of one epoch: shards in random order, rows of each shard in random order.
 
     Shards are cut from a global permutation when a store is planned, so reading them one after
@@ -75,9 +75,9 @@ class SampleOrder:
 
     def __init__(
         self,
-        samples: Int64[np.ndarray, "kept"],
+        samples: Int64[np.ndarray, " kept"],
         *,
-        sizes: Int64[np.ndarray, "shards"],
+        sizes: Int64[np.ndarray, " shards"],
         seed: int,
         source: int = 0,
     ) -> None:
@@ -203,13 +203,13 @@ def _lowest(numbers: Sequence[int]) -> tuple[int, ...]:
     return tuple(number // divisor for number in numbers)
 
 
-def locate(sizes: Int64[np.ndarray, "shards"], sample: int) -> tuple[int, int]:
+def locate(sizes: Int64[np.ndarray, " shards"], sample: int) -> tuple[int, int]:
     """(shard, row) of a sample id."""
     return _locate(sizes, np.cumsum(sizes), sample)
 
 
 def _locate(
-    sizes: Int64[np.ndarray, "shards"], ends: Int64[np.ndarray, "shards"], sample: int
+    sizes: Int64[np.ndarray, " shards"], ends: Int64[np.ndarray, " shards"], sample: int
 ) -> tuple[int, int]:
     shard = int(np.searchsorted(ends, sample, side="right"))
     return shard, sample - int(ends[shard] - sizes[shard])

@@ -83,11 +83,11 @@ class VoxelSample:
 
     coordinates: Int32[np.ndarray, "voxels 3"]
     inputs: Float32[np.ndarray, "voxels 3"]
-    pair_voxel: Int64[np.ndarray, "pairs"]
+    pair_voxel: Int64[np.ndarray, " pairs"]
     pair_feature: Float32[np.ndarray, "pairs channels"]
-    pair_cell: Int64[np.ndarray, "pairs"]
-    pair_confidence: Float32[np.ndarray, "pairs"]
-    pair_superpixel: Int64[np.ndarray, "pairs"] | None = None
+    pair_cell: Int64[np.ndarray, " pairs"]
+    pair_confidence: Float32[np.ndarray, " pairs"]
+    pair_superpixel: Int64[np.ndarray, " pairs"] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Voxels:
 
     coordinates: Int32[np.ndarray, "voxels 3"]
     inputs: Float32[np.ndarray, "voxels 3"]
-    voxel_of_point: Int64[np.ndarray, "points"]
+    voxel_of_point: Int64[np.ndarray, " points"]
 
 
 def voxelise(
@@ -147,9 +147,8 @@ def make_sample(
     """
     kept = drop_points(len(cloud.points), random, config.augment)
     # `take` copies rows at four times the speed of an index in brackets.
-    points = augment_points(
-        cloud.points.take(kept, axis=0), random, config.augment, up_axis=up_axis
-    )
+    points = cloud.points.take(kept, axis=0)
+    points = augment_points(points, random, config.augment, up_axis=up_axis)
     colors = augment_colors(cloud.colors.take(kept, axis=0), random, config.augment)
     lap("augment")
     voxels = voxelise(points, colors, config.voxel_size)
@@ -197,8 +196,8 @@ def draw_view(config: SampleConfig, views: int, seed: tuple[int, int]) -> int:
 def _features(
     cloud: PointCloud,
     features: Sample,
-    rows: Int64[np.ndarray, "pairs"],
-    views: Int64[np.ndarray, "pairs"],
+    rows: Int64[np.ndarray, " pairs"],
+    views: Int64[np.ndarray, " pairs"],
     config: SampleConfig,
     basis: PcaBasis | None,
 ) -> Float32[np.ndarray, "pairs channels"]:
@@ -215,8 +214,8 @@ def _features(
 
 
 def _confidence(
-    cloud: PointCloud, rows: Int64[np.ndarray, "pairs"]
-) -> Float32[np.ndarray, "pairs"]:
+    cloud: PointCloud, rows: Int64[np.ndarray, " pairs"]
+) -> Float32[np.ndarray, " pairs"]:
     if cloud.pair_confidence is None:
         return np.ones(len(rows), dtype=np.float32)
     return cloud.pair_confidence[rows].astype(np.float32) / np.float32(255)
@@ -225,13 +224,13 @@ def _confidence(
 def draw_pairs(
     cloud: PointCloud,
     features: Sample,
-    voxel_of_point: Int64[np.ndarray, "points"],
-    rows: Int64[np.ndarray, "usable"],
+    voxel_of_point: Int64[np.ndarray, " points"],
+    rows: Int64[np.ndarray, " usable"],
     config: SampleConfig,
     random: np.random.Generator,
     *,
     view: int = 0,
-) -> Int64[np.ndarray, "pairs"]:
+) -> Int64[np.ndarray, " pairs"]:
     """Up to `pairs_per_frame` of a frame's usable pairs, as `config.pairs` says, in random order.
 
     Args:

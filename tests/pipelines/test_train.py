@@ -501,3 +501,25 @@ def test_embeddings_are_float32_in_every_precision(room_store: Path, precision: 
     )
     assert np.isfinite(trainee.step([batch], 0.1).loss)
     assert seen == [torch.float32, torch.float32]
+
+
+def test_settings_that_decide_no_weights_may_change(tiny_run: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(tiny_run, tmp_path / "run")
+    free = ("keep_checkpoints=3", "stream.threads=1", "stream.ahead=1", "checkpoint_every=1")
+    sets = [text for setting in (*free, "device=cpu") for text in ("--set", setting)]
+    arguments = ["train", "--out", str(out), "--resume", *sets]
+    done = CliRunner().invoke(commands, [*arguments, "--print-config"], catch_exceptions=False)
+    told = tomllib.loads(done.output)
+    assert (told["keep_checkpoints"], told["stream"]["threads"], told["checkpoint_every"]) == (
+        3,
+        1,
+        1,
+    )
+    result = CliRunner().invoke(commands, [*arguments, "--set", "stream.batch_size=1"])
+    assert "stream is" in str(result.exception)
+    begun = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**begun, "steps": 4}))
+    shutil.rmtree(out / "checkpoints" / "step-00000001", ignore_errors=True)
+    CliRunner().invoke(commands, arguments, catch_exceptions=False)
+    assert [checkpoint.step for checkpoint in list_checkpoints(out)] == [2, 3, 4]
+    assert read_config(out).keep_checkpoints == 1
