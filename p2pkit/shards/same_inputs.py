@@ -5,6 +5,7 @@ from typing import Any
 from p2pkit.errors import FingerprintError
 from p2pkit.files import canonical_json
 from p2pkit.shards.checks import differences
+from p2pkit.shards.families import WHICH_FRAMES
 from p2pkit.shards.location import Location
 from p2pkit.shards.model import GEOMETRY, Manifest
 
@@ -26,6 +27,10 @@ def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> N
     rows = _differences(stored, manifest)
     if not rows:
         return
+    chosen = _other_frames_chosen(stored, manifest)
+    if chosen:
+        # Another choice of frames gives another list of them and of their calibrations.
+        rows = chosen + [row for row in rows if row[0] not in (FRAME_LIST, CALIBRATION)]
     recording = [row for row in rows if row[0].startswith((FRAME_LIST, CALIBRATION))]
     others = [row for row in rows if row not in recording]
     all_told = [*_recording_told(recording), *map(_told, others)]
@@ -37,6 +42,16 @@ def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> N
         else "Use the same settings, or another folder"
     )
     raise FingerprintError(f"the store at {root} was made from other inputs: {told}. {mend}")
+
+
+def _other_frames_chosen(stored: Manifest, manifest: Manifest) -> list[Row]:
+    """Where the settings differ that choose frames of a recording, as far as details have them."""
+    have, want = (side.layers[0].details.get("reading", {}) for side in (stored, manifest))
+    return [
+        (name, have[name], want[name])
+        for name in WHICH_FRAMES
+        if name in have and name in want and have[name] != want[name]
+    ]
 
 
 def _differences(stored: Manifest, manifest: Manifest) -> list[Row]:

@@ -81,6 +81,11 @@ def test_running_again_changes_nothing(room_recording: Path, room_store: Path) -
         ({"seed": 3}, "plan.seed is 0 in the store, 3 now"),
         ({"shard_size": 5}, "plan.shard_size is 4 in the store, 5 now"),
         ({"limit": 6}, "plan.frames is 12 in the store, 6 now"),
+        (
+            {"limit": 6},
+            "other inputs: limit is not set in the store, 6 now; .*Use the same settings",
+        ),
+        ({"every": 2}, "other inputs: every is 1 in the store, 2 now; .*Use the same settings"),
     ],
 )
 def test_other_settings_are_refused_by_name(
