@@ -24,6 +24,12 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_atomic(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a file that is either complete under its name or absent, also after a power cut.
 

@@ -63,6 +63,11 @@ def turn_between(one: Axis, other: Axis) -> Float64[np.ndarray, "3 3"] | None:
     return rotation_to_z_up(np.array(other)).T @ rotation_to_z_up(np.array(one))
 
 
+def turn_to(up_axis: Axis | None, store: Store) -> Float64[np.ndarray, "3 3"] | None:
+    """The rotation of a store's points that makes `up_axis` up; None where none is due."""
+    return None if up_axis is None else turn_between(stored_up(store), up_axis)
+
+
 def turned(
     points: Float32[np.ndarray, "points 3"], turn: Float64[np.ndarray, "3 3"] | None
 ) -> Float32[np.ndarray, "points 3"]:

@@ -1,6 +1,5 @@
 """The weights that an evaluation compares: scratch, runs, and published checkpoints."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.files import sha256_file
 from p2pkit.networks import build_student, load_student_weights
 from p2pkit.networks.checkpoints import read_weights
 from p2pkit.networks.res16unet import Res16UNet
@@ -70,8 +70,8 @@ class ComparedWeights:
         for _ in range(LOOKS):
             path = self._file(name)
             with suppress(FileNotFoundError):  # newer checkpoints push older ones out
-                identity, content = _sha256(path), read_weights(path)
-                if _sha256(path) == identity:
+                identity, content = sha256_file(path), read_weights(path)
+                if sha256_file(path) == identity:
                     return ReadWeights(identity, content)
         raise TrainingError(
             f"the checkpoint of {name} was replaced {LOOKS} times while it was read; evaluate it "
@@ -102,7 +102,7 @@ class ComparedWeights:
 
     def identity(self, name: str) -> str:
         """sha256 of the weights' file as it is now; see `ReadWeights`."""
-        return SCRATCH if name == SCRATCH else _sha256(self._file(name))
+        return SCRATCH if name == SCRATCH else sha256_file(self._file(name))
 
     def seen(self, store: Store, keys: Sequence[str]) -> dict[str, int | None]:
         """How many of these frames each run was trained on; None where it does not know the store.
@@ -120,10 +120,6 @@ class ComparedWeights:
         if name in self.checkpoints:
             return self.checkpoints[name]
         return chosen_checkpoint(self.runs[name], self.which).path / "weights.safetensors"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def compared_weights(

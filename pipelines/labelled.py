@@ -11,10 +11,10 @@ from torch import Tensor
 from p2pkit.errors import StoreError
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
 from p2pkit.evaluation.segmentation import confusion_matrix
-from p2pkit.pipelines.axes import turn_between, turned
+from p2pkit.pipelines.axes import turn_to, turned
 from p2pkit.pipelines.inference import read_cloud
 from p2pkit.pipelines.parts import BY_SCENE, SplitConfig, cut_frames, place_of, same_place
-from p2pkit.pipelines.splits import samples_in_key_order
+from p2pkit.pipelines.splits import samples_in_key_order, without_arrays
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.store import Store
 from p2pkit.stream.augment import (
@@ -24,7 +24,6 @@ from p2pkit.stream.augment import (
     augment_colors,
     augment_points,
 )
-from p2pkit.stream.order import locate
 from p2pkit.stream.sample import Voxels, voxelise
 from p2pkit.stream.up_axis import CAMERA_UP, stored_up
 
@@ -172,12 +171,10 @@ def open_labelled(
         )
     labels = open_label_set(label_set, dataset["label_names"], dataset["ignore_label"])
     samples = samples_in_key_order(store)
-    sizes = store.sizes("geometry")
-    scene_of: dict[int, str] = {}
-    for sample in samples.tolist():
-        stored = store.read("geometry", *locate(sizes, sample), fields=())
-        scene_of[sample] = place_of(dataset.get("dataset"), stored.meta["sequence"]) or stored.key
-    scenes = [scene_of[sample] for sample in samples.tolist()]
+    scenes = [
+        place_of(dataset.get("dataset"), stored.meta["sequence"]) or stored.key
+        for stored in without_arrays(store, samples)
+    ]
     named = tuple(place_of(dataset.get("dataset"), name) for name in split.test_scenes)
     split = replace(split, test_scenes=named)
     cut = cut_frames(scenes, validation=validation, test=test, split=split)
@@ -190,7 +187,7 @@ def open_labelled(
         split=split,
         warning=same_place(scenes, split),
         up_axis=up_axis or stored_up(store),
-        turn=None if up_axis is None else turn_between(stored_up(store), up_axis),
+        turn=turn_to(up_axis, store),
     )
 
 

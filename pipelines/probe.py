@@ -17,17 +17,15 @@ from p2pkit.evaluation.segmentation import (
     segmentation_scores,
 )
 from p2pkit.files import write_json
-from p2pkit.pipelines.axes import students_up, turn_between, turned
+from p2pkit.pipelines.axes import students_up, turn_to, turned
 from p2pkit.pipelines.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config_here
-from p2pkit.pipelines.splits import all_keys, scene_split
+from p2pkit.pipelines.splits import all_keys, scene_split, without_arrays
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.store import Store, open_store
-from p2pkit.stream.order import locate
-from p2pkit.stream.up_axis import stored_up
 
 PointFeatures = Callable[[PointCloud], Float32[np.ndarray, "points channels"]]
 
@@ -126,7 +124,6 @@ def _open(config: ProbeStageConfig) -> _Data:
         )
     train, test = scene_split(store, config.test_fraction, config.test_scenes)
     names, ignore = dataset["label_names"], dataset["ignore_label"]
-    up_axis = students_up([config.run], store)
     return _Data(
         config=config,
         store=store,
@@ -134,7 +131,7 @@ def _open(config: ProbeStageConfig) -> _Data:
         test=test,
         names=names,
         ignore=ignore,
-        turn=None if up_axis is None else turn_between(stored_up(store), up_axis),
+        turn=turn_to(students_up([config.run], store), store),
     )
 
 
@@ -203,9 +200,7 @@ def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
 
 
 def _sequences(data: _Data, samples: Int64[np.ndarray, " samples"]) -> set[str]:
-    sizes = data.store.sizes("geometry")
-    places = (locate(sizes, int(sample)) for sample in samples)
-    return {data.store.read("geometry", *place, fields=()).meta["sequence"] for place in places}
+    return {sample.meta["sequence"] for sample in without_arrays(data.store, samples)}
 
 
 def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from p2pkit.pipelines.report_sections import (
 )
 from p2pkit.pipelines.report_training import training_section
 from p2pkit.pipelines.runs import read_config_here, run_layer
-from p2pkit.pipelines.splits import all_keys, chosen_samples, holdout_split
+from p2pkit.pipelines.splits import chosen_samples, holdout_split, without_arrays
 from p2pkit.shards.store import Store, open_store
 from p2pkit.shards.summary import store_summary
 
@@ -116,8 +116,7 @@ def _facts(config: ReportConfig) -> RunFacts:
 
 
 def _sequences(store: Store) -> set[str]:
-    places = (store.find(key) for key in all_keys(store))
-    return {store.read("geometry", *place, fields=()).meta["sequence"] for place in places}
+    return {sample.meta["sequence"] for sample in without_arrays(store, np.arange(store.samples))}
 
 
 def _spread(store: Store) -> list[int]:

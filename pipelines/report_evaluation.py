@@ -1,6 +1,5 @@
 """A report's section on few labels: what `p2pkit evaluate` found for the run."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pkit.errors import ConfigError
+from p2pkit.files import sha256_file
 from p2pkit.pipelines.checkpoints import BEST, latest_checkpoint
 from p2pkit.pipelines.evaluate_report import (
     FORMAT,
@@ -92,7 +92,7 @@ def _read_report(path: Path) -> dict[str, Any] | None:
 def _name_of(run: Path, report: dict[str, Any]) -> str | None:
     """Name of the run's newest or best weights in an evaluation, known by their checksum."""
     files = [latest_checkpoint(run).path / WEIGHTS, run / BEST / WEIGHTS]
-    own = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+    own = {sha256_file(path) for path in files if path.is_file()}
     return next((cell["name"] for cell in report["cells"] if cell["weights"] in own), None)
 
 

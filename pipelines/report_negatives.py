@@ -214,14 +214,14 @@ def _negative_crop(
         f"teacher {float(negatives.teacher[comparison]):.2f}",
         ", ".join(told) or "other cell and voxel",
     ]
-    label, kind = label_name(pairs, other, names), ""
+    label = label_name(pairs, other, names)
     if label:
         lines.append(f"label {label}")
-        kind = "hit" if pairs.label_of(other) == pairs.label_of(anchor) else "miss"
-        kind = kind if pairs.label_of(anchor) is not None else ""
     if pairs.frame[other] != pairs.frame[anchor]:
         lines.append(f"in {found.views[int(pairs.frame[other])].key}")
-    return figure(_crop(found, images, other, NEGATIVE_COLOR), lines, kind=kind)
+    return figure(
+        _crop(found, images, other, NEGATIVE_COLOR), lines, kind=pairs.hit_or_miss(anchor, other)
+    )
 
 
 def label_name(pairs: ReportPairs, pair: int, names: Sequence[str] | None) -> str:

@@ -163,12 +163,12 @@ def _neighbour(
     names: Sequence[str] | None,
 ) -> str:
     query, row = comparison
-    pairs, kind = found.pairs, ""
+    pairs = found.pairs
+    kind = pairs.hit_or_miss(query, row)
     lines = [told, found.views[int(pairs.frame[row])].key]
     label = label_name(pairs, row, names)
     if label:
-        kind = "hit" if pairs.label_of(row) == pairs.label_of(query) else "miss"
-        lines[0] += f" · {kind}: {label}"
+        lines[0] += f" · {kind}: {label}" if kind else f" · {label}"
     return figure(_ringed(found, images, row, NEIGHBOUR_COLOR), lines, kind=kind)
 
 

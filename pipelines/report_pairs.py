@@ -45,6 +45,11 @@ class ReportPairs:
         value = IGNORE if self.label is None else int(self.label[pair])
         return None if value == IGNORE else value
 
+    def hit_or_miss(self, query: int, found: int) -> str:
+        """`hit` where two pairs are of one class, `miss` of two; empty where one is void."""
+        one, other = self.label_of(query), self.label_of(found)
+        return "" if one is None or other is None else "hit" if one == other else "miss"
+
     def with_labels(self) -> "ReportPairs":
         """Those with a label; all of them in stores without labels."""
         if self.label is None:

@@ -1,6 +1,7 @@
 """Reading a finished or unfinished run: its settings, its device, its layer of a store."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,18 +84,10 @@ def feature_layer(store: Store, wanted: str | None, option: str = "--set layer=N
             "extracted with --teacher none, or of points without images such as s3dis. It can be "
             "evaluated on; pretrain on a store of a recording with images"
         )
-    name = store.layer(wanted).name if wanted is not None else names[0]
-    if name not in names:
-        raise ConfigError(
-            f"{name} holds no teacher's features; the feature layers are {', '.join(names)}: name "
-            f"one with {option}"
-        )
-    if wanted is None and len(names) > 1:
-        raise ConfigError(
-            f"the store has {len(names)} feature layers ({', '.join(names)}); name one with "
-            f"{option}"
-        )
-    return name
+    told = (
+        f"{store.root} has {len(names)} feature layers ({', '.join(names)}); name one with {option}"
+    )
+    return _one_of(names, store, wanted, "teacher's features", told)
 
 
 def superpixel_layer(store: Store, wanted: str | None) -> str:
@@ -111,12 +104,20 @@ def superpixel_layer(store: Store, wanted: str | None) -> str:
             f"p2pkit extract ... --dataset {store.manifest.dataset.get('dataset')} --out "
             f"{store.root} --superpixels slic:150"
         )
+    told = (
+        f"{store.root} has {len(names)} layers of superpixels ({', '.join(names)}); name one with "
+        "--set superpixels=NAME"
+    )
+    return _one_of(names, store, wanted, "superpixels", told)
+
+
+def _one_of(names: Sequence[str], store: Store, wanted: str | None, content: str, told: str) -> str:
+    """The layer that is wanted, or the only one; else a ConfigError that says what is there."""
     name = store.layer(wanted).name if wanted is not None else names[0]
-    if name not in names or (wanted is None and len(names) > 1):
-        raise ConfigError(
-            f"{store.root} has {len(names)} layers of superpixels ({', '.join(names)}); name one "
-            "with --set superpixels=NAME"
-        )
+    if name not in names:
+        raise ConfigError(f"{name} holds no {content}; {told}")
+    if wanted is None and len(names) > 1:
+        raise ConfigError(told)
     return name
 
 

@@ -1,12 +1,13 @@
 """Which frames train and which are held out: whole ends of a recording, never frames in between."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.parts import in_test_scenes, place_of
+from p2pkit.shards.model import Sample
 from p2pkit.shards.store import Store
 from p2pkit.stream.order import locate
 
@@ -14,6 +15,12 @@ from p2pkit.stream.order import locate
 def all_keys(store: Store) -> list[str]:
     """The key of each sample id."""
     return [key for keys in store.all_keys() for key in keys]
+
+
+def without_arrays(store: Store, samples: Int64[np.ndarray, " samples"]) -> Iterator[Sample]:
+    """Key and JSON of each of the samples' geometry, and nothing else of it."""
+    sizes = store.sizes("geometry")
+    return (store.read("geometry", *locate(sizes, int(sample)), fields=()) for sample in samples)
 
 
 def samples_in_key_order(store: Store) -> Int64[np.ndarray, " samples"]:
@@ -56,11 +63,9 @@ def scene_split(
     if not 0 < test_fraction < 1:
         raise ConfigError(f"test_fraction is {test_fraction}; it must lie between 0 and 1")
     samples = samples_in_key_order(store)
-    sizes = store.sizes("geometry")
-    places = [locate(sizes, int(sample)) for sample in samples]
     dataset = store.manifest.dataset.get("dataset")
-    stored = (store.read("geometry", *place, fields=()).meta["sequence"] for place in places)
-    names = [place_of(dataset, sequence) for sequence in stored]
+    stored = without_arrays(store, samples)
+    names = [place_of(dataset, sample.meta["sequence"]) for sample in stored]
     if test_scenes:
         tests = in_test_scenes(names, [place_of(dataset, scene) for scene in test_scenes])
         if tests.all():

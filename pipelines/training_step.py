@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -114,7 +114,8 @@ class Trainee:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
-        shares = self._shares(batches)
+        weights = [anchors(batch, self.config.loss) for batch in batches]
+        shares = self._shares(weights)
         losses: list[Tensor] = []
         shown: ContrastBatch | None = None
         for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
@@ -133,6 +134,8 @@ class Trainee:
         norm = self._update(mean)
         self._lap("optimiser")
         report = self._report(shown, batches, loss=mean, norm=norm, pairs=pairs, rate=rate)
+        if self.config.loss.name == SUPERPIXEL:
+            report = replace(report, superpixels=self._count(sum(weights)))
         self._lap("meters")
         return report
 
@@ -159,7 +162,6 @@ class Trainee:
             point_spread=channel_spread(points),
             pixel_spread=channel_spread(pixels),
             wait_s=sum(batch.wait_s for batch in batches),
-            superpixels=self._superpixels(batches),
         )
 
     def state(self) -> dict[str, Any]:
@@ -176,13 +178,12 @@ class Trainee:
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
 
-    def _shares(self, batches: Sequence[Batch]) -> Float[Tensor, " parts"]:
-        weights = [anchors(batch, self.config.loss) for batch in batches]
+    def _shares(self, weights: Sequence[float]) -> Float[Tensor, " parts"]:
         own = torch.tensor(weights, device=self._device)
         return own / summed(own.sum(), self.ranks).clamp_min(1e-12)
 
     def _pairs(self, batches: Sequence[Batch]) -> int:
-        pairs = self._count([len(batch.pair_voxel) for batch in batches])
+        pairs = self._count(float(sum(len(batch.pair_voxel) for batch in batches)))
         if pairs == 0:
             raise TrainingError(
                 f"no frame of the global batch of step {batches[0].step} has a pair, so there is "
@@ -191,15 +192,9 @@ class Trainee:
             )
         return pairs
 
-    def _superpixels(self, batches: Sequence[Batch]) -> int | None:
-        if self.config.loss.name != SUPERPIXEL:
-            return None
-        return self._count([int(anchors(batch, self.config.loss)) for batch in batches])
-
-    def _count(self, numbers: Sequence[int]) -> int:
-        """Sum over micro-batches and processes."""
-        total = torch.tensor(float(sum(numbers)), device=self._device)
-        return int(summed(total, self.ranks).item())
+    def _count(self, own: float) -> int:
+        """Sum over processes."""
+        return int(summed(torch.tensor(own, device=self._device), self.ranks).item())
 
     def _forward(self, batch: Batch) -> ContrastBatch:
         half = HALF.get(self.config.precision)

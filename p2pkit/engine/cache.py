@@ -6,7 +6,6 @@ CACHE/<key>.lock            held while a process builds or checks
 """
 
 import fcntl
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Generator
@@ -17,7 +16,7 @@ from pathlib import Path
 from p2pkit.engine.build import Report
 from p2pkit.engine.target import BuildTarget
 from p2pkit.errors import MissingDependencyError
-from p2pkit.files import user_cache_folder, write_json
+from p2pkit.files import sha256_file, user_cache_folder, write_json
 
 
 def wheel_cache_folder() -> Path:
@@ -60,7 +59,7 @@ def obtain_wheel(
         shutil.rmtree(entry, ignore_errors=True)
         wheel = build(target, entry)
         check(wheel)
-        record = {"target": asdict(target), "wheel": wheel.name, "sha256": _sha256(wheel)}
+        record = {"target": asdict(target), "wheel": wheel.name, "sha256": sha256_file(wheel)}
         write_json(entry / "record.json", record)
         return wheel
 
@@ -72,7 +71,7 @@ def read_entry(entry: Path) -> Path | None:
         return None
     record = json.loads(record_file.read_text())
     wheel = entry / record["wheel"]
-    return wheel if wheel.is_file() and _sha256(wheel) == record["sha256"] else None
+    return wheel if wheel.is_file() and sha256_file(wheel) == record["sha256"] else None
 
 
 @contextmanager
@@ -82,8 +81,3 @@ def _locked(path: Path) -> Generator[None]:
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry import kernels
@@ -57,6 +57,14 @@ def project(
         np.ascontiguousarray(points), matrix, intrinsics, size, pixel_uv, depth_m, visible
     )
     return Projection(pixel_uv, depth_m, visible)
+
+
+def nearest_pixels(
+    pixel_uv: Float32[np.ndarray, "pixels 2"], width: int, height: int
+) -> tuple[Int64[np.ndarray, " pixels"], Int64[np.ndarray, " pixels"]]:
+    """Column and row of the pixel nearest to each (u, v) (px), the border's for those outside."""
+    u, v = np.rint(pixel_uv).astype(np.int64).T
+    return np.clip(u, 0, width - 1), np.clip(v, 0, height - 1)
 
 
 def visible_after_occlusion(

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 
 from p2pkit.datasets.frame import Frame, View
 from p2pkit.errors import FrameError
-from p2pkit.geometry.project import project
+from p2pkit.geometry.project import nearest_pixels, project
 
 
 def own_colors(
@@ -30,16 +30,13 @@ def rows_with_image(
     if view.valid is None:
         return rows
     pixel_uv = project(points.take(rows, axis=0), view.camera, view.camera_from_sensor).pixel_uv
-    u, v = np.rint(pixel_uv).astype(np.int64).T
-    last_u, last_v = view.camera.width - 1, view.camera.height - 1
-    return rows[view.valid[np.clip(v, 0, last_v), np.clip(u, 0, last_u)]]
+    u, v = nearest_pixels(pixel_uv, view.camera.width, view.camera.height)
+    return rows[view.valid[v, u]]
 
 
 def colors_at(
     view: View, pixel_uv: Float32[np.ndarray, "points 2"]
 ) -> UInt8[np.ndarray, "points 3"]:
     """Colour of the nearest pixel."""
-    nearest = np.rint(pixel_uv).astype(np.int64)
-    u = np.clip(nearest[:, 0], 0, view.camera.width - 1)
-    v = np.clip(nearest[:, 1], 0, view.camera.height - 1)
+    u, v = nearest_pixels(pixel_uv, view.camera.width, view.camera.height)
     return view.image[v, u]

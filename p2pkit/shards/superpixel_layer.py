@@ -8,6 +8,7 @@ from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.files import sha256_json
+from p2pkit.geometry.project import nearest_pixels
 from p2pkit.geometry.superpixels import METHOD, SuperpixelConfig
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.model import SUPERPIXELS, FieldSpec, LayerSpec, Sample
@@ -54,9 +55,9 @@ def encode_superpixels(cloud: PointCloud, images: Sequence[Int64[np.ndarray, "_ 
     first = 0
     for view, (image, count) in enumerate(zip(images, counts, strict=True)):
         mine = cloud.pair_view == view
-        u, v = np.rint(cloud.pair_uv[mine]).astype(np.int64).T
-        last_v, last_u = image.shape[0] - 1, image.shape[1] - 1
-        ids[mine] = first + image[np.clip(v, 0, last_v), np.clip(u, 0, last_u)]
+        height, width = image.shape
+        u, v = nearest_pixels(cloud.pair_uv[mine], width, height)
+        ids[mine] = first + image[v, u]
         first += count
     return Sample(key=cloud.key, arrays={FIELD.name: ids}, meta={"superpixels": counts})
 
