@@ -168,7 +168,9 @@ def _by_time(scenes: Sequence[str], validation: float, test: float, split: Split
         )
     rows, gap = np.arange(len(scenes)), split.gap_frames
     usable = max(len(rows) - 2 * gap, 0)
-    tested, validated = (max(1, round(share * usable)) for share in (test, validation))
+    # Both shares may round up: a frame stays for each of the parts before.
+    tested = max(1, min(round(test * usable), usable - 2))
+    validated = max(1, min(round(validation * usable), usable - tested - 1))
     end = max(usable - tested - validated, 0)
     cut = (rows[:end], rows[end + gap :][:validated], rows[end + validated + 2 * gap :])
     units: list[str] = []

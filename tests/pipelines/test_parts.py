@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2pkit.errors import ConfigError
@@ -80,6 +80,7 @@ def test_time_blocks_of_one_recording() -> None:
     validation=st.floats(0.01, 0.45),
     test=st.floats(0.01, 0.45),
 )
+@example(frames=8, gap=1, block=1, validation=0.4375, test=0.4375)
 def test_blocks_are_apart_by_the_gap(
     frames: int, gap: int, block: int, validation: float, test: float
 ) -> None:
