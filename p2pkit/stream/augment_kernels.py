@@ -24,6 +24,23 @@ def bounds(points: Array) -> tuple[Array, Array]:
 
 
 @kernel
+def blur_three(field: Array, blurred: Array) -> None:
+    """Fill `blurred` with the mean of each node and its two neighbours in the middle axis.
+
+    Both are float32 [before, nodes, after]; the last node neighbours the first.
+    """
+    last = field.shape[1] - 1
+    for before in range(field.shape[0]):
+        for node in range(last + 1):
+            left = node - 1 if node > 0 else last
+            right = node + 1 if node < last else 0
+            for after in range(field.shape[2]):
+                total = field[before, node, after] + field[before, left, after]
+                total += field[before, right, after]
+                blurred[before, node, after] = total / np.float32(3)
+
+
+@kernel
 def _wrap(node: int, count: int) -> int:
     """`node` modulo `count`; the division is rare."""
     return node if 0 <= node < count else node % count

@@ -12,7 +12,7 @@ from p2pkit.stream.augment import (
     drop_points,
     random_linear_map,
 )
-from p2pkit.stream.augment_kernels import add_noise_field
+from p2pkit.stream.augment_kernels import add_noise_field, blur_three
 
 UP = (0.0, -1.0, 0.0)
 
@@ -111,6 +111,15 @@ def test_elastic_noise_is_bounded_in_memory_and_repeats_far_away():
     shift = augmented(points, only(elastic=((0.25, 1.0),))) - points
     assert shift[0] == pytest.approx(shift[1], abs=1e-5)
     assert np.isfinite(shift).all()
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 7])
+def test_blur_is_the_mean_of_three_nodes_on_a_ring(nodes):
+    field = np.random.default_rng(0).standard_normal((3, nodes, 4), np.float32)
+    blurred = np.empty_like(field)
+    blur_three(field, blurred)
+    ring = field + np.roll(field, 1, axis=1) + np.roll(field, -1, axis=1)
+    np.testing.assert_array_equal(blurred, ring / np.float32(3))
 
 
 def naive_field(point, origin, spacing, field):
