@@ -1,0 +1,101 @@
+"""How often `p2pkit check` accuses a recording that has no fault.
+
+Judges short runs of frames out of untouched recordings, of drawn lengths, strides and beginnings,
+and prints the failed tests of each and, per recording, how many runs were accused. Where k of n
+are, the upper end of the 95 % interval (Clopper and Pearson 1934) is printed, too; runs of one
+recording are alike, so that it flatters.
+
+Example: python benchmarks/false_alarms.py --runs 3 --source KITTI
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from check_faults import DEFAULT_DATA, SOURCES, judge
+from scipy.stats import beta
+
+from p2pkit.datasets import SourceOptions, open_source
+from p2pkit.datasets.frame import Frame, FrameSource
+
+LENGTHS = (3, 5, 8, 16, 24)
+STRIDES = (1, 2, 4)
+FRAMES = 16
+RECORDINGS = {**SOURCES, "NYUv2": ("nyuv2", "nyuv2_half")}
+
+
+class Excerpt:
+    """Some frames of a source as a source."""
+
+    def __init__(self, source: FrameSource, keys: Sequence[str]) -> None:
+        self._source, self._keys = source, list(keys)
+        self.name = source.name
+        self.label_names: Sequence[str] | None = source.label_names
+        self.ignore_label: int | None = source.ignore_label
+
+    def keys(self) -> Sequence[str]:
+        """Of its frames, in the source's order."""
+        return self._keys
+
+    def load(self, key: str) -> Frame:
+        """As the source."""
+        return self._source.load(key)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The source's, which is not asked for."""
+        return self._source.fingerprint()
+
+
+def excerpts(source: FrameSource, runs: int, random: np.random.Generator) -> list[Excerpt]:
+    """The different ones among so many drawn runs of frames."""
+    keys = list(source.keys())
+    drawn: set[tuple[str, ...]] = set()
+    for _ in range(runs):
+        stride = int(random.choice(STRIDES))
+        length = min(int(random.choice(LENGTHS)), max(len(keys) // stride, 1))
+        begin = int(random.integers(0, len(keys) - (length - 1) * stride))
+        drawn.add(tuple(keys[begin : begin + length * stride : stride]))
+    return [Excerpt(source, keys) for keys in sorted(drawn)]
+
+
+def accused(excerpt: Excerpt) -> bool:
+    """A test fails; which and why is printed."""
+    failed = [verdict for verdict in judge(excerpt, FRAMES) if verdict.outcome == "fail"]
+    for verdict in failed:
+        keys = excerpt.keys()
+        click.echo(f"    {keys[0]} … {keys[-1]} ({len(keys)}): {verdict.test}: {verdict.reason}")
+    return bool(failed)
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=os.environ.get("P2PKIT_DATA", str(DEFAULT_DATA)),
+    help="Folder of the recordings; $P2PKIT_DATA by default.",
+)
+@click.option("--source", "names", multiple=True, type=click.Choice(list(RECORDINGS)))
+@click.option("--runs", default=15, show_default=True, help="Drawn per recording.")
+@click.option("--seed", default=0, show_default=True)
+def main(data: Path, names: tuple[str, ...], runs: int, seed: int) -> None:
+    """Print a table in Markdown and the bound over all recordings."""
+    rows: list[tuple[str, int, int]] = []
+    for name in names or RECORDINGS:
+        dataset, folder = RECORDINGS[name]
+        source = open_source(dataset, SourceOptions(root=data / folder))
+        random = np.random.default_rng([seed, len(rows)])
+        found = [accused(excerpt) for excerpt in excerpts(source, runs, random)]
+        rows.append((name, len(found), sum(found)))
+    click.echo("| recording | runs of frames | accused |\n|---|--:|--:|")
+    for row in rows:
+        click.echo("| {} | {} | {} |".format(*row))
+    total, count = (sum(column) for column in list(zip(*rows, strict=True))[1:])
+    bound = 1.0 if count == total else beta.ppf(0.975, count + 1, total - count)
+    click.echo(f"\nAccused: {count} of {total}; at most {100 * bound:.1f} % with 95 % confidence.")
+
+
+if __name__ == "__main__":
+    main()

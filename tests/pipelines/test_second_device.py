@@ -1,0 +1,170 @@
+"""Every stage on a device that is not the CPU, without one: see tests/second_device.py."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from second_device import second_device
+from tiny_recording import TEACHER, recording_config, tiny_train_config
+
+from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.losses import LossConfig
+from p2pkit.pipelines import evaluate, extract, probe, report, retrieval, step_profile, train
+from p2pkit.pipelines.checkpoints import latest_checkpoint
+from p2pkit.pipelines.feature_stage import FeatureConfig
+from p2pkit.pipelines.finetune import FinetuneConfig
+from p2pkit.pipelines.frozen import FrozenConfig
+from p2pkit.pipelines.metrics import read_metrics
+from p2pkit.pipelines.pretraining import OnlineProbeConfig, TrainConfig
+
+LOSSES = [
+    LossConfig(),
+    LossConfig(negatives="mask-same-cell-or-voxel", confidence="weight"),
+    LossConfig(negatives="mask-similar"),
+    LossConfig(name="ppnce-symmetric"),
+    LossConfig(name="ppnce-soft"),
+    LossConfig(name="superpixel", temperature=0.07),
+    LossConfig(name="cosine"),
+    LossConfig(name="l2"),
+]
+CLOCKS = ("step_s", "wait_s", "probe_s")
+
+
+@pytest.fixture(scope="module")
+def cut_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rooms with a small network's features and superpixels; not to be written."""
+    out = tmp_path_factory.mktemp("cut") / "rooms.store"
+    return extract.run(recording_config(room_recording, out, superpixels=SuperpixelConfig(30)))
+
+
+def config_of(store: Path, loss: LossConfig, **changes: Any) -> TrainConfig:
+    head = "fixed" if loss.name in ("cosine", "l2") else "trained"
+    settings = {"engine": "torch", "loss": loss, "pixel_head": head, "steps": 2, **changes}
+    return tiny_train_config(store, **settings)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(latest_checkpoint(run).path / "weights.safetensors")
+
+
+def logged(run: Path) -> list[dict[str, float]]:
+    rows = read_metrics(run)
+    return [{name: row[name] for name in row if name not in CLOCKS} for row in rows]
+
+
+def approximately(value: Any) -> Any:
+    """Equal but for rounding, which differs with where memory begins."""
+    if isinstance(value, dict):
+        return {key: approximately(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [approximately(one) for one in value]
+    return pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value
+
+
+def test_the_second_device_refuses_what_a_gpu_refuses() -> None:
+    with second_device() as device:
+        here, there = torch.ones(3), torch.ones(3).to(device)
+        assert there.device.type == device
+        assert (there + 1).sum().item() == 6
+        for forbidden in (
+            lambda: here + there,
+            lambda: torch.cat([here, there]),
+            lambda: torch.nn.Linear(3, 3)(there),
+        ):
+            with pytest.raises(RuntimeError, match="same device"):
+                forbidden()
+        with pytest.raises(RuntimeError, match="numpy"):
+            there.numpy()
+        assert there.cpu().numpy().tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{loss.name}-{loss.negatives}")
+def test_training_does_what_it_does_on_the_cpu(
+    cut_store: Path, tmp_path: Path, loss: LossConfig
+) -> None:
+    config = config_of(cut_store, loss, accumulate=2, steps=1)
+    here = train.run(config, tmp_path / "here")
+    with second_device() as device:
+        there = train.run(replace(config, device=device), tmp_path / "there")
+    assert logged(there) == approximately(logged(here))
+    torch.testing.assert_close(weights(there), weights(here), rtol=1e-4, atol=1e-5)
+
+
+# torch cannot know that this `meta` has memory.
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
+def test_a_run_goes_on_from_one_device_to_another(cut_store: Path, tmp_path: Path) -> None:
+    config = config_of(cut_store, LossConfig(), checkpoint_every=1)
+    whole = train.run(config, tmp_path / "whole")
+    with second_device() as device:
+        begun = train.run(replace(config, device=device), tmp_path / "to-cpu", stop_after=1)
+        on_cpu = train.run(config, tmp_path / "from-cpu", stop_after=1)
+        train.resume(on_cpu, settings=replace(config, device=device))
+    train.resume(begun, settings=config)
+    for run in (begun, on_cpu):
+        torch.testing.assert_close(weights(run), weights(whole), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        FeatureConfig(teacher=TEACHER),
+        FeatureConfig(teacher=TEACHER, stored_views="flip", map="int8"),
+        FeatureConfig(teacher=TEACHER, layout="pixels", upsampling="joint-bilateral"),
+    ],
+    ids=["grid", "views", "pixels"],
+)
+def test_extraction_gives_the_bytes_of_the_cpu(
+    room_recording: Path, tmp_path: Path, features: FeatureConfig
+) -> None:
+    here = recording_config(room_recording, tmp_path / "here", features=features)
+    extract.run(here)
+    with second_device() as device:
+        teacher = replace(features.teacher, device=device)
+        there = replace(features, teacher=teacher)
+        extract.run(replace(here, out=tmp_path / "there", features=there))
+    for file in (tmp_path / "here").rglob("*.tar"):
+        twin = tmp_path / "there" / file.relative_to(tmp_path / "here")
+        assert twin.read_bytes() == file.read_bytes()
+
+
+def judged(run: Path, store: Path) -> dict[str, Any]:
+    """What the stages after training say of a run."""
+    scores = evaluate.run(
+        evaluate.EvaluateConfig(
+            runs=(run,),
+            store=str(store),
+            out=run / "evaluation",
+            modes=("linear", "knn", "finetune"),
+            fractions=(100.0,),
+            seeds=2,
+            validation=0.3,
+            test=0.3,
+            frozen=FrozenConfig(points_per_frame=50, statistics_frames=2),
+            finetune=FinetuneConfig(steps=2, batch_size=2, validations=1, validation_frames=2),
+        )
+    )
+    probed = probe.run(probe.ProbeStageConfig(run, str(store), points_per_frame=50))
+    found = retrieval.run(retrieval.RetrievalConfig(run, str(store), pairs=32))
+    report.run(report.ReportConfig(run, str(store), run / "report.html", frames=1))
+    rows = [json.loads(path.read_text()) for path in (scores, probed, found)]
+    return {"scores": rows[0]["cells"], "probe": rows[1], "retrieval": rows[2]}
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
+def test_the_stages_after_training_say_what_they_say_on_the_cpu(
+    cut_store: Path, tmp_path: Path
+) -> None:
+    every = OnlineProbeConfig(every=1, frames=4, points_per_frame=50, validation=0.3, test=0.3)
+    config = config_of(cut_store, LossConfig(), holdout=4, probe=every)
+    here = judged(train.run(config, tmp_path / "run"), cut_store)
+    (tmp_path / "run").rename(tmp_path / "here")
+    with second_device() as device:
+        config = replace(config, device=device)
+        there = judged(train.run(config, tmp_path / "run"), cut_store)
+        assert step_profile.run(config, steps=1).steps == 1
+    assert there == approximately(here)
+    assert logged(tmp_path / "run") == approximately(logged(tmp_path / "here"))
