@@ -67,7 +67,7 @@ class PosedRgbd:
         depth = read_frame_depth(files)
         if files.color is None:
             raise FrameError(
-                key, "there is no colour image (.color.jpg or .color.png) beside the depth"
+                key, "there is no colour image (.color.jpg, .color.jpeg or .color.png) beside the depth"
             )
         image = read_color(files.color, key, (calibration.color.width, calibration.color.height))
         stored = read_pose(files.pose, key) if files.pose and calibration.pose != "none" else None
@@ -110,7 +110,7 @@ def read_frame_depth(files: FrameFiles) -> UInt16[np.ndarray, "height width"]:
         raise FrameError(
             files.key, "there is no depth (.depth.png or .depth.npy) beside the colour"
         )
-    if files.depth.suffix == ".npy":
+    if files.depth.suffix.lower() == ".npy":
         values = read_depth_npy(
             files.depth, files.key, calibration.depth, calibration.units_per_metre
         )
