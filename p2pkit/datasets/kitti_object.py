@@ -16,6 +16,7 @@ from p2pkit.datasets.frame_list import (
     frame_list_digest,
     known_frame,
     safe_key,
+    visible_files,
 )
 from p2pkit.datasets.kitti_calib import (
     matrix_of,
@@ -118,7 +119,7 @@ def _listed(root: Path) -> list[ObjectFrame]:
     frames: list[ObjectFrame] = []
     for folder in folders:
         cameras = tuple(camera for camera in CAMERAS if (folder / camera).is_dir())
-        for path in sorted((folder / "velodyne").glob("*.bin")):
+        for path in visible_files(folder / "velodyne", "*.bin"):
             key = safe_key(path.stem) if folder == root else safe_key(folder.name, path.stem)
             sequence = drives.get(path.stem, "") if folder.name == "training" else ""
             frames.append(ObjectFrame(key, sequence, folder, path.stem, cameras))

@@ -16,7 +16,13 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.frame import Frame
-from p2pkit.datasets.frame_list import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.frame_list import (
+    chosen_frames,
+    existing_root,
+    known_frame,
+    safe_key,
+    visible_files,
+)
 from p2pkit.datasets.kitti_calib import (
     matrix_of,
     read_named_numbers,
@@ -98,7 +104,7 @@ def _listed(drive: Path) -> list[RigFrame]:
     places = {camera: _placed(drive, camera) for camera in cameras}
     imu_from_lidar, motion = _poses(drive)
     frames: list[RigFrame] = []
-    for sweep in sorted((drive / "velodyne_points" / "data").glob("*.bin")):
+    for sweep in visible_files(drive / "velodyne_points" / "data", "*.bin"):
         if not sweep.stem.isdecimal():
             raise SourceError(f"{sweep} is not named by its frame's number")
         number = int(sweep.stem)
@@ -151,7 +157,7 @@ def _rotation_and_translation(path: Path) -> Float64[np.ndarray, "4 4"]:
 
 def _poses(drive: Path) -> tuple[Float64[np.ndarray, "4 4"], dict[str, _Oxts]]:
     """imu_from_lidar, and the pose of each frame that has one; the first is the world's origin."""
-    files = sorted((drive / "oxts" / "data").glob("*.txt"))
+    files = visible_files(drive / "oxts" / "data", "*.txt")
     calibration = drive.parent / "calib_imu_to_velo.txt"
     if not files or not calibration.is_file():
         return np.eye(4), {}

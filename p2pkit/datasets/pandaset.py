@@ -24,6 +24,7 @@ from p2pkit.datasets.frame_list import (
     frame_list_digest,
     known_frame,
     safe_key,
+    visible_files,
 )
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.datasets.rig import Shot, finite_rows, load_view, unit_intensity
@@ -159,7 +160,7 @@ def _listed(folder: Path, calibration: dict[str, Any]) -> list[PandaFrame]:
         )
     for name in names:
         numeric_array(json_field(cameras[name], "K", path), f"cameras.{name}.K", path)
-    sweeps = sorted((folder / "lidar").glob("*.npz"))
+    sweeps = visible_files(folder / "lidar", "*.npz")
     if not sweeps:
         raise SourceError(f"{folder / 'lidar'} holds no .npz sweep")
     return [
@@ -247,10 +248,13 @@ def _read_sweep(path: Path, key: str) -> dict[str, np.ndarray]:
 
 
 def _class_names(folders: list[Path]) -> tuple[str, ...] | None:
-    """Names by value, 0 being points without a label; None without `semseg_classes.json`."""
+    """Names by value, 0 being points without a label; None without any `semseg_classes.json`.
+
+    Not all published sequences were labelled: those without are points without a label.
+    """
     files = [folder / "semseg_classes.json" for folder in folders]
     present = [path for path in files if path.is_file()]
-    if len(present) != len(files):
+    if not present:
         return None
     read = {tuple(sorted(read_json(path, "pandaset").items())) for path in present}
     if len(read) > 1:

@@ -55,7 +55,10 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
         Layout(("sample_data.json", "calibrated_sensor.json"), places=(HERE, "v1.0-*")),
         Layout(("calib.json", "*LIDAR_TOP*.pcd.bin")),
     ),
-    "nyuv2": (Layout(("classes40.txt", "train.txt", "rgb/*.jpg", "depth/*.png")),),
+    "nyuv2": (
+        Layout(("classes40.txt", "train.txt", "rgb/*.jpg", "depth/*.png")),
+        Layout(("classes40.txt", "test.txt", "rgb/*.jpg", "depth/*.png")),
+    ),
     "pandaset": (Layout(("calib.json", "lidar/*.npz"), HERE_OR_BELOW),),
     "posed-rgbd": (
         Layout(("camera.json", "frame-*.depth.*"), HERE_OR_BELOW),

@@ -16,13 +16,20 @@ from jaxtyping import Float64
 
 from p2pkit.datasets.calibration import RgbdCalibration
 from p2pkit.datasets.frame import Frame
-from p2pkit.datasets.frame_list import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.frame_list import (
+    chosen_frames,
+    existing_root,
+    known_frame,
+    natural_order,
+    safe_key,
+    visible_files,
+)
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.datasets.rgbd import RgbdFiles, load_rgbd, rgbd_fingerprint
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import camera_from_matrix
-from p2pkit.geometry.transforms import check_rigid
+from p2pkit.geometry.transforms import nearest_rigid
 
 COLOR_FOLDERS = ("color", "image", "rgb")
 INTRINSICS = ("intrinsic.json", "camera_intrinsic.json", "camera.json")
@@ -108,8 +115,8 @@ def _listed(folder: Path) -> list[RgbdFiles]:
     color_folder = next((folder / name for name in COLOR_FOLDERS if (folder / name).is_dir()), None)
     if color_folder is None:
         raise SourceError(f"{folder} holds none of the folders {', '.join(COLOR_FOLDERS)}")
-    color = sorted(path for path in color_folder.iterdir() if path.suffix in (".jpg", ".png"))
-    depth = sorted((folder / "depth").glob("*.png"))
+    color = _in_order(color_folder, (".jpg", ".png"))
+    depth = _in_order(folder / "depth", (".png",))
     if len(color) != len(depth) or not depth:
         raise SourceError(
             f"{folder} holds {len(color)} colour and {len(depth)} depth images; as many of one as "
@@ -133,6 +140,12 @@ def _listed(folder: Path) -> list[RgbdFiles]:
     ]
 
 
+def _in_order(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Images by the numbers in their names, as Open3D sorts them: 10.png comes after 9.png."""
+    found = (path for path in visible_files(folder, "*") if path.suffix in suffixes)
+    return sorted(found, key=lambda path: natural_order(path.name))
+
+
 def _trajectory(folder: Path) -> list[Float64[np.ndarray, "4 4"]] | None:
     path = next((folder / name for name in TRAJECTORIES if (folder / name).is_file()), None)
     if path is None:
@@ -145,7 +158,7 @@ def _trajectory(folder: Path) -> list[Float64[np.ndarray, "4 4"]] | None:
         where = f"{path}: the pose at line {start + 1}"
         try:
             rows = [[float(word) for word in line] for line in lines[start + 1 : start + 5]]
-            poses.append(check_rigid(np.array(rows), where))
+            poses.append(nearest_rigid(np.array(rows), where))
         except (ValueError, GeometryError) as error:
             raise SourceError(f"{where} is not 4 x 4 and rigid: {error}") from error
     return poses

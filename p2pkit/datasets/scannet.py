@@ -38,7 +38,7 @@ from p2pkit.datasets.scannet_labels import (
 )
 from p2pkit.datasets.scannet_sens import read_frame, read_header
 from p2pkit.errors import FrameError, GeometryError, SourceError
-from p2pkit.geometry.transforms import check_rigid
+from p2pkit.geometry.transforms import nearest_rigid
 
 
 @dataclass(frozen=True)
@@ -216,9 +216,10 @@ def _load(listed: ScanNetFrame, calibration: RgbdCalibration) -> Frame:
         color, camera = calibration.color, calibration.depth
         image = read_color(listed.color, key, (color.width, color.height))
         depth = read_depth_png(listed.depth, key, (camera.width, camera.height))
-        pose = _exported_pose(listed.folder / "pose" / f"{listed.number}.txt", key)
+        # By the image's own name: the 25k subset writes 000100, the exporter 100.
+        pose = _exported_pose(listed.folder / "pose" / f"{listed.color.stem}.txt", key)
     try:
-        pose = None if pose is None else check_rigid(pose, "the pose")
+        pose = None if pose is None else nearest_rigid(pose, "the pose")
     except GeometryError as error:
         raise FrameError(key, str(error)) from error
     place = RgbdListed(
@@ -232,9 +233,10 @@ def _load(listed: ScanNetFrame, calibration: RgbdCalibration) -> Frame:
 
 
 def _exported_pose(path: Path, key: str) -> np.ndarray | None:
-    """None where the file holds infinity, as ScanNet writes when tracking is lost."""
+    """None where the file holds infinity or NaN, as ScanNet writes when tracking is lost."""
     try:
-        if "inf" in path.read_text(errors="replace").lower():
+        text = path.read_text(errors="replace").lower()
+        if "inf" in text or "nan" in text:
             return None
     except OSError as error:
         raise FrameError(key, f"{path.name} cannot be read: {error}") from error

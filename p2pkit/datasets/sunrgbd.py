@@ -15,9 +15,17 @@ from PIL import Image
 
 from p2pkit.datasets.calibration import RgbdCalibration
 from p2pkit.datasets.frame import Frame
-from p2pkit.datasets.frame_list import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.frame_list import (
+    chosen_frames,
+    existing_root,
+    folders_with,
+    known_frame,
+    safe_key,
+    visible_files,
+)
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.datasets.rgbd import RgbdFiles, load_rgbd, rgbd_fingerprint
+from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import Camera, camera_from_matrix
@@ -39,7 +47,7 @@ class SunRgbd:
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
-        folders = sorted(path.parent for path in root.rglob("intrinsics.txt"))
+        folders = folders_with(root, "intrinsics.txt")
         listed = [files for folder in folders if (files := _files(folder, root)) is not None]
         if not listed:
             raise SourceError(
@@ -78,8 +86,8 @@ class SunRgbd:
 
 
 def _files(folder: Path, root: Path) -> RgbdFiles | None:
-    color = sorted((folder / "image").glob("*.jpg"))
-    depth = [path for name in DEPTH_FOLDERS for path in sorted((folder / name).glob("*.png"))]
+    color = visible_files(folder / "image", "*.jpg")
+    depth = [path for name in DEPTH_FOLDERS for path in visible_files(folder / name, "*.png")]
     if not color or not depth:
         return None
     parts = folder.relative_to(root).parts or (folder.name,)
@@ -96,7 +104,7 @@ def _camera(files: RgbdFiles) -> Camera:
     """The frame's own intrinsics, at the size of its depth image."""
     path = _intrinsics(files)
     try:
-        numbers = np.array([float(word) for word in path.read_text().split()])
+        numbers = np.array([float(word) for word in path.read_text(TEXT_ENCODING).split()])
         with Image.open(files.depth) as image:
             size = image.size
         return camera_from_matrix(numbers.reshape(3, 3), size, path.name)

@@ -110,8 +110,10 @@ def _lens(folder: Path, camera_file: Path | None) -> tuple[Camera, Distortion | 
             return lens_from_json(read_json(camera_file, "tum"), str(camera_file))
         except GeometryError as error:
             raise SourceError(str(error)) from error
+    # A link's own name may tell, or that of what it leads to.
+    names = f"{folder.name} {folder.resolve().name}"
     for name, ((fx, fy, cx, cy), coefficients) in _LENSES.items():
-        if name in folder.resolve().name:
+        if name in names:
             camera = Camera(640, 480, fx=fx, fy=fy, cx=cx, cy=cy)
             lens = None if coefficients is None else Distortion("radial-tangential", coefficients)
             return camera, lens
