@@ -58,8 +58,8 @@ def find_frames(root: Path, camera_file: Path | None) -> list[FrameFiles]:
         )
     if not here and not below:
         raise SourceError(
-            f"{root} holds no frame-*.color.jpg, .color.jpeg, .color.png, .depth.png or .depth.npy, nor does a "
-            "sub-folder of it"
+            f"{root} holds no frame-*.color.jpg, .color.jpeg, .color.png, .depth.png or "
+            ".depth.npy, nor does a sub-folder of it"
         )
     frames: list[FrameFiles] = []
     for folder, stems in below.items() if below else [(root, here)]:
