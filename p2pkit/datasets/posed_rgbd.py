@@ -89,9 +89,12 @@ class PosedRgbd:
         }
 
     def _labels(self, files: FrameFiles) -> UInt8[np.ndarray, "height width"] | None:
-        if files.label is None or self.label_names is None:
+        """Void throughout where others have labels, so that all frames have the same fields."""
+        if self.label_names is None or self.ignore_label is None:
             return None
         camera, distortion = files.calibration.depth, files.calibration.depth_distortion
+        if files.label is None:
+            return np.full((camera.height, camera.width), self.ignore_label, np.uint8)
         size = (camera.width, camera.height)
         labels = read_labels(files.label, files.key, size, len(self.label_names))
         if distortion is None:

@@ -7,6 +7,7 @@ by three. Its poses are tilts only, and its labels are a MATLAB file: neither is
 """
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from p2pkit.geometry.camera import Camera, camera_from_matrix
 
 DEPTH_FOLDERS = ("depth_bfx", "depth")
 UNITS_PER_METRE = 1000.0
+# What tar stores take; sun3ddata has folders such as
+# mit_lab_16/lab_16_nov_2_2012_scan1_erika/0000001-000000020431.
+LONGEST_KEY = 80
 
 
 class SunRgbd:
@@ -57,7 +61,7 @@ class SunRgbd:
         self._frames = chosen_frames(listed, options)
 
     def keys(self) -> Sequence[str]:
-        """The path of the frame's folder below the given one, with `_` for `/`."""
+        """The path of the frame's folder below the given one, with `_` for `/`; at most 80 long."""
         return list(self._frames)
 
     def load(self, key: str) -> Frame:
@@ -91,9 +95,16 @@ def _files(folder: Path, root: Path) -> RgbdFiles | None:
     if not color or not depth:
         return None
     parts = folder.relative_to(root).parts or (folder.name,)
-    return RgbdFiles(
-        key=safe_key(*parts), sequence="_".join(parts[:-1]), color=color[0], depth=depth[0]
-    )
+    return RgbdFiles(key=_key(parts), sequence="_".join(parts[:-1]), color=color[0], depth=depth[0])
+
+
+def _key(parts: tuple[str, ...]) -> str:
+    """The path as a key; of a long one both ends, and a digest of all of it between them."""
+    key = safe_key(*parts)
+    if len(key) <= LONGEST_KEY:
+        return key
+    digest = sha256("/".join(parts).encode()).hexdigest()[:8]
+    return f"{key[:24]}-{digest}-{key[-46:]}"
 
 
 def _intrinsics(files: RgbdFiles) -> Path:

@@ -234,3 +234,19 @@ def test_linked_folders_are_searched(office: list[Frame], tmp_path: Path) -> Non
     assert list(source.keys()) == ["kv1_b3do_img_0001", "xtion_img_0002"]
     for key, real in zip(source.keys(), office, strict=True):
         np.testing.assert_array_equal(depth_of(source.load(key)), depth_of(real))
+
+
+def test_sunrgbd_folders_with_long_names(office: list[Frame], tmp_path: Path) -> None:
+    """Published paths are longer than the 80 characters that a key may have in tar stores."""
+    scan = "SUNRGBD/xtion/sun3ddata/mit_lab_16/lab_16_nov_2_2012_scan{}_erika/0000001-000000020431"
+    for number in (1, 2):
+        write_sunrgbd(tmp_path / scan.format(number), office[number - 1])
+    source = open_source("sunrgbd", SourceOptions(tmp_path))
+    assert [len(key) for key in source.keys()] == [80, 80]
+    first, second = (source.load(key) for key in list(source.keys()))
+    assert first.key.startswith("SUNRGBD_xtion_sun3ddata_")
+    assert first.key.endswith("_nov_2_2012_scan1_erika_0000001-000000020431")
+    assert second.sequence == scan.format(2).rpartition("/")[0].replace("/", "_")
+    np.testing.assert_array_equal(depth_of(second), depth_of(office[1]))
+    below = open_source("sunrgbd", SourceOptions(tmp_path / "SUNRGBD"))
+    assert below.keys()[0] == scan.format(1).partition("/")[2].replace("/", "_")
