@@ -242,7 +242,7 @@ def test_sunrgbd_folders_with_long_names(office: list[Frame], tmp_path: Path) ->
     for number in (1, 2):
         write_sunrgbd(tmp_path / scan.format(number), office[number - 1])
     source = open_source("sunrgbd", SourceOptions(tmp_path))
-    assert [len(key) for key in source.keys()] == [80, 80]
+    assert list(map(len, source.keys())) == [80, 80]
     first, second = (source.load(key) for key in list(source.keys()))
     assert first.key.startswith("SUNRGBD_xtion_sun3ddata_")
     assert first.key.endswith("_nov_2_2012_scan1_erika_0000001-000000020431")
