@@ -67,6 +67,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "redwood": (
         Layout(("depth/*.png", "*intrinsic.json"), HERE_OR_BELOW),
         Layout(("depth/*.png", "camera.json"), HERE_OR_BELOW),
+        Layout(("depth/*.png", "camera_primesense.json"), HERE_OR_BELOW),
     ),
     "s3dis": (Layout(("Annotations/*.txt",), places=("Area_*/*", "*", HERE)),),
     "scannet": (

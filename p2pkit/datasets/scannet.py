@@ -114,17 +114,29 @@ class ScanNet:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, each scene's calibration, the classes and the labels' files."""
         frames = self._frames.values()
-        first_of = {frame.sequence: frame for frame in reversed(list(frames))}
         return {
             "dataset": self.name,
             "frames": len(frames),
             "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
-            "calibration": {
-                name: self._calibration(frame).to_json() for name, frame in first_of.items()
-            },
+            "calibration": self._all_calibrations(),
             "labels": None if self.label_names is None else list(self.label_names),
             "labelled_scenes": sorted(folder.name for folder in self._labelled),
         }
+
+    def _all_calibrations(self) -> dict[str, dict[str, Any]]:
+        """Of each scene, by its first frame that tells: a damaged image costs one frame only."""
+        found: dict[str, dict[str, Any]] = {}
+        errors: dict[str, SourceError] = {}
+        for frame in self._frames.values():
+            if frame.sequence not in found:
+                try:
+                    found[frame.sequence] = self._calibration(frame).to_json()
+                except SourceError as error:
+                    errors.setdefault(frame.sequence, error)
+        for scene, error in errors.items():
+            if scene not in found:
+                raise error
+        return found
 
     def _calibration(self, listed: ScanNetFrame) -> RgbdCalibration:
         """Of the frame's scene; read once."""

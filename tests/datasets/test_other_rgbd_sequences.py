@@ -250,3 +250,61 @@ def test_sunrgbd_folders_with_long_names(office: list[Frame], tmp_path: Path) ->
     np.testing.assert_array_equal(depth_of(second), depth_of(office[1]))
     below = open_source("sunrgbd", SourceOptions(tmp_path / "SUNRGBD"))
     assert below.keys()[0] == scan.format(1).partition("/")[2].replace("/", "_")
+
+
+def test_redwood_scans_whose_images_tell_their_times(office: list[Frame], tmp_path: Path) -> None:
+    """Object scans: colour and depth run on their own clocks, and each has lost other frames."""
+    folder = tmp_path / "00021"
+    write_redwood(folder, office)
+    (folder / "trajectory.log").unlink()
+    (folder / "intrinsic.json").rename(folder / "camera_primesense.json")
+    for name in ("color", "depth"):
+        for path in (folder / name).iterdir():
+            path.unlink()
+    first, second = office
+    # Colour of 0, 33 and 133 ms, depth of 40, 70 and 140 ms: in sorted order all would be wrong.
+    for number, time, frame in ((1, 0, second), (2, 33_000, first), (3, 133_000, second)):
+        save(folder / "color" / f"{number:07d}-{time:012d}.png", frame.views[0].image)
+    for number, time, frame in ((1, 40_000, first), (2, 70_000, first), (3, 140_000, second)):
+        save(folder / "depth" / f"{number:07d}-{time:012d}.png", depth_of(frame))
+    assert recognise(tmp_path).dataset == "redwood"
+    source = open_source("redwood", SourceOptions(tmp_path))
+    assert list(source.keys()) == ["00021_000000", "00021_000002"]
+    for key, real, offset in zip(source.keys(), office, (-0.007, -0.007), strict=True):
+        frame = source.load(key)
+        np.testing.assert_array_equal(depth_of(frame), depth_of(real))
+        np.testing.assert_array_equal(frame.views[0].image, real.views[0].image)
+        assert frame.views[0].time_offset_s == pytest.approx(offset)
+
+
+def test_tum_rows_without_a_pose(data_root: Path, tmp_path: Path) -> None:
+    """A lost tracker writes NaN or a quaternion of zeros; the frames there have no pose."""
+    real = open_source("posed-rgbd", SourceOptions(data_root / "tum_fr3_cabinet", limit=4))
+    folder = tmp_path / "rgbd_dataset_freiburg3_cabinet"
+    write_tum(folder, [real.load(key) for key in list(real.keys())])
+    remark, *rows = (folder / "groundtruth.txt").read_text().splitlines()
+    rows[1] = f"{rows[1].split()[0]} nan nan nan nan nan nan nan"
+    rows[2] = f"{rows[2].split()[0]} 0 0 0 0 0 0 0"
+    (folder / "groundtruth.txt").write_text("\r\n".join([remark, *rows, ""]))
+    source = open_source("tum", SourceOptions(tmp_path))
+    assert [key[-1] for key in list(source.keys())] == ["0", "3"]
+    for key in list(source.keys()):
+        np.testing.assert_allclose(
+            pose_of(source.load(key)), pose_of(real.load(real.keys()[int(key[-1])])), atol=1e-5
+        )
+
+
+def test_scannet_scene_whose_first_image_is_damaged(office: list[Frame], tmp_path: Path) -> None:
+    folder = tmp_path / "scene0000_00"
+    write_exported(folder, office, (640, 480))
+    (folder / "scene0000_00.txt").write_text("colorWidth = 640\ncolorHeight = 480\n")
+    whole = open_source("scannet", SourceOptions(folder)).fingerprint()["calibration"]
+    (folder / "color" / "0.jpg").write_bytes(b"\xff\xd8\xff")
+    source = open_source("scannet", SourceOptions(folder))
+    assert source.fingerprint()["calibration"] == whole
+    with pytest.raises(FrameError, match=r"0\.jpg cannot be decoded"):
+        source.load("scene0000_00_000000")
+    assert source.load("scene0000_00_000001").world_from_sensor is not None
+    (folder / "color" / "1.jpg").write_bytes(b"")
+    with pytest.raises(SourceError, match=r"0\.jpg cannot be used"):
+        open_source("scannet", SourceOptions(folder)).fingerprint()
