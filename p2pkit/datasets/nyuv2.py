@@ -23,7 +23,7 @@ from p2pkit.datasets.images import check_depth, read_color, read_depth_png, read
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.datasets.text_files import read_text
 from p2pkit.errors import FrameError, GeometryError, SourceError
-from p2pkit.geometry.camera import Camera
+from p2pkit.geometry.camera import Camera, check_size_fits
 
 LISTS = ("train.txt", "test.txt")
 SIZES = ((320, 240), (640, 480))
@@ -32,8 +32,6 @@ UNITS_PER_METRE = 1000.0
 # frames: the darkest pixel of the outer 3 rows and columns is above 200 in all). No point may learn
 # from it.
 BORDER = 4
-# The principal point lies within this share of the image's size of its middle.
-_OFF_MIDDLE = 0.1
 
 
 class NyuV2:
@@ -173,15 +171,9 @@ def _read_intrinsics(path: Path, image: Path) -> Camera:
         raise SourceError(f"{path} holds {numbers}; a 3 x 3 pinhole matrix without skew is needed")
     try:
         camera = Camera(width, height, fx=numbers[0], fy=numbers[4], cx=numbers[2], cy=numbers[5])
+        return check_size_fits(camera, image.name)
     except GeometryError as error:
         raise SourceError(f"{path}: {error}") from error
-    off = max(abs(camera.cx / width - 0.5), abs(camera.cy / height - 0.5))
-    if off > _OFF_MIDDLE:
-        raise SourceError(
-            f"{path} has the principal point ({camera.cx:g}, {camera.cy:g}), but {image.name} is "
-            f"{width} x {height} px: give the intrinsics of images of this size"
-        )
-    return camera
 
 
 def _size(image: Path) -> tuple[int, int]:

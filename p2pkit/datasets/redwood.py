@@ -143,7 +143,7 @@ def _listed(folder: Path) -> list[RgbdFiles]:
 
 def _paired(
     folder: Path, color: list[Path], depth: list[Path]
-) -> list[tuple[int, Path, float | None]]:
+) -> Sequence[tuple[int, Path, float | None]]:
     """Place of each depth image, its colour image, and how much later that is where names tell."""
     times = [[_named_time(path) for path in paths] for paths in (color, depth)]
     color_times, depth_times = ([time for time in some if time is not None] for some in times)

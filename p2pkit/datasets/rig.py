@@ -13,7 +13,7 @@ from p2pkit.datasets.frame_list import frame_list_digest
 from p2pkit.datasets.images import read_color
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
-from p2pkit.geometry.camera import camera_from_matrix
+from p2pkit.geometry.camera import camera_from_matrix, check_size_fits
 from p2pkit.geometry.transforms import check_rigid
 
 
@@ -113,7 +113,8 @@ def load_view(shot: Shot, key: str) -> View:
     image = read_color(shot.image, key)
     size = (image.shape[1], image.shape[0])
     try:
-        camera = camera_from_matrix(shot.intrinsics, size, f"the intrinsics of {shot.name}")
+        where = f"the intrinsics of {shot.name}"
+        camera = check_size_fits(camera_from_matrix(shot.intrinsics, size, where), where)
         pose = check_rigid(shot.camera_from_sensor, f"{shot.name}: camera_from_sensor")
     except GeometryError as error:
         raise FrameError(key, str(error)) from error

@@ -14,7 +14,7 @@ from PIL import Image
 from p2pkit.datasets.calibration import RgbdCalibration
 from p2pkit.datasets.text_files import read_text
 from p2pkit.errors import GeometryError, SourceError
-from p2pkit.geometry.camera import Camera, camera_from_matrix
+from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
 
 NATIVE_COLOR, NATIVE_DEPTH = (1296, 968), (640, 480)
 """Sizes that ScanNet's intrinsics are for, unless SCENE.txt says otherwise."""
@@ -55,7 +55,8 @@ def _camera(folder: Path, name: str, native: tuple[int, int], image: Path) -> Ca
     )
     path = next((path for path in places if path.is_file()), places[0])
     try:
-        camera = camera_from_matrix(_matrix(path), native, str(path))
+        # Some exports have shrunk the intrinsics with the images; shrinking them twice is wrong.
+        camera = check_size_fits(camera_from_matrix(_matrix(path), native, str(path)), name)
         _refuse_uncalibrated(path.with_name(f"extrinsic_{name}.txt"))
         with Image.open(image) as opened:
             size = opened.size

@@ -29,7 +29,7 @@ from p2pkit.datasets.rgbd import RgbdFiles, load_rgbd, rgbd_fingerprint
 from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
-from p2pkit.geometry.camera import Camera, camera_from_matrix
+from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
 
 DEPTH_FOLDERS = ("depth_bfx", "depth")
 UNITS_PER_METRE = 1000.0
@@ -118,7 +118,8 @@ def _camera(files: RgbdFiles) -> Camera:
         numbers = np.array([float(word) for word in path.read_text(TEXT_ENCODING).split()])
         with Image.open(files.depth) as image:
             size = image.size
-        return camera_from_matrix(numbers.reshape(3, 3), size, path.name)
+        camera = camera_from_matrix(numbers.reshape(3, 3), size, path.name)
+        return check_size_fits(camera, files.depth.name)
     except (OSError, SyntaxError, ValueError, GeometryError) as error:
         raise FrameError(files.key, f"intrinsics.txt or the depth's size: {error}") from error
 

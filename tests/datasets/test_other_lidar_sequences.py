@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from nuscenes_written import write_tables
+from PIL import Image
 
 from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.errors import SourceError
+from p2pkit.errors import FrameError, SourceError
 
 pytestmark = pytest.mark.realdata
 
@@ -111,3 +112,13 @@ def test_what_macos_leaves_is_no_sweep(data_root: Path, tmp_path: Path) -> None:
     drives = open_source("kitti-odometry", SourceOptions(tmp_path / "odometry"))
     assert list(drives.keys()) == ["05_000001"]
     assert drives.load("05_000001").world_from_sensor is not None
+
+
+def test_images_that_were_shrunk_without_their_calibration(data_root: Path, tmp_path: Path) -> None:
+    folder = object_frame(data_root, tmp_path / "kitti")
+    path = folder / "image_2" / "000001.png"
+    with Image.open(path) as image:
+        smaller = image.resize((621, 188))
+    smaller.save(path)
+    with pytest.raises(FrameError, match=r"intrinsics of image_2: .*\(609\.559, .* 621 x 188 px"):
+        open_source("kitti-object", SourceOptions(folder)).load("000001")

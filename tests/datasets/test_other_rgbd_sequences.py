@@ -89,7 +89,7 @@ def test_nyuv2_at_full_size(data_root: Path, tmp_path: Path) -> None:
     for path in folder.glob("*/*.*g"):
         is_color = path.parent.name == "rgb"
         double(path, Image.Resampling.BILINEAR if is_color else Image.Resampling.NEAREST)
-    with pytest.raises(SourceError, match=r"principal point \(162\.791, 126\.868\).* 640 x 480"):
+    with pytest.raises(SourceError, match=r"point \(162\.791, 126\.868\) is far .* 640 x 480 px"):
         open_source("nyuv2", SourceOptions(folder))
     k = (518.857901, 519.469611, 325.582449, 253.736166)
     (folder / "intrinsics.txt").write_text(f"{k[0]} 0 {k[2]}\n0 {k[1]} {k[3]}\n0 0 1\n")
@@ -110,7 +110,7 @@ def test_nyuv2_at_half_size_with_the_intrinsics_of_full_size(
 ) -> None:
     folder = nyu_folder(data_root, tmp_path, {"train.txt": ""})
     (folder / "intrinsics.txt").write_text("518.86 0 325.58 0 519.47 253.74 0 0 1")
-    with pytest.raises(SourceError, match=r"is 320 x 240 px: give the intrinsics"):
+    with pytest.raises(SourceError, match=r"of 320 x 240 px: give the intrinsics"):
         open_source("nyuv2", SourceOptions(folder))
 
 
@@ -308,3 +308,22 @@ def test_scannet_scene_whose_first_image_is_damaged(office: list[Frame], tmp_pat
     (folder / "color" / "1.jpg").write_bytes(b"")
     with pytest.raises(SourceError, match=r"0\.jpg cannot be used"):
         open_source("scannet", SourceOptions(folder)).fingerprint()
+
+
+def test_intrinsics_of_images_of_another_size(office: list[Frame], tmp_path: Path) -> None:
+    """Exports that shrink images and intrinsics; SUN RGB-D images that somebody made smaller."""
+    folder = tmp_path / "scans" / "scene0000_00"
+    write_exported(folder, office, (324, 242))
+    # The intrinsics are those of 640 x 480, and nothing says so: 1296 x 968 is what they are for.
+    source = open_source("scannet", SourceOptions(folder))
+    with pytest.raises(FrameError, match=r"point \(325\.5, 253\.5\) .* of 1296 x 968 px"):
+        source.load(source.keys()[0])
+    half = tmp_path / "sun" / "img_0001"
+    write_sunrgbd(half, office[0])
+    for path in (half / "depth_bfx" / "0000103.png", half / "image" / "0000103.jpg"):
+        with Image.open(path) as image:
+            smaller = image.resize((320, 240), Image.Resampling.NEAREST)
+        smaller.save(path)
+    shrunk = open_source("sunrgbd", SourceOptions(half))
+    with pytest.raises(FrameError, match=r"point \(325\.5, 253\.5\) .* of 320 x 240 px"):
+        shrunk.load(shrunk.keys()[0])
