@@ -11,7 +11,7 @@ from p2pkit.errors import GeometryError
 LARGEST_SIDE = 1 << 16
 """Pixels of the longest side of an image that may be described."""
 MOST_OFF_MIDDLE = 0.2
-"""Of the share of an image's size; real frames of KITTI, nuScenes, PandaSet and NYUv2: up to 0.07."""
+"""Share of an image's size; up to 0.07 in real frames of KITTI, nuScenes, PandaSet and NYUv2."""
 
 
 @dataclass(frozen=True)
