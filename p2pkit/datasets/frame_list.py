@@ -52,6 +52,14 @@ def visible_files(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
+def image_suffix(folder: Path) -> str | None:
+    """What a camera's images end with, .png or .jpg; None if it has none, or there is no folder."""
+    for suffix in (".png", ".jpg"):
+        if any(not path.name.startswith(".") for path in folder.glob(f"*{suffix}")):
+            return suffix
+    return None
+
+
 def natural_order(name: str) -> list[tuple[int, str]]:
     """Sort key that puts frame-2 before frame-10."""
     return [

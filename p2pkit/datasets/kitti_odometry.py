@@ -19,6 +19,7 @@ from p2pkit.datasets.frame import Frame
 from p2pkit.datasets.frame_list import (
     chosen_frames,
     existing_root,
+    image_suffix,
     known_frame,
     safe_key,
     visible_files,
@@ -150,9 +151,11 @@ def _class_of_value() -> UInt8[np.ndarray, " values"]:
 def _listed(folder: Path, root: Path) -> list[RigFrame]:
     values = read_named_numbers(folder / "calib.txt", "kitti-odometry")
     camera0_from_lidar = transform_of(values, "Tr", folder / "calib.txt")
-    cameras = [name for name in ("image_2", "image_3") if (folder / name).is_dir()]
-    if not cameras:
-        raise SourceError(f"{folder} holds neither image_2 nor image_3; colour images are needed")
+    cameras = {name: image_suffix(folder / name) for name in ("image_2", "image_3")}
+    if not any(cameras.values()):
+        raise SourceError(
+            f"{folder} holds no .png or .jpg in image_2 or image_3; colour images are needed"
+        )
     poses = _poses(folder, root)
     places = None if poses is None else poses[:, :3, 3]
     times = _times(folder / "times.txt")
@@ -165,8 +168,9 @@ def _listed(folder: Path, root: Path) -> list[RigFrame]:
             raise SourceError(f"{sweep} has no pose: the list has {len(poses)}, one per frame")
         labels = folder / "labels" / f"{sweep.stem}.label"
         shots = tuple(
-            _shot(folder / camera / f"{sweep.stem}.png", values, folder, camera0_from_lidar)
-            for camera in cameras
+            _shot(folder / camera / f"{sweep.stem}{suffix}", values, folder, camera0_from_lidar)
+            for camera, suffix in cameras.items()
+            if suffix
         )
         frames.append(
             RigFrame(

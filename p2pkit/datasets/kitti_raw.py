@@ -19,6 +19,7 @@ from p2pkit.datasets.frame import Frame
 from p2pkit.datasets.frame_list import (
     chosen_frames,
     existing_root,
+    image_suffix,
     known_frame,
     safe_key,
     visible_files,
@@ -96,9 +97,10 @@ class _Oxts:
 
 
 def _listed(drive: Path) -> list[RigFrame]:
-    cameras = [camera for camera in CAMERAS if (drive / camera / "data").is_dir()]
+    suffixes = {camera: image_suffix(drive / camera / "data") for camera in CAMERAS}
+    cameras = [camera for camera in CAMERAS if suffixes[camera]]
     if not cameras:
-        raise SourceError(f"{drive} holds neither image_02/data nor image_03/data")
+        raise SourceError(f"{drive} holds no .png or .jpg in image_02/data or image_03/data")
     lidar_times = _times(drive / "velodyne_points" / "timestamps.txt")
     image_times = {camera: _times(drive / camera / "timestamps.txt") for camera in cameras}
     places = {camera: _placed(drive, camera) for camera in cameras}
@@ -112,7 +114,7 @@ def _listed(drive: Path) -> list[RigFrame]:
         shots = tuple(
             Shot(
                 name=camera,
-                image=drive / camera / "data" / f"{sweep.stem}.png",
+                image=drive / camera / "data" / f"{sweep.stem}{suffixes[camera]}",
                 intrinsics=places[camera][0],
                 camera_from_sensor=places[camera][1],
                 time_offset_s=_between(lidar_times, image_times[camera], number),

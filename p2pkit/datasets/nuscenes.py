@@ -156,6 +156,8 @@ def _unpacked(listed: list[RigFrame], root: Path) -> list[RigFrame]:
             f"{root}: none of the {len(listed)} sweeps that the tables name is there, such as "
             f"{listed[0].lidar}; unpack samples/ beside the folder of tables"
         )
+    if not any(frame.shots for frame in listed):
+        raise SourceError(f"{root}: no folder of a camera, such as samples/CAM_FRONT, is there")
     return [frame for frame in listed if frame.sequence in present]
 
 

@@ -71,6 +71,7 @@ class Tables:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data_root = folder.parent
+        self._folders: dict[Path, bool] = {}
         channels = {record["token"]: str(record["channel"]) for record in self._read("sensor")}
         self._calibrated = {
             record["token"]: record
@@ -114,7 +115,7 @@ class Tables:
         world_from_lidar = self._world_from_sensor(sweep)
         shots: list[Shot] = []
         for channel in CAMERAS:
-            if channel not in data:
+            if channel not in data or not self._has_folder(str(data[channel]["filename"])):
                 continue
             image = data[channel]
             calibrated = self._calibrated[image["calibrated_sensor_token"]]
@@ -138,6 +139,13 @@ class Tables:
             labels=self._labels.get(sweep["token"]),
             speed_m_s=self._speed(list(data.values())),
         )
+
+    def _has_folder(self, filename: str) -> bool:
+        """Whether a camera's images were unpacked at all, such as samples/CAM_BACK."""
+        folder = (self.data_root / filename).parent
+        if folder not in self._folders:
+            self._folders[folder] = folder.is_dir()
+        return self._folders[folder]
 
     def _speed(self, data: list[Record]) -> float:
         """Of the car (m/s), between the first and the last of a key frame's sensors."""

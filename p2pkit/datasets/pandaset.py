@@ -22,6 +22,7 @@ from p2pkit.datasets.frame_list import (
     chosen_frames,
     existing_root,
     frame_list_digest,
+    image_suffix,
     known_frame,
     safe_key,
     visible_files,
@@ -152,10 +153,10 @@ def _listed(folder: Path, calibration: dict[str, Any]) -> list[PandaFrame]:
     cameras = json_field(calibration, "cameras", path)
     if not isinstance(cameras, dict) or not cameras:
         raise SourceError(f"{path}: cameras must be an object with at least one camera")
-    names = tuple(str(name) for name in cameras if (folder / "camera" / str(name)).is_dir())
+    names = tuple(str(name) for name in cameras if image_suffix(folder / "camera" / str(name)))
     if not names:
         raise SourceError(
-            f"{folder / 'camera'} holds no folder of a camera that {path} names: "
+            f"{folder / 'camera'} holds no folder of a camera, with images, that {path} names: "
             f"{', '.join(map(str, cameras))}"
         )
     for name in names:

@@ -38,11 +38,14 @@ def test_pandaset_sequences_without_semantic_labels_beside_others(panda: Path) -
         fields = dict(archive)
     np.savez(path, **(fields | {"label": np.zeros_like(fields["label"])}))
     (panda / "005" / "lidar" / "._00.npz").write_bytes(b"\0\5\x16\7")
+    # A camera whose images were not unpacked.
+    (panda / "005" / "camera" / "back_camera").mkdir()
     source = open_source("pandaset", SourceOptions(panda))
     assert source.keys() == ["002_00", "005_00"]
     assert source.label_names is not None
     assert source.label_names[7] == "Road"
     labelled, unlabelled = (source.load(key).labels for key in list(source.keys()))
+    assert len(source.load("005_00").views) == 1
     assert labelled is not None
     assert unlabelled is not None
     assert (labelled == 7).sum() > 10_000
@@ -87,6 +90,13 @@ def test_nuscenes_of_one_archive_of_ten(data_root: Path, tmp_path: Path) -> None
     first, second = (both.load(key) for key in list(both.keys()))
     assert (first.sequence, second.sequence) == ("scene-0061", "scene-1100")
     np.testing.assert_array_equal(first.points, second.points)
+    shutil.rmtree(root / "samples" / "CAM_BACK")
+    front = open_source("nuscenes", SourceOptions(root)).load("scene-0061_0000")
+    assert len(front.views) == len(first.views) - 1
+    for channel in (root / "samples").glob("*CAM*"):
+        shutil.rmtree(channel)
+    with pytest.raises(SourceError, match=r"no folder of a camera, such as samples/CAM_FRONT"):
+        open_source("nuscenes", SourceOptions(root))
     shutil.rmtree(root / "samples")
     with pytest.raises(SourceError, match=r"none of the 3 sweeps .*unpack samples/"):
         open_source("nuscenes", SourceOptions(root))
@@ -122,3 +132,20 @@ def test_images_that_were_shrunk_without_their_calibration(data_root: Path, tmp_
     smaller.save(path)
     with pytest.raises(FrameError, match=r"intrinsics of image_2: .*\(609\.559, .* 621 x 188 px"):
         open_source("kitti-object", SourceOptions(folder)).load("000001")
+
+
+def test_kitti_images_kept_as_jpeg(data_root: Path, tmp_path: Path) -> None:
+    """As many keep the raw drives, to save room; and a folder of a camera without images."""
+    folder = object_frame(data_root, tmp_path / "kitti")
+    (folder / "image_3").mkdir()
+    path = folder / "image_2" / "000001.png"
+    with Image.open(path) as image:
+        pixels = np.asarray(image)
+        image.save(path.with_suffix(".jpg"), quality=92)
+    path.unlink()
+    frame = open_source("kitti-object", SourceOptions(folder)).load("000001")
+    assert len(frame.views) == 1
+    assert np.abs(frame.views[0].image.astype(int) - pixels).mean() < 4
+    path.with_suffix(".jpg").unlink()
+    with pytest.raises(SourceError, match=r"no image folder with \.png or \.jpg"):
+        open_source("kitti-object", SourceOptions(folder))
