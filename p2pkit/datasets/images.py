@@ -152,7 +152,11 @@ def _refuse_unclear_turn(image: Image.Image, key: str, name: str, *, is_sized: b
     Some programs turn the pixels by it, others do not. Where it swaps width and height, a size that
     fits the calibration as the pixels lie has told.
     """
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DECODING_ERRORS:
+        # Damaged remarks are no reason to leave out an image; damaged pixels show when decoded.
+        return
     is_told = is_sized and orientation in _TURNED_BY_90 and image.width != image.height
     if orientation in range(2, 9) and not is_told:
         raise FrameError(

@@ -69,6 +69,11 @@ class KittiRaw:
                 f"that hold velodyne_points; found {len(dates)} dates and no drive"
             )
         listed = [frame for drive in drives for frame in _listed(drive)]
+        if not listed:
+            raise SourceError(
+                f"{root}: none of its {len(drives)} drives holds velodyne_points/data/*.bin; the "
+                "text sweeps of unsynchronised drives (..._extract) are not read: take ..._sync"
+            )
         self._frames = chosen_frames(listed, options)
 
     def keys(self) -> Sequence[str]:

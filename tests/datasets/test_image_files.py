@@ -1,6 +1,7 @@
 """Images and texts as other programs write them."""
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_the_size_tells_which_pixels_a_calibration_means(tmp_path: Path) -> None
         read_color(path, "key", (HEIGHT, HEIGHT))
     save_turned(path, GRADIENT, 1)
     assert read_color(path, "key").shape == GRADIENT.shape
+
+
+def test_a_damaged_exif_block_is_no_reason_to_leave_out_an_image(tmp_path: Path) -> None:
+    path = tmp_path / "frame.png"
+    save_turned(path, GRADIENT, 3)
+    data = path.read_bytes()
+    start = data.index(b"eXIf")
+    length = int.from_bytes(data[start - 4 : start], "big")
+    chunk = b"eXIf" + b"no TIFF".ljust(length)
+    checksum = zlib.crc32(chunk).to_bytes(4, "big")
+    path.write_bytes(data[:start] + chunk + checksum + data[start + length + 8 :])
+    np.testing.assert_array_equal(read_color(path, "key"), GRADIENT)
 
 
 def test_an_alpha_channel_that_says_nothing_is_left_out(tmp_path: Path) -> None:

@@ -194,6 +194,15 @@ def test_an_empty_line_in_the_times_stands_for_a_missing_sweep(raw: Path) -> Non
     assert offsets == [None, pytest.approx(-0.01)]
 
 
+def test_unsynchronised_drives_are_not_read(raw: Path) -> None:
+    drive = raw / "2011_09_26" / "2011_09_26_drive_0005_sync"
+    for sweep in (drive / "velodyne_points" / "data").glob("*.bin"):
+        sweep.with_suffix(".txt").write_text("0.1 0.2 0.3 0.4\n")
+        sweep.unlink()
+    with pytest.raises(SourceError, match=r"text sweeps of unsynchronised drives"):
+        open_source("kitti-raw", SourceOptions(raw))
+
+
 def test_missing_parts_of_a_drive(raw: Path) -> None:
     drive = raw / "2011_09_26" / "2011_09_26_drive_0005_sync"
     (drive / "image_02" / "timestamps.txt").unlink()
