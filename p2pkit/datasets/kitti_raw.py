@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -120,8 +120,9 @@ def _listed(drive: Path) -> list[RigFrame]:
             Shot(
                 name=camera,
                 image=drive / camera / "data" / f"{sweep.stem}{suffixes[camera]}",
-                intrinsics=places[camera][0],
-                camera_from_sensor=places[camera][1],
+                intrinsics=places[camera].intrinsics,
+                camera_from_sensor=places[camera].camera_from_lidar,
+                size=places[camera].size,
                 time_offset_s=_between(lidar_times, image_times[camera], number),
             )
             for camera in cameras
@@ -139,10 +140,15 @@ def _listed(drive: Path) -> list[RigFrame]:
     return frames
 
 
-def _placed(
-    drive: Path, camera: str
-) -> tuple[Float64[np.ndarray, "3 3"], Float64[np.ndarray, "4 4"]]:
-    """K and camera_from_lidar of a rectified camera."""
+class _Place(NamedTuple):
+    """K of a rectified camera, its place, and the size of its rectified images if it is told."""
+
+    intrinsics: Float64[np.ndarray, "3 3"]
+    camera_from_lidar: Float64[np.ndarray, "4 4"]
+    size: tuple[int, int] | None
+
+
+def _placed(drive: Path, camera: str) -> _Place:
     path = drive.parent / "calib_cam_to_cam.txt"
     values = read_named_numbers(path, "kitti-raw")
     name = f"P_rect_{camera[-2:]}"
@@ -151,7 +157,12 @@ def _placed(
     )
     rectified_from_camera0 = transform_of(values, "R_rect_00", path)
     camera0_from_lidar = _rotation_and_translation(drive.parent / "calib_velo_to_cam.txt")
-    return intrinsics, camera_from_rectified @ rectified_from_camera0 @ camera0_from_lidar
+    size_name, size = f"S_rect_{camera[-2:]}", None
+    if size_name in values:
+        width, height = matrix_of(values, size_name, (1, 2), path)[0]
+        size = (round(float(width)), round(float(height)))
+    camera_from_lidar = camera_from_rectified @ rectified_from_camera0 @ camera0_from_lidar
+    return _Place(intrinsics, camera_from_lidar, size)
 
 
 def _rotation_and_translation(path: Path) -> Float64[np.ndarray, "4 4"]:

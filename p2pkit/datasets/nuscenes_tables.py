@@ -128,6 +128,7 @@ class Tables:
                     camera_from_sensor=invert_rigid(self._world_from_sensor(image))
                     @ world_from_lidar,
                     time_offset_s=(image["timestamp"] - sweep["timestamp"]) / 1e6,
+                    size=_size(image),
                 )
             )
         return RigFrame(
@@ -198,6 +199,12 @@ class Tables:
             for field in _USED_FIELDS[name]:
                 json_field(record, field, path)
             yield record
+
+
+def _size(image: Record) -> tuple[int, int] | None:
+    """Width and height of an image as sample_data has them (px), if it has."""
+    size = image.get("width"), image.get("height")
+    return size if all(isinstance(length, int) and length > 0 for length in size) else None
 
 
 _PLACE = ("token", "translation", "rotation")

@@ -27,6 +27,7 @@ class Shot:
         intrinsics: K of the rectified image (px).
         camera_from_sensor: from the LiDAR at the sweep's time to the camera at the image's (m).
         time_offset_s: image's time minus sweep's (s), or None.
+        size: width and height that the intrinsics are for (px), where the recording tells.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Shot:
     intrinsics: Float64[np.ndarray, "3 3"]
     camera_from_sensor: Float64[np.ndarray, "4 4"]
     time_offset_s: float | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def load_view(shot: Shot, key: str) -> View:
     Raises:
         FrameError: the image cannot be read, or the calibration is not usable.
     """
-    image = read_color(shot.image, key)
+    image = read_color(shot.image, key, shot.size)
     size = (image.shape[1], image.shape[0])
     try:
         where = f"the intrinsics of {shot.name}"

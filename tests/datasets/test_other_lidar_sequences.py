@@ -149,3 +149,21 @@ def test_kitti_images_kept_as_jpeg(data_root: Path, tmp_path: Path) -> None:
     path.with_suffix(".jpg").unlink()
     with pytest.raises(SourceError, match=r"no image folder with \.png or \.jpg"):
         open_source("kitti-object", SourceOptions(folder))
+
+
+def test_images_of_another_size_than_nuscenes_tables_say(data_root: Path, tmp_path: Path) -> None:
+    root = write_tables(data_root / "nuscenes_sample", tmp_path / "nuscenes")
+    path = root / "v1.0-mini" / "sample_data.json"
+    records = json.loads(path.read_text())
+    for record in records:
+        is_image = record["filename"].endswith(".jpg")
+        record |= {"width": 1600, "height": 900} if is_image else {"width": 0, "height": 0}
+    path.write_text(json.dumps(records))
+    frame = open_source("nuscenes", SourceOptions(root)).load("scene-0061_0000")
+    assert {view.camera.width for view in frame.views} == {1600}
+    for image in (root / "samples" / "CAM_FRONT").iterdir():
+        with Image.open(image) as opened:
+            smaller = opened.resize((1280, 720))
+        smaller.save(image)
+    with pytest.raises(FrameError, match="is 1280 x 720 px, but the calibration says 1600 x 900"):
+        open_source("nuscenes", SourceOptions(root)).load("scene-0061_0000")
