@@ -203,8 +203,10 @@ class Tables:
 
 def _size(image: Record) -> tuple[int, int] | None:
     """Width and height of an image as sample_data has them (px), if it has."""
-    size = image.get("width"), image.get("height")
-    return size if all(isinstance(length, int) and length > 0 for length in size) else None
+    width, height = image.get("width"), image.get("height")
+    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+        return None
+    return width, height
 
 
 _PLACE = ("token", "translation", "rotation")
