@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -69,17 +69,19 @@ def natural_order(name: str) -> list[tuple[int, str]]:
 
 def folders_with(root: Path, name: str) -> list[Path]:
     """`root` and the folders below, links followed, that hold a file or folder `name`; sorted."""
-    found: list[Path] = []
-    entered: set[Path] = set()
+    return sorted(folder for folder, names in folders_below(root) if name in names)
+
+
+def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """`root` and the folders below, links followed, each once, with the names that they hold."""
+    entered = {root.resolve()}
     for place, below, files in os.walk(root, followlinks=True):
         folder = Path(place)
-        if name in below or name in files:
-            found.append(folder)
+        yield folder, [*below, *files]
         seen = (one for one in sorted(below) if not one.startswith("."))
         # A link to a folder above would be entered for ever; links come after what they may repeat.
         ordered = sorted(seen, key=lambda one: (folder / one).is_symlink())
         below[:] = [one for one in ordered if _is_new(folder / one, entered)]
-    return sorted(found)
 
 
 def _is_new(folder: Path, entered: set[Path]) -> bool:

@@ -56,7 +56,8 @@ def _camera(folder: Path, name: str, native: tuple[int, int], image: Path) -> Ca
     path = next((path for path in places if path.is_file()), places[0])
     try:
         # Some exports have shrunk the intrinsics with the images; shrinking them twice is wrong.
-        camera = check_size_fits(camera_from_matrix(_matrix(path), native, str(path)), name)
+        camera = camera_from_matrix(_matrix(path), native, str(path))
+        check_size_fits(camera, f"{name}, whose size {folder.name}.txt may tell")
         _refuse_uncalibrated(path.with_name(f"extrinsic_{name}.txt"))
         with Image.open(image) as opened:
             size = opened.size

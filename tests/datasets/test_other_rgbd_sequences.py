@@ -232,6 +232,9 @@ def test_linked_folders_are_searched(office: list[Frame], tmp_path: Path) -> Non
     (root / "xtion" / "img_0002" / "depth_bfx" / "._0000103.png").write_bytes(b"\0\5\x16\7")
     source = open_source("sunrgbd", SourceOptions(root))
     assert list(source.keys()) == ["kv1_b3do_img_0001", "xtion_img_0002"]
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "kv1").symlink_to(tmp_path / "disk")
+    assert recognise(tmp_path / "links").dataset == "sunrgbd"
     for key, real in zip(source.keys(), office, strict=True):
         np.testing.assert_array_equal(depth_of(source.load(key)), depth_of(real))
 
