@@ -29,7 +29,7 @@ from p2pkit.geometry.rotations import transform_from_quaternion
 
 def convert_sequence(source: Path, target: Path) -> int:
     """Write one sequence; returns the number of sweeps."""
-    sweeps = sorted((source / "lidar").glob("*.pkl*"))
+    sweeps = sorted((source / "lidar").glob("[!.]*.pkl*"))
     if not sweeps:
         raise SystemExit(f"{source / 'lidar'} holds no .pkl.gz sweep")
     numbers = [sweep.name.partition(".")[0] for sweep in sweeps]
@@ -46,7 +46,7 @@ def convert_sequence(source: Path, target: Path) -> int:
     for folder in cameras:
         copied = target / "camera" / folder.name
         copied.mkdir(parents=True, exist_ok=True)
-        for image in folder.glob("*.jpg"):
+        for image in folder.glob("[!.]*.jpg"):
             shutil.copy(image, copied / image.name)
     classes = source / "annotations" / "semseg" / "classes.json"
     if classes.is_file():

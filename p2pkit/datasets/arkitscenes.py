@@ -19,8 +19,10 @@ from p2pkit.datasets.frame import Frame
 from p2pkit.datasets.frame_list import (
     chosen_frames,
     existing_root,
+    folders_with,
     known_frame,
     safe_key,
+    visible_files,
 )
 from p2pkit.datasets.images import read_labels
 from p2pkit.datasets.options import SourceOptions
@@ -31,7 +33,7 @@ from p2pkit.datasets.rgbd import (
     rgbd_fingerprint,
     speed_between,
 )
-from p2pkit.datasets.text_files import read_text
+from p2pkit.datasets.text_files import TEXT_ENCODING, read_text
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.rotations import transform_from_axis_angle
@@ -57,7 +59,7 @@ class ArkitScenes:
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
-        folders = sorted(path.parent for path in root.rglob("lowres_depth") if path.is_dir())
+        folders = folders_with(root, "lowres_depth")
         if not folders:
             raise SourceError(f"{root}: neither it nor a folder below holds lowres_depth/")
         self._pincams = {folder: _timed(folder, "lowres_wide_intrinsics") for folder in folders}
@@ -139,7 +141,7 @@ def _listed(folder: Path) -> list[RgbdFiles]:
 
 def _timed(folder: Path, name: str) -> Timed:
     """Files called `ID_TIME.suffix` with their times (s), sorted."""
-    found = sorted((_time(path), path) for path in (folder / name).glob("*_*.p*"))
+    found = sorted((_time(path), path) for path in visible_files(folder / name, "*_*.p*"))
     return [time for time, _ in found], [path for _, path in found]
 
 
@@ -157,7 +159,9 @@ def _beside(timed: Timed, time: float) -> Path | None:
 
 def _pincam(path: Path, key: str) -> Camera:
     try:
-        width, height, fx, fy, cx, cy = (float(word) for word in path.read_text().split())
+        width, height, fx, fy, cx, cy = (
+            float(word) for word in path.read_text(TEXT_ENCODING).split()
+        )
         return Camera(int(width), int(height), fx=fx, fy=fy, cx=cx, cy=cy)
     except (OSError, ValueError, GeometryError) as error:
         raise FrameError(key, f"{path.name} is not 'width height fx fy cx cy': {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_json, told_number
 from p2pkit.geometry.distortion import Distortion, distortion_from_json
@@ -105,7 +106,7 @@ def read_calibration(path: Path) -> RgbdCalibration:
             f"with --camera. Fill in this template:\n{TEMPLATE}"
         )
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(TEXT_ENCODING))
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict) or set(value) != set(_FIELDS):

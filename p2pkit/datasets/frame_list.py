@@ -1,7 +1,8 @@
 """Helpers that frame sources share: the folder they need, the frames chosen, and their digest."""
 
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -30,7 +31,7 @@ ListedFrame = TypeVar("ListedFrame", bound=Listed)
 
 
 def existing_root(options: SourceOptions, dataset: str) -> Path:
-    """The folder in `options.root`.
+    """The folder in `options.root`, under a name of its own.
 
     Raises:
         SourceError: no folder was given, or it does not exist.
@@ -39,7 +40,56 @@ def existing_root(options: SourceOptions, dataset: str) -> Path:
         raise SourceError(f"{dataset} needs the folder of a recording; none was given")
     if not options.root.is_dir():
         raise SourceError(f"{options.root} is no folder; {dataset} needs the folder of a recording")
-    return options.root
+    # Sequences are named by folders, and `.` and `..` are no names.
+    return options.root.resolve() if options.root.name in ("", "..") else options.root
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """The folder's files that fit the pattern, sorted by name; none that begins with a dot.
+
+    macOS leaves a `._NAME` beside each `NAME` on other file systems: no image, whatever its end.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def image_suffix(folder: Path) -> str | None:
+    """What a camera's images end with, .png or .jpg; None if it has none, or there is no folder."""
+    for suffix in (".png", ".jpg"):
+        if any(not path.name.startswith(".") for path in folder.glob(f"*{suffix}")):
+            return suffix
+    return None
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts frame-2 before frame-10."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
+
+
+def folders_with(root: Path, name: str) -> list[Path]:
+    """`root` and the folders below, links followed, that hold a file or folder `name`; sorted."""
+    return sorted(folder for folder, names in folders_below(root) if name in names)
+
+
+def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """`root` and the folders below, links followed, each once, with the names that they hold."""
+    entered = {root.resolve()}
+    for place, below, files in os.walk(root, followlinks=True):
+        folder = Path(place)
+        yield folder, [*below, *files]
+        seen = (one for one in sorted(below) if not one.startswith("."))
+        # A link to a folder above would be entered for ever; links come after what they may repeat.
+        ordered = sorted(seen, key=lambda one: (folder / one).is_symlink())
+        below[:] = [one for one in ordered if _is_new(folder / one, entered)]
+
+
+def _is_new(folder: Path, entered: set[Path]) -> bool:
+    real = folder.resolve()
+    if real in entered:
+        return False
+    entered.add(real)
+    return True
 
 
 def frame_list_digest(frames: Iterable[tuple[str, Iterable[Path | None]]]) -> str:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
-from PIL import Image
+from PIL import ExifTags, Image
 
+from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.geometry.camera import Camera
-from p2pkit.geometry.transforms import check_rigid
+from p2pkit.geometry.transforms import nearest_rigid
 
 # What Pillow raises on damaged files, by format and kind of damage.
 _DECODING_ERRORS = (
@@ -23,6 +24,8 @@ _DECODING_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+_COLOR_MODES = ("RGB",)
+_TURNED_BY_90 = range(5, 9)
 # Pillow before 11.3 opens a 16-bit grey PNG as "I".
 _DEPTH_MODES = ("I;16", "I;16B", "I")
 FARTHEST_MEDIAN_M = 100.0
@@ -33,14 +36,14 @@ def read_color(
     path: Path, key: str, size: tuple[int, int] | None = None
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Decode an RGB image of exactly `size` (width, height in px), or of any size."""
-    return _decode(path, key, modes=("RGB",), expected="8-bit RGB", size=size)
+    return _decode(path, key, modes=_COLOR_MODES, expected="8-bit RGB", size=size)
 
 
 def decode_color(
     data: bytes, key: str, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Decode an RGB image that lies in memory, of exactly `size` (width, height in px)."""
-    return _decode(BytesIO(data), key, modes=("RGB",), expected="8-bit RGB", size=size)
+    return _decode(BytesIO(data), key, modes=_COLOR_MODES, expected="8-bit RGB", size=size)
 
 
 def read_depth_png(
@@ -110,13 +113,13 @@ def read_labels(
 def read_pose(path: Path, key: str) -> Float64[np.ndarray, "4 4"]:
     """Read 16 numbers separated by white space as a rigid transform, row by row."""
     try:
-        numbers = [float(word) for word in path.read_text().split()]
+        numbers = [float(word) for word in path.read_text(TEXT_ENCODING).split()]
     except (OSError, ValueError) as error:
         raise FrameError(key, f"{path.name} cannot be read as numbers: {error}") from error
     if len(numbers) != 16:
         raise FrameError(key, f"{path.name} holds {len(numbers)} numbers; a 4 x 4 pose has 16")
     try:
-        return check_rigid(np.array(numbers).reshape(4, 4), path.name)
+        return nearest_rigid(np.array(numbers).reshape(4, 4), path.name)
     except GeometryError as error:
         raise FrameError(key, str(error)) from error
 
@@ -126,6 +129,40 @@ def check_depth(values: UInt16[np.ndarray, "height width"], key: str, name: str)
     if not values.any():
         raise FrameError(
             key, f"{name} has no valid depth: all {values.size} pixels are 0 or invalid"
+        )
+
+
+def _opaque(image: Image.Image, key: str, name: str) -> Image.Image:
+    """An RGBA image without its alpha channel, where that says that every pixel counts."""
+    if image.mode != "RGBA":
+        return image
+    low, _ = image.getchannel("A").getextrema()
+    if low != 255:
+        raise FrameError(
+            key,
+            f"{name} is transparent somewhere (alpha {low}); 8-bit RGB, or alpha 255 throughout, "
+            "is needed",
+        )
+    return image.convert("RGB")
+
+
+def _refuse_unclear_turn(image: Image.Image, key: str, name: str, *, is_sized: bool) -> None:
+    """Raise FrameError where an EXIF orientation leaves open which pixels a calibration means.
+
+    Some programs turn the pixels by it, others do not. Where it swaps width and height, a size that
+    fits the calibration as the pixels lie has told.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DECODING_ERRORS:
+        # Damaged remarks are no reason to leave out an image; damaged pixels show when decoded.
+        return
+    is_told = is_sized and orientation in _TURNED_BY_90 and image.width != image.height
+    if orientation in range(2, 9) and not is_told:
+        raise FrameError(
+            key,
+            f"{name} has the EXIF orientation {orientation}, by which some programs turn an image "
+            "and others do not: write the pixels as the calibration means them, without the tag",
         )
 
 
@@ -139,7 +176,8 @@ def _decode(
 ) -> np.ndarray:
     name = source.name if isinstance(source, Path) else "the embedded image"
     try:
-        with Image.open(source) as image:
+        with Image.open(source) as opened:
+            image = _opaque(opened, key, name) if modes == _COLOR_MODES else opened
             if image.mode not in modes:
                 raise FrameError(key, f"{name} has mode {image.mode!r}; {expected} is needed")
             if size is not None and image.size != size:
@@ -148,6 +186,7 @@ def _decode(
                     f"{name} is {image.width} x {image.height} px, but the calibration says "
                     f"{size[0]} x {size[1]}",
                 )
+            _refuse_unclear_turn(opened, key, name, is_sized=size is not None)
             image.load()
             return np.array(image)
     except FileNotFoundError as error:

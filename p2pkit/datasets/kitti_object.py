@@ -14,8 +14,10 @@ from p2pkit.datasets.frame_list import (
     chosen_frames,
     existing_root,
     frame_list_digest,
+    image_suffix,
     known_frame,
     safe_key,
+    visible_files,
 )
 from p2pkit.datasets.kitti_calib import (
     matrix_of,
@@ -35,13 +37,13 @@ SPLITS = ("training", "testing")
 
 @dataclass(frozen=True)
 class ObjectFrame:
-    """One frame's place: the split's folder and the frame's number as a text."""
+    """One frame's place: the split's folder, the frame's number as a text, cameras and endings."""
 
     key: str
     sequence: str
     folder: Path
     number: str
-    cameras: tuple[str, ...]
+    cameras: tuple[tuple[str, str], ...]
 
     @property
     def lidar(self) -> Path:
@@ -53,13 +55,16 @@ class ObjectFrame:
         """The text with P2 and the others."""
         return self.folder / "calib" / f"{self.number}.txt"
 
-    def image(self, camera: str) -> Path:
-        """The image of `image_2` or `image_3`."""
-        return self.folder / camera / f"{self.number}.png"
+    def images(self) -> dict[str, Path]:
+        """The image of each camera."""
+        return {
+            camera: self.folder / camera / f"{self.number}{suffix}"
+            for camera, suffix in self.cameras
+        }
 
     def paths(self) -> tuple[Path, ...]:
         """Every file that the frame is read from."""
-        return (self.lidar, self.calibration, *(self.image(camera) for camera in self.cameras))
+        return (self.lidar, self.calibration, *self.images().values())
 
 
 class KittiObject:
@@ -117,16 +122,18 @@ def _listed(root: Path) -> list[ObjectFrame]:
     drives = _drives(root)
     frames: list[ObjectFrame] = []
     for folder in folders:
-        cameras = tuple(camera for camera in CAMERAS if (folder / camera).is_dir())
-        for path in sorted((folder / "velodyne").glob("*.bin")):
+        cameras = tuple(
+            (camera, suffix) for camera in CAMERAS if (suffix := image_suffix(folder / camera))
+        )
+        for path in visible_files(folder / "velodyne", "*.bin"):
             key = safe_key(path.stem) if folder == root else safe_key(folder.name, path.stem)
             sequence = drives.get(path.stem, "") if folder.name == "training" else ""
             frames.append(ObjectFrame(key, sequence, folder, path.stem, cameras))
     if not frames or not all(frame.cameras for frame in frames):
         raise SourceError(
             f"{root}: kitti-object needs velodyne/*.bin, image_2/ and calib/ there or in its "
-            f"folders training and testing; found {len(frames)} sweeps, and "
-            f"{'no image folder' if frames else 'no velodyne folder with a sweep'}"
+            f"folders training and testing; found {len(frames)} sweeps, and no "
+            f"{'image folder with .png or .jpg' if frames else 'velodyne folder with a sweep'}"
         )
     return frames
 
@@ -156,10 +163,10 @@ def _shots(frame: ObjectFrame) -> list[Shot]:
     reference_from_lidar = transform_of(values, "Tr_velo_to_cam", path)
     rectified_from_lidar = transform_of(values, "R0_rect", path) @ reference_from_lidar
     shots: list[Shot] = []
-    for camera in frame.cameras:
+    for camera, image in frame.images().items():
         name = f"P{camera[-1]}"
         projection = matrix_of(values, name, (3, 4), path)
         intrinsics, camera_from_rectified = split_projection(projection, name, path)
         camera_from_lidar = camera_from_rectified @ rectified_from_lidar
-        shots.append(Shot(camera, frame.image(camera), intrinsics, camera_from_lidar))
+        shots.append(Shot(camera, image, intrinsics, camera_from_lidar))
     return shots

@@ -16,7 +16,14 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
 from p2pkit.datasets.frame import Frame
-from p2pkit.datasets.frame_list import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.frame_list import (
+    chosen_frames,
+    existing_root,
+    image_suffix,
+    known_frame,
+    safe_key,
+    visible_files,
+)
 from p2pkit.datasets.kitti_calib import (
     matrix_of,
     read_named_numbers,
@@ -144,14 +151,16 @@ def _class_of_value() -> UInt8[np.ndarray, " values"]:
 def _listed(folder: Path, root: Path) -> list[RigFrame]:
     values = read_named_numbers(folder / "calib.txt", "kitti-odometry")
     camera0_from_lidar = transform_of(values, "Tr", folder / "calib.txt")
-    cameras = [name for name in ("image_2", "image_3") if (folder / name).is_dir()]
-    if not cameras:
-        raise SourceError(f"{folder} holds neither image_2 nor image_3; colour images are needed")
+    cameras = {name: image_suffix(folder / name) for name in ("image_2", "image_3")}
+    if not any(cameras.values()):
+        raise SourceError(
+            f"{folder} holds no .png or .jpg in image_2 or image_3; colour images are needed"
+        )
     poses = _poses(folder, root)
     places = None if poses is None else poses[:, :3, 3]
     times = _times(folder / "times.txt")
     frames: list[RigFrame] = []
-    for sweep in sorted((folder / "velodyne").glob("*.bin")):
+    for sweep in visible_files(folder / "velodyne", "*.bin"):
         if not sweep.stem.isdecimal():
             raise SourceError(f"{sweep} is not named by its frame's number")
         number = int(sweep.stem)
@@ -159,8 +168,9 @@ def _listed(folder: Path, root: Path) -> list[RigFrame]:
             raise SourceError(f"{sweep} has no pose: the list has {len(poses)}, one per frame")
         labels = folder / "labels" / f"{sweep.stem}.label"
         shots = tuple(
-            _shot(folder / camera / f"{sweep.stem}.png", values, folder, camera0_from_lidar)
-            for camera in cameras
+            _shot(folder / camera / f"{sweep.stem}{suffix}", values, folder, camera0_from_lidar)
+            for camera, suffix in cameras.items()
+            if suffix
         )
         frames.append(
             RigFrame(
@@ -195,7 +205,7 @@ def _poses(folder: Path, root: Path) -> Float64[np.ndarray, "frames 4 4"] | None
     path = next((path for path in places if path.is_file()), None)
     if path is None:
         return None
-    lines = read_text(path, "kitti-odometry").splitlines()
+    lines = read_text(path, "kitti-odometry").rstrip().splitlines()
     poses = np.tile(np.eye(4), (len(lines), 1, 1))
     for row, line in enumerate(lines):
         matrix = matrix_of({"pose": _numbers(line, path)}, "pose", (3, 4), path)
@@ -207,7 +217,8 @@ def _poses(folder: Path, root: Path) -> Float64[np.ndarray, "frames 4 4"] | None
 def _times(path: Path) -> list[float] | None:
     if not path.is_file():
         return None
-    return [_numbers(line, path)[0] for line in read_text(path, "kitti-odometry").splitlines()]
+    lines = read_text(path, "kitti-odometry").rstrip().splitlines()
+    return [_numbers(line, path)[0] for line in lines]
 
 
 def _numbers(line: str, path: Path) -> list[float]:

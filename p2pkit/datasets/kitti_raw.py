@@ -10,13 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.frame import Frame
-from p2pkit.datasets.frame_list import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.frame_list import (
+    chosen_frames,
+    existing_root,
+    image_suffix,
+    known_frame,
+    safe_key,
+    visible_files,
+)
 from p2pkit.datasets.kitti_calib import (
     matrix_of,
     read_named_numbers,
@@ -62,6 +69,11 @@ class KittiRaw:
                 f"that hold velodyne_points; found {len(dates)} dates and no drive"
             )
         listed = [frame for drive in drives for frame in _listed(drive)]
+        if not listed:
+            raise SourceError(
+                f"{root}: none of its {len(drives)} drives holds velodyne_points/data/*.bin; the "
+                "text sweeps of unsynchronised drives (..._extract) are not read: take ..._sync"
+            )
         self._frames = chosen_frames(listed, options)
 
     def keys(self) -> Sequence[str]:
@@ -90,15 +102,16 @@ class _Oxts:
 
 
 def _listed(drive: Path) -> list[RigFrame]:
-    cameras = [camera for camera in CAMERAS if (drive / camera / "data").is_dir()]
+    suffixes = {camera: image_suffix(drive / camera / "data") for camera in CAMERAS}
+    cameras = [camera for camera in CAMERAS if suffixes[camera]]
     if not cameras:
-        raise SourceError(f"{drive} holds neither image_02/data nor image_03/data")
+        raise SourceError(f"{drive} holds no .png or .jpg in image_02/data or image_03/data")
     lidar_times = _times(drive / "velodyne_points" / "timestamps.txt")
     image_times = {camera: _times(drive / camera / "timestamps.txt") for camera in cameras}
     places = {camera: _placed(drive, camera) for camera in cameras}
     imu_from_lidar, motion = _poses(drive)
     frames: list[RigFrame] = []
-    for sweep in sorted((drive / "velodyne_points" / "data").glob("*.bin")):
+    for sweep in visible_files(drive / "velodyne_points" / "data", "*.bin"):
         if not sweep.stem.isdecimal():
             raise SourceError(f"{sweep} is not named by its frame's number")
         number = int(sweep.stem)
@@ -106,9 +119,10 @@ def _listed(drive: Path) -> list[RigFrame]:
         shots = tuple(
             Shot(
                 name=camera,
-                image=drive / camera / "data" / f"{sweep.stem}.png",
-                intrinsics=places[camera][0],
-                camera_from_sensor=places[camera][1],
+                image=drive / camera / "data" / f"{sweep.stem}{suffixes[camera]}",
+                intrinsics=places[camera].intrinsics,
+                camera_from_sensor=places[camera].camera_from_lidar,
+                size=places[camera].size,
                 time_offset_s=_between(lidar_times, image_times[camera], number),
             )
             for camera in cameras
@@ -126,10 +140,15 @@ def _listed(drive: Path) -> list[RigFrame]:
     return frames
 
 
-def _placed(
-    drive: Path, camera: str
-) -> tuple[Float64[np.ndarray, "3 3"], Float64[np.ndarray, "4 4"]]:
-    """K and camera_from_lidar of a rectified camera."""
+class _Place(NamedTuple):
+    """K of a rectified camera, its place, and the size of its rectified images if it is told."""
+
+    intrinsics: Float64[np.ndarray, "3 3"]
+    camera_from_lidar: Float64[np.ndarray, "4 4"]
+    size: tuple[int, int] | None
+
+
+def _placed(drive: Path, camera: str) -> _Place:
     path = drive.parent / "calib_cam_to_cam.txt"
     values = read_named_numbers(path, "kitti-raw")
     name = f"P_rect_{camera[-2:]}"
@@ -138,7 +157,12 @@ def _placed(
     )
     rectified_from_camera0 = transform_of(values, "R_rect_00", path)
     camera0_from_lidar = _rotation_and_translation(drive.parent / "calib_velo_to_cam.txt")
-    return intrinsics, camera_from_rectified @ rectified_from_camera0 @ camera0_from_lidar
+    size_name, size = f"S_rect_{camera[-2:]}", None
+    if size_name in values:
+        width, height = matrix_of(values, size_name, (1, 2), path)[0]
+        size = (round(float(width)), round(float(height)))
+    camera_from_lidar = camera_from_rectified @ rectified_from_camera0 @ camera0_from_lidar
+    return _Place(intrinsics, camera_from_lidar, size)
 
 
 def _rotation_and_translation(path: Path) -> Float64[np.ndarray, "4 4"]:
@@ -151,7 +175,7 @@ def _rotation_and_translation(path: Path) -> Float64[np.ndarray, "4 4"]:
 
 def _poses(drive: Path) -> tuple[Float64[np.ndarray, "4 4"], dict[str, _Oxts]]:
     """imu_from_lidar, and the pose of each frame that has one; the first is the world's origin."""
-    files = sorted((drive / "oxts" / "data").glob("*.txt"))
+    files = visible_files(drive / "oxts" / "data", "*.txt")
     calibration = drive.parent / "calib_imu_to_velo.txt"
     if not files or not calibration.is_file():
         return np.eye(4), {}

@@ -86,9 +86,8 @@ class NuScenes:
         if (root / "calib.json").is_file():
             listed = [_sample_frame(root)]
         else:
-            listed, categories = _read_tables(_version_folder(root))
-        if not listed:
-            raise SourceError(f"{root}: the tables name no sample with a LIDAR_TOP sweep")
+            named, categories = _read_tables(_version_folder(root))
+            listed = _unpacked(named, root)
         self._frames = chosen_frames(listed, options)
         self._class_of_index = _class_of_index(categories)
         self.label_names: Sequence[str] | None = CLASSES if categories else None
@@ -145,6 +144,21 @@ def _read_tables(folder: Path) -> tuple[list[RigFrame], dict[int, str]]:
         return tables.frames(), tables.categories()
     except (KeyError, TypeError, ValueError) as error:
         raise SourceError(f"{folder}: the tables do not fit together: {error!r}") from error
+
+
+def _unpacked(listed: list[RigFrame], root: Path) -> list[RigFrame]:
+    """The frames of scenes of which a sweep is there: the tables name those of every archive."""
+    if not listed:
+        raise SourceError(f"{root}: the tables name no sample with a LIDAR_TOP sweep")
+    present = {frame.sequence for frame in listed if frame.lidar.is_file()}
+    if not present:
+        raise SourceError(
+            f"{root}: none of the {len(listed)} sweeps that the tables name is there, such as "
+            f"{listed[0].lidar}; unpack samples/ beside the folder of tables"
+        )
+    if not any(frame.shots for frame in listed):
+        raise SourceError(f"{root}: no folder of a camera, such as samples/CAM_FRONT, is there")
+    return [frame for frame in listed if frame.sequence in present]
 
 
 def _class_of_index(categories: dict[int, str]) -> np.ndarray:

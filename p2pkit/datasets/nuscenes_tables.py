@@ -71,6 +71,7 @@ class Tables:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data_root = folder.parent
+        self._folders: dict[Path, bool] = {}
         channels = {record["token"]: str(record["channel"]) for record in self._read("sensor")}
         self._calibrated = {
             record["token"]: record
@@ -114,7 +115,7 @@ class Tables:
         world_from_lidar = self._world_from_sensor(sweep)
         shots: list[Shot] = []
         for channel in CAMERAS:
-            if channel not in data:
+            if channel not in data or not self._has_folder(str(data[channel]["filename"])):
                 continue
             image = data[channel]
             calibrated = self._calibrated[image["calibrated_sensor_token"]]
@@ -127,6 +128,7 @@ class Tables:
                     camera_from_sensor=invert_rigid(self._world_from_sensor(image))
                     @ world_from_lidar,
                     time_offset_s=(image["timestamp"] - sweep["timestamp"]) / 1e6,
+                    size=_size(image),
                 )
             )
         return RigFrame(
@@ -138,6 +140,13 @@ class Tables:
             labels=self._labels.get(sweep["token"]),
             speed_m_s=self._speed(list(data.values())),
         )
+
+    def _has_folder(self, filename: str) -> bool:
+        """Whether a camera's images were unpacked at all, such as samples/CAM_BACK."""
+        folder = (self.data_root / filename).parent
+        if folder not in self._folders:
+            self._folders[folder] = folder.is_dir()
+        return self._folders[folder]
 
     def _speed(self, data: list[Record]) -> float:
         """Of the car (m/s), between the first and the last of a key frame's sensors."""
@@ -190,6 +199,14 @@ class Tables:
             for field in _USED_FIELDS[name]:
                 json_field(record, field, path)
             yield record
+
+
+def _size(image: Record) -> tuple[int, int] | None:
+    """Width and height of an image as sample_data has them (px), if it has."""
+    width, height = image.get("width"), image.get("height")
+    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+        return None
+    return width, height
 
 
 _PLACE = ("token", "translation", "rotation")

@@ -22,8 +22,10 @@ from p2pkit.datasets.frame_list import (
     chosen_frames,
     existing_root,
     frame_list_digest,
+    image_suffix,
     known_frame,
     safe_key,
+    visible_files,
 )
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.datasets.rig import Shot, finite_rows, load_view, unit_intensity
@@ -151,15 +153,15 @@ def _listed(folder: Path, calibration: dict[str, Any]) -> list[PandaFrame]:
     cameras = json_field(calibration, "cameras", path)
     if not isinstance(cameras, dict) or not cameras:
         raise SourceError(f"{path}: cameras must be an object with at least one camera")
-    names = tuple(str(name) for name in cameras if (folder / "camera" / str(name)).is_dir())
+    names = tuple(str(name) for name in cameras if image_suffix(folder / "camera" / str(name)))
     if not names:
         raise SourceError(
-            f"{folder / 'camera'} holds no folder of a camera that {path} names: "
+            f"{folder / 'camera'} holds no folder of a camera, with images, that {path} names: "
             f"{', '.join(map(str, cameras))}"
         )
     for name in names:
         numeric_array(json_field(cameras[name], "K", path), f"cameras.{name}.K", path)
-    sweeps = sorted((folder / "lidar").glob("*.npz"))
+    sweeps = visible_files(folder / "lidar", "*.npz")
     if not sweeps:
         raise SourceError(f"{folder / 'lidar'} holds no .npz sweep")
     return [
@@ -247,10 +249,13 @@ def _read_sweep(path: Path, key: str) -> dict[str, np.ndarray]:
 
 
 def _class_names(folders: list[Path]) -> tuple[str, ...] | None:
-    """Names by value, 0 being points without a label; None without `semseg_classes.json`."""
+    """Names by value, 0 being points without a label; None without any `semseg_classes.json`.
+
+    Not all published sequences were labelled: those without are points without a label.
+    """
     files = [folder / "semseg_classes.json" for folder in folders]
     present = [path for path in files if path.is_file()]
-    if len(present) != len(files):
+    if not present:
         return None
     read = {tuple(sorted(read_json(path, "pandaset").items())) for path in present}
     if len(read) > 1:

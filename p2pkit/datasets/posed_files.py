@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2pkit.datasets.calibration import RgbdCalibration, read_calibration
+from p2pkit.datasets.frame_list import natural_order
+from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import SourceError
 
 _ROLES = {
     ".color.jpg": "color",
+    ".color.jpeg": "color",
     ".color.png": "color",
     ".depth.png": "depth",
     ".depth.npy": "depth",
@@ -55,14 +58,14 @@ def find_frames(root: Path, camera_file: Path | None) -> list[FrameFiles]:
         )
     if not here and not below:
         raise SourceError(
-            f"{root} holds no frame-*.color.jpg, .color.png, .depth.png or .depth.npy, nor does a "
-            "sub-folder of it"
+            f"{root} holds no frame-*.color.jpg, .color.jpeg, .color.png, .depth.png or "
+            ".depth.npy, nor does a sub-folder of it"
         )
     frames: list[FrameFiles] = []
     for folder, stems in below.items() if below else [(root, here)]:
         calibration = read_calibration(camera_file or _own_or_parents(folder, root, "camera.json"))
         prefix = f"{folder.name}_" if below else ""
-        for stem in sorted(stems, key=_natural):
+        for stem in sorted(stems, key=natural_order):
             key = re.sub(r"[^A-Za-z0-9_-]", "-", prefix + stem)
             frames.append(FrameFiles(key, folder.name, calibration, **stems[stem]))
     _refuse_collisions(frames)
@@ -88,7 +91,7 @@ def _read_label_names(path: Path) -> tuple[tuple[str, ...], int]:
     if not path.is_file():
         raise SourceError(f"{path} does not exist, but there are label images; its form is {form}")
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(TEXT_ENCODING))
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict) or set(value) != {"names", "ignore"}:
@@ -106,7 +109,7 @@ def _read_label_names(path: Path) -> tuple[tuple[str, ...], int]:
 
 def _sub_folders(root: Path) -> list[Path]:
     folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(folders, key=lambda path: _natural(path.name))
+    return sorted(folders, key=lambda path: natural_order(path.name))
 
 
 def _files_by_stem(folder: Path) -> dict[str, dict[str, Path]]:
@@ -114,8 +117,8 @@ def _files_by_stem(folder: Path) -> dict[str, dict[str, Path]]:
     stems: dict[str, dict[str, Path]] = {}
     for path in folder.glob("frame-*"):
         for suffix, role in _ROLES.items():
-            if path.name.endswith(suffix):
-                files = stems.setdefault(path.name.removesuffix(suffix), {})
+            if path.name.lower().endswith(suffix):
+                files = stems.setdefault(path.name[: -len(suffix)], {})
                 if role in files:
                     raise SourceError(f"{path} and {files[role].name} are both {role} of one frame")
                 files[role] = path
@@ -125,13 +128,6 @@ def _files_by_stem(folder: Path) -> dict[str, dict[str, Path]]:
 def _own_or_parents(folder: Path, root: Path, name: str) -> Path:
     own = folder / name
     return own if own.is_file() or folder == root else root / name
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key that puts frame-2 before frame-10."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]
 
 
 def _refuse_collisions(frames: list[FrameFiles]) -> None:

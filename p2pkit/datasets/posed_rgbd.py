@@ -67,7 +67,7 @@ class PosedRgbd:
         depth = read_frame_depth(files)
         if files.color is None:
             raise FrameError(
-                key, "there is no colour image (.color.jpg or .color.png) beside the depth"
+                key, "there is no colour image (.color.jpg, .jpeg or .png) beside the depth"
             )
         image = read_color(files.color, key, (calibration.color.width, calibration.color.height))
         stored = read_pose(files.pose, key) if files.pose and calibration.pose != "none" else None
@@ -89,9 +89,12 @@ class PosedRgbd:
         }
 
     def _labels(self, files: FrameFiles) -> UInt8[np.ndarray, "height width"] | None:
-        if files.label is None or self.label_names is None:
+        """Void throughout where others have labels, so that all frames have the same fields."""
+        if self.label_names is None or self.ignore_label is None:
             return None
         camera, distortion = files.calibration.depth, files.calibration.depth_distortion
+        if files.label is None:
+            return np.full((camera.height, camera.width), self.ignore_label, np.uint8)
         size = (camera.width, camera.height)
         labels = read_labels(files.label, files.key, size, len(self.label_names))
         if distortion is None:
@@ -110,7 +113,7 @@ def read_frame_depth(files: FrameFiles) -> UInt16[np.ndarray, "height width"]:
         raise FrameError(
             files.key, "there is no depth (.depth.png or .depth.npy) beside the colour"
         )
-    if files.depth.suffix == ".npy":
+    if files.depth.suffix.lower() == ".npy":
         values = read_depth_npy(
             files.depth, files.key, calibration.depth, calibration.units_per_metre
         )

@@ -1,12 +1,15 @@
 """Which format a recording is in, told by the files that each format has: one table of patterns."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from p2pkit.datasets.frame_list import folders_below
 from p2pkit.errors import SourceError
 
 HERE = "."
+ANYWHERE = "**"
 HERE_OR_BELOW = (HERE, "*")
 
 
@@ -29,13 +32,21 @@ class Layout:
         return fnmatch(root.resolve().name, self.name) and any(
             all(any(folder.glob(pattern)) for pattern in self.files)
             for place in self.places
-            for folder in ((root,) if place == HERE else root.glob(f"{place}/"))
+            for folder in _folders(root, place)
         )
 
     def __str__(self) -> str:
         places = ("the folder" if place == HERE else place for place in self.places)
         named = "" if self.name == "*" else f" {self.name}"
         return f"{' + '.join(self.files)} in {' or '.join(places)}{named}"
+
+
+def _folders(root: Path, place: str) -> Iterable[Path]:
+    if place == HERE:
+        return (root,)
+    if place == ANYWHERE:
+        return (folder for folder, _ in folders_below(root))
+    return root.glob(f"{place}/")
 
 
 _SEVEN_SCENES = ("frame-*.color.png", "frame-*.pose.txt")
@@ -45,7 +56,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
         Layout(_SEVEN_SCENES, places=("seq-*", "*/seq-*")),
         Layout(_SEVEN_SCENES, name="seq-*"),
     ),
-    "arkitscenes": (Layout(("lowres_depth", "lowres_wide.traj"), places=("**",)),),
+    "arkitscenes": (Layout(("lowres_depth", "lowres_wide.traj"), places=(ANYWHERE,)),),
     "kitti-object": (
         Layout(("velodyne/*.bin", "calib/*.txt"), places=(HERE, "training", "testing")),
     ),
@@ -55,7 +66,10 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
         Layout(("sample_data.json", "calibrated_sensor.json"), places=(HERE, "v1.0-*")),
         Layout(("calib.json", "*LIDAR_TOP*.pcd.bin")),
     ),
-    "nyuv2": (Layout(("classes40.txt", "train.txt", "rgb/*.jpg", "depth/*.png")),),
+    "nyuv2": (
+        Layout(("classes40.txt", "train.txt", "rgb/*.jpg", "depth/*.png")),
+        Layout(("classes40.txt", "test.txt", "rgb/*.jpg", "depth/*.png")),
+    ),
     "pandaset": (Layout(("calib.json", "lidar/*.npz"), HERE_OR_BELOW),),
     "posed-rgbd": (
         Layout(("camera.json", "frame-*.depth.*"), HERE_OR_BELOW),
@@ -64,13 +78,14 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "redwood": (
         Layout(("depth/*.png", "*intrinsic.json"), HERE_OR_BELOW),
         Layout(("depth/*.png", "camera.json"), HERE_OR_BELOW),
+        Layout(("depth/*.png", "camera_primesense.json"), HERE_OR_BELOW),
     ),
     "s3dis": (Layout(("Annotations/*.txt",), places=("Area_*/*", "*", HERE)),),
     "scannet": (
         Layout(("*.sens",), HERE_OR_BELOW),
         Layout(("color", "depth", "pose"), HERE_OR_BELOW),
     ),
-    "sunrgbd": (Layout(("intrinsics.txt", "image/*.jpg", "depth*/*.png"), places=("**",)),),
+    "sunrgbd": (Layout(("intrinsics.txt", "image/*.jpg", "depth*/*.png"), places=(ANYWHERE,)),),
     "tum": (Layout(("rgb.txt", "depth.txt"), HERE_OR_BELOW),),
 }
 """The layouts of each format; a recording in any of them is one of that format."""

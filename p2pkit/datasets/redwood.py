@@ -1,12 +1,14 @@
 """`redwood`: the RGB-D layout of Open3D's reconstruction system and of the Redwood data sets.
 
-`color/` (or `image/`, `rgb/`) and `depth/` hold images that belong together in sorted order, depth
-in millimetres and registered to colour; a JSON file holds `width`, `height` and `intrinsic_matrix`
+`color/` (or `image/`, `rgb/`) and `depth/` hold images that belong together in sorted order or, in
+the object scans, by the times in their names (`0000123-000004067811.png`), depth in millimetres and
+registered to colour; a JSON file holds `width`, `height` and `intrinsic_matrix`
 (nine numbers, column by column), as Open3D's `PinholeCameraIntrinsic` writes; `trajectory.log`
 holds world_from_camera as the Redwood page "file format" describes: a line of three integers, then
 4 x 4.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,28 @@ from jaxtyping import Float64
 
 from p2pkit.datasets.calibration import RgbdCalibration
 from p2pkit.datasets.frame import Frame
-from p2pkit.datasets.frame_list import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.frame_list import (
+    chosen_frames,
+    existing_root,
+    known_frame,
+    natural_order,
+    safe_key,
+    visible_files,
+)
 from p2pkit.datasets.options import SourceOptions
-from p2pkit.datasets.rgbd import RgbdFiles, load_rgbd, rgbd_fingerprint
+from p2pkit.datasets.rgbd import RgbdFiles, load_rgbd, nearest_index, rgbd_fingerprint
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import camera_from_matrix
-from p2pkit.geometry.transforms import check_rigid
+from p2pkit.geometry.transforms import nearest_rigid
 
 COLOR_FOLDERS = ("color", "image", "rgb")
-INTRINSICS = ("intrinsic.json", "camera_intrinsic.json", "camera.json")
+INTRINSICS = ("intrinsic.json", "camera_intrinsic.json", "camera.json", "camera_primesense.json")
 TRAJECTORIES = ("trajectory.log", "scene/trajectory.log")
 UNITS_PER_METRE = 1000.0
+MAX_GAP_S = 0.02
+"""Where the images' names tell their times, colour is at most this far from depth."""
+_TIMED = re.compile(r"\d+-(\d+)")
 
 
 class Redwood:
@@ -108,13 +120,8 @@ def _listed(folder: Path) -> list[RgbdFiles]:
     color_folder = next((folder / name for name in COLOR_FOLDERS if (folder / name).is_dir()), None)
     if color_folder is None:
         raise SourceError(f"{folder} holds none of the folders {', '.join(COLOR_FOLDERS)}")
-    color = sorted(path for path in color_folder.iterdir() if path.suffix in (".jpg", ".png"))
-    depth = sorted((folder / "depth").glob("*.png"))
-    if len(color) != len(depth) or not depth:
-        raise SourceError(
-            f"{folder} holds {len(color)} colour and {len(depth)} depth images; as many of one as "
-            "of the other are needed, since they are paired in sorted order"
-        )
+    color = _in_order(color_folder, (".jpg", ".png"))
+    depth = _in_order(folder / "depth", (".png",))
     poses = _trajectory(folder)
     if poses is not None and len(poses) != len(depth):
         raise SourceError(
@@ -125,12 +132,48 @@ def _listed(folder: Path) -> list[RgbdFiles]:
         RgbdFiles(
             key=safe_key(folder.name, f"{number:06d}"),
             sequence=folder.name,
-            color=color[number],
+            color=beside,
             depth=depth[number],
             world_from_depth=None if poses is None else poses[number],
+            time_offset_s=offset,
         )
-        for number in range(len(depth))
+        for number, beside, offset in _paired(folder, color, depth)
     ]
+
+
+def _paired(
+    folder: Path, color: list[Path], depth: list[Path]
+) -> Sequence[tuple[int, Path, float | None]]:
+    """Place of each depth image, its colour image, and how much later that is where names tell."""
+    times = [[_named_time(path) for path in paths] for paths in (color, depth)]
+    color_times, depth_times = ([time for time in some if time is not None] for some in times)
+    if depth and len(color_times) == len(color) and len(depth_times) == len(depth):
+        near = [nearest_index(color_times, time, MAX_GAP_S) for time in depth_times]
+        found = [
+            (number, color[place], color_times[place] - depth_times[number])
+            for number, place in enumerate(near)
+            if place is not None
+        ]
+        if found:
+            return found
+    if len(color) != len(depth) or not depth:
+        raise SourceError(
+            f"{folder} holds {len(color)} colour and {len(depth)} depth images; as many of one as "
+            "of the other are needed, since they are paired in sorted order"
+        )
+    return [(number, path, None) for number, path in enumerate(color)]
+
+
+def _named_time(path: Path) -> float | None:
+    """Seconds out of names such as `0000123-000004067811.png`: number and microseconds."""
+    match = _TIMED.fullmatch(path.stem)
+    return None if match is None else int(match[1]) / 1e6
+
+
+def _in_order(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Images by the numbers in their names, as Open3D sorts them: 10.png comes after 9.png."""
+    found = (path for path in visible_files(folder, "*") if path.suffix in suffixes)
+    return sorted(found, key=lambda path: natural_order(path.name))
 
 
 def _trajectory(folder: Path) -> list[Float64[np.ndarray, "4 4"]] | None:
@@ -145,7 +188,7 @@ def _trajectory(folder: Path) -> list[Float64[np.ndarray, "4 4"]] | None:
         where = f"{path}: the pose at line {start + 1}"
         try:
             rows = [[float(word) for word in line] for line in lines[start + 1 : start + 5]]
-            poses.append(check_rigid(np.array(rows), where))
+            poses.append(nearest_rigid(np.array(rows), where))
         except (ValueError, GeometryError) as error:
             raise SourceError(f"{where} is not 4 x 4 and rigid: {error}") from error
     return poses

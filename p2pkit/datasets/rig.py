@@ -13,7 +13,7 @@ from p2pkit.datasets.frame_list import frame_list_digest
 from p2pkit.datasets.images import read_color
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
-from p2pkit.geometry.camera import camera_from_matrix
+from p2pkit.geometry.camera import camera_from_matrix, check_size_fits
 from p2pkit.geometry.transforms import check_rigid
 
 
@@ -27,6 +27,7 @@ class Shot:
         intrinsics: K of the rectified image (px).
         camera_from_sensor: from the LiDAR at the sweep's time to the camera at the image's (m).
         time_offset_s: image's time minus sweep's (s), or None.
+        size: width and height that the intrinsics are for (px), where the recording tells.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Shot:
     intrinsics: Float64[np.ndarray, "3 3"]
     camera_from_sensor: Float64[np.ndarray, "4 4"]
     time_offset_s: float | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,11 @@ def load_view(shot: Shot, key: str) -> View:
     Raises:
         FrameError: the image cannot be read, or the calibration is not usable.
     """
-    image = read_color(shot.image, key)
+    image = read_color(shot.image, key, shot.size)
     size = (image.shape[1], image.shape[0])
     try:
-        camera = camera_from_matrix(shot.intrinsics, size, f"the intrinsics of {shot.name}")
+        where = f"the intrinsics of {shot.name}"
+        camera = check_size_fits(camera_from_matrix(shot.intrinsics, size, where), where)
         pose = check_rigid(shot.camera_from_sensor, f"{shot.name}: camera_from_sensor")
     except GeometryError as error:
         raise FrameError(key, str(error)) from error

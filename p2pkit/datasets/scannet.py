@@ -38,7 +38,7 @@ from p2pkit.datasets.scannet_labels import (
 )
 from p2pkit.datasets.scannet_sens import read_frame, read_header
 from p2pkit.errors import FrameError, GeometryError, SourceError
-from p2pkit.geometry.transforms import check_rigid
+from p2pkit.geometry.transforms import nearest_rigid
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,29 @@ class ScanNet:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, each scene's calibration, the classes and the labels' files."""
         frames = self._frames.values()
-        first_of = {frame.sequence: frame for frame in reversed(list(frames))}
         return {
             "dataset": self.name,
             "frames": len(frames),
             "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
-            "calibration": {
-                name: self._calibration(frame).to_json() for name, frame in first_of.items()
-            },
+            "calibration": self._all_calibrations(),
             "labels": None if self.label_names is None else list(self.label_names),
             "labelled_scenes": sorted(folder.name for folder in self._labelled),
         }
+
+    def _all_calibrations(self) -> dict[str, dict[str, Any]]:
+        """Of each scene, by its first frame that tells: a damaged image costs one frame only."""
+        found: dict[str, dict[str, Any]] = {}
+        errors: dict[str, SourceError] = {}
+        for frame in self._frames.values():
+            if frame.sequence not in found:
+                try:
+                    found[frame.sequence] = self._calibration(frame).to_json()
+                except SourceError as error:
+                    errors.setdefault(frame.sequence, error)
+        for scene, error in errors.items():
+            if scene not in found:
+                raise error
+        return found
 
     def _calibration(self, listed: ScanNetFrame) -> RgbdCalibration:
         """Of the frame's scene; read once."""
@@ -216,9 +228,10 @@ def _load(listed: ScanNetFrame, calibration: RgbdCalibration) -> Frame:
         color, camera = calibration.color, calibration.depth
         image = read_color(listed.color, key, (color.width, color.height))
         depth = read_depth_png(listed.depth, key, (camera.width, camera.height))
-        pose = _exported_pose(listed.folder / "pose" / f"{listed.number}.txt", key)
+        # By the image's own name: the 25k subset writes 000100, the exporter 100.
+        pose = _exported_pose(listed.folder / "pose" / f"{listed.color.stem}.txt", key)
     try:
-        pose = None if pose is None else check_rigid(pose, "the pose")
+        pose = None if pose is None else nearest_rigid(pose, "the pose")
     except GeometryError as error:
         raise FrameError(key, str(error)) from error
     place = RgbdListed(
@@ -232,9 +245,10 @@ def _load(listed: ScanNetFrame, calibration: RgbdCalibration) -> Frame:
 
 
 def _exported_pose(path: Path, key: str) -> np.ndarray | None:
-    """None where the file holds infinity, as ScanNet writes when tracking is lost."""
+    """None where the file holds infinity or NaN, as ScanNet writes when tracking is lost."""
     try:
-        if "inf" in path.read_text(errors="replace").lower():
+        text = path.read_text(errors="replace").lower()
+        if "inf" in text or "nan" in text:
             return None
     except OSError as error:
         raise FrameError(key, f"{path.name} cannot be read: {error}") from error

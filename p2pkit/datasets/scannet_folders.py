@@ -8,12 +8,13 @@ pixel centres.
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float64
 from PIL import Image
 
 from p2pkit.datasets.calibration import RgbdCalibration
 from p2pkit.datasets.text_files import read_text
 from p2pkit.errors import GeometryError, SourceError
-from p2pkit.geometry.camera import Camera, camera_from_matrix
+from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
 
 NATIVE_COLOR, NATIVE_DEPTH = (1296, 968), (640, 480)
 """Sizes that ScanNet's intrinsics are for, unless SCENE.txt says otherwise."""
@@ -54,9 +55,10 @@ def _camera(folder: Path, name: str, native: tuple[int, int], image: Path) -> Ca
     )
     path = next((path for path in places if path.is_file()), places[0])
     try:
-        words = read_text(path, "scannet").split()
-        matrix = np.array([float(word) for word in words]).reshape(4, 4)
-        camera = camera_from_matrix(matrix, native, str(path))
+        # Some exports have shrunk the intrinsics with the images; shrinking them twice is wrong.
+        camera = camera_from_matrix(_matrix(path), native, str(path))
+        check_size_fits(camera, f"{name}, whose size {folder.name}.txt may tell")
+        _refuse_uncalibrated(path.with_name(f"extrinsic_{name}.txt"))
         with Image.open(image) as opened:
             size = opened.size
     except (OSError, SyntaxError, ValueError, GeometryError) as error:
@@ -68,6 +70,19 @@ def _camera(folder: Path, name: str, native: tuple[int, int], image: Path) -> Ca
             f"{native[1]}: another aspect ratio, so it was cropped; export it without cropping"
         )
     return camera.resized(*size)
+
+
+def _matrix(path: Path) -> Float64[np.ndarray, "4 4"]:
+    return np.array([float(word) for word in read_text(path, "scannet").split()]).reshape(4, 4)
+
+
+def _refuse_uncalibrated(path: Path) -> None:
+    """Raise SourceError where the exporter found that colour or depth is to be moved first."""
+    if path.is_file() and not np.allclose(_matrix(path), np.eye(4), atol=1e-4):
+        raise SourceError(
+            f"{path} is not the identity, so colour is not registered to depth; the published "
+            "scans, whose colour is, have the identity there"
+        )
 
 
 def _native_sizes(path: Path) -> dict[str, tuple[int, int]]:

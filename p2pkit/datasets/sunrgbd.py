@@ -7,6 +7,7 @@ by three. Its poses are tilts only, and its labels are a MATLAB file: neither is
 """
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,26 @@ from PIL import Image
 
 from p2pkit.datasets.calibration import RgbdCalibration
 from p2pkit.datasets.frame import Frame
-from p2pkit.datasets.frame_list import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.frame_list import (
+    chosen_frames,
+    existing_root,
+    folders_with,
+    known_frame,
+    safe_key,
+    visible_files,
+)
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.datasets.rgbd import RgbdFiles, load_rgbd, rgbd_fingerprint
+from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
-from p2pkit.geometry.camera import Camera, camera_from_matrix
+from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
 
 DEPTH_FOLDERS = ("depth_bfx", "depth")
 UNITS_PER_METRE = 1000.0
+# What tar stores take; sun3ddata has folders such as
+# mit_lab_16/lab_16_nov_2_2012_scan1_erika/0000001-000000020431.
+LONGEST_KEY = 80
 
 
 class SunRgbd:
@@ -39,7 +51,7 @@ class SunRgbd:
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
-        folders = sorted(path.parent for path in root.rglob("intrinsics.txt"))
+        folders = folders_with(root, "intrinsics.txt")
         listed = [files for folder in folders if (files := _files(folder, root)) is not None]
         if not listed:
             raise SourceError(
@@ -49,7 +61,7 @@ class SunRgbd:
         self._frames = chosen_frames(listed, options)
 
     def keys(self) -> Sequence[str]:
-        """The path of the frame's folder below the given one, with `_` for `/`."""
+        """The path of the frame's folder below the given one, with `_` for `/`; at most 80 long."""
         return list(self._frames)
 
     def load(self, key: str) -> Frame:
@@ -78,14 +90,21 @@ class SunRgbd:
 
 
 def _files(folder: Path, root: Path) -> RgbdFiles | None:
-    color = sorted((folder / "image").glob("*.jpg"))
-    depth = [path for name in DEPTH_FOLDERS for path in sorted((folder / name).glob("*.png"))]
+    color = visible_files(folder / "image", "*.jpg")
+    depth = [path for name in DEPTH_FOLDERS for path in visible_files(folder / name, "*.png")]
     if not color or not depth:
         return None
     parts = folder.relative_to(root).parts or (folder.name,)
-    return RgbdFiles(
-        key=safe_key(*parts), sequence="_".join(parts[:-1]), color=color[0], depth=depth[0]
-    )
+    return RgbdFiles(key=_key(parts), sequence="_".join(parts[:-1]), color=color[0], depth=depth[0])
+
+
+def _key(parts: tuple[str, ...]) -> str:
+    """The path as a key; of a long one both ends, and a digest of all of it between them."""
+    key = safe_key(*parts)
+    if len(key) <= LONGEST_KEY:
+        return key
+    digest = sha256("/".join(parts).encode()).hexdigest()[:8]
+    return f"{key[:24]}-{digest}-{key[-46:]}"
 
 
 def _intrinsics(files: RgbdFiles) -> Path:
@@ -96,10 +115,11 @@ def _camera(files: RgbdFiles) -> Camera:
     """The frame's own intrinsics, at the size of its depth image."""
     path = _intrinsics(files)
     try:
-        numbers = np.array([float(word) for word in path.read_text().split()])
+        numbers = np.array([float(word) for word in path.read_text(TEXT_ENCODING).split()])
         with Image.open(files.depth) as image:
             size = image.size
-        return camera_from_matrix(numbers.reshape(3, 3), size, path.name)
+        camera = camera_from_matrix(numbers.reshape(3, 3), size, path.name)
+        return check_size_fits(camera, files.depth.name)
     except (OSError, SyntaxError, ValueError, GeometryError) as error:
         raise FrameError(files.key, f"intrinsics.txt or the depth's size: {error}") from error
 

@@ -9,6 +9,9 @@ from jaxtyping import Float64
 
 from p2pkit.errors import SourceError
 
+TEXT_ENCODING = "utf-8-sig"
+"""UTF-8, with or without the mark in front that editors on Windows write."""
+
 
 def read_text(path: Path, needed_by: str) -> str:
     """A text file.
@@ -19,7 +22,7 @@ def read_text(path: Path, needed_by: str) -> str:
     if not path.is_file():
         raise SourceError(f"{path} does not exist; {needed_by} needs it")
     try:
-        return path.read_text()
+        return path.read_text(TEXT_ENCODING)
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} cannot be read as text: {error}") from error
 

@@ -110,8 +110,10 @@ def _lens(folder: Path, camera_file: Path | None) -> tuple[Camera, Distortion | 
             return lens_from_json(read_json(camera_file, "tum"), str(camera_file))
         except GeometryError as error:
             raise SourceError(str(error)) from error
+    # A link's own name may tell, or that of what it leads to.
+    names = f"{folder.name} {folder.resolve().name}"
     for name, ((fx, fy, cx, cy), coefficients) in _LENSES.items():
-        if name in folder.resolve().name:
+        if name in names:
             camera = Camera(640, 480, fx=fx, fy=fy, cx=cx, cy=cy)
             lens = None if coefficients is None else Distortion("radial-tangential", coefficients)
             return camera, lens
@@ -170,17 +172,23 @@ def _listing(path: Path) -> Listing:
 
 
 def _trajectory(path: Path) -> tuple[list[float], list[Float64[np.ndarray, "4 4"]]]:
-    """Times and world_from_camera; both empty where there is no file."""
+    """Times and world_from_camera; both empty where there is no file.
+
+    Rows without a pose, which hold NaN or zeros for the quaternion, are left out.
+    """
     if not path.is_file():
         return [], []
-    rows = _listing(path)
+    times: list[float] = []
     poses: list[Float64[np.ndarray, "4 4"]] = []
-    for time, words in rows:
+    for time, words in _listing(path):
         try:
             x, y, z, qx, qy, qz, qw = (float(word) for word in words)
+            if np.isnan((x, y, z, qx, qy, qz, qw)).any() or not any((qx, qy, qz, qw)):
+                continue
             poses.append(transform_from_quaternion((qw, qx, qy, qz), (x, y, z), f"{time:f}"))
+            times.append(time)
         except (ValueError, GeometryError) as error:
             raise SourceError(
                 f"{path}: {' '.join(words)} is no pose 'tx ty tz qx qy qz qw': {error}"
             ) from error
-    return [time for time, _ in rows], poses
+    return times, poses

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from p2pkit.datasets import SourceOptions, open_source
 from p2pkit.datasets.kitti_odometry import CLASSES
@@ -192,6 +193,27 @@ def test_an_empty_line_in_the_times_stands_for_a_missing_sweep(raw: Path) -> Non
     source = open_source("kitti-raw", SourceOptions(raw))
     offsets = [source.load(key).views[0].time_offset_s for key in list(source.keys())]
     assert offsets == [None, pytest.approx(-0.01)]
+
+
+def test_unsynchronised_drives_are_not_read(raw: Path) -> None:
+    drive = raw / "2011_09_26" / "2011_09_26_drive_0005_sync"
+    for sweep in (drive / "velodyne_points" / "data").glob("*.bin"):
+        sweep.with_suffix(".txt").write_text("0.1 0.2 0.3 0.4\n")
+        sweep.unlink()
+    with pytest.raises(SourceError, match=r"text sweeps of unsynchronised drives"):
+        open_source("kitti-raw", SourceOptions(raw))
+
+
+def test_unrectified_images_are_told_by_their_size(raw: Path) -> None:
+    """The cameras' own images are 1392 x 512, and P_rect is not for them."""
+    path = raw / "2011_09_26" / "calib_cam_to_cam.txt"
+    path.write_text(path.read_text() + "S_rect_02: 1.242000e+03 3.750000e+02\n")
+    source = open_source("kitti-raw", SourceOptions(raw))
+    image = raw / "2011_09_26/2011_09_26_drive_0005_sync/image_02/data/0000000000.png"
+    assert source.load(source.keys()[0]).views[0].camera.width == 1242
+    Image.fromarray(np.zeros((512, 1392, 3), np.uint8)).save(image)
+    with pytest.raises(FrameError, match="is 1392 x 512 px, but the calibration says 1242 x 375"):
+        source.load(source.keys()[0])
 
 
 def test_missing_parts_of_a_drive(raw: Path) -> None:

@@ -245,7 +245,11 @@ def test_labels(make_recording: MakeRecording):
     labels = source.load("frame-000000").labels
     assert labels is not None
     assert labels[0, 0] == 2
-    assert source.load("frame-000001").labels is None
+    # The value of `ignore`: a frame without a label image is void where others have one.
+    unlabelled = source.load("frame-000001").labels
+    assert unlabelled is not None
+    assert unlabelled.shape == (HEIGHT, WIDTH)
+    assert not unlabelled.any()
     write_labels(folder, 3)
     with pytest.raises(FrameError, match="holds label 3, but only 0 to 2 have names"):
         open_folder(folder).load("frame-000000")
