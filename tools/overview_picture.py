@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from p2pkit.pipelines.report_frames import frame_pictures, open_view
 from p2pkit.pipelines.report_networks import run_networks
-from p2pkit.pipelines.runs import read_config
+from p2pkit.pipelines.runs import read_config_for_use
 from p2pkit.pipelines.splits import chosen_samples, holdout_split
 from p2pkit.shards.store import open_store
 
@@ -32,7 +32,7 @@ def panel(picture: np.ndarray, caption: str) -> Image.Image:
 def main(demo: Path) -> None:
     """Draw the first held-out frame of the demo in `demo`."""
     store = open_store(str(demo / "store"))
-    kept, held = holdout_split(store, read_config(demo / "run").holdout)
+    kept, held = holdout_split(store, read_config_for_use(demo / "run").holdout)
     networks = run_networks(demo / "run", store, kept, seed=1)
     views = [open_view(store, networks.layer, sample) for sample in chosen_samples(held, 3)]
     frame = frame_pictures(views, networks)[0]
