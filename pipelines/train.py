@@ -10,6 +10,7 @@ from pathlib import Path
 from p2pkit.config import config_to_json
 from p2pkit.errors import TrainingError
 from p2pkit.files import write_json
+from p2pkit.laps import Lap, no_lap
 from p2pkit.networks.sync_norm import synchronise_norms
 from p2pkit.pipelines.checkpoints import (
     BEST,
@@ -149,6 +150,31 @@ class _Parts:
 
 def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out: Path) -> _Parts:
     """Build everything; settings that do not fit the stores fail here, before a run exists."""
+    trainee, stream = trainee_and_stream(config, sources, ranks)
+    probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
+    return _Parts(config, ranks, trainee, stream, probe)
+
+
+def trainee_and_stream(
+    config: TrainConfig,
+    sources: Sequence[StreamSource],
+    ranks: Ranks,
+    *,
+    stepping: Lap = no_lap,
+    preparing: Lap = no_lap,
+) -> tuple[Trainee, BatchStream]:
+    """What a step updates, with its initial weights, and the batches that it updates them by.
+
+    Args:
+        config: of the run.
+        sources: its opened stores.
+        ranks: this process's place.
+        stepping: told when a part of a step ends, see `Trainee`.
+        preparing: told when a part of the work on a sample ends, see `BatchStream`.
+
+    Raises:
+        ConfigError: the settings do not fit the stores or the number of processes.
+    """
     device = ranks.device(config.device)
     model = build_model(config, sources[0].channels, seed=config.seed)
     if ranks.ranks > 1 and config.sync_norm:
@@ -161,10 +187,9 @@ def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out
         ranks=ranks.ranks,
         parts=config.accumulate,
         pin=device.startswith("cuda"),
+        lap=preparing,
     )
-    trainee = Trainee(model, config, replicate(model, ranks, device), ranks)
-    probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
-    return _Parts(config, ranks, trainee, stream, probe)
+    return Trainee(model, config, replicate(model, ranks, device), ranks, lap=stepping), stream
 
 
 def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress | None) -> Path:
