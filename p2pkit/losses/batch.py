@@ -18,6 +18,8 @@ NEGATIVES = (
 CONFIDENCE = ("ignore", "weight")
 REGRESSIONS = ("cosine", "l2")
 """Losses without negatives, which a trained pixel projection would bring to a constant."""
+SOFT = "ppnce-soft"
+"""The loss whose targets are the teacher's similarities."""
 SUPERPIXEL = "superpixel"
 """The loss that compares superpixels instead of pairs."""
 
@@ -40,6 +42,8 @@ class ContrastBatch:
         superpixel_id: equal where two pixels lie in one superpixel of one view; None where no loss
             needs it. As with cells, the number means nothing but must differ between frames and
             views.
+        other_teacher: the teacher's features of `other_pixels`, for losses that compare them; where
+            it is None masks and soft targets speak of the process's own pixels only.
     """
 
     point_embedding: Float[Tensor, "pairs channels"]
@@ -51,6 +55,7 @@ class ContrastBatch:
     other_pixels: Float[Tensor, "others channels"] | None = None
     other_points: Float[Tensor, "others channels"] | None = None
     superpixel_id: Int64[Tensor, " pairs"] | None = None
+    other_teacher: Float[Tensor, "others teacher_channels"] | None = None
 
     def all_pixels(self) -> Float[Tensor, "candidates channels"]:
         """Own pixels first, then those of other processes."""
@@ -124,6 +129,11 @@ class LossConfig:
                 f"across_ranks is true, but the loss {SUPERPIXEL!r} compares the superpixels of "
                 "one process, as SLidR does: set across_ranks=false"
             )
+
+    @property
+    def compares_teacher(self) -> bool:
+        """Whether it depends on how alike the teacher finds two pixels."""
+        return self.name == SOFT or self.negatives == "mask-similar"
 
     def _check_without_negatives(self) -> None:
         if self.name not in REGRESSIONS:

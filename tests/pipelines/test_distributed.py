@@ -62,11 +62,13 @@ def train(out: Path, *arguments: object, ranks: int = 1, **settings: object) -> 
     return done.stdout
 
 
-def train_in_double(store: Path, out: Path, ranks: int) -> dict[str, torch.Tensor]:
+def train_in_double(
+    store: Path, out: Path, ranks: int, loss: dict[str, object]
+) -> dict[str, torch.Tensor]:
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     script = Path(__file__).parent / "ranked.py"
     done = subprocess.run(
-        [sys.executable, *launch, str(script), str(store), str(out), "3"],
+        [sys.executable, *launch, str(script), str(store), str(out), "3", json.dumps(loss)],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -99,9 +101,18 @@ def test_two_processes_train_what_one_trains(one: Path, room_store: Path, tmp_pa
     assert [row["pairs"] for row in rows[0]] == [row["pairs"] for row in rows[1]] == [192] * 4
 
 
-def test_in_float64_they_agree_to_rounding(room_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"name": "ppnce-symmetric"},
+        {"name": "ppnce-soft", "negatives": "mask-similar", "similarity": 0.6},
+    ],
+)
+def test_in_float64_they_agree_to_rounding(
+    room_store: Path, tmp_path: Path, loss: dict[str, object]
+) -> None:
     """Rounding in float32 grows with each step; here it cannot hide a term that is left out."""
-    found = [train_in_double(room_store, tmp_path / f"{n}.safetensors", n) for n in (1, 2)]
+    found = [train_in_double(room_store, tmp_path / f"{n}.safetensors", n, loss) for n in (1, 2)]
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
