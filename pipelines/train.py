@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from p2pkit.config import config_to_json
 from p2pkit.errors import TrainingError
@@ -39,6 +40,7 @@ from p2pkit.pipelines.stopping import stop_on_sigterm
 from p2pkit.pipelines.training_step import StepReport, Trainee
 from p2pkit.pipelines.wandb_log import check_wandb, wandb_log
 from p2pkit.stream.loader import Batch, BatchStream, StreamSource
+from p2pkit.stream.order import MixtureOrder
 
 LEFT_BY_A_RUN = ("config.json", "checkpoints", BEST, "metrics.jsonl")
 
@@ -210,7 +212,7 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
             is_saved = is_due and _probe_is_due(config, done)
             if is_saved:
                 _save(parts, out, done)
-            row = _told(report)
+            row = _told(report, parts.stream.order, config.stream.batch_size)
             try:
                 row.update(_probed(parts, done))
             finally:
@@ -233,9 +235,11 @@ def _save(parts: _Parts, out: Path, done: int) -> None:
         save_checkpoint(out, trainee.model, trainee.state(), step=done, keep=keep)
 
 
-def _told(report: StepReport) -> dict[str, int | float]:
-    """The report's figures, without those that the run's loss has none of."""
-    return {name: value for name, value in asdict(report).items() if value is not None}
+def _told(report: StepReport, order: MixtureOrder, batch_size: int) -> dict[str, Any]:
+    """The report's figures, without those that the run's loss has none of, and what was seen."""
+    figures = {name: value for name, value in asdict(report).items() if value is not None}
+    seen = order.epoch(report.step, batch_size), order.digest(report.step, batch_size)
+    return {**figures, "epoch": seen[0], "order": seen[1]}
 
 
 def _probed(parts: _Parts, done: int) -> dict[str, float]:

@@ -99,6 +99,9 @@ def test_two_processes_train_what_one_trains(one: Path, room_store: Path, tmp_pa
         found = [[row[name] for row in part] for part in rows]
         assert found[1] == pytest.approx(found[0], rel=1e-4)
     assert [row["pairs"] for row in rows[0]] == [row["pairs"] for row in rows[1]] == [192] * 4
+    assert [row["order"] for row in rows[0]] == [row["order"] for row in rows[1]]
+    assert len({row["order"] for row in rows[0]}) == 4
+    assert [row["epoch"] for row in rows[0]] == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,9 @@ def test_one_process_goes_on_where_two_stopped(one: Path, room_store: Path, tmp_
     assert latest_checkpoint(out).step == 2
     train(out, "--resume")
     torch.testing.assert_close(weights(out), weights(one), rtol=0, atol=1e-5)
-    assert [row["step"] for row in read_metrics(out)] == [0, 1, 2, 3]
+    rows = [read_metrics(run) for run in (out, one)]
+    assert [row["step"] for row in rows[0]] == [0, 1, 2, 3]
+    assert [row["order"] for row in rows[0]] == [row["order"] for row in rows[1]]
 
 
 def test_sigterm_saves_and_exits_with_0(room_store: Path, tmp_path: Path) -> None:
