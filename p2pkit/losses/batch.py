@@ -1,6 +1,7 @@
 """What every loss is given, and what it may be told about likely false negatives."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float, Int64
@@ -104,8 +105,10 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "soft_temperature"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+            if not 0 < getattr(self, name) < inf:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}; it must be positive and finite"
+                )
         if not -1 < self.similarity <= 1:
             raise ConfigError(
                 f"similarity is {self.similarity}; a cosine above -1, at most 1, is needed"

@@ -143,10 +143,14 @@ def test_one_process_goes_on_where_two_stopped(one: Path, room_store: Path, tmp_
     assert [row["order"] for row in rows[0]] == [row["order"] for row in rows[1]]
 
 
-def test_sigterm_saves_and_exits_with_0(room_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "code"), [(1, 0), (2, 1)])
+def test_sigterm_saves_the_step_in_work(
+    room_store: Path, tmp_path: Path, ranks: int, code: int
+) -> None:
+    """One process exits with 0; torchrun passes the signal on and has an exit code of its own."""
     out = tmp_path / "run"
     process = subprocess.Popen(
-        command(out, room_store, "--steps", 10_000),
+        command(out, room_store, "--steps", 10_000, ranks=ranks),
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
@@ -155,7 +159,7 @@ def test_sigterm_saves_and_exits_with_0(room_store: Path, tmp_path: Path) -> Non
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, told
+    assert process.returncode == code, told
     done = latest_checkpoint(out).step
     assert len(read_metrics(out)) == done < 10_000
     assert f"stopped after {done} of 10000 steps; go on with `p2pkit train" in told
