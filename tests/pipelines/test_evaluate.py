@@ -27,6 +27,7 @@ from p2pkit.pipelines.finetune import FinetuneConfig, finetune, look_steps
 from p2pkit.pipelines.frozen import FrozenConfig, FrozenFeatures
 from p2pkit.pipelines.labelled import LabelledFrames, open_labelled
 from p2pkit.pipelines.parts import SplitConfig
+from p2pkit.pipelines.report_evaluation import evaluation_section, find_evaluation
 from p2pkit.pipelines.splits import spread
 from p2pkit.shards import open_store
 from p2pkit.stream.augment import NO_AUGMENTATION
@@ -278,6 +279,10 @@ def test_the_report_says_which_weights_are_tested(config: EvaluateConfig) -> Non
         assert set(cell["validation_miou"]) == {"2", "4"}
         assert f"{cell['name']} {cell['tested_step']} (1 ×)" in text
     assert "choose" not in report["protocol"]["settings"]["finetune"]
+    found = find_evaluation(config.runs[0], config.out)
+    page = evaluation_section(found, config.runs[0], config.store, has_labels=True)
+    assert "out of 2 looks in 4 steps." in "".join(page)
+    assert "Steps whose weights were tested: scratch" in "".join(page)
     last = replace(tuned, finetune=replace(QUICK, choose="last"), out=config.out / "last")
     report = json.loads(run(last).read_text())
     text = (last.out / "report.md").read_text()
