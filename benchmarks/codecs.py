@@ -191,7 +191,8 @@ def probe_score(bench: Bench, layer: str, seed: int) -> float:
         labels = [c.labels[c.pair_point[r]] for c, r in zip(clouds, rows, strict=True)]  # pyright: ignore[reportOptionalSubscript]
         return np.concatenate(features), np.concatenate(labels).astype(np.int64)
 
-    train, test = scene_split(bench.store, 0.25)
+    split = scene_split(bench.store, 0.25)
+    train, test = split.train, split.test
     probe = fit_linear_probe(*gather(train, TRAIN_POINTS), classes=classes, config=PROBE)
     features, truth = gather(test, TEST_POINTS)
     confusion = confusion_matrix(truth, probe.predict(features), classes=classes)

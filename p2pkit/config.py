@@ -4,9 +4,9 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 from p2pkit.errors import ConfigError
 
 Config = TypeVar("Config")
+
+
+class LeftOut(NamedTuple):
+    """A setting that `config_of_another_version` did not take over: dotted name, value, reason."""
+
+    name: str
+    value: Any
+    reason: str
+    is_unknown: bool
 
 
 def config_from_json(kind: type[Config], value: Mapping[str, Any]) -> Config:
@@ -27,6 +36,62 @@ def config_from_json(kind: type[Config], value: Mapping[str, Any]) -> Config:
         return TypeAdapter(kind).validate_python(dict(value))
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(entry) for entry in error.errors())) from None
+
+
+def config_of_another_version(
+    kind: type[Config], value: Mapping[str, Any], *, needed: Collection[str]
+) -> tuple[Config, list[LeftOut]]:
+    """As `config_from_json`, for what another version of p2pkit wrote: what is refused is left out.
+
+    A setting that is unknown, or that is not accepted beside those before it, has its default.
+
+    Args:
+        kind: of the config.
+        value: nested JSON.
+        needed: dotted names of settings that must be taken as they are.
+
+    Returns:
+        The config, and the settings that were left out.
+
+    Raises:
+        ConfigError: the needed settings, or those that have no default, are refused.
+    """
+    left_out: list[LeftOut] = []
+    taken = _taken_over(kind, value, needed, "", left_out)
+    return config_from_json(kind, taken), left_out
+
+
+def _taken_over(
+    kind: Any, value: Mapping[str, Any], needed: Collection[str], prefix: str, out: list[LeftOut]
+) -> dict[str, Any]:
+    """The settings of a table that are accepted; the others are added to `out`."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in value.keys() - fields.keys():
+        reason = "this version has no such setting"
+        out.append(LeftOut(prefix + name, value[name], reason, is_unknown=True))
+    rows: dict[str, Any] = {}
+    for name in filter(value.__contains__, fields):
+        table, inner = _table_of(fields[name].type), value[name]
+        is_table = table is not None and isinstance(inner, Mapping)
+        deeper = f"{prefix}{name}."
+        rows[name] = _taken_over(table, inner, needed, deeper, out) if is_table else inner
+    must = {name for name in rows if _must_stay(fields[name], prefix + name, needed)}
+    taken = {name: rows[name] for name in must}
+    config_from_json(kind, taken)
+    for name in filter(lambda name: name not in must, rows):
+        try:
+            config_from_json(kind, {**taken, name: rows[name]})
+        except ConfigError as error:
+            out.append(LeftOut(prefix + name, value[name], str(error), is_unknown=False))
+        else:
+            taken[name] = rows[name]
+    return taken
+
+
+def _must_stay(field: Any, name: str, needed: Collection[str]) -> bool:
+    """Whether a setting, or one in its table, is needed, or has no default."""
+    has_default = not (field.default is field.default_factory is dataclasses.MISSING)
+    return not has_default or any(f"{one}.".startswith(f"{name}.") for one in needed)
 
 
 def config_to_json(config: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Float64
 from p2pkit.errors import ConfigError
 from p2pkit.geometry.gravity import rotation_to_z_up
 from p2pkit.pipelines.provenance import read_provenance
-from p2pkit.pipelines.runs import read_config
+from p2pkit.pipelines.runs import read_config_for_use
 from p2pkit.shards.store import Store
 from p2pkit.stream.augment import Axis
 from p2pkit.stream.up_axis import CAMERA_UP, stored_up
@@ -52,7 +52,7 @@ def trained_ups(named: Axis | None, stored: Iterable[Axis]) -> list[Axis]:
 
 def _run_ups(run: Path) -> list[Axis]:
     uses = read_provenance(run).stores
-    named = read_config(run).stream.sample.augment.up_axis
+    named = read_config_for_use(run).stream.sample.augment.up_axis
     return trained_ups(named, (use.up_axis or CAMERA_UP for use in uses))
 
 

@@ -124,7 +124,7 @@ def _extract(config: DemoConfig, store: Path, show: Show) -> None:
 
 
 def _train_config(config: DemoConfig, store: Path) -> TrainConfig:
-    _, test = scene_split(open_store(store), TEST_FRACTION)
+    test = scene_split(open_store(store), TEST_FRACTION).test
     drawn = (f"steps={config.steps}", f"holdout={len(test)}")
     seeds = (f"seed={config.seed}", f"stream.seed={config.seed}")
     return with_settings(preset("cpu-small", store), (*SETTINGS, *drawn, *seeds))

@@ -153,14 +153,22 @@ def _number(value: float, ranks: Ranks) -> Tensor:
     return number.cuda(ranks.local_rank) if dist.get_backend() == "nccl" else number
 
 
-def with_others(batch: ContrastBatch, ranks: Ranks) -> ContrastBatch:
-    """The batch with the embeddings of the other processes, through which gradients flow back."""
+def with_others(batch: ContrastBatch, ranks: Ranks, *, teacher: bool = False) -> ContrastBatch:
+    """The batch with the embeddings of the other processes, through which gradients flow back.
+
+    Args:
+        batch: of this process.
+        ranks: its place.
+        teacher: whether the loss needs the teacher's features of the others' pixels, too.
+    """
     if ranks.ranks == 1:
         return batch
+    features = batch.teacher_feature if teacher else None
     return replace(
         batch,
         other_pixels=_of_others(batch.pixel_embedding, ranks),
         other_points=_of_others(batch.point_embedding, ranks),
+        other_teacher=None if features is None else _of_others(features, ranks),
     )
 
 

@@ -120,7 +120,7 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
     weights = compared_weights(config.runs, config.checkpoints, config.which)
     data = _data(config, weights)
     card = protocol(config, weights, data)
-    _check_same(config.out, card)
+    _check_same(config, card)
     every = list(_jobs(config, weights.names))
     jobs = [job for job in every if any(not path.exists() for path in _paths(config, job))]
     if config.workers > 1 and len(jobs) > 1:
@@ -141,8 +141,10 @@ def protocol(
 ) -> dict[str, Any]:
     """The protocol card: all that decides the figures but weights, fractions and seeds."""
     finetuning = config_to_json(config.finetune)
-    if config.finetune.augment.up_axis is None:  # as cards said it when there was no None
+    if config.finetune.augment.up_axis is None:  # as cards said it before None and `choose`
         finetuning["augment"]["up_axis"] = list(CAMERA_UP)
+    if config.finetune.choose == "best":
+        del finetuning["choose"]
     settings = {"frozen": config_to_json(config.frozen), "finetune": finetuning}
     keys = all_keys(data.store)
     test = [keys[sample] for sample in data.parts["test"]]
@@ -229,7 +231,7 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
         samples = data.subset(percent, job.seed)
         extra: dict[str, Any] = {}
         if job.mode == "finetune":
-            scores, step = finetune(
+            tuned = finetune(
                 weights.student(job.weights, job.seed, read),
                 data,
                 samples,
@@ -237,7 +239,8 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
                 seed=job.seed,
                 device=config.device,
             )
-            extra["tested_step"] = step
+            scores = tuned.scores
+            extra = {"tested_step": tuned.step, "validation_miou": tuned.validation_miou}
         else:
             if frozen is None:
                 student = weights.student(job.weights, job.seed, read)
@@ -278,14 +281,19 @@ def _cells(
     return rows
 
 
-def _check_same(out: Path, card: dict[str, Any]) -> None:
-    """Compare with the protocol of the cells that are there; writes it first."""
-    path, comparable = out / "protocol.json", {**card}
+def _check_same(config: EvaluateConfig, card: dict[str, Any]) -> None:
+    """Compare with the protocol of the cells that are there; writes it first.
+
+    Settings of fine-tuning decide nothing in other modes; their defaults may change.
+    """
+    path, comparable = config.out / "protocol.json", {**card}
     del comparable["pretrained_on_test_frames"]
     if path.exists():
         rows = differences(json.loads(path.read_text()), comparable, "protocol")
+        if "finetune" not in config.modes:
+            rows = [row for row in rows if not row[0].startswith("protocol.settings.finetune.")]
         if rows:
             told = "; ".join(f"{where} is {old!r} there, {new!r} now" for where, old, new in rows)
-            raise FingerprintError(f"{out} holds cells of another protocol: {told}")
+            raise FingerprintError(f"{config.out} holds cells of another protocol: {told}")
     else:
         write_json(path, comparable)

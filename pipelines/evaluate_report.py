@@ -75,6 +75,33 @@ def seen_line(card: dict[str, Any]) -> str:
     return f"Test frames that pretraining saw, without labels: {told}." if seen else ""
 
 
+def choice_line(mode: str, card: dict[str, Any]) -> str:
+    """Which weights a mode tests; empty for modes that train none."""
+    if mode != "finetune":
+        return ""
+    settings, part = card["settings"]["finetune"], card["frames"]["validation"]
+    if settings.get("choose", "best") == "last":
+        return (
+            f"Tested are the weights of the last of {settings['steps']} steps; no validation frame "
+            "was looked at."
+        )
+    return (
+        f"Tested are the weights with the best mIoU on {min(settings['validation_frames'], part)} "
+        f"of the {part} validation frames, out of {settings['validations']} looks in "
+        f"{settings['steps']} steps."
+    )
+
+
+def steps_line(rows: Sequence[dict[str, Any]]) -> str:
+    """Which steps were tested how often; empty where the rows do not know."""
+    told: list[str] = []
+    for name in dict.fromkeys(row["name"] for row in rows):
+        steps = [step for row in rows if row["name"] == name for step in row.get("tested", ())]
+        counts = ", ".join(f"{step} ({steps.count(step)} ×)" for step in sorted(set(steps)))
+        told += [f"{name} {counts}"] if counts else []
+    return f"Steps whose weights were tested: {'; '.join(told)}." if told else ""
+
+
 def _rows(cells: Cells) -> list[dict[str, Any]]:
     """One row for each fraction and set of weights, with its paired difference to scratch."""
     rows: list[dict[str, Any]] = []
@@ -94,6 +121,8 @@ def _rows(cells: Cells) -> list[dict[str, Any]]:
                 "miou_sd": deviation,
                 "accuracy": mean_and_deviation([c["accuracy"] for c in own.values()])[0],
             }
+            if all("tested_step" in cell for cell in own.values()):
+                row["tested"] = [cell["tested_step"] for cell in own.values()]
             if name != SCRATCH:
                 found = paired_difference(values, [scratch[seed] for seed in own])
                 row["difference"] = {**vars(found), "is_clear": found.is_clear}
@@ -109,9 +138,11 @@ def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> 
     if seen:
         lines += [seen, ""]
     for mode, rows in tables.items():
+        choice = f"{choice_line(mode, card)} {steps_line(rows)}".strip()
         lines += [
             f"## {mode}",
             "",
+            *([choice, ""] if choice else []),
             f"| {' | '.join(header(card))} |",
             "|--:|--:|---|--:|--:|---|--:|",
             *map(_line, rows),

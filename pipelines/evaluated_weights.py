@@ -16,7 +16,7 @@ from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.pipelines.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.pretraining import INPUT_CHANNELS, TrainConfig
 from p2pkit.pipelines.provenance import read_provenance
-from p2pkit.pipelines.runs import read_config
+from p2pkit.pipelines.runs import read_config_for_use
 from p2pkit.shards.store import Store
 
 SCRATCH = "scratch"
@@ -131,7 +131,7 @@ def compared_weights(
         ConfigError: the runs' students differ, or a name comes twice.
         TrainingError: a folder holds no run.
     """
-    configs = [read_config(folder) for folder in runs]
+    configs = [read_config_for_use(folder) for folder in runs]
     for folder, config in zip(runs, configs, strict=True):
         if _identity(config) != _identity(configs[0]):
             raise ConfigError(

@@ -17,7 +17,7 @@ from p2pkit.files import canonical_json, write_atomic
 from p2pkit.pipelines.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.pretraining import INPUT_CHANNELS, TrainConfig
 from p2pkit.pipelines.provenance import read_provenance
-from p2pkit.pipelines.runs import read_config
+from p2pkit.pipelines.runs import read_config_for_use
 
 STUDENT, PROJECTION = "student.", "point_projection.linear."
 
@@ -57,7 +57,7 @@ def run(config: ExportConfig) -> Path:
     """
     if config.out.exists():
         raise ConfigError(f"{config.out} exists; name another file, or delete it first")
-    train = read_config(config.run)
+    train = read_config_for_use(config.run)
     checkpoint = chosen_checkpoint(config.run, config.which)
     weights = load_file(checkpoint.path / "weights.safetensors")
     tensors = {

@@ -1,6 +1,7 @@
 """Fine-tuning a student with a linear head for semantic segmentation on a few labelled frames."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from p2pkit.checked_settings import check_numbers
+from p2pkit.checked_settings import check_choices, check_numbers
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
@@ -28,8 +29,12 @@ class FinetuneConfig:
         trunk_rate, head_rate: peak learning rates of the student and of the new layer.
         weight_decay: of AdamW.
         warmup: share of the steps over which the rates rise; then they fall along a half cosine.
-        validations: how often the validation part is looked at; the best weights are tested, once.
-        validation_frames: of the validation part, spread evenly.
+        choose: which weights are tested, once: `best` takes those of the look at the validation
+            part with the highest mIoU, the later of equals; `last` those of the last step, and does
+            not look.
+        validations: how often `best` looks, at equal distances and after the last step.
+        validation_frames: at most so many of the validation part, spread evenly over it, so over
+            its scenes by their length.
         augment: of the training frames.
     """
 
@@ -39,11 +44,13 @@ class FinetuneConfig:
     head_rate: float = 1e-2
     weight_decay: float = 1e-2
     warmup: float = 0.1
+    choose: Literal["best", "last"] = "best"
     validations: int = 5
-    validation_frames: int = 40
+    validation_frames: int = 200
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(color_jitter=0.1))
 
     def __post_init__(self) -> None:
+        check_choices(self, prefix="finetune.")
         for name in ("steps", "batch_size", "validations", "validation_frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"finetune.{name} is {getattr(self, name)}; at least 1 is needed")
@@ -66,6 +73,21 @@ class SegmentationNetwork(nn.Module):
         return self.head(self.student(coordinates, inputs))
 
 
+@dataclass(frozen=True)
+class Finetuned:
+    """What came of one fine-tuning.
+
+    Args:
+        scores: on the test part.
+        step: whose weights were tested; the first has number 1.
+        validation_miou: of each look at the validation part, by step.
+    """
+
+    scores: SegmentationScores
+    step: int
+    validation_miou: dict[int, float]
+
+
 def finetune(
     student: Res16UNet,
     data: LabelledFrames,
@@ -74,8 +96,8 @@ def finetune(
     *,
     seed: int,
     device: str = "cpu",
-) -> tuple[SegmentationScores, int]:
-    """Train on `samples`, choose the weights on the validation part, test them once.
+) -> Finetuned:
+    """Train on `samples`, choose the weights as `config.choose` says, test them once.
 
     Args:
         student: with its initial weights; changed in place.
@@ -84,35 +106,45 @@ def finetune(
         config: of the training.
         seed: of the head's weights, the order and the augmentation.
         device: where.
-
-    Returns:
-        Scores on the test part, and the step whose weights were tested.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = SegmentationNetwork(student, len(data.labels.classes)).to(device)
-    optimizer = torch.optim.AdamW(
+    optimizer = _optimizer(network, config)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
+    random = np.random.default_rng(seed)
+    shown = spread(data.parts["validation"], config.validation_frames)
+    looks, found = look_steps(config), dict[int, float]()
+    best_step, kept = config.steps, dict[str, Tensor]()
+    for step in range(1, config.steps + 1):
+        _step(network, data, random.choice(samples, config.batch_size), random, config, optimizer)
+        schedule.step()
+        if step in looks:
+            found[step] = segment(network, data, shown, device).miou
+            if found[step] >= max(found.values()):
+                best_step = step
+                kept = {name: value.clone() for name, value in network.state_dict().items()}
+    if kept:
+        network.load_state_dict(kept)
+    return Finetuned(segment(network, data, data.parts["test"], device), best_step, found)
+
+
+def look_steps(config: FinetuneConfig) -> set[int]:
+    """After which steps the validation part is looked at; with few steps some looks coincide."""
+    if config.choose == "last":
+        return set()
+    count = config.validations
+    return {max(1, round(config.steps * (i + 1) / count)) for i in range(count)}
+
+
+def _optimizer(network: SegmentationNetwork, config: FinetuneConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
         [
             {"params": network.student.parameters(), "lr": config.trunk_rate},
             {"params": network.head.parameters(), "lr": config.head_rate},
         ],
         weight_decay=config.weight_decay,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
-    random = np.random.default_rng(seed)
-    looks = {round(config.steps * (i + 1) / config.validations) for i in range(config.validations)}
-    best, best_step, kept = -1.0, 0, {}
-    for step in range(1, config.steps + 1):
-        _step(network, data, random.choice(samples, config.batch_size), random, config, optimizer)
-        schedule.step()
-        if step in looks:
-            shown = spread(data.parts["validation"], config.validation_frames)
-            found = segment(network, data, shown, device).miou
-            if found > best:
-                best, best_step = found, step
-                kept = {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(kept)
-    return segment(network, data, data.parts["test"], device), best_step
 
 
 def segment(

@@ -18,7 +18,8 @@ def metrics_log(
     """Open RUN/metrics.jsonl and RUN/tensorboard for appending; gives the function that appends.
 
     Lines of steps that are about to be done again are cut. A row's `step` places it. NaN and
-    infinite figures, such as the gradient's norm where float16 left a step out, become null.
+    infinite figures, such as the gradient's norm where float16 left a step out, become null. Text
+    stands in metrics.jsonl only.
 
     Args:
         run: the run's folder.
@@ -41,9 +42,8 @@ def metrics_log(
         row = without_nan(row)
         file.write(json.dumps(row, allow_nan=False) + "\n")
         file.flush()
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                board.add_scalar(f"train/{name}", value, row["step"])
+        for name, value in figures(row).items():
+            board.add_scalar(f"train/{name}", value, row["step"])
 
     with open(path, "a") as file:
         try:
@@ -57,6 +57,15 @@ def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and not isfinite(value) else value
         for name, value in row.items()
+    }
+
+
+def figures(row: Mapping[str, Any]) -> dict[str, int | float]:
+    """What of a row can be drawn over the steps."""
+    return {
+        name: value
+        for name, value in row.items()
+        if name != "step" and isinstance(value, int | float)
     }
 
 

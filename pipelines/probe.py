@@ -23,7 +23,7 @@ from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_st
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config_here
-from p2pkit.pipelines.splits import all_keys, scene_split, without_arrays
+from p2pkit.pipelines.splits import SceneSplit, all_keys, scene_split
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.store import Store, open_store
 
@@ -66,8 +66,7 @@ class _Data:
 
     config: ProbeStageConfig
     store: Store
-    train: Int64[np.ndarray, " train"]
-    test: Int64[np.ndarray, " test"]
+    split: SceneSplit
     names: list[str]
     ignore: int | None
     turn: Float64[np.ndarray, "3 3"] | None
@@ -122,13 +121,12 @@ def _open(config: ProbeStageConfig) -> _Data:
             f"{config.store} has no labels, so nothing can be probed; extract a recording with "
             "labels, such as --dataset nyuv2 or demo-scene"
         )
-    train, test = scene_split(store, config.test_fraction, config.test_scenes)
+    split = scene_split(store, config.test_fraction, config.test_scenes)
     names, ignore = dataset["label_names"], dataset["ignore_label"]
     return _Data(
         config=config,
         store=store,
-        train=train,
-        test=test,
+        split=split,
         names=names,
         ignore=ignore,
         turn=turn_to(students_up([config.run], store), store),
@@ -136,8 +134,8 @@ def _open(config: ProbeStageConfig) -> _Data:
 
 
 def _probe_network(model: PretrainingModel, config: TrainConfig, data: _Data) -> SegmentationScores:
-    spread = np.linspace(0, len(data.train) - 1, data.config.statistics_frames).astype(int)
-    frames = data.clouds(data.train[np.unique(spread)])
+    spread = np.linspace(0, len(data.split.train) - 1, data.config.statistics_frames).astype(int)
+    frames = data.clouds(data.split.train[np.unique(spread)])
     model = with_batch_statistics(model.to(config.device), frames, config)
     return _probe_features(lambda cloud: point_features(model, cloud, config), data)
 
@@ -150,7 +148,7 @@ def _probe_features(features: PointFeatures, data: _Data) -> SegmentationScores:
     probe = _fit(features, data)
     classes = len(data.names)
     confusion = np.zeros((classes, classes), dtype=np.int64)
-    for cloud in data.clouds(data.test):
+    for cloud in data.clouds(data.split.test):
         truth = _labels(cloud)
         known = truth != data.ignore
         prediction = probe.predict(features(cloud)[known])
@@ -161,7 +159,7 @@ def _probe_features(features: PointFeatures, data: _Data) -> SegmentationScores:
 def _fit(features: PointFeatures, data: _Data) -> LinearProbe:
     rows: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    for cloud in data.clouds(data.train):
+    for cloud in data.clouds(data.split.train):
         truth = _labels(cloud)
         known = np.flatnonzero(truth != data.ignore)
         random = np.random.default_rng(
@@ -199,21 +197,17 @@ def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
     }
 
 
-def _sequences(data: _Data, samples: Int64[np.ndarray, " samples"]) -> set[str]:
-    return {sample.meta["sequence"] for sample in without_arrays(data.store, samples)}
-
-
 def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
-    keys = all_keys(data.store)
+    keys, train, test = all_keys(data.store), data.split.train, data.split.test
     use = read_provenance(run).use_of(data.store)
     held = set(use.holdout) if use is not None else None
-    seen = None if held is None else sum(keys[sample] not in held for sample in data.test)
-    sequences, training = (_sequences(data, samples) for samples in (data.test, data.train))
+    seen = None if held is None else sum(keys[sample] not in held for sample in test)
+    sequences, training = (data.split.sequences(part) for part in (test, train))
     return {
         "store": data.config.store,
-        "train_frames": len(data.train),
-        "test_frames": len(data.test),
-        "test_first_key": keys[int(data.test[0])],
+        "train_frames": len(train),
+        "test_frames": len(test),
+        "test_first_key": keys[int(test[0])],
         "test_sequences": sorted(sequences),
         "sequences_in_both_parts": sorted((sequences & training) - {""}),
         "test_frames_pretrained_on_without_labels": seen,

@@ -14,10 +14,12 @@ from p2pkit.pipelines.evaluate_report import (
     FORMAT,
     SCRATCH,
     card_line,
+    choice_line,
     header,
     reading,
     row_texts,
     seen_line,
+    steps_line,
 )
 from p2pkit.pipelines.report_page import table
 from p2pkit.pipelines.report_plots import Series, plot
@@ -144,6 +146,11 @@ def _mode(mode: str, rows: Sequence[dict[str, Any]], name: str, card: dict[str, 
             log_x=True,
         ),
         table(header(card), [row_texts(row) for row in rows]),
+        *(
+            f"<p class='soft'>{escape(line)}</p>"
+            for line in (choice_line(mode, card), steps_line(rows))
+            if line
+        ),
     ]
 
 

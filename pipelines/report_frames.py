@@ -9,9 +9,8 @@ from jaxtyping import Float, Float32, Int64, UInt8
 
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.grid import FeatureGrid, grid_from_json
-from p2pkit.pipelines.inference import point_features, read_cloud
-from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
-from p2pkit.pipelines.report_networks import RunNetworks
+from p2pkit.pipelines.inference import read_cloud
+from p2pkit.pipelines.report_networks import NetworkName, RunNetworks
 from p2pkit.pipelines.report_pictures import (
     ReadFeatures,
     depth_colors,
@@ -170,11 +169,13 @@ def frame_pictures(views: Sequence[FrameView], networks: RunNetworks) -> list[Fr
 
     The colours of features compare across the frames of one call, not across networks.
     """
-    config = networks.config
+    names: tuple[NetworkName, ...] = ("pretrained", "random")
     teacher = principal_colors([(len(view.rows), teacher_reader(view)) for view in views])
     students = [
-        principal_colors([(len(view.rows), _student_reader(view, model, config)) for view in views])
-        for model in (networks.pretrained, networks.random)
+        principal_colors(
+            [(len(view.rows), _student_reader(view, networks, name)) for view in views]
+        )
+        for name in names
     ]
     return [_draw(*parts) for parts in zip(views, teacher, *students, strict=True)]
 
@@ -241,8 +242,8 @@ def teacher_reader(view: FrameView) -> ReadFeatures:
     return lambda rows: pair_features(view.features, view.cloud, view.rows[rows])
 
 
-def _student_reader(view: FrameView, model: PretrainingModel, config: TrainConfig) -> ReadFeatures:
-    features: Float32[np.ndarray, "points channels"] = point_features(model, view.cloud, config)
+def _student_reader(view: FrameView, networks: RunNetworks, name: NetworkName) -> ReadFeatures:
+    features = networks.point_features(name, view.cloud)
     return lambda rows: features[view.cloud.pair_point[view.rows[rows]]]
 
 

@@ -1,20 +1,26 @@
 """The networks that a run's report shows: the pretrained one, and one with random weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Float32
 
 from p2pkit.pipelines.checkpoints import latest_checkpoint
-from p2pkit.pipelines.inference import read_cloud, with_batch_statistics
+from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config_here, run_layer
 from p2pkit.pipelines.splits import chosen_samples
+from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.map_coding import PcaBasis, pca_basis
 from p2pkit.shards.store import Store
 
 STATISTICS_FRAMES = 16
+KEPT_BYTES = 1_000_000_000
+"""Of features: many large frames must not fill the memory."""
+NetworkName = Literal["pretrained", "random"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +40,24 @@ class RunNetworks:
     basis: PcaBasis | None
     pretrained: PretrainingModel
     random: PretrainingModel
+    _kept: dict[tuple[NetworkName, str], np.ndarray] = field(default_factory=dict, init=False)
+
+    def point_features(
+        self, name: NetworkName, cloud: PointCloud
+    ) -> Float32[np.ndarray, "points channels"]:
+        """A student's features of every point of a frame of the store, as of `point_features`.
+
+        Several sections show the same frames: features are computed once, as long as all fit into
+        `KEPT_BYTES`.
+        """
+        place = name, cloud.key
+        if place in self._kept:
+            return self._kept[place]
+        model = self.pretrained if name == "pretrained" else self.random
+        found = point_features(model, cloud, self.config)
+        if sum(rows.nbytes for rows in self._kept.values()) + found.nbytes <= KEPT_BYTES:
+            self._kept[place] = found
+        return found
 
 
 def run_networks(run: Path, store: Store, kept: np.ndarray, *, seed: int) -> RunNetworks:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,10 +9,9 @@ from jaxtyping import Float32, Int64
 
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.losses import ContrastBatch
-from p2pkit.pipelines.inference import point_features
 from p2pkit.pipelines.pretraining import PretrainingModel
 from p2pkit.pipelines.report_frames import FrameView
-from p2pkit.pipelines.report_networks import RunNetworks
+from p2pkit.pipelines.report_networks import NetworkName, RunNetworks
 from p2pkit.shards.feature_layer import pair_cells, pair_features
 from p2pkit.stream.augment import NO_AUGMENTATION
 from p2pkit.stream.sample import PairSelection, SampleConfig, draw_pairs, voxelise
@@ -69,7 +67,7 @@ class ReportPairs:
 @dataclass(frozen=True)
 class _Sought:
     sample: SampleConfig
-    names: Sequence[Literal["pretrained", "random"]]
+    names: Sequence[NetworkName]
     ignore_label: int | None
 
 
@@ -77,7 +75,7 @@ def read_pairs(
     views: Sequence[FrameView],
     networks: RunNetworks,
     *,
-    names: Sequence[Literal["pretrained", "random"]],
+    names: Sequence[NetworkName],
     pairs_per_frame: int,
     selection: PairSelection,
     ignore_label: int | None,
@@ -115,22 +113,19 @@ def read_pairs(
 
 
 def _read_view(number: int, view: FrameView, networks: RunNetworks, sought: _Sought) -> ReportPairs:
-    cloud, config = view.cloud, networks.config
+    cloud = view.cloud
     inputs = np.zeros((len(cloud.points), 3), dtype=np.float32)
     voxel = voxelise(cloud.points, inputs, sought.sample.voxel_size).voxel_of_point
     random = np.random.default_rng(number)
     rows = draw_pairs(cloud, view.features, voxel, view.rows, sought.sample, random)
     points, alignment = cloud.pair_point[rows], sought.sample.alignment
-    models = {"pretrained": networks.pretrained, "random": networks.random}
     return ReportPairs(
         frame=np.full(len(rows), number, dtype=np.int64),
         pixel_uv=cloud.pair_uv[rows],
         teacher=pair_features(
             view.features, cloud, rows, alignment=alignment, basis=networks.basis
         ),
-        student={
-            name: point_features(models[name], cloud, config)[points] for name in sought.names
-        },
+        student={name: networks.point_features(name, cloud)[points] for name in sought.names},
         cell=pair_cells(view.features, cloud, rows),
         voxel=voxel[points],
         label=None if cloud.labels is None else _classes(cloud.labels[points], sought.ignore_label),

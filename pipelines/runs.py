@@ -1,30 +1,94 @@
 """Reading a finished or unfinished run: its settings, its device, its layer of a store."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from p2pkit.config import config_from_json
+from p2pkit.config import LeftOut, config_from_json, config_of_another_version
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.losses import SUPERPIXEL
 from p2pkit.pipelines.pretraining import TrainConfig
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.shards.store import Store
 
+DECIDE_STUDENT = (
+    "student",
+    "conv1_kernel_size",
+    "engine",
+    "embedding_channels",
+    "pixel_head",
+    "stream.sample.voxel_size",
+)
+"""Settings without which a run's weights mean nothing."""
+SPEAK_OF_STUDENT = ("student", "conv1", "engine", "embedding", "head", "voxel", "input", "channels")
+"""Words in names of settings that a later version may add and that may change its networks."""
+
 
 def read_config(out: Path) -> TrainConfig:
-    """The resolved config of a run.
+    """The resolved config of a run, to train it on; see `read_config_for_use`.
 
     Raises:
         TrainingError: `out` holds no run.
+        ConfigError: a setting is refused by this version.
     """
+    try:
+        return config_from_json(TrainConfig, _read_json(out))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{out} cannot be trained on: {error}. Its weights can be used, by probe, evaluate, "
+            "report and export"
+        ) from None
+
+
+def read_config_for_use(out: Path) -> TrainConfig:
+    """The config of a run whose weights are used, also where another version of p2pkit wrote it.
+
+    Settings that this version refuses or does not know count as their defaults, each with a
+    warning, unless they decide the networks.
+
+    Raises:
+        TrainingError: `out` holds no run.
+        ConfigError: a setting that decides the networks is refused or unknown.
+    """
+    try:
+        config, left_out = config_of_another_version(
+            TrainConfig, _read_json(out), needed=DECIDE_STUDENT
+        )
+    except ConfigError as error:
+        raise ConfigError(
+            f"{out} has settings of its networks that this version refuses: {error}"
+        ) from None
+    for setting in left_out:
+        _refuse_unknown_network(out, setting)
+        warnings.warn(
+            f"{out} was trained with {setting.name} = {setting.value!r}, which counts as its "
+            f"default here: {setting.reason}. The weights are used as they are; training on is "
+            "refused",
+            RuntimeWarning,
+            stacklevel=1,  # from here, so that a command that reads it at several places tells once
+        )
+    return config
+
+
+def _refuse_unknown_network(out: Path, setting: LeftOut) -> None:
+    last = setting.name.rpartition(".")[2]
+    if setting.is_unknown and any(word in last for word in SPEAK_OF_STUDENT):
+        raise ConfigError(
+            f"{out} was trained with {setting.name} = {setting.value!r}, which this version does "
+            "not know and which may change its networks: use the version of p2pkit that trained it"
+        )
+
+
+def _read_json(out: Path) -> dict[str, Any]:
     path = out / "config.json"
     if not path.is_file():
         raise TrainingError(f"{out} holds no run: {path} does not exist")
-    return config_from_json(TrainConfig, json.loads(path.read_text()))
+    return json.loads(path.read_text())
 
 
 def with_free_settings(config: TrainConfig, other: TrainConfig) -> TrainConfig:
@@ -53,12 +117,8 @@ def check_device(name: str) -> None:
 
 
 def read_config_here(out: Path) -> TrainConfig:
-    """As `read_config`, on the CPU where the run's device is not there: to evaluate, not to train.
-
-    Raises:
-        TrainingError: `out` holds no run.
-    """
-    config = read_config(out)
+    """As `read_config_for_use`, on the CPU where the run's device is not there."""
+    config = read_config_for_use(out)
     try:
         check_device(config.device)
     except ConfigError:
@@ -129,4 +189,6 @@ def run_layer(out: Path, store: Store) -> str:
         ConfigError: the run does not know the store, and it has several layers or none.
     """
     use = read_provenance(out).use_of(store)
-    return use.layers[1] if use is not None else feature_layer(store, read_config(out).layer)
+    return (
+        use.layers[1] if use is not None else feature_layer(store, read_config_for_use(out).layer)
+    )

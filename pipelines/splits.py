@@ -1,6 +1,7 @@
 """Which frames train and which are held out: whole ends of a recording, never frames in between."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
@@ -48,10 +49,26 @@ def holdout_split(
     return samples[:cut], samples[cut:]
 
 
-def scene_split(
-    store: Store, test_fraction: float, test_scenes: Sequence[str] = ()
-) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]:
-    """Sample ids of the first part and of the last `test_fraction` of the frames in key order.
+@dataclass(frozen=True, eq=False)
+class SceneSplit:
+    """Two parts of a store's frames.
+
+    Args:
+        train, test: sample ids in key order.
+        sequence: that the store names, by sample id; empty where it names none.
+    """
+
+    train: Int64[np.ndarray, " train"]
+    test: Int64[np.ndarray, " test"]
+    sequence: dict[int, str]
+
+    def sequences(self, samples: Int64[np.ndarray, " samples"]) -> set[str]:
+        """Of some of the samples."""
+        return {self.sequence[sample] for sample in samples.tolist()}
+
+
+def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] = ()) -> SceneSplit:
+    """Cut a store into a first part and the last `test_fraction` of its frames in key order.
 
     The cut is moved to the nearest change of sequence where the store names sequences, so that no
     sequence is on both sides. Frames of `test_scenes` (patterns of sequences), if there are any,
@@ -63,14 +80,15 @@ def scene_split(
     if not 0 < test_fraction < 1:
         raise ConfigError(f"test_fraction is {test_fraction}; it must lie between 0 and 1")
     samples = samples_in_key_order(store)
+    sequences = [sample.meta["sequence"] for sample in without_arrays(store, samples)]
+    sequence = dict(zip(samples.tolist(), sequences, strict=True))
     dataset = store.manifest.dataset.get("dataset")
-    stored = without_arrays(store, samples)
-    names = [place_of(dataset, sample.meta["sequence"]) for sample in stored]
+    names = [place_of(dataset, name) for name in sequences]
     if test_scenes:
         tests = in_test_scenes(names, [place_of(dataset, scene) for scene in test_scenes])
         if tests.all():
             raise ConfigError(f"test_scenes {list(test_scenes)} leave no frame to train on")
-        return samples[~tests], samples[tests]
+        return SceneSplit(samples[~tests], samples[tests], sequence)
     changes = [i for i in range(1, len(names)) if names[i] != names[i - 1]]
     cut = round(len(samples) * (1 - test_fraction))
     if changes:
@@ -79,7 +97,7 @@ def scene_split(
         raise ConfigError(
             f"test_fraction is {test_fraction} of {len(samples)} frames; both parts need a frame"
         )
-    return samples[:cut], samples[cut:]
+    return SceneSplit(samples[:cut], samples[cut:], sequence)
 
 
 def spread(samples: Int64[np.ndarray, " samples"], count: int) -> Int64[np.ndarray, " chosen"]:

@@ -9,11 +9,10 @@ import torch
 from p2pkit.errors import ConfigError
 from p2pkit.laps import START, Laps
 from p2pkit.pipelines.distributed import Ranks
-from p2pkit.pipelines.pretraining import TrainConfig, build_model, learning_rate
+from p2pkit.pipelines.pretraining import TrainConfig, learning_rate
 from p2pkit.pipelines.runs import check_device
 from p2pkit.pipelines.sources import open_sources
-from p2pkit.pipelines.training_step import Trainee
-from p2pkit.stream.loader import BatchStream
+from p2pkit.pipelines.train import trainee_and_stream
 
 PREPARING = ("read", "decode", "augment", "voxelise", "pairs")
 """In the loader's threads, beside the step."""
@@ -57,11 +56,8 @@ def run(config: TrainConfig, *, steps: int = 10) -> StepProfile:
     is_cuda = config.device.startswith("cuda")
     laps = Laps(torch.cuda.synchronize if is_cuda else None)
     loading = Laps()
-    sources, ranks = open_sources(config), Ranks()
-    model = build_model(config, sources[0].channels, seed=config.seed).to(config.device).train()
-    trainee = Trainee(model, config, model, ranks, lap=laps)
-    stream = BatchStream(
-        sources, config=config.stream, parts=config.accumulate, pin=is_cuda, lap=loading
+    trainee, stream = trainee_and_stream(
+        config, open_sources(config), Ranks(), stepping=laps, preparing=loading
     )
     for _ in stream.batches(0, 1):  # compiles the kernels
         pass

@@ -6,10 +6,12 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from p2pkit.config import config_to_json
 from p2pkit.errors import TrainingError
 from p2pkit.files import write_json
+from p2pkit.laps import Lap, no_lap
 from p2pkit.networks.sync_norm import synchronise_norms
 from p2pkit.pipelines.checkpoints import (
     BEST,
@@ -38,6 +40,7 @@ from p2pkit.pipelines.stopping import stop_on_sigterm
 from p2pkit.pipelines.training_step import StepReport, Trainee
 from p2pkit.pipelines.wandb_log import check_wandb, wandb_log
 from p2pkit.stream.loader import Batch, BatchStream, StreamSource
+from p2pkit.stream.order import MixtureOrder
 
 LEFT_BY_A_RUN = ("config.json", "checkpoints", BEST, "metrics.jsonl")
 
@@ -149,6 +152,31 @@ class _Parts:
 
 def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out: Path) -> _Parts:
     """Build everything; settings that do not fit the stores fail here, before a run exists."""
+    trainee, stream = trainee_and_stream(config, sources, ranks)
+    probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
+    return _Parts(config, ranks, trainee, stream, probe)
+
+
+def trainee_and_stream(
+    config: TrainConfig,
+    sources: Sequence[StreamSource],
+    ranks: Ranks,
+    *,
+    stepping: Lap = no_lap,
+    preparing: Lap = no_lap,
+) -> tuple[Trainee, BatchStream]:
+    """What a step updates, with its initial weights, and the batches that it updates them by.
+
+    Args:
+        config: of the run.
+        sources: its opened stores.
+        ranks: this process's place.
+        stepping: told when a part of a step ends, see `Trainee`.
+        preparing: told when a part of the work on a sample ends, see `BatchStream`.
+
+    Raises:
+        ConfigError: the settings do not fit the stores or the number of processes.
+    """
     device = ranks.device(config.device)
     model = build_model(config, sources[0].channels, seed=config.seed)
     if ranks.ranks > 1 and config.sync_norm:
@@ -161,10 +189,9 @@ def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out
         ranks=ranks.ranks,
         parts=config.accumulate,
         pin=device.startswith("cuda"),
+        lap=preparing,
     )
-    trainee = Trainee(model, config, replicate(model, ranks, device), ranks)
-    probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
-    return _Parts(config, ranks, trainee, stream, probe)
+    return Trainee(model, config, replicate(model, ranks, device), ranks, lap=stepping), stream
 
 
 def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress | None) -> Path:
@@ -185,7 +212,7 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
             is_saved = is_due and _probe_is_due(config, done)
             if is_saved:
                 _save(parts, out, done)
-            row = _told(report)
+            row = _told(report, parts.stream.order, config.stream.batch_size)
             try:
                 row.update(_probed(parts, done))
             finally:
@@ -208,9 +235,11 @@ def _save(parts: _Parts, out: Path, done: int) -> None:
         save_checkpoint(out, trainee.model, trainee.state(), step=done, keep=keep)
 
 
-def _told(report: StepReport) -> dict[str, int | float]:
-    """The report's figures, without those that the run's loss has none of."""
-    return {name: value for name, value in asdict(report).items() if value is not None}
+def _told(report: StepReport, order: MixtureOrder, batch_size: int) -> dict[str, Any]:
+    """The report's figures, without those that the run's loss has none of, and what was seen."""
+    figures = {name: value for name, value in asdict(report).items() if value is not None}
+    seen = order.epoch(report.step, batch_size), order.digest(report.step, batch_size)
+    return {**figures, "epoch": seen[0], "order": seen[1]}
 
 
 def _probed(parts: _Parts, done: int) -> dict[str, float]:

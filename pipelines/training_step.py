@@ -200,7 +200,10 @@ class Trainee:
         half = HALF.get(self.config.precision)
         with torch.autocast(self._device.type, dtype=half, enabled=half is not None):
             contrast = self._replica(batch.to(str(self._device)))
-        return with_others(contrast, self.ranks) if self.config.loss.across_ranks else contrast
+        loss = self.config.loss
+        if not loss.across_ranks:
+            return contrast
+        return with_others(contrast, self.ranks, teacher=loss.compares_teacher)
 
     def _without_exchange(self, *, last: bool) -> Any:
         """Gradients are averaged over processes once, with the last micro-batch."""

@@ -11,7 +11,7 @@ from typing import Any
 from p2pkit.config import config_to_json
 from p2pkit.errors import MissingDependencyError, TrainingError, first_line
 from p2pkit.files import write_json
-from p2pkit.pipelines.metrics import without_nan
+from p2pkit.pipelines.metrics import figures, without_nan
 from p2pkit.pipelines.pretraining import TrainConfig
 
 ID_FILE = "wandb.json"
@@ -50,11 +50,8 @@ def wandb_log(
     logged = _begin(config, run)
 
     def add(row: dict[str, Any]) -> None:
-        values = {
-            f"train/{name}": value
-            for name, value in without_nan(row).items()
-            if name != "step" and value is not None
-        }
+        shown = figures(without_nan(row))
+        values = {f"train/{name}": value for name, value in shown.items()}
         logged.log(values, step=row["step"])
 
     try:

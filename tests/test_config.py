@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pkit.config import config_from_json, config_to_json, merged_tables, nested, with_settings
+from p2pkit.config import (
+    config_from_json,
+    config_of_another_version,
+    config_to_json,
+    merged_tables,
+    nested,
+    with_settings,
+)
 from p2pkit.errors import ConfigError
 
 
@@ -96,3 +103,34 @@ def test_unknown_names_in_json_are_refused_at_every_level() -> None:
         config_from_json(Outer, {"store": "x", "inner": {"rat": 1}})
     with pytest.raises(ConfigError, match=r"setting store"):
         config_from_json(Outer, {})
+
+
+def test_of_another_version_what_is_refused_has_its_default() -> None:
+    written = {"store": "x", "steps": 0, "name": "a", "pace": 2, "inner": {"rate": 2, "kind": "no"}}
+    config, left_out = config_of_another_version(Outer, written, needed=("store",))
+    assert config == Outer(Path("x"), name="a", inner=Inner(rate=2.0))
+    told = {row.name: (row.value, row.is_unknown) for row in left_out}
+    assert told == {"steps": (0, False), "pace": (2, True), "inner.kind": ("no", False)}
+    reasons = {row.name: row.reason for row in left_out}
+    assert reasons["steps"] == "steps is 0; it must be at least 1"
+
+
+def test_of_this_version_nothing_is_left_out() -> None:
+    value = config_to_json(Outer(Path("x"), steps=3, name="a", inner=Inner(kind="cosine")))
+    config, left_out = config_of_another_version(Outer, value, needed=())
+    assert (config_to_json(config), left_out) == (value, [])
+
+
+@pytest.mark.parametrize(
+    ("written", "needed", "message"),
+    [
+        ({"store": "x", "steps": 0}, "steps", "steps is 0"),
+        ({"store": "x", "inner": {"rate": "fast"}}, "inner.rate", "setting rate is 'fast'"),
+        ({"store": 3}, "steps", "setting store is 3"),
+    ],
+)
+def test_of_another_version_what_is_needed_is_not_left_out(
+    written: dict[str, object], needed: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of_another_version(Outer, written, needed=(needed,))

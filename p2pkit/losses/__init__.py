@@ -7,6 +7,7 @@ from torch import Tensor
 from p2pkit.errors import ConfigError
 from p2pkit.losses.batch import (
     REGRESSIONS,
+    SOFT,
     SUPERPIXEL,
     ContrastBatch,
     LossConfig,
@@ -30,7 +31,7 @@ __all__ = [
 LOSSES: dict[str, Callable[[ContrastBatch, LossConfig], Tensor]] = {
     "ppnce": ppnce_loss,
     "ppnce-symmetric": symmetric_ppnce_loss,
-    "ppnce-soft": soft_ppnce_loss,
+    SOFT: soft_ppnce_loss,
     SUPERPIXEL: superpixel_loss,
     "cosine": cosine_loss,
     "l2": l2_loss,

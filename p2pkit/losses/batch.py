@@ -1,6 +1,7 @@
 """What every loss is given, and what it may be told about likely false negatives."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,6 +19,8 @@ NEGATIVES = (
 CONFIDENCE = ("ignore", "weight")
 REGRESSIONS = ("cosine", "l2")
 """Losses without negatives, which a trained pixel projection would bring to a constant."""
+SOFT = "ppnce-soft"
+"""The loss whose targets are the teacher's similarities."""
 SUPERPIXEL = "superpixel"
 """The loss that compares superpixels instead of pairs."""
 
@@ -40,6 +43,8 @@ class ContrastBatch:
         superpixel_id: equal where two pixels lie in one superpixel of one view; None where no loss
             needs it. As with cells, the number means nothing but must differ between frames and
             views.
+        other_teacher: the teacher's features of `other_pixels`, for losses that compare them; where
+            it is None masks and soft targets speak of the process's own pixels only.
     """
 
     point_embedding: Float[Tensor, "pairs channels"]
@@ -51,6 +56,7 @@ class ContrastBatch:
     other_pixels: Float[Tensor, "others channels"] | None = None
     other_points: Float[Tensor, "others channels"] | None = None
     superpixel_id: Int64[Tensor, " pairs"] | None = None
+    other_teacher: Float[Tensor, "others teacher_channels"] | None = None
 
     def all_pixels(self) -> Float[Tensor, "candidates channels"]:
         """Own pixels first, then those of other processes."""
@@ -99,8 +105,10 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "soft_temperature"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+            if not 0 < getattr(self, name) < inf:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}; it must be positive and finite"
+                )
         if not -1 < self.similarity <= 1:
             raise ConfigError(
                 f"similarity is {self.similarity}; a cosine above -1, at most 1, is needed"
@@ -124,6 +132,11 @@ class LossConfig:
                 f"across_ranks is true, but the loss {SUPERPIXEL!r} compares the superpixels of "
                 "one process, as SLidR does: set across_ranks=false"
             )
+
+    @property
+    def compares_teacher(self) -> bool:
+        """Whether it depends on how alike the teacher finds two pixels."""
+        return self.name == SOFT or self.negatives == "mask-similar"
 
     def _check_without_negatives(self) -> None:
         if self.name not in REGRESSIONS:

@@ -93,9 +93,9 @@ def soft_ppnce_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, "
 
     L = -mean_i sum_j q_ij log p_ij, with p_ij the softmax over j of z3_i.z2_j / t and q_ij that of
     f_i.f_j / s, where f are the teacher's own features at unit length and s is `soft_temperature`:
-    relational targets as in ReSSL (Zheng et al. 2021, arXiv 2107.09282). Pixels
-    of other ranks get no share of the target. Masked pixels are in neither softmax. As s falls to 0
-    this becomes `ppnce`.
+    relational targets as in ReSSL (Zheng et al. 2021, arXiv 2107.09282). j runs over the pixels of
+    other processes, too, where the batch has their teacher features. Masked pixels are in neither
+    softmax. As s falls to 0 this becomes `ppnce`.
 
     Raises:
         TrainingError: as `ppnce_loss`, or the batch has no teacher features.
@@ -129,21 +129,25 @@ def anchor_weight(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, " p
     return batch.confidence
 
 
-def unit_teacher(batch: ContrastBatch) -> Float[Tensor, "pairs teacher_channels"]:
-    """The teacher's features at unit length, without gradient.
+def unit_teacher(batch: ContrastBatch) -> Float[Tensor, "known teacher_channels"]:
+    """The teacher's features at unit length, without gradient: of the own pixels, then of those of
+    other processes where the batch has them.
 
     Raises:
         TrainingError: the batch has none.
     """
     if batch.teacher_feature is None:
         raise TrainingError("this loss compares the teacher's features, and the batch has none")
-    return functional.normalize(batch.teacher_feature.detach(), dim=1)
+    own, others = batch.teacher_feature, batch.other_teacher
+    known = own if others is None else torch.cat([own, others])
+    return functional.normalize(known.detach(), dim=1)
 
 
 def ignored_rows(batch: ContrastBatch, config: LossConfig) -> IgnoreRows:
     """Which pixels (columns) some anchors (rows) leave out, as a function of the rows.
 
-    It gives bool [rows, pairs], or None where the anchors keep all.
+    It gives bool [rows, pairs], with the columns of other processes' pixels where they may be left
+    out, too, or None where the anchors keep all.
     """
     negatives = config.negatives
     teacher = unit_teacher(batch) if negatives == "mask-similar" else None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd, lcm
+from zlib import crc32
 
 import numpy as np
 from jaxtyping import Int64
@@ -135,6 +136,21 @@ class MixtureOrder:
         first, last = batch_size * rank // ranks, batch_size * (rank + 1) // ranks
         start = step * batch_size
         return [self._place(position) for position in range(start + first, start + last)]
+
+    def digest(self, step: int, batch_size: int) -> str:
+        """Eight hex digits of which frames of which stores global batch `step` holds, in order.
+
+        Two trainings on the same stores whose digests agree have seen the same batches, whatever
+        the number of processes and threads.
+        """
+        places = self.batch(step, batch_size)
+        rows = np.array([(place.source, place.sample) for place in places], np.dtype("<i8"))
+        return f"{crc32(rows.tobytes()):08x}"
+
+    def epoch(self, step: int, batch_size: int) -> float:
+        """Passes over the first store's frames up to the end of global batch `step`."""
+        turns = (step + 1) * batch_size * self.weights[0] / sum(self.weights)
+        return turns / self.orders[0].samples_per_epoch
 
     def _place(self, position: int) -> Place:
         period, row = divmod(position, len(self._source))

@@ -54,6 +54,30 @@ def test_pixels_of_other_processes_are_negatives() -> None:
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
+def test_pixels_of_other_processes_are_masked_and_share_targets_as_own_ones() -> None:
+    """The first rows of a batch, the others from another process, cost what they cost in it."""
+    whole = batch_of()
+    assert whole.teacher_feature is not None
+    own = {
+        name: value[:9] for name, value in vars(whole).items() if isinstance(value, torch.Tensor)
+    }
+    split = replace(
+        whole,
+        **own,
+        other_pixels=whole.pixel_embedding[9:],
+        other_points=whole.point_embedding[9:],
+        other_teacher=whole.teacher_feature[9:],
+    )
+    known = normalize(whole.teacher_feature, dim=1)
+    similarity = float((known @ known.T).quantile(0.7))
+    soft = LossConfig(name="ppnce-soft", temperature=0.1, soft_temperature=0.3)
+    for config in (soft, replace(soft, negatives="mask-similar", similarity=similarity)):
+        weighed = replace(config, confidence="weight")
+        only = torch.cat([torch.ones(9), torch.zeros(14)]).to(whole.point_embedding.dtype)
+        expected = build_loss(weighed)(replace(whole, confidence=only))
+        assert float(build_loss(config)(split)) == pytest.approx(float(expected), rel=1e-12)
+
+
 def test_symmetric_is_the_mean_of_both_directions() -> None:
     batch = replace(batch_of(), other_pixels=others(5), other_points=others(5, 8))
     loss = build_loss(LossConfig(name="ppnce-symmetric", temperature=0.1))(batch)

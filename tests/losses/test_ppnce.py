@@ -221,6 +221,8 @@ def test_wrong_settings_are_named():
         LossConfig(temperature=0.0)
     with pytest.raises(ConfigError, match="temperature is nan"):
         LossConfig(temperature=math.nan)
+    with pytest.raises(ConfigError, match="soft_temperature is inf; it must be positive"):
+        LossConfig(soft_temperature=math.inf)
     with pytest.raises(ConfigError, match="choose one of paper, mask-same-cell"):
         LossConfig(negatives="hard")
 

@@ -1,8 +1,9 @@
 """Started by torchrun: train some steps in float64 and save the weights.
 
-ranked.py STORE OUT STEPS
+ranked.py STORE OUT STEPS LOSS-SETTINGS-AS-JSON
 """
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +28,9 @@ def in_double(batch: Batch) -> Batch:
     return replace(batch, **{name: getattr(batch, name).double() for name in names})
 
 
-def main(store: str, out: str, steps: str) -> None:
+def main(store: str, out: str, steps: str, loss: str) -> None:
     """Train on a global batch of 3 frames."""
-    config = tiny_train_config(store, loss=LossConfig(name="ppnce-symmetric", across_ranks=True))
+    config = tiny_train_config(store, loss=LossConfig(**json.loads(loss), across_ranks=True))
     stream_config = replace(config.stream, batch_size=3)
     assert isinstance(stream_config, StreamConfig)
     ranks, sources = ranks_from_environment(), open_sources(config)

@@ -62,11 +62,13 @@ def train(out: Path, *arguments: object, ranks: int = 1, **settings: object) -> 
     return done.stdout
 
 
-def train_in_double(store: Path, out: Path, ranks: int) -> dict[str, torch.Tensor]:
+def train_in_double(
+    store: Path, out: Path, ranks: int, loss: dict[str, object]
+) -> dict[str, torch.Tensor]:
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     script = Path(__file__).parent / "ranked.py"
     done = subprocess.run(
-        [sys.executable, *launch, str(script), str(store), str(out), "3"],
+        [sys.executable, *launch, str(script), str(store), str(out), "3", json.dumps(loss)],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -97,11 +99,23 @@ def test_two_processes_train_what_one_trains(one: Path, room_store: Path, tmp_pa
         found = [[row[name] for row in part] for part in rows]
         assert found[1] == pytest.approx(found[0], rel=1e-4)
     assert [row["pairs"] for row in rows[0]] == [row["pairs"] for row in rows[1]] == [192] * 4
+    assert [row["order"] for row in rows[0]] == [row["order"] for row in rows[1]]
+    assert len({row["order"] for row in rows[0]}) == 4
+    assert [row["epoch"] for row in rows[0]] == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
-def test_in_float64_they_agree_to_rounding(room_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"name": "ppnce-symmetric"},
+        {"name": "ppnce-soft", "negatives": "mask-similar", "similarity": 0.6},
+    ],
+)
+def test_in_float64_they_agree_to_rounding(
+    room_store: Path, tmp_path: Path, loss: dict[str, object]
+) -> None:
     """Rounding in float32 grows with each step; here it cannot hide a term that is left out."""
-    found = [train_in_double(room_store, tmp_path / f"{n}.safetensors", n) for n in (1, 2)]
+    found = [train_in_double(room_store, tmp_path / f"{n}.safetensors", n, loss) for n in (1, 2)]
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
@@ -124,13 +138,19 @@ def test_one_process_goes_on_where_two_stopped(one: Path, room_store: Path, tmp_
     assert latest_checkpoint(out).step == 2
     train(out, "--resume")
     torch.testing.assert_close(weights(out), weights(one), rtol=0, atol=1e-5)
-    assert [row["step"] for row in read_metrics(out)] == [0, 1, 2, 3]
+    rows = [read_metrics(run) for run in (out, one)]
+    assert [row["step"] for row in rows[0]] == [0, 1, 2, 3]
+    assert [row["order"] for row in rows[0]] == [row["order"] for row in rows[1]]
 
 
-def test_sigterm_saves_and_exits_with_0(room_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "code"), [(1, 0), (2, 1)])
+def test_sigterm_saves_the_step_in_work(
+    room_store: Path, tmp_path: Path, ranks: int, code: int
+) -> None:
+    """One process exits with 0; torchrun passes the signal on and has an exit code of its own."""
     out = tmp_path / "run"
     process = subprocess.Popen(
-        command(out, room_store, "--steps", 10_000),
+        command(out, room_store, "--steps", 10_000, ranks=ranks),
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
@@ -139,7 +159,7 @@ def test_sigterm_saves_and_exits_with_0(room_store: Path, tmp_path: Path) -> Non
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, told
+    assert process.returncode == code, told
     done = latest_checkpoint(out).step
     assert len(read_metrics(out)) == done < 10_000
     assert f"stopped after {done} of 10000 steps; go on with `p2pkit train" in told

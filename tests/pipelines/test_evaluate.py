@@ -23,10 +23,12 @@ from p2pkit.pipelines.checkpoints import latest_checkpoint
 from p2pkit.pipelines.evaluate import EvaluateConfig, protocol, run
 from p2pkit.pipelines.evaluated_weights import compared_weights
 from p2pkit.pipelines.feature_stage import FeatureConfig
-from p2pkit.pipelines.finetune import FinetuneConfig, finetune
+from p2pkit.pipelines.finetune import FinetuneConfig, finetune, look_steps
 from p2pkit.pipelines.frozen import FrozenConfig, FrozenFeatures
 from p2pkit.pipelines.labelled import LabelledFrames, open_labelled
 from p2pkit.pipelines.parts import SplitConfig
+from p2pkit.pipelines.report_evaluation import evaluation_section, find_evaluation
+from p2pkit.pipelines.splits import spread
 from p2pkit.shards import open_store
 from p2pkit.stream.augment import NO_AUGMENTATION
 
@@ -228,10 +230,74 @@ def test_fine_tuning_learns_the_rooms(data: LabelledFrames, pretrained: Path) ->
             data.parts["train"],
             replace(QUICK, steps=steps, augment=NO_AUGMENTATION),
             seed=0,
-        )[0].miou
+        ).scores.miou
         for steps in (1, 40)
     ]
     assert scores[1] > scores[0] + 0.05
+
+
+def test_the_best_look_or_the_last_step_is_tested(data: LabelledFrames, pretrained: Path) -> None:
+    weights, samples = compared_weights([pretrained], {}), data.parts["train"]
+    settings = replace(QUICK, steps=6, validations=3)
+    best, once, last = (
+        finetune(weights.student("scratch", 0), data, samples, chosen, seed=0)
+        for chosen in (settings, replace(settings, validations=1), replace(settings, choose="last"))
+    )
+    assert list(best.validation_miou) == [2, 4, 6]
+    top = max(best.validation_miou.values())
+    assert best.step == max(step for step, miou in best.validation_miou.items() if miou == top)
+    assert (once.step, list(once.validation_miou)) == (6, [6])
+    assert (last.step, last.validation_miou) == (6, {})
+    assert np.array_equal(once.scores.iou, last.scores.iou, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "validations", "expected"),
+    [(200, 5, {40, 80, 120, 160, 200}), (2, 5, {1, 2}), (1, 3, {1}), (7, 2, {4, 7})],
+)
+def test_the_last_look_is_after_the_last_step(
+    steps: int, validations: int, expected: set[int]
+) -> None:
+    assert look_steps(FinetuneConfig(steps=steps, validations=validations)) == expected
+
+
+def test_validation_frames_are_spread_over_the_scenes(data: LabelledFrames) -> None:
+    """Of scenes of equal length each gives as many, wherever its frames are stored."""
+    frames = np.random.default_rng(0).permutation(60)
+    chosen = spread(frames, 12)
+    scenes = np.flatnonzero(np.isin(frames, chosen)) // 10
+    assert np.array_equal(np.bincount(scenes), [2, 2, 2, 2, 2, 2])
+    assert np.array_equal(spread(frames, 100), frames)
+
+
+def test_the_report_says_which_weights_are_tested(config: EvaluateConfig) -> None:
+    tuned = replace(config, modes=("finetune",), seeds=1)
+    report = json.loads(run(tuned).read_text())
+    text = (config.out / "report.md").read_text()
+    assert "best mIoU on 2 of the 4 validation frames, out of 2 looks in 4 steps." in text
+    for cell in report["cells"]:
+        assert set(cell["validation_miou"]) == {"2", "4"}
+        assert f"{cell['name']} {cell['tested_step']} (1 ×)" in text
+    assert "choose" not in report["protocol"]["settings"]["finetune"]
+    found = find_evaluation(config.runs[0], config.out)
+    page = evaluation_section(found, config.runs[0], config.store, has_labels=True)
+    assert "out of 2 looks in 4 steps." in "".join(page)
+    assert "Steps whose weights were tested: scratch" in "".join(page)
+    last = replace(tuned, finetune=replace(QUICK, choose="last"), out=config.out / "last")
+    report = json.loads(run(last).read_text())
+    text = (last.out / "report.md").read_text()
+    assert "the weights of the last of 4 steps; no validation frame was looked at" in text
+    assert report["protocol"]["settings"]["finetune"]["choose"] == "last"
+    with pytest.raises(FingerprintError, match=r"finetune\.choose"):
+        run(replace(last, out=config.out))
+
+
+def test_other_modes_do_not_mind_settings_of_fine_tuning(config: EvaluateConfig) -> None:
+    run(replace(config, seeds=1))
+    changed = replace(config, seeds=1, finetune=replace(QUICK, validation_frames=3))
+    run(changed)
+    with pytest.raises(FingerprintError, match=r"validation_frames is 2 there, 3 now"):
+        run(replace(changed, modes=("finetune",)))
 
 
 def test_one_recording_is_cut_by_time_and_every_figure_says_so(

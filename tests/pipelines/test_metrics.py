@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pkit.pipelines.metrics import metrics_log, read_metrics
+from p2pkit.pipelines.metrics import figures, metrics_log, read_metrics
 
 
 def log_steps(run: Path, start: int, stop: int) -> None:
@@ -55,3 +55,8 @@ def test_figures_that_json_has_not_are_null(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == [
         {"step": 0, "loss": 1.5, "gradient_norm": None, "point_rank": None}
     ]
+
+
+def test_text_and_gaps_are_no_figures() -> None:
+    row = {"step": 3, "loss": 1.5, "pairs": 7, "order": "0a1b2c3d", "gradient_norm": None}
+    assert figures(row) == {"loss": 1.5, "pairs": 7}

@@ -15,6 +15,8 @@ from p2pkit.pipelines import extract, probe, train
 from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
 from p2pkit.pipelines.pretraining import build_model
 from p2pkit.shards import open_store
+from p2pkit.shards.model import Sample
+from p2pkit.shards.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +147,19 @@ def test_fewer_statistics_frames_than_asked_for_are_fine(
 def test_a_share_that_is_none_is_refused(tiny_run: Path, room_store: Path, fraction: float) -> None:
     with pytest.raises(ConfigError, match="it must lie between 0 and 1"):
         probe.run(probe_config(tiny_run, room_store, test_fraction=fraction))
+
+
+def test_sequences_are_read_once(
+    tiny_run: Path, room_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[int, int]] = []
+    plain = Store.read
+
+    def counted(self: Store, layer: str, shard: int, row: int, fields: Any = None) -> Sample:
+        if fields == ():
+            read.append((shard, row))
+        return plain(self, layer, shard, row, fields)
+
+    monkeypatch.setattr(Store, "read", counted)
+    probe.run(probe_config(tiny_run, room_store, points_per_frame=10, statistics_frames=1))
+    assert len(read) == len(set(read)) == open_store(room_store).samples

@@ -7,6 +7,7 @@ from dataclasses import fields
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chromium_page import drawn_extent, open_browser, opened, stage_pixels, turn
@@ -18,7 +19,15 @@ from p2pkit.cli.train import train as train_command_line
 from p2pkit.config import config_to_json
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.losses import LossConfig
-from p2pkit.pipelines import evaluate, extract, probe, report, retrieval, train
+from p2pkit.pipelines import (
+    evaluate,
+    extract,
+    probe,
+    report,
+    report_networks,
+    retrieval,
+    train,
+)
 from p2pkit.pipelines.frozen import FrozenConfig
 from p2pkit.pipelines.report_evaluation import find_evaluation
 from p2pkit.pipelines.report_page import table
@@ -280,3 +289,24 @@ def test_text_is_escaped_and_totals_stand_out() -> None:
     assert "b &amp; c" in shown
     assert shown.count('class="total"') == 1
     assert '<tr class="total"><td>all</td>' in shown
+
+
+def test_features_of_a_frame_are_computed_once_unless_memory_is_short(
+    room_store: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures, likely false negatives and nearest points show the same frames."""
+    computed: list[tuple[int, str]] = []
+    plain = report_networks.point_features
+
+    def counted(model: Any, cloud: Any, config: Any) -> Any:
+        computed.append((id(model), cloud.key))
+        return plain(model, cloud, config)
+
+    monkeypatch.setattr(report_networks, "point_features", counted)
+    config = report.ReportConfig(tiny_run, str(room_store), tmp_path / "run.html", frames=2)
+    page = report.run(config).read_text()
+    assert len(computed) == len(set(computed)) == 2 * 4
+    computed.clear()
+    monkeypatch.setattr(report_networks, "KEPT_BYTES", 0)
+    assert report.run(config).read_text() == page
+    assert len(computed) == 2 * 2 + 2 + 2 * 4

@@ -48,7 +48,8 @@ def test_no_sequence_is_on_both_sides(
 ) -> None:
     store = open_store(room_store)
     keys = all_keys(store)
-    train, test = scene_split(store, fraction)
+    split = scene_split(store, fraction)
+    train, test = split.train, split.test
     assert [keys[sample] for sample in np.concatenate([train, test])] == KEYS
     assert {int(keys[sample][6]) for sample in test} == test_scenes
     assert {int(keys[sample][6]) for sample in train} == {0, 1, 2} - test_scenes
@@ -59,7 +60,8 @@ def test_one_sequence_is_cut_where_the_fraction_says(tmp_path: Path) -> None:
     features = FeatureConfig(teacher=replace(TEACHER, layer=1))
     store = open_store(run(recording_config(root, tmp_path / "store", features=features)))
     keys = all_keys(store)
-    train, test = scene_split(store, 0.25)
+    split = scene_split(store, 0.25)
+    train, test = split.train, split.test
     assert [keys[sample] for sample in train] == [f"frame-{number:06d}" for number in range(3)]
     assert [keys[sample] for sample in test] == ["frame-000003"]
     for fraction in (0.0, 1.0):

@@ -7,13 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 from tiny_recording import tiny_train_config
 
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError
 from p2pkit.laps import START, Laps
+from p2pkit.pipelines.checkpoints import FILES, latest_checkpoint
+from p2pkit.pipelines.distributed import Ranks
+from p2pkit.pipelines.pretraining import learning_rate
+from p2pkit.pipelines.sources import open_sources
 from p2pkit.pipelines.step_profile import PREPARING, STEPPING, run
+from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train import trainee_and_stream
 
 
 def test_laps_of_threads_do_not_mix() -> None:
@@ -63,3 +71,21 @@ def test_the_command_prints_a_table_or_json(room_store: Path) -> None:
         assert f"  {part} " in table.stdout
     found = json.loads(CliRunner().invoke(commands, [*command, "--json"]).stdout)
     assert (found["steps"], set(found["stepping_ms"])) == (1, {*STEPPING, "rest"})
+
+
+def test_what_is_measured_is_what_trains(room_store: Path, tmp_path: Path) -> None:
+    """The same batches and updates as of a run, with both parts told of."""
+    config = replace(tiny_train_config(room_store, steps=2), accumulate=2)
+    laps, loading = Laps(), Laps()
+    trainee, stream = trainee_and_stream(
+        config, open_sources(config), Ranks(), stepping=laps, preparing=loading
+    )
+    batches = list(stream.batches(0, 2))
+    for step in range(2):
+        parts = batches[2 * step :][:2]
+        trainee.step(parts, learning_rate(config.optimizer, step, config.steps))
+    assert {"forward", "loss", "backward", "optimiser", "meters"} <= set(laps.seconds)
+    assert set(loading.seconds) == set(PREPARING)
+    saved = load_file(latest_checkpoint(train(config, tmp_path / "run")).path / FILES[0])
+    found = trainee.model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in saved.items())

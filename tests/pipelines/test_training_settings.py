@@ -49,6 +49,7 @@ def test_values_without_sense_are_refused_by_name(
     [
         (OptimizerConfig(), "schedule", "linear"),
         (OnlineProbeConfig(), "best_by", "loss"),
+        (FinetuneConfig(), "choose", "first"),
         (SampleConfig(), "pairs", "all"),
         (train_config(), "precision", "float8"),
         (train_config(), "pixel_head", "free"),

@@ -12,7 +12,7 @@ from tiny_recording import tiny_train_config
 
 from p2pkit.errors import MissingDependencyError
 from p2pkit.pipelines import train
-from p2pkit.pipelines.metrics import read_metrics
+from p2pkit.pipelines.metrics import figures, read_metrics
 from p2pkit.pipelines.pretraining import WandbConfig
 from p2pkit.pipelines.wandb_log import wandb_log
 
@@ -68,8 +68,9 @@ def test_an_offline_run_holds_the_metrics_and_goes_on_after_a_stop(
         history = [record["history"] for record in found if record["type"] == "history"]
         assert [entry["step"].get("num", 0) for entry in history] == [r["step"] for r in expected]
         for entry, row in zip(history, expected, strict=True):
-            values = {key: entry["item"][f"train/{key}"] for key in row if key != "step"}
-            assert values == pytest.approx({key: row[key] for key in row if key != "step"})
+            values = {key: entry["item"][f"train/{key}"] for key in figures(row)}
+            assert values == pytest.approx(figures(row))
+            assert {"loss", "epoch", "wait_s"} <= values.keys()
         [end] = [record["exit"] for record in found if record["type"] == "exit"]
         assert end.get("exit_code", 0) == 0
 

@@ -274,3 +274,20 @@ def test_impossible_turns_are_refused(weights: tuple[int, ...]) -> None:
 def test_each_store_needs_a_weight() -> None:
     with pytest.raises(ConfigError, match="1 stores have 2 weights"):
         MixtureOrder([SampleOrder(np.arange(3), sizes=np.array([3]), seed=0)], (1, 1))
+
+
+def test_the_digest_tells_batches_apart_and_the_epoch_counts_passes() -> None:
+    def mixed(seed: int) -> MixtureOrder:
+        orders = [
+            SampleOrder(np.arange(count), sizes=np.array([count]), seed=seed, source=source)
+            for source, count in enumerate((10, 20))
+        ]
+        return MixtureOrder(orders, [1, 2])
+
+    order, again, other = mixed(0), mixed(0), mixed(1)
+    found = [order.digest(step, 6) for step in range(10)]
+    assert found[::-1] == [again.digest(step, 6) for step in reversed(range(10))]
+    assert len(set(found) | {other.digest(step, 6) for step in range(10)}) == 20
+    assert order.epoch(4, 6) == pytest.approx(1.0)
+    assert {place.epoch for place in order.batch(4, 6)} == {0}
+    assert {place.epoch for place in order.batch(5, 6)} == {1}
