@@ -182,15 +182,21 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
     if engine == "local":
         config = _on_own_device(config)
     # Ray tells of its workers on stdout, which is for the result.
+    failed = 0
     with progress_bar("frames", hide=not is_first()) as bar, redirect_stdout(sys.stderr):
 
         def show(report: Progress) -> None:
+            nonlocal failed
+            failed = report.failed
             bar.total = report.total
             bar.set_postfix(failed=report.failed, refresh=False)
             bar.update(report.done - bar.n)
 
         store = run_on(engine, config, progress=show)
     if is_first():
+        if failed:
+            reasons = f"{store}/failures.jsonl says why"
+            click.echo(f"{failed} of {bar.total} frames could not be used: {reasons}", err=True)
         click.echo(store)
 
 

@@ -1,5 +1,6 @@
 """`p2pkit`: the commands by name, each imported when it is used, and errors as one line."""
 
+import errno
 import importlib
 import shlex
 import sys
@@ -14,6 +15,17 @@ from p2pkit.errors import MissingDependencyError, P2pkitError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+DISK_ERRORS = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within your quota of that disk",
+    errno.EROFS: "name a place that can be written",
+    errno.EACCES: "name a place that you may read and write",
+    errno.EPERM: "name a place that you may read and write",
+    errno.ENOTDIR: "name a folder where a file is now",
+    errno.EISDIR: "name a file where a folder is now",
+}
+"""What to do about the refusals of a file system that are no fault of the code."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = commands.main(arguments, prog_name="p2pkit", standalone_mode=False)
     except P2pkitError as error:
         click.echo(f"Error: {error}", err=True)
+        code = 1
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(
+            f"Error: {where}{error.strerror}; {DISK_ERRORS[error.errno]}, then run this again",
+            err=True,
+        )
         code = 1
     except click.ClickException as error:
         error.show()

@@ -10,7 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from p2pkit import __version__
+from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.main import COMMANDS, Lazy, commands, main
+from p2pkit.errors import ConfigError
+from p2pkit.files import write_atomic
 
 IMPORTED = """
 import sys
@@ -23,6 +26,8 @@ print([name for name in ("torch", "numba", "numpy", "timm", "PIL") if name in sy
 """
 
 COMMAND = """
+import errno
+
 import click
 from p2pkit.errors import ConfigError
 
@@ -37,6 +42,10 @@ def command(what):
         click.get_current_context().exit(7)
     if what == "fault":
         raise ZeroDivisionError
+    if what == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "out/report.html")
+    if what == "connection":
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 """
 
 
@@ -87,6 +96,12 @@ def try_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["try", "nothing"], 0, ""),
         (["try", "exit"], 7, ""),
         (["try", "error"], 1, "Error: steps is -1; it must be at least 1\n"),
+        (
+            ["try", "full"],
+            1,
+            "Error: out/report.html: No space left on device; make room on that disk, then run this "
+            "again\n",
+        ),
         (["try", "interrupt"], 130, "Interrupted"),
         (["try"], 2, "Missing argument 'WHAT'"),
         (["try", "--wrong"], 2, "No such option"),
@@ -107,9 +122,34 @@ def test_exit_codes(
 
 
 @pytest.mark.usefixtures("try_command")
-def test_a_fault_of_ours_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
-        main(["try", "fault"])
+@pytest.mark.parametrize(
+    ("what", "error"), [("fault", ZeroDivisionError), ("connection", ConnectionResetError)]
+)
+def test_a_fault_of_ours_keeps_its_traceback(what: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        main(["try", what])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_names_the_file_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2pkit.files.temporary_name", lambda name: "/dev/full")
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: None)
+    with pytest.raises(OSError, match="No space left on device") as full:
+        write_atomic(tmp_path / "report.html", b"page")
+    assert full.value.filename == str(tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(("steps", "left"), [(0, False), (2, True)])
+def test_an_error_before_the_first_step_erases_the_bar(
+    steps: int, left: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError), progress_bar("frames") as bar:
+        bar.update(steps)
+        raise ConfigError("no such dataset")
+    last_drawn = capsys.readouterr().err.rstrip("\r\n").rpartition("\r")[2]
+    assert ("frames" in last_drawn) is left
 
 
 def test_a_missing_package_is_named(
