@@ -97,7 +97,13 @@ OPTIONS = (
     click.option(
         "--voxel-size", type=float, default=0.0125, show_default=True, help="0 keeps all (m)."
     ),
-    click.option("--depth-range", type=(float, float), default=(0.1, 10.0), show_default=True),
+    click.option(
+        "--depth-range",
+        type=(float, float),
+        default=(0.1, 10.0),
+        show_default=True,
+        help="Depths of depth images to keep (m); points of LiDARs are all kept.",
+    ),
     click.option("--camera", type=click.Path(path_type=Path), help="Calibration from elsewhere."),
     click.option("--shard-size", type=click.IntRange(min=1), default=64, show_default=True),
     click.option("--seed", default=0, show_default=True),

@@ -76,7 +76,7 @@ def _layer_text(layer: "LayerPlan", frames: int) -> list[str]:
     rows = [f"{layer.name}{kind}: {_size(layer.bytes)}{done}"]
     for name, size in layer.fields.items():
         codec = layer.codecs.get(name, "")
-        rows.append(f"  {name:<14}{codec:<18}{size / frames:12,.0f} bytes/frame{_size(size):>14}")
+        rows.append(f"  {name:<16}{codec:<18}{size / frames:12,.0f} bytes/frame{_size(size):>14}")
     return rows
 
 
