@@ -12,7 +12,7 @@ def progress_bar(
 ) -> Generator[Any]:
     """A tqdm bar on stderr; `hide` draws none, as in all but the first of several processes.
 
-    An error before the first step erases it, so that the message does not stand behind an empty bar.
+    An error before the first step erases it: its message shall not stand behind an empty bar.
     """
     from tqdm import tqdm
 

@@ -99,8 +99,8 @@ def try_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (
             ["try", "full"],
             1,
-            "Error: out/report.html: No space left on device; make room on that disk, then run this "
-            "again\n",
+            "Error: out/report.html: No space left on device; make room on that disk, then run "
+            "this again\n",
         ),
         (["try", "interrupt"], 130, "Interrupted"),
         (["try"], 2, "Missing argument 'WHAT'"),
@@ -145,9 +145,13 @@ def test_a_full_disk_names_the_file_that_was_asked_for(
 def test_an_error_before_the_first_step_erases_the_bar(
     steps: int, left: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ConfigError), progress_bar("frames") as bar:
-        bar.update(steps)
-        raise ConfigError("no such dataset")
+    def fail() -> None:
+        with progress_bar("frames") as bar:
+            bar.update(steps)
+            raise ConfigError("no such dataset")
+
+    with pytest.raises(ConfigError):
+        fail()
     last_drawn = capsys.readouterr().err.rstrip("\r\n").rpartition("\r")[2]
     assert ("frames" in last_drawn) is left
 
