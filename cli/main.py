@@ -2,9 +2,13 @@
 
 import errno
 import importlib
+import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -125,8 +129,10 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 p2pkit's error, 2 wrong usage, 130 interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = commands.main(arguments, prog_name="p2pkit", standalone_mode=False)
+        with _interruptible_imports(words):
+            code = commands.main(arguments, prog_name="p2pkit", standalone_mode=False)
     except P2pkitError as error:
         click.echo(f"Error: {error}", err=True)
         code = 1
@@ -143,12 +149,40 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        words = sys.argv[1:] if arguments is None else arguments
-        click.echo(
-            f"\nInterrupted. What was complete is kept; to go on: {_going_on(words)}", err=True
-        )
+        click.echo(_interrupted(words), err=True)
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _interruptible_imports(words: Sequence[str]) -> Generator[None]:
+    """End at once where Ctrl-C falls into the import of torch.
+
+    An exception there comes out of torch's C++ and aborts the process with a core dump; nothing is
+    being written at that time.
+    """
+
+    def stop(_signal: int, _frame: object) -> None:
+        torch = sys.modules.get("torch")
+        if torch is not None and getattr(torch.__spec__, "_initializing", False):
+            os.write(2, f"{_interrupted(words)}\n".encode())
+            os._exit(INTERRUPTED)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if before is not signal.default_int_handler or not in_main_thread:  # not ours to handle
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted(words: Sequence[str]) -> str:
+    return f"\nInterrupted. What was complete is kept; to go on: {_going_on(words)}"
 
 
 def _going_on(words: Sequence[str]) -> str:

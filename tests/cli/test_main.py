@@ -15,6 +15,8 @@ from p2pkit.cli.main import COMMANDS, Lazy, commands, main
 from p2pkit.errors import ConfigError
 from p2pkit.files import write_atomic
 
+ROOT = Path(__file__).parents[2]
+
 IMPORTED = """
 import sys
 from p2pkit.cli.main import main
@@ -119,6 +121,24 @@ def test_exit_codes(
     assert captured.out == ""
     if message.startswith("Error"):
         assert captured.err == message
+
+
+def test_ctrl_c_during_the_import_of_torch(tmp_path: Path) -> None:
+    """torch's own import turns the exception into an abort: here it counts the attempt."""
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n    os.abort()\n"
+    )
+    command = "from p2pkit.cli.main import main; main(['train', 'rooms.store', '--out', 'run'])"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1].endswith(
+        "to go on: p2pkit train rooms.store --out run --resume"
+    )
 
 
 @pytest.mark.usefixtures("try_command")
