@@ -4,8 +4,10 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -77,6 +79,25 @@ def test_each_command_has_help_with_an_example(name: str) -> None:
     assert result.exit_code == 0, result.output
     assert f"p2pkit {name}" in result.output
     assert "Example" in result.output
+
+
+def every_command(group: click.Group, context: click.Context) -> Iterator[click.Command]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield from (
+            every_command(command, context) if isinstance(command, click.Group) else [command]
+        )
+
+
+def test_every_option_says_what_it_is() -> None:
+    silent = [
+        f"{command.name} {parameter.opts[0]}"
+        for command in every_command(commands, click.Context(commands))
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not parameter.help
+    ]
+    assert silent == []
 
 
 def test_version() -> None:
