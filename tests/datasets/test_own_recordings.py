@@ -16,6 +16,7 @@ from p2pkit.datasets.recognise import recognise
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets" / "own.md"
 CAMERA_FROM_LIDAR = np.array([[0, -1, 0, 0.1], [0, 0, -1, -0.2], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+O3D: Any = open3d
 ORIGIN = (4.5e5, 5.4e6, 300.0)  # as of UTM, where float32 has steps of half a metre
 
 
@@ -75,9 +76,9 @@ def write_car(car: Path, suffix: str) -> tuple[np.ndarray, np.ndarray]:
         if suffix == ".bin":
             np.hstack([sweep, strength]).tofile(path)
         else:
-            cloud = open3d.t.geometry.PointCloud({"positions": open3d.core.Tensor(sweep)})
-            cloud.point["intensity"] = open3d.core.Tensor(strength)
-            open3d.t.io.write_point_cloud(str(path), cloud)
+            cloud = O3D.t.geometry.PointCloud({"positions": O3D.core.Tensor(sweep)})
+            cloud.point["intensity"] = O3D.core.Tensor(strength)
+            O3D.t.io.write_point_cloud(str(path), cloud)
         image = random.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         Image.fromarray(image).save(car / "front" / f"{number}.jpg")
     k = [[CAMERA["fx"], 0, CAMERA["cx"]], [0, CAMERA["fy"], CAMERA["cy"]], [0, 0, 1]]
