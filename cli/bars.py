@@ -10,7 +10,10 @@ from typing import Any
 def progress_bar(
     unit: str, total: int | None = None, initial: int = 0, *, hide: bool = False
 ) -> Generator[Any]:
-    """A tqdm bar on stderr; `hide` draws none, as in all but the first of several processes."""
+    """A tqdm bar on stderr; `hide` draws none, as in all but the first of several processes.
+
+    An error before the first step erases it: its message shall not stand behind an empty bar.
+    """
     from tqdm import tqdm
 
     bar = tqdm(
@@ -23,5 +26,8 @@ def progress_bar(
     )
     try:
         yield bar
+    except BaseException:
+        bar.leave = bar.n > initial
+        raise
     finally:
         bar.close()

@@ -18,7 +18,9 @@ MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
     show_default=True,
     help="Folder for check.json, check.html and overlays.",
 )
-@click.option("--frames", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "--frames", type=click.IntRange(min=1), default=16, show_default=True, help="To test."
+)
 @click.option("--camera", type=click.Path(path_type=Path), help="Calibration from elsewhere.")
 @click.option("--seed", default=0, show_default=True, help="Of generated scenes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

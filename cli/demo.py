@@ -30,9 +30,13 @@ UNITS = {"extract": "frames", "train": "steps"}
     show_default=True,
     help="Folder for store, run and report.",
 )
-@click.option("--frames", type=click.IntRange(2, 48), default=48, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=80, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--frames", type=click.IntRange(2, 48), default=48, show_default=True, help="To extract."
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=80, show_default=True, help="Of training."
+)
+@click.option("--seed", default=0, show_default=True, help="Of rooms and training.")
 def demo(out: Path, frames: int, steps: int, seed: int) -> None:
     """Extract, pretrain, probe and report on generated rooms, in minutes on a few cores.
 

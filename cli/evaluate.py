@@ -15,7 +15,9 @@ from p2pkit.errors import ConfigError
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
 @click.option("--mode", "modes", default="linear", show_default=True, help="linear,knn,finetune")
 @click.option("--fractions", default="1,5,10,100", show_default=True, help="% of labelled scenes.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Draws of scenes."
+)
 @click.option("--labels", default="stored", show_default=True, help="Label set: stored or nyu13.")
 @click.option(
     "--split-unit",
@@ -25,11 +27,15 @@ from p2pkit.errors import ConfigError
     help="time-block cuts a single recording; says nothing about new scenes.",
 )
 @click.option("--test-scenes", metavar="NAMES|FILE", help="Such as 'Area_5_*'; else the last ones.")
-@click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME=FILE")
+@click.option(
+    "--checkpoint", "checkpoints", multiple=True, metavar="NAME=FILE", help="Also these weights."
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @click.option("--which", default="latest", show_default=True, help="Checkpoint: latest or best.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1))
-@click.option("--device", default="cpu", show_default=True)
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
     runs: tuple[Path, ...], store: str, out: Path, settings: tuple[str, ...], **asked: Any

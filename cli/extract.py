@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from p2pkit.pipelines.extract_plan import ExtractConfig
 
 TEACHER = "tf_efficientnet_lite0"
+COUNT = click.IntRange(min=1)
 
 
 OPTIONS = (
@@ -85,8 +86,8 @@ OPTIONS = (
         show_default=True,
         help="On-disk format of the shards.",
     ),
-    click.option("--limit", type=click.IntRange(min=1), help="Only the first frames."),
-    click.option("--every", type=click.IntRange(min=1), default=1, help="Each n-th frame only."),
+    click.option("--limit", type=COUNT, help="Only the first frames."),
+    click.option("--every", type=COUNT, default=1, help="Each n-th frame only."),
     click.option("--fuse", default=0, help="One sample of so many neighbouring posed frames."),
     click.option(
         "--flying-margin",
@@ -97,12 +98,20 @@ OPTIONS = (
     click.option(
         "--voxel-size", type=float, default=0.0125, show_default=True, help="0 keeps all (m)."
     ),
-    click.option("--depth-range", type=(float, float), default=(0.1, 10.0), show_default=True),
+    click.option(
+        "--depth-range",
+        type=(float, float),
+        default=(0.1, 10.0),
+        show_default=True,
+        help="Of depth images (m); points of LiDARs are all kept.",
+    ),
     click.option("--camera", type=click.Path(path_type=Path), help="Calibration from elsewhere."),
-    click.option("--shard-size", type=click.IntRange(min=1), default=64, show_default=True),
-    click.option("--seed", default=0, show_default=True),
-    click.option("--max-failure-rate", type=float, default=0.5, show_default=True),
-    click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True),
+    click.option("--shard-size", type=COUNT, default=64, show_default=True, help="Frames."),
+    click.option("--seed", default=0, show_default=True, help="Of every random choice."),
+    click.option(
+        "--max-failure-rate", type=float, default=0.5, show_default=True, help="Stop above it."
+    ),
+    click.option("--threads", type=COUNT, default=4, show_default=True, help="Frames at once."),
     click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
 )
 """The recording and all that decides what is stored of it; `p2pkit plan` has them too.
@@ -182,15 +191,21 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
     if engine == "local":
         config = _on_own_device(config)
     # Ray tells of its workers on stdout, which is for the result.
+    failed = 0
     with progress_bar("frames", hide=not is_first()) as bar, redirect_stdout(sys.stderr):
 
         def show(report: Progress) -> None:
+            nonlocal failed
+            failed = report.failed
             bar.total = report.total
             bar.set_postfix(failed=report.failed, refresh=False)
             bar.update(report.done - bar.n)
 
         store = run_on(engine, config, progress=show)
     if is_first():
+        if failed:
+            reasons = f"{store}/failures.jsonl says why"
+            click.echo(f"{failed} of {bar.total} frames could not be used: {reasons}", err=True)
         click.echo(store)
 
 

@@ -1,9 +1,14 @@
 """`p2pkit`: the commands by name, each imported when it is used, and errors as one line."""
 
+import errno
 import importlib
+import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -14,6 +19,17 @@ from p2pkit.errors import MissingDependencyError, P2pkitError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+DISK_ERRORS = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within your quota of that disk",
+    errno.EROFS: "name a place that can be written",
+    errno.EACCES: "name a place that you may read and write",
+    errno.EPERM: "name a place that you may read and write",
+    errno.ENOTDIR: "name a folder where a file is now",
+    errno.EISDIR: "name a file where a folder is now",
+}
+"""What to do about the refusals of a file system that are no fault of the code."""
 
 
 @dataclass(frozen=True)
@@ -113,21 +129,60 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 p2pkit's error, 2 wrong usage, 130 interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = commands.main(arguments, prog_name="p2pkit", standalone_mode=False)
+        with _interruptible_imports(words):
+            code = commands.main(arguments, prog_name="p2pkit", standalone_mode=False)
     except P2pkitError as error:
         click.echo(f"Error: {error}", err=True)
+        code = 1
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(
+            f"Error: {where}{error.strerror}; {DISK_ERRORS[error.errno]}, then run this again",
+            err=True,
+        )
         code = 1
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        words = sys.argv[1:] if arguments is None else arguments
-        click.echo(
-            f"\nInterrupted. What was complete is kept; to go on: {_going_on(words)}", err=True
-        )
+        click.echo(_interrupted(words), err=True)
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _interruptible_imports(words: Sequence[str]) -> Generator[None]:
+    """End at once where Ctrl-C falls into the import of torch.
+
+    An exception there comes out of torch's C++ and aborts the process with a core dump; nothing is
+    being written at that time.
+    """
+
+    def stop(_signal: int, _frame: object) -> None:
+        torch = sys.modules.get("torch")
+        if torch is not None and getattr(torch.__spec__, "_initializing", False):
+            os.write(2, f"{_interrupted(words)}\n".encode())
+            os._exit(INTERRUPTED)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if before is not signal.default_int_handler or not in_main_thread:  # not ours to handle
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted(words: Sequence[str]) -> str:
+    return f"\nInterrupted. What was complete is kept; to go on: {_going_on(words)}"
 
 
 def _going_on(words: Sequence[str]) -> str:

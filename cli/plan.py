@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.extract import extract_config, extraction_options
 
 if TYPE_CHECKING:
@@ -40,7 +41,13 @@ def plan(probe: int, as_json: bool, **options: Any) -> None:
 
     with tempfile.TemporaryDirectory() as nowhere:
         config = extract_config(store_else=Path(nowhere) / "none.store", **options)
-        planned = run(PlanConfig(config, probe))
+        with progress_bar("frames probed") as bar:
+
+            def show(done: int, frames: int) -> None:
+                bar.total = frames
+                bar.update(done - bar.n)
+
+            planned = run(PlanConfig(config, probe), progress=show)
     click.echo(json.dumps(asdict(planned), indent=1) if as_json else "\n".join(_text(planned)))
 
 
@@ -76,7 +83,7 @@ def _layer_text(layer: "LayerPlan", frames: int) -> list[str]:
     rows = [f"{layer.name}{kind}: {_size(layer.bytes)}{done}"]
     for name, size in layer.fields.items():
         codec = layer.codecs.get(name, "")
-        rows.append(f"  {name:<14}{codec:<18}{size / frames:12,.0f} bytes/frame{_size(size):>14}")
+        rows.append(f"  {name:<16}{codec:<18}{size / frames:12,.0f} bytes/frame{_size(size):>14}")
     return rows
 
 

@@ -10,10 +10,18 @@ import click
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path())
-@click.option("--test-fraction", type=float, default=0.25, show_default=True)
+@click.option("--test-fraction", type=float, default=0.25, show_default=True, help="Of the frames.")
 @click.option("--test-scenes", metavar="NAMES|FILE", help="Such as 'Area_5_*'; else the last ones.")
-@click.option("--random-seeds", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--random-seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Networks with random weights to compare with.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Of random weights and the points drawn."
+)
 @click.option("--which", default="latest", show_default=True, help="Checkpoint: latest or best.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def probe(run: Path, store: str, as_json: bool, **asked: Any) -> None:

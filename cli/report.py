@@ -10,7 +10,9 @@ import click
 @click.argument("store", metavar="[STORE]", required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="RUN/report.html, STORE-report.html.")
 @click.option("--layer", help="Of a store: whose features; the first layer if not given.")
-@click.option("--frames", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--frames", default=3, show_default=True, type=click.IntRange(min=1), help="Frames to draw."
+)
 @click.option(
     "--evaluation",
     type=click.Path(path_type=Path),

@@ -9,8 +9,14 @@ import click
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path())
-@click.option("--pairs", type=click.IntRange(min=2), default=1024, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=2),
+    default=1024,
+    show_default=True,
+    help="Candidates of a frame.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of pairs and random weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def retrieval(run: Path, store: str, pairs: int, seed: int, as_json: bool) -> None:
     """Measure how often a point's embedding finds its own pixel on frames held out of training.

@@ -26,7 +26,9 @@ STORE = click.argument("store", type=FOLDER)
     help="Where a teacher out of a file or folder lies: hf:, torchscript: or onnx: and its path.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda, for the teacher.")
-@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Frames at once."
+)
 @click.option("--drop-missing", is_flag=True, help="Also drop what was never finished.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -92,8 +94,8 @@ def merge(
 @click.command()
 @STORE
 @click.option("--val-fraction", required=True, type=float, help="Share of the samples, 0 to 1.")
-@click.option("--out-train", required=True, type=FOLDER)
-@click.option("--out-val", required=True, type=FOLDER)
+@click.option("--out-train", required=True, type=FOLDER, help="The new store to train on.")
+@click.option("--out-val", required=True, type=FOLDER, help="The new store to validate on.")
 @click.option(
     "--by",
     type=click.Choice(["sequence", "key-order"]),
@@ -138,7 +140,9 @@ def drop_layer(store: Path, layer: str, yes: bool) -> None:
 @click.command()
 @STORE
 @click.option("--out", required=True, type=FOLDER, help="The new store.")
-@click.option("--format", "storage", required=True, type=click.Choice(["tar", "zarr"]))
+@click.option(
+    "--format", "storage", required=True, type=click.Choice(["tar", "zarr"]), help="To write."
+)
 def convert(store: Path, out: Path, storage: str) -> None:
     """Write a store again in the other on-disk format, equal to the bit.
 

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 LAYERS = click.option(
     "--layer", "layers", multiple=True, help="Only this layer beside the geometry; may be repeated."
 )
-WORKERS = click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True)
+WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), default=4, show_default=True, help="Shards at once."
+)
 
 
 @click.command()

@@ -10,9 +10,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from p2pkit.shards.store import Store
     from p2pkit.shards.zarr_view import TarView
 
 __version__ = "0.1.0"
+
+
+def open_store(store: str | Path) -> Store:
+    """A store for reading; `Store` tells its layers, keys and samples.
+
+    Args:
+        store: a folder, or a URL such as `s3://bucket/rooms.store`, as text.
+
+    Raises:
+        StoreError: `store` is no store, or its manifest is damaged or of another version.
+        MissingDependencyError: it is a URL, and obstore is not installed.
+    """
+    from p2pkit.shards.store import open_store as open_for_reading
+
+    return open_for_reading(store)
 
 
 def open_zarr(store: str | Path) -> TarView:

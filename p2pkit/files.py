@@ -35,6 +35,9 @@ def write_atomic(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> No
 
     The bytes go to a temporary name in the same folder, are fsynced, renamed, and the folder is
     fsynced. A leftover of a killed writer is called `.tmp-*` and may be deleted at any time.
+
+    Raises:
+        OSError: the file system refuses; `filename` is `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / temporary_name(path.name)
@@ -43,8 +46,13 @@ def write_atomic(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> No
             _write_all(file.fileno(), (chunks,) if isinstance(chunks, bytes) else chunks)
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (
+            error.filename == temporary or error.errno in (errno.ENOSPC, errno.EDQUOT)
+        ):
+            # The system tells the temporary name, and of a full disk none.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     fsync_folder(path.parent)
 

@@ -1,7 +1,7 @@
 """plan: what an extraction will cost, from a probe of a few real frames, before it is begun."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -40,6 +40,9 @@ from p2pkit.stream.prefetch import ordered_map
 from p2pkit.teachers import check_teacher_device, open_teacher
 
 PROBED_FRAMES = 8
+Progress = Callable[[int, int], None]
+"""Told how many of how many frames are probed."""
+
 GEOMETRY_FACTOR = 8
 """So many times more frames are probed for their geometry: its size varies, and it is cheap."""
 
@@ -64,7 +67,7 @@ class PlanConfig:
             raise ConfigError(f"frames is {self.frames}; at least one must be probed")
 
 
-def run(config: PlanConfig) -> ExtractionPlan:
+def run(config: PlanConfig, *, progress: Progress | None = None) -> ExtractionPlan:
     """Probe a few frames; nothing is written to the store.
 
     Raises:
@@ -86,7 +89,7 @@ def run(config: PlanConfig) -> ExtractionPlan:
     if stored is not None:
         read_and_compare(extraction.out, manifest)
     worker = _Worker(extraction, source, tuple(stages), manifest)
-    return _plan(worker, keys, stored, _probe(worker, chosen, many))
+    return _plan(worker, keys, stored, _probe(worker, chosen, many, progress or _untold))
 
 
 @dataclass(frozen=True)
@@ -180,15 +183,27 @@ def _open_teacher(
     return FeatureStage(config, name, teacher, {}, coder), layer
 
 
-def _probe(worker: _Worker, chosen: list[str], many: list[str]) -> _Probe:
+def _untold(_done: int, _frames: int) -> None:
+    pass
+
+
+def _probe(worker: _Worker, chosen: list[str], many: list[str], progress: Progress) -> _Probe:
     """Extract the chosen frames in memory, as `extract` would, and the geometry of the others."""
     threads = worker.extraction.threads
+    others = [key for key in many if key not in set(chosen)]
+    frames = len(chosen) + len(others)
+    progress(0, frames)
     worker.whole(chosen[0])  # compiled kernels and the network's first pass are slower: not timed
     began = time.perf_counter()
-    whole = list(ordered_map(worker.whole, chosen, threads=threads, ahead=2 * threads))
+    whole: list[tuple[Sample, ...] | FrameError] = []
+    for row in ordered_map(worker.whole, chosen, threads=threads, ahead=2 * threads):
+        whole.append(row)
+        progress(len(whole), frames)
     seconds = (time.perf_counter() - began) / len(chosen)
-    others = [key for key in many if key not in set(chosen)]
-    rest = list(ordered_map(worker.geometry, others, threads=threads, ahead=2 * threads))
+    rest: list[tuple[Frame, Sample] | FrameError] = []
+    for found in ordered_map(worker.geometry, others, threads=threads, ahead=2 * threads):
+        rest.append(found)
+        progress(len(chosen) + len(rest), frames)
     good = [row for row in whole if not isinstance(row, FrameError)]
     failed = {row.key: row.reason for row in (*whole, *rest) if isinstance(row, FrameError)}
     if not good:

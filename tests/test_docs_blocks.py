@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from p2pkit.geometry.grid import FeatureGrid
-from p2pkit.losses import ContrastBatch, LossConfig
+from p2pkit.losses import LOSSES, ContrastBatch, LossConfig
 from p2pkit.shards import open_store
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -98,9 +98,14 @@ def test_commands_run_in_the_order_of_the_page(page: str, prepared: Path, tmp_pa
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(block.kind == "python" for block in blocks(page))]
 )
-def test_python_runs(page: str, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_runs(
+    page: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each block with the names at hand that its page speaks of."""
-    monkeypatch.chdir(prepared)
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    losses = dict(LOSSES)
+    monkeypatch.setattr("p2pkit.losses.LOSSES", losses)
     (layer,) = open_store("rooms.store").feature_layers
     unit = functional.normalize(torch.randn(8, 4))
     names: dict[str, Any] = {

@@ -131,7 +131,9 @@ def recognise(place: Path) -> Recognised:
         )
         raise SourceError(
             f"{root} is no recording in a format that is recognised; name its format with "
-            f"--dataset. Looked for (** is any folder below):{''.join(looked_for)}"
+            f"--dataset. Looked for (** is any folder below):{''.join(looked_for)}\n"
+            "A recording in a form of its own is best brought into posed-rgbd (depth images) or "
+            "pandaset (LiDAR and cameras): docs/datasets/own.md has a script for each"
         )
     if len(found) > 1:
         matching = "; ".join(f"{one.dataset} by {one.layout}" for one in found)

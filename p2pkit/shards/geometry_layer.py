@@ -31,7 +31,7 @@ class GeometryConfig:
         voxel_size: keep the first point of each cube of this size (m); 0 keeps all points. The
             default is half of the paper's training voxel (2.5 cm), so that augmenting and
             voxelising again leaves no holes.
-        depth_min, depth_max: keep points whose depth lies in this range (m), from 0 on.
+        depth_min, depth_max: keep depth pixels in this range (m), from 0 on; LiDAR points all stay.
         occlusion_margin, occlusion_margin_relative: a point is hidden from a view that is not
             registered to the depth if it lies behind others by more than the larger of this
             distance (m) and this share of its depth; `geometry.confidence` says behind which.

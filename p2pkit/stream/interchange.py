@@ -8,11 +8,15 @@ from p2pkit.errors import StoreError
 from p2pkit.shards.codecs import decode
 from p2pkit.shards.layout import shard_path
 from p2pkit.shards.model import LayerSpec
-from p2pkit.shards.store import Store
+from p2pkit.shards.store import Store, open_store
 
 
-def webdataset_pipeline(store: Store, layer: str = "geometry") -> Any:
+def webdataset_pipeline(store: Store | str | Path, layer: str = "geometry") -> Any:
     """A `webdataset.WebDataset` over one layer's tar shards, in shard order, fields decoded.
+
+    Args:
+        store: open, or the folder of one.
+        layer: one of the store's; see `Store.layer`.
 
     Each item is a dict of `__key__`, the fields as numpy arrays by name, and `json`, the sample's
     metadata. Stock webdataset verifies no checksum: read through `Store` where that matters.
@@ -22,6 +26,8 @@ def webdataset_pipeline(store: Store, layer: str = "geometry") -> Any:
     """
     from webdataset.compat import WebDataset
 
+    if not isinstance(store, Store):
+        store = open_store(store)
     if store.manifest.storage != "tar":
         raise StoreError(
             f"{store.root} is stored as {store.manifest.storage}; webdataset reads tar shards only"

@@ -1,6 +1,7 @@
 """The commands of the main job on a small recording, as a user types them."""
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     assert result.stdout == f"{out}\n"
     assert "12/12" in result.stderr
     return out
+
+
+def test_frames_that_failed_are_told_at_the_end(room_recording: Path, tmp_path: Path) -> None:
+    recording, out = tmp_path / "recording", tmp_path / "rooms.store"
+    shutil.copytree(room_recording, recording)
+    image = sorted(recording.glob("**/*.color.*"))[1]
+    image.write_bytes(image.read_bytes()[:100])
+    options = ["--out", out, "--dataset", "posed-rgbd", "--teacher", "none"]
+    result = p2pkit("extract", recording, *options)
+    assert result.stdout == f"{out}\n"
+    told = f"1 of 12 frames could not be used: {out}/failures.jsonl says why\n"
+    assert result.stderr.endswith(told)
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,20 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from p2pkit import __version__
+from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.main import COMMANDS, Lazy, commands, main
+from p2pkit.errors import ConfigError
+from p2pkit.files import write_atomic
+
+ROOT = Path(__file__).parents[2]
 
 IMPORTED = """
 import sys
@@ -23,6 +30,8 @@ print([name for name in ("torch", "numba", "numpy", "timm", "PIL") if name in sy
 """
 
 COMMAND = """
+import errno
+
 import click
 from p2pkit.errors import ConfigError
 
@@ -37,6 +46,10 @@ def command(what):
         click.get_current_context().exit(7)
     if what == "fault":
         raise ZeroDivisionError
+    if what == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "out/report.html")
+    if what == "connection":
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 """
 
 
@@ -68,6 +81,25 @@ def test_each_command_has_help_with_an_example(name: str) -> None:
     assert "Example" in result.output
 
 
+def every_command(group: click.Group, context: click.Context) -> Iterator[click.Command]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield from (
+            every_command(command, context) if isinstance(command, click.Group) else [command]
+        )
+
+
+def test_every_option_says_what_it_is() -> None:
+    silent = [
+        f"{command.name} {parameter.opts[0]}"
+        for command in every_command(commands, click.Context(commands))
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not parameter.help
+    ]
+    assert silent == []
+
+
 def test_version() -> None:
     assert CliRunner().invoke(commands, ["--version"]).output == f"p2pkit {__version__}\n"
 
@@ -87,6 +119,12 @@ def try_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["try", "nothing"], 0, ""),
         (["try", "exit"], 7, ""),
         (["try", "error"], 1, "Error: steps is -1; it must be at least 1\n"),
+        (
+            ["try", "full"],
+            1,
+            "Error: out/report.html: No space left on device; make room on that disk, then run "
+            "this again\n",
+        ),
         (["try", "interrupt"], 130, "Interrupted"),
         (["try"], 2, "Missing argument 'WHAT'"),
         (["try", "--wrong"], 2, "No such option"),
@@ -106,10 +144,57 @@ def test_exit_codes(
         assert captured.err == message
 
 
+def test_ctrl_c_during_the_import_of_torch(tmp_path: Path) -> None:
+    """torch's own import turns the exception into an abort: here it counts the attempt."""
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n    os.abort()\n"
+    )
+    command = "from p2pkit.cli.main import main; main(['train', 'rooms.store', '--out', 'run'])"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1].endswith(
+        "to go on: p2pkit train rooms.store --out run --resume"
+    )
+
+
 @pytest.mark.usefixtures("try_command")
-def test_a_fault_of_ours_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
-        main(["try", "fault"])
+@pytest.mark.parametrize(
+    ("what", "error"), [("fault", ZeroDivisionError), ("connection", ConnectionResetError)]
+)
+def test_a_fault_of_ours_keeps_its_traceback(what: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        main(["try", what])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_names_the_file_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2pkit.files.temporary_name", lambda name: "/dev/full")
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: None)
+    with pytest.raises(OSError, match="No space left on device") as full:
+        write_atomic(tmp_path / "report.html", b"page")
+    assert full.value.filename == str(tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(("steps", "left"), [(0, False), (2, True)])
+def test_an_error_before_the_first_step_erases_the_bar(
+    steps: int, left: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        with progress_bar("frames") as bar:
+            bar.update(steps)
+            raise ConfigError("no such dataset")
+
+    with pytest.raises(ConfigError):
+        fail()
+    last_drawn = capsys.readouterr().err.rstrip("\r\n").rpartition("\r")[2]
+    assert ("frames" in last_drawn) is left
 
 
 def test_a_missing_package_is_named(

@@ -125,7 +125,8 @@ def test_an_unknown_folder_is_told_what_was_looked_for(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "name its format with --dataset" in message
     assert "\n  tum: rgb.txt + depth.txt in the folder or *" in message
-    assert message.count("\n") == len(LAYOUTS)
+    assert message.count("\n  ") == len(LAYOUTS)
+    assert "docs/datasets/own.md has a script" in message.splitlines()[-1]
 
 
 def test_two_possible_formats_are_refused(tmp_path: Path) -> None:

@@ -158,8 +158,9 @@ def test_the_command_prints_a_table_and_json(room_recording: Path, tmp_path: Pat
     assert "of the probe's variance)" in result.output
     assert "12 of resnet10t to do, 0 done" in result.output
     assert "an estimate" in result.output
+    assert "12/12" in result.stderr
     printed = CliRunner().invoke(commands, [*arguments, "--json"])
-    plan = json.loads(printed.output)
+    plan = json.loads(printed.stdout)
     assert plan["layers"][1]["codecs"] == {"map": "zstd"}
     assert plan["bytes"] == sum(layer["bytes"] for layer in plan["layers"])
 

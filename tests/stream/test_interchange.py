@@ -41,7 +41,7 @@ def write_store(path, storage):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_every_sample_comes_decoded_in_shard_order(tmp_path):
     samples = write_store(tmp_path / "store", "tar")
-    items = list(webdataset_pipeline(open_store(tmp_path / "store")))
+    items = list(webdataset_pipeline(tmp_path / "store"))
     gc.collect()
     assert [item["__key__"] for item in items] == [sample.key for sample in samples]
     for item, sample in zip(items, samples, strict=True):
