@@ -20,7 +20,7 @@ from p2pkit.shards.same_inputs import check_same_inputs
 from p2pkit.shards.send import remote_checksum, send_shard
 from p2pkit.shards.storage import find_storage
 from p2pkit.shards.store import Store, open_store
-from p2pkit.shards.writer import create_or_open, read_manifest
+from p2pkit.shards.writer import create_or_open, read_manifest, refuse_foreign_folder
 
 COPIES = 2
 """Copies of a shard before its bytes count as damaged on the way."""
@@ -79,8 +79,8 @@ def run(config: TransferConfig, *, progress: Progress | None = None) -> Transfer
 
     Raises:
         ConfigError: not exactly one of source and target is local.
-        StoreError: the source is incomplete, or has fewer samples than the target; or a server
-            cannot be reached: run it again to go on.
+        StoreError: the source is incomplete or has fewer samples than the target, which may hold no
+            other files; or a server cannot be reached: run it again to go on.
         CorruptShardError: a shard of the source is damaged.
         FingerprintError: the target holds another store.
     """
@@ -121,6 +121,8 @@ def _check_ends(source: Location, target: Location) -> None:
         )
     if isinstance(target, RemotePath) and target.url.startswith("http"):
         raise ConfigError(f"{target} cannot be written: push to an s3:// or gs:// URL")
+    if isinstance(target, Path):
+        refuse_foreign_folder(target)
 
 
 def _chosen(store: Store, layers: tuple[str, ...]) -> Manifest:

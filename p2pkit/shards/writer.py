@@ -11,11 +11,27 @@ from p2pkit.shards.checks import read_sealed, sealed
 from p2pkit.shards.claims import Claim, locked, sweep, try_claim
 from p2pkit.shards.layout import CLAIMS, FAILURES, MANIFEST, claim_path, record_path, shard_path
 from p2pkit.shards.location import Location, local_folder
-from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, manifest_from_json
+from p2pkit.shards.model import (
+    FEATURES,
+    GEOMETRY,
+    SUPERPIXELS,
+    LayerSpec,
+    Manifest,
+    Sample,
+    manifest_from_json,
+)
 from p2pkit.shards.record import ShardRecord, Written, make_record, read_record
 from p2pkit.shards.same_inputs import check_same_inputs
 from p2pkit.shards.storage import find_storage
 from p2pkit.shards.tar_writer import StoredSample, write_stored_tar
+
+OWN_NAMES = {
+    MANIFEST,
+    FAILURES,
+    CLAIMS,
+    *(kind.rstrip("/") for kind in (GEOMETRY, FEATURES, SUPERPIXELS)),
+}
+"""What lies in a store's folder."""
 
 AnySample = TypeVar("AnySample", Sample, StoredSample)
 
@@ -184,12 +200,31 @@ def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
     Raises:
         FingerprintError: the store was made from another dataset, plan, storage, fields table or
             fingerprint; the message names each entry that differs, with both values.
-        StoreError: its manifest is damaged, or the folder cannot be written.
+        StoreError: its manifest is damaged, or the folder cannot be written or is another's.
     """
     find_storage(manifest.storage)
     path = local_folder(path, "a store")
+    refuse_foreign_folder(path)
     with _refusals_told(path):
         return _create_or_open(path, manifest)
+
+
+def refuse_foreign_folder(path: Path) -> None:
+    """Raise StoreError where something is in a folder that is no store, nor the beginning of one.
+
+    Its files would lie among the store's, and what is called `.tmp-…` there would be swept away.
+    """
+    with _refusals_told(path):
+        if (path / MANIFEST).exists() or not path.exists():
+            return
+        names = sorted(entry.name for entry in path.iterdir())
+    foreign = [name for name in names if name not in OWN_NAMES and not name.startswith(".tmp-")]
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise StoreError(
+            f"{path} is no store and not empty: it holds {foreign[0]}{more}. Name a folder that is "
+            "new or empty, or the store that is to be gone on with"
+        )
 
 
 def _create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
