@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
-from p2pkit.files import fsync_file, fsync_folder, json_text, write_atomic
+from p2pkit.files import json_text, write_atomic
 from p2pkit.shards.checks import sealed
-from p2pkit.shards.fetch import fetch_shard, remove, shard_bytes, shard_checksum
-from p2pkit.shards.layout import FAILURES, MANIFEST, record_path, shard_path
+from p2pkit.shards.fetch import commit_fetched, fetch_shard, remove, shard_bytes, shard_checksum
+from p2pkit.shards.folder import refuse_foreign_folder
+from p2pkit.shards.inputs_file import inputs_content
+from p2pkit.shards.layout import FAILURES, MANIFEST, inputs_path, record_path, shard_path
 from p2pkit.shards.location import Location, as_location
 from p2pkit.shards.model import GEOMETRY, Manifest
 from p2pkit.shards.record import ShardRecord, read_record
@@ -20,7 +22,7 @@ from p2pkit.shards.same_inputs import check_same_inputs
 from p2pkit.shards.send import remote_checksum, send_shard
 from p2pkit.shards.storage import find_storage
 from p2pkit.shards.store import Store, open_store
-from p2pkit.shards.writer import create_or_open, read_manifest, refuse_foreign_folder
+from p2pkit.shards.writer import create_or_open, read_manifest
 
 COPIES = 2
 """Copies of a shard before its bytes count as damaged on the way."""
@@ -176,6 +178,8 @@ def _copy(job: _Job) -> bool:
         _pull(shard_path(job.source, *name), there, job.record)
     elif isinstance(job.source, Path) and isinstance(there, RemotePath):
         _push(shard_path(job.source, *name), there, job.record)
+    if job.layer == GEOMETRY and (inputs := inputs_content(job.source, job.number)) is not None:
+        _write(inputs_path(job.target, job.number), inputs)
     record = record_path(job.source, job.layer, job.number).read_bytes()
     _write(record_path(job.target, job.layer, job.number), record)
     return True
@@ -245,7 +249,7 @@ def _pull(source: RemotePath, target: Path, record: ShardRecord) -> None:
             fetch_shard(source, record, temporary)
             found = shard_checksum(temporary)
             if found == record.xxh3_128:
-                _commit(temporary, target)
+                commit_fetched(temporary, target)
                 return
     except OSError as error:
         raise StoreError(
@@ -255,19 +259,6 @@ def _pull(source: RemotePath, target: Path, record: ShardRecord) -> None:
     finally:
         remove(temporary)
     raise _damaged(source, found, record)
-
-
-def _commit(temporary: Path, target: Path) -> None:
-    """Make a fetched shard durable and give it its name."""
-    if temporary.is_dir():
-        from p2pkit.shards.zarr_writer import fsync_tree, rename_folder
-
-        fsync_tree(temporary)
-        rename_folder(temporary, target)
-        return
-    fsync_file(temporary)
-    os.replace(temporary, target)
-    fsync_folder(target.parent)
 
 
 def _damaged(shard: Location, found: str, record: ShardRecord) -> CorruptShardError:

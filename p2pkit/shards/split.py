@@ -13,9 +13,9 @@ from p2pkit.errors import ConfigError, StoreError
 from p2pkit.files import sha256_json
 from p2pkit.shards.copying import CopyJob, Place, Report, copy_samples, planned_shards, store_places
 from p2pkit.shards.families import made_beside, made_geometry
+from p2pkit.shards.folder import refuse_foreign_folder
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Plan
 from p2pkit.shards.store import Store, open_store
-from p2pkit.shards.writer import refuse_foreign_folder
 
 By = Literal["sequence", "key-order"]
 
