@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.placement import is_first, own_device
-from p2pkit.cli.unused import refuse, refuse_unused_in_extraction
+from p2pkit.cli.unused import refuse_unnamed_views, refuse_unused_in_extraction
 from p2pkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -224,13 +224,7 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
     from p2pkit.shards.location import local_folder
 
     file = options.pop("config_file")
-    if not options["views"]:
-        refuse(
-            ["views_as"],
-            "it says what becomes of the views of --views; add these, such as --views flip. Views "
-            "of a --config are averaged as views of [features.teacher], stored as stored_views of "
-            "[features]",
-        )
+    refuse_unnamed_views(options["views"])
     settings: dict[str, Any] = {"root": None, **({"out": store_else} if store_else else {})}
     settings |= settings_from_toml(file) if file is not None else {}
     settings = merged_tables(settings, nested(_typed(options)))

@@ -59,6 +59,17 @@ def refuse_set_twice(settings: Sequence[str], options: Mapping[str, str]) -> Non
             raise click.UsageError(f"{found[0]} and --set {said[name]} say one setting: keep one")
 
 
+def refuse_unnamed_views(views: str) -> None:
+    """Raise UsageError where it was typed what becomes of `views`, but these were not."""
+    if not views:
+        refuse(
+            ["views_as"],
+            "it says what becomes of the views of --views; add these, such as --views flip. Views "
+            "of a --config are averaged as views of [features.teacher], stored as stored_views of "
+            "[features]",
+        )
+
+
 def refuse_unused_in_extraction(config: "ExtractConfig") -> None:
     """Raise UsageError where an option was typed for what this extraction does not have."""
     from p2pkit.pipelines.extract_plan import NO_TEACHER
