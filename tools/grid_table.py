@@ -139,7 +139,7 @@ def write_file(kind: str, path: Path, name: str, stride: float, offset: float) -
 
 def file_rows() -> Iterator[str]:
     """The table of files: what is declared, and where the first centre is by the map's answers."""
-    yield "| network | file | declared stride, first centre (px) | by the answers (px) | |"
+    yield "| network | file | declared stride, first centre (px) | | centre by the answers (px) |"
     yield "|---|---|---|---|---|"
     for title, (name, stride, offset) in FILES.items():
         for kind, (suffix, library) in KINDS.items():
@@ -152,7 +152,7 @@ def file_rows() -> Iterator[str]:
                 shift = answer_shift(layer, grid, name=title)
             seen = ", ".join(f"{offset - stride * value:.1f}" for value in shift)
             verdict = "accepted" if max(map(abs, shift)) < DECLARED_TOLERANCE else "refused"
-            yield f"| {title} | `{kind}:` | {stride:g}, {offset:g} | {seen} | {verdict} |"
+            yield f"| {title} | `{kind}:` | {stride:g}, {offset:g} | {verdict} | {seen} |"
 
 
 TABLES = {
