@@ -148,7 +148,7 @@ def file_rows() -> Iterator[str]:
                 write_file(kind, path, name, stride, offset)
                 layer = library.build_network(TeacherOptions(f"{kind}:{path}"), str(path)).layer
                 rows, columns = layer(torch.zeros(1, 3, *ROOM[::-1])).shape[1:3]
-                grid = FeatureGrid((stride,) * 2, (offset,) * 2, (columns, rows), ROOM)
+                grid = FeatureGrid((stride, stride), (offset, offset), (columns, rows), ROOM)
                 shift = answer_shift(layer, grid, name=title)
             seen = ", ".join(f"{offset - stride * value:.1f}" for value in shift)
             verdict = "accepted" if max(map(abs, shift)) < DECLARED_TOLERANCE else "refused"

@@ -187,7 +187,7 @@ def interrupted_after(steps: int, work: Callable[[], None], files: set[str]) -> 
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
-        if frame.f_code.co_filename not in files or frame.f_code is here:
+        if frame.f_code.co_filename not in files:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
@@ -197,7 +197,6 @@ def interrupted_after(steps: int, work: Callable[[], None], files: set[str]) -> 
             left -= 1
         return trace
 
-    here = sys._getframe().f_code
     before = sys.gettrace()
     sys.settrace(trace)
     try:
