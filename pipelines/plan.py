@@ -259,7 +259,7 @@ def _plan(
         teacher_passes=round(frames * passes),
         teacher_passes_left=round(unseen * passes),
         seconds_per_frame=probe.seconds_per_frame,
-        seconds_left=sum(n * probe.seconds_of[lack] for lack, n in left.lacking.items()),
+        seconds_left=sum((n * probe.seconds_of[lack] for lack, n in left.lacking.items()), 0.0),
         probed=tuple(probe.chosen),
         probed_geometry=len(probe.many),
         failed=probe.failed,
