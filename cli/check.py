@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from p2pkit.cli.unused import refuse
+
 MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
 
 
@@ -34,6 +36,8 @@ def check(source: Path | None, as_json: bool, **options: Any) -> None:
     """
     from p2pkit.pipelines.check import CheckConfig, run
 
+    if options["dataset"] is None:
+        refuse(["camera", "seed"], "a store has its own calibration and frames; leave this out")
     config = CheckConfig(
         source=source,
         out=options["out"],

@@ -1,12 +1,33 @@
 """`p2pkit evaluate`: runs and a labelled store in; do they beat scratch, and how surely?"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from p2pkit.cli.unused import refuse_set_twice
 from p2pkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from p2pkit.pipelines.evaluate import EvaluateConfig
+
+SETTINGS = {
+    "store": "store",
+    "out": "out",
+    "modes": "modes",
+    "fractions": "fractions",
+    "seeds": "seeds",
+    "labels": "labels",
+    "split_unit": "split.unit",
+    "test_scenes": "split.test_scenes",
+    "checkpoints": "checkpoints",
+    "which": "which",
+    "workers": "workers",
+    "device": "device",
+}
+"""Which setting of `EvaluateConfig` each option is."""
 
 
 @click.command()
@@ -49,6 +70,7 @@ def evaluate(
     from p2pkit.pipelines.parts import SplitConfig
 
     as_json = asked.pop("as_json")
+    refuse_set_twice(settings, SETTINGS)
     config = stage.EvaluateConfig(
         runs=runs,
         store=store,
@@ -60,6 +82,7 @@ def evaluate(
         **asked,
     )
     config = with_settings(config, settings)
+    _refuse_unused(settings, config)
     path = stage.run(config, progress=lambda text: click.echo(f"done: {text}", err=True))
     report = json.loads(path.read_text())
     if as_json:
@@ -67,6 +90,26 @@ def evaluate(
         return
     click.echo((out / "report.md").read_text(), nl=False)
     click.echo(path)
+
+
+def _refuse_unused(settings: Sequence[str], config: "EvaluateConfig") -> None:
+    """Raise UsageError where `--set` sets what the modes or the split do not have."""
+    by_scene, modes = config.split.unit == "scene", {*config.modes}
+    unused = {
+        "finetune.": ("finetune" not in modes, "add finetune to --mode"),
+        "frozen.": (not modes - {"finetune"}, "add linear or knn to --mode"),
+        "frozen.probe.": ("linear" not in modes, "add linear to --mode"),
+        "frozen.neighbours=": ("knn" not in modes, "add knn to --mode"),
+        "frozen.most_neighbours=": ("knn" not in modes, "add knn to --mode"),
+        "split.block_frames=": (by_scene, "add --split-unit time-block"),
+        "split.gap_frames=": (by_scene, "add --split-unit time-block"),
+        "test=": (bool(config.split.test_scenes), "the test part is what --test-scenes names"),
+    }
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        for start, (ignored, mend) in unused.items():
+            if ignored and f"{name.strip()}={value}".startswith(start):
+                raise click.UsageError(f"--set {setting} would be ignored: {mend}, or leave it out")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.placement import is_first, own_device
+from p2pkit.cli.unused import refuse_unnamed_views, refuse_unused_in_extraction
 from p2pkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -228,7 +229,8 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
         options: by name; only what was typed counts.
 
     Raises:
-        click.UsageError: neither the options nor the file name the dataset, or the store.
+        click.UsageError: neither the options nor the file name the dataset, or the store; or an
+            option was typed that the others leave without use.
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
     from p2pkit.config import config_from_json, merged_tables, nested, settings_from_toml
@@ -237,6 +239,7 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
     from p2pkit.shards.location import local_folder
 
     file = options.pop("config_file")
+    refuse_unnamed_views(options["views"])
     settings: dict[str, Any] = {"root": None, **({"out": store_else} if store_else else {})}
     settings |= settings_from_toml(file) if file is not None else {}
     settings = merged_tables(settings, nested(_typed(options)))
@@ -251,7 +254,9 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
         settings = merged_tables(none, settings)
     if isinstance(settings["out"], str):
         settings["out"] = local_folder(settings["out"], "what is extracted")
-    return config_from_json(ExtractConfig, settings)
+    config = config_from_json(ExtractConfig, settings)
+    refuse_unused_in_extraction(config)
+    return config
 
 
 def _typed(options: Mapping[str, Any]) -> dict[str, Any]:

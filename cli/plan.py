@@ -71,7 +71,7 @@ def _text(planned: "ExtractionPlan") -> list[str]:
     return [
         *lines,
         f"time            about {_duration(planned.seconds_left)} for one worker on this machine: "
-        f"{1e3 * planned.seconds_per_frame:.0f} ms a frame on the probe, an estimate",
+        f"{1e3 * planned.seconds_per_frame:.0f} ms a frame on the probe with all layers, estimates",
     ]
 
 

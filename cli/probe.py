@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from p2pkit.cli.unused import refuse
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -32,6 +34,8 @@ def probe(run: Path, store: str, as_json: bool, **asked: Any) -> None:
     from p2pkit.cli.evaluate import scene_names
     from p2pkit.pipelines import probe as stage
 
+    if asked["test_scenes"] is not None:
+        refuse(["test_fraction"], "the test part is what --test-scenes names")
     asked["test_scenes"] = scene_names(asked["test_scenes"])
     text = stage.run(stage.ProbeStageConfig(run=run, store=store, **asked)).read_text()
     click.echo(text if as_json else "\n".join(probe_table(json.loads(text))))

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from p2pkit.cli.bars import progress_bar
+from p2pkit.cli.unused import refuse
 
 FOLDER = click.Path(path_type=Path)
 STORE = click.argument("store", type=FOLDER)
@@ -42,6 +43,13 @@ def repair(store: Path, as_json: bool, **options: Any) -> None:
     from p2pkit.pipelines.reextract import SourceConfig
     from p2pkit.pipelines.repair import RepairConfig, run
 
+    if options["source"] is None and options["dataset"] is None:
+        refuse(
+            ["camera", "weights", "teachers", "device", "threads"],
+            "without the recording nothing is extracted; name it with --source",
+        )
+    else:
+        refuse(["drop_missing"], "what was never finished is extracted from the recording")
     source = SourceConfig(
         dataset=options["dataset"],
         root=options["source"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pkit.cli.bars import progress_bar
+from p2pkit.cli.unused import refuse_set_twice
 from p2pkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def train(
     from p2pkit.pipelines.distributed import ranks_from_environment
 
     wanted = AskedSettings(**asked)
+    refuse_set_twice(wanted.settings, {"steps": "steps", "weights": "weights"})
     begun = resume and (out / "config.json").is_file()
     if resume and (begun or not stores):
         config = _free_changes(stage.read_config(out), wanted)

@@ -2,10 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import FrameError, SourceError
@@ -23,7 +24,7 @@ from p2pkit.pipelines.superpixel_stage import (
     layer_sample,
     open_superpixel_stage,
 )
-from p2pkit.shards.diagnosis import readable_meta
+from p2pkit.shards.diagnosis import known_inputs
 from p2pkit.shards.inputs import check_inputs
 from p2pkit.shards.model import Sample
 from p2pkit.shards.plan import plan_shards
@@ -109,7 +110,7 @@ def _unedited(source: FrameSource, shards: list[list[str]], out: Path) -> Iterat
     """
     store = open_store(out)
     for shard, keys in enumerate(shards):
-        stored = readable_meta(store, shard)
+        stored = known_inputs(store, shard)
         for frame in loadable(source, keys):
             check_inputs(frame, stored.get(frame.key, ()))
             yield frame
@@ -198,7 +199,10 @@ def _extract_shard(job: Job, shard: int) -> None:
         return
     samples: list[tuple[Sample, ...]] = []
     failures: list[dict[str, str]] = []
-    for result in _worked_on(job, job.shards[shard], _all_samples):
+    # A shard that was lost is compared with what is left of it.
+    stored = known_inputs(open_store(job.config.out), shard)
+    work = partial(_all_samples, stored=stored)
+    for result in _worked_on(job, job.shards[shard], work):
         if isinstance(result, FrameError):
             failures.append({"key": result.key, "stage": "frame", "reason": result.reason})
         else:
@@ -229,10 +233,13 @@ def _add_layers(job: Job, shard: int) -> None:
         job.writer.write(stage.layer, shard, [row[number] for row in rows])
 
 
-def _all_samples(job: Job, key: str) -> tuple[Sample, ...] | FrameError:
+def _all_samples(
+    job: Job, key: str, stored: Mapping[str, list[dict[str, Any]]]
+) -> tuple[Sample, ...] | FrameError:
     """A frame's samples: of the geometry, then of each stage's layer."""
     try:
         frame = job.source.load(key)
+        check_inputs(frame, stored.get(key, ()))
         geometry = geometry_sample(frame, job.config, job.writer.manifest.layers[0])
     except FrameError as error:
         return error

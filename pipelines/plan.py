@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +24,7 @@ from p2pkit.pipelines.feature_stage import (
     layer_name,
     plan_layer,
 )
+from p2pkit.pipelines.plan_left import Lacking, WorkLeft, work_left
 from p2pkit.pipelines.planned import ExtractionPlan, LayerPlan
 from p2pkit.pipelines.superpixel_stage import (
     LayerStage,
@@ -30,12 +32,13 @@ from p2pkit.pipelines.superpixel_stage import (
     layer_sample,
     planned_layer,
 )
+from p2pkit.shards.inputs import check_inputs
 from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.map_coding import FeatureCoder, pca_basis
-from p2pkit.shards.model import LayerSpec, Manifest, Sample, with_codecs
+from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, with_codecs
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.sizes import LAYER_SIZES, sample_bytes
-from p2pkit.shards.writer import StoreWriter, read_and_compare
+from p2pkit.shards.writer import read_and_compare
 from p2pkit.stream.prefetch import ordered_map
 from p2pkit.teachers import check_teacher_device, open_teacher
 
@@ -89,7 +92,10 @@ def run(config: PlanConfig, *, progress: Progress | None = None) -> ExtractionPl
     if stored is not None:
         read_and_compare(extraction.out, manifest)
     worker = _Worker(extraction, source, tuple(stages), manifest)
-    return _plan(worker, keys, stored, _probe(worker, chosen, many, progress or _untold))
+    shards = plan_shards(keys, manifest.plan)
+    left = work_left(extraction.out, stored, manifest.layers, shards)
+    probed = _probe(worker, chosen, many, left, progress or _untold)
+    return _plan(worker, shards, left, probed)
 
 
 @dataclass(frozen=True)
@@ -122,16 +128,28 @@ class _Worker:
             sample_bytes(layer, sample)
         return found[1], *others
 
+    def further(self, geometry: Sample, lacking: Lacking) -> None:
+        """As `extract` adds layers to the geometry of a frame that is there."""
+        frame = self.source.load(geometry.key)
+        check_inputs(frame, [geometry.meta])
+        for stage, layer in zip(self.stages, self.manifest.layers[1:], strict=True):
+            if layer.name in lacking:
+                sample_bytes(layer, layer_sample(stage, frame, geometry))
+
 
 @dataclass(frozen=True)
 class _Probe:
-    """What the probed frames gave; `samples` of each layer, geometry first."""
+    """What the probed frames gave; `samples` of each layer, geometry first.
+
+    `seconds_of` has the time of a frame by what its shard lacks.
+    """
 
     chosen: list[str]
     many: list[str]
     samples: tuple[list[Sample], ...]
     failed: dict[str, str]
     seconds_per_frame: float
+    seconds_of: dict[Lacking, float]
 
 
 def _stored(extraction: ExtractConfig, manifest: Manifest) -> Manifest | None:
@@ -187,7 +205,9 @@ def _untold(_done: int, _frames: int) -> None:
     pass
 
 
-def _probe(worker: _Worker, chosen: list[str], many: list[str], progress: Progress) -> _Probe:
+def _probe(
+    worker: _Worker, chosen: list[str], many: list[str], left: WorkLeft, progress: Progress
+) -> _Probe:
     """Extract the chosen frames in memory, as `extract` would, and the geometry of the others."""
     threads = worker.extraction.threads
     others = [key for key in many if key not in set(chosen)]
@@ -211,42 +231,53 @@ def _probe(worker: _Worker, chosen: list[str], many: list[str], progress: Progre
             f"none of the {len(chosen)} probed frames can be used; the first: {whole[0]}"
         )
     samples = tuple(map(list, zip(*good, strict=True)))
+    seconds_of = {
+        lacking: seconds if lacking[0] == GEOMETRY else _timed(worker, samples[0], lacking)
+        for lacking in left.lacking
+    }
     samples[0].extend(row[1] for row in rest if isinstance(row, tuple))
-    return _Probe(chosen, many, samples, failed, seconds)
+    return _Probe(chosen, many, samples, failed, seconds, seconds_of)
+
+
+def _timed(worker: _Worker, geometry: Sequence[Sample], lacking: Lacking) -> float:
+    """Seconds of a frame whose shard has its geometry and lacks these layers."""
+    threads = worker.extraction.threads
+    began = time.perf_counter()
+    work = partial(worker.further, lacking=lacking)
+    done = list(ordered_map(work, geometry, threads=threads, ahead=2 * threads))
+    return (time.perf_counter() - began) / len(done)
 
 
 def _plan(
-    worker: _Worker, keys: Sequence[str], stored: Manifest | None, probe: _Probe
+    worker: _Worker, shards: list[list[str]], left: WorkLeft, probe: _Probe
 ) -> ExtractionPlan:
-    manifest = worker.manifest
-    shards = plan_shards(keys, manifest.plan)
+    manifest, frames = worker.manifest, sum(map(len, shards))
     good = len(probe.samples[0]) / len(probe.many)
     layers = tuple(
         replace(
             _layer_plan(layer, rows, shards, good, manifest.storage),
-            frames_done=_frames_done(worker.extraction, stored, layer, shards),
+            frames_done=left.done[layer.name],
         )
         for layer, rows in zip(manifest.layers, probe.samples, strict=True)
     )
-    passes, teacher, left = 0.0, "none", 0
+    passes, teacher, unseen = 0.0, "none", 0
     if worker.extraction.features is not None:
         images = float(np.mean([len(sample.meta["grids"]) for sample in probe.samples[1]]))
         passes = good * images * worker.extraction.features.looks
         teacher = manifest.layers[1].details["teacher"]
-        left = len(keys) - layers[1].frames_done
-    unfinished = len(keys) - min(layer.frames_done for layer in layers)
+        unseen = frames - layers[1].frames_done
     return ExtractionPlan(
-        frames=len(keys),
+        frames=frames,
         shards=len(shards),
         storage=manifest.storage,
         layers=layers,
         bytes=sum(layer.bytes for layer in layers),
-        bytes_uncertainty=_uncertainty(manifest, probe.samples, len(keys)),
+        bytes_uncertainty=_uncertainty(manifest, probe.samples, frames),
         teacher=teacher,
-        teacher_passes=round(len(keys) * passes),
-        teacher_passes_left=round(left * passes),
+        teacher_passes=round(frames * passes),
+        teacher_passes_left=round(unseen * passes),
         seconds_per_frame=probe.seconds_per_frame,
-        seconds_left=unfinished * probe.seconds_per_frame,
+        seconds_left=sum((n * probe.seconds_of[lack] for lack, n in left.lacking.items()), 0.0),
         probed=tuple(probe.chosen),
         probed_geometry=len(probe.many),
         failed=probe.failed,
@@ -268,16 +299,6 @@ def _layer_plan(
         map=layer.details.get("map"),
         explained_variance=sum(basis.explained_variance) if basis is not None else None,
     )
-
-
-def _frames_done(
-    extraction: ExtractConfig, stored: Manifest | None, layer: LayerSpec, shards: list[list[str]]
-) -> int:
-    if stored is None or layer.name not in {known.name for known in stored.layers}:
-        return 0
-    writer = StoreWriter(extraction.out, stored)
-    done = [keys for shard, keys in enumerate(shards) if writer.is_done(layer.name, shard)]
-    return sum(map(len, done))
 
 
 def _uncertainty(

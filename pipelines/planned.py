@@ -41,10 +41,10 @@ class ExtractionPlan:
         teacher: its name, or `none`.
         teacher_passes: images that the teacher must see for the whole layer.
         teacher_passes_left: those whose shards are not in the store yet.
-        seconds_per_frame: measured on the probe, with the extraction's threads; reading, geometry,
-            teacher, superpixels and codecs, not the disk.
-        seconds_left: estimate for one worker on this machine, as if each frame that lacks a layer
-            lacked all.
+        seconds_per_frame: of all layers, measured on the probe, with the extraction's threads;
+            reading, geometry, teacher, superpixels and codecs, not the disk.
+        seconds_left: estimate for one worker on this machine; frames that lack some layers only are
+            timed by themselves.
         probed: keys of the frames that the teacher saw.
         probed_geometry: how many frames were probed for their geometry, those included.
         failed: probed frames that cannot be used, with the reason; the same share of all frames is

@@ -19,7 +19,7 @@ from p2pkit.pipelines.extract_plan import (
 from p2pkit.pipelines.feature_stage import FeatureConfig, open_feature_stage
 from p2pkit.pipelines.superpixel_stage import LayerStage, SuperpixelStage, layer_sample
 from p2pkit.shards.checks import differences
-from p2pkit.shards.diagnosis import readable_meta
+from p2pkit.shards.diagnosis import known_inputs
 from p2pkit.shards.families import MADE_FROM
 from p2pkit.shards.geometry_layer import GeometryConfig
 from p2pkit.shards.inputs import check_inputs
@@ -76,11 +76,11 @@ class Reextraction:
         """Extract the geometry of one shard, failures included.
 
         Raises:
-            SourceError: a frame is not the one that a readable sample of the shard was made from.
+            SourceError: a frame is not the one that a sample of the shard was made from.
         """
         failures: list[dict[str, str]] = []
         layer = self.store.layer(GEOMETRY)
-        stored = readable_meta(self.store, shard)
+        stored = known_inputs(self.store, shard)
 
         def sample(key: str) -> Sample | FrameError:
             try:

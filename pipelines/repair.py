@@ -9,12 +9,15 @@ from p2pkit.files import canonical_json
 from p2pkit.pipelines.reextract import Reextraction, SourceConfig, open_reextraction
 from p2pkit.pipelines.superpixel_stage import LayerStage
 from p2pkit.shards.diagnosis import (
+    DROPPED,
     Action,
     Condition,
     actions_from_source,
     actions_without_source,
     examine,
+    known_inputs,
 )
+from p2pkit.shards.inputs import INPUTS
 from p2pkit.shards.layout import FAILURES, record_path
 from p2pkit.shards.location import local_folder
 from p2pkit.shards.model import GEOMETRY
@@ -156,13 +159,39 @@ def _choose(
     conditions: dict[str, Condition],
 ) -> list[Action]:
     if again is not None:
-        return actions_from_source(shard, conditions, again.planned[shard])
+        actions = actions_from_source(shard, conditions, again.planned[shard])
+        return [_told_unknown(store, action, conditions, again) for action in actions]
     return actions_without_source(
         shard,
         conditions,
         planned=store.manifest.plan.planned(shard),
         drop_missing=config.drop_missing,
     )
+
+
+def _told_unknown(
+    store: Store, action: Action, conditions: dict[str, Condition], again: Reextraction
+) -> Action:
+    """The action, whose reason tells of frames that nothing is left of to compare them with.
+
+    Of a shard that was never finished there was nothing.
+    """
+    if action.what != "extract" or action.layer != GEOMETRY or conditions[GEOMETRY].missing:
+        return action
+    failed = {row["key"] for row in conditions[GEOMETRY].failures if row["stage"] != DROPPED}
+    known = known_inputs(store, action.shard)
+    unknown = [
+        key
+        for key in again.planned[action.shard]
+        if key not in failed and not any(INPUTS in meta for meta in known.get(key, ()))
+    ]
+    if not unknown:
+        return action
+    told = (
+        f"no digest is left of {len(unknown)} of its frames, such as {unknown[0]}: whether the "
+        "recording was edited since cannot be told"
+    )
+    return replace(action, reason=f"{action.reason}; {told}")
 
 
 def _layers_to_extract(actions: Sequence[Action]) -> list[str]:

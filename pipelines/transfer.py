@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
-from p2pkit.files import fsync_file, fsync_folder, json_text, write_atomic
+from p2pkit.files import json_text, write_atomic
 from p2pkit.shards.checks import sealed
-from p2pkit.shards.fetch import fetch_shard, remove, shard_bytes, shard_checksum
-from p2pkit.shards.layout import FAILURES, MANIFEST, record_path, shard_path
+from p2pkit.shards.fetch import commit_fetched, fetch_shard, remove, shard_bytes, shard_checksum
+from p2pkit.shards.folder import refuse_foreign_folder
+from p2pkit.shards.inputs_file import inputs_content
+from p2pkit.shards.layout import FAILURES, MANIFEST, inputs_path, record_path, shard_path
 from p2pkit.shards.location import Location, as_location
 from p2pkit.shards.model import GEOMETRY, Manifest
 from p2pkit.shards.record import ShardRecord, read_record
@@ -79,8 +81,8 @@ def run(config: TransferConfig, *, progress: Progress | None = None) -> Transfer
 
     Raises:
         ConfigError: not exactly one of source and target is local.
-        StoreError: the source is incomplete, or has fewer samples than the target; or a server
-            cannot be reached: run it again to go on.
+        StoreError: the source is incomplete or has fewer samples than the target, which may hold no
+            other files; or a server cannot be reached: run it again to go on.
         CorruptShardError: a shard of the source is damaged.
         FingerprintError: the target holds another store.
     """
@@ -121,6 +123,8 @@ def _check_ends(source: Location, target: Location) -> None:
         )
     if isinstance(target, RemotePath) and target.url.startswith("http"):
         raise ConfigError(f"{target} cannot be written: push to an s3:// or gs:// URL")
+    if isinstance(target, Path):
+        refuse_foreign_folder(target)
 
 
 def _chosen(store: Store, layers: tuple[str, ...]) -> Manifest:
@@ -174,6 +178,8 @@ def _copy(job: _Job) -> bool:
         _pull(shard_path(job.source, *name), there, job.record)
     elif isinstance(job.source, Path) and isinstance(there, RemotePath):
         _push(shard_path(job.source, *name), there, job.record)
+    if job.layer == GEOMETRY and (inputs := inputs_content(job.source, job.number)) is not None:
+        _write(inputs_path(job.target, job.number), inputs)
     record = record_path(job.source, job.layer, job.number).read_bytes()
     _write(record_path(job.target, job.layer, job.number), record)
     return True
@@ -243,7 +249,7 @@ def _pull(source: RemotePath, target: Path, record: ShardRecord) -> None:
             fetch_shard(source, record, temporary)
             found = shard_checksum(temporary)
             if found == record.xxh3_128:
-                _commit(temporary, target)
+                commit_fetched(temporary, target)
                 return
     except OSError as error:
         raise StoreError(
@@ -253,19 +259,6 @@ def _pull(source: RemotePath, target: Path, record: ShardRecord) -> None:
     finally:
         remove(temporary)
     raise _damaged(source, found, record)
-
-
-def _commit(temporary: Path, target: Path) -> None:
-    """Make a fetched shard durable and give it its name."""
-    if temporary.is_dir():
-        from p2pkit.shards.zarr_writer import fsync_tree, rename_folder
-
-        fsync_tree(temporary)
-        rename_folder(temporary, target)
-        return
-    fsync_file(temporary)
-    os.replace(temporary, target)
-    fsync_folder(target.parent)
 
 
 def _damaged(shard: Location, found: str, record: ShardRecord) -> CorruptShardError:

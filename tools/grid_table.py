@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.teachers import TeacherOptions, onnx_network, open_teacher, torchscript_network
-from p2pkit.teachers.grid_probe import answering_cell
+from p2pkit.teachers.grid_probe import DECLARED_TOLERANCE, answer_shift
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 
 PAGE = Path(__file__).parents[1] / "docs" / "teachers.md"
@@ -56,8 +56,8 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any], int, tuple[int, int]]] = {
     "Swin, `--layer -2`": ("SwinConfig", WINDOWS, -2, ROOM),
 }
 FILES = {
-    "ResNet (`resnet10t`)": ("resnet10t", 32.0, 0.0),
-    "the same, declared half a stride off": ("resnet10t", 32.0, 15.5),
+    "ResNet (`resnet18`)": ("resnet18", 32.0, 0.0),
+    "the same, declared half a stride off": ("resnet18", 32.0, 15.5),
     "ConvNeXt (`convnext_atto`)": ("convnext_atto", 32.0, 15.5),
 }
 KINDS = {"torchscript": ("pt", torchscript_network), "onnx": ("onnx", onnx_network)}
@@ -138,22 +138,21 @@ def write_file(kind: str, path: Path, name: str, stride: float, offset: float) -
 
 
 def file_rows() -> Iterator[str]:
-    """The table of files: what is declared, and where the map answers to a poke at its middle."""
-    yield "| network | file | declared stride, first centre (px) | poked cell | answer at |"
+    """The table of files: what is declared, and where the first centre is by the map's answers."""
+    yield "| network | file | declared stride, first centre (px) | | centre by the answers (px) |"
     yield "|---|---|---|---|---|"
     for title, (name, stride, offset) in FILES.items():
         for kind, (suffix, library) in KINDS.items():
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"network.{suffix}"
                 write_file(kind, path, name, stride, offset)
-                options = TeacherOptions(f"{kind}:{path}")
-                grid = open_teacher(options).grid(ROOM)
-                layer = library.build_network(options, str(path)).layer
-                cell, found = answering_cell(layer, grid, name=title)
-            yield (
-                f"| {title} | `{kind}:` | {stride:g}, {offset:g} | {cell[0]}, {cell[1]} "
-                f"| {found[0]:.2f}, {found[1]:.2f} |"
-            )
+                layer = library.build_network(TeacherOptions(f"{kind}:{path}"), str(path)).layer
+                rows, columns = layer(torch.zeros(1, 3, *ROOM[::-1])).shape[1:3]
+                grid = FeatureGrid((stride, stride), (offset, offset), (columns, rows), ROOM)
+                shift = answer_shift(layer, grid, name=title)
+            seen = ", ".join(f"{offset - stride * value:.1f}" for value in shift)
+            verdict = "accepted" if max(map(abs, shift)) < DECLARED_TOLERANCE else "refused"
+            yield f"| {title} | `{kind}:` | {stride:g}, {offset:g} | {verdict} | {seen} |"
 
 
 TABLES = {

@@ -140,6 +140,8 @@ SOURCES: dict[str, Callable[[SourceOptions], FrameSource]] = {
 
 WITHOUT_IMAGES = ("s3dis",)
 """Labelled points to evaluate on; no teacher can look at them."""
+GENERATED = ("demo-scene",)
+"""Made by code; no folder is read."""
 TAKE_A_CAMERA_FILE = ("posed-rgbd", "tum")
 
 
@@ -154,7 +156,8 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
 
     Raises:
         ConfigError: `name` is no key of `SOURCES` (the message lists them), `limit` or `every` is
-            below 1, or a camera file is given to a dataset that has its own calibration.
+            below 1, a camera file is given to a dataset that has its own calibration, or a folder
+            to one that is generated.
         SourceError: the recording or its calibration cannot be used.
     """
     refuse_unknown_dataset(name)
@@ -165,6 +168,8 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
     if options.camera_file is not None and name not in TAKE_A_CAMERA_FILE:
         takers = " and ".join(TAKE_A_CAMERA_FILE)
         raise ConfigError(f"a camera file is for {takers} only; {name} has its own calibration")
+    if options.root is not None and name in GENERATED:
+        raise ConfigError(f"{name} is generated and reads no folder; leave out {options.root}")
     source = SOURCES[name](options)
     if options.flying_margin:
         from p2pkit.datasets.clean_depth import CleanDepth

@@ -179,13 +179,17 @@ def contrasts(look: Look, placed: Placed) -> Float64[np.ndarray, " edges"]:
     contrast = np.full(len(placed.pixel_uv), np.nan)
     delta = DELTA * look.camera.width
     for direction, offset in ((0, (delta, 0.0)), (1, (0.0, delta))):
-        rows = look.edges.direction == direction
+        rows = np.flatnonzero(look.edges.direction == direction)
         axis = 1 - direction if placed.turned else direction
         if placed.turned:
             offset = offset[::-1]
-        part = np.empty(int(rows.sum()))
+        part = np.empty(len(rows))
         edge_kernels.local_contrast(
-            look.strength[axis], placed.pixel_uv[rows], placed.in_front[rows], offset, part
+            look.strength[axis],
+            placed.pixel_uv.take(rows, axis=0),
+            placed.in_front[rows],
+            offset,
+            part,
         )
         contrast[rows] = part
     return contrast

@@ -13,7 +13,7 @@ from p2pkit.evaluation.cross_test import (
     split_looks,
     with_rows,
 )
-from p2pkit.evaluation.edge_alignment import Look, Placed, Score, place, score
+from p2pkit.evaluation.edge_alignment import Look, Place, Placed, Score, place, score
 from p2pkit.evaluation.evidence import Evidence
 from p2pkit.evaluation.time_offset import INTERVALS, at_time, frame_interval_s, timed_looks
 
@@ -104,7 +104,7 @@ def _profile(
 def _turned(look: Look, degrees: float, axis: int) -> Placed:
     change = np.array(NOTHING)
     change[axis] = degrees
-    return _changed(look, change)
+    return _changed_by(change)(look)
 
 
 def _shifted(look: Look, steps: float, axis: int) -> Placed:
@@ -120,12 +120,12 @@ def find_misalignment(looks: Sequence[Look]) -> Misalignment:
     most = max(POINTS_IN_ALL // max(len(looks), 1), FEWEST_OF_A_LOOK)
     near = [_near_the_image(look, most, random) for look in looks]
     halves = split_looks(near)
-    places = [partial(_changed, change=_climb(half)) for half in halves]
+    places = [_changed_by(_climb(half)) for half in halves]
     found, evidence = cross_tested(halves, places)
     change = _climb(near)
     turn = (float(change[0]), float(change[1]), float(change[2]))
     shift = (float(change[4]), float(change[5]), float(change[6]))
-    moved = mean_displacement(near, partial(_changed, change=change))
+    moved = mean_displacement(near, _changed_by(change))
     return Misalignment(turn, float(change[3]), shift, moved, evidence, found)
 
 
@@ -140,7 +140,7 @@ def _climb(looks: Sequence[Look]) -> Float64[np.ndarray, " changes"]:
         for axis, steps in enumerate(kinds):
             tried = np.repeat(change[None], len(steps), axis=0)
             tried[:, axis] = steps
-            values = [score(looks, lambda look, one=one: _changed(look, one)).mean for one in tried]
+            values = [score(looks, _changed_by(one)).mean for one in tried]
             gains.append((max(values), tried[int(np.argmax(values))]))
         found, step = max(gains, key=lambda gain: gain[0])
         if found <= best:
@@ -165,14 +165,19 @@ def _near_the_image(look: Look, most: int, random: np.random.Generator) -> Look:
     return with_rows(look, kept)
 
 
-def _changed(look: Look, change: Float64[np.ndarray, " changes"]) -> Placed:
+def _changed_by(change: Float64[np.ndarray, " changes"]) -> Place:
+    """Where looks' points fall after a change; its motion is worked out once for all of them."""
     motion = _rotation(change[:3])
     motion[:3, 3] = change[4:]
-    placed = place(look, camera_side=motion)
-    if change[3] == 1:
-        return placed
-    centre = (look.camera.cx, look.camera.cy)
-    return Placed((placed.pixel_uv - centre) * change[3] + centre, placed.in_front)
+
+    def changed(look: Look) -> Placed:
+        placed = place(look, camera_side=motion)
+        if change[3] == 1:
+            return placed
+        centre = (look.camera.cx, look.camera.cy)
+        return Placed((placed.pixel_uv - centre) * change[3] + centre, placed.in_front)
+
+    return changed
 
 
 def _rotation(turn_deg: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "4 4"]:

@@ -15,6 +15,7 @@ import shutil
 import threading
 import time
 import uuid
+import weakref
 from collections import OrderedDict
 from collections.abc import Generator
 from pathlib import Path
@@ -35,30 +36,22 @@ _watched: OrderedDict[tuple[str, int, int], float] = OrderedDict()
 
 
 class Claim:
-    """A claim that is held; leaving its `with` block, or `release`, gives it up."""
+    """A claim that is held; leaving its `with` block, `release`, or being forgotten gives it up.
 
-    def __init__(self, path: Path, token: str) -> None:
+    Its file is made, touched and removed by a thread of its own. Ctrl-C interrupts the main thread
+    alone, between any two of its steps: what it loses there is collected, and ends the thread.
+    """
+
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._token = token
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"claim {path.name}", daemon=True)
-        self._thread.start()
-
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S):
-            # Gone, or the folder is not writable any more: others may take the claim, no harm.
-            with contextlib.suppress(OSError):
-                os.utime(self.path)
+        self._keeper = _Keeper(path)
+        self._forgotten = weakref.finalize(self, self._keeper.end)
+        self.held = self._keeper.begin()
 
     def release(self) -> None:
         """Stop the heartbeat and remove the file, unless another worker took it over."""
-        if not self._stop.is_set():
-            self._stop.set()
-            self._thread.join()
-            # What cannot be removed grows stale; work that is done stays done.
-            with contextlib.suppress(OSError):
-                if _token(self.path) == self._token:
-                    self.path.unlink(missing_ok=True)
+        self._keeper.end()
+        self._forgotten.detach()
 
     def __enter__(self) -> "Claim":
         return self
@@ -72,6 +65,55 @@ class Claim:
         self.release()
 
 
+class _Keeper:
+    """The thread of one claim, which does not know the claim."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._token = path, uuid.uuid4().hex
+        self._held = False
+        self._error: OSError | None = None
+        self._told, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"claim {path.name}", daemon=True)
+
+    def begin(self) -> bool:
+        """Make the file; False where another worker's is there.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._thread.start()
+        self._told.wait()
+        if self._error is not None:
+            raise self._error
+        return self._held
+
+    def end(self) -> None:
+        """Let the thread remove the file; again or before the beginning does nothing."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _keep(self) -> None:
+        try:
+            self._held = _create(self._path, self._token)
+        except OSError as error:
+            self._error = error
+        finally:
+            self._told.set()
+        if self._held:
+            self._beat()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            # Gone, or the folder is not writable any more: others may take the claim, no harm.
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
+        # What cannot be removed grows stale; work that is done stays done.
+        with contextlib.suppress(OSError):
+            if _token(self._path) == self._token:
+                self._path.unlink(missing_ok=True)
+
+
 def try_claim(path: Path, *, stale_s: float = STALE_S) -> Claim | None:
     """Take the claim `path`, or return None where another worker holds it.
 
@@ -80,12 +122,11 @@ def try_claim(path: Path, *, stale_s: float = STALE_S) -> Claim | None:
         stale_s: age at which a claim without a heartbeat counts as left behind (s).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    claim = _create(path)
-    if claim is None:
-        seen = _state(path)
-        if seen is not None and _is_stale(path, seen, stale_s) and _discard(path, seen):
-            claim = _create(path)
-    return claim
+    seen = _state(path)
+    if seen is not None and not (_is_stale(path, seen, stale_s) and _discard(path, seen)):
+        return None
+    claim = Claim(path)
+    return claim if claim.held else None
 
 
 @contextlib.contextmanager
@@ -123,20 +164,19 @@ def _is_abandoned(path: Path) -> bool:
         return False
 
 
-def _create(path: Path) -> Claim | None:
-    token = uuid.uuid4().hex
+def _create(path: Path, token: str) -> bool:
     owner = {"machine": process_space(), "pid": os.getpid(), "token": token}
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
-        return None
+        return False
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(canonical_json(owner))
     except OSError:
         path.unlink(missing_ok=True)
         raise
-    return Claim(path, token)
+    return True
 
 
 def _owner(path: Path) -> dict[str, object]:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from p2pkit.errors import CorruptShardError, StoreError
+from p2pkit.shards.inputs import INPUTS
+from p2pkit.shards.inputs_file import read_inputs
 from p2pkit.shards.layout import record_path, shard_path
 from p2pkit.shards.model import GEOMETRY
 from p2pkit.shards.record import ShardRecord
@@ -122,8 +124,12 @@ def open_alone(store: Store, layer: str, shard: int) -> Shard:
     return storage.open(path, store.layer(layer), store.record(layer, shard))
 
 
-def readable_meta(store: Store, shard: int) -> dict[str, list[dict[str, Any]]]:
-    """JSON of each sample of a shard that can be read, by key, of whatever layers."""
+def known_inputs(store: Store, shard: int) -> dict[str, list[dict[str, Any]]]:
+    """What is known of a shard's frames for `check_inputs`, by key.
+
+    It is the JSON of each sample that can be read, of whatever layers; of frames without one the
+    digests that were kept apart.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for layer in store.manifest.layers:
         try:
@@ -133,7 +139,8 @@ def readable_meta(store: Store, shard: int) -> dict[str, list[dict[str, Any]]]:
         for row, key in enumerate(opened.keys):
             with contextlib.suppress(StoreError):
                 found.setdefault(key, []).append(opened.read(row, ()).meta)
-    return found
+    kept = read_inputs(store.root, shard)
+    return {key: [{INPUTS: row}] for key, row in kept.items()} | found
 
 
 def _check_count(store: Store, layer: str, shard: int, record: ShardRecord) -> None:

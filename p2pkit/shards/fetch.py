@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import xxhash
 
 from p2pkit.errors import CorruptShardError
+from p2pkit.files import fsync_file, fsync_folder
 from p2pkit.shards.location import Location
 from p2pkit.shards.record import ShardRecord
 from p2pkit.shards.remote import PART_BYTES, RemotePath, ShortAnswerError
@@ -53,6 +54,19 @@ def shard_bytes(shard: Location, storage: str) -> int | None:
 
     sizes = [size for _, size in folder_sizes(shard)]
     return sum(sizes) if sizes else None
+
+
+def commit_fetched(temporary: Path, target: Path) -> None:
+    """Make a fetched shard durable and give it its name."""
+    if temporary.is_dir():
+        from p2pkit.shards.zarr_writer import fsync_tree, rename_folder
+
+        fsync_tree(temporary)
+        rename_folder(temporary, target)
+        return
+    fsync_file(temporary)
+    os.replace(temporary, target)
+    fsync_folder(target.parent)
 
 
 def remove(shard: Path) -> None:

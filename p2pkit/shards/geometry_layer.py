@@ -17,7 +17,7 @@ from p2pkit.errors import FrameError
 from p2pkit.geometry.backproject import back_project, back_project_pixels
 from p2pkit.geometry.camera import camera_from_json
 from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, visibility
-from p2pkit.geometry.project import project
+from p2pkit.geometry.project import Projection, project
 from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.shards.model import FieldSpec, Sample
 from p2pkit.shards.point_colors import colors_at, own_colors, rows_with_image
@@ -178,9 +178,11 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
         depth_range_m=(config.depth_min, config.depth_max),
     )
     _refuse_empty(frame.key, len(found.points), f"depth in {config.depth_min}–{config.depth_max} m")
-    found_in = _seen_in(found.points, frame, view, config)
+    projection = project(found.points, view.camera, view.camera_from_sensor)
+    found_in = _seen_in(projection, frame, view, config)
     keep = np.flatnonzero(found_in.seen)
-    keep = rows_with_image(view, found.points, keep)
+    keep = rows_with_image(view, projection.pixel_uv, keep)
+    del projection  # to project the kept points again costs less than to hold all pixels
     _refuse_empty(frame.key, len(keep), "a pixel in the colour image (check color_from_depth)")
     # `take` copies rows at four times the speed of an index in brackets.
     keep = keep[_deduplicated(found.points.take(keep, axis=0), config.voxel_size)]
@@ -232,10 +234,11 @@ def _pairs_and_colors(
         "pair_confidence": [np.zeros(0, np.uint8)],
     }
     for number, view in enumerate(frame.views):
-        found = _seen_in(points, frame, view, config)
-        seen = rows_with_image(view, points, np.flatnonzero(found.seen))
+        projection = project(points, view.camera, view.camera_from_sensor)
+        found = _seen_in(projection, frame, view, config)
+        seen = rows_with_image(view, projection.pixel_uv, np.flatnonzero(found.seen))
         seen = seen if view.sees is None else seen[view.sees[keep[seen]]]
-        uv = project(points, view.camera, view.camera_from_sensor).pixel_uv[seen]
+        uv = projection.pixel_uv[seen]
         pairs["pair_point"].append(seen.astype(np.uint32))
         pairs["pair_view"].append(np.full(len(seen), number, dtype=np.uint8))
         pairs["pair_uv"].append(uv)
@@ -255,10 +258,9 @@ def _deduplicated(
 
 
 def _seen_in(
-    points: Float32[np.ndarray, "points 3"], frame: Frame, view: View, config: GeometryConfig
+    projection: Projection, frame: Frame, view: View, config: GeometryConfig
 ) -> Visibility:
-    """What the view sees of the points; a registered view hides none of its own pixels."""
-    projection = project(points, view.camera, view.camera_from_sensor)
+    """What the view sees of points, by their projection; a registered one hides none of its own."""
     is_dense = frame.depth is not None
     registered = frame.depth is not None and _is_registered(frame.depth, view)
     return visibility(

@@ -9,6 +9,7 @@ from p2pkit.shards.remote import RemotePath
 MANIFEST = "p2pkit.json"
 FAILURES = "failures.jsonl"
 CLAIMS = ".claims"
+INPUTS_FOLDER = "inputs"
 
 
 @overload
@@ -31,6 +32,17 @@ def shard_path(root: Location, layer: str, shard: int, suffix: str) -> Location:
 def shard_path(root: Location, layer: str, shard: int, suffix: str) -> Location:
     """The shard itself; `suffix` is its storage's."""
     return root / layer / f"{shard:06d}{suffix}"
+
+
+@overload
+def inputs_path(root: Path, shard: int) -> Path: ...
+@overload
+def inputs_path(root: RemotePath, shard: int) -> RemotePath: ...
+@overload
+def inputs_path(root: Location, shard: int) -> Location: ...
+def inputs_path(root: Location, shard: int) -> Location:
+    """Digests of what one shard's samples were made from."""
+    return root / INPUTS_FOLDER / f"{shard:06d}.json"
 
 
 def claim_path(root: Path, name: str, shard: int | None = None) -> Path:

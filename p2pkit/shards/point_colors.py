@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 
 from p2pkit.datasets.frame import Frame, View
 from p2pkit.errors import FrameError
-from p2pkit.geometry.project import nearest_pixels, project
+from p2pkit.geometry.project import nearest_pixels
 
 
 def own_colors(
@@ -24,13 +24,12 @@ def own_colors(
 
 
 def rows_with_image(
-    view: View, points: Float32[np.ndarray, "points 3"], rows: Int64[np.ndarray, " rows"]
+    view: View, pixel_uv: Float32[np.ndarray, "points 2"], rows: Int64[np.ndarray, " rows"]
 ) -> Int64[np.ndarray, " kept"]:
-    """The rows of points whose nearest pixel holds an image; undistortion leaves some without."""
+    """The rows whose nearest pixel holds an image; undistortion leaves some without."""
     if view.valid is None:
         return rows
-    pixel_uv = project(points.take(rows, axis=0), view.camera, view.camera_from_sensor).pixel_uv
-    u, v = nearest_pixels(pixel_uv, view.camera.width, view.camera.height)
+    u, v = nearest_pixels(pixel_uv.take(rows, axis=0), view.camera.width, view.camera.height)
     return rows[view.valid[v, u]]
 
 

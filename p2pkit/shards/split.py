@@ -13,6 +13,7 @@ from p2pkit.errors import ConfigError, StoreError
 from p2pkit.files import sha256_json
 from p2pkit.shards.copying import CopyJob, Place, Report, copy_samples, planned_shards, store_places
 from p2pkit.shards.families import made_beside, made_geometry
+from p2pkit.shards.folder import refuse_foreign_folder
 from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Plan
 from p2pkit.shards.store import Store, open_store
 
@@ -63,8 +64,8 @@ def split_store(config: SplitConfig, report: Report | None = None) -> SplitResul
 
     Raises:
         ConfigError: the fraction is not between 0 and 1, or both outputs are one folder.
-        StoreError: the samples name no sequence or only one, a side would be empty, or the store is
-            incomplete.
+        StoreError: the samples name no sequence or only one, a side would be empty, the store is
+            incomplete, or an output is a folder with other files.
         CorruptShardError: it is damaged.
     """
     if not 0 < config.val_fraction < 1:
@@ -73,6 +74,8 @@ def split_store(config: SplitConfig, report: Report | None = None) -> SplitResul
         )
     if config.out_train.absolute() == config.out_val.absolute():
         raise ConfigError(f"both parts would be written to {config.out_val}; name two folders")
+    for out in (config.out_train, config.out_val):
+        refuse_foreign_folder(out)  # before anything is written to either
     store = open_store(config.store)
     for layer in store.manifest.layers:
         store.records(layer.name)

@@ -1,7 +1,6 @@
 """The writing side of a store: one manifest, and shards that any worker may write in any order."""
 
-import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,9 +8,25 @@ from p2pkit.errors import FingerprintError, StoreError
 from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.shards.checks import read_sealed, sealed
 from p2pkit.shards.claims import Claim, locked, sweep, try_claim
-from p2pkit.shards.layout import CLAIMS, FAILURES, MANIFEST, claim_path, record_path, shard_path
+from p2pkit.shards.folder import refusals_told, refuse_foreign_folder
+from p2pkit.shards.inputs import INPUTS, has_inputs
+from p2pkit.shards.inputs_file import Digests, write_inputs
+from p2pkit.shards.layout import (
+    CLAIMS,
+    FAILURES,
+    MANIFEST,
+    claim_path,
+    record_path,
+    shard_path,
+)
 from p2pkit.shards.location import Location, local_folder
-from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, manifest_from_json
+from p2pkit.shards.model import (
+    GEOMETRY,
+    LayerSpec,
+    Manifest,
+    Sample,
+    manifest_from_json,
+)
 from p2pkit.shards.record import ShardRecord, Written, make_record, read_record
 from p2pkit.shards.same_inputs import check_same_inputs
 from p2pkit.shards.storage import find_storage
@@ -57,7 +72,7 @@ class StoreWriter:
             name: a layer's name, or any name for work that fills several layers at once.
             shard: the shard's number.
         """
-        with _refusals_told(self.root):
+        with refusals_told(self.root):
             return try_claim(claim_path(self.root, name, shard))
 
     def write(
@@ -114,9 +129,12 @@ class StoreWriter:
         if not 0 <= shard < self.manifest.plan.shards:
             raise StoreError(f"there is no shard {shard}; the plan has {self.manifest.plan.shards}")
         path = shard_path(self.root, layer, shard, self._storage.suffix)
-        checked = self._checked(layer, shard, samples, failures)
-        with _refusals_told(path):
+        digests: Digests = {}
+        checked = self._checked(layer, shard, _noting(samples, digests), failures)
+        with refusals_told(path):
             written = write(path, spec, checked)
+            if layer == GEOMETRY and has_inputs(spec) and digests:
+                write_inputs(self.root, shard, digests)
             record = make_record(written, spec.fingerprint_sha256, self.manifest.storage, failures)
             record.write(record_path(self.root, layer, shard))
         return record
@@ -130,7 +148,7 @@ class StoreWriter:
         done = [shard for shard in shards if self.is_done(GEOMETRY, shard)]
         path = self.root / FAILURES
         lines = failure_lines([self.record(GEOMETRY, shard) for shard in done])
-        with _refusals_told(path):
+        with refusals_told(path):
             write_atomic(path, lines)
         return path
 
@@ -175,6 +193,14 @@ class StoreWriter:
             )
 
 
+def _noting(samples: Iterable[AnySample], digests: Digests) -> Iterator[AnySample]:
+    """Pass samples on and note the digests of their inputs."""
+    for sample in samples:
+        if isinstance(sample, Sample) and isinstance(found := sample.meta.get(INPUTS), dict):
+            digests[sample.key] = found
+        yield sample
+
+
 def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
     """Start a store, go on with one, or add layers to one; safe in several processes at once.
 
@@ -184,11 +210,12 @@ def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
     Raises:
         FingerprintError: the store was made from another dataset, plan, storage, fields table or
             fingerprint; the message names each entry that differs, with both values.
-        StoreError: its manifest is damaged, or the folder cannot be written.
+        StoreError: its manifest is damaged, or the folder cannot be written or is another's.
     """
     find_storage(manifest.storage)
     path = local_folder(path, "a store")
-    with _refusals_told(path):
+    refuse_foreign_folder(path)
+    with refusals_told(path):
         return _create_or_open(path, manifest)
 
 
@@ -209,19 +236,6 @@ def _create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
                     merged = merged.with_layer(layer)
         write_json(file, sealed(merged.to_json()))
     return StoreWriter(path, read_manifest(path))
-
-
-@contextlib.contextmanager
-def _refusals_told(path: Path) -> Generator[None, None, None]:
-    """Turn the system's refusal to write (disk full, read-only, ...) into a StoreError."""
-    try:
-        yield
-    except OSError as error:
-        told = error.strerror or repr(error)
-        raise StoreError(
-            f"{path} cannot be written: {told}. What was complete before is still good; make room "
-            "or get write access, then run the same command again"
-        ) from error
 
 
 def failure_lines(records: Sequence[ShardRecord]) -> bytes:

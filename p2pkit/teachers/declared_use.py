@@ -4,7 +4,8 @@
                     "interpolation": "bicubic"}
 
 The name is the network file's with `.json` after it. `stride` and `offset` are px of the network's
-input: distance of the cells, and the first cell's centre.
+input: distance of the cells, and the first cell's centre. The network is poked to check them; with
+`"trust_offset": true` only an offset that is wrong by a whole cell is refused.
 """
 
 import json
@@ -32,12 +33,14 @@ class DeclaredUse:
         stride: distance of the map's cells (px).
         offset: centre of the first cell (px).
         output: which of several outputs is the map; None where the file does not say.
+        trust_offset: whether the offset stands although the map answers elsewhere.
     """
 
     preprocessing: Preprocessing
     stride: float
     offset: float
     output: str | None
+    trust_offset: bool = False
 
 
 def refuse_other_options(options: TeacherOptions, told: str) -> None:
@@ -88,7 +91,11 @@ def read_declared_use(network: Path, input_size: tuple[int, int] | None) -> Decl
         input_size=input_size,
     )
     return DeclaredUse(
-        preprocessing, float(value["stride"]), float(value["offset"]), value.get("output")
+        preprocessing,
+        stride=float(value["stride"]),
+        offset=float(value["offset"]),
+        output=value.get("output"),
+        trust_offset=value["trust_offset"],
     )
 
 
@@ -113,6 +120,11 @@ def _checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
     if missing:
         raise TeacherError(f"{path} lacks {', '.join(missing)}; needed are {', '.join(NEEDED)}")
     value.setdefault("interpolation", "bilinear")
+    value.setdefault("trust_offset", False)
+    if not isinstance(value["trust_offset"], bool):
+        raise TeacherError(
+            f"{path}: trust_offset is {value['trust_offset']!r}; true or false is due"
+        )
     if value["interpolation"] not in FILTERS:
         raise TeacherError(
             f"{path}: interpolation is {value['interpolation']!r}; choose one of "

@@ -6,6 +6,7 @@ itself, with its real weights, is then poked at the centres found and must answe
 """
 
 import warnings
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ _DECIMALS = 6
 _PROBED_CELLS = 6
 # The poke's standard deviation in strides, and its height in units of the normalised input.
 _POKE_WIDTH, _POKE_HEIGHT = 1 / 3, 3.0
+_POKED_PLACES = 4
+DECLARED_TOLERANCE = 0.35
+"""Strides between what a file declares and where its map answers."""
 
 
 def measure_grid(
@@ -124,8 +128,9 @@ def _fit(centres: Tensor, name: str) -> tuple[float, float]:
 def check_response(network: nn.Module, grid: FeatureGrid, *, name: str) -> None:
     """Poke the input around the centre of the map's middle cell: the map must change there.
 
-    The change is located with the network's own weights, which need not be symmetric, so that this
-    catches a wrong cell but does not improve on the measured centre.
+    The change is located with the network's own weights, which need not be symmetric (those of
+    TensorFlow-padded networks look half a stride to one side), so that this catches a wrong cell
+    but does not improve on the measured centre.
 
     Raises:
         TeacherError: the centroid of the change is a stride or more away from the cell.
@@ -139,25 +144,73 @@ def check_response(network: nn.Module, grid: FeatureGrid, *, name: str) -> None:
         )
 
 
+def check_declared(network: nn.Module, grid: FeatureGrid, *, name: str) -> None:
+    """Poke the input all over the map's middle cell: the map must change around each poke.
+
+    One poke is answered by whole cells, and looks right with a grid that is half a stride off. The
+    mean over pokes that are spread evenly over a stride does not round.
+
+    Raises:
+        TeacherError: the mean of the answers is `DECLARED_TOLERANCE` strides or more away.
+    """
+    shift = answer_shift(network, grid, name=name)
+    if max(abs(value) for value in shift) < DECLARED_TOLERANCE:
+        return
+    seen = [grid.offset[axis] - grid.stride[axis] * shift[axis] for axis in (0, 1)]
+    raise TeacherError(
+        f"teacher {name} declares the first centre at {grid.offset[0]:g} px and a stride of "
+        f"{grid.stride[0]:g} px, but its map changes with the input as if the first centre were at "
+        f"({seen[0]:.1f}, {seen[1]:.1f}) px. Declare the offset that the network has, such as "
+        "(stride - 1) / 2 for patches and 0 for ResNets; where it is known and the weights look to "
+        'one side, as TensorFlow-padded ones may, add "trust_offset": true beside it'
+    )
+
+
+def answer_shift(network: nn.Module, grid: FeatureGrid, *, name: str) -> tuple[float, float]:
+    """How far (u, v) from pokes over the map's middle cell it changes, in the mean (strides)."""
+    cell = (grid.cells[0] // 2, grid.cells[1] // 2)
+    steps = [(step + 0.5) / _POKED_PLACES - 0.5 for step in range(_POKED_PLACES)]
+    turned = steps[_POKED_PLACES // 2 :] + steps[: _POKED_PLACES // 2]
+    places = [(cell[0] + u, cell[1] + v) for u, v in zip(steps, turned, strict=True)]
+    found = list(_answers(network, grid, places, name))
+    shifts = torch.tensor(found, dtype=torch.float64) - torch.tensor(places, dtype=torch.float64)
+    return float(shifts[:, 0].mean()), float(shifts[:, 1].mean())
+
+
 def answering_cell(
     network: nn.Module, grid: FeatureGrid, *, name: str
 ) -> tuple[tuple[int, int], tuple[float, float]]:
     """The map's middle cell (u, v), and where the map changes when the input does at its centre."""
+    cell = (grid.cells[0] // 2, grid.cells[1] // 2)
+    [found] = _answers(network, grid, [(float(cell[0]), float(cell[1]))], name)
+    return cell, found
+
+
+def _answers(
+    network: nn.Module, grid: FeatureGrid, places: Sequence[tuple[float, float]], name: str
+) -> Iterator[tuple[float, float]]:
+    """Where the map changes (u, v in cells) when the input does at each place (u, v in cells)."""
     device = _device_of(network)
     image = _noise(grid.input_size)
-    cell = (grid.cells[0] // 2, grid.cells[1] // 2)
+    before = _run(network, image.to(device), name)
+    for place in places:
+        poked = image + _POKE_HEIGHT * _poke(grid, place)
+        change = (_run(network, poked.to(device), name) - before)[0].double().square().sum(-1)
+        change = change.square().cpu()
+        change /= change.sum()
+        u, v = (float((change.sum(axis) * torch.arange(grid.cells[axis])).sum()) for axis in (0, 1))
+        yield u, v
+
+
+def _poke(grid: FeatureGrid, place: tuple[float, float]) -> Tensor:
+    """A bump of height 1 at a place (u, v in cells), [height, width]."""
     poke = torch.ones(grid.input_size[::-1])
     for axis in (0, 1):
-        centre = grid.offset[axis] + grid.stride[axis] * cell[axis]
+        centre = grid.offset[axis] + grid.stride[axis] * place[axis]
         distance = (torch.arange(grid.input_size[axis]) - centre) / grid.stride[axis]
         profile = torch.exp(-0.5 * (distance / _POKE_WIDTH) ** 2)
         poke *= profile if axis == 0 else profile[:, None]
-    before = _run(network, image.to(device), name)
-    after = _run(network, (image + _POKE_HEIGHT * poke).to(device), name)
-    change = (after - before)[0].double().square().sum(-1).square().cpu()
-    change /= change.sum()
-    u, v = (float((change.sum(axis) * torch.arange(grid.cells[axis])).sum()) for axis in (0, 1))
-    return cell, (u, v)
+    return poke
 
 
 def _noise(size: tuple[int, int]) -> Tensor:

@@ -21,6 +21,7 @@ class TeacherNetwork:
         preprocessing: from the model's configuration.
         library: names and versions of what computes it.
         declared_grid: stride and offset (px) where the cells cannot be measured; None measures.
+        trust_offset: refuse a declared grid only where it is wrong by a whole cell.
     """
 
     layer: nn.Module
@@ -31,3 +32,4 @@ class TeacherNetwork:
     preprocessing: Preprocessing
     library: str
     declared_grid: tuple[float, float] | None = None
+    trust_offset: bool = False

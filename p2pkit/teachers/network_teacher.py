@@ -12,7 +12,7 @@ from torch import Tensor
 
 from p2pkit.errors import TeacherError
 from p2pkit.geometry.grid import FeatureGrid
-from p2pkit.teachers.grid_probe import check_response, measure_grid
+from p2pkit.teachers.grid_probe import check_declared, check_response, measure_grid
 from p2pkit.teachers.network import TeacherNetwork
 
 Image = UInt8[np.ndarray, "height width 3"]
@@ -65,7 +65,8 @@ class NetworkTeacher:
         grid = FeatureGrid(
             stride=(stride, stride), offset=(offset, offset), cells=(columns, rows), input_size=size
         )
-        check_response(self._layer, grid, name=self.name)
+        check = check_response if self._network.trust_offset else check_declared
+        check(self._layer, grid, name=self.name)
         return grid
 
     def features(

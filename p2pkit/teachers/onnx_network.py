@@ -98,6 +98,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
         preprocessing=use.preprocessing,
         library=f"onnxruntime {runtime.__version__}, output {layer.output}",
         declared_grid=(use.stride, use.offset),
+        trust_offset=use.trust_offset,
     )
 
 

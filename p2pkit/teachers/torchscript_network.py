@@ -56,6 +56,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
         preprocessing=use.preprocessing,
         library=f"torchscript, torch {torch.__version__}",
         declared_grid=(use.stride, use.offset),
+        trust_offset=use.trust_offset,
     )
 
 

@@ -1,10 +1,14 @@
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from tiny_store import KEYS, geometry_sample, manifest
@@ -145,6 +149,63 @@ def test_owner_that_lost_its_claim_leaves_the_new_one(tmp_path: Path):
     foreign(tmp_path / "claim")
     claim.release()
     assert (tmp_path / "claim").exists()
+
+
+def test_a_claim_that_is_forgotten_is_given_up(tmp_path: Path):
+    claim = try_claim(tmp_path / "claim")
+    assert claim is not None
+    assert (tmp_path / "claim").exists()
+    del claim
+    assert not (tmp_path / "claim").exists()
+
+
+@pytest.mark.parametrize("way", ["try_claim", "locked"])
+def test_ctrl_c_at_any_step_leaves_no_file(tmp_path: Path, way: str):
+    """Before each bytecode of taking a claim, holding it and giving it up."""
+
+    def hold() -> None:
+        if way == "locked":
+            with locked(tmp_path / "claim"):
+                return
+        claim = try_claim(tmp_path / "claim")
+        assert claim is not None
+        with claim:
+            return
+
+    files = {claims_module.__file__, __file__, contextlib.__file__}
+    steps = 0
+    while interrupted_after(steps, hold, files):
+        assert not (tmp_path / "claim").exists(), steps
+        assert not [x for x in threading.enumerate() if x.name == "claim claim"], steps
+        steps += 1
+    assert steps > 50
+
+
+def interrupted_after(steps: int, work: Callable[[], None], files: set[str]) -> bool:
+    """Do the work, with Ctrl-C after so many bytecodes in these files; False where it ended."""
+    left = steps
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename not in files:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            if left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            left -= 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
 
 
 def test_lock_excludes(tmp_path: Path):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from p2pkit.errors import TeacherError
 from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.teachers import TeacherOptions, open_teacher
-from p2pkit.teachers.grid_probe import check_response, measure_grid
+from p2pkit.teachers.grid_probe import answer_shift, check_declared, check_response, measure_grid
+from p2pkit.teachers.timm_network import build_network
 
 
 def same_padding_offset(size: int, levels: int = 5) -> float:
@@ -96,6 +97,36 @@ def test_a_wrong_grid_is_noticed() -> None:
     wrong = dataclasses.replace(grid, offset=(3.5, 3.5 + 12))
     with pytest.raises(TeacherError, match=r"patches.*the measured grid .* is wrong"):
         check_response(network, wrong, name="patches")
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "offset"),
+    [("resnet18", 32.0, 0.0), ("convnext_atto", 32.0, 15.5), ("regnetx_002", 32.0, 0.0)],
+)
+def test_half_a_stride_is_noticed(name: str, stride: float, offset: float) -> None:
+    options = TeacherOptions(name=name, weights="random", input_size=(320, 256))
+    layer = build_network(options, name).layer
+    grid = FeatureGrid((stride, stride), (offset, offset), (10, 8), (320, 256))
+    assert max(map(abs, answer_shift(layer, grid, name=name))) < 0.1
+    check_declared(layer, grid, name=name)
+    for u, v in ((0.5, 0.0), (0.0, -0.5)):
+        wrong = dataclasses.replace(grid, offset=(offset + u * stride, offset + v * stride))
+        assert answer_shift(layer, wrong, name=name) == pytest.approx((u, v), abs=0.1)
+        with pytest.raises(TeacherError, match=rf"{name} declares the first centre at .* as if"):
+            check_declared(layer, wrong, name=name)
+        check_response(layer, wrong, name=name)
+
+
+def test_trained_weights_may_look_to_one_side(lite0_layer: torch.nn.Module) -> None:
+    """Which is why an offset can be trusted, and the check of what is measured is coarse."""
+    grid = measure_grid(lite0_layer, (320, 256), nominal_stride=32, name="lite0")
+    assert grid.offset == (31.0, 31.0)
+    assert all(0.3 < value < 0.5 for value in answer_shift(lite0_layer, grid, name="lite0"))
+
+
+@pytest.fixture
+def lite0_layer() -> torch.nn.Module:
+    return build_network(TeacherOptions(), "tf_efficientnet_lite0").layer
 
 
 class Mixer(nn.Module):

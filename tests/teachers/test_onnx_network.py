@@ -110,10 +110,18 @@ def test_other_weights_have_another_digest(tmp_path: Path) -> None:
         opened(path)
 
 
-def test_a_wrong_declared_grid_is_refused(tmp_path: Path) -> None:
-    teacher = opened(saved(tmp_path, offset=27.5))
-    with pytest.raises(TeacherError, match=r"the measured grid .* is wrong"):
+@pytest.mark.parametrize("offset", [27.5, 7.5, -0.5])
+def test_a_wrong_declared_grid_is_refused(tmp_path: Path, offset: float) -> None:
+    """By cells or by half a cell; half of one stands where the file says that it is known."""
+    teacher = opened(saved(tmp_path, offset=offset))
+    with pytest.raises(TeacherError, match=rf"declares the first centre at {offset} px .* as if"):
         teacher.grid((56, 56))
+    teacher = opened(saved(tmp_path, offset=offset, trust_offset=True))
+    if offset > 8:
+        with pytest.raises(TeacherError, match=r"the measured grid .* is wrong"):
+            teacher.grid((56, 56))
+    else:
+        assert teacher.grid((56, 56)).offset == (offset, offset)
 
 
 def test_a_fixed_size_must_be_asked_for(tmp_path: Path) -> None:

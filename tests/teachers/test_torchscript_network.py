@@ -55,10 +55,18 @@ def test_a_file_gives_what_its_network_gives(tmp_path: Path) -> None:
     assert fingerprint["preprocessing"]["interpolation"] == "bilinear"
 
 
-def test_a_wrong_declared_grid_is_refused(tmp_path: Path) -> None:
-    teacher = opened(saved(tmp_path, patches(), offset=27.5))
-    with pytest.raises(TeacherError, match=r"the measured grid .* is wrong"):
+@pytest.mark.parametrize("offset", [27.5, 7.5, -0.5])
+def test_a_wrong_declared_grid_is_refused(tmp_path: Path, offset: float) -> None:
+    """By cells or by half a cell; half of one stands where the file says that it is known."""
+    teacher = opened(saved(tmp_path, patches(), offset=offset))
+    with pytest.raises(TeacherError, match=rf"declares the first centre at {offset} px .* as if"):
         teacher.grid((56, 56))
+    teacher = opened(saved(tmp_path, patches(), offset=offset, trust_offset=True))
+    if offset > 8:
+        with pytest.raises(TeacherError, match=r"the measured grid .* is wrong"):
+            teacher.grid((56, 56))
+    else:
+        assert teacher.grid((56, 56)).offset == (offset, offset)
 
 
 def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
@@ -73,6 +81,9 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
         opened(path)
     saved(tmp_path, patches(), stride="8")
     with pytest.raises(TeacherError, match="a number is due"):
+        opened(path)
+    saved(tmp_path, patches(), trust_offset="yes")
+    with pytest.raises(TeacherError, match="trust_offset is 'yes'; true or false is due"):
         opened(path)
     saved(tmp_path, patches(), mean=[0.5])
     with pytest.raises(TeacherError, match="three numbers"):

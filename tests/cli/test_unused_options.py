@@ -1,0 +1,133 @@
+"""An option that the others leave without use is a usage error, not passed over in silence."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from p2pkit.cli.main import commands
+from p2pkit.errors import ConfigError
+
+DEMO = ["extract", "--dataset", "demo-scene", "--out", "x.store", "--print-config"]
+POINTS = ["extract", "rooms", "--dataset", "s3dis", "--out", "x.store", "--print-config"]
+EVALUATE = ["evaluate", "run", "--on", "x.store", "--out", "scores"]
+STORED = '[features]\nstored_views = "flip"\n'
+
+
+def usage_error(*words: str) -> str:
+    result = CliRunner().invoke(commands, words)
+    assert result.exit_code == 2, (result.output, result.exception)
+    return " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("views", [[], ["--views", ""]])
+@pytest.mark.parametrize("file", ["", STORED, '[features.teacher]\nviews = "flip"\n'])
+def test_what_becomes_of_views_needs_views(views: list[str], file: str, tmp_path: Path) -> None:
+    config = tmp_path / "extract.toml"
+    config.write_text(file)
+    words = [*DEMO, "--config", str(config), *views, "--views-as", "stored"]
+    told = usage_error(*words)
+    assert "--views-as would be ignored" in told
+    assert "add these, such as --views flip" in told
+    assert "as stored_views of [features]" in told
+    assert "--views-as would be ignored" in usage_error("plan", *words[1:3], *words[-2:])
+
+
+def test_views_of_a_file_alone_stay_as_it_says(tmp_path: Path) -> None:
+    config = tmp_path / "extract.toml"
+    config.write_text(STORED)
+    result = CliRunner().invoke(commands, [*DEMO, "--config", str(config)])
+    assert 'stored_views = "flip"' in result.stdout
+    over = [*DEMO, "--config", str(config), "--views", "scale:0.5", "--views-as", "average"]
+    assert 'views = "scale:0.5"' in CliRunner().invoke(commands, over).stdout
+
+
+@pytest.mark.parametrize("without", [[*DEMO, "--teacher", "none"], POINTS])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--layer -2", "--weights random", "--input-size 64 48", "--views flip", "--device cpu"),
+        *("--features pixels", "--map int8", "--upsampling bilinear", "--pairs-per-frame 9"),
+    ],
+)
+def test_what_is_of_a_teacher_needs_one(without: list[str], words: str) -> None:
+    told = usage_error(*without, *words.split())
+    assert f"{words.split()[0]} would be ignored: the teacher is none" in told
+
+
+def test_settings_of_a_file_may_be_without_use(tmp_path: Path) -> None:
+    """It holds every setting; only what was typed was meant for this extraction."""
+    config = tmp_path / "extract.toml"
+    config.write_text('[features]\nmap = "int8"\npairs_per_frame = 9\n')
+    for more in ([], ["--teacher", "none"]):
+        result = CliRunner().invoke(commands, [*DEMO, "--config", str(config), *more])
+        assert result.exit_code == 0, result.output
+
+
+def test_the_number_of_pairs_is_for_pixels() -> None:
+    told = usage_error(*DEMO, "--pairs-per-frame", "50")
+    assert "--pairs-per-frame would be ignored: the layout grid stores the map" in told
+    pixels = [*DEMO, "--pairs-per-frame", "50", "--features", "pixels"]
+    assert CliRunner().invoke(commands, pixels).exit_code == 0
+
+
+def test_a_generated_scene_reads_no_folder(tmp_path: Path) -> None:
+    for command in ("extract", "check"):
+        words = [command, "here", "--dataset", "demo-scene", "--out", str(tmp_path / "out")]
+        error = CliRunner().invoke(commands, words).exception
+        assert isinstance(error, ConfigError)
+        assert "demo-scene is generated and reads no folder; leave out here" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--steps", "20", "--set", "steps=30"], "--steps and --set steps=30 say one setting"),
+        (["--weights", "1,2", "--set", "weights=[3,4]"], "--weights and --set weights=[3,4] say"),
+    ],
+)
+def test_a_training_is_told_each_setting_once(words: list[str], told: str) -> None:
+    assert told in usage_error("train", "a.store", "b.store", "--out", "run", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--seeds", "3", "--set", "seeds=5"], "--seeds and --set seeds=5 say one setting"),
+        (["--set", "store=y"], "--on and --set store=y say one setting"),
+        (
+            ["--split-unit", "scene", "--set", "split.unit=time-block"],
+            "--split-unit and --set split.unit=time-block say one setting",
+        ),
+        (["--set", "finetune.steps=5"], "finetune.steps=5 would be ignored: add finetune to"),
+        (
+            ["--mode", "finetune", "--set", "frozen.points_per_frame=9"],
+            "frozen.points_per_frame=9 would be ignored: add linear or knn to",
+        ),
+        (["--mode", "knn", "--set", "frozen.probe.iterations=9"], "add linear to --mode"),
+        (["--set", "frozen.neighbours=9"], "add knn to --mode"),
+        (["--set", "split.gap_frames=3"], "add --split-unit time-block, or leave it out"),
+        (["--test-scenes", "a", "--set", "test=0.5"], "is what --test-scenes names"),
+    ],
+)
+def test_an_evaluation_is_told_what_it_uses(words: list[str], told: str) -> None:
+    assert told in usage_error(*EVALUATE, *words)
+
+
+def test_a_probe_has_one_test_part() -> None:
+    words = ["probe", "run", "x.store", "--test-scenes", "a", "--test-fraction", "0.5"]
+    assert "--test-fraction would be ignored" in usage_error(*words)
+
+
+def test_a_repair_extracts_only_from_a_recording() -> None:
+    repair = ["shards", "repair", "x.store"]
+    for words in (["--weights", "random"], ["--teacher", "hf:a"], ["--camera", "c.json"]):
+        told = usage_error(*repair, *words)
+        assert f"{words[0]} would be ignored: without the recording nothing is extracted" in told
+    told = usage_error(*repair, "--source", "here", "--drop-missing")
+    assert "--drop-missing would be ignored" in told
+
+
+def test_a_check_of_a_store_takes_its_calibration() -> None:
+    told = usage_error("check", "x.store", "--camera", "c.json")
+    assert "--camera would be ignored: a store has its own calibration" in told
