@@ -1,18 +1,15 @@
 """plan: what an extraction will cost, from a probe of a few real frames, before it is begun."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from p2pkit.datasets.frame import Frame, FrameSource
-from p2pkit.errors import ConfigError, FrameError, SourceError
+from p2pkit.errors import ConfigError
 from p2pkit.pipelines.extract_plan import (
     ExtractConfig,
-    geometry_sample,
     loadable,
     open_frames,
     plan_geometry,
@@ -24,28 +21,23 @@ from p2pkit.pipelines.feature_stage import (
     layer_name,
     plan_layer,
 )
-from p2pkit.pipelines.plan_left import Lacking, WorkLeft, work_left
+from p2pkit.pipelines.plan_left import WorkLeft, work_left
+from p2pkit.pipelines.plan_probe import Probe, Progress, Worker, probe_frames
 from p2pkit.pipelines.planned import ExtractionPlan, LayerPlan
 from p2pkit.pipelines.superpixel_stage import (
     LayerStage,
     SuperpixelStage,
-    layer_sample,
     planned_layer,
 )
-from p2pkit.shards.inputs import check_inputs
 from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.map_coding import FeatureCoder, pca_basis
-from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, with_codecs
+from p2pkit.shards.model import LayerSpec, Manifest, Sample, with_codecs
 from p2pkit.shards.plan import plan_shards
 from p2pkit.shards.sizes import LAYER_SIZES, sample_bytes
 from p2pkit.shards.writer import read_and_compare
-from p2pkit.stream.prefetch import ordered_map
 from p2pkit.teachers import check_teacher_device, open_teacher
 
 PROBED_FRAMES = 8
-Progress = Callable[[int, int], None]
-"""Told how many of how many frames are probed."""
-
 GEOMETRY_FACTOR = 8
 """So many times more frames are probed for their geometry: its size varies, and it is cheap."""
 
@@ -91,65 +83,11 @@ def run(config: PlanConfig, *, progress: Progress | None = None) -> ExtractionPl
         manifest = manifest.with_layer(layer)
     if stored is not None:
         read_and_compare(extraction.out, manifest)
-    worker = _Worker(extraction, source, tuple(stages), manifest)
+    worker = Worker(extraction, source, tuple(stages), manifest)
     shards = plan_shards(keys, manifest.plan)
     left = work_left(extraction.out, stored, manifest.layers, shards)
-    probed = _probe(worker, chosen, many, left, progress or _untold)
+    probed = probe_frames(worker, chosen, many, left, progress)
     return _plan(worker, shards, left, probed)
-
-
-@dataclass(frozen=True)
-class _Worker:
-    """What extracts single frames in memory."""
-
-    extraction: ExtractConfig
-    source: FrameSource
-    stages: tuple[LayerStage, ...]
-    manifest: Manifest
-
-    def geometry(self, key: str) -> tuple[Frame, Sample] | FrameError:
-        """The frame and its geometry sample, encoded once as writing would."""
-        layer = self.manifest.layers[0]
-        try:
-            frame = self.source.load(key)
-            sample = geometry_sample(frame, self.extraction, layer)
-        except FrameError as error:
-            return error
-        sample_bytes(layer, sample)
-        return frame, sample
-
-    def whole(self, key: str) -> tuple[Sample, ...] | FrameError:
-        """The samples of all layers, geometry first, encoded once as writing would."""
-        found = self.geometry(key)
-        if isinstance(found, FrameError):
-            return found
-        others = tuple(layer_sample(stage, *found) for stage in self.stages)
-        for layer, sample in zip(self.manifest.layers[1:], others, strict=True):
-            sample_bytes(layer, sample)
-        return found[1], *others
-
-    def further(self, geometry: Sample, lacking: Lacking) -> None:
-        """As `extract` adds layers to the geometry of a frame that is there."""
-        frame = self.source.load(geometry.key)
-        check_inputs(frame, [geometry.meta])
-        for stage, layer in zip(self.stages, self.manifest.layers[1:], strict=True):
-            if layer.name in lacking:
-                sample_bytes(layer, layer_sample(stage, frame, geometry))
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """What the probed frames gave; `samples` of each layer, geometry first.
-
-    `seconds_of` has the time of a frame by what its shard lacks.
-    """
-
-    chosen: list[str]
-    many: list[str]
-    samples: tuple[list[Sample], ...]
-    failed: dict[str, str]
-    seconds_per_frame: float
-    seconds_of: dict[Lacking, float]
 
 
 def _stored(extraction: ExtractConfig, manifest: Manifest) -> Manifest | None:
@@ -201,56 +139,7 @@ def _open_teacher(
     return FeatureStage(config, name, teacher, {}, coder), layer
 
 
-def _untold(_done: int, _frames: int) -> None:
-    pass
-
-
-def _probe(
-    worker: _Worker, chosen: list[str], many: list[str], left: WorkLeft, progress: Progress
-) -> _Probe:
-    """Extract the chosen frames in memory, as `extract` would, and the geometry of the others."""
-    threads = worker.extraction.threads
-    others = [key for key in many if key not in set(chosen)]
-    frames = len(chosen) + len(others)
-    progress(0, frames)
-    worker.whole(chosen[0])  # compiled kernels and the network's first pass are slower: not timed
-    began = time.perf_counter()
-    whole: list[tuple[Sample, ...] | FrameError] = []
-    for row in ordered_map(worker.whole, chosen, threads=threads, ahead=2 * threads):
-        whole.append(row)
-        progress(len(whole), frames)
-    seconds = (time.perf_counter() - began) / len(chosen)
-    rest: list[tuple[Frame, Sample] | FrameError] = []
-    for found in ordered_map(worker.geometry, others, threads=threads, ahead=2 * threads):
-        rest.append(found)
-        progress(len(chosen) + len(rest), frames)
-    good = [row for row in whole if not isinstance(row, FrameError)]
-    failed = {row.key: row.reason for row in (*whole, *rest) if isinstance(row, FrameError)}
-    if not good:
-        raise SourceError(
-            f"none of the {len(chosen)} probed frames can be used; the first: {whole[0]}"
-        )
-    samples = tuple(map(list, zip(*good, strict=True)))
-    seconds_of = {
-        lacking: seconds if lacking[0] == GEOMETRY else _timed(worker, samples[0], lacking)
-        for lacking in left.lacking
-    }
-    samples[0].extend(row[1] for row in rest if isinstance(row, tuple))
-    return _Probe(chosen, many, samples, failed, seconds, seconds_of)
-
-
-def _timed(worker: _Worker, geometry: Sequence[Sample], lacking: Lacking) -> float:
-    """Seconds of a frame whose shard has its geometry and lacks these layers."""
-    threads = worker.extraction.threads
-    began = time.perf_counter()
-    work = partial(worker.further, lacking=lacking)
-    done = list(ordered_map(work, geometry, threads=threads, ahead=2 * threads))
-    return (time.perf_counter() - began) / len(done)
-
-
-def _plan(
-    worker: _Worker, shards: list[list[str]], left: WorkLeft, probe: _Probe
-) -> ExtractionPlan:
+def _plan(worker: Worker, shards: list[list[str]], left: WorkLeft, probe: Probe) -> ExtractionPlan:
     manifest, frames = worker.manifest, sum(map(len, shards))
     good = len(probe.samples[0]) / len(probe.many)
     layers = tuple(
