@@ -1,4 +1,5 @@
-"""Bilinear against joint bilateral upsampling of a teacher's map, on labelled NYUv2 frames.
+"""Bilinear against joint bilateral upsampling of a teacher's map, on labelled NYUv2 frames; and
+bilinear with the map moved by parts of a stride, which says where the cells had better be.
 
 A linear probe is fitted on the teacher's own features at random labelled pixels of one half of the
 scenes and scored on the other half, over all pixels and over those near a boundary of labels. The
@@ -9,7 +10,7 @@ Example: python benchmarks/upsampling.py NYUV2 --frames 200
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -32,6 +33,7 @@ from p2pkit.geometry.sample_map import sample_map
 from p2pkit.teachers import TeacherOptions, open_teacher
 
 FITTED, SCORED, TIMED = 300, 1000, 16384
+MOVED = (-0.75, -0.5, -0.25, 0.25)
 Upsampler = Callable[[np.ndarray, FeatureGrid, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -54,10 +56,23 @@ def joint_bilateral(range_sigma: float) -> Upsampler:
     return upsample
 
 
+def moved(strides: float) -> Upsampler:
+    """Bilinear, with each cell that far right of and below where it was measured."""
+
+    def upsample(
+        feature_map: np.ndarray, grid: FeatureGrid, image: np.ndarray, pixel_uv: np.ndarray
+    ) -> np.ndarray:
+        x, y = (o + strides * s for o, s in zip(grid.offset, grid.stride, strict=True))
+        return bilinear(feature_map, replace(grid, offset=(x, y)), image, pixel_uv)
+
+    return upsample
+
+
 UPSAMPLERS: dict[str, Upsampler] = {
     "bilinear": bilinear,
     **{f"joint-bilateral:{sigma}": joint_bilateral(sigma) for sigma in (0.05, 0.1, 0.2, 0.4)},
     "spatial Gaussian alone": joint_bilateral(float("inf")),
+    **{f"bilinear, cells moved by {part:+g} strides": moved(part) for part in MOVED},
 }
 
 
