@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from second_device import second_device
 from tiny_recording import TEACHER, recording_config, tiny_train_config
 
+from p2pkit.evaluation.linear_probe import ProbeConfig
 from p2pkit.geometry.superpixels import SuperpixelConfig
 from p2pkit.losses import LossConfig
 from p2pkit.pipelines import evaluate, extract, probe, report, retrieval, step_profile, train
@@ -31,6 +32,7 @@ LOSSES = [
     LossConfig(name="cosine"),
     LossConfig(name="l2"),
 ]
+QUICK = ProbeConfig(iterations=3)
 CLOCKS = ("step_s", "wait_s", "probe_s")
 
 
@@ -140,14 +142,18 @@ def judged(run: Path, store: Path) -> dict[str, Any]:
             out=run / "evaluation",
             modes=("linear", "knn", "finetune"),
             fractions=(100.0,),
-            seeds=2,
+            seeds=1,
             validation=0.3,
             test=0.3,
-            frozen=FrozenConfig(points_per_frame=50, statistics_frames=2),
+            frozen=FrozenConfig(points_per_frame=50, statistics_frames=2, probe=QUICK),
             finetune=FinetuneConfig(steps=2, batch_size=2, validations=1, validation_frames=2),
         )
     )
-    probed = probe.run(probe.ProbeStageConfig(run, str(store), points_per_frame=50))
+    probed = probe.run(
+        probe.ProbeStageConfig(
+            run, str(store), points_per_frame=50, statistics_frames=2, probe=QUICK
+        )
+    )
     found = retrieval.run(retrieval.RetrievalConfig(run, str(store), pairs=32))
     report.run(report.ReportConfig(run, str(store), run / "report.html", frames=1))
     rows = [json.loads(path.read_text()) for path in (scores, probed, found)]
