@@ -1,5 +1,6 @@
 """From scores to verdicts: pass, fail with the likely fault, or cannot tell."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from p2pkit.evaluation.pose_agreement import (
     declared_poses,
     pose_hypotheses,
 )
-from p2pkit.evaluation.time_offset import TimeOffset, find_time_offset
+from p2pkit.evaluation.time_offset import TimeOffset, find_time_offset, timed_looks
 
 CHANCE = 0.01
 """Chance of a false alarm in a whole family of alternatives (Bonferroni)."""
@@ -24,6 +25,9 @@ CLEARLY = 0.25
 SHIFT_TOLERANCE, ROLL_TOLERANCE_DEG = 0.0075, 1.25
 """The best displacement may be this far from zero, as a share of the image's width, and the best
 rotation about the optical axis, which moves few pixels far (degrees)."""
+SETTLED = 16
+"""Images over which each one's own displacement (shutter, exposure at another time than the depth)
+has averaged out; fewer are failed by more only."""
 SURELY = 1e-4
 """Chance of a score as high as the declared one's without any alignment; below it is a pass."""
 SHIFT_CHANCE = 1e-3
@@ -65,7 +69,7 @@ def judge_alignment(looks: Sequence[Look]) -> tuple[Verdict, Verdict, Verdict]:
     better.sort(key=lambda entry: -round(entry[1].mean, 3))
     moved, late = find_misalignment(looks), find_time_offset(looks)
     shift = _judge_shift(looks, declared, moved)
-    time = _judge_time(declared, late)
+    time = _judge_time(len(timed_looks(looks)), declared, late)
     if shift.outcome == time.outcome == "fail" and late is not None:
         # Both see the same displacement; the one that explains it better keeps its name.
         if late.found.mean > moved.found.mean:
@@ -153,13 +157,28 @@ def _judge_alternatives(
     return Verdict("edge alignment", "cannot tell", reason, "", figures)
 
 
+def _tolerance(images: int) -> float:
+    """What fails; `SHIFT_TOLERANCE` is that of a mean over `SETTLED` images, whose spread goes with
+    one over the root of their number.
+    """
+    return SHIFT_TOLERANCE * math.sqrt(max(1.0, SETTLED / max(images, 1)))
+
+
+def _unsure(displacement: float) -> str:
+    """Why a test that neither passes nor fails cannot tell."""
+    if displacement > SHIFT_TOLERANCE:
+        return "which so few images, or so few edges, do not settle"
+    return "but too weakly to judge by"
+
+
 def _judge_shift(looks: list[Look], declared: Score, moved: Misalignment) -> Verdict:
+    tolerance = _tolerance(len(looks))
     figures: dict[str, Any] = {
         "turn_deg": list(moved.turn_deg),
         "image_scale": moved.image_scale,
         "shift_m": list(moved.shift_m),
         "displacement": moved.displacement,
-        "tolerance": SHIFT_TOLERANCE,
+        "tolerance": tolerance,
         "gain": moved.evidence.difference,
         "p": moved.evidence.p,
     }
@@ -167,26 +186,30 @@ def _judge_shift(looks: list[Look], declared: Score, moved: Misalignment) -> Ver
     shift = ", ".join(f"{distance:.2g}" for distance in moved.shift_m)
     told = (
         f"edges fit best {100 * moved.displacement:.2f} % of the width away (tolerance "
-        f"{100 * SHIFT_TOLERANCE:g} %, or {ROLL_TOLERANCE_DEG:g} degrees about z; points "
+        f"{100 * tolerance:.2g} %, or {ROLL_TOLERANCE_DEG:g} degrees about z; points "
         f"turned by ({turn}) degrees and moved by ({shift}) m, image scale {moved.image_scale:g})"
     )
-    is_off = moved.displacement > SHIFT_TOLERANCE or abs(moved.turn_deg[2]) > ROLL_TOLERANCE_DEG
+    is_turned = abs(moved.turn_deg[2]) > ROLL_TOLERANCE_DEG
+    is_off = moved.displacement > tolerance or is_turned
     if is_off and _is_sure(moved.found, moved.evidence):
         return Verdict("shift test", "fail", told, _fault_of(looks[0], moved), figures)
-    if above_zero(declared).p < SURELY and not is_off:
+    is_near = moved.displacement <= SHIFT_TOLERANCE and not is_turned
+    if above_zero(declared).p < SURELY and is_near:
         return Verdict("shift test", "pass", told, "", figures)
-    return Verdict("shift test", "cannot tell", f"{told}, but too weakly to judge by", "", figures)
+    reason = f"{told}, {_unsure(moved.displacement)}"
+    return Verdict("shift test", "cannot tell", reason, "", figures)
 
 
-def _judge_time(declared: Score, late: TimeOffset | None) -> Verdict:
+def _judge_time(images: int, declared: Score, late: TimeOffset | None) -> Verdict:
     name = "time test"
     if late is None:
         return Verdict(name, "cannot tell", "no frame has poses before and after it")
+    tolerance = _tolerance(images)
     figures: dict[str, Any] = {
         "intervals": late.intervals,
         "milliseconds": late.milliseconds,
         "displacement": late.displacement,
-        "tolerance": SHIFT_TOLERANCE,
+        "tolerance": tolerance,
         "gain": late.evidence.difference,
         "p": late.evidence.p,
     }
@@ -195,17 +218,17 @@ def _judge_time(declared: Score, late: TimeOffset | None) -> Verdict:
         offset = f"{late.milliseconds:+.0f} ms"
     told = (
         f"edges fit best with the images' time {offset}, {100 * late.displacement:.2f} % of the "
-        f"width away (tolerance {100 * SHIFT_TOLERANCE:g} %)"
+        f"width away (tolerance {100 * tolerance:.2g} %)"
     )
     if late.reach < 2 * SHIFT_TOLERANCE:
         told = f"a frame interval moves the points by {100 * late.reach:.2f} % of the width only"
         return Verdict(name, "cannot tell", f"{told}: too little motion to judge by", "", figures)
-    is_off = late.displacement > SHIFT_TOLERANCE
-    if is_off and _is_sure(late.found, late.evidence):
+    if late.displacement > tolerance and _is_sure(late.found, late.evidence):
         return Verdict(name, "fail", told, TIME_FAULT, figures)
-    if above_zero(declared).p < SURELY and not is_off:
+    if above_zero(declared).p < SURELY and late.displacement <= SHIFT_TOLERANCE:
         return Verdict(name, "pass", told, "", figures)
-    return Verdict(name, "cannot tell", f"{told}, but too weakly to judge by", "", figures)
+    reason = f"{told}, {_unsure(late.displacement)}"
+    return Verdict(name, "cannot tell", reason, "", figures)
 
 
 def _is_sure(found: Score, evidence: Evidence) -> bool:

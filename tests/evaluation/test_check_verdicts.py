@@ -17,9 +17,11 @@ from p2pkit.evaluation.faults import FAULTS, FaultySource, not_applicable
 from p2pkit.evaluation.image_edges import BORDER_PX, edge_strength
 from p2pkit.evaluation.misalignment import Misalignment
 from p2pkit.evaluation.pose_agreement import FramePair
+from p2pkit.evaluation.time_offset import TimeOffset
 from p2pkit.evaluation.verdicts import (
     Verdict,
     _judge_shift,  # pyright: ignore[reportPrivateUsage]
+    _judge_time,  # pyright: ignore[reportPrivateUsage]
     judge_alignment,
     judge_each_view,
     judge_poses,
@@ -119,6 +121,31 @@ def test_a_better_place_far_away_is_never_a_pass(p: float, outcome: str) -> None
     found = _judge_shift(looks, strong, moved)
     assert found.outcome == outcome
     assert _judge_shift(looks, strong, moved._replace(displacement=0.001)).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("images", "displacement", "outcome"),
+    [
+        (1, 0.031, "fail"),
+        (1, 0.029, "cannot tell"),
+        (4, 0.016, "fail"),
+        (4, 0.014, "cannot tell"),
+        (4, 0.007, "pass"),
+        (16, 0.008, "fail"),
+        (64, 0.008, "fail"),
+        (64, 0.007, "pass"),
+    ],
+)
+def test_few_images_fail_by_more(images: int, displacement: float, outcome: str) -> None:
+    """0.75 % of the width times the root of 16 / images; each image has a little of its own."""
+    strong = Score(np.linspace(9.0, 11.0, 40), np.full(40, 50.0))
+    better = Score(np.linspace(12.0, 14.0, 40), np.full(40, 50.0))
+    sure = Evidence(better.mean - strong.mean, 9.0, 1e-6)
+    moved = Misalignment((0.0, 0.5, 0.0), 1.0, (0.0, 0.0, 0.0), displacement, sure, better)
+    [look] = gather(rooms(), 1, problems=lambda frame: []).looks
+    assert _judge_shift([look] * images, strong, moved).outcome == outcome
+    late = TimeOffset(0.5, None, displacement, 1.0, sure, better)
+    assert _judge_time(images, strong, late).outcome == outcome
 
 
 @pytest.mark.realdata
