@@ -30,6 +30,12 @@ SOURCES = {
 }
 DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"
 UNTOUCHED = "untouched"
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=os.environ.get("P2PKIT_DATA", str(DEFAULT_DATA)),
+    help="Folder of the recordings; $P2PKIT_DATA by default.",
+)
 
 
 def untouched(source: FrameSource, frame: Frame) -> Frame:
@@ -96,12 +102,7 @@ def table(columns: dict[str, dict[str, str]]) -> str:
 
 
 @click.command()
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=os.environ.get("P2PKIT_DATA", str(DEFAULT_DATA)),
-    help="Folder of the recordings; $P2PKIT_DATA by default.",
-)
+@data_option
 @click.option("--source", "names", multiple=True, type=click.Choice(list(SOURCES)))
 @click.option("--frames", default=16, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the cells.")

@@ -8,14 +8,13 @@ recording are alike, so that it flatters.
 Example: python benchmarks/false_alarms.py --runs 3 --source KITTI
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from check_faults import DEFAULT_DATA, SOURCES, judge
+from check_faults import SOURCES, data_option, judge
 from scipy.stats import beta
 
 from p2pkit.datasets import SourceOptions, open_source
@@ -71,12 +70,7 @@ def accused(excerpt: Excerpt) -> bool:
 
 
 @click.command()
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=os.environ.get("P2PKIT_DATA", str(DEFAULT_DATA)),
-    help="Folder of the recordings; $P2PKIT_DATA by default.",
-)
+@data_option
 @click.option("--source", "names", multiple=True, type=click.Choice(list(RECORDINGS)))
 @click.option("--runs", default=15, show_default=True, help="Drawn per recording.")
 @click.option("--seed", default=0, show_default=True)
