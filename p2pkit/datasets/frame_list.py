@@ -55,7 +55,7 @@ def visible_files(folder: Path, pattern: str) -> list[Path]:
 def image_suffix(folder: Path) -> str | None:
     """What a camera's images end with, .png or .jpg; None if it has none, or there is no folder."""
     for suffix in (".png", ".jpg"):
-        if any(not path.name.startswith(".") for path in folder.glob(f"*{suffix}")):
+        if visible_files(folder, f"*{suffix}"):
             return suffix
     return None
 

@@ -164,11 +164,23 @@ def _tolerance(images: int) -> float:
     return SHIFT_TOLERANCE * math.sqrt(max(1.0, SETTLED / max(images, 1)))
 
 
-def _unsure(displacement: float) -> str:
+def _outcome(
+    declared: Score, best: Misalignment | TimeOffset, tolerance: float, *, is_turned: bool = False
+) -> Outcome:
+    """Of a test that found where the edges fit best, and whether that turns the image too far."""
+    if (best.displacement > tolerance or is_turned) and _is_sure(best.found, best.evidence):
+        return "fail"
+    is_near = best.displacement <= SHIFT_TOLERANCE and not is_turned
+    return "pass" if above_zero(declared).p < SURELY and is_near else "cannot tell"
+
+
+def _doubt(outcome: Outcome, best: Misalignment | TimeOffset) -> str:
     """Why a test that neither passes nor fails cannot tell."""
-    if displacement > SHIFT_TOLERANCE:
-        return "which so few images, or so few edges, do not settle"
-    return "but too weakly to judge by"
+    if outcome != "cannot tell":
+        return ""
+    if best.displacement > SHIFT_TOLERANCE:
+        return ", which so few images, or so few edges, do not settle"
+    return ", but too weakly to judge by"
 
 
 def _judge_shift(looks: list[Look], declared: Score, moved: Misalignment) -> Verdict:
@@ -190,14 +202,9 @@ def _judge_shift(looks: list[Look], declared: Score, moved: Misalignment) -> Ver
         f"turned by ({turn}) degrees and moved by ({shift}) m, image scale {moved.image_scale:g})"
     )
     is_turned = abs(moved.turn_deg[2]) > ROLL_TOLERANCE_DEG
-    is_off = moved.displacement > tolerance or is_turned
-    if is_off and _is_sure(moved.found, moved.evidence):
-        return Verdict("shift test", "fail", told, _fault_of(looks[0], moved), figures)
-    is_near = moved.displacement <= SHIFT_TOLERANCE and not is_turned
-    if above_zero(declared).p < SURELY and is_near:
-        return Verdict("shift test", "pass", told, "", figures)
-    reason = f"{told}, {_unsure(moved.displacement)}"
-    return Verdict("shift test", "cannot tell", reason, "", figures)
+    outcome = _outcome(declared, moved, tolerance, is_turned=is_turned)
+    fault = _fault_of(looks[0], moved) if outcome == "fail" else ""
+    return Verdict("shift test", outcome, told + _doubt(outcome, moved), fault, figures)
 
 
 def _judge_time(images: int, declared: Score, late: TimeOffset | None) -> Verdict:
@@ -223,12 +230,9 @@ def _judge_time(images: int, declared: Score, late: TimeOffset | None) -> Verdic
     if late.reach < 2 * SHIFT_TOLERANCE:
         told = f"a frame interval moves the points by {100 * late.reach:.2f} % of the width only"
         return Verdict(name, "cannot tell", f"{told}: too little motion to judge by", "", figures)
-    if late.displacement > tolerance and _is_sure(late.found, late.evidence):
-        return Verdict(name, "fail", told, TIME_FAULT, figures)
-    if above_zero(declared).p < SURELY and late.displacement <= SHIFT_TOLERANCE:
-        return Verdict(name, "pass", told, "", figures)
-    reason = f"{told}, {_unsure(late.displacement)}"
-    return Verdict(name, "cannot tell", reason, "", figures)
+    outcome = _outcome(declared, late, tolerance)
+    fault = TIME_FAULT if outcome == "fail" else ""
+    return Verdict(name, outcome, told + _doubt(outcome, late), fault, figures)
 
 
 def _is_sure(found: Score, evidence: Evidence) -> bool:

@@ -26,9 +26,7 @@ def check_rigid(
         raise GeometryError(f"{name} holds NaN or infinity; a rigid transform is finite")
     if np.abs(matrix[3] - (0, 0, 0, 1)).max() > RIGID_TOLERANCE:
         raise GeometryError(f"{name} has the last row {matrix[3].tolist()}; it must be 0 0 0 1")
-    rotation = matrix[:3, :3]
-    determinant = float(np.linalg.det(rotation))
-    skew = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
+    determinant, skew = _determinant_and_skew(matrix[:3, :3])
     if abs(determinant - 1) > tolerance or skew > tolerance:
         raise GeometryError(
             f"{name} is not rigid: det R = {determinant:.6f} (must be 1) and max |RᵀR - I| = "
@@ -47,14 +45,19 @@ def nearest_rigid(transform: np.ndarray, name: str) -> Float64[np.ndarray, "4 4"
         GeometryError: as `check_rigid`, at a tolerance of 1e-2.
     """
     matrix = check_rigid(transform, name, tolerance=DRIFT_TOLERANCE)
-    rotation = matrix[:3, :3]
-    skew = np.abs(rotation.T @ rotation - np.eye(3)).max()
-    if max(skew, abs(np.linalg.det(rotation) - 1)) <= RIGID_TOLERANCE:
+    determinant, skew = _determinant_and_skew(matrix[:3, :3])
+    if max(skew, abs(determinant - 1)) <= RIGID_TOLERANCE:
         return matrix
-    u, _, vt = np.linalg.svd(rotation)
+    u, _, vt = np.linalg.svd(matrix[:3, :3])
     nearest = matrix.copy()
     nearest[:3, :3] = u @ vt
     return nearest
+
+
+def _determinant_and_skew(rotation: Float64[np.ndarray, "3 3"]) -> tuple[float, float]:
+    """Of a rotation 1 and 0: det R and max |RᵀR - I|."""
+    skew = np.abs(rotation.T @ rotation - np.eye(3)).max()
+    return float(np.linalg.det(rotation)), float(skew)
 
 
 def invert_rigid(a_from_b: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:

@@ -11,22 +11,9 @@ from p2pkit.shards.claims import Claim, locked, sweep, try_claim
 from p2pkit.shards.folder import refusals_told, refuse_foreign_folder
 from p2pkit.shards.inputs import INPUTS, has_inputs
 from p2pkit.shards.inputs_file import Digests, write_inputs
-from p2pkit.shards.layout import (
-    CLAIMS,
-    FAILURES,
-    MANIFEST,
-    claim_path,
-    record_path,
-    shard_path,
-)
+from p2pkit.shards.layout import CLAIMS, FAILURES, MANIFEST, claim_path, record_path, shard_path
 from p2pkit.shards.location import Location, local_folder
-from p2pkit.shards.model import (
-    GEOMETRY,
-    LayerSpec,
-    Manifest,
-    Sample,
-    manifest_from_json,
-)
+from p2pkit.shards.model import GEOMETRY, LayerSpec, Manifest, Sample, manifest_from_json
 from p2pkit.shards.record import ShardRecord, Written, make_record, read_record
 from p2pkit.shards.same_inputs import check_same_inputs
 from p2pkit.shards.storage import find_storage
