@@ -1,6 +1,5 @@
 """`camera.json`: the calibration of a `posed-rgbd` folder. Nothing in it is guessed."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.datasets.text_files import TEXT_ENCODING
+from p2pkit.datasets.text_files import read_json
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_json, told_number
 from p2pkit.geometry.distortion import Distortion, distortion_from_json
@@ -105,11 +104,8 @@ def read_calibration(path: Path) -> RgbdCalibration:
             f"{path} does not exist: a posed-rgbd folder needs its calibration, or name the file "
             f"with --camera. Fill in this template:\n{TEMPLATE}"
         )
-    try:
-        value = json.loads(path.read_text(TEXT_ENCODING))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict) or set(value) != set(_FIELDS):
+    value = read_json(path, "posed-rgbd")
+    if set(value) != set(_FIELDS):
         raise SourceError(f"{path}: {_field_names_differ(value)}. The form is:\n{TEMPLATE}")
     if value["format"] != "posed-rgbd":
         raise SourceError(f"{path}: format is {value['format']!r}; it must be 'posed-rgbd'")
@@ -151,9 +147,7 @@ def _lens_json(camera: Camera, distortion: Distortion | None) -> dict[str, Any]:
     return lens if distortion is None else lens | {"distortion": distortion.to_json()}
 
 
-def _field_names_differ(value: Any) -> str:
-    if not isinstance(value, dict):
-        return f"holds a {type(value).__name__}, not an object"
+def _field_names_differ(value: dict[str, Any]) -> str:
     missing = [name for name in _FIELDS if name not in value]
     unknown = sorted(set(value) - set(_FIELDS))
     return f"missing fields {missing}, unknown fields {unknown}"

@@ -14,8 +14,8 @@ from p2pkit.datasets.demo_render import UNITS_PER_METRE, render, sensor_depth
 from p2pkit.datasets.demo_rooms import Room, make_room
 from p2pkit.datasets.demo_textures import load_textures
 from p2pkit.datasets.frame import DepthImage, Frame, View
+from p2pkit.datasets.frame_list import known_frame
 from p2pkit.datasets.options import SourceOptions
-from p2pkit.errors import FrameError
 from p2pkit.geometry.camera import Camera
 
 ROOMS, FRAMES_PER_ROOM = 4, 12
@@ -54,9 +54,7 @@ class DemoScene:
         Raises:
             FrameError: there is no such frame.
         """
-        if key not in self._places:
-            raise FrameError(key, f"no such frame among the {len(self._places)} of the demo scene")
-        number, frame = self._places[key]
+        number, frame = known_frame(self._places, key)
         room = self._rooms[number]
         pose = room.poses[frame].copy()
         rendering = render(room, self._textures, camera=CAMERA, world_from_camera=pose)

@@ -12,7 +12,7 @@ from p2pkit.datasets.frame import DepthImage, Frame, FrameSource, View
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.gravity import level_normals, rotation_to_z_up, up_direction
-from p2pkit.geometry.project import project
+from p2pkit.geometry.project import nearest_pixels, project
 from p2pkit.geometry.transforms import invert_rigid, transform_points
 from p2pkit.geometry.voxelize import voxel_deduplicate
 
@@ -186,8 +186,7 @@ def _confirmed(
     """Where the depth image has the point's own depth at its pixel."""
     found = project(points, depth.camera, depth_from_scene)
     inside = np.flatnonzero(found.visible)
-    u, v = np.rint(found.pixel_uv[inside]).astype(np.int64).T
-    u, v = np.clip(u, 0, depth.camera.width - 1), np.clip(v, 0, depth.camera.height - 1)
+    u, v = nearest_pixels(found.pixel_uv[inside], depth.camera.width, depth.camera.height)
     measured = depth.values[v, u] / depth.units_per_metre
     expected = found.depth_m[inside].astype(np.float64)
     agrees = np.abs(measured - expected) <= np.maximum(AGREE_M, AGREE_RELATIVE * expected)

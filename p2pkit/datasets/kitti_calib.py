@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.datasets.text_files import read_text
-from p2pkit.errors import GeometryError, SourceError
-from p2pkit.geometry.transforms import check_rigid
+from p2pkit.datasets.text_files import read_text, rigid
+from p2pkit.errors import SourceError
 
 
 def read_named_numbers(path: Path, needed_by: str) -> dict[str, list[float]]:
@@ -59,18 +58,6 @@ def transform_of(
     transform = np.eye(4)
     transform[:3, :columns] = matrix_of(values, name, (3, columns), path)
     return rigid(transform, f"{path}: {name}")
-
-
-def rigid(transform: np.ndarray, where: str) -> Float64[np.ndarray, "4 4"]:
-    """`transform`, if it is rigid.
-
-    Raises:
-        SourceError: it is not.
-    """
-    try:
-        return check_rigid(transform, where)
-    except GeometryError as error:
-        raise SourceError(str(error)) from error
 
 
 def split_projection(

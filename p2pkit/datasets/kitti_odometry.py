@@ -27,13 +27,12 @@ from p2pkit.datasets.frame_list import (
 from p2pkit.datasets.kitti_calib import (
     matrix_of,
     read_named_numbers,
-    rigid,
     split_projection,
     transform_of,
 )
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.datasets.rig import RigFrame, Shot, load_rig, read_point_labels, rig_fingerprint
-from p2pkit.datasets.text_files import read_text
+from p2pkit.datasets.text_files import read_text, rigid
 from p2pkit.errors import FrameError, SourceError
 
 CLASSES = (

@@ -21,9 +21,8 @@ from p2pkit.datasets.frame_list import (
 from p2pkit.datasets.nuscenes_tables import Tables
 from p2pkit.datasets.options import SourceOptions
 from p2pkit.datasets.rig import RigFrame, Shot, load_rig, read_point_labels, rig_fingerprint
-from p2pkit.datasets.text_files import json_field, numeric_array, read_json
-from p2pkit.errors import FrameError, GeometryError, SourceError
-from p2pkit.geometry.transforms import check_rigid
+from p2pkit.datasets.text_files import json_field, numeric_array, read_json, rigid
+from p2pkit.errors import FrameError, SourceError
 
 CLASSES = (
     "void",
@@ -187,12 +186,12 @@ def _sample_frame(root: Path) -> RigFrame:
                 name=name,
                 image=root / image,
                 intrinsics=numeric_array(json_field(entry, "K", path), f"{name}.K", path),
-                camera_from_sensor=_rigid(transform, f"{path}: {name}.T_cam_lidar"),
+                camera_from_sensor=rigid(transform, f"{path}: {name}.T_cam_lidar"),
                 time_offset_s=_time_offset(image, lidar),
             )
         )
     chain = [
-        _rigid(numeric_array(json_field(value, name, path), name, path), f"{path}: {name}")
+        rigid(numeric_array(json_field(value, name, path), name, path), f"{path}: {name}")
         for name in ("ego2global", "lidar2ego")
     ]
     sequence = lidar.partition("__")[0]
@@ -206,10 +205,3 @@ def _time_offset(image: str, lidar: str) -> float | None:
     if not all(stamp.isdecimal() for stamp in stamps):
         return None
     return (int(stamps[0]) - int(stamps[1])) / 1e6
-
-
-def _rigid(matrix: np.ndarray, where: str) -> np.ndarray:
-    try:
-        return check_rigid(matrix, where)
-    except GeometryError as error:
-        raise SourceError(str(error)) from error

@@ -7,7 +7,7 @@ records of which a few are wanted, so records are decoded one by one and only th
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,11 @@ class Tables:
         self._shots = self._key_frame_data()
         data = [record for channels in self._shots.values() for record in channels.values()]
         wanted = {record["ego_pose_token"] for record in data}
-        self._ego = self._by_token("ego_pose", lambda record: record["token"] in wanted)
+        self._ego = {
+            record["token"]: record
+            for record in self._read("ego_pose")
+            if record["token"] in wanted
+        }
         self._labels = self._label_files()
 
     def frames(self) -> list[RigFrame]:
@@ -186,11 +190,6 @@ class Tables:
             record["sample_data_token"]: self.data_root / str(record["filename"])
             for record in self._read("lidarseg")
         }
-
-    def _by_token(
-        self, name: str, wanted: Callable[[Record], bool] = lambda record: True
-    ) -> dict[str, Record]:
-        return {record["token"]: record for record in self._read(name) if wanted(record)}
 
     def _read(self, name: str) -> Iterator[Record]:
         """The records of a table that have all the fields that are used here."""

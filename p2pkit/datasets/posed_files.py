@@ -1,13 +1,11 @@
 """Which files a `posed-rgbd` folder holds, and the keys and sequences of their frames."""
 
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from p2pkit.datasets.calibration import RgbdCalibration, read_calibration
-from p2pkit.datasets.frame_list import natural_order
-from p2pkit.datasets.text_files import TEXT_ENCODING
+from p2pkit.datasets.frame_list import natural_order, safe_key
+from p2pkit.datasets.text_files import read_json
 from p2pkit.errors import SourceError
 
 _ROLES = {
@@ -66,7 +64,7 @@ def find_frames(root: Path, camera_file: Path | None) -> list[FrameFiles]:
         calibration = read_calibration(camera_file or _own_or_parents(folder, root, "camera.json"))
         prefix = f"{folder.name}_" if below else ""
         for stem in sorted(stems, key=natural_order):
-            key = re.sub(r"[^A-Za-z0-9_-]", "-", prefix + stem)
+            key = safe_key(prefix + stem)
             frames.append(FrameFiles(key, folder.name, calibration, **stems[stem]))
     _refuse_collisions(frames)
     return frames
@@ -90,11 +88,8 @@ def _read_label_names(path: Path) -> tuple[tuple[str, ...], int]:
     form = '{"names": ["void", "wall", "floor"], "ignore": 0}'
     if not path.is_file():
         raise SourceError(f"{path} does not exist, but there are label images; its form is {form}")
-    try:
-        value = json.loads(path.read_text(TEXT_ENCODING))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict) or set(value) != {"names", "ignore"}:
+    value = read_json(path, "posed-rgbd")
+    if set(value) != {"names", "ignore"}:
         raise SourceError(f"{path} needs exactly the fields names and ignore; its form is {form}")
     names, ignore = value["names"], value["ignore"]
     is_names = isinstance(names, list) and all(isinstance(name, str) for name in names)

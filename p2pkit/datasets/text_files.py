@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.errors import SourceError
+from p2pkit.errors import GeometryError, SourceError
+from p2pkit.geometry.transforms import check_rigid
 
 TEXT_ENCODING = "utf-8-sig"
 """UTF-8, with or without the mark in front that editors on Windows write."""
@@ -69,3 +70,15 @@ def numeric_array(value: Any, name: str, path: Path) -> Float64[np.ndarray, "...
     if not np.isfinite(array).all():
         raise SourceError(f"{path}: {name} holds NaN or infinity")
     return array
+
+
+def rigid(transform: np.ndarray, where: str) -> Float64[np.ndarray, "4 4"]:
+    """`transform`, if it is rigid.
+
+    Raises:
+        SourceError: it is not.
+    """
+    try:
+        return check_rigid(transform, where)
+    except GeometryError as error:
+        raise SourceError(str(error)) from error
