@@ -28,20 +28,19 @@ class Evidence(NamedTuple):
 
 def above_zero(found: Score) -> Evidence:
     """Whether the mean of `found` is above 0."""
-    return _evidence(found.mean, found.influence(), [found])
+    return _evidence(found.mean, found.influence(), found)
 
 
 def above(found: Score, other: Score) -> Evidence:
     """Whether the mean of `found` is above that of `other`, paired by cluster."""
-    return _evidence(found.mean - other.mean, found.influence() - other.influence(), [found])
+    return _evidence(found.mean - other.mean, found.influence() - other.influence(), found)
 
 
 def _evidence(
-    difference: float, influence: Float64[np.ndarray, " clusters"], scores: list[Score]
+    difference: float, influence: Float64[np.ndarray, " clusters"], score: Score
 ) -> Evidence:
-    clusters = min(score.clusters for score in scores)
-    points = min(score.number.sum() for score in scores)
-    if clusters < FEWEST_CLUSTERS or points < FEWEST_POINTS:
+    clusters = score.clusters
+    if clusters < FEWEST_CLUSTERS or score.number.sum() < FEWEST_POINTS:
         return Evidence(difference, 0.0, 1.0)
     error = float(np.sqrt((influence**2).sum() * clusters / (clusters - 1)))
     t = difference / max(error, 1e-12)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from p2pkit.datasets.frame import DepthImage, Frame, FrameSource, View
+from p2pkit.evaluation.pose_agreement import scaled_camera
 from p2pkit.evaluation.time_offset import part_of_motion
-from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import invert_rigid
 
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -64,13 +64,13 @@ def mirror(source: FrameSource, frame: Frame) -> Frame:
 
 def half_intrinsics(source: FrameSource, frame: Frame) -> Frame:
     """The colour cameras' intrinsics are those of an image of half the size."""
-    return with_views(frame, lambda view: replace(view, camera=_scaled(view.camera, 0.5)))
+    return with_views(frame, lambda view: replace(view, camera=scaled_camera(view.camera, 0.5)))
 
 
 def half_intrinsics_of_both(source: FrameSource, frame: Frame) -> Frame:
     """The same for colour and depth."""
     assert frame.depth is not None
-    depth = replace(frame.depth, camera=_scaled(frame.depth.camera, 0.5))
+    depth = replace(frame.depth, camera=scaled_camera(frame.depth.camera, 0.5))
     return replace(half_intrinsics(source, frame), depth=depth)
 
 
@@ -180,17 +180,6 @@ def wrong_depth_scale(factor: float) -> Callable[[FrameSource, Frame], Frame]:
         return replace(frame, points=(frame.points * factor).astype(np.float32))
 
     return change
-
-
-def _scaled(camera: Camera, factor: float) -> Camera:
-    return Camera(
-        width=camera.width,
-        height=camera.height,
-        fx=camera.fx * factor,
-        fy=camera.fy * factor,
-        cx=factor * (camera.cx + 0.5) - 0.5,
-        cy=factor * (camera.cy + 0.5) - 0.5,
-    )
 
 
 FAULTS: dict[str, tuple[Callable[[FrameSource, Frame], Frame], tuple[str, ...]]] = {

@@ -163,8 +163,8 @@ def _agreements(
     if other.camera is None or pair.one.camera is None:
         moved = pair.one.points @ other_from_one[:3, :3].T + other_from_one[:3, 3]
         return _spherical_agreements(moved, other.image)
-    one_camera = _scaled_camera(pair.one.camera, focal_factor)
-    camera = _scaled_camera(other.camera, focal_factor)
+    one_camera = scaled_camera(pair.one.camera, focal_factor)
+    camera = scaled_camera(other.camera, focal_factor)
     points = _with_camera(pair.one.points, pair.one.camera, one_camera)
     moved = points @ other_from_one[:3, :3].T + other_from_one[:3, 3]
     depth = np.where(moved[:, 2] > 0.05, moved[:, 2], np.nan)
@@ -203,7 +203,7 @@ def _spherical(
     return distance, row * shape[1] + column
 
 
-def _scaled_camera(camera: Camera, factor: float) -> Camera:
+def scaled_camera(camera: Camera, factor: float) -> Camera:
     """The intrinsics times a factor for the same image."""
     if factor == 1.0:
         return camera

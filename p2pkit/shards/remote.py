@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from p2pkit.errors import MissingDependencyError, StoreError
+from p2pkit.errors import MissingDependencyError, StoreError, first_line
 
 if TYPE_CHECKING:
     from obstore.store import BackoffConfig, ClientConfig, HTTPStore, ObjectStore, RetryConfig
@@ -237,8 +237,3 @@ def _waits() -> Iterator[float]:
     yield 0.0
     for number in range(TRIES - 1):
         yield min(FIRST_WAIT_S * 2**number, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
-
-
-def first_line(error: Exception) -> str:
-    """What an error of obstore says, without its debug print of many lines."""
-    return str(error).partition("\n")[0].strip() or repr(error)
