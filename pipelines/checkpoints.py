@@ -24,9 +24,9 @@ from torch import Tensor
 
 from p2pkit.errors import TrainingError, first_line
 from p2pkit.files import canonical_json, fsync_folder, write_atomic, write_json
-from p2pkit.pipelines.pretraining import PretrainingModel, load_weights
+from p2pkit.pipelines.pretraining import WEIGHTS, PretrainingModel, load_weights
 
-FILES = ("weights.safetensors", "state.pt")
+FILES = (WEIGHTS, "state.pt")
 FOLDER = re.compile(r"step-(\d{8,})")
 
 BEST = "best"
@@ -92,7 +92,7 @@ def _write(
     folder: Path, weights: Mapping[str, Tensor], state: Mapping[str, Any], step: int
 ) -> None:
     folder.mkdir()
-    write_atomic(folder / "weights.safetensors", safetensors_bytes(dict(weights)))
+    write_atomic(folder / WEIGHTS, safetensors_bytes(dict(weights)))
     with open(folder / "state.pt", "wb") as file:
         torch.save(dict(state), file)
         file.flush()

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from p2pkit.config import config_to_json, with_settings
 from p2pkit.errors import ConfigError
@@ -92,7 +92,7 @@ def run(config: DemoConfig, *, progress: Show | None = None) -> Path:
 
 
 def _claim_folder(config: DemoConfig) -> None:
-    wanted: dict[str, Any] = {**config_to_json(config)}
+    wanted = config_to_json(config)
     del wanted["out"]
     path = config.out / "demo.json"
     if not path.is_file():

@@ -117,6 +117,7 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
         ConfigError: a part of the split is empty or not possible, or the runs' students differ.
         FingerprintError: `out` holds cells of other settings; the message names what differs.
     """
+    tell = progress or (lambda name: None)
     weights = compared_weights(config.runs, config.checkpoints, config.which)
     data = _data(config, weights)
     card = protocol(config, weights, data)
@@ -126,13 +127,10 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
     if config.workers > 1 and len(jobs) > 1:
         with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
             for name in pool.map(_work_alone, [(config, job) for job in jobs]):
-                if progress is not None:
-                    progress(name)
+                tell(name)
     else:
         for job in jobs:
-            name = _work(config, weights, data, job)
-            if progress is not None:
-                progress(name)
+            tell(_work(config, weights, data, job))
     return write_report(config.out, card, _cells(config, weights, every))
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from p2pkit.evaluation.intervals import Difference, mean_and_deviation, paired_difference
 from p2pkit.files import write_atomic, write_json
+from p2pkit.pipelines.evaluated_weights import SCRATCH
 from p2pkit.pipelines.parts import UNIT_WORDS
 
-SCRATCH = "scratch"
 FORMAT = "p2pkit-evaluation"
 Cells = Sequence[dict[str, Any]]
 
@@ -159,7 +159,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def row_texts(row: dict[str, Any]) -> list[str]:
-    """A row of a table in the order of `HEADER`, as text."""
+    """A row of a table in the order of `header`, as text."""
     frames = sorted(set(row["frames"]))
     counted = f"{frames[0]}" if len(frames) == 1 else f"{frames[0]}–{frames[-1]}"
     score = f"{100 * row['miou']:.1f}"

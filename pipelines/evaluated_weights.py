@@ -14,7 +14,7 @@ from p2pkit.networks import build_student, load_student_weights
 from p2pkit.networks.checkpoints import read_weights
 from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.pipelines.checkpoints import chosen_checkpoint
-from p2pkit.pipelines.pretraining import INPUT_CHANNELS, TrainConfig
+from p2pkit.pipelines.pretraining import INPUT_CHANNELS, WEIGHTS, TrainConfig
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config_for_use
 from p2pkit.shards.store import Store
@@ -109,17 +109,14 @@ class ComparedWeights:
 
         Pretraining uses no labels, but frames that it has seen are no test of new scenes.
         """
-        found: dict[str, int | None] = {}
-        for name, folder in self.runs.items():
-            use = read_provenance(folder).use_of(store)
-            held = None if use is None else set(use.holdout)
-            found[name] = None if held is None else sum(key not in held for key in keys)
-        return found
+        return {
+            name: read_provenance(folder).seen(store, keys) for name, folder in self.runs.items()
+        }
 
     def _file(self, name: str) -> Path:
         if name in self.checkpoints:
             return self.checkpoints[name]
-        return chosen_checkpoint(self.runs[name], self.which).path / "weights.safetensors"
+        return chosen_checkpoint(self.runs[name], self.which).path / WEIGHTS
 
 
 def compared_weights(

@@ -15,7 +15,7 @@ import p2pkit
 from p2pkit.errors import ConfigError
 from p2pkit.files import canonical_json, write_atomic
 from p2pkit.pipelines.checkpoints import chosen_checkpoint
-from p2pkit.pipelines.pretraining import INPUT_CHANNELS, TrainConfig
+from p2pkit.pipelines.pretraining import INPUT_CHANNELS, WEIGHTS, TrainConfig
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config_for_use
 
@@ -59,7 +59,7 @@ def run(config: ExportConfig) -> Path:
         raise ConfigError(f"{config.out} exists; name another file, or delete it first")
     train = read_config_for_use(config.run)
     checkpoint = chosen_checkpoint(config.run, config.which)
-    weights = load_file(checkpoint.path / "weights.safetensors")
+    weights = load_file(checkpoint.path / WEIGHTS)
     tensors = {
         name.removeprefix(STUDENT): value.contiguous()
         for name, value in weights.items()

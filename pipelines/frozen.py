@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from sklearn.neighbors import KNeighborsClassifier
-from torch import nn
 
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.linear_probe import ProbeConfig, fit_linear_probe
 from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
 from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.pipelines.inference import take_statistics
 from p2pkit.pipelines.labelled import LabelledFrame, LabelledFrames, network_inputs
 from p2pkit.pipelines.splits import spread
 
@@ -64,7 +64,7 @@ class FrozenFeatures:
         self, student: Res16UNet, data: LabelledFrames, config: FrozenConfig, device: str
     ) -> None:
         self._student, self._data, self._config = student.to(device), data, config
-        _take_statistics(self._student)
+        take_statistics(self._student)
         for sample in spread(data.parts["train"], config.statistics_frames):
             voxel_features(self._student, data.frame(int(sample)))
         self._student.eval()
@@ -184,12 +184,3 @@ def labelled_voxels(frame: LabelledFrame) -> Int64[np.ndarray, "points 2"]:
     """Voxel and class of each labelled point of a frame."""
     counted = frame.labels != IGNORE
     return np.stack([frame.voxel_of_point[counted], frame.labels[counted]], axis=1)
-
-
-def _take_statistics(student: nn.Module) -> None:
-    """Let the next frames set the norms' running statistics, all alike."""
-    student.train()
-    for module in student.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            module.reset_running_stats()
-            module.momentum = None

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
+from p2pkit.errors import StoreError
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
 from p2pkit.shards.geometry_layer import PointCloud, decode_geometry
 from p2pkit.shards.store import Store
@@ -18,6 +19,13 @@ from p2pkit.stream.sample import voxelise
 def read_cloud(store: Store, sample: int) -> PointCloud:
     """A frame's geometry by sample id."""
     return decode_geometry(store.read("geometry", *locate(store.sizes("geometry"), sample)))
+
+
+def labels_of(cloud: PointCloud) -> Int64[np.ndarray, " points"]:
+    """The stored class of each point; StoreError where the frame has none."""
+    if cloud.labels is None:
+        raise StoreError(f"frame {cloud.key} has no labels, though its store names label classes")
+    return cloud.labels.astype(np.int64)
 
 
 def point_features(
@@ -44,14 +52,19 @@ def with_batch_statistics(
     network of a probe gets its statistics in this way, from the same frames. In place, because
     MinkowskiEngine's layers do not survive `copy.deepcopy`.
     """
+    take_statistics(model)
+    for cloud in clouds:
+        point_features(model, cloud, config)
+    return model.eval()
+
+
+def take_statistics(model: nn.Module) -> None:
+    """Let the next frames set the batch norms' running statistics, all alike."""
     model.train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.reset_running_stats()
             module.momentum = None
-    for cloud in clouds:
-        point_features(model, cloud, config)
-    return model.eval()
 
 
 def _single_batch(coordinates: np.ndarray) -> Tensor:

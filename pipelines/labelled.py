@@ -12,10 +12,9 @@ from p2pkit.errors import StoreError
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
 from p2pkit.evaluation.segmentation import confusion_matrix
 from p2pkit.pipelines.axes import turn_to, turned
-from p2pkit.pipelines.inference import read_cloud
+from p2pkit.pipelines.inference import labels_of, read_cloud
 from p2pkit.pipelines.parts import BY_SCENE, SplitConfig, cut_frames, place_of, same_place
 from p2pkit.pipelines.splits import samples_in_key_order, without_arrays
-from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.store import Store
 from p2pkit.stream.augment import (
     NO_AUGMENTATION,
@@ -100,7 +99,7 @@ class LabelledFrames:
         They are turned about their own up axis, unless `augment.up_axis` names another.
         """
         cloud = read_cloud(self.store, sample)
-        labels = self.labels.convert(_labels(cloud))
+        labels = self.labels.convert(labels_of(cloud))
         settings = NO_AUGMENTATION if augment is None else augment
         random = np.random.default_rng(0) if random is None else random
         stored = turned(cloud.points, self.turn)
@@ -198,9 +197,3 @@ def _commonest(
     key = voxels.voxel_of_point[counted] * classes + labels[counted]
     counts = np.bincount(key, minlength=len(voxels.coordinates) * classes).reshape(-1, classes)
     return np.where(counts.any(axis=1), counts.argmax(axis=1), IGNORE)
-
-
-def _labels(cloud: PointCloud) -> np.ndarray:
-    if cloud.labels is None:
-        raise StoreError(f"frame {cloud.key} has no labels, though its store names label classes")
-    return cloud.labels

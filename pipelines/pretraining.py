@@ -6,10 +6,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from p2pkit.checked_settings import check_choices, check_numbers
 from p2pkit.errors import ConfigError, TrainingError
@@ -20,6 +19,8 @@ from p2pkit.pipelines.parts import BY_SCENE, SplitConfig
 from p2pkit.stream.loader import Batch, StreamConfig
 
 INPUT_CHANNELS = 3
+WEIGHTS = "weights.safetensors"
+"""A checkpoint's file of weights."""
 AT_LEAST_ONE = ("embedding_channels", "steps", "accumulate", "checkpoint_every", "keep_checkpoints")
 
 
@@ -229,12 +230,6 @@ class PretrainingModel(nn.Module):
             superpixel_id=batch.pair_superpixel,
         )
 
-    def point_features(
-        self, coordinates: Tensor, inputs: Tensor, voxel_of_point: Int64[Tensor, " points"]
-    ) -> Float[Tensor, "points channels"]:
-        """The student's features before projection, each point taking its voxel's."""
-        return self.student(coordinates, inputs)[voxel_of_point]
-
 
 def build_model(config: TrainConfig, teacher_channels: int, *, seed: int) -> PretrainingModel:
     """A model with initial weights that depend on `seed` alone."""
@@ -249,7 +244,7 @@ def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
     Raises:
         TrainingError: the file is missing or damaged, or was written by another architecture.
     """
-    path = checkpoint / "weights.safetensors"
+    path = checkpoint / WEIGHTS
     if not path.is_file():
         raise TrainingError(f"{path} does not exist; is {checkpoint} a checkpoint folder?")
     try:

@@ -19,7 +19,12 @@ from p2pkit.evaluation.segmentation import (
 from p2pkit.files import write_json
 from p2pkit.pipelines.axes import students_up, turn_to, turned
 from p2pkit.pipelines.checkpoints import chosen_checkpoint
-from p2pkit.pipelines.inference import point_features, read_cloud, with_batch_statistics
+from p2pkit.pipelines.inference import (
+    labels_of,
+    point_features,
+    read_cloud,
+    with_batch_statistics,
+)
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_model, load_weights
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config_here
@@ -149,7 +154,7 @@ def _probe_features(features: PointFeatures, data: _Data) -> SegmentationScores:
     classes = len(data.names)
     confusion = np.zeros((classes, classes), dtype=np.int64)
     for cloud in data.clouds(data.split.test):
-        truth = _labels(cloud)
+        truth = labels_of(cloud)
         known = truth != data.ignore
         prediction = probe.predict(features(cloud)[known])
         confusion += confusion_matrix(truth[known], prediction, classes=classes)
@@ -160,7 +165,7 @@ def _fit(features: PointFeatures, data: _Data) -> LinearProbe:
     rows: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     for cloud in data.clouds(data.split.train):
-        truth = _labels(cloud)
+        truth = labels_of(cloud)
         known = np.flatnonzero(truth != data.ignore)
         random = np.random.default_rng(
             [data.config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())]
@@ -179,12 +184,6 @@ def _fit(features: PointFeatures, data: _Data) -> LinearProbe:
     )
 
 
-def _labels(cloud: PointCloud) -> Int64[np.ndarray, " points"]:
-    if cloud.labels is None:
-        raise StoreError(f"frame {cloud.key} has no labels, though its store names label classes")
-    return cloud.labels.astype(np.int64)
-
-
 def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
     iou = np.mean([row.iou for row in rows], axis=0)
     present = rows[0].support > 0
@@ -199,9 +198,7 @@ def _summary(rows: list[SegmentationScores], data: _Data) -> dict[str, Any]:
 
 def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
     keys, train, test = all_keys(data.store), data.split.train, data.split.test
-    use = read_provenance(run).use_of(data.store)
-    held = set(use.holdout) if use is not None else None
-    seen = None if held is None else sum(keys[sample] not in held for sample in test)
+    seen = read_provenance(run).seen(data.store, [keys[sample] for sample in test])
     sequences, training = (data.split.sequences(part) for part in (test, train))
     return {
         "store": data.config.store,

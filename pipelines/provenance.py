@@ -1,7 +1,7 @@
 """store.json of a run: the stores, layers and fingerprints it trained on, and frames held out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from p2pkit.errors import TrainingError
 from p2pkit.files import write_json
 from p2pkit.pipelines.pretraining import TrainConfig
 from p2pkit.pipelines.splits import all_keys, holdout_split
+from p2pkit.shards.map_coding import PcaBasis, pca_basis
 from p2pkit.shards.store import Store
 from p2pkit.stream.augment import Axis
 from p2pkit.stream.loader import StreamSource
@@ -62,6 +63,18 @@ class Provenance:
         """Keys that the run held out of `store`, wherever it lies now; none of an unknown store."""
         use = self.use_of(store)
         return set(use.holdout) if use is not None else set()
+
+    def seen(self, store: Store, keys: Iterable[str]) -> int | None:
+        """How many of these frames of `store` it was trained on; None of an unknown store."""
+        if self.use_of(store) is None:
+            return None
+        held = self.held_out(store)
+        return sum(key not in held for key in keys)
+
+    def basis_of(self, store: Store, layer: str) -> PcaBasis | None:
+        """What turned the layer's PCA coefficients back into features; None if nothing did."""
+        use = self.use_of(store)
+        return pca_basis(store.layer(layer)) if use is not None and use.reconstructed else None
 
     def use_of(self, store: Store) -> StoreUse | None:
         """What the run used of `store`, known by its geometry's fingerprint; None if nothing."""

@@ -21,10 +21,9 @@ from p2pkit.pipelines.evaluate_report import (
     seen_line,
     steps_line,
 )
+from p2pkit.pipelines.pretraining import WEIGHTS
 from p2pkit.pipelines.report_page import table
 from p2pkit.pipelines.report_plots import Series, plot
-
-WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ def find_evaluation(run: Path, folder: Path | None) -> FoundEvaluation | None:
     """
     if folder is not None:
         return _named_evaluation(run, folder)
-    found = [path for path in _reports_near(run) if _read_report(path) is not None]
-    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+    near = sorted(_reports_near(run), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in near:
         report = _read_report(path)
         name = None if report is None else _name_of(run, report)
         if report is not None and name is not None:

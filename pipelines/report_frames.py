@@ -187,16 +187,10 @@ def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]
     """
     view = open_view(store, layer, sample, most_width=MOST_WIDTH)
     (teacher,) = principal_colors([(len(view.rows), teacher_reader(view))])
-    found = {
-        "colours": view.image(),
-        "depth": view.draw(view.depth_colors()),
-    }
+    found = {"colours": view.image(), "depth": view.draw(view.depth_colors())}
     if view.cloud.labels is not None:
         found["labels"] = view.draw(label_colors(view.of_points(view.cloud.labels)))
-    return {
-        **found,
-        "teacher": view.draw_with_cells(teacher),
-    }
+    return {**found, "teacher": view.draw_with_cells(teacher)}
 
 
 def open_view(store: Store, layer: str, sample: int, *, most_width: int = DRAWN_WIDTH) -> FrameView:

@@ -14,7 +14,7 @@ from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config_here, run_layer
 from p2pkit.pipelines.splits import chosen_samples
 from p2pkit.shards.geometry_layer import PointCloud
-from p2pkit.shards.map_coding import PcaBasis, pca_basis
+from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.store import Store
 
 STATISTICS_FRAMES = 16
@@ -78,12 +78,10 @@ def run_networks(run: Path, store: Store, kept: np.ndarray, *, seed: int) -> Run
     load_weights(pretrained, latest_checkpoint(run).path)
     random = build_model(config, channels, seed=seed)
     clouds = [read_cloud(store, sample) for sample in chosen_samples(kept, STATISTICS_FRAMES)]
-    use = provenance.use_of(store)
-    reconstructed = use is not None and use.reconstructed
     return RunNetworks(
         config=config,
         layer=layer,
-        basis=pca_basis(store.layer(layer)) if reconstructed else None,
+        basis=provenance.basis_of(store, layer),
         pretrained=with_batch_statistics(pretrained.to(config.device), clouds, config),
         random=with_batch_statistics(random.to(config.device), clouds, config),
     )

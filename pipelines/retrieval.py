@@ -22,7 +22,7 @@ from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config_here, run_layer
 from p2pkit.pipelines.splits import all_keys
 from p2pkit.shards.geometry_layer import decode_geometry
-from p2pkit.shards.map_coding import pca_basis
+from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.store import Store, open_store
 from p2pkit.stream.augment import NO_AUGMENTATION
 from p2pkit.stream.loader import collate
@@ -67,14 +67,14 @@ def run(config: RetrievalConfig) -> Path:
             f"{config.run} held no frame of {config.store} out of its training; train with "
             "--set holdout=25"
         )
+    layer = run_layer(config.run, store)
+    test = _Test(config, train_config, store, layer, provenance.basis_of(store, layer), samples)
     channels = provenance.teacher_channels
     trained = build_model(train_config, channels, seed=train_config.seed)
     checkpoint = latest_checkpoint(config.run)
     load_weights(trained, checkpoint.path)
     untrained = build_model(train_config, channels, seed=config.seed + 1)
-    found, of_random = (
-        _top1(model, train_config, store, samples, config) for model in (trained, untrained)
-    )
+    found, of_random = (_top1(model, test) for model in (trained, untrained))
     report = {
         "checkpoint_step": checkpoint.step,
         "frames": found.frames,
@@ -88,6 +88,18 @@ def run(config: RetrievalConfig) -> Path:
     path = config.run / "retrieval.json"
     write_json(path, report)
     return path
+
+
+@dataclass(frozen=True)
+class _Test:
+    """The frames that are tested, and what their pairs are made of."""
+
+    config: RetrievalConfig
+    train_config: TrainConfig
+    store: Store
+    layer: str
+    basis: PcaBasis | None
+    samples: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -105,18 +117,12 @@ class _Top1:
         return {"top1_pixel": self.top1_pixel, "top1_cell": self.top1_cell}
 
 
-def _top1(
-    model: PretrainingModel,
-    train_config: TrainConfig,
-    store: Store,
-    samples: list[tuple[int, int]],
-    config: RetrievalConfig,
-) -> _Top1:
-    model = model.to(train_config.device).eval()
-    rows = [_embed(model, train_config, store, place, config) for place in samples]
+def _top1(model: PretrainingModel, test: _Test) -> _Top1:
+    model = model.to(test.train_config.device).eval()
+    rows = [_embed(model, test, place) for place in test.samples]
     rows = [row for row in rows if len(row.cell_id)]
     if not rows:
-        raise ConfigError(f"the held-out frames of {config.store} have no pair to retrieve")
+        raise ConfigError(f"the held-out frames of {test.config.store} have no pair to retrieve")
     pixel = [retrieval_top1(row.point_embedding, row.pixel_embedding) for row in rows]
     cell = [
         retrieval_top1(row.point_embedding, row.pixel_embedding, cell_id=row.cell_id)
@@ -132,25 +138,18 @@ def _top1(
     )
 
 
-def _embed(
-    model: PretrainingModel,
-    train_config: TrainConfig,
-    store: Store,
-    place: tuple[int, int],
-    config: RetrievalConfig,
-) -> ContrastBatch:
+def _embed(model: PretrainingModel, test: _Test, place: tuple[int, int]) -> ContrastBatch:
+    trained_on = test.train_config.stream.sample
     sample_config = SampleConfig(
-        voxel_size=train_config.stream.sample.voxel_size,
-        pairs_per_frame=config.pairs,
-        alignment=train_config.stream.sample.alignment,
+        voxel_size=trained_on.voxel_size,
+        pairs_per_frame=test.config.pairs,
+        alignment=trained_on.alignment,
         augment=NO_AUGMENTATION,
     )
-    cloud = decode_geometry(store.read("geometry", *place))
-    layer = store.layer(run_layer(config.run, store))
-    features = store.read(layer.name, *place)
-    use = read_provenance(config.run).use_of(store)
-    random = np.random.default_rng([config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())])
-    basis = pca_basis(layer) if use is not None and use.reconstructed else None
-    batch = collate(0, [make_sample(cloud, features, sample_config, random, basis)])
+    cloud = decode_geometry(test.store.read("geometry", *place))
+    features = test.store.read(test.layer, *place)
+    seed = [test.config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())]
+    random = np.random.default_rng(seed)
+    batch = collate(0, [make_sample(cloud, features, sample_config, random, test.basis)])
     with torch.inference_mode():
-        return model(batch.to(train_config.device))
+        return model(batch.to(test.train_config.device))
