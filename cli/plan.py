@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.bars import progress_bar
+from p2pkit.cli.bars import progress_bar, shown_on
 from p2pkit.cli.extract import extract_config, extraction_options
 
 if TYPE_CHECKING:
@@ -42,12 +42,7 @@ def plan(probe: int, as_json: bool, **options: Any) -> None:
     with tempfile.TemporaryDirectory() as nowhere:
         config = extract_config(store_else=Path(nowhere) / "none.store", **options)
         with progress_bar("frames probed") as bar:
-
-            def show(done: int, frames: int) -> None:
-                bar.total = frames
-                bar.update(done - bar.n)
-
-            planned = run(PlanConfig(config, probe), progress=show)
+            planned = run(PlanConfig(config, probe), progress=shown_on(bar))
     click.echo(json.dumps(asdict(planned), indent=1) if as_json else "\n".join(_text(planned)))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from p2pkit.cli.bars import progress_bar
+from p2pkit.cli.bars import progress_bar, shown_on
 from p2pkit.cli.unused import refuse
 
 FOLDER = click.Path(path_type=Path)
@@ -66,7 +66,7 @@ def repair(store: Path, as_json: bool, **options: Any) -> None:
         dry_run=options["dry_run"],
     )
     with progress_bar("shards") as bar:
-        report = run(config, progress=_shown_on(bar))
+        report = run(config, progress=shown_on(bar))
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1))
     else:
@@ -96,7 +96,7 @@ def merge(
 
     config = MergeConfig(stores, out, prefixes=prefixes, shard_size=shard_size, seed=seed)
     with progress_bar("shards") as bar:
-        click.echo(merge_stores(config, _shown_on(bar)))
+        click.echo(merge_stores(config, shown_on(bar)))
 
 
 @click.command()
@@ -121,7 +121,7 @@ def split(store: Path, **options: Any) -> None:
 
     config = SplitConfig(store=store, **options)
     with progress_bar("shards") as bar:
-        result = split_store(config, _shown_on(bar))
+        result = split_store(config, shown_on(bar))
     click.echo(f"{config.out_train}\t{result.train} samples")
     sequences = f"\tsequences {', '.join(result.val_sequences)}" if result.val_sequences else ""
     click.echo(f"{config.out_val}\t{result.val} samples{sequences}")
@@ -159,15 +159,7 @@ def convert(store: Path, out: Path, storage: str) -> None:
     from p2pkit.shards.convert import convert_store
 
     with progress_bar("shards") as bar:
-        click.echo(convert_store(store, out=out, storage=storage, report=_shown_on(bar)))
-
-
-def _shown_on(bar: Any) -> Any:
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return show
+        click.echo(convert_store(store, out=out, storage=storage, report=shown_on(bar)))
 
 
 def _repair_text(report: dict[str, Any]) -> str:
