@@ -6,9 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from command_line import p2pkit
 
-from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, SourceError
 
 TEACHER = ["--teacher", "resnet10t", "--layer", "2", "--weights", "random"]
@@ -16,12 +15,6 @@ STUDENT = [
     *("--preset", "cpu-small", "--set", "stream.sample.voxel_size=0.15"),
     *("--set", "stream.sample.pairs_per_frame=64", "--set", "holdout=4"),
 ]
-
-
-def p2pkit(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(commands, [str(argument) for argument in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from command_line import p2pkit
 from tiny_recording import write_recording
 
 from p2pkit.cli.extract import SETTINGS, extract
-from p2pkit.cli.main import commands
 from p2pkit.config import config_from_json, config_to_json
 from p2pkit.errors import ConfigError, SourceError
 from p2pkit.pipelines.extract_plan import ExtractConfig
@@ -22,12 +21,6 @@ from p2pkit.shards.writer import read_manifest
 
 TEACHER = ["--teacher", "resnet10t", "--layer", "2", "--weights", "random"]
 SMALL = [*TEACHER, "--input-size", "160", "128"]
-
-
-def p2pkit(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(commands, [str(argument) for argument in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")

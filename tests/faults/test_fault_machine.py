@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from store_files import tree
 from tiny_store import manifest, write_all
 
 from p2pkit.shards import claims, create_or_open
@@ -16,11 +17,6 @@ from p2pkit.shards.claims import try_claim
 
 ROOT = Path(__file__).parents[2]
 WORK = Path(__file__).with_name("in_folder.py")
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    files = [path for path in root.rglob("*") if path.is_file() and ".claims" not in path.parts]
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def shell(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:

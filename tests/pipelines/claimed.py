@@ -44,13 +44,3 @@ def shard_in_work(store: Path, process: subprocess.Popen[str]) -> tuple[int, int
         time.sleep(0.002)
     process.kill()
     raise AssertionError(f"no shard was claimed: {process.communicate()}")
-
-
-def tree(store: Path) -> dict[str, bytes]:
-    """Every file of a store but the claims."""
-    files = {str(path.relative_to(store)): path for path in sorted(store.rglob("*"))}
-    return {
-        name: path.read_bytes()
-        for name, path in files.items()
-        if path.is_file() and not name.startswith(".claims")
-    }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from store_files import tree
 from tiny_recording import TEACHER, recording_config, write_recording
 
 from p2pkit.datasets import SourceOptions, open_source
@@ -21,13 +22,6 @@ from p2pkit.shards.inputs import INPUTS, input_digests
 from p2pkit.shards.store import Store
 from p2pkit.shards.verify import verify_store
 from p2pkit.teachers import TeacherOptions, open_teacher
-
-
-def tree(store: Path) -> dict[str, bytes]:
-    """Every file of a store but the claims."""
-    files = [path for path in store.rglob("*") if path.is_file()]
-    names = {str(path.relative_to(store)): path for path in files}
-    return {name: names[name].read_bytes() for name in sorted(names) if ".claims" not in name}
 
 
 def all_places(store: Store) -> dict[str, tuple[int, int]]:

@@ -4,7 +4,8 @@ import os
 import signal
 from pathlib import Path
 
-from claimed import extract_command, shard_in_work, start, tree
+from claimed import extract_command, shard_in_work, start
+from store_files import tree
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 

@@ -6,7 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from claimed import extract_command, shard_in_work, start, tree
+from claimed import extract_command, shard_in_work, start
+from store_files import tree
 from tiny_recording import recording_config
 
 from p2pkit.errors import ConfigError

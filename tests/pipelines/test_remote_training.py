@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from command_line import p2pkit
 from object_server import Bucket
 from tiny_recording import tiny_train_config
 
-from p2pkit.cli.main import commands
 from p2pkit.errors import StoreError
 from p2pkit.pipelines import probe, train
 from p2pkit.pipelines.checkpoints import latest_checkpoint
@@ -68,30 +67,27 @@ def test_a_run_from_a_url_says_so_and_gives_the_same_weights(
     train.resume(tmp_path / "remote", store=room_store)
 
 
-def call(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(commands, [str(argument) for argument in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
-
-
 @pytest.mark.usefixtures("remote_environment")
 def test_commands_take_urls(room_store: Path, url: str, bucket: Bucket, tmp_path: Path) -> None:
     for command in (["info"], ["verify", "--deep"], ["ls", "--json"]):
-        remote, local = call("shards", *command, url), call("shards", *command, room_store)
+        remote, local = p2pkit("shards", *command, url), p2pkit("shards", *command, room_store)
         assert remote.stdout.replace(url, str(room_store)) == local.stdout
     key = open_store(url).keys(0)[0]
-    assert call("shards", "show", url, key).stdout == call("shards", "show", room_store, key).stdout
-    pulled = call("shards", "pull", url, tmp_path / "pulled", "--workers", 2)
+    assert (
+        p2pkit("shards", "show", url, key).stdout
+        == p2pkit("shards", "show", room_store, key).stdout
+    )
+    pulled = p2pkit("shards", "pull", url, tmp_path / "pulled", "--workers", 2)
     assert "6 shards copied and verified, 0 were there" in pulled.stdout
     other = bucket.url("other.store")
-    assert other in call("shards", "push", tmp_path / "pulled", other).stdout
-    assert "ok" in call("shards", "verify", other).stdout
-    shown = call("train", url, "--out", tmp_path / "run", "--print-config").stdout
+    assert other in p2pkit("shards", "push", tmp_path / "pulled", other).stdout
+    assert "ok" in p2pkit("shards", "verify", other).stdout
+    shown = p2pkit("train", url, "--out", tmp_path / "run", "--print-config").stdout
     assert tomllib.loads(shown)["store"] == url
 
 
 def test_extract_writes_to_folders_only(url: str) -> None:
-    result = call("extract", "--dataset", "demo-scene", "--out", url, code=1)
+    result = p2pkit("extract", "--dataset", "demo-scene", "--out", url, code=1)
     assert isinstance(result.exception, StoreError)
     assert "p2pkit shards push FOLDER URL" in str(result.exception)
     assert not Path("s3:").exists()

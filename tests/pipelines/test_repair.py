@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from store_files import tree
 from tiny_recording import TEACHER, recording_config, write_recording
 
 from p2pkit.errors import FingerprintError, SourceError, StoreError
@@ -19,11 +20,6 @@ from p2pkit.shards.split import SplitConfig, split_store
 from p2pkit.shards.verify import verify_store
 from p2pkit.stream.loader import BatchStream, StreamConfig, StreamSource
 from p2pkit.stream.sample import SampleConfig
-
-
-def tree(store: Path) -> dict[str, bytes]:
-    files = [path for path in store.rglob("*") if path.is_file() and ".claims" not in path.parts]
-    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(files)}
 
 
 def times(store: Path) -> dict[str, int]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from store_files import tree
 from tiny_recording import recording_config, tiny_train_config
 
 import p2pkit
@@ -15,11 +16,6 @@ from p2pkit.shards import open_store
 from p2pkit.shards.convert import convert_store
 from p2pkit.stream.loader import Batch, BatchStream, StreamConfig, StreamSource
 from p2pkit.stream.sample import SampleConfig
-
-
-def tree(store: Path) -> dict[str, bytes]:
-    files = [path for path in store.rglob("*") if path.is_file() and ".claims" not in path.parts]
-    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(files)}
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import skimage
 import zarr
 from claimed import extract_command, start
 from object_server import Bucket
+from store_files import tree
 from tiny_recording import TEACHER, recording_config
 
 import p2pkit
@@ -44,12 +45,6 @@ from p2pkit.stream import webdataset_pipeline
 CUT = SuperpixelConfig(20)
 OTHERS = ("geometry/", "features/")
 KINDS = (*OTHERS, "superpixels/")
-
-
-def tree(store: Path) -> dict[str, bytes]:
-    """Every file of a store but the claims."""
-    files = [path for path in store.rglob("*") if path.is_file() and ".claims" not in path.parts]
-    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(files)}
 
 
 def times(store: Path, *kinds: str) -> dict[str, int]:

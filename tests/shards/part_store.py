@@ -84,13 +84,6 @@ def write_part(
     return root
 
 
-def tree(store: Path) -> dict[str, bytes]:
-    """Every file of a store but the claims."""
-    files = [path for path in store.rglob("*") if path.is_file()]
-    names = {str(path.relative_to(store)): path for path in files}
-    return {name: names[name].read_bytes() for name in sorted(names) if ".claims" not in name}
-
-
 def keys_of(store: Store) -> list[str]:
     return [key for shard in range(store.manifest.plan.shards) for key in store.keys(shard)]
 

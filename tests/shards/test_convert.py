@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from part_store import contents, tree
+from part_store import contents
+from store_files import tree
 from tiny_store import flip, write_all
 
 from p2pkit.errors import CorruptShardError, FingerprintError, StoreError

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from store_files import tree
 from tiny_store import FAILED, FEATURES, KEYS, feature_sample, flip, geometry_sample, write_all
 
 from p2pkit.pipelines.repair import RepairConfig, RepairReport, run
@@ -22,11 +23,6 @@ MAKE = {"geometry": geometry_sample, FEATURES: feature_sample}
 
 def repair(store: Path, **settings: bool) -> RepairReport:
     return run(RepairConfig(store, **settings))
-
-
-def tree(store: Path) -> dict[str, bytes]:
-    files = [path for path in store.rglob("*") if path.is_file() and ".claims" not in path.parts]
-    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(files)}
 
 
 def failures(store: Path) -> list[dict[str, str]]:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from part_store import contents, keys_of, payloads, tree, write_part
+from part_store import contents, keys_of, payloads, write_part
+from store_files import tree
 
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.shards import open_store
