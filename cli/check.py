@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from p2pkit.cli.recognised import recognised
 from p2pkit.cli.unused import refuse
 
 MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
@@ -12,7 +13,9 @@ MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
 
 @click.command()
 @click.argument("source", required=False, type=click.Path(path_type=Path))
-@click.option("--dataset", help="Kind of recording, such as posed-rgbd; left out for a store.")
+@click.option(
+    "--dataset", help="Format of a recording, such as nyuv2; told by its files if not given."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -35,13 +38,18 @@ def check(source: Path | None, as_json: bool, **options: Any) -> None:
     Example: p2pkit check --dataset demo-scene --frames 8
     """
     from p2pkit.pipelines.check import CheckConfig, run
+    from p2pkit.shards.layout import MANIFEST
 
-    if options["dataset"] is None:
+    dataset = options["dataset"]
+    if dataset is None and source is not None and (source / MANIFEST).is_file():
         refuse(["camera", "seed"], "a store has its own calibration and frames; leave this out")
+    elif dataset is None:
+        found = recognised(source)
+        source, dataset = found.root, found.dataset
     config = CheckConfig(
         source=source,
         out=options["out"],
-        dataset=options["dataset"],
+        dataset=dataset,
         frames=options["frames"],
         camera_file=options["camera"],
         seed=options["seed"],

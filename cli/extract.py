@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.placement import is_first, own_device
+from p2pkit.cli.recognised import recognised
 from p2pkit.cli.unused import refuse_unnamed_views, refuse_unused_in_extraction
 from p2pkit.errors import ConfigError
 
@@ -24,7 +25,11 @@ COUNT = click.IntRange(min=1)
 
 OPTIONS = (
     click.argument("source", required=False, type=click.Path(path_type=Path)),
-    click.option("--dataset", help="Such as posed-rgbd or nyuv2; here or in --config."),
+    click.option(
+        "--dataset",
+        help="Format of SOURCE, such as nyuv2; told by its files where neither this nor --config "
+        "names one.",
+    ),
     click.option(
         "--config", "config_file", type=click.Path(path_type=Path), help="Settings in TOML."
     ),
@@ -222,15 +227,17 @@ def extract_config(*, store_else: Path | None = None, **options: Any) -> "Extrac
 def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig":
     """The settings that the options of `extraction_options` and `out` make, over --config.
 
-    Recordings without images have the teacher none where nothing else is named.
+    A recording whose dataset is not named is recognised by its files. Recordings without images
+    have the teacher none where nothing else is named.
 
     Args:
         store_else: the store where neither names one.
         options: by name; only what was typed counts.
 
     Raises:
-        click.UsageError: neither the options nor the file name the dataset, or the store; or an
-            option was typed that the others leave without use.
+        click.UsageError: neither the options nor the file name the store, or a recording or
+            dataset; the recording is not recognised; or an option was typed that the others leave
+            without use.
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
     from p2pkit.config import config_from_json, merged_tables, nested, settings_from_toml
@@ -243,12 +250,14 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
     settings: dict[str, Any] = {"root": None, **({"out": store_else} if store_else else {})}
     settings |= settings_from_toml(file) if file is not None else {}
     settings = merged_tables(settings, nested(_typed(options)))
-    for name in ("dataset", "out"):
-        if name not in settings:
-            raise click.UsageError(
-                f"Missing option '--{name}': name it here, or as {name} in the file of --config; "
-                "`p2pkit init SOURCE` writes one"
-            )
+    if "out" not in settings:
+        raise click.UsageError(
+            "Missing option '--out': name the store to write, here or as out in the file of "
+            "--config; `p2pkit init SOURCE` writes one"
+        )
+    if "dataset" not in settings:
+        found = recognised(settings["root"])
+        settings |= {"dataset": found.dataset, "root": found.root}
     if settings["dataset"] in WITHOUT_IMAGES:
         none = nested({"features.teacher.name": NO_TEACHER})
         settings = merged_tables(none, settings)

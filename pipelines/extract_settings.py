@@ -6,7 +6,7 @@ from pathlib import Path
 
 from p2pkit.commented_toml import comment, commented_toml
 from p2pkit.datasets import SOURCES, WITHOUT_IMAGES, refuse_unknown_dataset
-from p2pkit.datasets.recognise import SAME_FILES, recognise
+from p2pkit.datasets.recognise import recognise
 from p2pkit.pipelines.extract_plan import NO_TEACHER, ExtractConfig
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.teachers import TeacherOptions
@@ -19,13 +19,7 @@ def recognised_settings(recording: Path) -> str:
         SourceError: the format is not recognised, or several are possible.
     """
     found = recognise(recording)
-    told = [f"Recognised as {found.dataset} by {found.layout}."]
-    told += [
-        f"{other} reads the same files, for other classes."
-        for other, same in SAME_FILES.items()
-        if same == found.dataset
-    ]
-    return starting_settings(found.dataset, found.root, told=told)
+    return starting_settings(found.dataset, found.root, told=found.told)
 
 
 def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = ()) -> str:

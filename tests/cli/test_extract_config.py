@@ -168,10 +168,9 @@ def test_an_empty_range_of_depths_is_refused(depths: tuple[str, str], tmp_path: 
     assert "two numbers from 0 on, the smaller first" in str(result.exception)
 
 
-def test_dataset_and_store_must_stand_somewhere(tmp_path: Path) -> None:
-    assert "Missing option '--dataset'" in p2pkit("extract", "--out", "x", code=2).stderr
+def test_a_store_must_stand_somewhere(room: Path) -> None:
     assert "Missing option '--out'" in p2pkit("extract", "--dataset", "tum", code=2).stderr
-    assert "Missing option '--dataset'" in p2pkit("plan", tmp_path, code=2).stderr
+    assert "Missing option '--out'" in p2pkit("extract", room, code=2).stderr
 
 
 def test_options_and_settings_are_one_list_with_the_same_defaults() -> None:
