@@ -1,6 +1,7 @@
 """`p2pkit init` for recordings, and `p2pkit extract --config`: file, command line, defaults."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from p2pkit.cli.main import commands
 from p2pkit.config import config_from_json, config_to_json
 from p2pkit.errors import ConfigError, SourceError
 from p2pkit.pipelines.extract_plan import ExtractConfig
+from p2pkit.pipelines.presets import PRESETS
 from p2pkit.shards import open_store
+from p2pkit.shards.geometry_layer import GeometryConfig
 from p2pkit.shards.writer import read_manifest
 
 TEACHER = ["--teacher", "resnet10t", "--layer", "2", "--weights", "random"]
@@ -75,6 +78,44 @@ def test_a_generated_scene_needs_no_recording(tmp_path: Path, monkeypatch: pytes
     result = p2pkit("extract", "--config", "extract.toml", "--limit", 2, *SMALL)
     assert result.stdout == "demo-scene.store\n"
     assert open_store(tmp_path / "demo-scene.store").samples == 2
+
+
+def test_voxels_of_sweeps_are_larger_and_say_why(tmp_path: Path) -> None:
+    (tmp_path / "lidar").mkdir()
+    for name in ("calib.json", "lidar/00.npz"):
+        (tmp_path / name).touch()
+    for text in (
+        p2pkit("init", tmp_path).stdout,
+        p2pkit("init", tmp_path, "--dataset", "nuscenes").stdout,
+    ):
+        why = text.partition("\nvoxel_size = 0.05\n")[0].splitlines()[-2:]
+        assert why[0].startswith("# 0.05 m because these are LiDAR sweeps")
+        settings = config_from_json(ExtractConfig, {"root": None, **tomllib.loads(text)})
+        assert settings.geometry == GeometryConfig(voxel_size=0.05)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "preset", "size"),
+    [
+        ("kitti-raw", "paper", 0.1),
+        ("nuscenes+pandaset", "cpu-small", 0.3),
+        ("pandaset", "slidr", 0.1),
+        ("pandaset+scannet", "paper", 0.025),
+        ("posed-rgbd", "cpu-small", 0.05),
+    ],
+)
+def test_voxels_of_students_fit_the_store(
+    dataset: str, preset: str, size: float, room_store: Path, tmp_path: Path
+) -> None:
+    store = shutil.copytree(room_store, tmp_path / "renamed.store")
+    manifest = json.loads((store / "p2pkit.json").read_text())
+    manifest["dataset"]["dataset"] = dataset
+    (store / "p2pkit.json").write_text(json.dumps(manifest))
+    text = p2pkit("init", store, "--preset", preset).stdout
+    sample = tomllib.loads(text)["stream"]["sample"]
+    assert sample["voxel_size"] == size
+    usual = PRESETS[preset].get("stream", {}).get("sample", {}).get("voxel_size", 0.025)
+    assert ("this is a store of LiDAR sweeps" in text) == (size != usual)
 
 
 @pytest.mark.realdata
