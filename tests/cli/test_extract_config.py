@@ -1,11 +1,11 @@
 """`p2pkit init` for recordings, and `p2pkit extract --config`: file, command line, defaults."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from p2pkit.pipelines.extract_plan import ExtractConfig
 from p2pkit.pipelines.presets import PRESETS
 from p2pkit.shards import open_store
 from p2pkit.shards.geometry_layer import GeometryConfig
-from p2pkit.shards.writer import read_manifest
+from p2pkit.shards.writer import create_or_open, read_manifest
 
 TEACHER = ["--teacher", "resnet10t", "--layer", "2", "--weights", "random"]
 SMALL = [*TEACHER, "--input-size", "160", "128"]
@@ -107,10 +107,8 @@ def test_voxels_of_sweeps_are_larger_and_say_why(tmp_path: Path) -> None:
 def test_voxels_of_students_fit_the_store(
     dataset: str, preset: str, size: float, room_store: Path, tmp_path: Path
 ) -> None:
-    store = shutil.copytree(room_store, tmp_path / "renamed.store")
-    manifest = json.loads((store / "p2pkit.json").read_text())
-    manifest["dataset"]["dataset"] = dataset
-    (store / "p2pkit.json").write_text(json.dumps(manifest))
+    store, manifest = tmp_path / "begun.store", read_manifest(room_store)
+    create_or_open(store, replace(manifest, dataset={**manifest.dataset, "dataset": dataset}))
     text = p2pkit("init", store, "--preset", preset).stdout
     sample = tomllib.loads(text)["stream"]["sample"]
     assert sample["voxel_size"] == size
