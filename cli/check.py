@@ -26,7 +26,7 @@ MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
 @click.option(
     "--frames", type=click.IntRange(min=1), default=16, show_default=True, help="To test."
 )
-@click.option("--camera", type=click.Path(path_type=Path), help="Calibration from elsewhere.")
+@click.option("--camera", type=click.Path(path_type=Path), help="A calibration to use instead.")
 @click.option("--seed", default=0, show_default=True, help="Of generated scenes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(source: Path | None, as_json: bool, **options: Any) -> None:

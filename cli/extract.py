@@ -36,7 +36,8 @@ OPTIONS = (
     click.option(
         "--teacher",
         show_default=f"{TEACHER}; none for recordings without images",
-        help="Any timm model name; none stores geometry and labels alone.",
+        help="Any timm model name, or hf:NAME, torchscript:FILE, onnx:FILE; none stores geometry "
+        "and labels alone.",
     ),
     click.option("--layer", default=-1, show_default=True, help="Stage of the teacher, by index."),
     click.option(
@@ -71,13 +72,13 @@ OPTIONS = (
     click.option(
         "--codec", "codecs", multiple=True, metavar="FIELD=CODEC", help="Bytes of a field, by name."
     ),
-    click.option("--pairs-per-frame", default=16384, show_default=True, help="For pixels."),
+    click.option("--pairs-per-frame", default=16384, show_default=True, help="Of layout pixels."),
     click.option(
         "--upsampling",
         default="bilinear",
         show_default=True,
         metavar="bilinear|joint-bilateral[:RANGE_SIGMA]",
-        help="For pixels.",
+        help="Of layout pixels.",
     ),
     click.option(
         "--superpixels",
@@ -93,8 +94,8 @@ OPTIONS = (
         help="On-disk format of the shards.",
     ),
     click.option("--limit", type=COUNT, help="Only the first frames."),
-    click.option("--every", type=COUNT, default=1, help="Each n-th frame only."),
-    click.option("--fuse", default=0, help="One sample of so many neighbouring posed frames."),
+    click.option("--every", type=COUNT, default=1, show_default=True, help="Each n-th frame only."),
+    click.option("--fuse", default=0, help="One sample of so many posed frames; 0: of each."),
     click.option(
         "--flying-margin",
         default=0.02,
@@ -102,7 +103,11 @@ OPTIONS = (
         help="For points at depth edges; 0 keeps all.",
     ),
     click.option(
-        "--voxel-size", type=float, default=0.0125, show_default=True, help="0 keeps all (m)."
+        "--voxel-size",
+        type=float,
+        default=0.0125,
+        show_default=True,
+        help="One point in each cube of so many metres; 0 keeps all. For LiDARs 0.05 or more.",
     ),
     click.option(
         "--depth-range",
@@ -111,8 +116,8 @@ OPTIONS = (
         show_default=True,
         help="Of depth images (m); points of LiDARs are all kept.",
     ),
-    click.option("--camera", type=click.Path(path_type=Path), help="Calibration from elsewhere."),
-    click.option("--shard-size", type=COUNT, default=64, show_default=True, help="Frames."),
+    click.option("--camera", type=click.Path(path_type=Path), help="A calibration to use instead."),
+    click.option("--shard-size", type=COUNT, default=64, show_default=True, help="In frames."),
     click.option("--seed", default=0, show_default=True, help="Of every random choice."),
     click.option(
         "--max-failure-rate", type=float, default=0.5, show_default=True, help="Stop above it."
@@ -180,6 +185,7 @@ def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
 def extract(engine: str, print_config: bool, **options: Any) -> None:
     """Run a 2D network once over a recording and store its features and pixel-point pairs.
 
+    SOURCE is the recording's folder; `p2pkit init SOURCE` writes all settings into a file.
     Running the same command again finishes an interrupted extraction; another --teacher, or
     --superpixels, adds a layer to the same store. Several processes of it, under torchrun, in a
     SLURM array or on several machines with one folder, share the shards.

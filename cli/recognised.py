@@ -17,10 +17,11 @@ def recognised(source: str | Path | None) -> "Recognised":
 
     Raises:
         SourceError: nothing is there.
-        click.UsageError: no recording is named; or no format has its files, or several have: the
-            message lists them.
+        click.UsageError: no recording is named, or a store; or no format has its files, or several
+            have: the message lists them.
     """
     from p2pkit.datasets.recognise import recognise
+    from p2pkit.shards.layout import MANIFEST
 
     if source is None:
         raise click.UsageError(
@@ -28,6 +29,8 @@ def recognised(source: str | Path | None) -> "Recognised":
             "--dataset demo-scene"
         )
     place = Path(source)
+    if (place / MANIFEST).is_file():
+        raise click.UsageError(f"{place} is a store; name the recording that it was extracted from")
     try:
         found = recognise(place)
     except SourceError as error:

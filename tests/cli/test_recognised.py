@@ -85,7 +85,10 @@ def test_plan_and_check_recognise_too(room: Path, tmp_path: Path) -> None:
     assert TOLD in result.stderr
 
 
-def test_check_still_takes_a_store(room_store: Path, tmp_path: Path) -> None:
+def test_a_store_is_no_recording_but_check_takes_it(room_store: Path, tmp_path: Path) -> None:
+    for command in ("extract", "plan"):
+        result = p2pkit(command, room_store, "--out", tmp_path / "x.store", code=2)
+        assert f"{room_store} is a store; name the recording" in result.stderr
     result = p2pkit("check", room_store, "--out", tmp_path / "check", "--frames", 2)
     assert "Recognised" not in result.stderr
     assert "stored pairs" in result.stdout

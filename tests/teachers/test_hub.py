@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,7 +43,7 @@ def use(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
 
 
 @contextmanager
-def served(seconds: float) -> Iterator[tuple[int, list[str]]]:
+def served(seconds: float) -> Generator[tuple[int, list[str]]]:
     """A hub that knows no model and says so after some time: its port, and what it was asked."""
     asked: list[str] = []
 
