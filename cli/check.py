@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from p2pkit.cli.recognised import recognised
 from p2pkit.cli.unused import refuse
 
 MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
@@ -12,7 +13,9 @@ MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
 
 @click.command()
 @click.argument("source", required=False, type=click.Path(path_type=Path))
-@click.option("--dataset", help="Kind of recording, such as posed-rgbd; left out for a store.")
+@click.option(
+    "--dataset", help="Format of a recording, such as nyuv2; told by its files if not given."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -23,7 +26,7 @@ MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
 @click.option(
     "--frames", type=click.IntRange(min=1), default=16, show_default=True, help="To test."
 )
-@click.option("--camera", type=click.Path(path_type=Path), help="Calibration from elsewhere.")
+@click.option("--camera", type=click.Path(path_type=Path), help="A calibration to use instead.")
 @click.option("--seed", default=0, show_default=True, help="Of generated scenes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(source: Path | None, as_json: bool, **options: Any) -> None:
@@ -35,13 +38,18 @@ def check(source: Path | None, as_json: bool, **options: Any) -> None:
     Example: p2pkit check --dataset demo-scene --frames 8
     """
     from p2pkit.pipelines.check import CheckConfig, run
+    from p2pkit.shards.layout import MANIFEST
 
-    if options["dataset"] is None:
+    dataset = options["dataset"]
+    if dataset is None and source is not None and (source / MANIFEST).is_file():
         refuse(["camera", "seed"], "a store has its own calibration and frames; leave this out")
+    elif dataset is None:
+        found = recognised(source)
+        source, dataset = found.root, found.dataset
     config = CheckConfig(
         source=source,
         out=options["out"],
-        dataset=options["dataset"],
+        dataset=dataset,
         frames=options["frames"],
         camera_file=options["camera"],
         seed=options["seed"],

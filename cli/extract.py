@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.placement import is_first, own_device
+from p2pkit.cli.recognised import recognised
 from p2pkit.cli.unused import refuse_unnamed_views, refuse_unused_in_extraction
 from p2pkit.errors import ConfigError
 
@@ -24,14 +25,19 @@ COUNT = click.IntRange(min=1)
 
 OPTIONS = (
     click.argument("source", required=False, type=click.Path(path_type=Path)),
-    click.option("--dataset", help="Such as posed-rgbd or nyuv2; here or in --config."),
+    click.option(
+        "--dataset",
+        help="Format of SOURCE, such as nyuv2; told by its files where neither this nor --config "
+        "names one.",
+    ),
     click.option(
         "--config", "config_file", type=click.Path(path_type=Path), help="Settings in TOML."
     ),
     click.option(
         "--teacher",
         show_default=f"{TEACHER}; none for recordings without images",
-        help="Any timm model name; none stores geometry and labels alone.",
+        help="Any timm model name, or hf:NAME, torchscript:FILE, onnx:FILE; none stores geometry "
+        "and labels alone.",
     ),
     click.option("--layer", default=-1, show_default=True, help="Stage of the teacher, by index."),
     click.option(
@@ -66,13 +72,13 @@ OPTIONS = (
     click.option(
         "--codec", "codecs", multiple=True, metavar="FIELD=CODEC", help="Bytes of a field, by name."
     ),
-    click.option("--pairs-per-frame", default=16384, show_default=True, help="For pixels."),
+    click.option("--pairs-per-frame", default=16384, show_default=True, help="Of layout pixels."),
     click.option(
         "--upsampling",
         default="bilinear",
         show_default=True,
         metavar="bilinear|joint-bilateral[:RANGE_SIGMA]",
-        help="For pixels.",
+        help="Of layout pixels.",
     ),
     click.option(
         "--superpixels",
@@ -88,8 +94,8 @@ OPTIONS = (
         help="On-disk format of the shards.",
     ),
     click.option("--limit", type=COUNT, help="Only the first frames."),
-    click.option("--every", type=COUNT, default=1, help="Each n-th frame only."),
-    click.option("--fuse", default=0, help="One sample of so many neighbouring posed frames."),
+    click.option("--every", type=COUNT, default=1, show_default=True, help="Each n-th frame only."),
+    click.option("--fuse", default=0, help="One sample of so many posed frames; 0: of each."),
     click.option(
         "--flying-margin",
         default=0.02,
@@ -97,7 +103,11 @@ OPTIONS = (
         help="For points at depth edges; 0 keeps all.",
     ),
     click.option(
-        "--voxel-size", type=float, default=0.0125, show_default=True, help="0 keeps all (m)."
+        "--voxel-size",
+        type=float,
+        default=0.0125,
+        show_default=True,
+        help="One point in each cube of so many metres; 0 keeps all. For LiDARs 0.05 or more.",
     ),
     click.option(
         "--depth-range",
@@ -106,8 +116,8 @@ OPTIONS = (
         show_default=True,
         help="Of depth images (m); points of LiDARs are all kept.",
     ),
-    click.option("--camera", type=click.Path(path_type=Path), help="Calibration from elsewhere."),
-    click.option("--shard-size", type=COUNT, default=64, show_default=True, help="Frames."),
+    click.option("--camera", type=click.Path(path_type=Path), help="A calibration to use instead."),
+    click.option("--shard-size", type=COUNT, default=64, show_default=True, help="In frames."),
     click.option("--seed", default=0, show_default=True, help="Of every random choice."),
     click.option(
         "--max-failure-rate", type=float, default=0.5, show_default=True, help="Stop above it."
@@ -175,6 +185,7 @@ def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
 def extract(engine: str, print_config: bool, **options: Any) -> None:
     """Run a 2D network once over a recording and store its features and pixel-point pairs.
 
+    SOURCE is the recording's folder; `p2pkit init SOURCE` writes all settings into a file.
     Running the same command again finishes an interrupted extraction; another --teacher, or
     --superpixels, adds a layer to the same store. Several processes of it, under torchrun, in a
     SLURM array or on several machines with one folder, share the shards.
@@ -222,15 +233,17 @@ def extract_config(*, store_else: Path | None = None, **options: Any) -> "Extrac
 def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig":
     """The settings that the options of `extraction_options` and `out` make, over --config.
 
-    Recordings without images have the teacher none where nothing else is named.
+    A recording whose dataset is not named is recognised by its files. Recordings without images
+    have the teacher none where nothing else is named.
 
     Args:
         store_else: the store where neither names one.
         options: by name; only what was typed counts.
 
     Raises:
-        click.UsageError: neither the options nor the file name the dataset, or the store; or an
-            option was typed that the others leave without use.
+        click.UsageError: neither the options nor the file name the store, or a recording or
+            dataset; the recording is not recognised; or an option was typed that the others leave
+            without use.
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
     from p2pkit.config import config_from_json, merged_tables, nested, settings_from_toml
@@ -243,12 +256,14 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
     settings: dict[str, Any] = {"root": None, **({"out": store_else} if store_else else {})}
     settings |= settings_from_toml(file) if file is not None else {}
     settings = merged_tables(settings, nested(_typed(options)))
-    for name in ("dataset", "out"):
-        if name not in settings:
-            raise click.UsageError(
-                f"Missing option '--{name}': name it here, or as {name} in the file of --config; "
-                "`p2pkit init SOURCE` writes one"
-            )
+    if "out" not in settings:
+        raise click.UsageError(
+            "Missing option '--out': name the store to write, here or as out in the file of "
+            "--config; `p2pkit init SOURCE` writes one"
+        )
+    if "dataset" not in settings:
+        found = recognised(settings["root"])
+        settings |= {"dataset": found.dataset, "root": found.root}
     if settings["dataset"] in WITHOUT_IMAGES:
         none = nested({"features.teacher.name": NO_TEACHER})
         settings = merged_tables(none, settings)

@@ -30,12 +30,11 @@ def init(source: str | None, preset: str | None, dataset: str | None, out: Path 
 
 
 def _settings(source: str | None, preset: str | None, dataset: str | None) -> str:
-    from p2pkit.commented_toml import commented_toml
     from p2pkit.pipelines.extract_settings import recognised_settings, starting_settings
-    from p2pkit.pipelines.presets import preset as preset_config
+    from p2pkit.pipelines.train_settings import starting_training
 
     if source is not None and dataset is None and _is_store(source):
-        return commented_toml(preset_config(preset or "paper", source))
+        return starting_training(source, preset or "paper")
     if preset is not None:
         raise click.UsageError("--preset is for a training: name a store, and no --dataset")
     if dataset is not None:

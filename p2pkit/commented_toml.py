@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import tomli_w
@@ -14,12 +15,16 @@ WIDTH = 98
 ARGUMENT = re.compile(r"^ {4}(\w[\w, ]*): (.*)$")
 
 
-def commented_toml(config: Any) -> str:
+def commented_toml(config: Any, remarks: Mapping[str, str] | None = None) -> str:
     """TOML that `p2pkit.config.settings_from_toml` reads back to the same settings.
 
     Settings that are None stand as comments, since TOML has no such value.
+
+    Args:
+        config: a dataclass, whose docstring tells what its fields mean.
+        remarks: why a setting has its value, by dotted name; below its meaning.
     """
-    return _table(config, "").lstrip("\n")
+    return _table(config, "", remarks or {}).lstrip("\n")
 
 
 def meanings(kind: type) -> dict[str, str]:
@@ -38,15 +43,16 @@ def meanings(kind: type) -> dict[str, str]:
     return found
 
 
-def _table(config: Any, prefix: str) -> str:
+def _table(config: Any, prefix: str, remarks: Mapping[str, str]) -> str:
     values, told = config_to_json(config), meanings(type(config))
     lines: list[str] = [f"\n[{prefix}]"] if prefix else []
     tables: list[str] = []
     for field in dataclasses.fields(config):
-        value, told_here = getattr(config, field.name), comment(told.get(field.name, ""))
         name = f"{prefix}.{field.name}" if prefix else field.name
+        value = getattr(config, field.name)
+        told_here = comment(told.get(field.name, "")) + comment(remarks.get(name, ""))
         if dataclasses.is_dataclass(value):
-            tables.append("\n" + told_here + _table(value, name))
+            tables.append("\n" + told_here + _table(value, name, remarks))
             continue
         if isinstance(value, dict):
             tables.append(f"\n{told_here}[{name}]\n{tomli_w.dumps(values[field.name])}")

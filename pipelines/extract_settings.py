@@ -5,11 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from p2pkit.commented_toml import comment, commented_toml
-from p2pkit.datasets import SOURCES, WITHOUT_IMAGES, refuse_unknown_dataset
-from p2pkit.datasets.recognise import SAME_FILES, recognise
+from p2pkit.datasets import LIDAR, SOURCES, WITHOUT_IMAGES, refuse_unknown_dataset
+from p2pkit.datasets.recognise import recognise
 from p2pkit.pipelines.extract_plan import NO_TEACHER, ExtractConfig
 from p2pkit.pipelines.feature_stage import FeatureConfig
 from p2pkit.teachers import TeacherOptions
+
+LIDAR_VOXEL_SIZE = 0.05
+LIDAR_REMARK = (
+    f"{LIDAR_VOXEL_SIZE} m because these are LiDAR sweeps: the default, made for rooms, would keep "
+    "nearly every point, and students of sweeps have voxels of 0.1 m or more."
+)
 
 
 def recognised_settings(recording: Path) -> str:
@@ -19,17 +25,13 @@ def recognised_settings(recording: Path) -> str:
         SourceError: the format is not recognised, or several are possible.
     """
     found = recognise(recording)
-    told = [f"Recognised as {found.dataset} by {found.layout}."]
-    told += [
-        f"{other} reads the same files, for other classes."
-        for other, same in SAME_FILES.items()
-        if same == found.dataset
-    ]
-    return starting_settings(found.dataset, found.root, told=told)
+    return starting_settings(found.dataset, found.root, told=found.told)
 
 
 def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = ()) -> str:
-    """TOML for `p2pkit extract --config`: each setting's default below its meaning.
+    """TOML for `p2pkit extract --config`: each setting below its meaning.
+
+    Values are the defaults, but for the voxels of LiDAR sweeps and the teacher of labelled points.
 
     Args:
         dataset: a name out of `SOURCES`.
@@ -49,4 +51,8 @@ def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = 
     config = ExtractConfig(dataset=dataset, root=root, out=Path(f"{name}.store"))
     if dataset in WITHOUT_IMAGES:
         config = replace(config, features=FeatureConfig(teacher=TeacherOptions(name=NO_TEACHER)))
-    return f"{''.join(map(comment, head))}\n{commented_toml(config)}"
+    remarks: dict[str, str] = {}
+    if dataset in LIDAR:
+        config = replace(config, geometry=replace(config.geometry, voxel_size=LIDAR_VOXEL_SIZE))
+        remarks["geometry.voxel_size"] = LIDAR_REMARK
+    return f"{''.join(map(comment, head))}\n{commented_toml(config, remarks)}"

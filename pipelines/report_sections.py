@@ -16,7 +16,7 @@ from p2pkit.pipelines.report_pictures import PALETTE
 from p2pkit.viewer import point_viewer
 
 PAPER_STEPS, PAPER_BATCH = 60_000, 24
-OWN_RECORDING = """p2pkit extract my-recording --dataset posed-rgbd --out my.store
+OWN_RECORDING = """p2pkit extract my-recording --out my.store
 p2pkit train my.store --out my-run --preset paper --set device=cuda --set holdout=25
 p2pkit retrieval my-run my.store
 p2pkit probe my-run my.store      # where frames carry labels"""

@@ -54,6 +54,11 @@ class Outer:
     kinds: dict[str, str] = field(default_factory=lambda: {"map": "zstd"})
 
 
+def test_a_remark_stands_below_the_meaning() -> None:
+    text = commented_toml(Outer(), {"inner.rate": "Slow, as this is a test."})
+    assert "# how fast, in m/s.\n# Slow, as this is a test.\nrate = 0.5\n" in text
+
+
 def test_each_setting_stands_below_its_meaning() -> None:
     assert commented_toml(Outer()) == (
         '# two lists.\nnames = [\n    "a",\n]\n# two lists.\nmore = []\n'

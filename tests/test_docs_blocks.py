@@ -33,7 +33,7 @@ SHORTER = {
     "frame-000012": "frame-000002",
 }
 PREPARE = """
-p2pkit extract my-recording --dataset posed-rgbd --out my.store
+p2pkit extract my-recording --out my.store
 p2pkit extract --dataset demo-scene --limit 28 --out rooms.store
 p2pkit train rooms.store --preset cpu-small --steps 2 --out run
 p2pkit shards split rooms.store --val-fraction 0.5 --out-train kitchen.store --out-val office.store

@@ -11,6 +11,7 @@ from p2pkit.datasets.options import SourceOptions
 from p2pkit.errors import ConfigError
 
 __all__ = [
+    "LIDAR",
     "SOURCES",
     "WITHOUT_IMAGES",
     "DepthImage",
@@ -140,6 +141,8 @@ SOURCES: dict[str, Callable[[SourceOptions], FrameSource]] = {
 
 WITHOUT_IMAGES = ("s3dis",)
 """Labelled points to evaluate on; no teacher can look at them."""
+LIDAR = ("kitti-object", "kitti-odometry", "kitti-raw", "nuscenes", "pandaset")
+"""Sweeps with cameras: tens of metres wide, with decimetres between the points."""
 GENERATED = ("demo-scene",)
 """Made by code; no folder is read."""
 TAKE_A_CAMERA_FILE = ("posed-rgbd", "tum")

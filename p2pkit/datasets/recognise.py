@@ -108,6 +108,15 @@ class Recognised:
     root: Path
     layout: Layout
 
+    @property
+    def told(self) -> list[str]:
+        """Sentences: what was recognised, and which datasets read the same files."""
+        others = (other for other, same in SAME_FILES.items() if same == self.dataset)
+        return [
+            f"Recognised as {self.dataset} by {self.layout}.",
+            *(f"{other} reads the same files, for other classes." for other in others),
+        ]
+
 
 def recognise(place: Path) -> Recognised:
     """The format of the recording at `place`, which may be one of the files in its folder.

@@ -5,12 +5,14 @@ registers, DINOv3, ConvNeXt, ResNet, Swin, BEiT, ...). Other models with patch t
 ...) give their last hidden state, without the tokens that are no patches.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import MissingDependencyError, TeacherError
+from p2pkit.teachers.hub import check_hub
 from p2pkit.teachers.network import TeacherNetwork
 from p2pkit.teachers.preprocessing import Preprocessing
 from p2pkit.teachers.teacher import TeacherOptions
@@ -20,6 +22,7 @@ from p2pkit.teachers.weights import weights_sha256
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of resize filters, as image processors' configurations have them."""
 _PROBED_PX = 224
+WITHOUT_NETWORK = "Without a network, give a folder written by save_pretrained: hf:/path/of/it"
 
 
 class BackboneLayer(nn.Module):
@@ -71,6 +74,8 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
             f"{options.output_stride}; 'default' or 'random' and none are possible. Weights lie in "
             "the model's folder"
         )
+    if not Path(name).exists():
+        check_hub(f"hf:{name}", name, ["config.json"], instead=WITHOUT_NETWORK)
     config = _read(transformers.AutoConfig, name)
     layer, index = _layer(transformers, config, options, name)
     layer = layer.eval().requires_grad_(False)

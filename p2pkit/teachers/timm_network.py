@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from p2pkit.errors import TeacherError
+from p2pkit.errors import TeacherError, first_line
 from p2pkit.teachers import efficientnet_lite0
+from p2pkit.teachers.hub import check_hub
 from p2pkit.teachers.network import TeacherNetwork
 from p2pkit.teachers.preprocessing import Preprocessing
 from p2pkit.teachers.teacher import TeacherOptions
@@ -29,6 +30,12 @@ with warnings.catch_warnings():
     import timm
     from timm.data.config import resolve_model_data_config
 
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""That timm looks for in a model on the hub."""
+WITHOUT_NETWORK = (
+    "Without a network, give a local file (weights=/path/to/state_dict.pth or .safetensors), or "
+    "'random'"
+)
 LIBRARY = f"timm {timm.__version__}, torch {torch.__version__}"
 
 
@@ -87,6 +94,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
 
 def _check_name(name: str) -> None:
     if timm.is_model(name):
+        _check_tag(name)
         return
     near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
     raise TeacherError(
@@ -94,6 +102,18 @@ def _check_name(name: str) -> None:
         + (f"; near names: {', '.join(near)}" if near else "")
         + ". timm.list_models() lists all"
     )
+
+
+def _check_tag(name: str) -> None:
+    """A tag after the dot says which of timm's weights are meant."""
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        model = name.partition(".")[0]
+        raise TeacherError(
+            f"teacher {name!r}: {first_line(error)} timm {timm.__version__} has "
+            f"{', '.join(timm.list_pretrained(f'{model}.*')) or 'no weights of it'}"
+        ) from error
 
 
 def _outline(options: TeacherOptions, name: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -119,19 +139,26 @@ def _outline(options: TeacherOptions, name: str) -> tuple[nn.Module, dict[str, A
 
 def _feature_network(options: TeacherOptions, name: str, arguments: dict[str, Any]) -> nn.Module:
     pretrained = options.weights == "timm" or (options.weights == "default" and not _is_lite0(name))
+    if pretrained:
+        _check_hub(name)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             return timm.create_model(name, features_only=True, pretrained=pretrained, **arguments)
     except (OSError, RuntimeError) as error:
-        advice = (
-            "; timm's pretrained weights come over the network. Without one, give a local file "
-            "(weights=/path/to/state_dict.pth or .safetensors), or 'random'"
-        )
+        advice = f"timm's pretrained weights come over the network. {WITHOUT_NETWORK}"
         raise TeacherError(
-            f"teacher {name}: timm could not build its feature network ({error})"
-            + (advice if pretrained else "; choose a model that timm can build with features_only")
+            f"teacher {name}: timm could not build its feature network ({error}); "
+            + (advice if pretrained else "choose a model that timm can build with features_only")
         ) from error
+
+
+def _check_hub(name: str) -> None:
+    """Raise where the weights must come from the hub, which cannot be reached."""
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.hf_hub_id and not config.file:
+        files = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
+        check_hub(name, config.hf_hub_id, files, instead=WITHOUT_NETWORK)
 
 
 def _stages(whole: nn.Module) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from p2pkit.cli.extract import SETTINGS, extract
 from p2pkit.config import config_from_json, config_to_json
 from p2pkit.errors import ConfigError, SourceError
 from p2pkit.pipelines.extract_plan import ExtractConfig
+from p2pkit.pipelines.presets import PRESETS
 from p2pkit.shards import open_store
-from p2pkit.shards.writer import read_manifest
+from p2pkit.shards.geometry_layer import GeometryConfig
+from p2pkit.shards.writer import create_or_open, read_manifest
 
 TEACHER = ["--teacher", "resnet10t", "--layer", "2", "--weights", "random"]
 SMALL = [*TEACHER, "--input-size", "160", "128"]
@@ -68,6 +71,42 @@ def test_a_generated_scene_needs_no_recording(tmp_path: Path, monkeypatch: pytes
     result = p2pkit("extract", "--config", "extract.toml", "--limit", 2, *SMALL)
     assert result.stdout == "demo-scene.store\n"
     assert open_store(tmp_path / "demo-scene.store").samples == 2
+
+
+def test_voxels_of_sweeps_are_larger_and_say_why(tmp_path: Path) -> None:
+    (tmp_path / "lidar").mkdir()
+    for name in ("calib.json", "lidar/00.npz"):
+        (tmp_path / name).touch()
+    for text in (
+        p2pkit("init", tmp_path).stdout,
+        p2pkit("init", tmp_path, "--dataset", "nuscenes").stdout,
+    ):
+        why = text.partition("\nvoxel_size = 0.05\n")[0].splitlines()[-2:]
+        assert why[0].startswith("# 0.05 m because these are LiDAR sweeps")
+        settings = config_from_json(ExtractConfig, {"root": None, **tomllib.loads(text)})
+        assert settings.geometry == GeometryConfig(voxel_size=0.05)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "preset", "size"),
+    [
+        ("kitti-raw", "paper", 0.1),
+        ("nuscenes+pandaset", "cpu-small", 0.3),
+        ("pandaset", "slidr", 0.1),
+        ("pandaset+scannet", "paper", 0.025),
+        ("posed-rgbd", "cpu-small", 0.05),
+    ],
+)
+def test_voxels_of_students_fit_the_store(
+    dataset: str, preset: str, size: float, room_store: Path, tmp_path: Path
+) -> None:
+    store, manifest = tmp_path / "begun.store", read_manifest(room_store)
+    create_or_open(store, replace(manifest, dataset={**manifest.dataset, "dataset": dataset}))
+    text = p2pkit("init", store, "--preset", preset).stdout
+    sample = tomllib.loads(text)["stream"]["sample"]
+    assert sample["voxel_size"] == size
+    usual = PRESETS[preset].get("stream", {}).get("sample", {}).get("voxel_size", 0.025)
+    assert ("this is a store of LiDAR sweeps" in text) == (size != usual)
 
 
 @pytest.mark.realdata
@@ -161,10 +200,9 @@ def test_an_empty_range_of_depths_is_refused(depths: tuple[str, str], tmp_path: 
     assert "two numbers from 0 on, the smaller first" in str(result.exception)
 
 
-def test_dataset_and_store_must_stand_somewhere(tmp_path: Path) -> None:
-    assert "Missing option '--dataset'" in p2pkit("extract", "--out", "x", code=2).stderr
+def test_a_store_must_stand_somewhere(room: Path) -> None:
     assert "Missing option '--out'" in p2pkit("extract", "--dataset", "tum", code=2).stderr
-    assert "Missing option '--dataset'" in p2pkit("plan", tmp_path, code=2).stderr
+    assert "Missing option '--out'" in p2pkit("extract", room, code=2).stderr
 
 
 def test_options_and_settings_are_one_list_with_the_same_defaults() -> None:

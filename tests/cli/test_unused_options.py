@@ -128,6 +128,6 @@ def test_a_repair_extracts_only_from_a_recording() -> None:
     assert "--drop-missing would be ignored" in told
 
 
-def test_a_check_of_a_store_takes_its_calibration() -> None:
-    told = usage_error("check", "x.store", "--camera", "c.json")
+def test_a_check_of_a_store_takes_its_calibration(room_store: Path) -> None:
+    told = usage_error("check", str(room_store), "--camera", "c.json")
     assert "--camera would be ignored: a store has its own calibration" in told

@@ -124,6 +124,7 @@ def test_random_weights_leave_the_random_state_alone() -> None:
     ("changes", "error", "message"),
     [
         ({"name": "resnet5o"}, TeacherError, "near names: .*resnet50"),
+        ({"name": "resnet18.wide"}, TeacherError, r"tag \(wide\) .*has resnet18\.a1_in1k, "),
         ({"layer": 5}, TeacherError, r"no layer 5; valid are -5 to 4"),
         ({"name": "caffe:resnet50"}, ConfigError, "no kind 'caffe'; the kinds are timm"),
         ({"output_stride": 8, "name": "vit_tiny_patch16_224"}, TeacherError, "output_stride"),
