@@ -26,19 +26,18 @@ def measure(
     import numpy as np
     import torch
 
+    from p2pkit.geometry.voxelize import voxel_deduplicate
     from p2pkit.networks import build_student
     from p2pkit.pipelines.inference import read_cloud
     from p2pkit.shards import open_store
-    from p2pkit.stream.sample import voxelise
 
     torch.set_num_threads(1)
     coordinates, inputs = [], []
     for index in range(frames):
         cloud = read_cloud(open_store(store), index)
-        colors = cloud.colors.astype(np.float32) / 127.5 - 1
-        voxels = voxelise(cloud.points, colors, voxel_size)
+        voxels = voxel_deduplicate(cloud.points, voxel_size)
         coordinates.append(np.insert(voxels.coordinates, 0, index, axis=1))
-        inputs.append(voxels.inputs)
+        inputs.append(cloud.colors[voxels.keep] / np.float32(127.5) - np.float32(1))
     batch = torch.from_numpy(np.concatenate(coordinates)), torch.from_numpy(np.concatenate(inputs))
     torch.manual_seed(0)
     network = build_student(student, in_channels=3, engine=engine)

@@ -8,12 +8,12 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from p2pkit.errors import StoreError
+from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
 from p2pkit.shards.geometry_layer import PointCloud, decode_geometry
 from p2pkit.shards.store import Store
 from p2pkit.stream.augment import NO_AUGMENTATION, augment_colors
 from p2pkit.stream.order import locate
-from p2pkit.stream.sample import voxelise
 
 
 def read_cloud(store: Store, sample: int) -> PointCloud:
@@ -35,9 +35,10 @@ def point_features(
 
     The features are those before the point projection. Call `model.eval()` first.
     """
-    colors = augment_colors(cloud.colors, np.random.default_rng(0), NO_AUGMENTATION)
-    voxels = voxelise(cloud.points, colors, config.stream.sample.voxel_size)
-    coordinates, inputs = _single_batch(voxels.coordinates), torch.from_numpy(voxels.inputs)
+    voxels = voxel_deduplicate(cloud.points, config.stream.sample.voxel_size)
+    colors = cloud.colors.take(voxels.keep, axis=0)
+    colors = augment_colors(colors, np.random.default_rng(0), NO_AUGMENTATION)
+    coordinates, inputs = _single_batch(voxels.coordinates), torch.from_numpy(colors)
     with torch.inference_mode():
         features = model.student(coordinates.to(config.device), inputs.to(config.device))
     return features.cpu().numpy()[voxels.voxel_of_point]

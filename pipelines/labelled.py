@@ -11,6 +11,7 @@ from torch import Tensor
 from p2pkit.errors import StoreError
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
 from p2pkit.evaluation.segmentation import confusion_matrix
+from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
 from p2pkit.pipelines.axes import turn_to, turned
 from p2pkit.pipelines.inference import labels_of, read_cloud
 from p2pkit.pipelines.parts import BY_SCENE, SplitConfig, cut_frames, place_of, same_place
@@ -23,7 +24,6 @@ from p2pkit.stream.augment import (
     augment_colors,
     augment_points,
 )
-from p2pkit.stream.sample import Voxels, voxelise
 from p2pkit.stream.up_axis import CAMERA_UP, stored_up
 
 
@@ -104,11 +104,10 @@ class LabelledFrames:
         random = np.random.default_rng(0) if random is None else random
         stored = turned(cloud.points, self.turn)
         points = augment_points(stored, random, settings, up_axis=self.up_axis)
-        colors = augment_colors(cloud.colors, random, settings)
-        voxels = voxelise(points, colors, self.voxel_size)
+        voxels = voxel_deduplicate(points, self.voxel_size)
         return LabelledFrame(
             voxels.coordinates,
-            voxels.inputs,
+            augment_colors(cloud.colors.take(voxels.keep, axis=0), random, settings),
             voxels.voxel_of_point,
             labels,
             _commonest(voxels, labels, len(self.labels.classes)),
@@ -191,7 +190,7 @@ def open_labelled(
 
 
 def _commonest(
-    voxels: Voxels, labels: Int64[np.ndarray, " points"], classes: int
+    voxels: VoxelDeduplication, labels: Int64[np.ndarray, " points"], classes: int
 ) -> Int64[np.ndarray, " voxels"]:
     counted = labels != IGNORE
     key = voxels.voxel_of_point[counted] * classes + labels[counted]

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float32, Int64
 
 from p2pkit.evaluation.label_sets import IGNORE
+from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.losses import ContrastBatch
 from p2pkit.pipelines.pretraining import PretrainingModel
 from p2pkit.pipelines.report_frames import FrameView
 from p2pkit.pipelines.report_networks import NetworkName, RunNetworks
 from p2pkit.shards.feature_layer import pair_cells, pair_features
 from p2pkit.stream.augment import NO_AUGMENTATION
-from p2pkit.stream.sample import PairSelection, SampleConfig, draw_pairs, voxelise
+from p2pkit.stream.sample import PairSelection, SampleConfig, draw_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +115,7 @@ def read_pairs(
 
 def _read_view(number: int, view: FrameView, networks: RunNetworks, sought: _Sought) -> ReportPairs:
     cloud = view.cloud
-    inputs = np.zeros((len(cloud.points), 3), dtype=np.float32)
-    voxel = voxelise(cloud.points, inputs, sought.sample.voxel_size).voxel_of_point
+    voxel = voxel_deduplicate(cloud.points, sought.sample.voxel_size).voxel_of_point
     random = np.random.default_rng(number)
     rows = draw_pairs(cloud, view.features, voxel, view.rows, sought.sample, random)
     points, alignment = cloud.pair_point[rows], sought.sample.alignment

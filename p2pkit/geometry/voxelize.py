@@ -17,10 +17,12 @@ class VoxelDeduplication(NamedTuple):
     Fields:
         keep: index of the first point of each voxel, ascending.
         voxel_of_point: for each point the row of `keep` that stands for its voxel.
+        coordinates: integer position of each voxel, see `voxel_coordinates`.
     """
 
     keep: Int64[np.ndarray, " voxels"]
     voxel_of_point: Int64[np.ndarray, " points"]
+    coordinates: Int32[np.ndarray, "voxels 3"]
 
 
 def voxel_coordinates(
@@ -58,7 +60,8 @@ def voxel_deduplicate(
     keep = np.empty(len(points), np.int64)
     voxel_of_point = np.empty(len(points), np.int64)
     count = int(kernels.first_of_each_voxel(coordinates, keep, voxel_of_point))
-    return VoxelDeduplication(keep[:count].copy(), voxel_of_point)
+    keep = keep[:count].copy()
+    return VoxelDeduplication(keep, voxel_of_point, coordinates.take(keep, axis=0))
 
 
 def _raise_bad_point(points: Float32[np.ndarray, "points 3"], voxel_size: float) -> None:

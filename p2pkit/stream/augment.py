@@ -140,14 +140,14 @@ def random_linear_map(
 
 def drop_points(
     count: int, rng: np.random.Generator, config: AugmentConfig
-) -> Int64[np.ndarray, " points"]:
+) -> Int64[np.ndarray, " points"] | None:
     """Indexes, ascending, of the points to keep: floor(count · drop_fraction) are left out.
 
-    One point is kept at least, if there is any. The caller indexes everything that has a row per
-    point and renumbers its links.
+    None keeps all. One point is kept at least, if there is any. The caller indexes everything that
+    has a row per point and renumbers its links.
     """
     if not config.drop_fraction:
-        return np.arange(count)
+        return None
     kept = max(count - int(count * config.drop_fraction), min(count, 1))
     return np.sort(rng.permutation(count)[:kept])
 

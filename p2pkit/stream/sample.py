@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int32, Int64
 from p2pkit.checked_settings import check_choices, check_numbers
 from p2pkit.errors import ConfigError
 from p2pkit.geometry.grid import Alignment
-from p2pkit.geometry.voxelize import voxel_coordinates, voxel_deduplicate
+from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.laps import Lap, no_lap
 from p2pkit.shards.feature_layer import pair_cells, pair_features, usable_pairs
 from p2pkit.shards.geometry_layer import PointCloud
@@ -90,35 +90,6 @@ class VoxelSample:
     pair_superpixel: Int64[np.ndarray, " pairs"] | None = None
 
 
-@dataclass(frozen=True)
-class Voxels:
-    """Points on the student's grid.
-
-    Args:
-        coordinates: integer voxel positions, unique.
-        inputs: the student's input features: colour of the voxel's first point, -1…1.
-        voxel_of_point: row in `coordinates` of each point.
-    """
-
-    coordinates: Int32[np.ndarray, "voxels 3"]
-    inputs: Float32[np.ndarray, "voxels 3"]
-    voxel_of_point: Int64[np.ndarray, " points"]
-
-
-def voxelise(
-    points: Float32[np.ndarray, "points 3"],
-    colors: Float32[np.ndarray, "points 3"],
-    voxel_size: float,
-) -> Voxels:
-    """Put points (m) and their colours (-1…1) on a grid of `voxel_size` (m)."""
-    voxels = voxel_deduplicate(points, voxel_size)
-    return Voxels(
-        coordinates=voxel_coordinates(points[voxels.keep], voxel_size),
-        inputs=colors[voxels.keep],
-        voxel_of_point=voxels.voxel_of_point,
-    )
-
-
 def make_sample(
     cloud: PointCloud,
     features: Sample,
@@ -147,16 +118,17 @@ def make_sample(
     """
     kept = drop_points(len(cloud.points), random, config.augment)
     # `take` copies rows at four times the speed of an index in brackets.
-    points = cloud.points.take(kept, axis=0)
+    points = cloud.points if kept is None else cloud.points.take(kept, axis=0)
     points = augment_points(points, random, config.augment, up_axis=up_axis)
-    colors = augment_colors(cloud.colors.take(kept, axis=0), random, config.augment)
     lap("augment")
-    voxels = voxelise(points, colors, config.voxel_size)
+    voxels = voxel_deduplicate(points, config.voxel_size)
+    first = voxels.keep if kept is None else kept[voxels.keep]
+    inputs = augment_colors(cloud.colors.take(first, axis=0), random, config.augment)
     lap("voxelise")
-    voxel_of_point = np.full(len(cloud.points), -1, dtype=np.int64)
-    voxel_of_point[kept] = voxels.voxel_of_point
-    rows = usable_pairs(features, cloud)
-    if len(kept) < len(cloud.points):
+    rows, voxel_of_point = usable_pairs(features, cloud), voxels.voxel_of_point
+    if kept is not None:
+        voxel_of_point = np.full(len(cloud.points), -1, dtype=np.int64)
+        voxel_of_point[kept] = voxels.voxel_of_point
         rows = rows[voxel_of_point[cloud.pair_point[rows]] >= 0]
     rows = draw_pairs(cloud, features, voxel_of_point, rows, config, random, view=view)
     if config.teacher_view == "random-per-pair":
@@ -166,7 +138,7 @@ def make_sample(
         views = np.full(len(rows), view)
     sample = VoxelSample(
         coordinates=voxels.coordinates,
-        inputs=voxels.inputs,
+        inputs=inputs,
         pair_voxel=voxel_of_point[cloud.pair_point[rows]],
         pair_feature=_features(cloud, features, rows, views, config, basis),
         pair_cell=pair_cells(features, cloud, rows, view=view),

@@ -26,6 +26,7 @@ def test_equals_the_naive_reference(count, voxel_size, extent, seed):
     coordinates, keep, voxel_of_point = naive(points, voxel_size)
     assert np.array_equal(voxel_coordinates(points, voxel_size), coordinates)
     found = voxel_deduplicate(points, voxel_size)
+    assert np.array_equal(found.coordinates, coordinates[keep])
     assert np.array_equal(found.keep, keep)
     assert np.array_equal(found.voxel_of_point, voxel_of_point)
 
@@ -61,6 +62,7 @@ def test_keeping_the_first_points_is_stable():
 def test_no_points():
     found = voxel_deduplicate(np.zeros((0, 3), np.float32), 0.1)
     assert found.keep.size == found.voxel_of_point.size == 0
+    assert found.coordinates.shape == (0, 3)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e9, -1e9])

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from p2pkit.datasets import SourceOptions, open_source
+from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.heads import PixelProjection, PointProjection
 from p2pkit.losses import ppnce
 from p2pkit.networks import build_student
@@ -15,7 +16,6 @@ from p2pkit.shards import open_store
 from p2pkit.shards.feature_layer import pair_features
 from p2pkit.shards.geometry_layer import decode_geometry
 from p2pkit.shards.store import Store
-from p2pkit.stream.sample import voxelise
 from p2pkit.teachers import TeacherOptions
 from p2pkit.teachers.timm_network import build_network
 
@@ -33,14 +33,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def point_embedding(store: Store, key: str, rows: np.ndarray) -> Tensor:
     """The points of some pairs through a real student and its head, with fixed random weights."""
     cloud = decode_geometry(store.read("geometry", *store.find(key)))
-    colors = cloud.colors / np.float32(127.5) - np.float32(1)
-    voxels = voxelise(cloud.points, colors, 0.1)
+    voxels = voxel_deduplicate(cloud.points, 0.1)
+    colors = cloud.colors[voxels.keep] / np.float32(127.5) - np.float32(1)
     torch.manual_seed(0)
     student = build_student("Res16UNet14A", in_channels=3, conv1_kernel_size=3)
     head = PointProjection(student.out_channels)
     coordinates = torch.from_numpy(np.insert(voxels.coordinates, 0, 0, axis=1))
     with torch.no_grad():
-        features = student(coordinates, torch.from_numpy(voxels.inputs))
+        features = student(coordinates, torch.from_numpy(colors))
         return head(features[voxels.voxel_of_point[cloud.pair_point[rows]]])
 
 

@@ -11,7 +11,7 @@ from p2pkit.shards.feature_layer import encode_grid, encode_pixels, pair_feature
 from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.model import Sample
 from p2pkit.stream.augment import NO_AUGMENTATION, AugmentConfig
-from p2pkit.stream.sample import SampleConfig, make_sample, voxelise
+from p2pkit.stream.sample import SampleConfig, make_sample
 
 GRID = FeatureGrid(stride=(8.0, 8.0), offset=(0.0, 0.0), cells=(5, 4), input_size=(40, 30))
 COUNT = 400
@@ -117,11 +117,20 @@ def test_pixels_layers_give_only_the_pairs_they_hold() -> None:
 
 def test_voxels_hold_their_first_points_colour() -> None:
     points = np.array([[0.01, 0, 0], [0.02, 0, 0], [-0.01, 0, 0]], np.float32)
-    colors = np.array([[-1, -1, -1], [1, 1, 1], [0, 0, 0]], np.float32)
-    voxels = voxelise(points, colors, 0.1)
-    assert voxels.coordinates.tolist() == [[0, 0, 0], [-1, 0, 0]]
-    assert voxels.inputs.tolist() == [[-1, -1, -1], [0, 0, 0]]
-    assert voxels.voxel_of_point.tolist() == [0, 0, 1]
+    colors = np.array([[0, 0, 0], [255, 255, 255], [51, 102, 204]], np.uint8)
+    cloud = make_cloud()
+    cloud = replace(
+        cloud,
+        points=points,
+        colors=colors,
+        pair_point=np.arange(3),
+        pair_view=cloud.pair_view[:3],
+        pair_uv=cloud.pair_uv[:3],
+    )
+    sample = make_sample(cloud, make_features(), PLAIN, np.random.default_rng(0))
+    assert sample.coordinates.tolist() == [[0, 0, 0], [-1, 0, 0]]
+    assert sample.inputs == pytest.approx(np.array([[-1, -1, -1], [-0.6, -0.2, 0.6]]), abs=1e-6)
+    assert sorted(sample.pair_voxel.tolist()) == [0, 0, 1]
 
 
 @pytest.mark.parametrize("settings", [{"voxel_size": 0.0}, {"pairs_per_frame": 1}])
