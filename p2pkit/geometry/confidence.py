@@ -118,13 +118,16 @@ def line_spacing_px(projection: Projection, camera: Camera) -> float:
     points down the strip, each counted by its length; their median. It is about 1 for dense depth
     and tens of pixels for a 32-line LiDAR.
     """
-    pixel = projection.pixel_uv[projection.visible].astype(np.float64)
+    visible = np.flatnonzero(projection.visible)
+    pixel = projection.pixel_uv.take(visible, axis=0).astype(np.float64)
     if len(pixel) < 64:
         return 0.0
     extent = np.ptp(np.percentile(pixel, [1, 99], axis=0), axis=0)
     width = max(1.0, math.sqrt(float(extent[0] * extent[1]) / len(pixel)))
-    strip = np.floor((pixel[:, 0] + 0.5) / width)
-    order = np.lexsort((pixel[:, 1], strip))
+    # By strip and, in it, by v; `lexsort` takes thrice as long. Columns fit 16 bits: LARGEST_SIDE.
+    strip = np.floor((pixel[:, 0] + 0.5) / width).astype(np.uint16)
+    order = np.argsort(pixel[:, 1])
+    order = order[np.argsort(strip[order], kind="stable")]
     gap = np.diff(pixel[order, 1])[np.diff(strip[order]) == 0]
     gap = np.sort(gap[gap > 0])
     if len(gap) == 0:

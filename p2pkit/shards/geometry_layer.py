@@ -203,7 +203,7 @@ def _encode_points(
 ) -> dict[str, np.ndarray]:
     keep = _deduplicated(points, config.voxel_size)
     _refuse_empty(frame.key, len(keep), "a position")
-    points = np.ascontiguousarray(points[keep])
+    points = points.take(keep, axis=0)
     arrays = {"points": points, **_pairs_and_colors(frame, points, keep, config)}
     if frame.views:
         wanted = "a pixel in any view (check the calibration)"
@@ -238,7 +238,7 @@ def _pairs_and_colors(
         found = _seen_in(projection, frame, view, config)
         seen = rows_with_image(view, projection.pixel_uv, np.flatnonzero(found.seen))
         seen = seen if view.sees is None else seen[view.sees[keep[seen]]]
-        uv = projection.pixel_uv[seen]
+        uv = projection.pixel_uv.take(seen, axis=0)
         pairs["pair_point"].append(seen.astype(np.uint32))
         pairs["pair_view"].append(np.full(len(seen), number, dtype=np.uint8))
         pairs["pair_uv"].append(uv)

@@ -38,4 +38,5 @@ def colors_at(
 ) -> UInt8[np.ndarray, "points 3"]:
     """Colour of the nearest pixel."""
     u, v = nearest_pixels(pixel_uv, view.camera.width, view.camera.height)
-    return view.image[v, u]
+    # `take` copies rows at several times the speed of an index in brackets.
+    return view.image.reshape(-1, 3).take(v * view.image.shape[1] + u, axis=0)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from p2pkit.errors import ConfigError
-from p2pkit.teachers.device import check_teacher_device
+from p2pkit.teachers.device import check_teacher_device, prefer_huge_pages
 from p2pkit.teachers.teacher import Teacher, TeacherOptions
 
 __all__ = ["TEACHERS", "Teacher", "TeacherOptions", "check_teacher_device", "open_teacher"]
@@ -70,6 +70,7 @@ def open_teacher(options: TeacherOptions) -> Teacher:
             "A name without a kind is a timm model's."
         )
     check_teacher_device(options)
+    prefer_huge_pages()
     teacher = TEACHERS[kind](options, name)
     if not options.views:
         return teacher

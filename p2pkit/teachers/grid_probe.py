@@ -58,7 +58,7 @@ def measure_grid(
         cells=(answer.shape[2], answer.shape[1]),
         input_size=input_size,
     )
-    check_response(network, grid, name=name)
+    check_response(network, grid, name=name, before=answer)
     return grid
 
 
@@ -125,17 +125,21 @@ def _fit(centres: Tensor, name: str) -> tuple[float, float]:
     return round(stride, _DECIMALS), round(offset, _DECIMALS)
 
 
-def check_response(network: nn.Module, grid: FeatureGrid, *, name: str) -> None:
+def check_response(
+    network: nn.Module, grid: FeatureGrid, *, name: str, before: Tensor | None = None
+) -> None:
     """Poke the input around the centre of the map's middle cell: the map must change there.
 
     The change is located with the network's own weights, which need not be symmetric (those of
     TensorFlow-padded networks look half a stride to one side), so that this catches a wrong cell
-    but does not improve on the measured centre.
+    but does not improve on the measured centre. `before` is the network's map of the probe's noise,
+    where that is known already.
 
     Raises:
         TeacherError: the centroid of the change is a stride or more away from the cell.
     """
-    cell, found = answering_cell(network, grid, name=name)
+    cell = (grid.cells[0] // 2, grid.cells[1] // 2)
+    [found] = _answers(network, grid, [(float(cell[0]), float(cell[1]))], name, before)
     if not max(abs(found[axis] - cell[axis]) for axis in (0, 1)) < 1:
         raise TeacherError(
             f"teacher {name}: an input changed around the centre of cell {cell} changes the map "
@@ -177,22 +181,18 @@ def answer_shift(network: nn.Module, grid: FeatureGrid, *, name: str) -> tuple[f
     return float(shifts[:, 0].mean()), float(shifts[:, 1].mean())
 
 
-def answering_cell(
-    network: nn.Module, grid: FeatureGrid, *, name: str
-) -> tuple[tuple[int, int], tuple[float, float]]:
-    """The map's middle cell (u, v), and where the map changes when the input does at its centre."""
-    cell = (grid.cells[0] // 2, grid.cells[1] // 2)
-    [found] = _answers(network, grid, [(float(cell[0]), float(cell[1]))], name)
-    return cell, found
-
-
 def _answers(
-    network: nn.Module, grid: FeatureGrid, places: Sequence[tuple[float, float]], name: str
+    network: nn.Module,
+    grid: FeatureGrid,
+    places: Sequence[tuple[float, float]],
+    name: str,
+    before: Tensor | None = None,
 ) -> Iterator[tuple[float, float]]:
     """Where the map changes (u, v in cells) when the input does at each place (u, v in cells)."""
     device = _device_of(network)
     image = _noise(grid.input_size)
-    before = _run(network, image.to(device), name)
+    if before is None:
+        before = _run(network, image.to(device), name)
     for place in places:
         poked = image + _POKE_HEIGHT * _poke(grid, place)
         change = (_run(network, poked.to(device), name) - before)[0].double().square().sum(-1)

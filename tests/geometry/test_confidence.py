@@ -161,6 +161,25 @@ def test_line_spacing_of_dense_and_of_no_points() -> None:
     assert line_spacing_px(project(-grid.astype(np.float32), CAMERA), CAMERA) == 0
 
 
+def naive_line_spacing(projection: Projection) -> float:
+    """Of points that fill an image of 48 rows, strip by strip."""
+    uv = projection.pixel_uv[projection.visible].astype(np.float64)
+    extent = np.ptp(np.percentile(uv, [1, 99], axis=0), axis=0)
+    width = max(1.0, np.sqrt(extent[0] * extent[1] / len(uv)))
+    strips = np.floor((uv[:, 0] + 0.5) / width)
+    down = [np.diff(np.sort(uv[strips == strip, 1])) for strip in np.unique(strips)]
+    gaps = np.sort(np.concatenate(down))
+    gaps = gaps[gaps > 0]
+    return min(gaps[np.searchsorted(np.cumsum(gaps), gaps.sum() / 2)], 12.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_line_spacing_equals_the_naive_reference(seed: int) -> None:
+    projection = scattered(seed, count=300 * (seed + 1))
+    spacing = line_spacing_px(projection, CAMERA)
+    assert spacing == pytest.approx(naive_line_spacing(projection), rel=1e-9)
+
+
 @pytest.mark.parametrize(
     "options", [{"margin_m": -1.0}, {"margin_relative": -0.1}, {"edge_px": 0.0}, {"motion_px": 0.0}]
 )

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -40,6 +41,17 @@ def test_a_map_depends_on_its_image_alone(model: str, request: pytest.FixtureReq
     for image, expected in zip(images, together, strict=True):
         np.testing.assert_array_equal(teacher.features([image])[0], expected)
     assert not np.array_equal(together[0], together[1])
+
+
+def test_huge_pages_are_asked_for_unless_the_environment_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    open_teacher(TeacherOptions())
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    open_teacher(TeacherOptions())
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
 
 
 def test_maps_do_not_depend_on_the_threads_of_the_process(lite0: Teacher) -> None:
