@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pkit.cli.bars import progress_bar, shown_on
-from p2pkit.cli.extract import extract_config, extraction_options
+from p2pkit.cli.extract import extract_config
+from p2pkit.cli.extraction_options import extraction_options
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.planned import ExtractionPlan, LayerPlan

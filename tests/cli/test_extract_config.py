@@ -13,7 +13,8 @@ import pytest
 from command_line import p2pkit
 from tiny_recording import write_recording
 
-from p2pkit.cli.extract import SETTINGS, extract
+from p2pkit.cli.extract import extract
+from p2pkit.cli.extraction_options import SETTINGS
 from p2pkit.config import config_from_json, config_to_json
 from p2pkit.errors import ConfigError, SourceError
 from p2pkit.pipelines.extract_plan import ExtractConfig
