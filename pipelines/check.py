@@ -21,6 +21,7 @@ from p2pkit.pipelines.check_page import Picture, check_page, overlay, summary_li
 from p2pkit.pipelines.check_statistics import PairStatistics
 from p2pkit.pipelines.check_store import StoreSource, add_stored, judge_stored_pairs
 from p2pkit.shards.geometry_layer import GeometryConfig, decode_geometry, encode_geometry
+from p2pkit.shards.layout import MANIFEST
 from p2pkit.shards.model import Sample
 from p2pkit.shards.store import Store, open_store
 
@@ -159,7 +160,7 @@ def check_source(
 
 def _store_of(config: CheckConfig) -> Store | None:
     if config.dataset is None and config.source is not None:
-        if (config.source / "p2pkit.json").is_file():
+        if (config.source / MANIFEST).is_file():
             return open_store(config.source)
         raise ConfigError(
             f"{config.source} is no store; name the kind of recording with --dataset, such as "

@@ -6,22 +6,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from command_line import p2pkit
 from tiny_recording import write_recording
 
-from p2pkit.cli.main import commands
 from p2pkit.errors import SourceError
 from p2pkit.shards import open_store
 from p2pkit.shards.writer import read_manifest
 
 TEACHER = ("--teacher", "resnet10t", "--layer", "2", "--weights", "random")
 TOLD = "Recognised as posed-rgbd by camera.json + frame-*.depth.* in the folder or *. If that is"
-
-
-def p2pkit(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(commands, [str(argument) for argument in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")
