@@ -29,8 +29,9 @@ from p2pkit.pipelines.feature_stage import BASIS_FRAMES, FeatureConfig
 from p2pkit.pipelines.splits import scene_split
 from p2pkit.shards import LayerSpec, Sample, Store, create_or_open, open_store, pca_basis
 from p2pkit.shards.feature_layer import feature_fields, pair_features
-from p2pkit.shards.geometry_layer import PointCloud, decode_geometry
+from p2pkit.shards.geometry_layer import decode_geometry
 from p2pkit.shards.map_coding import FeatureCoder, fit_basis, parse_map_coding
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.stream.order import locate
 from p2pkit.teachers import TeacherOptions
 

@@ -12,7 +12,7 @@ from p2pkit.datasets.frame import View
 from p2pkit.evaluation.misalignment import Profile
 from p2pkit.pipelines.report_page import definitions, figures, page, table
 from p2pkit.pipelines.report_pictures import depth_colors
-from p2pkit.shards.geometry_layer import PointCloud
+from p2pkit.shards.point_cloud import PointCloud
 
 Picture = UInt8[np.ndarray, "height width 3"]
 OVERLAY_WIDTH = 800

@@ -13,8 +13,9 @@ from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.project import project
 from p2pkit.pipelines.check_statistics import PairStatistics
 from p2pkit.pipelines.splits import all_keys
-from p2pkit.shards.geometry_layer import PointCloud, decode_geometry
+from p2pkit.shards.geometry_layer import decode_geometry
 from p2pkit.shards.model import Sample
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.shards.store import Store
 
 TOLERANCE_PX = 0.05

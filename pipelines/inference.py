@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from p2pkit.errors import StoreError
 from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig
-from p2pkit.shards.geometry_layer import PointCloud, decode_geometry
+from p2pkit.shards.geometry_layer import decode_geometry
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.shards.store import Store
 from p2pkit.stream.augment import NO_AUGMENTATION, augment_colors
 from p2pkit.stream.order import locate

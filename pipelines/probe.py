@@ -29,7 +29,7 @@ from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_mo
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config_here
 from p2pkit.pipelines.splits import SceneSplit, all_keys, scene_split
-from p2pkit.shards.geometry_layer import PointCloud
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.shards.store import Store, open_store
 
 PointFeatures = Callable[[PointCloud], Float32[np.ndarray, "points channels"]]

@@ -20,8 +20,8 @@ from p2pkit.pipelines.report_pictures import (
     principal_colors,
 )
 from p2pkit.shards.feature_layer import pair_features, usable_pairs
-from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.model import Sample
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.shards.store import Store
 from p2pkit.stream.order import locate
 from p2pkit.viewer import PointFrame

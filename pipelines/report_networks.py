@@ -13,8 +13,8 @@ from p2pkit.pipelines.pretraining import PretrainingModel, TrainConfig, build_mo
 from p2pkit.pipelines.provenance import read_provenance
 from p2pkit.pipelines.runs import read_config_here, run_layer
 from p2pkit.pipelines.splits import chosen_samples
-from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.map_coding import PcaBasis
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.shards.store import Store
 
 STATISTICS_FRAMES = 16

@@ -63,8 +63,12 @@ def back_project_list(
 ) -> None:
     """As `back_project_image`, for the given pixels and their depths."""
     ray_x, ray_y, metres = rays
+    v, first = np.int64(0), np.int64(0)
     for row in range(pixel.size):
-        v, u = divmod(np.int64(pixel[row]), width)
+        u = np.int64(pixel[row]) - first
+        if not 0 <= u < width:  # pixels are stored row by row, so that few need the division
+            v, u = divmod(np.int64(pixel[row]), width)
+            first = v * width
         units = np.float64(depth[row])
         points[row, 0] = np.float32(units * ray_x[u])
         points[row, 1] = np.float32(units * ray_y[v])
@@ -82,74 +86,76 @@ def gather_colors(image: Array, pixel: Array, colors: Array) -> None:
 
 
 @kernel
-def floor_divide(values: Array, size: float, indexes: Array) -> bool:
-    """Fill int32 `indexes` with floor(values / size); False if one is NaN or leaves int32."""
-    good = True
-    for i in range(values.size):
-        index = np.floor(np.float64(values[i]) / size)
-        inside = (index >= -2147483648.0) & (index <= 2147483647.0)
-        good &= inside
-        indexes[i] = np.int32(index) if inside else 0
-    return good
+def _hashed(x: int, y: int, z: int) -> np.uint64:
+    """A number whose high bits tell voxels apart."""
+    mixed = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)
+    mixed += np.uint64(y) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed + np.uint64(z) * np.uint64(0x94D049BB133111EB)
 
 
 @kernel
-def _slot(table: Array, first: int, second: int, mask: int) -> np.int64:
-    """The slot of a voxel in the table, or the empty one where it belongs."""
-    mixed = (np.uint64(first) * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(second)
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-    slot = np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
-    while table[slot, 1] & 0xFFFFFFFF != 0 and (
-        table[slot, 0] != first or (table[slot, 1] & ~0xFFFFFFFF) != second
-    ):
-        slot = (slot + 1) & mask
-    return slot
+def _table(coordinates: Array, count: int, bits: int) -> Array:
+    """A hash table of 2**bits slots: row + 1 of each of the first `count` voxels; 0 is empty."""
+    table = np.zeros(1 << bits, np.int32)
+    values, mask = coordinates.reshape(-1), np.uint64((1 << bits) - 1)
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    for row in range(count):
+        at = three * np.uint64(row)
+        slot = _hashed(values[at], values[at + one], values[at + two]) >> np.uint64(64 - bits)
+        while table[slot] != 0:
+            slot = (slot + one) & mask
+        table[slot] = row + 1
+    return table
 
 
 @kernel
-def _grown(table: Array) -> Array:
-    """A table of twice the slots with the same entries."""
-    larger = np.zeros((2 * table.shape[0], 2), np.int64)
-    mask = larger.shape[0] - 1
-    for entry in table:
-        if entry[1] & 0xFFFFFFFF != 0:
-            slot = _slot(larger, entry[0], entry[1] & ~0xFFFFFFFF, mask)
-            larger[slot, 0] = entry[0]
-            larger[slot, 1] = entry[1]
-    return larger
+def first_of_each_voxel(
+    points: Array, size: float, keep: Array, voxel_of_point: Array, coordinates: Array
+) -> int:
+    """Fill `keep` with the first point of each voxel floor(point / size) and return their number.
 
-
-@kernel
-def first_of_each_voxel(voxels: Array, keep: Array, voxel_of_point: Array) -> int:
-    """Fill `keep` with the first point of each voxel and return how many there are.
-
-    The hash table is open, at most half full, and holds 16 bytes a slot: x and y, then z and
-    row + 1 (0 is empty), so that keys are exact and one probe touches one cache line.
+    -1 if a voxel does not fit in int32. `coordinates` gets the voxels' positions; the hash table is
+    open, at most half full, and names rows of it, so that keys are exact and few bytes are touched.
     """
-    table = np.zeros((4096, 2), np.int64)
-    count, last = 0, 0
-    for point in range(voxels.shape[0]):
-        x, y, z = voxels[point]
-        if point > 0 and (
-            x == voxels[point - 1, 0] and y == voxels[point - 1, 1] and z == voxels[point - 1, 2]
-        ):
-            voxel_of_point[point] = last
-            continue
-        first = (np.int64(x) << 32) | (np.int64(y) & 0xFFFFFFFF)
-        second = np.int64(z) << 32
-        slot = _slot(table, first, second, table.shape[0] - 1)
-        found = table[slot, 1] & 0xFFFFFFFF
-        if found == 0:
+    bits, count = 12, 0
+    table, mask = _table(coordinates, 0, bits), np.uint64((1 << bits) - 1)
+    floats, values = points.reshape(-1), coordinates.reshape(-1)
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    for point in range(points.shape[0]):
+        at = three * np.uint64(point)
+        x_low = np.floor(np.float64(floats[at]) / size)
+        y_low = np.floor(np.float64(floats[at + one]) / size)
+        z_low = np.floor(np.float64(floats[at + two]) / size)
+        if not (_fits(x_low) & _fits(y_low) & _fits(z_low)):
+            return -1
+        x, y, z = np.int32(x_low), np.int32(y_low), np.int32(z_low)
+        slot = _hashed(x, y, z) >> np.uint64(64 - bits)
+        while table[slot] != 0:
+            known = three * np.uint64(table[slot] - 1)
+            # One jump for three comparisons.
+            differ = (values[known] ^ x) | (values[known + one] ^ y) | (values[known + two] ^ z)
+            if differ == 0:
+                break
+            slot = (slot + one) & mask
+        if table[slot] == 0:
+            new = three * np.uint64(count)
+            values[new], values[new + one], values[new + two] = x, y, z
             keep[count] = point
             count += 1
-            found = count
-            table[slot, 0] = first
-            table[slot, 1] = second | found
-            if 2 * count > table.shape[0]:
-                table = _grown(table)
-        last = found - 1
-        voxel_of_point[point] = last
+            table[slot] = count
+            voxel_of_point[point] = count - 1
+            if 2 * count > table.size:
+                bits += 1
+                table, mask = _table(coordinates, count, bits), np.uint64((1 << bits) - 1)
+        else:
+            voxel_of_point[point] = table[slot] - 1
     return count
+
+
+@kernel
+def _fits(index: float) -> bool:
+    """Whether a whole number, or NaN, fits in int32."""
+    return (index >= -2147483648.0) & (index <= 2147483647.0)
 
 
 @kernel

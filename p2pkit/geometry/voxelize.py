@@ -17,7 +17,7 @@ class VoxelDeduplication(NamedTuple):
     Fields:
         keep: index of the first point of each voxel, ascending.
         voxel_of_point: for each point the row of `keep` that stands for its voxel.
-        coordinates: integer position of each voxel, see `voxel_coordinates`.
+        coordinates: integer position of each voxel.
     """
 
     keep: Int64[np.ndarray, " voxels"]
@@ -25,10 +25,13 @@ class VoxelDeduplication(NamedTuple):
     coordinates: Int32[np.ndarray, "voxels 3"]
 
 
-def voxel_coordinates(
+def voxel_deduplicate(
     points: Float32[np.ndarray, "points 3"], voxel_size: float
-) -> Int32[np.ndarray, "points 3"]:
-    """floor(points / voxel_size), computed in float64, so that -0.01 m lies in voxel -1.
+) -> VoxelDeduplication:
+    """Keep the first point of each voxel.
+
+    A point's voxel is floor(point / voxel_size), computed in float64, so that -0.01 m lies in voxel
+    -1.
 
     Args:
         points: x, y, z in any frame (m).
@@ -41,27 +44,15 @@ def voxel_coordinates(
     check_array("points", points, (np.float32,), (None, 3))
     if not (math.isfinite(voxel_size) and voxel_size > 0):
         raise GeometryError(f"voxel_size is {voxel_size} m; it must be finite and positive")
-    points = np.ascontiguousarray(points)
-    coordinates = np.empty(points.shape, np.int32)
-    if not kernels.floor_divide(points.ravel(), float(voxel_size), coordinates.ravel()):
-        _raise_bad_point(points, voxel_size)
-    return coordinates
-
-
-def voxel_deduplicate(
-    points: Float32[np.ndarray, "points 3"], voxel_size: float
-) -> VoxelDeduplication:
-    """Keep the first point of each voxel of `voxel_coordinates`.
-
-    Raises:
-        GeometryError: as for `voxel_coordinates`.
-    """
-    coordinates = voxel_coordinates(points, voxel_size)
     keep = np.empty(len(points), np.int64)
     voxel_of_point = np.empty(len(points), np.int64)
-    count = int(kernels.first_of_each_voxel(coordinates, keep, voxel_of_point))
-    keep = keep[:count].copy()
-    return VoxelDeduplication(keep, voxel_of_point, coordinates.take(keep, axis=0))
+    coordinates = np.empty((len(points), 3), np.int32)
+    count = kernels.first_of_each_voxel(
+        np.ascontiguousarray(points), float(voxel_size), keep, voxel_of_point, coordinates
+    )
+    if count < 0:
+        _raise_bad_point(points, voxel_size)
+    return VoxelDeduplication(keep[:count].copy(), voxel_of_point, coordinates[:count].copy())
 
 
 def _raise_bad_point(points: Float32[np.ndarray, "points 3"], voxel_size: float) -> None:

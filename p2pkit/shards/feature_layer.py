@@ -18,9 +18,9 @@ from p2pkit.errors import StoreError
 from p2pkit.geometry.grid import Alignment, FeatureGrid
 from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
 from p2pkit.geometry.sample_map import nearest_cell, sample_map
-from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.map_coding import FeatureCoder, MapCoding, PcaBasis, undo_scale
 from p2pkit.shards.model import FieldSpec, Sample
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.shards.stored_views import (
     STORED_VIEWS,
     SeenImages,
@@ -227,7 +227,7 @@ def pair_cells(
     first, seen = 0, seen_images(sample.meta, view)
     for image, grid in enumerate(seen.grids):
         mine = cloud.pair_view[rows] == image
-        uv = seen.cell_from_pixel(cloud.pair_uv[rows[mine]], image, cloud.image_sizes[image])
+        uv = seen.cell_from_pixel(cloud.pixels[rows[mine]], image, cloud.image_sizes[image])
         cells[mine] = first + nearest_cell(uv, grid.cells)
         first += grid.cells[0] * grid.cells[1]
     return cells
@@ -244,7 +244,7 @@ def _sample_images(
     features = np.empty((len(rows), maps[0].shape[-1]), dtype=np.float32)
     for image, feature_map in enumerate(maps):
         mine = cloud.pair_view[rows] == image
-        size, pixel_uv = cloud.image_sizes[image], cloud.pair_uv[rows[mine]]
+        size, pixel_uv = cloud.image_sizes[image], cloud.pixels[rows[mine]]
         uv = seen.cell_from_pixel(pixel_uv, image, size, alignment)
         if scales is None:
             features[mine] = sample_map(feature_map, uv)
@@ -264,7 +264,7 @@ def _guided(
     features = np.empty((len(rows), maps[0].shape[-1]), dtype=np.float32)
     for view, row in enumerate(zip(maps, grids, guide.images, strict=True)):
         mine = cloud.pair_view[rows] == view
-        uv = cloud.pair_uv[rows[mine]]
+        uv = cloud.pixels[rows[mine]]
         features[mine] = sample_joint_bilateral(*row, uv, guide.weights)
     return features
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64
 
 from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.errors import FrameError
@@ -20,6 +20,7 @@ from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, vis
 from p2pkit.geometry.project import Projection, project
 from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.shards.model import FieldSpec, Sample
+from p2pkit.shards.point_cloud import PointCloud, ProjectedPixels
 from p2pkit.shards.point_colors import colors_at, own_colors, rows_with_image
 
 
@@ -55,37 +56,6 @@ class GeometryConfig:
             edge_px=self.confidence_edge_px,
             motion_px=self.confidence_motion_px,
         )
-
-
-@dataclass(frozen=True)
-class PointCloud:
-    """A frame's geometry as read from a shard.
-
-    Args:
-        key: the frame's key.
-        sequence: the recording or scene that it is of.
-        points: in the sensor's frame (m).
-        colors: RGB of each point: the recording's, else the views', 0 where none sees it.
-        labels: class of each point, or None.
-        pair_point: row in `points` of each pair.
-        pair_view: view of each pair.
-        pair_uv: pixel of each pair in its view (px, centres at integers).
-        image_sizes: (width, height) of each view (px).
-        intensity: strength of each point's return, 0 to 1, or None.
-        pair_confidence: 0 … 255 for doubtful … sure; None in stores that were written without it.
-    """
-
-    key: str
-    sequence: str
-    points: Float32[np.ndarray, "points 3"]
-    colors: UInt8[np.ndarray, "points 3"]
-    labels: UInt8[np.ndarray, " points"] | None
-    pair_point: Int64[np.ndarray, " pairs"]
-    pair_view: UInt8[np.ndarray, " pairs"]
-    pair_uv: Float32[np.ndarray, "pairs 2"]
-    image_sizes: tuple[tuple[int, int], ...]
-    intensity: Float32[np.ndarray, " points"] | None = None
-    pair_confidence: UInt8[np.ndarray, " pairs"] | None = None
 
 
 _COLORS = FieldSpec("colors", "|u1", ("points", "rgb"), "", "none", "RGB of each point")
@@ -146,11 +116,11 @@ def decode_geometry(sample: Sample) -> PointCloud:
             arrays["depth"], arrays["pixel"], depth_camera, units_per_metre=units
         )
         camera_from_sensor = np.array(meta["views"][0]["camera_from_sensor"])
-        pair_uv = project(points, cameras[0], camera_from_sensor).pixel_uv
+        pixels = ProjectedPixels(points, cameras[0], camera_from_sensor)
         pair_point = np.arange(len(points), dtype=np.int64)
         pair_view = np.zeros(len(points), dtype=np.uint8)
     else:
-        points, pair_uv, pair_view = arrays["points"], arrays["pair_uv"], arrays["pair_view"]
+        points, pixels, pair_view = arrays["points"], arrays["pair_uv"], arrays["pair_view"]
         pair_point = arrays["pair_point"].astype(np.int64)
     return PointCloud(
         key=sample.key,
@@ -160,7 +130,7 @@ def decode_geometry(sample: Sample) -> PointCloud:
         labels=arrays.get("label"),
         pair_point=pair_point,
         pair_view=pair_view,
-        pair_uv=pair_uv,
+        pixels=pixels,
         image_sizes=tuple((camera.width, camera.height) for camera in cameras),
         intensity=arrays.get("intensity"),
         pair_confidence=arrays.get("pair_confidence"),

@@ -10,8 +10,8 @@ from p2pkit.errors import ConfigError, StoreError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.project import nearest_pixels
 from p2pkit.geometry.superpixels import METHOD, SuperpixelConfig
-from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.model import SUPERPIXELS, FieldSpec, LayerSpec, Sample
+from p2pkit.shards.point_cloud import PointCloud
 
 FIELD = FieldSpec(
     "superpixel", "<u2", ("pairs",), "", "zstd", "superpixel of the pair's pixel, unique over views"

@@ -111,9 +111,12 @@ def augment_points(
         _distort(moved, rng, granularity, magnitude)
     up = up_axis if config.up_axis is None else config.up_axis
     _check_unit(up)
-    augment_kernels.apply_linear_map(moved, random_linear_map(rng, config, up))
-    if config.jitter_m:
-        moved += config.jitter_m * rng.standard_normal(moved.shape, np.float32)
+    matrix, turned = random_linear_map(rng, config, up), np.empty_like(points)
+    if not config.jitter_m:
+        augment_kernels.apply_linear_map(moved, matrix, turned)
+        return turned
+    augment_kernels.apply_linear_map(moved, matrix, moved)
+    moved += config.jitter_m * rng.standard_normal(moved.shape, np.float32)
     return moved.astype(np.float32)
 
 

@@ -53,41 +53,55 @@ def add_noise_field(
     """Move float64 `points` by magnitude times the field at them, in place.
 
     `field` is float64 [x, y, z, 3] with its node 0 at `origin`, nodes `spacing` apart, and repeats
-    without end; between nodes it is trilinear.
+    without end; between nodes it is trilinear. Places in memory are unsigned, which spares a check
+    for negative ones at each of 24 numbers; the step back from the last node to the first comes out
+    right in unsigned sums, too.
     """
+    values, nodes = points.reshape(-1), field.reshape(-1)
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    size_x, size_y, size_z = field.shape[0], field.shape[1], field.shape[2]
+    step_y, step_x = 3 * size_z, 3 * size_z * size_y
+    per_metre = 1.0 / spacing
     for row in range(points.shape[0]):
-        x = (points[row, 0] - origin[0]) / spacing
-        y = (points[row, 1] - origin[1]) / spacing
-        z = (points[row, 2] - origin[2]) / spacing
-        i, j, k = np.floor(x), np.floor(y), np.floor(z)
-        x1, y1, z1 = x - i, y - j, z - k
-        z0 = 1.0 - z1
-        i0 = _wrap(np.int64(i), field.shape[0])
-        j0 = _wrap(np.int64(j), field.shape[1])
-        k0 = _wrap(np.int64(k), field.shape[2])
-        i1 = _wrap(i0 + 1, field.shape[0])
-        j1 = _wrap(j0 + 1, field.shape[1])
-        k1 = _wrap(k0 + 1, field.shape[2])
-        w00 = magnitude * (1.0 - x1) * (1.0 - y1)
-        w01 = magnitude * (1.0 - x1) * y1
-        w10 = magnitude * x1 * (1.0 - y1)
-        w11 = magnitude * x1 * y1
-        for axis in range(3):
-            moved = points[row, axis]
-            moved += w00 * (z0 * field[i0, j0, k0, axis] + z1 * field[i0, j0, k1, axis])
-            moved += w01 * (z0 * field[i0, j1, k0, axis] + z1 * field[i0, j1, k1, axis])
-            moved += w10 * (z0 * field[i1, j0, k0, axis] + z1 * field[i1, j0, k1, axis])
-            moved += w11 * (z0 * field[i1, j1, k0, axis] + z1 * field[i1, j1, k1, axis])
-            points[row, axis] = moved
+        at = three * np.uint64(row)
+        x = (values[at] - origin[0]) * per_metre
+        y = (values[at + one] - origin[1]) * per_metre
+        z = (values[at + two] - origin[2]) * per_metre
+        low_x, low_y, low_z = np.floor(x), np.floor(y), np.floor(z)
+        x, y, z = x - low_x, y - low_y, z - low_z
+        i = _wrap(np.int64(low_x), size_x)
+        j = _wrap(np.int64(low_y), size_y)
+        k = _wrap(np.int64(low_z), size_z)
+        next_x = np.uint64(step_x if i + 1 < size_x else -i * step_x)
+        next_y = np.uint64(step_y if j + 1 < size_y else -j * step_y)
+        next_z = np.uint64(3 if k + 1 < size_z else -3 * k)
+        n000 = np.uint64(i * step_x + j * step_y + 3 * k)
+        n001, n010, n100 = n000 + next_z, n000 + next_y, n000 + next_x
+        n011, n101, n110 = n010 + next_z, n100 + next_z, n100 + next_y
+        n111 = n110 + next_z
+        far, near = magnitude * x, magnitude * (1.0 - x)
+        yz = y * z
+        only_y, only_z = y - yz, z - yz
+        neither = 1.0 - y - only_z
+        w000, w001, w010, w011 = near * neither, near * only_z, near * only_y, near * yz
+        w100, w101, w110, w111 = far * neither, far * only_z, far * only_y, far * yz
+        for axis in (np.uint64(0), one, two):
+            values[at + axis] += (
+                (w000 * nodes[n000 + axis] + w001 * nodes[n001 + axis])
+                + (w010 * nodes[n010 + axis] + w011 * nodes[n011 + axis])
+            ) + (
+                (w100 * nodes[n100 + axis] + w101 * nodes[n101 + axis])
+                + (w110 * nodes[n110 + axis] + w111 * nodes[n111 + axis])
+            )
 
 
 @kernel
-def apply_linear_map(points: Array, matrix: Array) -> None:
-    """Replace each row p of float64 `points` by matrix @ p.
+def apply_linear_map(points: Array, matrix: Array, mapped: Array) -> None:
+    """Fill each row of `mapped` with matrix @ p of the row p of float64 `points`.
 
     Unlike BLAS this starts no threads beside the prefetch threads and gives the same bits anywhere.
     """
     for row in range(points.shape[0]):
         x, y, z = points[row, 0], points[row, 1], points[row, 2]
         for axis in range(3):
-            points[row, axis] = matrix[axis, 0] * x + matrix[axis, 1] * y + matrix[axis, 2] * z
+            mapped[row, axis] = matrix[axis, 0] * x + matrix[axis, 1] * y + matrix[axis, 2] * z

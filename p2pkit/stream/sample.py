@@ -13,9 +13,9 @@ from p2pkit.geometry.grid import Alignment
 from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.laps import Lap, no_lap
 from p2pkit.shards.feature_layer import pair_cells, pair_features, usable_pairs
-from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.map_coding import PcaBasis
 from p2pkit.shards.model import Sample
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.shards.stored_views import STORED_VIEWS
 from p2pkit.shards.superpixel_layer import pair_superpixels
 from p2pkit.stream.augment import (

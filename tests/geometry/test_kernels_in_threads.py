@@ -46,9 +46,9 @@ def test_kernels_work_where_no_cache_can_be_written():
     code = """
 import numpy as np
 from p2pkit.geometry import jit
-from p2pkit.geometry.voxelize import voxel_coordinates
+from p2pkit.geometry.voxelize import voxel_deduplicate
 assert not jit._CACHE, "this test needs a place that cannot be written"
-print(voxel_coordinates(np.full((1, 3), -0.3, np.float32), 0.1).tolist())
+print(voxel_deduplicate(np.full((1, 3), -0.3, np.float32), 0.1).coordinates.tolist())
 """
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False

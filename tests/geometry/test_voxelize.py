@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry.voxelize import voxel_coordinates, voxel_deduplicate
+from p2pkit.geometry.voxelize import voxel_deduplicate
 
 
 def naive(points, voxel_size):
@@ -24,7 +24,6 @@ def naive(points, voxel_size):
 def test_equals_the_naive_reference(count, voxel_size, extent, seed):
     points = np.random.default_rng(seed).uniform(-extent, extent, (count, 3)).astype(np.float32)
     coordinates, keep, voxel_of_point = naive(points, voxel_size)
-    assert np.array_equal(voxel_coordinates(points, voxel_size), coordinates)
     found = voxel_deduplicate(points, voxel_size)
     assert np.array_equal(found.coordinates, coordinates[keep])
     assert np.array_equal(found.keep, keep)
@@ -49,7 +48,7 @@ def test_extreme_voxels_are_told_apart():
 
 def test_negative_coordinates_round_down():
     points = np.array([[-0.01, 0.0, 0.01], [-1.0, 0.999, 1.0]], np.float32)
-    assert voxel_coordinates(points, 1.0).tolist() == [[-1, 0, 0], [-1, 0, 1]]
+    assert voxel_deduplicate(points, 1.0).coordinates.tolist() == [[-1, 0, 0], [-1, 0, 1]]
 
 
 def test_keeping_the_first_points_is_stable():
@@ -76,4 +75,4 @@ def test_points_without_a_voxel_are_named(value):
 @pytest.mark.parametrize("size", [0.0, -1.0, np.nan, np.inf])
 def test_bad_voxel_sizes_are_named(size):
     with pytest.raises(GeometryError, match="voxel_size is"):
-        voxel_coordinates(np.zeros((1, 3), np.float32), size)
+        voxel_deduplicate(np.zeros((1, 3), np.float32), size)

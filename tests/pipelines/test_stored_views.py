@@ -24,8 +24,9 @@ from p2pkit.pipelines.repair import run as repair
 from p2pkit.shards import STORAGES, open_store, pca_basis
 from p2pkit.shards.convert import convert_store
 from p2pkit.shards.feature_layer import pair_cells, pair_features
-from p2pkit.shards.geometry_layer import PointCloud, decode_geometry
+from p2pkit.shards.geometry_layer import decode_geometry
 from p2pkit.shards.model import Sample
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.shards.store import Store
 from p2pkit.shards.verify import verify_store
 from p2pkit.stream.loader import Batch, BatchStream, StreamConfig, StreamSource

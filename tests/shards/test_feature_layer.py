@@ -11,8 +11,8 @@ from p2pkit.shards.feature_layer import (
     pair_features,
     usable_pairs,
 )
-from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.model import Sample
+from p2pkit.shards.point_cloud import PointCloud
 
 SIZES = ((40, 30), (20, 16))
 GRIDS = (
@@ -35,7 +35,7 @@ def make_cloud(count: int = 300, key: str = "frame-1") -> PointCloud:
         labels=None,
         pair_point=np.arange(count, dtype=np.int64),
         pair_view=view,
-        pair_uv=uv,
+        pixels=uv,
         image_sizes=SIZES,
     )
 

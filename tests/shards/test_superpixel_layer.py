@@ -3,8 +3,8 @@ import pytest
 
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.geometry.superpixels import SuperpixelConfig
-from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.model import FieldSpec, LayerSpec, Sample
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.shards.superpixel_layer import encode_superpixels, pair_superpixels, superpixel_layer
 
 SIZES = ((7, 5), (4, 6))
@@ -24,7 +24,7 @@ def cloud_of(pairs: int = 40) -> PointCloud:
         labels=None,
         pair_point=np.arange(pairs),
         pair_view=view,
-        pair_uv=uv,
+        pixels=uv,
         image_sizes=SIZES,
     )
 

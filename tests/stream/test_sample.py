@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from p2pkit.errors import ConfigError
 from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.shards.feature_layer import encode_grid, encode_pixels, pair_features
-from p2pkit.shards.geometry_layer import PointCloud
 from p2pkit.shards.model import Sample
+from p2pkit.shards.point_cloud import PointCloud
 from p2pkit.stream.augment import NO_AUGMENTATION, AugmentConfig
 from p2pkit.stream.sample import SampleConfig, make_sample
 
@@ -28,7 +28,7 @@ def make_cloud() -> PointCloud:
         labels=None,
         pair_point=random.permutation(COUNT)[:300].astype(np.int64),
         pair_view=np.zeros(300, np.uint8),
-        pair_uv=(random.random((300, 2)) * (32, 24)).astype(np.float32),
+        pixels=(random.random((300, 2)) * (32, 24)).astype(np.float32),
         image_sizes=((40, 30),),
     )
 
@@ -125,7 +125,7 @@ def test_voxels_hold_their_first_points_colour() -> None:
         colors=colors,
         pair_point=np.arange(3),
         pair_view=cloud.pair_view[:3],
-        pair_uv=cloud.pair_uv[:3],
+        pixels=cloud.pair_uv[:3],
     )
     sample = make_sample(cloud, make_features(), PLAIN, np.random.default_rng(0))
     assert sample.coordinates.tolist() == [[0, 0, 0], [-1, 0, 0]]
