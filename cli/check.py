@@ -37,6 +37,7 @@ def check(source: Path | None, as_json: bool, **options: Any) -> None:
 
     Example: p2pkit check --dataset demo-scene --frames 8
     """
+    from p2pkit.datasets import GENERATED
     from p2pkit.pipelines.check import CheckConfig, run
     from p2pkit.shards.layout import MANIFEST
 
@@ -46,6 +47,8 @@ def check(source: Path | None, as_json: bool, **options: Any) -> None:
     elif dataset is None:
         found = recognised(source)
         source, dataset = found.root, found.dataset
+    if dataset not in GENERATED:
+        refuse(["seed"], f"it draws generated scenes, and {dataset} is a recording; leave this out")
     config = CheckConfig(
         source=source,
         out=options["out"],

@@ -83,8 +83,8 @@ def extract_config(*, store_else: Path | None = None, **options: Any) -> "Extrac
 def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig":
     """The settings that the options of `extraction_options` and `out` make, over --config.
 
-    A recording whose dataset is not named is recognised by its files. Recordings without images
-    have the teacher none where nothing else is named.
+    A recording whose dataset is not named is recognised by its files. Where nothing else is named,
+    recordings without images have the teacher none, and LiDAR sweeps their own voxels.
 
     Args:
         store_else: the store where neither names one.
@@ -97,8 +97,9 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
     from p2pkit.config import config_from_json, merged_tables, nested, settings_from_toml
-    from p2pkit.datasets import WITHOUT_IMAGES
+    from p2pkit.datasets import LIDAR, WITHOUT_IMAGES
     from p2pkit.pipelines.extract_plan import NO_TEACHER, ExtractConfig
+    from p2pkit.pipelines.extract_settings import LIDAR_VOXEL_SIZE
     from p2pkit.shards.location import local_folder
 
     file = options.pop("config_file")
@@ -117,6 +118,9 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
     if settings["dataset"] in WITHOUT_IMAGES:
         none = nested({"features.teacher.name": NO_TEACHER})
         settings = merged_tables(none, settings)
+    if settings["dataset"] in LIDAR:
+        coarse = nested({"geometry.voxel_size": LIDAR_VOXEL_SIZE})
+        settings = merged_tables(coarse, settings)
     if isinstance(settings["out"], str):
         settings["out"] = local_folder(settings["out"], "what is extracted")
     config = config_from_json(ExtractConfig, settings)

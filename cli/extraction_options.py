@@ -86,21 +86,21 @@ OPTIONS = (
         "--flying-margin",
         default=0.02,
         show_default=True,
-        help="For points at depth edges; 0 keeps all.",
+        help="For points at depth edges, of depth images; 0 keeps all.",
     ),
     click.option(
         "--voxel-size",
         type=float,
         default=0.0125,
-        show_default=True,
-        help="One point in each cube of so many metres; 0 keeps all. For LiDARs 0.05 or more.",
+        show_default="0.0125; 0.05 for LiDARs",
+        help="One point in each cube of so many metres; 0 keeps all.",
     ),
     click.option(
         "--depth-range",
         type=(float, float),
         default=(0.1, 10.0),
         show_default=True,
-        help="Of depth images (m); points of LiDARs are all kept.",
+        help="Of depth images (m).",
     ),
     click.option("--camera", type=click.Path(path_type=Path), help="A calibration to use instead."),
     click.option("--shard-size", type=COUNT, default=64, show_default=True, help="In frames."),
@@ -114,7 +114,7 @@ OPTIONS = (
 """The recording and all that decides what is stored of it; `p2pkit plan` has them too.
 
 Defaults stand here for `--help` alone: only what was typed goes over --config and over the defaults
-of `ExtractConfig`, which are the same.
+of `ExtractConfig`, which are the same but for the voxels of LiDAR sweeps.
 """
 
 SETTINGS: dict[str, tuple[str, ...]] = {

@@ -72,8 +72,15 @@ def refuse_unnamed_views(views: str) -> None:
 
 def refuse_unused_in_extraction(config: "ExtractConfig") -> None:
     """Raise UsageError where an option was typed for what this extraction does not have."""
+    from p2pkit.datasets import LIDAR, WITHOUT_IMAGES
     from p2pkit.pipelines.extract_plan import NO_TEACHER
 
+    if config.dataset in (*LIDAR, *WITHOUT_IMAGES):
+        refuse(
+            ["depth_range", "flying_margin"],
+            f"it is for depth images, and {config.dataset} has points, which are kept at any "
+            "distance; leave this out",
+        )
     features = config.features
     if features is None or features.teacher.name == NO_TEACHER:
         refuse(OF_A_TEACHER, "the teacher is none; name one with --teacher, or leave this out")

@@ -206,6 +206,20 @@ def test_a_store_must_stand_somewhere(room: Path) -> None:
     assert "Missing option '--out'" in p2pkit("extract", room, code=2).stderr
 
 
+def test_lidar_sweeps_have_voxels_of_their_own(tmp_path: Path) -> None:
+    sweeps = ("sweeps", "--dataset", "kitti-raw", "--out", "x.store")
+    assert printed(*sweeps)["geometry"]["voxel_size"] == 0.05
+    assert printed(*sweeps, "--voxel-size", 0.0125)["geometry"]["voxel_size"] == 0.0125
+    config = tmp_path / "voxels.toml"
+    config.write_text("[geometry]\nvoxel_size = 0.1\n")
+    assert printed(*sweeps, "--config", config)["geometry"]["voxel_size"] == 0.1
+    p2pkit("init", "--dataset", "kitti-raw", "--out", tmp_path / "init.toml")
+    assert printed("--config", tmp_path / "init.toml") == {
+        **printed(*sweeps[1:]),
+        "out": "kitti-raw.store",
+    }
+
+
 def test_options_and_settings_are_one_list_with_the_same_defaults() -> None:
     """The defaults that `--help` shows are those of the settings, and every option is one."""
     defaults = extract.make_context("extract", []).params

@@ -131,3 +131,16 @@ def test_a_repair_extracts_only_from_a_recording() -> None:
 def test_a_check_of_a_store_takes_its_calibration(room_store: Path) -> None:
     told = usage_error("check", str(room_store), "--camera", "c.json")
     assert "--camera would be ignored: a store has its own calibration" in told
+
+
+@pytest.mark.parametrize("words", ["--depth-range 1 80", "--flying-margin 0.1"])
+@pytest.mark.parametrize("dataset", ["pandaset", "s3dis"])
+def test_what_is_for_depth_images_needs_them(dataset: str, words: str) -> None:
+    arguments = ["sweeps", "--dataset", dataset, "--out", "x.store", *words.split()]
+    told = usage_error("extract", *arguments)
+    assert f"{words.split()[0]} would be ignored: it is for depth images, and {dataset}" in told
+
+
+def test_a_recording_is_not_drawn_by_a_seed() -> None:
+    told = usage_error("check", "sweeps", "--dataset", "kitti-raw", "--seed", "3")
+    assert "--seed would be ignored: it draws generated scenes, and kitti-raw is a rec" in told
