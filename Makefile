@@ -36,9 +36,10 @@ lint: setup
 types: setup
 	$(BIN)/basedpyright
 
-# One thread: with more, MinkowskiEngine's sums are not the same to the bit between runs.
+# One thread: with more, MinkowskiEngine's sums are not the same to the bit between runs. A file's
+# tests stay in one process: what they share is made once, and what must run alone does.
 unit: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: setup
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done

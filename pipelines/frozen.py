@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
-from sklearn.neighbors import KNeighborsClassifier
 
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.label_sets import IGNORE
@@ -158,6 +157,9 @@ def _neighbours(
     config: FrozenConfig,
     seed: int,
 ) -> Predict:
+    # Takes a second to import, which trainings without a probe need not wait for.
+    from sklearn.neighbors import KNeighborsClassifier
+
     random = np.random.default_rng(seed)
     kept = random.permutation(len(features))[: config.most_neighbours]
     count = min(config.neighbours, len(kept))

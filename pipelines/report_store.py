@@ -199,7 +199,7 @@ def _image_reader(view: FrameView) -> tuple[int, ReadFeatures]:
     uv = _image_rows(view).reshape(-1, 2)
     everywhere = replace(
         view.cloud,
-        pair_uv=uv,
+        pixels=uv,
         pair_view=np.full(len(uv), view.number, dtype=np.uint8),
         pair_point=np.zeros(len(uv), dtype=np.int64),
         pair_confidence=None,

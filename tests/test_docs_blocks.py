@@ -25,8 +25,9 @@ BLOCK = re.compile(r"((?:^[^\n]*\n)?)^( *)```(\w*)\n(.*?)^\2```$", re.MULTILINE 
 REASON = re.compile(r"<!-- not run: \S.{8,} -->")
 PLAIN = frozenset({"text", "json"})
 SHORTER = {
-    "--preset cpu-small --steps 200": "--preset cpu-small --steps 2",
+    "--preset cpu-small": "--preset cpu-small --set stream.sample.voxel_size=0.2",
     "--steps 2000": "--steps 1 --set stream.batch_size=1 --set student=Res16UNet14A",
+    "--steps 200": "--steps 2",
     "probe.every=100": "probe.every=1 --set probe.validation=0.3 --set probe.test=0.3",
     "--measured 10": "--measured 1",
     "--fractions 50,100 --seeds 3": "--fractions 100 --seeds 1",
@@ -35,7 +36,7 @@ SHORTER = {
 PREPARE = """
 p2pkit extract my-recording --out my.store
 p2pkit extract --dataset demo-scene --limit 28 --out rooms.store
-p2pkit train rooms.store --preset cpu-small --steps 2 --out run
+p2pkit train rooms.store --preset cpu-small --steps 2 --out run --set stream.sample.voxel_size=0.2
 p2pkit shards split rooms.store --val-fraction 0.5 --out-train kitchen.store --out-val office.store
 """
 MADE_THERE = {
@@ -82,7 +83,6 @@ def test_each_block_says_what_it_is(page: str) -> None:
     assert kinds <= {"sh", "python", *PLAIN}, "name the kind of each block: sh, python, json, text"
 
 
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("page", [page for page in PAGES if script_of(page)])
 def test_commands_run_in_the_order_of_the_page(page: str, prepared: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
@@ -94,7 +94,6 @@ def test_commands_run_in_the_order_of_the_page(page: str, prepared: Path, tmp_pa
     in_shell(script.replace("features/resnet50-0123abcd", layer), folder)
 
 
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(block.kind == "python" for block in blocks(page))]
 )

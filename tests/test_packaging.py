@@ -12,8 +12,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("pyproject.toml", "LICENSE", "README.md", "p2pkit", "cli", "pipelines")
-# The builds below are shared by all tests here: keep them in one process of a parallel run.
-pytestmark = pytest.mark.xdist_group("packaging")
 
 IMPORT_ALL = """
 import importlib, pathlib, pkgutil, sys

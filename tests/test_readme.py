@@ -12,6 +12,7 @@ MADE_BY_MAKE = ("make demo", "make test")
 SHORTER = {
     "--steps 400": "--steps 2",
     "--steps 200": "--steps 2",
+    "--preset cpu-small": "--preset cpu-small --set stream.sample.voxel_size=0.2",
     "--fractions 50,100": "--fractions 100 --seeds 1",
     "--dataset demo-scene": "--dataset demo-scene --limit 28",
 }

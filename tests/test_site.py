@@ -17,8 +17,6 @@ FETCHED = re.compile(
     r"|<link\b[^>]*\brel=[\"']?(?:stylesheet|preconnect|preload)[^>]*\bhref=[\"']?(?:https?:)?//[^\s>]*"
     r"|(?:@import|url\()\s*[\"']?(?:https?:)?//[^\s)]*",
 )
-# One build for all tests here: keep them in one process of a parallel run.
-pytestmark = pytest.mark.xdist_group("site")
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ cd "$work/checkout"
 # The profile has no deadlines, which a busy machine would miss.
 status=0
 env -u P2PKIT_DATA -u PYTHONPATH OMP_NUM_THREADS=1 PATH="$bin:$PATH" \
-    "$bin/python" -m pytest -n 2 --dist loadgroup -q -m "not realdata" \
+    "$bin/python" -m pytest -n 2 --dist loadfile -q -m "not realdata" \
     --hypothesis-profile=ci "$@" || status=$?
 if [ "$status" -ne 0 ]; then
     echo "lowest versions: something failed; where the product is at fault, raise its lower bound" >&2

@@ -18,8 +18,6 @@ from p2pkit.teachers import TeacherOptions
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: p2pkit[ray]"
 )
-# One after the other: each starts a cluster of its own on this machine.
-pytestmark = pytest.mark.xdist_group("ray")
 ON_RAY = ("--engine", "ray://local")
 
 
