@@ -97,9 +97,8 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
     from p2pkit.config import config_from_json, merged_tables, nested, settings_from_toml
-    from p2pkit.datasets import LIDAR, WITHOUT_IMAGES
-    from p2pkit.pipelines.extract_plan import NO_TEACHER, ExtractConfig
-    from p2pkit.pipelines.extract_settings import LIDAR_VOXEL_SIZE
+    from p2pkit.pipelines.extract_plan import ExtractConfig
+    from p2pkit.pipelines.extract_settings import settings_of
     from p2pkit.shards.location import local_folder
 
     file = options.pop("config_file")
@@ -115,12 +114,7 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
     if "dataset" not in settings:
         found = recognised(settings["root"])
         settings |= {"dataset": found.dataset, "root": found.root}
-    if settings["dataset"] in WITHOUT_IMAGES:
-        none = nested({"features.teacher.name": NO_TEACHER})
-        settings = merged_tables(none, settings)
-    if settings["dataset"] in LIDAR:
-        coarse = nested({"geometry.voxel_size": LIDAR_VOXEL_SIZE})
-        settings = merged_tables(coarse, settings)
+    settings = merged_tables(settings_of(settings["dataset"]), settings)
     if isinstance(settings["out"], str):
         settings["out"] = local_folder(settings["out"], "what is extracted")
     config = config_from_json(ExtractConfig, settings)

@@ -34,7 +34,7 @@ def overlay(view: View, cloud: PointCloud, number: int, depth_m: np.ndarray) -> 
     near, far = np.percentile(depth_m[rows], [2, 98])
     colors = depth_colors(depth_m[rows], float(near), float(far))
     far_to_near = np.argsort(-depth_m[rows], kind="stable")
-    uv = np.rint((cloud.pair_uv[rows][far_to_near] + 0.5) * scale - 0.5).astype(np.int64)
+    uv = np.rint((cloud.pixels[rows][far_to_near] + 0.5) * scale - 0.5).astype(np.int64)
     u, v = np.clip(uv, 0, np.subtract(size, 1)).T
     picture[v, u] = colors[far_to_near]
     if rows.sum() < 0.1 * size[0] * size[1]:

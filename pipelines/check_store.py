@@ -91,7 +91,7 @@ def judge_stored_pairs(samples: Sequence[Sample]) -> Verdict:
         for number, (camera, transform) in enumerate(views_of(sample)):
             rows = cloud.pair_view == number
             uv = project(cloud.points[cloud.pair_point[rows]], camera, transform).pixel_uv
-            stored = cloud.pair_uv[rows]
+            stored = cloud.pixels[rows]
             mirrored = np.stack([camera.width - 1 - stored[:, 0], stored[:, 1]], axis=1)
             tried = (stored, stored[:, ::-1], mirrored)
             for values, found in zip(errors.values(), tried, strict=True):
@@ -130,7 +130,7 @@ def _view(
         max(round(camera.width * scale), 1), max(round(camera.height * scale), 1)
     )
     shrink = np.array([small.width / camera.width, small.height / camera.height])
-    uv = np.rint((cloud.pair_uv[rows] + 0.5) * shrink - 0.5).astype(np.int64)
+    uv = np.rint((cloud.pixels[rows] + 0.5) * shrink - 0.5).astype(np.int64)
     inside = ((uv >= 0) & (uv < (small.width, small.height))).all(axis=1)
     u, v = uv[inside].T
     image = np.zeros((small.height, small.width, 3), np.uint8)

@@ -1,21 +1,30 @@
 """The settings of an extraction before anything is known but the recording, as a commented file."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from p2pkit.commented_toml import comment, commented_toml
+from p2pkit.config import config_from_json, nested
 from p2pkit.datasets import LIDAR, SOURCES, WITHOUT_IMAGES, refuse_unknown_dataset
 from p2pkit.datasets.recognise import recognise
 from p2pkit.pipelines.extract_plan import NO_TEACHER, ExtractConfig
-from p2pkit.pipelines.feature_stage import FeatureConfig
-from p2pkit.teachers import TeacherOptions
 
 LIDAR_VOXEL_SIZE = 0.05
 LIDAR_REMARK = (
     f"{LIDAR_VOXEL_SIZE} m because these are LiDAR sweeps: the default, made for rooms, would keep "
     "nearly every point, and students of sweeps have voxels of 0.1 m or more."
 )
+
+
+def settings_of(dataset: str) -> dict[str, Any]:
+    """Nested settings that a dataset has in place of the defaults of `ExtractConfig`."""
+    own: dict[str, Any] = {}
+    if dataset in WITHOUT_IMAGES:
+        own["features.teacher.name"] = NO_TEACHER
+    if dataset in LIDAR:
+        own["geometry.voxel_size"] = LIDAR_VOXEL_SIZE
+    return nested(own)
 
 
 def recognised_settings(recording: Path) -> str:
@@ -31,7 +40,7 @@ def recognised_settings(recording: Path) -> str:
 def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = ()) -> str:
     """TOML for `p2pkit extract --config`: each setting below its meaning.
 
-    Values are the defaults, but for the voxels of LiDAR sweeps and the teacher of labelled points.
+    Values are the defaults, but for those of `settings_of`.
 
     Args:
         dataset: a name out of `SOURCES`.
@@ -48,11 +57,7 @@ def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = 
         f"Datasets: {', '.join(sorted(SOURCES))}.",
     )
     name = dataset if root is None else root.resolve().name
-    config = ExtractConfig(dataset=dataset, root=root, out=Path(f"{name}.store"))
-    if dataset in WITHOUT_IMAGES:
-        config = replace(config, features=FeatureConfig(teacher=TeacherOptions(name=NO_TEACHER)))
-    remarks: dict[str, str] = {}
-    if dataset in LIDAR:
-        config = replace(config, geometry=replace(config.geometry, voxel_size=LIDAR_VOXEL_SIZE))
-        remarks["geometry.voxel_size"] = LIDAR_REMARK
+    place = {"dataset": dataset, "root": root, "out": Path(f"{name}.store")}
+    config = config_from_json(ExtractConfig, {**settings_of(dataset), **place})
+    remarks = {"geometry.voxel_size": LIDAR_REMARK} if dataset in LIDAR else {}
     return f"{''.join(map(comment, head))}\n{commented_toml(config, remarks)}"

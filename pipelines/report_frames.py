@@ -143,7 +143,7 @@ class FrameView:
 
     def draw(self, colors: UInt8[np.ndarray, "rows 3"]) -> Picture:
         """One colour per row at the row's pixel."""
-        uv = self.drawn_uv(self.cloud.pair_uv[self.rows])
+        uv = self.drawn_uv(self.cloud.pixels[self.rows])
         return draw_points(colors, uv, self.depth_m, self.drawn_size)
 
     def image(self) -> Picture:

@@ -121,7 +121,7 @@ def _read_view(number: int, view: FrameView, networks: RunNetworks, sought: _Sou
     points, alignment = cloud.pair_point[rows], sought.sample.alignment
     return ReportPairs(
         frame=np.full(len(rows), number, dtype=np.int64),
-        pixel_uv=cloud.pair_uv[rows],
+        pixel_uv=cloud.pixels[rows],
         teacher=pair_features(
             view.features, cloud, rows, alignment=alignment, basis=networks.basis
         ),

@@ -181,7 +181,7 @@ def _pictures(
     }
     for name, caption in captions.items():
         if name in colors:
-            uv = view.drawn_uv(view.cloud.pair_uv[view.rows[shown]])
+            uv = view.drawn_uv(view.cloud.pixels[view.rows[shown]])
             radius = max(view.drawn_size[0] // 300, 1)
             found[caption] = draw_dots(image, uv, colors[name][shown], radius=radius)
     return found

@@ -82,7 +82,7 @@ def seen_from_the_side(
 
 def linked_pictures(view: FrameView) -> tuple[Picture, Picture]:
     """The image, and its points from the side, with the same rings at a few pairs."""
-    image, own = view.image(), view.drawn_uv(view.cloud.pair_uv[view.rows])
+    image, own = view.image(), view.drawn_uv(view.cloud.pixels[view.rows])
     side, depth_m = seen_from_the_side(view)
     points = draw_points(view.of_points(view.cloud.colors), side, depth_m, view.drawn_size)
     for number, (place, color) in enumerate(zip(LINKED_PLACES, LINK_COLORS, strict=True), start=1):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.project import project
@@ -26,7 +26,7 @@ class ProjectedPixels:
     camera_from_sensor: Float64[np.ndarray, "4 4"]
 
     def __getitem__(
-        self, rows: Int64[np.ndarray, " rows"] | slice
+        self, rows: Int64[np.ndarray, " rows"] | Bool[np.ndarray, " pairs"] | slice
     ) -> Float32[np.ndarray, "rows 2"]:
         return project(self.points[rows], self.camera, self.camera_from_sensor).pixel_uv
 

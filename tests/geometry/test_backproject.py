@@ -74,6 +74,10 @@ def test_points_are_rebuilt_to_the_bit(camera, units, seed):
         depth.ravel()[found.pixel], found.pixel, camera, units_per_metre=units
     )
     assert rebuilt.tobytes() == found.points.tobytes()
+    order = np.random.default_rng(seed).permutation(len(found.pixel))
+    strewn = found.pixel[order]
+    rebuilt = back_project_pixels(depth.ravel()[strewn], strewn, camera, units_per_metre=units)
+    assert rebuilt.tobytes() == found.points[order].tobytes()
 
 
 CAMERA = Camera(width=4, height=3, fx=2.0, fy=2.0, cx=1.5, cy=1.0)

@@ -26,6 +26,7 @@ def test_equals_the_naive_reference(count, voxel_size, extent, seed):
     coordinates, keep, voxel_of_point = naive(points, voxel_size)
     found = voxel_deduplicate(points, voxel_size)
     assert np.array_equal(found.coordinates, coordinates[keep])
+    assert np.array_equal(found.coordinates[found.voxel_of_point], coordinates)
     assert np.array_equal(found.keep, keep)
     assert np.array_equal(found.voxel_of_point, voxel_of_point)
 

@@ -87,6 +87,8 @@ def test_points_pixels_colours_and_labels_round_trip(
     assert cloud.points.tobytes() == everything.points[rows].tobytes()
     v, u = np.divmod(sample.arrays["pixel"].astype(np.int64), CAMERA.width)
     np.testing.assert_allclose(cloud.pair_uv, np.stack([u, v], axis=1), atol=1e-4)
+    drawn = np.random.default_rng(seed).permutation(len(cloud.points))[:9]
+    assert cloud.pixels[drawn].tobytes() == cloud.pair_uv[drawn].tobytes()
     assert np.array_equal(cloud.colors, frame.views[0].image[v, u])
     assert np.array_equal(cloud.labels, frame.labels[v, u])
     assert np.array_equal(cloud.pair_point, np.arange(len(cloud.points)))
