@@ -8,17 +8,21 @@ Example: python benchmarks/check_faults.py --source KITTI --frames 6
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.datasets.frame import Frame, FrameSource
-from p2pkit.evaluation.faults import FAULTS, FaultySource, not_applicable
-from p2pkit.evaluation.verdicts import Verdict, judge_alignment, judge_each_view, judge_poses
-from p2pkit.pipelines.check_frames import gather
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from faulty_recordings import FAULTS, FaultySource, not_applicable
+
+from p2pkit.alignment.verdicts import Verdict, judge_alignment, judge_each_view, judge_poses
+from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
+from p2pkit.datasets.registry import open_source
+from p2pkit.pipelines.check.frames import gather
 
 SOURCES = {
     "RedKitchen": ("posed-rgbd", "7scenes_redkitchen"),

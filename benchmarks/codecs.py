@@ -24,14 +24,15 @@ import numpy as np
 
 from p2pkit.evaluation.linear_probe import ProbeConfig, fit_linear_probe
 from p2pkit.evaluation.segmentation import confusion_matrix, segmentation_scores
-from p2pkit.pipelines import extract
-from p2pkit.pipelines.feature_stage import BASIS_FRAMES, FeatureConfig
-from p2pkit.pipelines.splits import scene_split
-from p2pkit.shards import LayerSpec, Sample, Store, create_or_open, open_store, pca_basis
-from p2pkit.shards.feature_layer import feature_fields, pair_features
-from p2pkit.shards.geometry_layer import decode_geometry
-from p2pkit.shards.map_coding import FeatureCoder, fit_basis, parse_map_coding
-from p2pkit.shards.point_cloud import PointCloud
+from p2pkit.layers.features import feature_fields, pair_features
+from p2pkit.layers.geometry import PointCloud, decode_geometry
+from p2pkit.layers.map_coding import FeatureCoder, fit_basis, parse_map_coding, pca_basis
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.extract.feature_stage import BASIS_FRAMES, FeatureConfig
+from p2pkit.pipelines.held_out import scene_split
+from p2pkit.store.manifest import LayerSpec, Sample
+from p2pkit.store.reading import Store, open_store
+from p2pkit.store.writing import create_or_open
 from p2pkit.stream.order import locate
 from p2pkit.teachers import TeacherOptions
 

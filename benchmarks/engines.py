@@ -28,8 +28,8 @@ def measure(
 
     from p2pkit.geometry.voxelize import voxel_deduplicate
     from p2pkit.networks import build_student
-    from p2pkit.pipelines.inference import read_cloud
-    from p2pkit.shards import open_store
+    from p2pkit.pipelines.evaluate.inference import read_cloud
+    from p2pkit.store.reading import open_store
 
     torch.set_num_threads(1)
     coordinates, inputs = [], []

@@ -17,8 +17,8 @@ import numpy as np
 from check_faults import SOURCES, data_option, judge
 from scipy.stats import beta
 
-from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.datasets.frame import Frame, FrameSource
+from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
+from p2pkit.datasets.registry import open_source
 
 LENGTHS = (3, 5, 8, 16, 24)
 STRIDES = (1, 2, 4)

@@ -20,15 +20,15 @@ from pathlib import Path
 import click
 
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS / name) for name in ("faults", "shards", "pipelines", ".")]
+sys.path[:0] = [str(TESTS / name) for name in ("faults", "pipelines", ".")]
 
 from in_folder import write_shared  # noqa: E402  (the tests' folders are put on the path above)
 from killed_at import fork, wait  # noqa: E402
 from tiny_recording import recording_config, write_recording  # noqa: E402
 
-from p2pkit.pipelines import extract  # noqa: E402
-from p2pkit.shards import open_store  # noqa: E402
-from p2pkit.shards.verify import verify_store  # noqa: E402
+from p2pkit.pipelines.extract import run as extract  # noqa: E402
+from p2pkit.store.reading import open_store  # noqa: E402
+from p2pkit.store.verifying import verify_store  # noqa: E402
 
 WORKERS = 3
 LAST_COMMIT = {"tar by claims": 30, "zarr by claims": 400, "extract": 30}

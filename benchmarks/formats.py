@@ -28,7 +28,9 @@ import click
 import numpy as np
 
 from p2pkit import open_zarr
-from p2pkit.shards import FieldSpec, LayerSpec, Manifest, Plan, Sample, create_or_open, open_store
+from p2pkit.store.manifest import FieldSpec, LayerSpec, Manifest, Plan, Sample
+from p2pkit.store.reading import open_store
+from p2pkit.store.writing import create_or_open
 from p2pkit.stream.order import epoch_order
 
 POINTS = 30_000

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from p2pkit.geometry import occlusion_kernels
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.camera import Camera
+from p2pkit.geometry.kernels import occlusion as occlusion_kernels
 from p2pkit.geometry.project import project, visible_after_occlusion
 from p2pkit.geometry.sample_map import sample_map
 from p2pkit.geometry.voxelize import voxel_deduplicate

@@ -18,8 +18,8 @@ import click
 import numpy as np
 from scipy.spatial import KDTree
 
-from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.datasets.frame import Frame, View
+from p2pkit.datasets.frame import Frame, SourceOptions, View
+from p2pkit.datasets.registry import open_source
 from p2pkit.geometry.confidence import Margins, line_spacing_px, visibility
 from p2pkit.geometry.project import project, visible_after_occlusion
 from p2pkit.geometry.transforms import transform_points

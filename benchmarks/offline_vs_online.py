@@ -22,20 +22,19 @@ import numpy as np
 import torch
 from throughput import recording
 
-from p2pkit.config import with_settings
 from p2pkit.datasets.frame import Frame
-from p2pkit.pipelines import extract
-from p2pkit.pipelines.distributed import Ranks
-from p2pkit.pipelines.extract_plan import geometry_sample
-from p2pkit.pipelines.feature_stage import FeatureConfig
-from p2pkit.pipelines.presets import preset
-from p2pkit.pipelines.pretraining import build_model
-from p2pkit.pipelines.runs import feature_layer
-from p2pkit.pipelines.training_step import Trainee
-from p2pkit.shards import open_store
-from p2pkit.shards.model import GEOMETRY, Sample
-from p2pkit.shards.store import Store
-from p2pkit.stream.loader import BatchStream, StreamSource
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+from p2pkit.pipelines.extract.settings import geometry_sample
+from p2pkit.pipelines.train.distributed import Ranks
+from p2pkit.pipelines.train.model import build_model
+from p2pkit.pipelines.train.presets import preset
+from p2pkit.pipelines.train.run_folder import feature_layer
+from p2pkit.pipelines.train.step import Trainee
+from p2pkit.settings import with_settings
+from p2pkit.store.manifest import GEOMETRY, Sample
+from p2pkit.store.reading import Store, open_store
+from p2pkit.stream.batches import BatchStream, StreamSource
 from p2pkit.teachers import TeacherOptions
 
 EPOCHS = (1, 5, 20)

@@ -23,15 +23,14 @@ import click
 import numpy as np
 
 from p2pkit.files import canonical_json
-from p2pkit.pipelines import extract
-from p2pkit.pipelines.feature_stage import frame_maps
-from p2pkit.pipelines.inference import read_cloud
-from p2pkit.shards import open_store
-from p2pkit.shards.checks import sealed
-from p2pkit.shards.layout import MANIFEST, record_path
-from p2pkit.shards.model import GEOMETRY, Plan
-from p2pkit.shards.plan import plan_shards
-from p2pkit.shards.record import ShardRecord
+from p2pkit.pipelines.evaluate.inference import read_cloud
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.extract.feature_stage import frame_maps
+from p2pkit.store.location import MANIFEST, record_path
+from p2pkit.store.manifest import GEOMETRY, Plan, plan_shards
+from p2pkit.store.reading import open_store
+from p2pkit.store.records import ShardRecord
+from p2pkit.store.strict_json import sealed
 from p2pkit.stream.order import epoch_order
 
 T = TypeVar("T")

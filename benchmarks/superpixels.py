@@ -16,12 +16,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-from p2pkit.datasets import SourceOptions, open_source
+from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.registry import open_source
 from p2pkit.geometry.superpixels import parse_superpixels, superpixels
-from p2pkit.shards.geometry_layer import GeometryConfig, decode_geometry, encode_geometry
-from p2pkit.shards.model import FieldSpec, LayerSpec
-from p2pkit.shards.sizes import sample_bytes
-from p2pkit.shards.superpixel_layer import encode_superpixels, superpixel_layer
+from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry
+from p2pkit.layers.superpixels import encode_superpixels, superpixel_layer
+from p2pkit.store.manifest import FieldSpec, LayerSpec
+from p2pkit.store.sizes import sample_bytes
 
 DATA = Path(os.environ.get("P2PKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RECORDINGS = {

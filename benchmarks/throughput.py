@@ -19,16 +19,18 @@ from pathlib import Path
 import click
 import numpy as np
 
-from p2pkit.config import with_settings
-from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.pipelines import extract
-from p2pkit.pipelines.distributed import Ranks
-from p2pkit.pipelines.presets import preset
-from p2pkit.pipelines.pretraining import TrainConfig, build_model
-from p2pkit.pipelines.runs import feature_layer
-from p2pkit.pipelines.training_step import Trainee
-from p2pkit.shards import open_store
-from p2pkit.stream.loader import Batch, BatchStream, StreamSource
+from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.registry import open_source
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.train.distributed import Ranks
+from p2pkit.pipelines.train.model import build_model
+from p2pkit.pipelines.train.presets import preset
+from p2pkit.pipelines.train.run_folder import feature_layer
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.pipelines.train.step import Trainee
+from p2pkit.settings import with_settings
+from p2pkit.store.reading import open_store
+from p2pkit.stream.batches import Batch, BatchStream, StreamSource
 from p2pkit.teachers import TeacherOptions, open_teacher
 
 DATA = Path(os.environ.get("P2PKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -17,8 +17,8 @@ import click
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.datasets.frame import Frame
+from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.registry import open_source
 from p2pkit.evaluation.intervals import paired_difference
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
 from p2pkit.evaluation.linear_probe import fit_linear_probe

@@ -37,9 +37,9 @@ def check(source: Path | None, as_json: bool, **options: Any) -> None:
 
     Example: p2pkit check --dataset demo-scene --frames 8
     """
-    from p2pkit.datasets import GENERATED
-    from p2pkit.pipelines.check import CheckConfig, run
-    from p2pkit.shards.layout import MANIFEST
+    from p2pkit.datasets.registry import GENERATED
+    from p2pkit.pipelines.check.run import CheckConfig, run
+    from p2pkit.store.location import MANIFEST
 
     dataset = options["dataset"]
     if dataset is None and source is not None and (source / MANIFEST).is_file():

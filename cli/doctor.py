@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from p2pkit.engine.doctor import Finding, examine, healthy
-from p2pkit.engine.install import install_minkowski
+from p2pkit.minkowski.doctor import Finding, examine, healthy
+from p2pkit.minkowski.install import install_minkowski
 
 
 @click.command()

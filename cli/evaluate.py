@@ -11,7 +11,7 @@ from p2pkit.cli.unused import refuse_set_twice
 from p2pkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from p2pkit.pipelines.evaluate import EvaluateConfig
+    from p2pkit.pipelines.evaluate.run import EvaluateConfig
 
 SETTINGS = {
     "store": "store",
@@ -65,9 +65,9 @@ def evaluate(
 
     Example: p2pkit evaluate run --on rooms.store --out evaluation --fractions 50,100 --seeds 2
     """
-    from p2pkit.config import with_settings
-    from p2pkit.pipelines import evaluate as stage
-    from p2pkit.pipelines.parts import SplitConfig
+    from p2pkit.pipelines.evaluate import run as stage
+    from p2pkit.pipelines.evaluate.split import SplitConfig
+    from p2pkit.settings import with_settings
 
     as_json = asked.pop("as_json")
     refuse_set_twice(settings, SETTINGS)

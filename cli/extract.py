@@ -18,7 +18,7 @@ from p2pkit.cli.unused import refuse_unnamed_views, refuse_unused_in_extraction
 from p2pkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from p2pkit.pipelines.extract_plan import ExtractConfig
+    from p2pkit.pipelines.extract.settings import ExtractConfig
 
 
 @click.command()
@@ -42,9 +42,9 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
 
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
     """
-    from p2pkit.config import config_to_toml
-    from p2pkit.pipelines.engines import run_on
-    from p2pkit.pipelines.extract import Progress
+    from p2pkit.pipelines.extract.engines import run_on
+    from p2pkit.pipelines.extract.run import Progress
+    from p2pkit.settings import config_to_toml
 
     if print_config:
         click.echo(config_to_toml(settled(**options)), nl=False)
@@ -73,7 +73,7 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
 
 def extract_config(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig":
     """What `settled` gives, with no features where the teacher is none."""
-    from p2pkit.pipelines.extract_plan import NO_TEACHER
+    from p2pkit.pipelines.extract.settings import NO_TEACHER
 
     config = settled(store_else=store_else, **options)
     without = config.features is not None and config.features.teacher.name == NO_TEACHER
@@ -96,10 +96,10 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
             without use.
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
-    from p2pkit.config import config_from_json, merged_tables, nested, settings_from_toml
-    from p2pkit.pipelines.extract_plan import ExtractConfig
-    from p2pkit.pipelines.extract_settings import settings_of
-    from p2pkit.shards.location import local_folder
+    from p2pkit.pipelines.extract.settings import ExtractConfig
+    from p2pkit.pipelines.extract.starting_settings import settings_of
+    from p2pkit.settings import config_from_json, merged_tables, nested, settings_from_toml
+    from p2pkit.store.location import local_folder
 
     file = options.pop("config_file")
     refuse_unnamed_views(options["views"])

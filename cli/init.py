@@ -30,8 +30,8 @@ def init(source: str | None, preset: str | None, dataset: str | None, out: Path 
 
 
 def _settings(source: str | None, preset: str | None, dataset: str | None) -> str:
-    from p2pkit.pipelines.extract_settings import recognised_settings, starting_settings
-    from p2pkit.pipelines.train_settings import starting_training
+    from p2pkit.pipelines.extract.starting_settings import recognised_settings, starting_settings
+    from p2pkit.pipelines.train.presets import starting_training
 
     if source is not None and dataset is None and _is_store(source):
         return starting_training(source, preset or "paper")
@@ -46,9 +46,8 @@ def _settings(source: str | None, preset: str | None, dataset: str | None) -> st
 
 def _is_store(source: str) -> bool:
     """Whether a store is at a path; what a URL names must be one."""
-    from p2pkit.shards import open_store
-    from p2pkit.shards.layout import MANIFEST
-    from p2pkit.shards.location import as_location
+    from p2pkit.store.location import MANIFEST, as_location
+    from p2pkit.store.reading import open_store
 
     location = as_location(source)
     if isinstance(location, Path) and not (location / MANIFEST).exists():

@@ -12,7 +12,7 @@ from p2pkit.cli.extract import extract_config
 from p2pkit.cli.extraction_options import extraction_options
 
 if TYPE_CHECKING:
-    from p2pkit.pipelines.planned import ExtractionPlan, LayerPlan
+    from p2pkit.pipelines.extract.plan import ExtractionPlan, LayerPlan
 
 GIGABYTE = 1e9
 
@@ -38,7 +38,7 @@ def plan(probe: int, as_json: bool, **options: Any) -> None:
     """
     from dataclasses import asdict
 
-    from p2pkit.pipelines.plan import PlanConfig, run
+    from p2pkit.pipelines.extract.plan import PlanConfig, run
 
     with tempfile.TemporaryDirectory() as nowhere:
         config = extract_config(store_else=Path(nowhere) / "none.store", **options)

@@ -32,7 +32,7 @@ def probe(run: Path, store: str, as_json: bool, **asked: Any) -> None:
     Example: p2pkit probe run rooms.store
     """
     from p2pkit.cli.evaluate import scene_names
-    from p2pkit.pipelines import probe as stage
+    from p2pkit.pipelines.evaluate import probe as stage
 
     if asked["test_scenes"] is not None:
         refuse(["test_fraction"], "the test part is what --test-scenes names")

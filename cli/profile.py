@@ -10,7 +10,7 @@ import click
 from p2pkit.cli.train import AskedSettings
 
 if TYPE_CHECKING:
-    from p2pkit.pipelines.step_profile import StepProfile
+    from p2pkit.pipelines.train.profile import StepProfile
 
 
 @click.command()
@@ -25,7 +25,7 @@ def profile(stores: tuple[str, ...], measured: int, as_json: bool, **asked: Any)
 
     Example: p2pkit profile rooms.store --preset cpu-small --measured 5
     """
-    from p2pkit.pipelines import step_profile as stage
+    from p2pkit.pipelines.train import profile as stage
 
     config = AskedSettings(steps=None, weights=None, **asked).config(stores)
     found = stage.run(config, steps=measured)

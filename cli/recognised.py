@@ -9,7 +9,7 @@ from p2pkit.cli.placement import is_first
 from p2pkit.errors import SourceError
 
 if TYPE_CHECKING:
-    from p2pkit.datasets.recognise import Recognised
+    from p2pkit.datasets.registry import Recognised
 
 
 def recognised(source: str | Path | None) -> "Recognised":
@@ -20,8 +20,8 @@ def recognised(source: str | Path | None) -> "Recognised":
         click.UsageError: no recording is named, or a store; or no format has its files, or several
             have: the message lists them.
     """
-    from p2pkit.datasets.recognise import recognise
-    from p2pkit.shards.layout import MANIFEST
+    from p2pkit.datasets.registry import recognise
+    from p2pkit.store.location import MANIFEST
 
     if source is None:
         raise click.UsageError(

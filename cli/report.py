@@ -34,7 +34,7 @@ def report(
 
     Example: p2pkit report run --out run.html
     """
-    from p2pkit.pipelines import report_store
+    from p2pkit.pipelines.report import store_page as report_store
 
     if report_store.source_kind(source) == "store":
         if store is not None:
@@ -47,8 +47,8 @@ def report(
         return
     if layer is not None:
         raise click.UsageError(f"{source} is a run, which has its own layer; leave --layer out")
-    from p2pkit.pipelines import report as stage
-    from p2pkit.pipelines.runs import read_config_for_use
+    from p2pkit.pipelines.report import run_page as stage
+    from p2pkit.pipelines.train.run_folder import read_config_for_use
 
     config = stage.ReportConfig(
         run=Path(source),

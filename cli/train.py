@@ -12,8 +12,8 @@ from p2pkit.cli.unused import refuse_set_twice
 from p2pkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from p2pkit.pipelines.pretraining import TrainConfig
-    from p2pkit.pipelines.training_step import StepReport
+    from p2pkit.pipelines.train.settings import TrainConfig
+    from p2pkit.pipelines.train.step import StepReport
 
 
 @click.command()
@@ -39,9 +39,9 @@ def train(
 
     Example: p2pkit train rooms.store --out run --preset cpu-small --steps 20
     """
-    from p2pkit.config import config_to_toml
-    from p2pkit.pipelines import train as stage
-    from p2pkit.pipelines.distributed import ranks_from_environment
+    from p2pkit.pipelines.train import run as stage
+    from p2pkit.pipelines.train.distributed import ranks_from_environment
+    from p2pkit.settings import config_to_toml
 
     wanted = AskedSettings(**asked)
     refuse_set_twice(wanted.settings, {"steps": "steps", "weights": "weights"})
@@ -68,7 +68,7 @@ def train(
 
 def _tell_rest(out: Path, steps: int) -> None:
     """How to go on, where the run was stopped before its last step."""
-    from p2pkit.pipelines.checkpoints import latest_checkpoint
+    from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 
     done = latest_checkpoint(out).step
     if done < steps:
@@ -91,8 +91,8 @@ class AskedSettings:
 
     def config(self, stores: Sequence[str]) -> "TrainConfig":
         """All settings; STOREs on the command line go before those of the file."""
-        from p2pkit.config import merged, settings_from_toml
-        from p2pkit.pipelines.presets import preset as preset_config
+        from p2pkit.pipelines.train.presets import preset as preset_config
+        from p2pkit.settings import merged, settings_from_toml
 
         file = settings_from_toml(self.config_file) if self.config_file is not None else {}
         if not stores and "store" not in file:
@@ -107,7 +107,7 @@ class AskedSettings:
 
     def over(self, config: "TrainConfig") -> "TrainConfig":
         """The single settings in place of the config's own."""
-        from p2pkit.config import with_settings
+        from p2pkit.settings import with_settings
 
         weights = (f"weights=[{self.weights}]",) if self.weights else ()
         steps = (f"steps={self.steps}",) if self.steps is not None else ()
@@ -118,8 +118,8 @@ def _free_changes(saved: "TrainConfig", asked: AskedSettings) -> "TrainConfig":
     """A run's settings cannot change when it is resumed, but for those that decide no weights;
     repeating them is fine.
     """
-    from p2pkit.config import config_to_json
-    from p2pkit.pipelines.runs import with_free_settings
+    from p2pkit.pipelines.train.run_folder import with_free_settings
+    from p2pkit.settings import config_to_json
 
     if asked.preset is not None or asked.config_file is not None:
         again = asked.config((saved.store, *saved.more_stores))

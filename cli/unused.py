@@ -7,7 +7,7 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
-    from p2pkit.pipelines.extract_plan import ExtractConfig
+    from p2pkit.pipelines.extract.settings import ExtractConfig
 
 OF_A_TEACHER = (
     "layer",
@@ -72,8 +72,8 @@ def refuse_unnamed_views(views: str) -> None:
 
 def refuse_unused_in_extraction(config: "ExtractConfig") -> None:
     """Raise UsageError where an option was typed for what this extraction does not have."""
-    from p2pkit.datasets import LIDAR, WITHOUT_IMAGES
-    from p2pkit.pipelines.extract_plan import NO_TEACHER
+    from p2pkit.datasets.registry import LIDAR, WITHOUT_IMAGES
+    from p2pkit.pipelines.extract.settings import NO_TEACHER
 
     if config.dataset in (*LIDAR, *WITHOUT_IMAGES):
         refuse(

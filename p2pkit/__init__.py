@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from p2pkit.shards.store import Store
-    from p2pkit.shards.zarr_view import TarView
+    from p2pkit.store.reading import Store
+    from p2pkit.store.zarr.view import TarView
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ def open_store(store: str | Path) -> Store:
         StoreError: `store` is no store, or its manifest is damaged or of another version.
         MissingDependencyError: it is a URL, and obstore is not installed.
     """
-    from p2pkit.shards.store import open_store as open_for_reading
+    from p2pkit.store.reading import open_store as open_for_reading
 
     return open_for_reading(store)
 
@@ -39,6 +39,6 @@ def open_zarr(store: str | Path) -> TarView:
     Raises:
         StoreError: `store` is no store, or its shards are Zarr groups already.
     """
-    from p2pkit.shards.zarr_view import open_zarr as open_view
+    from p2pkit.store.zarr.view import open_zarr as open_view
 
     return open_view(store)

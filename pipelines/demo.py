@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from p2pkit.config import config_to_json, with_settings
 from p2pkit.errors import ConfigError
 from p2pkit.files import write_json
-from p2pkit.pipelines import extract, probe, report, retrieval, train
-from p2pkit.pipelines.checkpoints import list_checkpoints
-from p2pkit.pipelines.feature_stage import FeatureConfig
-from p2pkit.pipelines.presets import preset
-from p2pkit.pipelines.pretraining import TrainConfig
-from p2pkit.pipelines.splits import scene_split
-from p2pkit.pipelines.training_step import StepReport
-from p2pkit.shards.store import open_store
+from p2pkit.pipelines import retrieval
+from p2pkit.pipelines.evaluate import probe
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+from p2pkit.pipelines.held_out import scene_split
+from p2pkit.pipelines.report import run_page as report
+from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train.checkpoints import list_checkpoints
+from p2pkit.pipelines.train.presets import preset
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.pipelines.train.step import StepReport
+from p2pkit.settings import config_to_json, with_settings
+from p2pkit.store.reading import open_store
 from p2pkit.teachers import TeacherOptions
 
 Stage = Literal["extract", "train", "probe", "retrieval", "report"]

@@ -14,10 +14,10 @@ from torch import Tensor
 import p2pkit
 from p2pkit.errors import ConfigError
 from p2pkit.files import canonical_json, write_atomic
-from p2pkit.pipelines.checkpoints import chosen_checkpoint
-from p2pkit.pipelines.pretraining import INPUT_CHANNELS, WEIGHTS, TrainConfig
-from p2pkit.pipelines.provenance import read_provenance
-from p2pkit.pipelines.runs import read_config_for_use
+from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
+from p2pkit.pipelines.train.model import INPUT_CHANNELS, WEIGHTS
+from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
+from p2pkit.pipelines.train.settings import TrainConfig
 
 STUDENT, PROJECTION = "student.", "point_projection.linear."
 

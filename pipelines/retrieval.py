@@ -10,23 +10,18 @@ import xxhash
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.retrieval import cell_chance, retrieval_top1
 from p2pkit.files import write_json
+from p2pkit.layers.geometry import decode_geometry
+from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.losses import ContrastBatch
-from p2pkit.pipelines.checkpoints import latest_checkpoint
-from p2pkit.pipelines.pretraining import (
-    PretrainingModel,
-    TrainConfig,
-    build_model,
-    load_weights,
-)
-from p2pkit.pipelines.provenance import read_provenance
-from p2pkit.pipelines.runs import read_config_here, run_layer
-from p2pkit.pipelines.splits import all_keys
-from p2pkit.shards.geometry_layer import decode_geometry
-from p2pkit.shards.map_coding import PcaBasis
-from p2pkit.shards.store import Store, open_store
-from p2pkit.stream.augment import NO_AUGMENTATION
-from p2pkit.stream.loader import collate
-from p2pkit.stream.sample import SampleConfig, make_sample
+from p2pkit.pipelines.held_out import all_keys
+from p2pkit.pipelines.train.checkpoints import latest_checkpoint
+from p2pkit.pipelines.train.model import PretrainingModel, build_model, load_weights
+from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance, run_layer
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.store.reading import Store, open_store
+from p2pkit.stream.augmentation import NO_AUGMENTATION
+from p2pkit.stream.batches import collate
+from p2pkit.stream.samples import SampleConfig, make_sample
 
 
 @dataclass(frozen=True)

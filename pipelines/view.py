@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from p2pkit.errors import ConfigError
-from p2pkit.pipelines.inference import read_cloud
-from p2pkit.pipelines.report_frames import stored_pictures
-from p2pkit.pipelines.runs import feature_layer
-from p2pkit.pipelines.splits import all_keys
-from p2pkit.shards.store import Store, open_store
+from p2pkit.pipelines.evaluate.inference import read_cloud
+from p2pkit.pipelines.held_out import all_keys
+from p2pkit.pipelines.report.frames import stored_pictures
+from p2pkit.pipelines.train.run_folder import feature_layer
+from p2pkit.store.reading import Store, open_store
 
 GAP_PX = 6
 

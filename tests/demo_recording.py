@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.datasets.calibration import RgbdCalibration
+from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.registry import open_source
+from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 
 
 def write_demo_recording(folder: Path, frames: int) -> Path:

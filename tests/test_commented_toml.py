@@ -6,18 +6,17 @@ import pytest
 from click.testing import CliRunner
 
 from p2pkit.cli.main import commands
-from p2pkit.commented_toml import commented_toml, meanings
-from p2pkit.config import config_to_json, merged, settings_from_toml
 from p2pkit.errors import ConfigError
+from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.losses import LossConfig
-from p2pkit.pipelines.extract_plan import ExtractConfig
-from p2pkit.pipelines.feature_stage import FeatureConfig
-from p2pkit.pipelines.presets import PRESETS, preset
-from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig
-from p2pkit.shards.geometry_layer import GeometryConfig
-from p2pkit.stream.augment import AugmentConfig
-from p2pkit.stream.loader import StreamConfig
-from p2pkit.stream.sample import SampleConfig
+from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+from p2pkit.pipelines.extract.settings import ExtractConfig
+from p2pkit.pipelines.train.presets import PRESETS, preset
+from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig
+from p2pkit.settings import commented_toml, config_to_json, meanings, merged, settings_from_toml
+from p2pkit.stream.augmentation import AugmentConfig
+from p2pkit.stream.batches import StreamConfig
+from p2pkit.stream.samples import SampleConfig
 from p2pkit.teachers import TeacherOptions
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pkit.config import (
+from p2pkit.errors import ConfigError
+from p2pkit.settings import (
     config_from_json,
     config_of_another_version,
     config_to_json,
@@ -14,7 +15,6 @@ from p2pkit.config import (
     nested,
     with_settings,
 )
-from p2pkit.errors import ConfigError
 
 
 @dataclass(frozen=True)

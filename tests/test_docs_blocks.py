@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.losses import LOSSES, ContrastBatch, LossConfig
-from p2pkit.shards import open_store
+from p2pkit.store.reading import open_store
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))

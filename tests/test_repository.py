@@ -9,7 +9,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CODE_FOLDERS = ("p2pkit", "pipelines", "cli")
 LONGEST_FUNCTION = 60
-LONGEST_FILE = 320
 SKIPPED = frozenset({"build", "dist", "runs", "out"})
 TEXT = frozenset({".py", ".md", ".toml", ".txt", ".sh", ".h", ".json", ".yml", ".yaml", ""})
 
@@ -46,13 +45,10 @@ def text_files() -> list[Path]:
     return [path for path in found if path != Path(__file__)]
 
 
-def test_functions_and_files_are_short() -> None:
+def test_functions_are_short() -> None:
     too_long: list[str] = []
     for path in code_files():
         text = path.read_text()
-        lines = text.count("\n")
-        if lines > LONGEST_FILE:
-            too_long.append(f"{path.relative_to(ROOT)}: {lines} lines, {LONGEST_FILE} allowed")
         for node in ast.walk(ast.parse(text)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from p2pkit.pipelines.extract import ExtractConfig
-from p2pkit.pipelines.feature_stage import FeatureConfig
-from p2pkit.pipelines.pretraining import OptimizerConfig, TrainConfig
-from p2pkit.shards.geometry_layer import GeometryConfig
-from p2pkit.stream.loader import StreamConfig
-from p2pkit.stream.sample import SampleConfig
+from p2pkit.layers.geometry import GeometryConfig
+from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+from p2pkit.pipelines.extract.run import ExtractConfig
+from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig
+from p2pkit.stream.batches import StreamConfig
+from p2pkit.stream.samples import SampleConfig
 from p2pkit.teachers import TeacherOptions
 
 WIDTH, HEIGHT, FOCAL = 64, 48, 60.0

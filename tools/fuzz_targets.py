@@ -16,15 +16,16 @@ import xxhash
 
 from p2pkit.errors import StoreError
 from p2pkit.files import canonical_json
-from p2pkit.shards import npy, zarr_array
-from p2pkit.shards.checks import hex64, read_sealed, sealed
-from p2pkit.shards.codecs import CODECS, decode, encode
-from p2pkit.shards.model import FieldSpec, LayerSpec, Manifest, Plan, Sample, manifest_from_json
-from p2pkit.shards.npy import NpyError, npy_header, parse_npy
-from p2pkit.shards.record import Member, ShardRecord, make_record, read_record
-from p2pkit.shards.tar_reader import TarShard
-from p2pkit.shards.tar_writer import write_tar
-from p2pkit.shards.zarr_array import ZarrArrayError, open_array
+from p2pkit.store import npy
+from p2pkit.store.codecs import CODECS, decode, encode
+from p2pkit.store.manifest import FieldSpec, LayerSpec, Manifest, Plan, Sample, manifest_from_json
+from p2pkit.store.npy import NpyError, npy_header, parse_npy
+from p2pkit.store.records import Member, ShardRecord, make_record, read_record
+from p2pkit.store.strict_json import hex64, read_sealed, sealed
+from p2pkit.store.tar.reader import TarShard
+from p2pkit.store.tar.writer import write_tar
+from p2pkit.store.zarr import arrays as zarr_array
+from p2pkit.store.zarr.arrays import ZarrArrayError, open_array
 
 SMALL = 1 << 20
 MEMORY = Path("/dev/shm")

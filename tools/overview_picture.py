@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from p2pkit.pipelines.report_frames import FrameView, Picture, open_view, teacher_reader
-from p2pkit.pipelines.report_networks import NetworkName, RunNetworks, run_networks
-from p2pkit.pipelines.report_pictures import draw_points, draw_ring, principal_colors
-from p2pkit.pipelines.runs import read_config_for_use
-from p2pkit.pipelines.splits import chosen_samples, holdout_split
-from p2pkit.shards.store import open_store
+from p2pkit.pipelines.held_out import chosen_samples, holdout_split
+from p2pkit.pipelines.report.frames import FrameView, Picture, open_view, teacher_reader
+from p2pkit.pipelines.report.networks import NetworkName, RunNetworks, run_networks
+from p2pkit.pipelines.report.pictures import draw_points, draw_ring, principal_colors
+from p2pkit.pipelines.train.run_folder import read_config_for_use
+from p2pkit.store.reading import open_store
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "overview.png"
 MARGIN, HEADING, CAPTION = 12, 30, 28

@@ -24,7 +24,7 @@ import numpy as np
 # The checkout's own package, also where it is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from p2pkit.geometry.rotations import transform_from_quaternion
+from p2pkit.geometry.transforms import transform_from_quaternion
 
 
 def convert_sequence(source: Path, target: Path) -> int:

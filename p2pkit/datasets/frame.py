@@ -1,7 +1,8 @@
-"""What a recording gives: frames, and the protocol of a source of frames."""
+"""What every frame source is opened with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -118,3 +119,28 @@ class FrameSource(Protocol):
         list with file sizes. Not the path, which may move.
         """
         ...
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where a recording lies and how much of it to read.
+
+    Args:
+        root: the recording's folder; None for sources that need none.
+        camera_file: a `camera.json` to use instead of the one in the folder (`posed-rgbd`), or the
+            lens of a recording in the form of `tum`.
+        every: use each `every`-th frame of each sequence, beginning with its first.
+        limit: use the first `limit` of these frames in recording order; None for all.
+        seed: for sources that generate their frames.
+        flying_margin: drop flying pixels of depth images (see `geometry.flying_pixels`); 0 keeps
+            all.
+        fuse: make one sample of so many neighbouring posed frames (see `datasets.fused`); 0: none.
+    """
+
+    root: Path | None = None
+    camera_file: Path | None = None
+    limit: int | None = None
+    seed: int = 0
+    every: int = 1
+    flying_margin: float = 0.0
+    fuse: int = 0

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8, UInt16, UInt32
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry import kernels
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.checks import check_array
+from p2pkit.geometry.kernels import points as kernels
 
 
 class BackProjection(NamedTuple):

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry import kernels, occlusion_kernels
 from p2pkit.geometry.camera import Camera
+from p2pkit.geometry.kernels import occlusion as occlusion_kernels
+from p2pkit.geometry.kernels import points as kernels
 from p2pkit.geometry.project import Projection
 
 LARGEST_REACH_PX = 64.0

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8, UInt16
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry import distortion_kernels as kernels
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.checks import check_array
+from p2pkit.geometry.kernels import distortion as kernels
 
 MODELS = {
     "radial-tangential": kernels.distort_radial_tangential,

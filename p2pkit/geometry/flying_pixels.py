@@ -4,9 +4,9 @@ import numpy as np
 from jaxtyping import UInt16
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry import edge_kernels
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.checks import check_array
+from p2pkit.geometry.kernels import flying_pixels as edge_kernels
 
 STEEPEST = 6.0
 """Tangent of 80°, the angle between normal and ray up to which a surface is believed.

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32, UInt8
 
 from p2pkit.errors import ConfigError, GeometryError
-from p2pkit.geometry import upsampling_kernels
 from p2pkit.geometry.checks import check_array
 from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.kernels import upsampling as upsampling_kernels
 from p2pkit.geometry.sample_map import sample_map
 
 BILINEAR, JOINT_BILATERAL = "bilinear", "joint-bilateral"

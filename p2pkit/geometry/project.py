@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry import kernels
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.checks import check_array
+from p2pkit.geometry.kernels import points as kernels
 from p2pkit.geometry.transforms import check_rigid
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32, Int64
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry import kernels
 from p2pkit.geometry.checks import check_array
+from p2pkit.geometry.kernels import points as kernels
 
 
 def sample_map(

@@ -11,9 +11,9 @@ from functools import partial
 
 from p2pkit.errors import ConfigError
 from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
-from p2pkit.networks.checkpoints import LoadReport, load_student_weights
-from p2pkit.networks.engines import ENGINES, sparse_engine
+from p2pkit.networks.pretrained import LoadReport, load_student_weights
 from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.networks.sparse_engine import ENGINES, sparse_engine
 
 __all__ = [
     "ENGINES",

@@ -1,16 +1,65 @@
 """Sparse layers of MinkowskiEngine 0.5.4, which ships no types: a sparse tensor is `Any` here."""
 
+import collections
+import collections.abc
+import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
-from p2pkit.networks.minkowski import minkowski_engine
+from p2pkit.errors import MissingDependencyError
 from p2pkit.networks.voxel_maps import repeated_voxels
 from p2pkit.networks.voxel_norm import VoxelNorm1d
+
+_LOCK = threading.Lock()
+
+
+def minkowski_engine() -> ModuleType:
+    """MinkowskiEngine 0.5.4, imported at the first call.
+
+    Raises:
+        MissingDependencyError: it is not installed, or was built for another torch or Python.
+    """
+    with _LOCK:
+        try:
+            return _import_with_old_names()
+        except ModuleNotFoundError as error:
+            if error.name != "MinkowskiEngine":
+                raise MissingDependencyError(_broken(error)) from error
+            raise MissingDependencyError(
+                "MinkowskiEngine, which the 3D networks are built on, is not installed: run "
+                "`p2pkit doctor --install minkowski` (it compiles for some minutes, once), or "
+                "take the slower engine that needs no build: `--set engine=torch`"
+            ) from error
+        except ImportError as error:
+            raise MissingDependencyError(_broken(error)) from error
+
+
+def _import_with_old_names() -> ModuleType:
+    """Import it while `collections.Sequence`, gone since Python 3.10, exists again."""
+    was_missing = not hasattr(collections, "Sequence")
+    if was_missing:
+        setattr(collections, "Sequence", collections.abc.Sequence)  # noqa: B010
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import MinkowskiEngine
+    finally:
+        if was_missing:
+            delattr(collections, "Sequence")
+    return MinkowskiEngine
+
+
+def _broken(error: ImportError) -> str:
+    return (
+        f"MinkowskiEngine is installed but does not import ({error}): it was probably built for "
+        "another torch or Python; run `p2pkit doctor --install minkowski` to build it again"
+    )
 
 
 @contextmanager
@@ -22,7 +71,7 @@ def _engine_style() -> Generator[None]:
 
 
 class MinkowskiLayers:
-    """The layers of `p2pkit.networks.engines.SparseEngine`, MinkowskiEngine's own."""
+    """The layers of `p2pkit.networks.sparse_engine.SparseEngine`, MinkowskiEngine's own."""
 
     def convolution(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from p2pkit.errors import GeometryError
 from p2pkit.networks.blocks import Block, residual_stage
-from p2pkit.networks.engines import SparseEngine
+from p2pkit.networks.sparse_engine import SparseEngine
 
 STEM_CHANNELS = 32
 ENCODER_LEVELS = 4

@@ -148,7 +148,7 @@ class ReLU(nn.Module):
 
 
 class TorchEngine:
-    """The layers of `p2pkit.networks.engines.SparseEngine` in plain torch."""
+    """The layers of `p2pkit.networks.sparse_engine.SparseEngine` in plain torch."""
 
     def convolution(
         self,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from p2pkit.geometry.jit import kernel
+from p2pkit.geometry.kernels.jit import kernel
 
 
 @kernel

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from p2pkit.errors import ConfigError
-from p2pkit.teachers.device import check_teacher_device, prefer_huge_pages
+from p2pkit.teachers.network_teacher import check_teacher_device, prefer_huge_pages
 from p2pkit.teachers.teacher import Teacher, TeacherOptions
 
 __all__ = ["TEACHERS", "Teacher", "TeacherOptions", "check_teacher_device", "open_teacher"]

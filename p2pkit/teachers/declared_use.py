@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from p2pkit.errors import TeacherError
-from p2pkit.teachers.preprocessing import Preprocessing
+from p2pkit.teachers.network import Preprocessing
 from p2pkit.teachers.teacher import TeacherOptions
 
 NEEDED = ("mean", "std", "stride", "offset")

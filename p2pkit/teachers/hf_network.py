@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import MissingDependencyError, TeacherError
-from p2pkit.teachers.hub import check_hub
-from p2pkit.teachers.network import TeacherNetwork
-from p2pkit.teachers.preprocessing import Preprocessing
+from p2pkit.teachers.network import Preprocessing, TeacherNetwork
 from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
-from p2pkit.teachers.weights import weights_sha256
+from p2pkit.teachers.weights import check_hub, weights_sha256
 
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of resize filters, as image processors' configurations have them."""

@@ -1,10 +1,54 @@
 """One loaded layer of a 2D network, from whatever library, as a teacher runs it."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from torch import Tensor, nn
 
-from p2pkit.teachers.preprocessing import Preprocessing
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images are prepared.
+
+    Args:
+        mean, std: per channel, of RGB values in [0, 1].
+        interpolation: the resize filter; Pillow's, which widens it when shrinking (antialiasing).
+        input_size: (width, height) to resize to (px); None leaves images as they are.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    input_size: tuple[int, int] | None
+
+    def size_for(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The network's input size (width, height) for images of this size."""
+        return self.input_size or image_size
+
+    def apply(self, image: UInt8[np.ndarray, "height width 3"]) -> Float32[Tensor, "3 in_v in_u"]:
+        """Resize and normalise one image. The result lies channels-last in memory."""
+        if self.input_size and self.input_size != (image.shape[1], image.shape[0]):
+            filter_ = _FILTERS[self.interpolation]
+            image = np.array(Image.fromarray(image).resize(self.input_size, filter_))
+        pixels = torch.from_numpy(image.astype(np.float32))
+        mean = torch.tensor(self.mean, dtype=torch.float64) * 255
+        scale = 1 / (torch.tensor(self.std, dtype=torch.float64) * 255)
+        return pixels.sub_(mean.float()).mul_(scale.float()).permute(2, 0, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the input size."""
+        return {"mean": list(self.mean), "std": list(self.std), "interpolation": self.interpolation}
 
 
 @dataclass(frozen=True)

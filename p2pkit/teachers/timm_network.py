@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from p2pkit.errors import TeacherError, first_line
 from p2pkit.teachers import efficientnet_lite0
-from p2pkit.teachers.hub import check_hub
-from p2pkit.teachers.network import TeacherNetwork
-from p2pkit.teachers.preprocessing import Preprocessing
+from p2pkit.teachers.network import Preprocessing, TeacherNetwork
 from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 from p2pkit.teachers.weights import (
     State,
+    check_hub,
     match_weights,
     read_weights,
     strip_prefix,

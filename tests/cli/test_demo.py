@@ -11,7 +11,7 @@ from p2pkit.cli.demo import TOLD
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines import demo
-from p2pkit.shards.verify import verify_store
+from p2pkit.store.verifying import verify_store
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ from tiny_recording import write_recording
 
 from p2pkit.cli.extract import extract
 from p2pkit.cli.extraction_options import SETTINGS
-from p2pkit.config import config_from_json, config_to_json
 from p2pkit.errors import ConfigError, SourceError
-from p2pkit.pipelines.extract_plan import ExtractConfig
-from p2pkit.pipelines.presets import PRESETS
-from p2pkit.shards import open_store
-from p2pkit.shards.geometry_layer import GeometryConfig
-from p2pkit.shards.writer import create_or_open, read_manifest
+from p2pkit.layers.geometry import GeometryConfig
+from p2pkit.pipelines.extract.settings import ExtractConfig
+from p2pkit.pipelines.train.presets import PRESETS
+from p2pkit.settings import config_from_json, config_to_json
+from p2pkit.store.reading import open_store
+from p2pkit.store.writing import create_or_open, read_manifest
 
 TEACHER = ["--teacher", "resnet10t", "--layer", "2", "--weights", "random"]
 SMALL = [*TEACHER, "--input-size", "160", "128"]

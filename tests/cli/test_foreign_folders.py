@@ -9,7 +9,7 @@ from object_server import Bucket
 
 from p2pkit.cli.main import commands
 from p2pkit.errors import StoreError
-from p2pkit.shards.folder import refuse_foreign_folder
+from p2pkit.store.writing import refuse_foreign_folder
 
 EXTRACT = ["extract", "--dataset", "demo-scene", "--limit", "1", "--teacher", "none"]
 TEMPORARY = ".tmp-mine-of-long-ago"

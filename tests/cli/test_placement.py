@@ -7,7 +7,7 @@ import pytest
 from tiny_recording import write_recording
 
 from p2pkit.cli.placement import is_first, local_rank, own_device
-from p2pkit.shards.verify import verify_store
+from p2pkit.store.verifying import verify_store
 
 
 def test_launchers_say_where_a_process_is(monkeypatch: pytest.MonkeyPatch) -> None:

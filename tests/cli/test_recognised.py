@@ -10,8 +10,8 @@ from command_line import p2pkit
 from tiny_recording import write_recording
 
 from p2pkit.errors import SourceError
-from p2pkit.shards import open_store
-from p2pkit.shards.writer import read_manifest
+from p2pkit.store.reading import open_store
+from p2pkit.store.writing import read_manifest
 
 TEACHER = ("--teacher", "resnet10t", "--layer", "2", "--weights", "random")
 TOLD = "Recognised as posed-rgbd by camera.json + frame-*.depth.* in the folder or *. If that is"

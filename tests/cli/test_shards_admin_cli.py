@@ -9,8 +9,9 @@ from click.testing import CliRunner
 
 from p2pkit.cli.shards import shards
 from p2pkit.errors import FingerprintError, StoreError
-from p2pkit.shards import FieldSpec, LayerSpec, Manifest, Plan, Sample, create_or_open, plan_shards
-from p2pkit.shards.verify import verify_store
+from p2pkit.store.manifest import FieldSpec, LayerSpec, Manifest, Plan, Sample, plan_shards
+from p2pkit.store.verifying import verify_store
+from p2pkit.store.writing import create_or_open
 
 TEACHER = {"name": "resnet50", "weights_sha256": "ab" * 32, "library": "timm 1", "layer": 4}
 

@@ -8,17 +8,10 @@ from click.testing import CliRunner
 
 from p2pkit.cli.shards import shards
 from p2pkit.errors import StoreError
-from p2pkit.shards import (
-    FieldSpec,
-    LayerSpec,
-    Manifest,
-    Plan,
-    Sample,
-    create_or_open,
-    open_store,
-    plan_shards,
-)
-from p2pkit.shards.map_coding import fit_basis
+from p2pkit.layers.map_coding import fit_basis
+from p2pkit.store.manifest import FieldSpec, LayerSpec, Manifest, Plan, Sample, plan_shards
+from p2pkit.store.reading import open_store
+from p2pkit.store.writing import create_or_open
 
 KEYS = ["frame-0", "frame-1", "frame-2"]
 

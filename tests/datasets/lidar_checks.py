@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from p2pkit.datasets import Frame
+from p2pkit.datasets.frame import Frame
 from p2pkit.geometry.project import project
 
 

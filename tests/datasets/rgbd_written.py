@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from p2pkit.datasets import Frame
+from p2pkit.datasets.frame import Frame
 
 LENS_FILE = "lens.json"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from p2pkit.datasets import Frame
+from p2pkit.datasets.frame import Frame
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import transform_points

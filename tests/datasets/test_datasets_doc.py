@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2pkit.datasets import SOURCES, FrameSource, SourceOptions
-from p2pkit.shards.geometry_layer import GeometryConfig, encode_geometry
+from p2pkit.datasets.frame import FrameSource, SourceOptions
+from p2pkit.datasets.registry import SOURCES
+from p2pkit.layers.geometry import GeometryConfig, encode_geometry
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("datasets.md", "datasets/rgbd.md", "datasets/lidar.md", "datasets/points.md")

@@ -10,8 +10,9 @@ import pytest
 from PIL import ExifTags, Image
 from written_recording import CALIBRATION, HEIGHT, WIDTH
 
-from p2pkit.datasets import SourceOptions, open_source
-from p2pkit.datasets.images import read_color
+from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.image_files import read_color
+from p2pkit.datasets.registry import open_source
 from p2pkit.errors import FrameError
 
 MakeRecording = Callable[..., Path]

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from p2pkit.datasets import SOURCES, SourceOptions, open_source
+from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.registry import SOURCES, open_source
 from p2pkit.errors import ConfigError, SourceError
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from p2pkit.datasets import Frame, SourceOptions, open_source
-from p2pkit.datasets.depth_scale import depth_agreement
+from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.registry import open_source
+from p2pkit.datasets.rgbd.depth_scale import depth_agreement
 from p2pkit.errors import SourceError
 from p2pkit.geometry.transforms import invert_rigid
 

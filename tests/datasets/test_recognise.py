@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rgbd_written import write_arkitscenes, write_redwood, write_sunrgbd, write_tum
 
-from p2pkit.datasets import SOURCES, Frame, SourceOptions, open_source
-from p2pkit.datasets.recognise import LAYOUTS, SAME_FILES, recognise
+from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.registry import LAYOUTS, SAME_FILES, SOURCES, open_source, recognise
 from p2pkit.errors import SourceError
 
 TREES: list[tuple[str, str, list[str]]] = [

@@ -5,13 +5,15 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "shards"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny_store import FAILED, FEATURES, KEYS, feature_sample, geometry_sample, manifest, write_all
 
 from p2pkit.errors import StoreError
-from p2pkit.shards import create_or_open, open_store, plan_shards
-from p2pkit.shards.verify import verify_store
+from p2pkit.store.manifest import plan_shards
+from p2pkit.store.reading import open_store
+from p2pkit.store.verifying import verify_store
+from p2pkit.store.writing import create_or_open
 
 
 def write_shared(root: Path, storage: str = "tar") -> None:

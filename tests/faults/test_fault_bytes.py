@@ -13,10 +13,10 @@ from tiny_store import FEATURES, flip
 
 from p2pkit.cli.shards import shards
 from p2pkit.errors import CorruptShardError, StoreError
-from p2pkit.shards import open_store
-from p2pkit.shards.tar_writer import BLOCK, INDEX, META
-from p2pkit.shards.verify import verify_store
-from p2pkit.stream.loader import BatchStream, StreamSource
+from p2pkit.store.reading import open_store
+from p2pkit.store.tar.writer import BLOCK, INDEX, META
+from p2pkit.store.verifying import verify_store
+from p2pkit.stream.batches import BatchStream, StreamSource
 
 
 def members(path: Path) -> list[tarfile.TarInfo]:

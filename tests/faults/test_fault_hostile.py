@@ -19,14 +19,16 @@ from tiny_store import FEATURES, KEYS, geometry_layer, geometry_sample, manifest
 
 from p2pkit.errors import CorruptShardError, StoreError
 from p2pkit.files import canonical_json
-from p2pkit.shards import create_or_open, npy, open_store
-from p2pkit.shards.checks import hex64, read_sealed, sealed
-from p2pkit.shards.codecs import CODECS, decode, encode
-from p2pkit.shards.npy import NpyError, npy_header, parse_npy
-from p2pkit.shards.record import Member, Written, make_record
-from p2pkit.shards.tar_writer import BLOCK, END, INDEX, META, tar_header
-from p2pkit.shards.verify import verify_store
-from p2pkit.shards.zarr_tables import folder_checksum
+from p2pkit.store import npy
+from p2pkit.store.codecs import CODECS, decode, encode
+from p2pkit.store.npy import NpyError, npy_header, parse_npy
+from p2pkit.store.reading import open_store
+from p2pkit.store.records import Member, Written, make_record
+from p2pkit.store.strict_json import hex64, read_sealed, sealed
+from p2pkit.store.tar.writer import BLOCK, END, INDEX, META, tar_header
+from p2pkit.store.verifying import verify_store
+from p2pkit.store.writing import create_or_open
+from p2pkit.store.zarr.arrays import folder_checksum
 
 MOST_MEMORY = 64 << 10
 """Growth of the peak memory that a refusal may cost (KiB)."""

@@ -12,8 +12,9 @@ import pytest
 from store_files import tree
 from tiny_store import manifest, write_all
 
-from p2pkit.shards import claims, create_or_open
-from p2pkit.shards.claims import try_claim
+from p2pkit.store import claims
+from p2pkit.store.claims import try_claim
+from p2pkit.store.writing import create_or_open
 
 ROOT = Path(__file__).parents[2]
 WORK = Path(__file__).with_name("in_folder.py")
@@ -190,7 +191,7 @@ def test_a_clock_that_is_wrong_neither_takes_nor_keeps_a_claim(
 def test_a_claim_cannot_be_stolen_while_it_changes_hands(tmp_path: Path) -> None:
     """Many processes pass one claim on as fast as they can; two must never hold it."""
     code = (
-        "import os, sys; from pathlib import Path; from p2pkit.shards.claims import locked\n"
+        "import os, sys; from pathlib import Path; from p2pkit.store.claims import locked\n"
         "folder = Path(sys.argv[1])\n"
         "for _ in range(60):\n"
         "    with locked(folder / 'claim', poll_s=0.0005):\n"

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry import occlusion_kernels
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.confidence import Margins, line_spacing_px, visibility
+from p2pkit.geometry.kernels import occlusion as occlusion_kernels
 from p2pkit.geometry.project import Projection, project, visible_after_occlusion
 
 CAMERA = Camera(width=64, height=48, fx=60.0, fy=60.0, cx=31.5, cy=23.5)

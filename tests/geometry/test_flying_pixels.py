@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pkit.datasets import Frame, SourceOptions, open_source
+from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError, GeometryError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.camera import Camera

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from p2pkit.datasets import SourceOptions, open_source
+from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.registry import open_source
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.gravity import level_normals, rotation_to_z_up, up_direction
 

@@ -6,7 +6,7 @@ from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry.rotations import transform_from_axis_angle, transform_from_quaternion
+from p2pkit.geometry.transforms import transform_from_axis_angle, transform_from_quaternion
 
 ANGLES = st.floats(-3.0, 3.0, allow_subnormal=False)
 

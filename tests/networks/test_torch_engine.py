@@ -9,8 +9,8 @@ from repeated_training import two_trainings
 
 from p2pkit.errors import ConfigError, GeometryError
 from p2pkit.networks import STUDENTS, build_student, load_student_weights
-from p2pkit.networks.engines import ENGINES
-from p2pkit.networks.minkowski import minkowski_engine
+from p2pkit.networks.minkowski_engine import minkowski_engine
+from p2pkit.networks.sparse_engine import ENGINES
 from p2pkit.networks.torch_engine import Convolution, SparseVoxels, TorchEngine, Upsampling
 from p2pkit.networks.voxel_maps import VoxelMaps
 

@@ -17,9 +17,10 @@ from tiny_recording import recording_config, tiny_train_config
 
 import p2pkit.teachers.network_teacher
 import p2pkit.teachers.timm_network  # noqa: F401
-from p2pkit.networks.minkowski import minkowski_engine
-from p2pkit.pipelines import extract, train
-from p2pkit.pipelines.training_step import StepReport
+from p2pkit.networks.minkowski_engine import minkowski_engine
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train.step import StepReport
 
 
 def fork(work: Callable[[], object]) -> int:

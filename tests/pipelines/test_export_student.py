@@ -12,12 +12,11 @@ from tiny_recording import tiny_train_config
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError
 from p2pkit.networks import build_student, load_student_weights
-from p2pkit.pipelines import train
-from p2pkit.pipelines.checkpoints import latest_checkpoint
 from p2pkit.pipelines.export import FORMS, ExportConfig, run
-from p2pkit.pipelines.pretraining import build_model, load_weights
-from p2pkit.pipelines.provenance import read_provenance
-from p2pkit.pipelines.runs import read_config
+from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train.checkpoints import latest_checkpoint
+from p2pkit.pipelines.train.model import build_model, load_weights
+from p2pkit.pipelines.train.run_folder import read_config, read_provenance
 
 
 @pytest.fixture(scope="module", params=["minkowski", "torch"])

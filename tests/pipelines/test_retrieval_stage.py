@@ -6,8 +6,9 @@ import pytest
 from tiny_recording import recording_config, tiny_train_config, write_recording
 
 from p2pkit.errors import ConfigError, TrainingError
-from p2pkit.pipelines import extract, train
+from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.retrieval import RetrievalConfig, run
+from p2pkit.pipelines.train import run as train
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,19 @@ from tiny_recording import TEACHER, recording_config, tiny_train_config
 from p2pkit.evaluation.linear_probe import ProbeConfig
 from p2pkit.geometry.superpixels import SuperpixelConfig
 from p2pkit.losses import LossConfig
-from p2pkit.pipelines import evaluate, extract, probe, report, retrieval, step_profile, train
-from p2pkit.pipelines.checkpoints import latest_checkpoint
-from p2pkit.pipelines.feature_stage import FeatureConfig
-from p2pkit.pipelines.finetune import FinetuneConfig
-from p2pkit.pipelines.frozen import FrozenConfig
-from p2pkit.pipelines.metrics import read_metrics
-from p2pkit.pipelines.pretraining import OnlineProbeConfig, TrainConfig
+from p2pkit.pipelines import retrieval
+from p2pkit.pipelines.evaluate import probe
+from p2pkit.pipelines.evaluate import run as evaluate
+from p2pkit.pipelines.evaluate.features import FrozenConfig
+from p2pkit.pipelines.evaluate.finetune import FinetuneConfig
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+from p2pkit.pipelines.report import run_page as report
+from p2pkit.pipelines.train import profile as step_profile
+from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train.checkpoints import latest_checkpoint
+from p2pkit.pipelines.train.logs import read_metrics
+from p2pkit.pipelines.train.settings import OnlineProbeConfig, TrainConfig
 
 LOSSES = [
     LossConfig(),

@@ -8,7 +8,7 @@ from PIL import Image
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.pipelines.view import GAP_PX, ViewConfig, run
-from p2pkit.shards import open_store
+from p2pkit.store.reading import open_store
 
 
 def test_a_frame_as_a_picture(room_store: Path, tmp_path: Path) -> None:

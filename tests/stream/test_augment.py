@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pkit.errors import ConfigError, GeometryError
-from p2pkit.stream.augment import (
+from p2pkit.stream.augmentation import (
     NO_AUGMENTATION,
     AugmentConfig,
     augment_colors,
@@ -12,7 +12,7 @@ from p2pkit.stream.augment import (
     drop_points,
     random_linear_map,
 )
-from p2pkit.stream.augment_kernels import add_noise_field, blur_three
+from p2pkit.stream.augmentation_kernels import add_noise_field, blur_three
 
 UP = (0.0, -1.0, 0.0)
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from p2pkit.errors import StoreError
-from p2pkit.shards import FieldSpec, LayerSpec, Manifest, Plan, Sample, create_or_open, open_store
+from p2pkit.store.manifest import FieldSpec, LayerSpec, Manifest, Plan, Sample
+from p2pkit.store.reading import open_store
+from p2pkit.store.writing import create_or_open
 from p2pkit.stream import webdataset_pipeline
 
 FIELDS = (

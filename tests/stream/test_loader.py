@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pkit.errors import ConfigError
-from p2pkit.shards import open_store
-from p2pkit.stream.loader import Batch, BatchStream, StreamConfig, StreamSource, collate
+from p2pkit.store.reading import open_store
+from p2pkit.stream.batches import Batch, BatchStream, StreamConfig, StreamSource, collate
 from p2pkit.stream.order import locate
-from p2pkit.stream.sample import SampleConfig, VoxelSample
+from p2pkit.stream.samples import SampleConfig, VoxelSample
 
 CONFIG = StreamConfig(batch_size=5, sample=SampleConfig(voxel_size=0.2, pairs_per_frame=20))
 

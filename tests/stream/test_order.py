@@ -11,15 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pkit.errors import ConfigError
-from p2pkit.stream.order import (
-    MixtureOrder,
-    Place,
-    SampleOrder,
-    epoch_order,
-    locate,
-    mixture_turns,
-    whole_weights,
-)
+from p2pkit.stream.mixture import MixtureOrder, mixture_turns, whole_weights
+from p2pkit.stream.order import Place, SampleOrder, epoch_order, locate
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any)
 SEEDS = st.integers(0, 2**64 - 1)

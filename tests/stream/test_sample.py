@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from p2pkit.errors import ConfigError
 from p2pkit.geometry.grid import FeatureGrid
-from p2pkit.shards.feature_layer import encode_grid, encode_pixels, pair_features
-from p2pkit.shards.model import Sample
-from p2pkit.shards.point_cloud import PointCloud
-from p2pkit.stream.augment import NO_AUGMENTATION, AugmentConfig
-from p2pkit.stream.sample import SampleConfig, make_sample
+from p2pkit.layers.features import encode_grid, encode_pixels, pair_features
+from p2pkit.layers.geometry import PointCloud
+from p2pkit.store.manifest import Sample
+from p2pkit.stream.augmentation import NO_AUGMENTATION, AugmentConfig
+from p2pkit.stream.samples import SampleConfig, make_sample
 
 GRID = FeatureGrid(stride=(8.0, 8.0), offset=(0.0, 0.0), cells=(5, 4), input_size=(40, 30))
 COUNT = 400

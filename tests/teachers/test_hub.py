@@ -11,9 +11,10 @@ from threading import Thread
 import pytest
 
 from p2pkit.errors import TeacherError
-from p2pkit.teachers import TeacherOptions, hub, open_teacher
-from p2pkit.teachers.hub import check_hub
+from p2pkit.teachers import TeacherOptions, open_teacher
+from p2pkit.teachers import weights as hub
 from p2pkit.teachers.timm_network import HUB_FILES
+from p2pkit.teachers.weights import check_hub
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 from p2pkit.errors import ConfigError
 from p2pkit.teachers import TeacherOptions, open_teacher
-from p2pkit.teachers.network import TeacherNetwork
+from p2pkit.teachers.grid_probe import position_network
+from p2pkit.teachers.network import Preprocessing, TeacherNetwork
 from p2pkit.teachers.network_teacher import NetworkTeacher
-from p2pkit.teachers.position_network import position_network
-from p2pkit.teachers.preprocessing import Preprocessing
 from p2pkit.teachers.views import ViewsTeacher
 
 # Cells at 3.5 + 8 i px: their mirror images fall on themselves only in widths of whole patches.

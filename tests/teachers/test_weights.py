@@ -9,7 +9,7 @@ from torch import nn
 
 from p2pkit.errors import TeacherError
 from p2pkit.teachers import Teacher, TeacherOptions, efficientnet_lite0, open_teacher
-from p2pkit.teachers.preprocessing import Preprocessing
+from p2pkit.teachers.network import Preprocessing
 from p2pkit.teachers.timm_network import timm
 from p2pkit.teachers.weights import read_weights, strip_prefix, weights_sha256
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from tiny_recording import tiny_train_config
 
-from p2pkit.pipelines import train
+from p2pkit.pipelines.train import run as train
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,8 @@ import pandas
 import pytest
 from scipy.spatial.transform import Rotation
 
-from p2pkit.datasets import SourceOptions, open_source
+from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.registry import open_source
 
 pytestmark = pytest.mark.realdata
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,1 @@
+"""Readers of LiDAR sweeps with cameras, and what they share."""

@@ -1,0 +1,171 @@
+"""`kitti-object`: the KITTI 3D object benchmark, single frames of many drives.
+
+The folder is `training/` or `testing/` or holds them: `velodyne/N.bin` (float32 x y z reflectance),
+`image_2/N.png`, `image_3/N.png` if it is there, and `calib/N.txt` (P2, R0_rect, Tr_velo_to_cam).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.lidar.kitti_calibration import (
+    matrix_of,
+    read_named_numbers,
+    split_projection,
+    transform_of,
+)
+from p2pkit.datasets.lidar.rig import RigFrame, Shot, load_rig
+from p2pkit.datasets.listing import (
+    chosen_frames,
+    existing_root,
+    frame_list_digest,
+    image_suffix,
+    known_frame,
+    safe_key,
+    visible_files,
+)
+from p2pkit.datasets.text_files import read_text
+from p2pkit.errors import FrameError, SourceError
+from p2pkit.files import sha256_json
+
+CAMERAS = ("image_2", "image_3")
+SPLITS = ("training", "testing")
+
+
+@dataclass(frozen=True)
+class ObjectFrame:
+    """One frame's place: the split's folder, the frame's number as a text, cameras and endings."""
+
+    key: str
+    sequence: str
+    folder: Path
+    number: str
+    cameras: tuple[tuple[str, str], ...]
+
+    @property
+    def lidar(self) -> Path:
+        """The sweep."""
+        return self.folder / "velodyne" / f"{self.number}.bin"
+
+    @property
+    def calibration(self) -> Path:
+        """The text with P2 and the others."""
+        return self.folder / "calib" / f"{self.number}.txt"
+
+    def images(self) -> dict[str, Path]:
+        """The image of each camera."""
+        return {
+            camera: self.folder / camera / f"{self.number}{suffix}"
+            for camera, suffix in self.cameras
+        }
+
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that the frame is read from."""
+        return (self.lidar, self.calibration, *self.images().values())
+
+
+class KittiObject:
+    """The KITTI object benchmark as a `FrameSource`.
+
+    Raises:
+        SourceError: there is no `velodyne` folder with sweeps.
+    """
+
+    name = "kitti-object"
+    label_names: Sequence[str] | None = None
+    ignore_label: int | None = None
+
+    def __init__(self, options: SourceOptions) -> None:
+        root = existing_root(options, self.name)
+        self._frames = chosen_frames(_listed(root), options)
+
+    def keys(self) -> Sequence[str]:
+        """`training_000012`; `000012` where the given folder is the split's."""
+        return list(self._frames)
+
+    def load(self, key: str) -> Frame:
+        """Read one frame.
+
+        Raises:
+            FrameError: a file is missing, damaged or holds a calibration that is not usable.
+        """
+        frame = known_frame(self._frames, key)
+        try:
+            shots = _shots(frame)
+        except SourceError as error:
+            raise FrameError(key, str(error)) from error
+        listed = RigFrame(key, frame.sequence, frame.lidar, tuple(shots), world_from_lidar=None)
+        return load_rig(listed, columns=4, full_scale=1.0).frame
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Frame list digest, and a digest of all calibrations."""
+        frames = self._frames.values()
+        return {
+            "dataset": self.name,
+            "frames": len(frames),
+            "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
+            "calibration": sha256_json([_text_or_none(frame.calibration) for frame in frames]),
+        }
+
+
+def _text_or_none(path: Path) -> str | None:
+    return path.read_text(errors="replace") if path.is_file() else None
+
+
+def _listed(root: Path) -> list[ObjectFrame]:
+    folders = [root / split for split in SPLITS if (root / split / "velodyne").is_dir()]
+    if (root / "velodyne").is_dir():
+        folders = [root]
+    drives = _drives(root)
+    frames: list[ObjectFrame] = []
+    for folder in folders:
+        cameras = tuple(
+            (camera, suffix) for camera in CAMERAS if (suffix := image_suffix(folder / camera))
+        )
+        for path in visible_files(folder / "velodyne", "*.bin"):
+            key = safe_key(path.stem) if folder == root else safe_key(folder.name, path.stem)
+            sequence = drives.get(path.stem, "") if folder.name == "training" else ""
+            frames.append(ObjectFrame(key, sequence, folder, path.stem, cameras))
+    if not frames or not all(frame.cameras for frame in frames):
+        raise SourceError(
+            f"{root}: kitti-object needs velodyne/*.bin, image_2/ and calib/ there or in its "
+            f"folders training and testing; found {len(frames)} sweeps, and no "
+            f"{'image folder with .png or .jpg' if frames else 'velodyne folder with a sweep'}"
+        )
+    return frames
+
+
+def _drives(root: Path) -> Mapping[str, str]:
+    """The raw drive of each training frame, by the development kit's two mapping texts."""
+    places = (root, root / "mapping", root.parent / "mapping")
+    for folder in places:
+        order_file, drive_file = folder / "train_rand.txt", folder / "train_mapping.txt"
+        if not (order_file.is_file() and drive_file.is_file()):
+            continue
+        rows = [line.split() for line in read_text(drive_file, "kitti-object").splitlines()]
+        try:
+            words = read_text(order_file, "kitti-object").replace(",", " ").split()
+            order = [int(word) for word in words]
+            return {f"{number:06d}": rows[row - 1][1] for number, row in enumerate(order)}
+        except (ValueError, IndexError) as error:
+            raise SourceError(
+                f"{order_file} and {drive_file.name} do not fit together: {error}"
+            ) from error
+    return {}
+
+
+def _shots(frame: ObjectFrame) -> list[Shot]:
+    path = frame.calibration
+    values = read_named_numbers(path, "kitti-object")
+    reference_from_lidar = transform_of(values, "Tr_velo_to_cam", path)
+    rectified_from_lidar = transform_of(values, "R0_rect", path) @ reference_from_lidar
+    shots: list[Shot] = []
+    for camera, image in frame.images().items():
+        name = f"P{camera[-1]}"
+        projection = matrix_of(values, name, (3, 4), path)
+        intrinsics, camera_from_rectified = split_projection(projection, name, path)
+        camera_from_lidar = camera_from_rectified @ rectified_from_lidar
+        shots.append(Shot(camera, image, intrinsics, camera_from_lidar))
+    return shots

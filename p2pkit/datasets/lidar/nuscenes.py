@@ -1,0 +1,201 @@
+"""`nuscenes`: key frames with LIDAR_TOP and six cameras, from the JSON tables as published.
+
+A folder with one sweep and a `calib.json` (the transforms already multiplied) is read as well; see
+docs/datasets/lidar.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.lidar.nuscenes_tables import Tables
+from p2pkit.datasets.lidar.rig import RigFrame, Shot, load_rig, read_point_labels, rig_fingerprint
+from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.text_files import json_field, numeric_array, read_json, rigid
+from p2pkit.errors import FrameError, SourceError
+
+CLASSES = (
+    "void",
+    "barrier",
+    "bicycle",
+    "bus",
+    "car",
+    "construction_vehicle",
+    "motorcycle",
+    "pedestrian",
+    "traffic_cone",
+    "trailer",
+    "truck",
+    "driveable_surface",
+    "other_flat",
+    "sidewalk",
+    "terrain",
+    "manmade",
+    "vegetation",
+)
+"""The 16 classes of the lidar segmentation task, and 0 for all others."""
+
+# The task's table of merged categories, python-sdk/nuscenes/eval/lidarseg/README.md of the devkit.
+_CLASS_OF_CATEGORY = {
+    "movable_object.barrier": "barrier",
+    "vehicle.bicycle": "bicycle",
+    "vehicle.bus.bendy": "bus",
+    "vehicle.bus.rigid": "bus",
+    "vehicle.car": "car",
+    "vehicle.construction": "construction_vehicle",
+    "vehicle.motorcycle": "motorcycle",
+    "human.pedestrian.adult": "pedestrian",
+    "human.pedestrian.child": "pedestrian",
+    "human.pedestrian.construction_worker": "pedestrian",
+    "human.pedestrian.police_officer": "pedestrian",
+    "movable_object.trafficcone": "traffic_cone",
+    "vehicle.trailer": "trailer",
+    "vehicle.truck": "truck",
+    "flat.driveable_surface": "driveable_surface",
+    "flat.other": "other_flat",
+    "flat.sidewalk": "sidewalk",
+    "flat.terrain": "terrain",
+    "static.manmade": "manmade",
+    "static.vegetation": "vegetation",
+}
+
+
+class NuScenes:
+    """nuScenes key frames as a `FrameSource`; the points are in the frame of LIDAR_TOP.
+
+    Raises:
+        SourceError: there is no version folder or more than one, or its tables are not usable.
+    """
+
+    name = "nuscenes"
+
+    def __init__(self, options: SourceOptions) -> None:
+        root = existing_root(options, self.name)
+        categories: dict[int, str] = {}
+        if (root / "calib.json").is_file():
+            listed = [_sample_frame(root)]
+        else:
+            named, categories = _read_tables(_version_folder(root))
+            listed = _unpacked(named, root)
+        self._frames = chosen_frames(listed, options)
+        self._class_of_index = _class_of_index(categories)
+        self.label_names: Sequence[str] | None = CLASSES if categories else None
+        self.ignore_label: int | None = 0 if categories else None
+
+    def keys(self) -> Sequence[str]:
+        """`scene-0061_0003`: scene and number of the key frame."""
+        return list(self._frames)
+
+    def load(self, key: str) -> Frame:
+        """Read one sweep and its images.
+
+        Raises:
+            FrameError: a file is missing or damaged, or the calibration is not usable.
+        """
+        listed = known_frame(self._frames, key)
+        frame, finite = load_rig(listed, columns=5, full_scale=255.0)
+        return replace(frame, labels=self._labels(listed, finite))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Frame list digest, a digest of all calibrations and poses, and the class names."""
+        labels = None if self.label_names is None else list(self.label_names)
+        return rig_fingerprint(self.name, self._frames.values()) | {"labels": labels}
+
+    def _labels(self, frame: RigFrame, finite: np.ndarray) -> np.ndarray | None:
+        if self.label_names is None:
+            return None
+        if frame.labels is None:
+            raise FrameError(frame.key, "lidarseg.json names no labels for it")
+        labels = read_point_labels(frame.labels, frame.key, "u1", len(finite))[finite]
+        classes = self._class_of_index[labels]
+        if (classes == 255).any():
+            unknown = sorted(set(labels[classes == 255].tolist()))
+            raise FrameError(frame.key, f"labels {unknown} are no index in category.json")
+        return classes
+
+
+def _version_folder(root: Path) -> Path:
+    if (root / "sample_data.json").is_file():
+        return root
+    folders = sorted(path for path in root.glob("v1.0-*") if path.is_dir())
+    if len(folders) != 1:
+        found = ", ".join(path.name for path in folders) or "none"
+        raise SourceError(
+            f"{root}: one folder of tables such as v1.0-mini is needed; found {found}. Give the "
+            "folder that holds samples/ and it, or the folder of tables itself"
+        )
+    return folders[0]
+
+
+def _read_tables(folder: Path) -> tuple[list[RigFrame], dict[int, str]]:
+    try:
+        tables = Tables(folder)
+        return tables.frames(), tables.categories()
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(f"{folder}: the tables do not fit together: {error!r}") from error
+
+
+def _unpacked(listed: list[RigFrame], root: Path) -> list[RigFrame]:
+    """The frames of scenes of which a sweep is there: the tables name those of every archive."""
+    if not listed:
+        raise SourceError(f"{root}: the tables name no sample with a LIDAR_TOP sweep")
+    present = {frame.sequence for frame in listed if frame.lidar.is_file()}
+    if not present:
+        raise SourceError(
+            f"{root}: none of the {len(listed)} sweeps that the tables name is there, such as "
+            f"{listed[0].lidar}; unpack samples/ beside the folder of tables"
+        )
+    if not any(frame.shots for frame in listed):
+        raise SourceError(f"{root}: no folder of a camera, such as samples/CAM_FRONT, is there")
+    return [frame for frame in listed if frame.sequence in present]
+
+
+def _class_of_index(categories: dict[int, str]) -> np.ndarray:
+    """Class of each lidarseg index; 255 where an index has no category."""
+    classes = np.full(256, 255, dtype=np.uint8)
+    for index, name in categories.items():
+        if not 0 <= index < 255:
+            raise SourceError(f"category.json gives {name!r} the index {index}; 0 to 254 are due")
+        classes[index] = CLASSES.index(_CLASS_OF_CATEGORY.get(name, "void"))
+    return classes
+
+
+def _sample_frame(root: Path) -> RigFrame:
+    """The one frame of a folder with `calib.json`."""
+    path = root / "calib.json"
+    value = read_json(path, "nuscenes")
+    lidar = str(json_field(value, "lidar_file", path))
+    shots: list[Shot] = []
+    cameras = json_field(value, "cameras", path)
+    for name in cameras:
+        entry = cameras[name]
+        transform = numeric_array(json_field(entry, "T_cam_lidar", path), "T_cam_lidar", path)
+        image = str(json_field(entry, "file", path))
+        shots.append(
+            Shot(
+                name=name,
+                image=root / image,
+                intrinsics=numeric_array(json_field(entry, "K", path), f"{name}.K", path),
+                camera_from_sensor=rigid(transform, f"{path}: {name}.T_cam_lidar"),
+                time_offset_s=_time_offset(image, lidar),
+            )
+        )
+    chain = [
+        rigid(numeric_array(json_field(value, name, path), name, path), f"{path}: {name}")
+        for name in ("ego2global", "lidar2ego")
+    ]
+    sequence = lidar.partition("__")[0]
+    key = safe_key(lidar.partition(".")[0])
+    return RigFrame(key, sequence, root / lidar, tuple(shots), chain[0] @ chain[1])
+
+
+def _time_offset(image: str, lidar: str) -> float | None:
+    """From the microseconds at the end of nuScenes' file names."""
+    stamps = [name.partition(".")[0].rpartition("__")[2] for name in (image, lidar)]
+    if not all(stamp.isdecimal() for stamp in stamps):
+        return None
+    return (int(stamps[0]) - int(stamps[1])) / 1e6

@@ -1,0 +1,266 @@
+"""`pandaset`: PandaSet sequences as npz and JSON, two LiDARs and six cameras.
+
+PandaSet's own files are pickles of pandas frames, which p2pkit never opens;
+`tools/pandaset_to_npz.py` converts them once. A sequence folder holds `calib.json`,
+`semseg_classes.json`, `lidar/NN.npz` and `camera/NAME/NN.jpg`; docs/datasets/lidar.md describes
+the fields.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.lidar.rig import Shot, finite_rows, load_view, unit_intensity
+from p2pkit.datasets.listing import (
+    chosen_frames,
+    existing_root,
+    frame_list_digest,
+    image_suffix,
+    known_frame,
+    safe_key,
+    visible_files,
+)
+from p2pkit.datasets.text_files import json_field, numeric_array, read_json
+from p2pkit.errors import FrameError, GeometryError, SourceError
+from p2pkit.files import sha256_json
+from p2pkit.geometry.transforms import check_rigid, invert_rigid, transform_points
+
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_FIELDS = {"xyz": "float32", "intensity": "uint8", "t": "float32", "label": "uint8"}
+
+
+@dataclass(frozen=True)
+class PandaFrame:
+    """One sweep's place: its sequence folder, its number as a text, and the sequence's cameras."""
+
+    key: str
+    sequence: str
+    folder: Path
+    number: str
+    cameras: tuple[str, ...]
+
+    @property
+    def lidar(self) -> Path:
+        """The sweep."""
+        return self.folder / "lidar" / f"{self.number}.npz"
+
+    def image(self, camera: str) -> Path:
+        """The image of one camera."""
+        return self.folder / "camera" / camera / f"{self.number}.jpg"
+
+    def paths(self) -> tuple[Path, ...]:
+        """The sweep and the images."""
+        return (self.lidar, *(self.image(camera) for camera in self.cameras))
+
+
+class PandaSet:
+    """PandaSet sequences in the npz form as a `FrameSource`.
+
+    Points of both LiDARs are taken from world coordinates, where PandaSet has them with the ego
+    motion within the sweep removed, to the LiDAR's frame at the sweep's time stamp.
+
+    Raises:
+        SourceError: there is no sequence, or a `calib.json` is not usable.
+    """
+
+    name = "pandaset"
+    ignore_label: int | None
+
+    def __init__(self, options: SourceOptions) -> None:
+        root = existing_root(options, self.name)
+        folders = [root] if (root / "calib.json").is_file() else _sequence_folders(root)
+        self._calibrations = {
+            folder.name: read_json(folder / "calib.json", self.name) for folder in folders
+        }
+        listed = [_listed(folder, self._calibrations[folder.name]) for folder in folders]
+        self._frames = chosen_frames(list(chain.from_iterable(listed)), options)
+        self.label_names: Sequence[str] | None = _class_names(folders)
+        self.ignore_label = None if self.label_names is None else 0
+
+    def keys(self) -> Sequence[str]:
+        """`002_00`: sequence and sweep."""
+        return list(self._frames)
+
+    def load(self, key: str) -> Frame:
+        """Read one sweep and its six images.
+
+        Raises:
+            FrameError: a file is missing or damaged, or its pose is not in the calibration.
+        """
+        frame = known_frame(self._frames, key)
+        calibration = self._calibrations[frame.folder.name]
+        try:
+            world_from_lidar, shots = _placed(frame, calibration)
+            speed_m_s = _speed(frame, calibration)
+        except (SourceError, GeometryError) as error:
+            raise FrameError(key, str(error)) from error
+        sweep = _read_sweep(frame.lidar, key)
+        finite = finite_rows(sweep["xyz"], key)
+        lidar_from_world = invert_rigid(world_from_lidar)
+        return Frame(
+            key=key,
+            views=tuple(load_view(shot, key) for shot in shots),
+            points=transform_points(lidar_from_world, sweep["xyz"][finite]),
+            world_from_sensor=world_from_lidar,
+            labels=None if self.label_names is None else self._labels(sweep["label"][finite], key),
+            sequence=frame.sequence,
+            speed_m_s=speed_m_s,
+            intensity=unit_intensity(sweep["intensity"][finite], key, 255.0),
+            point_time_s=sweep["t"][finite],
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Frame list digest, the calibrations' digest, and the class names."""
+        frames = self._frames.values()
+        return {
+            "dataset": self.name,
+            "frames": len(frames),
+            "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
+            "calibration": {name: sha256_json(value) for name, value in self._calibrations.items()},
+            "labels": None if self.label_names is None else list(self.label_names),
+        }
+
+    def _labels(self, labels: np.ndarray, key: str) -> np.ndarray:
+        assert self.label_names is not None
+        if labels.max() >= len(self.label_names):
+            raise FrameError(
+                key, f"label {labels.max()} has no name; 0 to {len(self.label_names) - 1} have"
+            )
+        return labels
+
+
+def _sequence_folders(root: Path) -> list[Path]:
+    folders = sorted(path for path in root.iterdir() if (path / "calib.json").is_file())
+    if not folders:
+        raise SourceError(
+            f"{root}: neither it nor a folder of it holds calib.json; PandaSet's pickles must be "
+            "converted once with tools/pandaset_to_npz.py"
+        )
+    return folders
+
+
+def _listed(folder: Path, calibration: dict[str, Any]) -> list[PandaFrame]:
+    path = folder / "calib.json"
+    cameras = json_field(calibration, "cameras", path)
+    if not isinstance(cameras, dict) or not cameras:
+        raise SourceError(f"{path}: cameras must be an object with at least one camera")
+    names = tuple(str(name) for name in cameras if image_suffix(folder / "camera" / str(name)))
+    if not names:
+        raise SourceError(
+            f"{folder / 'camera'} holds no folder of a camera, with images, that {path} names: "
+            f"{', '.join(map(str, cameras))}"
+        )
+    for name in names:
+        numeric_array(json_field(cameras[name], "K", path), f"cameras.{name}.K", path)
+    sweeps = visible_files(folder / "lidar", "*.npz")
+    if not sweeps:
+        raise SourceError(f"{folder / 'lidar'} holds no .npz sweep")
+    return [
+        PandaFrame(safe_key(folder.name, sweep.stem), folder.name, folder, sweep.stem, names)
+        for sweep in sweeps
+    ]
+
+
+def _placed(
+    frame: PandaFrame, calibration: dict[str, Any]
+) -> tuple[Float64[np.ndarray, "4 4"], list[Shot]]:
+    """The LiDAR's pose, and the images with their transforms from it."""
+    path, number = frame.folder / "calib.json", frame.number
+
+    def pose(value: Any, name: str) -> Float64[np.ndarray, "4 4"]:
+        matrix = numeric_array(json_field(value, number, path), f"{name}.{number}", path)
+        return check_rigid(matrix, f"{name}.{number}")
+
+    world_from_lidar = pose(json_field(calibration, "lidar_pose", path), "lidar_pose")
+    sweep_time = _time(calibration.get("lidar_timestamp"), number)
+    shots: list[Shot] = []
+    for name in frame.cameras:
+        entry = calibration["cameras"][name]
+        where = f"cameras.{name}.T_world_camera"
+        world_from_camera = pose(json_field(entry, "T_world_camera", path), where)
+        image_time = _time(entry.get("timestamp"), number)
+        shots.append(
+            Shot(
+                name=name,
+                image=frame.image(name),
+                intrinsics=numeric_array(entry["K"], f"cameras.{name}.K", path),
+                camera_from_sensor=invert_rigid(world_from_camera) @ world_from_lidar,
+                time_offset_s=_difference(image_time, sweep_time),
+            )
+        )
+    return world_from_lidar, shots
+
+
+def _speed(frame: PandaFrame, calibration: dict[str, Any]) -> float:
+    """Of the LiDAR (m/s), from the sweep nearest in time; 0 where there is no other."""
+    stamps, poses = calibration.get("lidar_timestamp"), calibration["lidar_pose"]
+    now = _time(stamps, frame.number)
+    if now is None or not isinstance(stamps, dict):
+        return 0.0
+    times = {other: _time(stamps, other) for other in stamps if other in poses}
+    others = [(abs(time - now), other) for other, time in times.items() if time is not None]
+    others = [(gap, other) for gap, other in others if gap > 0]
+    if not others:
+        return 0.0
+    gap, other = min(others)
+    path = frame.folder / "calib.json"
+    here, there = (
+        check_rigid(numeric_array(poses[name], f"lidar_pose.{name}", path), f"lidar_pose.{name}")
+        for name in (frame.number, other)
+    )
+    return float(np.linalg.norm((here - there)[:3, 3]) / gap)
+
+
+def _time(stamps: Any, number: str) -> float | None:
+    value = stamps.get(number) if isinstance(stamps, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _difference(later: float | None, earlier: float | None) -> float | None:
+    return None if later is None or earlier is None else later - earlier
+
+
+def _read_sweep(path: Path, key: str) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            sweep = {name: np.asarray(archive[name]) for name in _FIELDS}
+    except FileNotFoundError as error:
+        raise FrameError(key, f"{path.name} does not exist") from error
+    except _UNREADABLE as error:
+        raise FrameError(key, f"{path.name} cannot be read: {error}") from error
+    for name, dtype in _FIELDS.items():
+        shape = (len(sweep["xyz"]), 3) if name == "xyz" else (len(sweep["xyz"]),)
+        if sweep[name].dtype != dtype or sweep[name].shape != shape:
+            raise FrameError(
+                key,
+                f"{path.name}: {name} is {sweep[name].dtype} {sweep[name].shape}; {dtype} {shape} "
+                "is needed",
+            )
+    return sweep
+
+
+def _class_names(folders: list[Path]) -> tuple[str, ...] | None:
+    """Names by value, 0 being points without a label; None without any `semseg_classes.json`.
+
+    Not all published sequences were labelled: those without are points without a label.
+    """
+    files = [folder / "semseg_classes.json" for folder in folders]
+    present = [path for path in files if path.is_file()]
+    if not present:
+        return None
+    read = {tuple(sorted(read_json(path, "pandaset").items())) for path in present}
+    if len(read) > 1:
+        raise SourceError(f"{', '.join(map(str, present))} differ; one source has one list")
+    names = dict(next(iter(read)))
+    values = [str(value) for value in range(1, len(names) + 1)]
+    if set(names) != set(values) or not all(isinstance(name, str) for name in names.values()):
+        raise SourceError(f"{present[0]}: names for the values 1, 2, … are needed; found {names}")
+    return ("unlabelled", *(names[value] for value in values))

@@ -1,0 +1,1 @@
+"""Readers of labelled points without images, to evaluate on."""

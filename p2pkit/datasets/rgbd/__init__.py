@@ -1,0 +1,1 @@
+"""Readers of depth images with colour, and what they share."""

@@ -1,0 +1,117 @@
+"""`posed-rgbd`: folders of colour and depth images, poses and one `camera.json`.
+
+docs/datasets.md describes the form.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8, UInt16
+
+from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.image_files import (
+    read_color,
+    read_depth_npy,
+    read_depth_png,
+    read_labels,
+    read_pose,
+)
+from p2pkit.datasets.listing import chosen_frames, existing_root, frame_list_digest, known_frame
+from p2pkit.datasets.rgbd.depth_scale import check_depth_scale
+from p2pkit.datasets.rgbd.posed_files import FrameFiles, find_frames, find_label_names
+from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
+from p2pkit.errors import FrameError
+from p2pkit.geometry.distortion import undistort_depth
+
+
+class PosedRgbd:
+    """A recording in the `posed-rgbd` form, as a `FrameSource`.
+
+    Raises:
+        SourceError: the folder, its calibration or its labels cannot be used, or the depth of a few
+            frames contradicts `depth_units_per_metre` (see `depth_scale`).
+    """
+
+    name = "posed-rgbd"
+
+    def __init__(self, options: SourceOptions) -> None:
+        root = existing_root(options, self.name)
+        listed = find_frames(root, options.camera_file)
+        labels = find_label_names(root, listed)
+        self.label_names: Sequence[str] | None = labels[0] if labels else None
+        self.ignore_label: int | None = labels[1] if labels else None
+        self._frames = chosen_frames(listed, options)
+        check_depth_scale(listed, read_frame_depth)
+
+    def keys(self) -> Sequence[str]:
+        """Frames sorted by folder and number."""
+        return list(self._frames)
+
+    def load(self, key: str) -> Frame:
+        """Read one frame.
+
+        Raises:
+            FrameError: a file is missing, damaged, of another size or mode; no valid depth; a pose
+                that is not rigid.
+        """
+        files = known_frame(self._frames, key)
+        calibration = files.calibration
+        depth = read_frame_depth(files)
+        if files.color is None:
+            raise FrameError(
+                key, "there is no colour image (.color.jpg, .jpeg or .png) beside the depth"
+            )
+        image = read_color(files.color, key, (calibration.color.width, calibration.color.height))
+        stored = read_pose(files.pose, key) if files.pose and calibration.pose != "none" else None
+        pose = None if stored is None else calibration.world_from_depth(stored)
+        listed = RgbdListed(key=key, sequence=files.sequence, world_from_depth=pose)
+        frame = assemble(listed, image, depth, calibration)
+        return replace(frame, labels=self._labels(files))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Frame list digest, the calibration of each sequence, and the class names."""
+        frames = self._frames.values()
+        sequences = {files.sequence: files.calibration.to_json() for files in frames}
+        return {
+            "dataset": self.name,
+            "frames": len(frames),
+            "frame_list": frame_list_digest((files.key, files.paths()) for files in frames),
+            "calibration": list(sequences.values()),
+            "labels": None if self.label_names is None else [*self.label_names, self.ignore_label],
+        }
+
+    def _labels(self, files: FrameFiles) -> UInt8[np.ndarray, "height width"] | None:
+        """Void throughout where others have labels, so that all frames have the same fields."""
+        if self.label_names is None or self.ignore_label is None:
+            return None
+        camera, distortion = files.calibration.depth, files.calibration.depth_distortion
+        if files.label is None:
+            return np.full((camera.height, camera.width), self.ignore_label, np.uint8)
+        size = (camera.width, camera.height)
+        labels = read_labels(files.label, files.key, size, len(self.label_names))
+        if distortion is None:
+            return labels
+        return undistort_depth(labels.astype(np.uint16), camera, distortion).astype(np.uint8)
+
+
+def read_frame_depth(files: FrameFiles) -> UInt16[np.ndarray, "height width"]:
+    """The frame's depth as stored, undistorted, with invalid values set to 0.
+
+    Raises:
+        FrameError: the depth is missing, damaged, of another size or mode, or nowhere valid.
+    """
+    calibration = files.calibration
+    if files.depth is None:
+        raise FrameError(
+            files.key, "there is no depth (.depth.png or .depth.npy) beside the colour"
+        )
+    if files.depth.suffix.lower() == ".npy":
+        values = read_depth_npy(
+            files.depth, files.key, calibration.depth, calibration.units_per_metre
+        )
+    else:
+        size = (calibration.depth.width, calibration.depth.height)
+        values = read_depth_png(files.depth, files.key, size)
+    return usable_depth(values, calibration, files.key)

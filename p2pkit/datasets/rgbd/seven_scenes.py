@@ -1,0 +1,125 @@
+"""`7scenes`: Microsoft 7-Scenes in its original layout.
+
+Shotton et al., "Scene Coordinate Regression Forests for Camera Relocalization in RGB-D Images",
+CVPR 2013, and the data set's page: `seq-NN/frame-000000.{color.png,depth.png,pose.txt}`, depth in
+millimetres with 65535 for none, poses of the depth camera. Colour is not registered to depth, and
+the page gives no extrinsics: those here were measured on RedKitchen.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.image_files import read_pose
+from p2pkit.datasets.listing import (
+    chosen_frames,
+    existing_root,
+    frame_list_digest,
+    known_frame,
+    safe_key,
+)
+from p2pkit.datasets.rgbd.calibration import RgbdCalibration
+from p2pkit.datasets.rgbd.posed_files import FrameFiles
+from p2pkit.datasets.rgbd.reading import RgbdFiles, load_rgbd
+from p2pkit.errors import FrameError, SourceError
+from p2pkit.geometry.camera import Camera
+
+_SHIFT_M = -0.025
+
+
+def _kinect() -> RgbdCalibration:
+    """The Kinect's published depth intrinsics; colour as measured: 525 px, 25 mm to the left."""
+    color_from_depth = np.eye(4)
+    color_from_depth[0, 3] = _SHIFT_M
+    return RgbdCalibration(
+        units_per_metre=1000.0,
+        depth=Camera(640, 480, fx=585.0, fy=585.0, cx=320.0, cy=240.0),
+        color=Camera(640, 480, fx=525.0, fy=525.0, cx=320.0, cy=240.0),
+        color_from_depth=color_from_depth,
+        pose="world_from_depth",
+        invalid_depth=(0, 65535),
+    )
+
+
+class SevenScenes:
+    """7-Scenes as a `FrameSource`: a scene's folder, one `seq-NN` of it, or all scenes.
+
+    Raises:
+        SourceError: no `seq-NN` with frames is there.
+    """
+
+    name = "7scenes"
+    label_names: Sequence[str] | None = None
+    ignore_label: int | None = None
+
+    def __init__(self, options: SourceOptions) -> None:
+        root = existing_root(options, self.name)
+        self._calibration = _kinect()
+        listed = [
+            FrameFiles(
+                key=safe_key(*prefix, folder.name, color.name.partition(".")[0]),
+                sequence="_".join((*prefix, folder.name)),
+                calibration=self._calibration,
+                color=color,
+                depth=color.with_name(color.name.replace(".color.", ".depth.")),
+                pose=color.with_name(color.name.replace(".color.png", ".pose.txt")),
+            )
+            for prefix, folder in _sequences(root)
+            for color in sorted(folder.glob("frame-*.color.png"))
+        ]
+        if not listed:
+            raise SourceError(
+                f"{root}: 7scenes needs seq-NN/frame-*.color.png there, in the scenes below, or "
+                "frames in the folder itself if it is a seq-NN; unpack the seq-NN.zip files"
+            )
+        self._frames = chosen_frames(listed, options)
+
+    def keys(self) -> Sequence[str]:
+        """`seq-01_frame-000012`, after the scene's name where all scenes are read."""
+        return list(self._frames)
+
+    def load(self, key: str) -> Frame:
+        """Read one frame.
+
+        Raises:
+            FrameError: a file is missing or damaged, no depth is valid, or the pose is not rigid.
+        """
+        files = known_frame(self._frames, key)
+        assert files.color is not None
+        assert files.depth is not None
+        assert files.pose is not None
+        if not files.pose.is_file():
+            raise FrameError(key, f"{files.pose.name} does not exist")
+        pose = read_pose(files.pose, key)
+        listed = RgbdFiles(
+            key=key,
+            sequence=files.sequence,
+            world_from_depth=pose,
+            color=files.color,
+            depth=files.depth,
+        )
+        return load_rgbd(listed, self._calibration)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Frame list digest with the poses' sizes, and the calibration."""
+        frames = self._frames.values()
+        return {
+            "dataset": self.name,
+            "frames": len(frames),
+            "frame_list": frame_list_digest((files.key, files.paths()) for files in frames),
+            "calibration": self._calibration.to_json(),
+        }
+
+
+def _sequences(root: Path) -> list[tuple[tuple[str, ...], Path]]:
+    """The scene's name where the root holds several, and each sequence's folder."""
+    if root.name.startswith("seq-"):
+        return [((), root)]
+    here = sorted(path for path in root.glob("seq-*") if path.is_dir())
+    if here:
+        return [((), folder) for folder in here]
+    below = sorted(path for path in root.glob("*/seq-*") if path.is_dir())
+    return [((folder.parent.name,), folder) for folder in below]

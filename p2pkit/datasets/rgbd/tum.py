@@ -1,0 +1,193 @@
+"""`tum`: sequences in the form of the TUM RGB-D benchmark.
+
+Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012; the benchmark's
+page "File Formats". `rgb.txt` and `depth.txt` list `time file`, `groundtruth.txt` lists `time tx ty
+tz qx qy qz qw`, the colour camera's pose. Depth is registered to colour, 5000 to the metre.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.rgbd.calibration import RgbdCalibration, lens_from_json
+from p2pkit.datasets.rgbd.reading import (
+    RgbdFiles,
+    load_rgbd,
+    nearest_index,
+    rgbd_fingerprint,
+    speed_between,
+)
+from p2pkit.datasets.text_files import read_json, read_text
+from p2pkit.errors import GeometryError, SourceError
+from p2pkit.geometry.camera import Camera
+from p2pkit.geometry.distortion import Distortion
+from p2pkit.geometry.transforms import transform_from_quaternion
+
+MAX_GAP_S = 0.02
+"""Colour, depth and pose of a frame are at most this far apart, as in the benchmark's tool."""
+UNITS_PER_METRE = 5000.0
+
+# The page's table of RGB cameras; its depth images need no further scale.
+_LENSES: dict[str, tuple[tuple[float, float, float, float], tuple[float, ...] | None]] = {
+    "freiburg1": ((517.3, 516.5, 318.6, 255.3), (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
+    "freiburg2": ((520.9, 521.0, 325.1, 249.7), (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
+    "freiburg3": ((535.4, 539.2, 320.1, 247.6), None),
+}
+
+Listing = list[tuple[float, list[str]]]
+
+
+class TumRgbd:
+    """TUM sequences as a `FrameSource`; a frame is a depth image with the nearest colour image.
+
+    Raises:
+        SourceError: a list is missing or wrong, no images are close in time, or the lens of a
+            sequence is not known.
+    """
+
+    name = "tum"
+    label_names: Sequence[str] | None = None
+    ignore_label: int | None = None
+
+    def __init__(self, options: SourceOptions) -> None:
+        root = existing_root(options, self.name)
+        folders = [root] if (root / "rgb.txt").is_file() else _sub_folders(root)
+        self._calibrations = {
+            folder.name: _calibration(folder, options.camera_file) for folder in folders
+        }
+        listed = [frame for folder in folders for frame in _listed(folder)]
+        self._frames = chosen_frames(listed, options)
+
+    def keys(self) -> Sequence[str]:
+        """`SEQUENCE_000012`: the number counts the sequence's depth images."""
+        return list(self._frames)
+
+    def load(self, key: str) -> Frame:
+        """Read one frame and undo the lens's distortion in both of its images.
+
+        Raises:
+            FrameError: an image is missing, damaged or of another size, or no depth is valid.
+        """
+        files = known_frame(self._frames, key)
+        return load_rgbd(files, self._calibrations[files.sequence])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Frame list digest, poses, lenses, and the largest gap in time."""
+        found = rgbd_fingerprint(self.name, self._frames.values(), self._calibrations)
+        return found | {"max_gap_s": MAX_GAP_S}
+
+
+def _sub_folders(root: Path) -> list[Path]:
+    folders = sorted(path.parent for path in root.glob("*/rgb.txt"))
+    if not folders:
+        raise SourceError(f"{root}: neither it nor a folder of it holds rgb.txt; tum needs it")
+    return folders
+
+
+def _calibration(folder: Path, camera_file: Path | None) -> RgbdCalibration:
+    camera, distortion = _lens(folder, camera_file)
+    return RgbdCalibration(
+        units_per_metre=UNITS_PER_METRE,
+        depth=camera,
+        color=camera,
+        color_from_depth=np.eye(4),
+        pose="world_from_depth",
+        invalid_depth=(0,),
+        depth_distortion=distortion,
+        color_distortion=distortion,
+    )
+
+
+def _lens(folder: Path, camera_file: Path | None) -> tuple[Camera, Distortion | None]:
+    if camera_file is not None:
+        try:
+            return lens_from_json(read_json(camera_file, "tum"), str(camera_file))
+        except GeometryError as error:
+            raise SourceError(str(error)) from error
+    # A link's own name may tell, or that of what it leads to.
+    names = f"{folder.name} {folder.resolve().name}"
+    for name, ((fx, fy, cx, cy), coefficients) in _LENSES.items():
+        if name in names:
+            camera = Camera(640, 480, fx=fx, fy=fy, cx=cx, cy=cy)
+            lens = None if coefficients is None else Distortion("radial-tangential", coefficients)
+            return camera, lens
+    raise SourceError(
+        f"{folder}: the name has none of {', '.join(_LENSES)}, so the lens is not known; give it "
+        'with --camera FILE: {"width": 640, "height": 480, "fx": 525.0, "fy": 525.0, "cx": 319.5, '
+        '"cy": 239.5, "distortion": {"model": "radial-tangential", "coefficients": [0, 0, 0, 0]}} '
+        "(without distortion if there is none)"
+    )
+
+
+def _listed(folder: Path) -> list[RgbdFiles]:
+    color, depth = _listing(folder / "rgb.txt"), _listing(folder / "depth.txt")
+    pose_times, poses = _trajectory(folder / "groundtruth.txt")
+    color_times = [time for time, _ in color]
+    frames: list[RgbdFiles] = []
+    for number, (time, words) in enumerate(depth):
+        near_color = nearest_index(color_times, time, MAX_GAP_S)
+        near_pose = nearest_index(pose_times, time, MAX_GAP_S)
+        if near_color is None or (pose_times and near_pose is None):
+            continue
+        frames.append(
+            RgbdFiles(
+                key=safe_key(folder.name, f"{number:06d}"),
+                sequence=folder.name,
+                color=folder / color[near_color][1][0],
+                depth=folder / words[0],
+                world_from_depth=None if near_pose is None else poses[near_pose],
+                time_offset_s=color_times[near_color] - time,
+                speed_m_s=0.0 if near_pose is None else speed_between(poses, pose_times, near_pose),
+            )
+        )
+    if not frames:
+        raise SourceError(
+            f"{folder}: none of the {len(depth)} depth images has a colour image, and a pose if "
+            f"there are poses, within {MAX_GAP_S} s; check that the lists are of one recording"
+        )
+    return frames
+
+
+def _listing(path: Path) -> Listing:
+    """Lines `time words`, sorted by time; `#` begins a remark."""
+    rows: Listing = []
+    for number, line in enumerate(read_text(path, "tum").splitlines(), start=1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        try:
+            time = float(words[0])
+        except ValueError as error:
+            raise SourceError(f"{path}: line {number} is {line!r}; a time comes first") from error
+        if len(words) < 2 or not np.isfinite(time):
+            raise SourceError(f"{path}: line {number} is {line!r}; a time and a value are needed")
+        rows.append((time, words[1:]))
+    return sorted(rows)
+
+
+def _trajectory(path: Path) -> tuple[list[float], list[Float64[np.ndarray, "4 4"]]]:
+    """Times and world_from_camera; both empty where there is no file.
+
+    Rows without a pose, which hold NaN or zeros for the quaternion, are left out.
+    """
+    if not path.is_file():
+        return [], []
+    times: list[float] = []
+    poses: list[Float64[np.ndarray, "4 4"]] = []
+    for time, words in _listing(path):
+        try:
+            x, y, z, qx, qy, qz, qw = (float(word) for word in words)
+            if np.isnan((x, y, z, qx, qy, qz, qw)).any() or not any((qx, qy, qz, qw)):
+                continue
+            poses.append(transform_from_quaternion((qw, qx, qy, qz), (x, y, z), f"{time:f}"))
+            times.append(time)
+        except (ValueError, GeometryError) as error:
+            raise SourceError(
+                f"{path}: {' '.join(words)} is no pose 'tx ty tz qx qy qz qw': {error}"
+            ) from error
+    return times, poses

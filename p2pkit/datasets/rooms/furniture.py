@@ -1,0 +1,197 @@
+"""The furniture of the generated rooms: each function adds one object, standing on the floor.
+
+Local axes of an object: its front looks along -y, x is to its right as seen from the front, z is
+up; `Place` puts it into the room.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from p2pkit.datasets.rooms.shapes import Material, SceneBuilder, Vector
+from p2pkit.datasets.rooms.textures import mean_color
+
+LABEL_NAMES = (
+    "void",
+    "floor",
+    "wall",
+    "ceiling",
+    "table",
+    "chair",
+    "cabinet",
+    "bookshelf",
+    "bed",
+    "box",
+    "ball",
+    "picture",
+)
+LABELS = {name: value for value, name in enumerate(LABEL_NAMES)}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an object stands: x, y (m), height of its underside (m) and heading (rad)."""
+
+    x: float
+    y: float
+    z: float = 0.0
+    yaw: float = 0.0
+
+    def point(self, local: Vector) -> Vector:
+        """A point of the object's local axes in the room."""
+        cos, sin = np.cos(self.yaw), np.sin(self.yaw)
+        x, y, z = local
+        return (self.x + cos * x - sin * y, self.y + sin * x + cos * y, self.z + z)
+
+
+@dataclass(frozen=True)
+class Decorator:
+    """Adds boxes of one object, all with its label, and draws materials for it."""
+
+    builder: SceneBuilder
+    rng: np.random.Generator
+
+    def material(
+        self, texture: str, color: Vector | None = None, tile_m: float | None = None
+    ) -> Material:
+        """A photograph brought to the mean `color` (0 to 1; default: its own), slightly varied."""
+        mean = mean_color(self.builder.textures, texture)
+        wanted = mean if color is None else np.array(color)
+        varied = wanted / mean * self.rng.uniform(0.85, 1.15) * self.rng.uniform(0.92, 1.08, 3)
+        shift = self.rng.uniform(0.0, 2, 2) if tile_m is not None else np.zeros(2)
+        red, green, blue = (float(value) for value in varied)
+        return Material(texture, (red, green, blue), tile_m, (float(shift[0]), float(shift[1])))
+
+    def part(
+        self, place: Place, center: Vector, size: Vector, *, material: Material, label: str
+    ) -> None:
+        """One box of an object; `center` is the middle of its underside in local axes."""
+        where = place.point(center)
+        self.builder.add_box(where, size, yaw=place.yaw, material=material, label=LABELS[label])
+
+
+def add_table(add: Decorator, place: Place, width: float, depth: float) -> None:
+    """A table 0.72 m high on four legs."""
+    wood = add.material("wood", tile_m=0.45)
+    with add.builder.group():
+        add.part(place, (0.0, 0.0, 0.68), (width, depth, 0.04), material=wood, label="table")
+        _add_legs(add, place, (width - 0.08, depth - 0.08, 0.68), wood, "table")
+
+
+def add_chair(add: Decorator, place: Place) -> None:
+    """A chair with a seat 0.45 m high and a back."""
+    fur = add.material("fur", tile_m=0.5)
+    with add.builder.group():
+        add.part(place, (0.0, 0.0, 0.42), (0.44, 0.44, 0.05), material=fur, label="chair")
+        add.part(place, (0.0, 0.2, 0.47), (0.44, 0.04, 0.45), material=fur, label="chair")
+        _add_legs(add, place, (0.4, 0.4, 0.42), fur, "chair")
+
+
+def add_cabinet(add: Decorator, place: Place, size: Vector) -> None:
+    """A closed cabinet with a plinth and two doors that stand 2 cm proud."""
+    width, depth, height = size
+    body = add.material("facade", tile_m=1.1)
+    door = add.material("facade", tile_m=0.8)
+    with add.builder.group():
+        add.part(place, (0.0, 0.0, 0.0), (width, depth, height), material=body, label="cabinet")
+        for side in (-1, 1):
+            add.part(
+                place,
+                (side * width / 4, -depth / 2 - 0.01, 0.1),
+                (width / 2 - 0.03, 0.02, height - 0.15),
+                material=door,
+                label="cabinet",
+            )
+
+
+def add_bookshelf(add: Decorator, place: Place, width: float, height: float) -> None:
+    """Open shelves with rows of books of different heights."""
+    depth, board, levels = 0.3, 0.03, max(2, int(height / 0.38))
+    wood = add.material("wood", (0.45, 0.35, 0.28), tile_m=0.45)
+    step = (height - board) / levels
+    with add.builder.group():
+        add.part(place, (0.0, 0.14, 0.0), (width, 0.02, height), material=wood, label="bookshelf")
+        for side in (-1, 1):
+            center = (side * (width - board) / 2, 0.0, 0.0)
+            add.part(place, center, (board, depth, height), material=wood, label="bookshelf")
+        for level in range(levels + 1):
+            center = (0.0, 0.0, level * step)
+            add.part(place, center, (width, depth, board), material=wood, label="bookshelf")
+    for level in range(levels):
+        _add_books(add, place, width - 0.1, (level * step + board, step - board))
+
+
+def add_bed(add: Decorator, place: Place, length: float) -> None:
+    """A bed 0.95 m wide, its head at +y, with a blanket and a pillow."""
+    blanket = add.material("petals", tile_m=0.7)
+    frame = add.material("flower")
+    pillow = add.material("petals", (0.85, 0.82, 0.78), tile_m=0.4)
+    with add.builder.group():
+        add.part(place, (0.0, 0.0, 0.05), (0.95, length, 0.25), material=frame, label="bed")
+        add.part(place, (0.0, 0.0, 0.3), (0.9, length - 0.06, 0.2), material=blanket, label="bed")
+        add.part(place, (0.0, length / 2, 0.05), (0.95, 0.05, 0.8), material=frame, label="bed")
+        center = (0.0, length / 2 - 0.3, 0.5)
+        add.part(place, center, (0.6, 0.38, 0.1), material=pillow, label="bed")
+
+
+def add_carton(add: Decorator, place: Place, size: Vector) -> None:
+    """A cardboard box."""
+    cardboard = add.material("coins", (0.62, 0.47, 0.3))
+    with add.builder.group():
+        add.part(place, (0.0, 0.0, 0.0), size, material=cardboard, label="box")
+
+
+def add_ball(add: Decorator, place: Place, radius: float) -> None:
+    """A ball."""
+    material = add.material("retina" if add.rng.random() < 0.6 else "stars")
+    with add.builder.group():
+        add.builder.add_sphere(
+            (place.x, place.y, place.z + radius), radius, material=material, label=LABELS["ball"]
+        )
+
+
+def add_picture(add: Decorator, place: Place, texture: str, width: float) -> None:
+    """A framed photograph in its own proportions, 3 cm thick, hanging on the wall behind it."""
+    texels_wide, texels_high = add.builder.textures.size(texture)
+    height = width * texels_high / texels_wide
+    frame = add.material("wood", (0.25, 0.2, 0.18), tile_m=0.3)
+    right = np.array([np.cos(place.yaw), np.sin(place.yaw), 0.0]) * width
+    corner = np.array(place.point((-width / 2, -0.035, height)))
+    with add.builder.group():
+        add.part(
+            place,
+            (0.0, -0.015, -0.03),
+            (width + 0.06, 0.03, height + 0.06),
+            material=frame,
+            label="picture",
+        )
+        add.builder.add_sheet(
+            corner,
+            right,
+            np.array([0.0, 0.0, -height]),
+            material=add.material(texture),
+            label=LABELS["picture"],
+        )
+
+
+def _add_legs(add: Decorator, place: Place, size: Vector, material: Material, label: str) -> None:
+    width, depth, height = size
+    for x in (-width / 2, width / 2):
+        for y in (-depth / 2, depth / 2):
+            add.part(place, (x, y, 0.0), (0.05, 0.05, height), material=material, label=label)
+
+
+def _add_books(add: Decorator, place: Place, width: float, level: tuple[float, float]) -> None:
+    """One row of books from left to right; `level` is its height above the floor and its room."""
+    floor, room = level
+    left = -width / 2
+    with add.builder.group():
+        while left < width / 2 - 0.12:
+            thick = float(add.rng.uniform(0.05, 0.12))
+            height = room * float(add.rng.uniform(0.6, 0.92))
+            color = add.rng.uniform(0.25, 0.8, 3)
+            tone = (float(color[0]), float(color[1]), float(color[2]))
+            book = add.material("page", tone, tile_m=0.25)
+            center = (left + thick / 2, 0.0, floor)
+            add.part(place, center, (thick - 0.004, 0.2, height), material=book, label="bookshelf")
+            left += thick

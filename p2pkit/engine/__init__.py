@@ -1,1 +1,0 @@
-"""The sparse-convolution engine: building, caching and checking it, and the state of the set-up."""

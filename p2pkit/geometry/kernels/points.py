@@ -1,0 +1,268 @@
+"""The compiled inner loops of p2pkit.geometry; the wrappers check the arguments.
+
+Run-time shape checks leave this file out: numba cannot compile a wrapped function. Every result is
+a product or sum written in a fixed order, so it is the same to the bit on any thread and machine.
+"""
+
+import numpy as np
+
+from p2pkit.geometry.kernels.jit import kernel
+
+Array = np.ndarray
+
+
+@kernel
+def count_between(depth: Array, limits: tuple[int, int]) -> np.int64:
+    """How many pixels of a uint16 image lie in [low, high]; narrow types let rows be vectorised."""
+    low, high = np.uint16(limits[0]), np.uint16(limits[1])
+    count = np.int64(0)
+    for v in range(depth.shape[0]):
+        in_line = np.int32(0)
+        for u in range(depth.shape[1]):
+            value = depth[v, u]
+            in_line += np.int32((value >= low) & (value <= high))
+        count += in_line
+    return count
+
+
+@kernel
+def back_project_image(
+    depth: Array,
+    limits: tuple[int, int],
+    rays: tuple[Array, Array, float],
+    points: Array,
+    pixel: Array,
+) -> None:
+    """Fill `points` and `pixel`, which have one row per depth in [low, high], row-major.
+
+    `limits` is (low, high). `rays` holds (u - cx) / fx for each column and (v - cy) / fy for each
+    row, both times the size of one unit, and that size (m). Unsigned indexes spare the check for
+    negative ones in the inner loop.
+    """
+    low, high = np.uint16(limits[0]), np.uint16(limits[1])
+    ray_x, ray_y, metres = rays
+    values = points.reshape(-1)
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    row = np.uint64(0)
+    for v in range(depth.shape[0]):
+        line, y, first = depth[v], ray_y[v], v * depth.shape[1]
+        for u in range(depth.shape[1]):
+            value = line[u]
+            if low <= value <= high:
+                units = np.float64(value)
+                values[three * row] = np.float32(units * ray_x[u])
+                values[three * row + one] = np.float32(units * y)
+                values[three * row + two] = np.float32(units * metres)
+                pixel[row] = np.uint32(first + u)
+                row += one
+
+
+@kernel
+def back_project_list(
+    depth: Array, pixel: Array, width: int, rays: tuple[Array, Array, float], points: Array
+) -> None:
+    """As `back_project_image`, for the given pixels and their depths."""
+    ray_x, ray_y, metres = rays
+    v, first = np.int64(0), np.int64(0)
+    for row in range(pixel.size):
+        u = np.int64(pixel[row]) - first
+        if not 0 <= u < width:  # pixels are stored row by row, so that few need the division
+            v, u = divmod(np.int64(pixel[row]), width)
+            first = v * width
+        units = np.float64(depth[row])
+        points[row, 0] = np.float32(units * ray_x[u])
+        points[row, 1] = np.float32(units * ray_y[v])
+        points[row, 2] = np.float32(units * metres)
+
+
+@kernel
+def gather_colors(image: Array, pixel: Array, colors: Array) -> None:
+    """Copy the pixels of a flat [pixels, 3] image; indexes are not checked."""
+    for row in range(pixel.size):
+        source = np.int64(pixel[row])
+        colors[row, 0] = image[source, 0]
+        colors[row, 1] = image[source, 1]
+        colors[row, 2] = image[source, 2]
+
+
+@kernel
+def _hashed(x: int, y: int, z: int) -> np.uint64:
+    """A number whose high bits tell voxels apart."""
+    mixed = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)
+    mixed += np.uint64(y) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed + np.uint64(z) * np.uint64(0x94D049BB133111EB)
+
+
+@kernel
+def _table(coordinates: Array, count: int, bits: int) -> Array:
+    """A hash table of 2**bits slots: row + 1 of each of the first `count` voxels; 0 is empty."""
+    table = np.zeros(1 << bits, np.int32)
+    values, mask = coordinates.reshape(-1), np.uint64((1 << bits) - 1)
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    for row in range(count):
+        at = three * np.uint64(row)
+        slot = _hashed(values[at], values[at + one], values[at + two]) >> np.uint64(64 - bits)
+        while table[slot] != 0:
+            slot = (slot + one) & mask
+        table[slot] = row + 1
+    return table
+
+
+@kernel
+def first_of_each_voxel(
+    points: Array, size: float, keep: Array, voxel_of_point: Array, coordinates: Array
+) -> int:
+    """Fill `keep` with the first point of each voxel floor(point / size) and return their number.
+
+    -1 if a voxel does not fit in int32. `coordinates` gets the voxels' positions; the hash table is
+    open, at most half full, and names rows of it, so that keys are exact and few bytes are touched.
+    """
+    bits, count = 12, 0
+    table, mask = _table(coordinates, 0, bits), np.uint64((1 << bits) - 1)
+    floats, values = points.reshape(-1), coordinates.reshape(-1)
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    for point in range(points.shape[0]):
+        at = three * np.uint64(point)
+        x_low = np.floor(np.float64(floats[at]) / size)
+        y_low = np.floor(np.float64(floats[at + one]) / size)
+        z_low = np.floor(np.float64(floats[at + two]) / size)
+        if not (_fits(x_low) & _fits(y_low) & _fits(z_low)):
+            return -1
+        x, y, z = np.int32(x_low), np.int32(y_low), np.int32(z_low)
+        slot = _hashed(x, y, z) >> np.uint64(64 - bits)
+        while table[slot] != 0:
+            known = three * np.uint64(table[slot] - 1)
+            # One jump for three comparisons.
+            differ = (values[known] ^ x) | (values[known + one] ^ y) | (values[known + two] ^ z)
+            if differ == 0:
+                break
+            slot = (slot + one) & mask
+        if table[slot] == 0:
+            new = three * np.uint64(count)
+            values[new], values[new + one], values[new + two] = x, y, z
+            keep[count] = point
+            count += 1
+            table[slot] = count
+            voxel_of_point[point] = count - 1
+            if 2 * count > table.size:
+                bits += 1
+                table, mask = _table(coordinates, count, bits), np.uint64((1 << bits) - 1)
+        else:
+            voxel_of_point[point] = table[slot] - 1
+    return count
+
+
+@kernel
+def _fits(index: float) -> bool:
+    """Whether a whole number, or NaN, fits in int32."""
+    return (index >= -2147483648.0) & (index <= 2147483647.0)
+
+
+@kernel
+def project_points(
+    points: Array,
+    matrix: Array,
+    intrinsics: tuple[float, float, float, float],
+    size: tuple[int, int],
+    pixel_uv: Array,
+    depth_m: Array,
+    visible: Array,
+) -> None:
+    """Fill pixel, depth and visibility of each point; `matrix` is 4 x 4, `intrinsics` fx fy cx cy.
+
+    Visibility is decided on the rounded float32 results, so that it holds for what is returned.
+    """
+    fx, fy, cx, cy = intrinsics
+    right, bottom = size[0] - 0.5, size[1] - 0.5
+    for row in range(points.shape[0]):
+        x = np.float64(points[row, 0])
+        y = np.float64(points[row, 1])
+        z = np.float64(points[row, 2])
+        camera_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]
+        camera_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]
+        camera_z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+        depth = np.float32(camera_z)
+        in_front = depth > 0.0
+        inverse = 1.0 / (camera_z if in_front else 1.0)
+        u = np.float32(fx * camera_x * inverse + cx)
+        v = np.float32(fy * camera_y * inverse + cy)
+        usable = in_front & (abs(u) < 1e9) & (abs(v) < 1e9)
+        pixel_uv[row, 0] = u if usable else np.float32(0.0)
+        pixel_uv[row, 1] = v if usable else np.float32(0.0)
+        depth_m[row] = depth
+        visible[row] = usable & (u >= -0.5) & (u < right) & (v >= -0.5) & (v < bottom)
+
+
+@kernel
+def nearest_depth(
+    pixel_uv: Array, depth_m: Array, visible: Array, downscale: int, nearest: Array, cells: Array
+) -> bool:
+    """Lower each cell of `nearest` to the smallest depth in it; False if a point lies outside.
+
+    `cells` receives the row-major cell of each visible point and -1 for the others.
+    """
+    rows, columns = nearest.shape
+    for point in range(depth_m.size):
+        cells[point] = -1
+        if visible[point]:
+            column = np.int64(np.floor((np.float64(pixel_uv[point, 0]) + 0.5) / downscale))
+            row = np.int64(np.floor((np.float64(pixel_uv[point, 1]) + 0.5) / downscale))
+            if not (0 <= column < columns and 0 <= row < rows):
+                return False
+            cells[point] = row * columns + column
+            nearest[row, column] = min(nearest[row, column], depth_m[point])
+    return True
+
+
+@kernel
+def spread_minimum(nearest: Array, radius: int) -> Array:
+    """Minimum over (2 radius + 1)² cells, one axis after the other: what splatting each gives."""
+    rows, columns = nearest.shape
+    across = nearest.copy()
+    for row in range(rows):
+        for shift in range(1, min(radius, columns - 1) + 1):
+            for column in range(columns - shift):
+                across[row, column] = min(across[row, column], nearest[row, column + shift])
+            for column in range(columns - shift):
+                across[row, column + shift] = min(across[row, column + shift], nearest[row, column])
+    both = across.copy()
+    for row in range(rows):
+        for other in range(max(0, row - radius), min(rows, row + radius + 1)):
+            for column in range(columns):
+                both[row, column] = min(both[row, column], across[other, column])
+    return both
+
+
+@kernel
+def within_margin(
+    cells: Array, depth_m: Array, nearest: Array, margins: tuple[float, float], kept: Array
+) -> None:
+    """Fill `kept`: in a cell, and at most max(metres, fraction of the depth) behind its nearest."""
+    metres, fraction = margins
+    for point in range(cells.size):
+        kept[point] = False
+        if cells[point] >= 0:
+            depth = np.float64(depth_m[point])
+            kept[point] = depth - nearest[cells[point]] <= max(metres, fraction * depth)
+
+
+@kernel
+def sample_bilinear(rows: Array, width: int, height: int, cell_uv: Array, sampled: Array) -> None:
+    """Fill `sampled` with the bilinear mix of four rows of a flat [cells, channels] float32 map."""
+    for pair in range(cell_uv.shape[0]):
+        u = min(max(np.float64(cell_uv[pair, 0]), 0.0), width - 1.0)
+        v = min(max(np.float64(cell_uv[pair, 1]), 0.0), height - 1.0)
+        left, top = int(u), int(v)
+        right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
+        fraction_u, fraction_v = u - left, v - top
+        weight_a = np.float32((1.0 - fraction_u) * (1.0 - fraction_v))
+        weight_b = np.float32(fraction_u * (1.0 - fraction_v))
+        weight_c = np.float32((1.0 - fraction_u) * fraction_v)
+        weight_d = np.float32(fraction_u * fraction_v)
+        a, b = rows[top * width + left], rows[top * width + right]
+        c, d = rows[bottom * width + left], rows[bottom * width + right]
+        target = sampled[pair]
+        for channel in range(target.size):
+            target[channel] = (weight_a * a[channel] + weight_b * b[channel]) + (
+                weight_c * c[channel] + weight_d * d[channel]
+            )

@@ -1,0 +1,4 @@
+"""What the bytes of a store mean: geometry, features and superpixels, and digests of their inputs.
+
+How bytes lie on disk is `p2pkit.store`.
+"""

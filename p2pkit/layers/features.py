@@ -1,0 +1,267 @@
+"""A feature layer: one teacher's features for the samples of the geometry layer.
+
+`grid` stores the teacher's map; sampling it at a pair when read equals upsampling it first, because
+bilinear weights sum to one and the trained projection after it is linear. `pixels` stores the
+sampled feature of a fixed random choice of pairs: larger, but plain rows, and upsamplers that look
+at the image fit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import xxhash
+from jaxtyping import Float16, Float32, Int64, UInt8
+
+from p2pkit.errors import StoreError
+from p2pkit.geometry.grid import Alignment, FeatureGrid
+from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
+from p2pkit.geometry.sample_map import nearest_cell, sample_map
+from p2pkit.layers.geometry import PointCloud
+from p2pkit.layers.map_coding import FeatureCoder, MapCoding, PcaBasis, undo_scale
+from p2pkit.layers.views import STORED_VIEWS, SeenImages, ViewMaps, map_field, seen_images
+from p2pkit.store.manifest import FieldSpec, Sample
+
+Layout = Literal["grid", "pixels"]
+
+FLOAT16 = MapCoding()
+AS_THEY_ARE = FeatureCoder()
+
+
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """What joint bilateral upsampling looks at beside the maps.
+
+    Args:
+        images: the recording's image of each view.
+        weights: of neighbouring cells.
+    """
+
+    images: Sequence[UInt8[np.ndarray, "height width 3"]]
+    weights: JointBilateral
+
+
+def feature_fields(
+    layout: Layout, codec: str, coding: MapCoding = FLOAT16, *, views: Sequence[str] = ()
+) -> tuple[FieldSpec, ...]:
+    """The fields of a feature layer, in name order.
+
+    Args:
+        layout: of the layer.
+        codec: of the map or feature field.
+        coding: the numbers that are stored.
+        views: names of further views, of a `grid` layer.
+    """
+    dtype = "|u1" if coding.int8 else "<f2"
+    scale = "smallest value and step of each channel: value = smallest + step * byte"
+    if layout == "grid":
+        axes = ("views", "height", "width", "channels")
+        fields: list[FieldSpec] = []
+        for view, name in enumerate(("", *views)):
+            told = f"the teacher's map, channels last{f', of {name}' if name else ''}"
+            field = map_field(view)
+            fields.append(FieldSpec(field, dtype, axes, "", codec, told))
+            spread = ("views", "2", "channels")
+            fields.append(FieldSpec(f"{field}_scale", "<f2", spread, "", "none", scale))
+        kept = fields if coding.int8 else fields[::2]
+        return tuple(sorted(kept, key=lambda field: field.name))
+    rows = "row in the sample's pairs of each stored feature, ascending"
+    told = "the map sampled at the pair"
+    rows_fields = (
+        FieldSpec("feature", dtype, ("rows", "channels"), "", codec, told),
+        FieldSpec("feature_pair", "<u4", ("rows",), "row", "delta-shuffle-lz4", rows),
+        FieldSpec("feature_scale", "<f2", ("2", "channels"), "", "none", scale),
+    )
+    return rows_fields if coding.int8 else rows_fields[:2]
+
+
+def encode_grid(
+    key: str,
+    maps: Sequence[Float16[np.ndarray, "height width channels"]],
+    grids: Sequence[FeatureGrid],
+    coder: FeatureCoder = AS_THEY_ARE,
+    *,
+    more: Sequence[ViewMaps] = (),
+) -> Sample:
+    """A sample that holds the map of each image. Images of one frame share the map's shape.
+
+    Args:
+        key: of the frame.
+        maps: of each image.
+        grids: where they lie.
+        coder: turns them into arrays.
+        more: maps of further views of the images, such as mirrored ones.
+
+    Raises:
+        StoreError: the images' maps differ in shape.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for view, found in enumerate((maps, *[one.maps for one in more])):
+        _check_one_shape(key, found)
+        projected = [coder.project(feature_map) for feature_map in found]
+        arrays |= coder.arrays(map_field(view), projected, stacked=True)
+    meta = _meta(grids)
+    if more:
+        meta[STORED_VIEWS] = [one.seen.to_json() for one in more]
+    return Sample(key=key, arrays=arrays, meta=meta)
+
+
+def _check_one_shape(key: str, maps: Sequence[np.ndarray]) -> None:
+    shapes = {feature_map.shape for feature_map in maps}
+    if len(shapes) != 1:
+        raise StoreError(
+            f"frame {key}: its views give maps of shapes {sorted(shapes)}; one frame needs one "
+            "shape: give the teacher a fixed input size"
+        )
+
+
+def encode_pixels(
+    cloud: PointCloud,
+    maps: Sequence[Float16[np.ndarray, "height width channels"]],
+    grids: Sequence[FeatureGrid],
+    *,
+    pairs: int,
+    seed: int,
+    coder: FeatureCoder = AS_THEY_ARE,
+    guide: Guide | None = None,
+) -> Sample:
+    """A sample that holds the upsampled feature of up to `pairs` pairs (0: of all).
+
+    The choice depends on `seed` and the frame's key alone, so that rewriting gives equal bytes.
+    Features are upsampled bilinearly, or with a guide by `geometry.joint_bilateral`.
+    """
+    count = len(cloud.pair_point)
+    rows = np.arange(count)
+    if 0 < pairs < count:
+        random = np.random.default_rng([seed, xxhash.xxh3_64_intdigest(cloud.key.encode())])
+        rows = np.sort(random.choice(count, size=pairs, replace=False))
+    projected = [coder.project(found) for found in maps]
+    if guide is None:
+        seen = SeenImages(tuple(grids))
+        features = _sample_images(cloud, rows, projected, seen, "measured")
+    else:
+        features = _guided(cloud, rows, projected, grids, guide)
+    arrays = {
+        **coder.arrays("feature", [features], stacked=False),
+        "feature_pair": rows.astype(np.uint32),
+    }
+    return Sample(key=cloud.key, arrays=arrays, meta=_meta(grids))
+
+
+def usable_pairs(sample: Sample, cloud: PointCloud) -> Int64[np.ndarray, " usable"]:
+    """Rows of the cloud's pairs for which the layer has a feature."""
+    if "feature_pair" in sample.arrays:
+        return sample.arrays["feature_pair"].astype(np.int64)
+    return np.arange(len(cloud.pair_point), dtype=np.int64)
+
+
+def pair_features(
+    sample: Sample,
+    cloud: PointCloud,
+    rows: Int64[np.ndarray, " pairs"],
+    *,
+    alignment: Alignment = "measured",
+    basis: PcaBasis | None = None,
+    view: int = 0,
+) -> Float32[np.ndarray, "pairs channels"]:
+    """The teacher's upsampled feature at each of the chosen pairs, whatever the layer stores.
+
+    Bytes are turned into features at the sampled pairs only. Of a `pca:K` layer these are the K
+    coefficients, unless its basis is given.
+
+    Args:
+        sample: of the feature layer, same key as `cloud`.
+        cloud: the frame's geometry.
+        rows: rows of the cloud's pairs; for a `pixels` layer out of `usable_pairs`.
+        alignment: how a `grid` layer's map lies over the image.
+        basis: of a `pca:K` layer, to get the teacher's own channels back.
+        view: which of the stored views of the images; 0 is the image as it is.
+
+    Raises:
+        StoreError: a `pixels` layer lacks a pair, or is asked for another alignment; or the layer
+            stores no such view.
+    """
+    if "feature_pair" in sample.arrays:
+        features = _sampled_before(sample, cloud, rows, alignment)
+    else:
+        field, seen = map_field(view), seen_images(sample.meta, view)
+        maps, scales = list(sample.arrays[field]), sample.arrays.get(f"{field}_scale")
+        features = _sample_images(cloud, rows, maps, seen, alignment, scales)
+    return features if basis is None else basis.reconstruct(features)
+
+
+def _sampled_before(
+    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, " pairs"], alignment: Alignment
+) -> Float32[np.ndarray, "pairs stored"]:
+    if alignment != "measured":
+        raise StoreError(
+            f"alignment {alignment!r} needs the teacher's map; this layer holds sampled features: "
+            "extract with --features grid"
+        )
+    stored = sample.arrays["feature_pair"].astype(np.int64)
+    found = np.minimum(np.searchsorted(stored, rows), len(stored) - 1)
+    if not np.array_equal(stored[found], rows):
+        raise StoreError(
+            f"frame {cloud.key}: the layer holds no feature for some of the pairs asked for"
+        )
+    features = sample.arrays["feature"][found].astype(np.float32)
+    scale = sample.arrays.get("feature_scale")
+    return features if scale is None else undo_scale(features, scale)
+
+
+def pair_cells(
+    sample: Sample, cloud: PointCloud, rows: Int64[np.ndarray, " pairs"], *, view: int = 0
+) -> Int64[np.ndarray, " pairs"]:
+    """Id of the teacher cell nearest to each pair, unique over the frame's images.
+
+    `view` is the stored view of the images whose cells are meant; 0 is the image as it is.
+    """
+    cells = np.zeros(len(rows), dtype=np.int64)
+    first, seen = 0, seen_images(sample.meta, view)
+    for image, grid in enumerate(seen.grids):
+        mine = cloud.pair_view[rows] == image
+        uv = seen.cell_from_pixel(cloud.pixels[rows[mine]], image, cloud.image_sizes[image])
+        cells[mine] = first + nearest_cell(uv, grid.cells)
+        first += grid.cells[0] * grid.cells[1]
+    return cells
+
+
+def _sample_images(
+    cloud: PointCloud,
+    rows: Int64[np.ndarray, " pairs"],
+    maps: list[np.ndarray],
+    seen: SeenImages,
+    alignment: Alignment,
+    scales: np.ndarray | None = None,
+) -> Float32[np.ndarray, "pairs channels"]:
+    features = np.empty((len(rows), maps[0].shape[-1]), dtype=np.float32)
+    for image, feature_map in enumerate(maps):
+        mine = cloud.pair_view[rows] == image
+        size, pixel_uv = cloud.image_sizes[image], cloud.pixels[rows[mine]]
+        uv = seen.cell_from_pixel(pixel_uv, image, size, alignment)
+        if scales is None:
+            features[mine] = sample_map(feature_map, uv)
+        else:
+            sampled = sample_map(feature_map.astype(np.float32), uv)
+            features[mine] = undo_scale(sampled, scales[image])
+    return features
+
+
+def _guided(
+    cloud: PointCloud,
+    rows: Int64[np.ndarray, " pairs"],
+    maps: Sequence[np.ndarray],
+    grids: Sequence[FeatureGrid],
+    guide: Guide,
+) -> Float32[np.ndarray, "pairs channels"]:
+    features = np.empty((len(rows), maps[0].shape[-1]), dtype=np.float32)
+    for view, row in enumerate(zip(maps, grids, guide.images, strict=True)):
+        mine = cloud.pair_view[rows] == view
+        uv = cloud.pixels[rows[mine]]
+        features[mine] = sample_joint_bilateral(*row, uv, guide.weights)
+    return features
+
+
+def _meta(grids: Sequence[FeatureGrid]) -> dict[str, Any]:
+    return {"grids": [grid.to_json() for grid in grids]}

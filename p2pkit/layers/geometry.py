@@ -1,0 +1,367 @@
+"""The geometry layer: how a frame's points, colours and pairs are written and read back.
+
+RGB-D frames store the depth value and the pixel of each kept point, from which the points are
+rebuilt to the bit; every point has a colour, and pair i is point i at its projection in view 0.
+Point frames (LiDAR) store the points and explicit pairs into any number of views, also into none:
+labelled points with colours of their own, to evaluate on.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+
+from p2pkit.datasets.frame import DepthImage, Frame, View
+from p2pkit.errors import FrameError
+from p2pkit.geometry.backproject import back_project, back_project_pixels
+from p2pkit.geometry.camera import Camera, camera_from_json
+from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, visibility
+from p2pkit.geometry.project import Projection, nearest_pixels, project
+from p2pkit.geometry.voxelize import voxel_deduplicate
+from p2pkit.store.manifest import FieldSpec, Sample
+
+
+def own_colors(
+    frame: Frame, keep: Int64[np.ndarray, " kept"]
+) -> tuple[UInt8[np.ndarray, "kept 3"], Bool[np.ndarray, " kept"]]:
+    """The recording's own colours of the kept points, 0 without, and which have one.
+
+    Raises:
+        FrameError: the frame has neither colours nor a view that could give them.
+    """
+    if frame.colors is not None:
+        return frame.colors[keep], np.ones(len(keep), dtype=bool)
+    if not frame.views:
+        raise FrameError(frame.key, "it has neither views nor colours of its points; give either")
+    return np.zeros((len(keep), 3), dtype=np.uint8), np.zeros(len(keep), dtype=bool)
+
+
+def rows_with_image(
+    view: View, pixel_uv: Float32[np.ndarray, "points 2"], rows: Int64[np.ndarray, " rows"]
+) -> Int64[np.ndarray, " kept"]:
+    """The rows whose nearest pixel holds an image; undistortion leaves some without."""
+    if view.valid is None:
+        return rows
+    u, v = nearest_pixels(pixel_uv.take(rows, axis=0), view.camera.width, view.camera.height)
+    return rows[view.valid[v, u]]
+
+
+def colors_at(
+    view: View, pixel_uv: Float32[np.ndarray, "points 2"]
+) -> UInt8[np.ndarray, "points 3"]:
+    """Colour of the nearest pixel."""
+    u, v = nearest_pixels(pixel_uv, view.camera.width, view.camera.height)
+    # `take` copies rows at several times the speed of an index in brackets.
+    return view.image.reshape(-1, 3).take(v * view.image.shape[1] + u, axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectedPixels:
+    """Pixels of a depth frame's pairs, of which pair i is point i; projected when asked for.
+
+    A training sample asks for some hundreds of tens of thousands.
+
+    Args:
+        points: in the sensor's frame (m).
+        camera: of the view.
+        camera_from_sensor: from the points' frame to the camera's.
+    """
+
+    points: Float32[np.ndarray, "points 3"]
+    camera: Camera
+    camera_from_sensor: Float64[np.ndarray, "4 4"]
+
+    def __getitem__(
+        self, rows: Int64[np.ndarray, " rows"] | Bool[np.ndarray, " pairs"] | slice
+    ) -> Float32[np.ndarray, "rows 2"]:
+        return project(self.points[rows], self.camera, self.camera_from_sensor).pixel_uv
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """A frame's geometry as read from a shard.
+
+    Args:
+        key: the frame's key.
+        sequence: the recording or scene that it is of.
+        points: in the sensor's frame (m).
+        colors: RGB of each point: the recording's, else the views', 0 where none sees it.
+        labels: class of each point, or None.
+        pair_point: row in `points` of each pair.
+        pair_view: view of each pair.
+        pixels: what gives the pixels of chosen pairs, `pixels[rows]`, each in its pair's view (px,
+            centres at integers).
+        image_sizes: (width, height) of each view (px).
+        intensity: strength of each point's return, 0 to 1, or None.
+        pair_confidence: 0 … 255 for doubtful … sure; None in stores that were written without it.
+    """
+
+    key: str
+    sequence: str
+    points: Float32[np.ndarray, "points 3"]
+    colors: UInt8[np.ndarray, "points 3"]
+    labels: UInt8[np.ndarray, " points"] | None
+    pair_point: Int64[np.ndarray, " pairs"]
+    pair_view: UInt8[np.ndarray, " pairs"]
+    pixels: Float32[np.ndarray, "pairs 2"] | ProjectedPixels
+    image_sizes: tuple[tuple[int, int], ...]
+    intensity: Float32[np.ndarray, " points"] | None = None
+    pair_confidence: UInt8[np.ndarray, " pairs"] | None = None
+
+    @property
+    def pair_uv(self) -> Float32[np.ndarray, "pairs 2"]:
+        """Pixel of each pair in its view (px, centres at integers)."""
+        return self.pixels[:]
+
+
+@dataclass(frozen=True)
+class GeometryConfig:
+    """What decides the points of a frame.
+
+    Args:
+        voxel_size: keep the first point of each cube of this size (m); 0 keeps all points. The
+            default is half of the paper's training voxel (2.5 cm), so that augmenting and
+            voxelising again leaves no holes.
+        depth_min, depth_max: keep depth pixels in this range (m), from 0 on; LiDAR points all stay.
+        occlusion_margin, occlusion_margin_relative: a point is hidden from a view that is not
+            registered to the depth if it lies behind others by more than the larger of this
+            distance (m) and this share of its depth; `geometry.confidence` says behind which.
+        confidence_edge_px, confidence_motion_px: how near a depth edge, and how much motion
+            between points and image, makes a pair less sure (px); see `geometry.confidence`.
+    """
+
+    voxel_size: float = 0.0125
+    depth_min: float = 0.1
+    depth_max: float = 10.0
+    occlusion_margin: float = 0.05
+    occlusion_margin_relative: float = 0.05
+    confidence_edge_px: float = 4.0
+    confidence_motion_px: float = 8.0
+
+    def margins(self) -> Margins:
+        """The part of it that decides visibility and confidence."""
+        return Margins(
+            margin_m=self.occlusion_margin,
+            margin_relative=self.occlusion_margin_relative,
+            edge_px=self.confidence_edge_px,
+            motion_px=self.confidence_motion_px,
+        )
+
+
+_COLORS = FieldSpec("colors", "|u1", ("points", "rgb"), "", "none", "RGB of each point")
+
+_LABEL = FieldSpec("label", "|u1", ("points",), "class", "none", "class of each point")
+
+_INTENSITY = FieldSpec("intensity", "<f4", ("points",), "1", "zstd", "strength of the return, 0–1")
+
+_CONFIDENCE = FieldSpec(
+    "pair_confidence", "|u1", ("pairs",), "1/255", "zstd", "how sure each pair is"
+)
+
+_DEPTH_FIELDS = (
+    _COLORS,
+    _CONFIDENCE,
+    FieldSpec("depth", "<u2", ("points",), "1/units_per_metre m", "delta-shuffle-lz4", "raw depth"),
+    FieldSpec(
+        "pixel", "<u4", ("points",), "px", "delta-shuffle-lz4", "v * width + u in the depth image"
+    ),
+)
+
+_POINT_FIELDS = (
+    _COLORS,
+    _CONFIDENCE,
+    FieldSpec("pair_point", "<u4", ("pairs",), "row", "delta-shuffle-lz4", "row in points"),
+    FieldSpec("pair_uv", "<f4", ("pairs", "uv"), "px", "none", "pixel in the pair's view"),
+    FieldSpec("pair_view", "|u1", ("pairs",), "view", "none", "view of the pair"),
+    FieldSpec("points", "<f4", ("points", "xyz"), "m", "none", "in the sensor's frame"),
+)
+
+
+def geometry_fields(frame: Frame) -> tuple[FieldSpec, ...]:
+    """The fields that frames like this one store, in name order."""
+    fields = _DEPTH_FIELDS if frame.depth is not None else _POINT_FIELDS
+    fields += (_LABEL,) if frame.labels is not None else ()
+    fields += (_INTENSITY,) if frame.intensity is not None else ()
+    return tuple(sorted(fields, key=lambda field: field.name))
+
+
+def encode_geometry(frame: Frame, config: GeometryConfig) -> Sample:
+    """The geometry sample of a frame.
+
+    Raises:
+        FrameError: no point is left; the reason says at which step.
+    """
+    if frame.depth is not None:
+        arrays = _encode_depth(frame, frame.depth, config)
+    elif frame.points is not None:
+        arrays = _encode_points(frame, frame.points, config)
+    else:
+        raise FrameError(frame.key, "it has neither a depth image nor points; one is needed")
+    return Sample(key=frame.key, arrays=arrays, meta=_meta(frame))
+
+
+def decode_geometry(sample: Sample) -> PointCloud:
+    """Rebuild a frame's points, colours and pairs from a geometry sample."""
+    meta, arrays = sample.meta, sample.arrays
+    cameras = [camera_from_json(view["camera"], sample.key) for view in meta["views"]]
+    if "depth" in arrays:
+        depth_camera = camera_from_json(meta["depth_camera"], sample.key)
+        units = float(meta["units_per_metre"])
+        points = back_project_pixels(
+            arrays["depth"], arrays["pixel"], depth_camera, units_per_metre=units
+        )
+        camera_from_sensor = np.array(meta["views"][0]["camera_from_sensor"])
+        pixels = ProjectedPixels(points, cameras[0], camera_from_sensor)
+        pair_point = np.arange(len(points), dtype=np.int64)
+        pair_view = np.zeros(len(points), dtype=np.uint8)
+    else:
+        points, pixels, pair_view = arrays["points"], arrays["pair_uv"], arrays["pair_view"]
+        pair_point = arrays["pair_point"].astype(np.int64)
+    return PointCloud(
+        key=sample.key,
+        sequence=meta["sequence"],
+        points=points,
+        colors=arrays["colors"],
+        labels=arrays.get("label"),
+        pair_point=pair_point,
+        pair_view=pair_view,
+        pixels=pixels,
+        image_sizes=tuple((camera.width, camera.height) for camera in cameras),
+        intensity=arrays.get("intensity"),
+        pair_confidence=arrays.get("pair_confidence"),
+    )
+
+
+def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> dict[str, np.ndarray]:
+    if len(frame.views) != 1:
+        raise FrameError(frame.key, f"a depth frame has one view; this one has {len(frame.views)}")
+    view = frame.views[0]
+    found = back_project(
+        depth.values,
+        depth.camera,
+        units_per_metre=depth.units_per_metre,
+        depth_range_m=(config.depth_min, config.depth_max),
+    )
+    _refuse_empty(frame.key, len(found.points), f"depth in {config.depth_min}–{config.depth_max} m")
+    projection = project(found.points, view.camera, view.camera_from_sensor)
+    found_in = _seen_in(projection, frame, view, config)
+    keep = np.flatnonzero(found_in.seen)
+    keep = rows_with_image(view, projection.pixel_uv, keep)
+    del projection  # to project the kept points again costs less than to hold all pixels
+    _refuse_empty(frame.key, len(keep), "a pixel in the colour image (check color_from_depth)")
+    # `take` copies rows at four times the speed of an index in brackets.
+    keep = keep[_deduplicated(found.points.take(keep, axis=0), config.voxel_size)]
+    points, pixel = found.points.take(keep, axis=0), found.pixel[keep]
+    arrays = {
+        "depth": depth.values.reshape(-1)[pixel],
+        "pixel": pixel,
+        "colors": colors_at(view, project(points, view.camera, view.camera_from_sensor).pixel_uv),
+        "pair_confidence": found_in.confidence[keep],
+    }
+    if frame.labels is not None:
+        arrays["label"] = frame.labels.reshape(-1)[pixel]
+    return arrays
+
+
+def _encode_points(
+    frame: Frame, points: Float32[np.ndarray, "points 3"], config: GeometryConfig
+) -> dict[str, np.ndarray]:
+    keep = _deduplicated(points, config.voxel_size)
+    _refuse_empty(frame.key, len(keep), "a position")
+    points = points.take(keep, axis=0)
+    arrays = {"points": points, **_pairs_and_colors(frame, points, keep, config)}
+    if frame.views:
+        wanted = "a pixel in any view (check the calibration)"
+        _refuse_empty(frame.key, len(arrays["pair_point"]), wanted)
+    if frame.labels is not None:
+        arrays["label"] = frame.labels[keep]
+    if frame.intensity is not None:
+        arrays["intensity"] = frame.intensity[keep]
+    return arrays
+
+
+def _pairs_and_colors(
+    frame: Frame,
+    points: Float32[np.ndarray, "kept 3"],
+    keep: Int64[np.ndarray, " kept"],
+    config: GeometryConfig,
+) -> dict[str, np.ndarray]:
+    """The pairs of the kept points, rows `keep` of the frame's, with all views; and their colours.
+
+    A point has its own colour, else that of the first view that sees it.
+    """
+    colors, colored = own_colors(frame, keep)
+    # Empty first rows, so that frames without a view have fields of the right type, too.
+    pairs: dict[str, list[np.ndarray]] = {
+        "pair_point": [np.zeros(0, np.uint32)],
+        "pair_view": [np.zeros(0, np.uint8)],
+        "pair_uv": [np.zeros((0, 2), np.float32)],
+        "pair_confidence": [np.zeros(0, np.uint8)],
+    }
+    for number, view in enumerate(frame.views):
+        projection = project(points, view.camera, view.camera_from_sensor)
+        found = _seen_in(projection, frame, view, config)
+        seen = rows_with_image(view, projection.pixel_uv, np.flatnonzero(found.seen))
+        seen = seen if view.sees is None else seen[view.sees[keep[seen]]]
+        uv = projection.pixel_uv.take(seen, axis=0)
+        pairs["pair_point"].append(seen.astype(np.uint32))
+        pairs["pair_view"].append(np.full(len(seen), number, dtype=np.uint8))
+        pairs["pair_uv"].append(uv)
+        pairs["pair_confidence"].append(found.confidence[seen])
+        new = ~colored[seen]
+        colors[seen[new]] = colors_at(view, uv[new])
+        colored[seen] = True
+    return {"colors": colors, **{name: np.concatenate(rows) for name, rows in pairs.items()}}
+
+
+def _deduplicated(
+    points: Float32[np.ndarray, "points 3"], voxel_size: float
+) -> Int64[np.ndarray, " voxels"]:
+    if voxel_size == 0:
+        return np.arange(len(points), dtype=np.int64)
+    return voxel_deduplicate(points, voxel_size).keep
+
+
+def _seen_in(
+    projection: Projection, frame: Frame, view: View, config: GeometryConfig
+) -> Visibility:
+    """What the view sees of points, by their projection; a registered one hides none of its own."""
+    is_dense = frame.depth is not None
+    registered = frame.depth is not None and _is_registered(frame.depth, view)
+    return visibility(
+        projection,
+        view.camera,
+        config.margins(),
+        spacing_px=0.0 if is_dense else line_spacing_px(projection, view.camera),
+        motion_m=abs(view.time_offset_s or 0.0) * frame.speed_m_s,
+        hide=not registered,
+    )
+
+
+def _is_registered(depth: DepthImage, view: View) -> bool:
+    return depth.camera == view.camera and np.array_equal(view.camera_from_sensor, np.eye(4))
+
+
+def _refuse_empty(key: str, count: int, wanted: str) -> None:
+    if count == 0:
+        raise FrameError(key, f"no point has {wanted}; at least one is needed")
+
+
+def _meta(frame: Frame) -> dict[str, Any]:
+    pose = frame.world_from_sensor
+    meta: dict[str, Any] = {
+        "sequence": frame.sequence,
+        "world_from_sensor": None if pose is None else pose.tolist(),
+        "views": [
+            {
+                "camera": view.camera.to_json(),
+                "camera_from_sensor": view.camera_from_sensor.tolist(),
+            }
+            for view in frame.views
+        ],
+    }
+    if frame.depth is not None:
+        meta["depth_camera"] = frame.depth.camera.to_json()
+        meta["units_per_metre"] = frame.depth.units_per_metre
+    return meta

@@ -1,0 +1,1 @@
+"""MinkowskiEngine: building, caching and checking it, and the state of the set-up."""

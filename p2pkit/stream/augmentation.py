@@ -1,0 +1,222 @@
+"""Random changes to a frame's points and colours at training time; rows keep their order.
+
+Every function is a pure function of its arguments and of the generator's state, so a seeded order
+of frames gives the same training batches again.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt8
+
+from p2pkit.errors import ConfigError, GeometryError
+from p2pkit.geometry.checks import check_array
+from p2pkit.stream import augmentation_kernels as augment_kernels
+
+Axis = tuple[float, float, float]
+
+NODES_PER_AXIS = 64
+"""Largest noise grid of elastic distortion: 64³ nodes, 3 MB; it repeats beyond that."""
+
+
+def _check_unit(axis: Axis) -> None:
+    if len(axis) != 3 or not abs(float(np.linalg.norm(axis)) - 1.0) <= 1e-6:
+        raise ConfigError(f"up_axis is {axis}; it must be a unit vector such as (0, -1, 0)")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}; it must lie in [{low}, {high}]")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Which random changes to make; the defaults are PPKT's (Liu et al. 2021): rotation, scale and
+    elastic distortion, with the ranges that Minkowski networks are trained with on ScanNet.
+
+    Args:
+        up_axis: unit vector up, of all recordings; None takes each recording's own: -y of depth
+            cameras, whose OpenCV axes have y down, z of LiDARs, fused frames and rooms.
+        rotation_deg: rotation about `up_axis`, uniform in ± this; 0 turns it off, 180 is any.
+        tilt_deg: rotation about a random horizontal axis, uniform in ± this; 0 turns it off.
+        scale: smallest and largest factor, uniform between; (1, 1) turns it off.
+        flip_probability: of a mirroring across a vertical plane; 0 turns it off.
+        elastic: (granularity, magnitude) of each elastic distortion (m); () turns it off.
+        jitter_m: sigma of Gaussian noise on each coordinate (m); 0 turns it off.
+        drop_fraction: share of the points that `drop_points` leaves out; 0 turns it off.
+        color_jitter: largest change of contrast (factor 1 ± this) and of each channel (± this,
+            where colours span [-1, 1]); 0 turns it off.
+        color_drop_probability: of a frame without colours (all 0, mid grey); 0 turns it off.
+    """
+
+    up_axis: Axis | None = None
+    rotation_deg: float = 180.0
+    tilt_deg: float = 2.8125
+    scale: tuple[float, float] = (0.9, 1.1)
+    flip_probability: float = 0.0
+    elastic: tuple[tuple[float, float], ...] = ((0.2, 0.4), (0.8, 1.6))
+    jitter_m: float = 0.0
+    drop_fraction: float = 0.0
+    color_jitter: float = 0.0
+    color_drop_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.up_axis is not None:
+            _check_unit(self.up_axis)
+        for name in ("flip_probability", "drop_fraction", "color_jitter", "color_drop_probability"):
+            _check_range(name, vars(self)[name], 0.0, 1.0)
+        for name in ("rotation_deg", "tilt_deg"):
+            _check_range(name, vars(self)[name], 0.0, 180.0)
+        _check_range("jitter_m", self.jitter_m, 0.0, np.inf)
+        if not 0 < self.scale[0] <= self.scale[1] < np.inf:
+            raise ConfigError(f"scale is {self.scale}; 0 < smallest <= largest is needed")
+        for granularity, magnitude in self.elastic:
+            if not (0 < granularity < np.inf and 0 <= magnitude < np.inf):
+                raise ConfigError(
+                    f"elastic holds ({granularity}, {magnitude}); the granularity must be positive "
+                    "and the magnitude at least 0 (m)"
+                )
+
+
+NO_AUGMENTATION = AugmentConfig(rotation_deg=0.0, tilt_deg=0.0, scale=(1.0, 1.0), elastic=())
+"""Every change turned off."""
+
+
+def augment_points(
+    points: Float32[np.ndarray, "points 3"],
+    rng: np.random.Generator,
+    config: AugmentConfig,
+    *,
+    up_axis: Axis = (0.0, -1.0, 0.0),
+) -> Float32[np.ndarray, "points 3"]:
+    """Elastic distortion, then one rotation, scale and flip about the origin, then jitter.
+
+    Args:
+        points: x, y, z (m); not changed.
+        rng: source of all randomness.
+        config: what to do.
+        up_axis: of this recording, where `config.up_axis` names none.
+
+    Raises:
+        GeometryError: a coordinate is NaN or infinite.
+        ConfigError: `up_axis` is no unit vector.
+    """
+    check_array("points", points, (np.float32,), (None, 3))
+    if not np.isfinite(points).all():
+        row = int(np.argmin(np.isfinite(points).all(axis=1)))
+        raise GeometryError(f"point {row} is {points[row].tolist()} m; points must be finite")
+    moved = points.astype(np.float64)
+    for granularity, magnitude in config.elastic:
+        _distort(moved, rng, granularity, magnitude)
+    up = up_axis if config.up_axis is None else config.up_axis
+    _check_unit(up)
+    matrix, turned = random_linear_map(rng, config, up), np.empty_like(points)
+    if not config.jitter_m:
+        augment_kernels.apply_linear_map(moved, matrix, turned)
+        return turned
+    augment_kernels.apply_linear_map(moved, matrix, moved)
+    moved += config.jitter_m * rng.standard_normal(moved.shape, np.float32)
+    return moved.astype(np.float32)
+
+
+def random_linear_map(
+    rng: np.random.Generator, config: AugmentConfig, up: Axis
+) -> Float64[np.ndarray, "3 3"]:
+    """Scale times tilt times rotation about `up` times flip, to be applied to column vectors.
+
+    The same random numbers are drawn whatever is turned off.
+    """
+    rotation, tilt, direction = np.radians(
+        rng.uniform(-1, 1, 3) * (config.rotation_deg, config.tilt_deg, 180.0)
+    )
+    scale = rng.uniform(*config.scale)
+    flip = rng.random() < config.flip_probability
+    up_vector = np.array(up, np.float64)
+    side = np.eye(3)[np.argmin(np.abs(up_vector))]
+    side -= (side @ up_vector) * up_vector
+    side /= np.linalg.norm(side)
+    tilt_axis = _rotation(up_vector, direction) @ side
+    mirror = np.eye(3) - (2.0 if flip else 0.0) * np.outer(side, side)
+    return scale * _rotation(tilt_axis, tilt) @ _rotation(up_vector, rotation) @ mirror
+
+
+def drop_points(
+    count: int, rng: np.random.Generator, config: AugmentConfig
+) -> Int64[np.ndarray, " points"] | None:
+    """Indexes, ascending, of the points to keep: floor(count · drop_fraction) are left out.
+
+    None keeps all. One point is kept at least, if there is any. The caller indexes everything that
+    has a row per point and renumbers its links.
+    """
+    if not config.drop_fraction:
+        return None
+    kept = max(count - int(count * config.drop_fraction), min(count, 1))
+    return np.sort(rng.permutation(count)[:kept])
+
+
+def augment_colors(
+    colors: Float32[np.ndarray, "points 3"] | UInt8[np.ndarray, "points 3"],
+    rng: np.random.Generator,
+    config: AugmentConfig,
+) -> Float32[np.ndarray, "points 3"]:
+    """Colours for the network, in [-1, 1], jittered or dropped; one draw for the whole frame.
+
+    Args:
+        colors: float32 in [-1, 1], or uint8, which is mapped to it (0 to -1, 255 to 1).
+        rng: source of all randomness.
+        config: what to do.
+    """
+    check_array("colors", colors, (np.float32, np.uint8), (None, 3))
+    if colors.dtype == np.uint8:
+        colors = colors / np.float32(127.5) - np.float32(1.0)
+    contrast, *shift = config.color_jitter * rng.uniform(-1, 1, 4)
+    if rng.random() < config.color_drop_probability:
+        return np.zeros_like(colors)
+    if not config.color_jitter:
+        return colors.copy()
+    jittered = colors * np.float32(1.0 + contrast) + np.array(shift, np.float32)
+    return np.clip(jittered, -1.0, 1.0)
+
+
+def _distort(
+    points: Float64[np.ndarray, "points 3"],
+    rng: np.random.Generator,
+    granularity: float,
+    magnitude: float,
+) -> None:
+    """Add smoothed Gaussian noise on a grid of `granularity`, in place.
+
+    As in the field (Choy et al. 2019): each node is N(0, 1), blurred twice by three nodes along
+    each axis, so sigma at a node is about 0.11 · magnitude. The grid repeats; four spare nodes keep
+    its two ends apart under the blur.
+    """
+    if not len(points):
+        return
+    origin, end = augment_kernels.bounds(points)
+    needed = (end - origin) / granularity + 6
+    nodes = np.minimum(needed, NODES_PER_AXIS).astype(np.int64)
+    field = _blurred(rng.standard_normal((*nodes, 3), np.float32))
+    # In float64 the kernel converts nothing at each of a point's eight nodes.
+    augment_kernels.add_noise_field(
+        points, origin, float(granularity), field.astype(np.float64), float(magnitude)
+    )
+
+
+def _blurred(field: Float32[np.ndarray, "x y z 3"]) -> Float32[np.ndarray, "x y z 3"]:
+    """Twice the mean over three nodes along each axis, on a ring; the field's memory is reused."""
+    source, target = field, np.empty_like(field)
+    for axis in (0, 1, 2):
+        before, nodes, after = field.shape[:axis], field.shape[axis], field.shape[axis + 1 :]
+        shape = (math.prod(before), nodes, math.prod(after))
+        for _ in range(2):
+            augment_kernels.blur_three(source.reshape(shape), target.reshape(shape))
+            source, target = target, source
+    return source
+
+
+def _rotation(axis: Float64[np.ndarray, "3"], angle: float) -> Float64[np.ndarray, "3 3"]:
+    """Rotation by `angle` (radians) about a unit vector: Rodrigues' formula."""
+    x, y, z = axis
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross

@@ -1,0 +1,237 @@
+"""One training sample: augmented, voxelised, with its pairs' voxels and teacher features."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from p2pkit.errors import ConfigError
+from p2pkit.geometry.grid import Alignment
+from p2pkit.geometry.voxelize import voxel_deduplicate
+from p2pkit.layers.features import pair_cells, pair_features, usable_pairs
+from p2pkit.layers.geometry import PointCloud
+from p2pkit.layers.map_coding import PcaBasis
+from p2pkit.layers.superpixels import pair_superpixels
+from p2pkit.layers.views import STORED_VIEWS
+from p2pkit.profiling import Lap, no_lap
+from p2pkit.settings import check_choices, check_numbers
+from p2pkit.store.manifest import GEOMETRY, Sample
+from p2pkit.store.reading import Store
+from p2pkit.stream.augmentation import (
+    AugmentConfig,
+    Axis,
+    augment_colors,
+    augment_points,
+    drop_points,
+)
+
+CAMERA_UP: Axis = (0.0, -1.0, 0.0)
+
+Z_UP: Axis = (0.0, 0.0, 1.0)
+
+
+def stored_up(store: Store) -> Axis:
+    """-y of depth cameras; z of point frames: of LiDARs, fused frames and rooms."""
+    fields = {spec.name for spec in store.layer(GEOMETRY).fields}
+    return Z_UP if "points" in fields else CAMERA_UP
+
+
+PairSelection = Literal["random", "one-per-voxel", "one-per-cell"]
+
+TeacherView = Literal["image", "random", "random-per-pair"]
+
+VIEW_DRAW = 1
+"""Tells the generator that draws a sample's view from the one for all else."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How a frame becomes a training sample.
+
+    Args:
+        voxel_size: edge of the student's voxels (m).
+        pairs_per_frame: pairs drawn per frame.
+        pairs: `random` draws pairs as the paper does; `one-per-voxel` and `one-per-cell` draw at
+            most one pair of each voxel or teacher cell, which avoids near-identical negatives.
+        alignment: how the teacher's map lies over the image; see `FeatureGrid.cell_from_pixel`.
+        teacher_view: where a layer stores several views of each image: `random` draws one for each
+            sample, as augmenting the image before the teacher would, `random-per-pair` one for each
+            pair, `image` takes the image as it is. Layers of one view know no difference.
+        augment: of points and colours.
+    """
+
+    voxel_size: float = 0.025
+    pairs_per_frame: int = 1024
+    pairs: PairSelection = "random"
+    alignment: Alignment = "measured"
+    teacher_view: TeacherView = "random"
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_numbers(self, ("voxel_size",), positive=True)
+        if self.pairs_per_frame < 2:
+            raise ConfigError(
+                f"pairs_per_frame is {self.pairs_per_frame}; a contrast needs at least 2"
+            )
+
+
+@dataclass(frozen=True)
+class VoxelSample:
+    """A frame as the student sees it.
+
+    Args:
+        coordinates: integer voxel positions, unique.
+        inputs: colour of each voxel's point, scaled to -1…1.
+        pair_voxel: row in `coordinates` of each pair.
+        pair_feature: the teacher's upsampled feature of each pair.
+        pair_cell: id of the teacher cell nearest to each pair; those of the image as it is where
+            each pair has a view of its own.
+        pair_confidence: 0 … 1; 1 for all pairs where the store has none.
+        pair_superpixel: id of each pair's superpixel; None where superpixels were not read.
+    """
+
+    coordinates: Int32[np.ndarray, "voxels 3"]
+    inputs: Float32[np.ndarray, "voxels 3"]
+    pair_voxel: Int64[np.ndarray, " pairs"]
+    pair_feature: Float32[np.ndarray, "pairs channels"]
+    pair_cell: Int64[np.ndarray, " pairs"]
+    pair_confidence: Float32[np.ndarray, " pairs"]
+    pair_superpixel: Int64[np.ndarray, " pairs"] | None = None
+
+
+def make_sample(
+    cloud: PointCloud,
+    features: Sample,
+    config: SampleConfig,
+    random: np.random.Generator,
+    basis: PcaBasis | None = None,
+    *,
+    superpixels: Sample | None = None,
+    view: int = 0,
+    up_axis: Axis = CAMERA_UP,
+    lap: Lap = no_lap,
+) -> VoxelSample:
+    """Augment and voxelise a frame and draw its pairs; everything random comes from `random`.
+
+    Args:
+        cloud: the frame's geometry.
+        features: the frame's sample of the feature layer; of its maps, those of `view` are needed,
+            or all of them for `random-per-pair`.
+        config: how.
+        random: what decides.
+        basis: of a layer of PCA coefficients, to get the teacher's own channels back.
+        superpixels: the frame's sample of a layer of superpixels, if they are wanted.
+        view: the stored view that all pairs take, unless each draws its own.
+        up_axis: of the frame, see `stored_up`; counts where `config.augment` names none.
+        lap: told when the parts `augment`, `voxelise` and `pairs` end.
+    """
+    kept = drop_points(len(cloud.points), random, config.augment)
+    # `take` copies rows at four times the speed of an index in brackets.
+    points = cloud.points if kept is None else cloud.points.take(kept, axis=0)
+    points = augment_points(points, random, config.augment, up_axis=up_axis)
+    lap("augment")
+    voxels = voxel_deduplicate(points, config.voxel_size)
+    first = voxels.keep if kept is None else kept[voxels.keep]
+    inputs = augment_colors(cloud.colors.take(first, axis=0), random, config.augment)
+    lap("voxelise")
+    rows, voxel_of_point = usable_pairs(features, cloud), voxels.voxel_of_point
+    if kept is not None:
+        voxel_of_point = np.full(len(cloud.points), -1, dtype=np.int64)
+        voxel_of_point[kept] = voxels.voxel_of_point
+        rows = rows[voxel_of_point[cloud.pair_point[rows]] >= 0]
+    rows = draw_pairs(cloud, features, voxel_of_point, rows, config, random, view=view)
+    if config.teacher_view == "random-per-pair":
+        count = 1 + len(features.meta.get(STORED_VIEWS, ()))
+        views = random.integers(count, size=len(rows))
+    else:
+        views = np.full(len(rows), view)
+    sample = VoxelSample(
+        coordinates=voxels.coordinates,
+        inputs=inputs,
+        pair_voxel=voxel_of_point[cloud.pair_point[rows]],
+        pair_feature=_features(cloud, features, rows, views, config, basis),
+        pair_cell=pair_cells(features, cloud, rows, view=view),
+        pair_confidence=_confidence(cloud, rows),
+        pair_superpixel=None if superpixels is None else pair_superpixels(superpixels, cloud, rows),
+    )
+    lap("pairs")
+    return sample
+
+
+def draw_view(config: SampleConfig, views: int, seed: tuple[int, int]) -> int:
+    """The view that a sample takes out of so many stored ones; 0 is the image as it is.
+
+    A generator of its own draws, before the sample is read, so that nothing else that is random
+    about the sample depends on how many views are stored.
+
+    Args:
+        config: how.
+        views: stored of each image.
+        seed: of the stream, and the sample's position in its sequence.
+    """
+    if config.teacher_view != "random" or views == 1:
+        return 0
+    return int(np.random.default_rng([*seed, VIEW_DRAW]).integers(views))
+
+
+def _features(
+    cloud: PointCloud,
+    features: Sample,
+    rows: Int64[np.ndarray, " pairs"],
+    views: Int64[np.ndarray, " pairs"],
+    config: SampleConfig,
+    basis: PcaBasis | None,
+) -> Float32[np.ndarray, "pairs channels"]:
+    """The teacher's feature of each pair in the pair's own view."""
+    read = partial(pair_features, features, cloud, alignment=config.alignment, basis=basis)
+    known = np.unique(views).tolist()
+    if len(known) < 2:
+        return read(rows, view=known[0] if known else 0)
+    order = np.argsort(views, kind="stable")
+    parts = np.concatenate([read(rows[views == view], view=view) for view in known])
+    found = np.empty_like(parts)
+    found[order] = parts
+    return found
+
+
+def _confidence(
+    cloud: PointCloud, rows: Int64[np.ndarray, " pairs"]
+) -> Float32[np.ndarray, " pairs"]:
+    if cloud.pair_confidence is None:
+        return np.ones(len(rows), dtype=np.float32)
+    return cloud.pair_confidence[rows].astype(np.float32) / np.float32(255)
+
+
+def draw_pairs(
+    cloud: PointCloud,
+    features: Sample,
+    voxel_of_point: Int64[np.ndarray, " points"],
+    rows: Int64[np.ndarray, " usable"],
+    config: SampleConfig,
+    random: np.random.Generator,
+    *,
+    view: int = 0,
+) -> Int64[np.ndarray, " pairs"]:
+    """Up to `pairs_per_frame` of a frame's usable pairs, as `config.pairs` says, in random order.
+
+    Args:
+        cloud: the frame's geometry.
+        features: its sample of the feature layer.
+        voxel_of_point: voxel of each point.
+        rows: rows of the cloud's pairs to draw from.
+        config: how, and how many.
+        random: decides the draw.
+        view: the stored view whose cells `one-per-cell` means.
+    """
+    if config.pairs == "random":
+        return random.choice(rows, size=min(config.pairs_per_frame, len(rows)), replace=False)
+    rows = random.permutation(rows)
+    if config.pairs == "one-per-voxel":
+        group = voxel_of_point[cloud.pair_point[rows]]
+    else:
+        group = pair_cells(features, cloud, rows, view=view)
+    _, first = np.unique(group, return_index=True)
+    return rows[np.sort(first)][: config.pairs_per_frame]

@@ -1,0 +1,1 @@
+"""check: can a recording's or a store's pixel-point pairs be trusted?"""

@@ -1,0 +1,251 @@
+"""check: can a recording's or a store's pixel-point pairs be trusted, and if not, what is wrong?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from p2pkit.alignment.shifts import Profile, profiles
+from p2pkit.alignment.verdicts import Verdict, judge_alignment, judge_each_view, judge_poses
+from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
+from p2pkit.datasets.registry import open_source
+from p2pkit.errors import ConfigError, FrameError
+from p2pkit.files import write_atomic, write_json
+from p2pkit.geometry.project import project
+from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry
+from p2pkit.pipelines.check.fields import field_problems
+from p2pkit.pipelines.check.frames import Gathered, gather
+from p2pkit.pipelines.check.page import Picture, check_page, overlay, summary_line
+from p2pkit.pipelines.check.statistics import PairStatistics
+from p2pkit.pipelines.check.stored import StoreSource, add_stored, judge_stored_pairs
+from p2pkit.store.location import MANIFEST
+from p2pkit.store.manifest import Sample
+from p2pkit.store.reading import Store, open_store
+
+MOST_OVERLAYS = 12
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Settings of one check.
+
+    Args:
+        source: a recording's folder, or a store; None for generated scenes.
+        out: folder for check.json, check.html and overlays.
+        dataset: a name out of `p2pkit.datasets.SOURCES`; None for a store.
+        frames: how many frames to look at, spread over the recording; their neighbours are read
+            too where there are poses.
+        camera_file: calibration from elsewhere.
+        seed: of generated scenes.
+    """
+
+    source: Path | None
+    out: Path
+    dataset: str | None = None
+    frames: int = 16
+    camera_file: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ConfigError(f"frames is {self.frames}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Args:
+        path: of check.json; check.html and overlays/ lie beside it.
+        verdicts: one per test.
+        summary: one sentence.
+    """
+
+    path: Path
+    verdicts: tuple[Verdict, ...]
+    summary: str
+
+    @property
+    def ok(self) -> bool:
+        """No test failed."""
+        return all(verdict.outcome != "fail" for verdict in self.verdicts)
+
+
+@dataclass
+class _Visit:
+    """What is kept of each frame while its images are at hand."""
+
+    overlays_of: int
+    statistics: PairStatistics = field(default_factory=PairStatistics)
+    empty: list[str] = field(default_factory=list)
+    without_views: int = 0
+    overlays: dict[str, Picture] = field(default_factory=dict)
+
+    def __call__(self, frame: Frame) -> None:
+        try:
+            self.statistics.add_frame(frame)
+        except FrameError as error:
+            self.empty.append(str(error))
+            return
+        if len(self.overlays) < self.overlays_of:
+            self._draw(frame)
+
+    def _draw(self, frame: Frame) -> None:
+        cloud = decode_geometry(encode_geometry(frame, GeometryConfig()))
+        for number, view in enumerate(frame.views):
+            depth = project(cloud.points, view.camera, view.camera_from_sensor).depth_m
+            name = f"{frame.key}-view{number}"
+            self.overlays[name] = overlay(view, cloud, number, depth[cloud.pair_point])
+
+
+def run(config: CheckConfig, *, progress: Callable[[str], None] | None = None) -> CheckReport:
+    """Look at a recording or a store and write check.json, check.html and overlays.
+
+    Args:
+        config: what to check.
+        progress: called with the key of each frame that is looked at.
+
+    Raises:
+        ConfigError: neither a store nor a known dataset is given.
+        SourceError: the recording cannot be opened at all.
+        StoreError: the store cannot be read.
+    """
+    store = _store_of(config)
+    source = StoreSource(store) if store is not None else _source_of(config)
+    return check_source(source, config, store=store, progress=progress)
+
+
+def check_source(
+    source: FrameSource,
+    config: CheckConfig,
+    *,
+    store: Store | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CheckReport:
+    """As `run`, for a source of one's own."""
+    visit = _Visit(overlays_of=min(config.frames, MOST_OVERLAYS))
+    samples: list[Sample] = []
+
+    def look(frame: Frame) -> None:
+        if not frame.views:
+            visit.without_views += 1
+        elif store is None:
+            visit(frame)
+        else:
+            samples.append(store.read("geometry", *store.find(frame.key)))
+            add_stored(visit.statistics, samples[-1])
+        if progress is not None:
+            progress(frame.key)
+
+    def problems(frame: Frame) -> list[str]:
+        # A store's frames have no images; `shards verify` is there for its fields.
+        return field_problems(frame, source.label_names) if store is None else []
+
+    found = gather(source, config.frames, problems=problems, visit=look)
+    verdicts = [_judge_fields(found)]
+    curves: list[Profile] = []
+    if visit.without_views:
+        verdicts.append(_without_pairs(visit.without_views))
+    else:
+        verdicts.append(_judge_coverage(visit, found))
+        verdicts += [judge_stored_pairs(samples)] if samples else []
+        verdicts += _judge_images(found)
+        curves = profiles(found.looks) if found.looks else []
+        verdicts.append(judge_poses(found.pairs))
+    return _written(config, visit, found, verdicts, curves)
+
+
+def _store_of(config: CheckConfig) -> Store | None:
+    if config.dataset is None and config.source is not None:
+        if (config.source / MANIFEST).is_file():
+            return open_store(config.source)
+        raise ConfigError(
+            f"{config.source} is no store; name the kind of recording with --dataset, such as "
+            "--dataset posed-rgbd"
+        )
+    return None
+
+
+def _source_of(config: CheckConfig) -> FrameSource:
+    if config.dataset is None:
+        raise ConfigError("name a store, or a recording and its --dataset")
+    options = SourceOptions(root=config.source, camera_file=config.camera_file, seed=config.seed)
+    return open_source(config.dataset, options)
+
+
+def _judge_fields(found: Gathered) -> Verdict:
+    bad = [reason for _, reason in found.failures]
+    figures = {"problems": bad[:20]}
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        return Verdict("fields", "fail", f"{bad[0]}{more}", "unreadable or wrong fields", figures)
+    return Verdict("fields", "pass", f"{len(found.keys)} frames are as promised", "", figures)
+
+
+def _without_pairs(frames: int) -> Verdict:
+    reason = (
+        f"{frames} frames are points without images, to evaluate on: there is no pair, no "
+        "projection and no overlap of views that could be tested"
+    )
+    return Verdict("pairs", "cannot tell", reason)
+
+
+def _judge_images(found: Gathered) -> list[Verdict]:
+    if not found.looks:
+        reason = "a store of point frames keeps no images; check the recording itself"
+        return [Verdict("edge alignment", "cannot tell", reason)]
+    each = judge_each_view(found.looks)
+    return [*judge_alignment(found.looks), *([] if each is None else [each])]
+
+
+def _judge_coverage(visit: _Visit, found: Gathered) -> Verdict:
+    statistics = visit.statistics
+    if statistics.frames == 0:
+        reason = visit.empty[0] if visit.empty else "no frame could be read"
+        return Verdict("coverage", "fail", f"no frame has a pair; {reason}")
+    covered = statistics.covered / max(statistics.points, 1)
+    blind = [view for view, count in statistics.seen_by_view.items() if count == 0]
+    told = f"{100 * covered:.1f} % of the points have a pair in {statistics.frames} frames"
+    if visit.empty:
+        told += f"; {len(visit.empty)} frames have none, such as {visit.empty[0]}"
+        return Verdict(
+            "coverage", "fail" if len(visit.empty) > len(found.keys) / 2 else "pass", told
+        )
+    if blind:
+        return Verdict("coverage", "fail", f"{told}; views {blind} see no point at all")
+    return Verdict("coverage", "pass", told)
+
+
+def _written(
+    config: CheckConfig,
+    visit: _Visit,
+    found: Gathered,
+    verdicts: list[Verdict],
+    curves: list[Profile],
+) -> CheckReport:
+    outcomes = {verdict.outcome for verdict in verdicts}
+    outcome = next((one for one in ("fail", "cannot tell") if one in outcomes), "pass")
+    faults = [v.fault for v in verdicts if v.outcome == "fail" and v.fault]
+    report: dict[str, Any] = {
+        "format": "p2pkit-check",
+        "source": str(config.source or config.dataset),
+        "dataset": config.dataset,
+        "outcome": outcome,
+        "faults": list(dict.fromkeys(faults)),
+        "tests": [vars(verdict) for verdict in verdicts],
+        "frames": found.keys,
+        "failures": [{"key": key, "reason": reason} for key, reason in found.failures],
+        "profiles": [curve._asdict() for curve in curves],
+        "statistics": visit.statistics.to_json(),
+    }
+    config.out.mkdir(parents=True, exist_ok=True)
+    (config.out / "overlays").mkdir(exist_ok=True)
+    for name, picture in visit.overlays.items():
+        Image.fromarray(np.ascontiguousarray(picture)).save(config.out / "overlays" / f"{name}.png")
+    shown = dict(list(visit.overlays.items())[:6])
+    write_atomic(config.out / "check.html", check_page(report, curves, shown).encode())
+    write_json(config.out / "check.json", report)
+    return CheckReport(config.out / "check.json", tuple(verdicts), summary_line(report))

@@ -1,0 +1,1 @@
+"""evaluate: does pretraining help where labels are few? Probes, fine-tuning, and their report."""

@@ -1,0 +1,191 @@
+"""Fine-tuning a student with a linear head for semantic segmentation on a few labelled frames."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from p2pkit.errors import ConfigError
+from p2pkit.evaluation.label_sets import IGNORE
+from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
+from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.pipelines.evaluate.frames import LabelledFrames, network_inputs
+from p2pkit.pipelines.held_out import spread
+from p2pkit.settings import check_choices, check_numbers
+from p2pkit.stream.augmentation import AugmentConfig
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How a network is fine-tuned; the same for pretrained and random weights.
+
+    Args:
+        steps: updates.
+        batch_size: frames of a step.
+        trunk_rate, head_rate: peak learning rates of the student and of the new layer.
+        weight_decay: of AdamW.
+        warmup: share of the steps over which the rates rise; then they fall along a half cosine.
+        choose: which weights are tested, once: `best` takes those of the look at the validation
+            part with the highest mIoU, the later of equals; `last` those of the last step, and does
+            not look.
+        validations: how often `best` looks, at equal distances and after the last step.
+        validation_frames: at most so many of the validation part, spread evenly over it, so over
+            its scenes by their length.
+        augment: of the training frames.
+    """
+
+    steps: int = 200
+    batch_size: int = 4
+    trunk_rate: float = 2e-3
+    head_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    warmup: float = 0.1
+    choose: Literal["best", "last"] = "best"
+    validations: int = 5
+    validation_frames: int = 200
+    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(color_jitter=0.1))
+
+    def __post_init__(self) -> None:
+        check_choices(self, prefix="finetune.")
+        for name in ("steps", "batch_size", "validations", "validation_frames"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"finetune.{name} is {getattr(self, name)}; at least 1 is needed")
+        check_numbers(self, ("trunk_rate", "head_rate"), prefix="finetune.", positive=True)
+        check_numbers(self, ("weight_decay", "warmup"), prefix="finetune.")
+        if self.warmup > 1:
+            raise ConfigError(f"finetune.warmup is {self.warmup}; it is a share of the steps, 0-1")
+
+
+class SegmentationNetwork(nn.Module):
+    """The student and a linear layer on its features."""
+
+    def __init__(self, student: Res16UNet, classes: int) -> None:
+        super().__init__()
+        self.student = student
+        self.head = nn.Linear(student.out_channels, classes)
+
+    def forward(self, coordinates: Tensor, inputs: Tensor) -> Float[Tensor, "voxels classes"]:
+        """Logits of each voxel."""
+        return self.head(self.student(coordinates, inputs))
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What came of one fine-tuning.
+
+    Args:
+        scores: on the test part.
+        step: whose weights were tested; the first has number 1.
+        validation_miou: of each look at the validation part, by step.
+    """
+
+    scores: SegmentationScores
+    step: int
+    validation_miou: dict[int, float]
+
+
+def finetune(
+    student: Res16UNet,
+    data: LabelledFrames,
+    samples: Int64[np.ndarray, " samples"],
+    config: FinetuneConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+) -> Finetuned:
+    """Train on `samples`, choose the weights as `config.choose` says, test them once.
+
+    Args:
+        student: with its initial weights; changed in place.
+        data: the labelled frames.
+        samples: which frames of the training part have labels.
+        config: of the training.
+        seed: of the head's weights, the order and the augmentation.
+        device: where.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SegmentationNetwork(student, len(data.labels.classes)).to(device)
+    optimizer = _optimizer(network, config)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
+    random = np.random.default_rng(seed)
+    shown = spread(data.parts["validation"], config.validation_frames)
+    looks, found = look_steps(config), dict[int, float]()
+    best_step, kept = config.steps, dict[str, Tensor]()
+    for step in range(1, config.steps + 1):
+        _step(network, data, random.choice(samples, config.batch_size), random, config, optimizer)
+        schedule.step()
+        if step in looks:
+            found[step] = segment(network, data, shown, device).miou
+            if found[step] >= max(found.values()):
+                best_step = step
+                kept = {name: value.clone() for name, value in network.state_dict().items()}
+    if kept:
+        network.load_state_dict(kept)
+    return Finetuned(segment(network, data, data.parts["test"], device), best_step, found)
+
+
+def look_steps(config: FinetuneConfig) -> set[int]:
+    """After which steps the validation part is looked at; with few steps some looks coincide."""
+    if config.choose == "last":
+        return set()
+    count = config.validations
+    return {max(1, round(config.steps * (i + 1) / count)) for i in range(count)}
+
+
+def _optimizer(network: SegmentationNetwork, config: FinetuneConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        [
+            {"params": network.student.parameters(), "lr": config.trunk_rate},
+            {"params": network.head.parameters(), "lr": config.head_rate},
+        ],
+        weight_decay=config.weight_decay,
+    )
+
+
+def segment(
+    network: SegmentationNetwork,
+    data: LabelledFrames,
+    samples: Int64[np.ndarray, " samples"],
+    device: str,
+) -> SegmentationScores:
+    """Scores over all labelled points of some frames."""
+    network.eval()
+    classes = len(data.labels.classes)
+    confusion = np.zeros((classes, classes), np.int64)
+    for frame in data.frames(samples):
+        with torch.inference_mode():
+            logits = network(*network_inputs([frame], device))
+        confusion += data.confusion(frame, logits.argmax(dim=1).cpu().numpy())
+    network.train()
+    return segmentation_scores(confusion)
+
+
+def _step(
+    network: SegmentationNetwork,
+    data: LabelledFrames,
+    samples: Int64[np.ndarray, " batch"],
+    random: np.random.Generator,
+    config: FinetuneConfig,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    frames = [data.frame(int(sample), random, config.augment) for sample in samples]
+    device = next(network.parameters()).device
+    target = torch.from_numpy(np.concatenate([frame.voxel_label for frame in frames])).to(device)
+    if not (target != IGNORE).any():
+        return
+    logits = network(*network_inputs(frames, str(device)))
+    optimizer.zero_grad()
+    functional.cross_entropy(logits, target, ignore_index=IGNORE).backward()
+    optimizer.step()
+
+
+def _rate(config: FinetuneConfig, step: int) -> float:
+    warm = max(1, round(config.warmup * config.steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(config.steps - warm, 1))))

@@ -1,0 +1,260 @@
+"""The labelled frames of a store: parts by scene, label subsets, voxels, and scores per point."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int32, Int64
+from torch import Tensor
+
+from p2pkit.errors import ConfigError, StoreError
+from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
+from p2pkit.evaluation.segmentation import confusion_matrix
+from p2pkit.geometry.gravity import rotation_to_z_up
+from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
+from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
+from p2pkit.pipelines.evaluate.split import BY_SCENE, SplitConfig, cut_frames, place_of, same_place
+from p2pkit.pipelines.held_out import samples_in_key_order, without_arrays
+from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
+from p2pkit.store.reading import Store
+from p2pkit.stream.augmentation import (
+    NO_AUGMENTATION,
+    AugmentConfig,
+    Axis,
+    augment_colors,
+    augment_points,
+)
+from p2pkit.stream.samples import CAMERA_UP, stored_up
+
+
+def students_up(runs: Sequence[Path], store: Store) -> Axis | None:
+    """What was up in the runs' pretraining; None where a run was trained on this very store.
+
+    A sparse network is not the same in other axes, so points of another recording are turned to
+    those that its student has seen. A mixture may have shown it several: the store's own is taken
+    where it is one of them.
+
+    Raises:
+        ConfigError: the runs have no up axis in common.
+        TrainingError: a folder holds no run.
+    """
+    if any(read_provenance(run).use_of(store) is not None for run in runs):
+        return None
+    axes = {str(run): _run_ups(run) for run in runs}
+    common = [up for up in next(iter(axes.values())) if all(up in ups for ups in axes.values())]
+    if not common:
+        told = ", ".join(f"{run} {[list(up) for up in ups]}" for run, ups in axes.items())
+        raise ConfigError(
+            f"up was another axis for each of these runs ({told}); evaluate them one by one, or "
+            "take the points as they are with --set axes=stored"
+        )
+    return nearest_up(common, store)
+
+
+def nearest_up(known: Sequence[Axis], store: Store) -> Axis:
+    """The store's own up axis where a student knows it, else the first that it knows."""
+    own = stored_up(store)
+    return own if own in known else known[0]
+
+
+def trained_ups(named: Axis | None, stored: Iterable[Axis]) -> list[Axis]:
+    """What was up in a training: the axis that its settings name, else those of its stores."""
+    return [named] if named is not None else list(dict.fromkeys(stored))
+
+
+def _run_ups(run: Path) -> list[Axis]:
+    uses = read_provenance(run).stores
+    named = read_config_for_use(run).stream.sample.augment.up_axis
+    return trained_ups(named, (use.up_axis or CAMERA_UP for use in uses))
+
+
+def turn_between(one: Axis, other: Axis) -> Float64[np.ndarray, "3 3"] | None:
+    """The rotation that takes the axis `one` to `other`; None where they are the same."""
+    if np.allclose(one, other):
+        return None
+    return rotation_to_z_up(np.array(other)).T @ rotation_to_z_up(np.array(one))
+
+
+def turn_to(up_axis: Axis | None, store: Store) -> Float64[np.ndarray, "3 3"] | None:
+    """The rotation of a store's points that makes `up_axis` up; None where none is due."""
+    return None if up_axis is None else turn_between(stored_up(store), up_axis)
+
+
+def turned(
+    points: Float32[np.ndarray, "points 3"], turn: Float64[np.ndarray, "3 3"] | None
+) -> Float32[np.ndarray, "points 3"]:
+    """The points (m) after the turn, or as they are."""
+    return points if turn is None else (points @ turn.T).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrame:
+    """A frame as a segmentation network sees it.
+
+    Args:
+        coordinates: integer voxel positions, unique.
+        inputs: colour of each voxel, -1 … 1.
+        voxel_of_point: voxel of each stored point; a point takes its voxel's prediction.
+        labels: class of each point, `IGNORE` for void.
+        voxel_label: the commonest class of each voxel's points; `IGNORE` where all are void.
+    """
+
+    coordinates: Int32[np.ndarray, "voxels 3"]
+    inputs: Float32[np.ndarray, "voxels 3"]
+    voxel_of_point: Int64[np.ndarray, " points"]
+    labels: Int64[np.ndarray, " points"]
+    voxel_label: Int64[np.ndarray, " voxels"]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrames:
+    """A store's frames with labels, cut into parts by scene.
+
+    Args:
+        store: with labels.
+        labels: the task's classes.
+        parts: sample ids of each of `parts.PARTS`, in key order.
+        scene_of: the sequence of each sample id, or its time block if `split` says so.
+        voxel_size: of the student (m).
+        split: what the parts are made of.
+        warning: what the parts do not show, to be printed beside each figure; None for scenes.
+        up_axis: up in the frames that are given out.
+        turn: from the stored axes to these; None where they are the same.
+    """
+
+    store: Store
+    labels: LabelSet
+    parts: dict[str, Int64[np.ndarray, " samples"]]
+    scene_of: dict[int, str]
+    voxel_size: float
+    split: SplitConfig = BY_SCENE
+    warning: str | None = None
+    up_axis: Axis = CAMERA_UP
+    turn: Float64[np.ndarray, "3 3"] | None = None
+
+    def scenes(self, part: str) -> list[str]:
+        """The part's scenes in order."""
+        return list(dict.fromkeys(self.scene_of[int(sample)] for sample in self.parts[part]))
+
+    def subset(self, percent: float, seed: int) -> Int64[np.ndarray, " samples"]:
+        """Training frames of a random `percent` of the training scenes, at least of one.
+
+        With one seed a smaller share is part of a larger one.
+        """
+        scenes = self.scenes("train")
+        count = max(1, round(len(scenes) * percent / 100))
+        order = np.random.default_rng(seed).permutation(len(scenes))
+        chosen = {scenes[row] for row in order[:count]}
+        kept = [sample for sample in self.parts["train"] if self.scene_of[int(sample)] in chosen]
+        return np.array(kept, np.int64)
+
+    def frame(
+        self,
+        sample: int,
+        random: np.random.Generator | None = None,
+        augment: AugmentConfig | None = None,
+    ) -> LabelledFrame:
+        """Read a frame; with a generator its points are augmented.
+
+        They are turned about their own up axis, unless `augment.up_axis` names another.
+        """
+        cloud = read_cloud(self.store, sample)
+        labels = self.labels.convert(labels_of(cloud))
+        settings = NO_AUGMENTATION if augment is None else augment
+        random = np.random.default_rng(0) if random is None else random
+        stored = turned(cloud.points, self.turn)
+        points = augment_points(stored, random, settings, up_axis=self.up_axis)
+        voxels = voxel_deduplicate(points, self.voxel_size)
+        return LabelledFrame(
+            voxels.coordinates,
+            augment_colors(cloud.colors.take(voxels.keep, axis=0), random, settings),
+            voxels.voxel_of_point,
+            labels,
+            _commonest(voxels, labels, len(self.labels.classes)),
+        )
+
+    def frames(self, samples: Int64[np.ndarray, " samples"]) -> Iterator[LabelledFrame]:
+        """The frames one after the other, not augmented."""
+        return (self.frame(int(sample)) for sample in samples)
+
+    def confusion(
+        self, frame: LabelledFrame, prediction: Int64[np.ndarray, " voxels"]
+    ) -> Int64[np.ndarray, "classes classes"]:
+        """Counts by point: each has the prediction of its voxel."""
+        return confusion_matrix(
+            frame.labels,
+            prediction[frame.voxel_of_point],
+            classes=len(self.labels.classes),
+            ignore_label=IGNORE,
+        )
+
+
+def network_inputs(frames: Sequence[LabelledFrame], device: str) -> tuple[Tensor, Tensor]:
+    """(batch, x, y, z) and inputs of the voxels of several frames, on a device."""
+    rows = [np.insert(frame.coordinates, 0, i, axis=1) for i, frame in enumerate(frames)]
+    inputs = np.concatenate([frame.inputs for frame in frames])
+    return torch.from_numpy(np.concatenate(rows)).to(device), torch.from_numpy(inputs).to(device)
+
+
+def open_labelled(
+    store: Store,
+    *,
+    label_set: str,
+    validation: float,
+    test: float,
+    voxel_size: float,
+    split: SplitConfig = BY_SCENE,
+    up_axis: Axis | None = None,
+) -> LabelledFrames:
+    """Cut a store's frames by scene: the last `test` of them, before these `validation`, the rest.
+
+    Args:
+        store: with labels, and with sequences (or each frame counts as a scene of its own).
+        label_set: a name out of `label_sets.LABEL_SETS`.
+        validation: share of the frames; cuts move to the nearest change of scene.
+        test: the same.
+        voxel_size: of the student (m).
+        split: named test scenes, or parts of one recording by time.
+        up_axis: points are turned so that this is up; None leaves them as they are stored.
+
+    Raises:
+        StoreError: the store has no labels.
+        ConfigError: as of `parts.cut_frames`.
+    """
+    dataset = store.manifest.dataset
+    if dataset.get("label_names") is None:
+        raise StoreError(
+            f"{store.root} has no labels to evaluate on; extract a recording with labels, such as "
+            "--dataset nyuv2 or demo-scene"
+        )
+    labels = open_label_set(label_set, dataset["label_names"], dataset["ignore_label"])
+    samples = samples_in_key_order(store)
+    scenes = [
+        place_of(dataset.get("dataset"), stored.meta["sequence"]) or stored.key
+        for stored in without_arrays(store, samples)
+    ]
+    named = tuple(place_of(dataset.get("dataset"), name) for name in split.test_scenes)
+    split = replace(split, test_scenes=named)
+    cut = cut_frames(scenes, validation=validation, test=test, split=split)
+    return LabelledFrames(
+        store=store,
+        labels=labels,
+        parts={name: samples[rows] for name, rows in cut.rows.items()},
+        scene_of=dict(zip(samples.tolist(), cut.units, strict=True)),
+        voxel_size=voxel_size,
+        split=split,
+        warning=same_place(scenes, split),
+        up_axis=up_axis or stored_up(store),
+        turn=turn_to(up_axis, store),
+    )
+
+
+def _commonest(
+    voxels: VoxelDeduplication, labels: Int64[np.ndarray, " points"], classes: int
+) -> Int64[np.ndarray, " voxels"]:
+    counted = labels != IGNORE
+    key = voxels.voxel_of_point[counted] * classes + labels[counted]
+    counts = np.bincount(key, minlength=len(voxels.coordinates) * classes).reshape(-1, classes)
+    return np.where(counts.any(axis=1), counts.argmax(axis=1), IGNORE)

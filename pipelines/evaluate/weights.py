@@ -1,0 +1,148 @@
+"""The weights that an evaluation compares: scratch, runs, and published checkpoints."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.files import sha256_file
+from p2pkit.networks import build_student, load_student_weights
+from p2pkit.networks.pretrained import read_weights
+from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
+from p2pkit.pipelines.train.model import INPUT_CHANNELS, WEIGHTS
+from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.store.reading import Store
+
+SCRATCH = "scratch"
+LOOKS = 5
+"""At a checkpoint that a running training may replace."""
+STUDENT_SETTINGS = ("student", "conv1_kernel_size")
+
+
+@dataclass(frozen=True, eq=False)
+class ReadWeights:
+    """Weights as they were at one moment, whatever becomes of their file.
+
+    Args:
+        identity: sha256 of the file, by which a figure knows what it measured; `scratch` of none.
+        content: what was in the file; None for random weights.
+    """
+
+    identity: str
+    content: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class ComparedWeights:
+    """Weights by name, for one student; made by `compared_weights`.
+
+    Args:
+        train: settings of the student, those of the first run.
+        runs: folders by name.
+        checkpoints: files by name.
+        which: checkpoint of the runs, `latest` or `best`.
+    """
+
+    train: TrainConfig
+    runs: dict[str, Path]
+    checkpoints: dict[str, Path]
+    which: str = "latest"
+
+    @property
+    def names(self) -> list[str]:
+        """Scratch first."""
+        return [SCRATCH, *self.runs, *self.checkpoints]
+
+    def read(self, name: str) -> ReadWeights:
+        """The weights of this name and the identity of just these, also while a run trains on.
+
+        Raises:
+            TrainingError: there is no checkpoint, it is damaged, or it changes at every look.
+        """
+        if name == SCRATCH:
+            return ReadWeights(SCRATCH, None)
+        for _ in range(LOOKS):
+            path = self._file(name)
+            with suppress(FileNotFoundError):  # newer checkpoints push older ones out
+                identity, content = sha256_file(path), read_weights(path)
+                if sha256_file(path) == identity:
+                    return ReadWeights(identity, content)
+        raise TrainingError(
+            f"the checkpoint of {name} was replaced {LOOKS} times while it was read; evaluate it "
+            "when its training is done"
+        )
+
+    def student(self, name: str, seed: int, read: ReadWeights | None = None) -> Res16UNet:
+        """The student with these weights; random ones depend on the seed alone.
+
+        Args:
+            name: of the weights.
+            seed: of random ones.
+            read: what `read` gave before; None reads them now.
+        """
+        content = (self.read(name) if read is None else read).content
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1000 + seed)
+            student = build_student(
+                self.train.student,
+                in_channels=INPUT_CHANNELS,
+                conv1_kernel_size=self.train.conv1_kernel_size,
+                engine=self.train.engine,
+            )
+        if content is not None:
+            prefix = "student." if name in self.runs else ""
+            load_student_weights(student, content, prefix=prefix)
+        return student
+
+    def identity(self, name: str) -> str:
+        """sha256 of the weights' file as it is now; see `ReadWeights`."""
+        return SCRATCH if name == SCRATCH else sha256_file(self._file(name))
+
+    def seen(self, store: Store, keys: Sequence[str]) -> dict[str, int | None]:
+        """How many of these frames each run was trained on; None where it does not know the store.
+
+        Pretraining uses no labels, but frames that it has seen are no test of new scenes.
+        """
+        return {
+            name: read_provenance(folder).seen(store, keys) for name, folder in self.runs.items()
+        }
+
+    def _file(self, name: str) -> Path:
+        if name in self.checkpoints:
+            return self.checkpoints[name]
+        return chosen_checkpoint(self.runs[name], self.which).path / WEIGHTS
+
+
+def compared_weights(
+    runs: Sequence[Path], checkpoints: Mapping[str, Path], which: str = "latest"
+) -> ComparedWeights:
+    """Read the runs' settings.
+
+    Raises:
+        ConfigError: the runs' students differ, or a name comes twice.
+        TrainingError: a folder holds no run.
+    """
+    configs = [read_config_for_use(folder) for folder in runs]
+    for folder, config in zip(runs, configs, strict=True):
+        if _identity(config) != _identity(configs[0]):
+            raise ConfigError(
+                f"{folder} has the student {_identity(config)}, {runs[0]} has "
+                f"{_identity(configs[0])}: name, first kernel and voxel size must agree, or their "
+                "difference says nothing about pretraining"
+            )
+    names = [SCRATCH, *(folder.name for folder in runs), *checkpoints]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"the weights are called {names}; give each a name of its own")
+    folders = {folder.name: folder for folder in runs}
+    return ComparedWeights(configs[0], folders, dict(checkpoints), which)
+
+
+def _identity(config: TrainConfig) -> list[Any]:
+    names = [getattr(config, name) for name in STUDENT_SETTINGS]
+    return [*names, config.stream.sample.voxel_size]

@@ -1,0 +1,1 @@
+"""extract: a recording in, a store out; planning it and mending it."""

@@ -1,0 +1,239 @@
+"""extract on Ray: Ray Data maps the shards' numbers over a pool of actors with one teacher each.
+
+Ray starts the actors, places them on GPUs and replaces those that die. Each writes whole shards
+into the store, a folder that all machines see, under the same claims as every other worker; what
+travels through Ray is a shard's number and its counts.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from p2pkit.errors import ConfigError, MissingDependencyError, P2pkitError, SourceError
+from p2pkit.pipelines.extract.run import POLL_SECONDS, Job, Progress, begin, stop_if_too_many, take
+from p2pkit.pipelines.extract.settings import ExtractConfig, open_frames, plan_geometry
+from p2pkit.store.manifest import plan_shards
+from p2pkit.store.writing import create_or_open
+
+TASK_RETRIES = 3
+"""So often may the workers of one shard die before the extraction gives up."""
+CONNECT_S = 10.0
+MOST_BLOCKS = 4096
+"""Above so many shards a task is a run of several: Ray keeps an object for each."""
+Row = dict[str, Any]
+
+
+def run(
+    config: ExtractConfig,
+    *,
+    address: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Extract a recording on a Ray cluster, or finish or extend a store that is there.
+
+    Args:
+        config: of the extraction; with `device` cuda each worker has a GPU of its own. The
+            recording and the store must be seen by all machines under the same absolute paths.
+        address: of a running cluster, HOST:PORT or `auto`; `local` starts one on this machine and
+            ends it. None joins the one that RAY_ADDRESS names or that runs on this machine, else it
+            is as `local`.
+        progress: told how far the work is, in whole shards.
+
+    Returns:
+        The store's path.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        ConfigError: the cluster cannot be reached, or has no GPU for `device` cuda.
+        P2pkitError: as `extract.run`, or the workers of one shard died again and again.
+    """
+    everywhere = _with_absolute_paths(config)
+    source, keys = open_frames(everywhere)
+    manifest = plan_geometry(everywhere, source, keys)
+    writer = create_or_open(everywhere.out, manifest)
+    frames = [len(shard) for shard in plan_shards(keys, manifest.plan)]
+    report = progress or (lambda report: None)
+    done = failed = 0
+    report(Progress(done, sum(frames), failed))
+    with _cluster(address) as ray:
+        for row in _rows(ray, everywhere, len(frames)):
+            if row["error"]:
+                raise P2pkitError(row["error"])
+            done, failed = done + frames[row["shard"]], failed + row["failed"]
+            report(Progress(done, sum(frames), failed))
+            stop_if_too_many(failed, sum(frames), config=everywhere, writer=writer)
+    writer.write_failures()
+    return config.out
+
+
+class ShardWorker:
+    """An actor's state: the recording, the store and the teacher, opened at its first shard."""
+
+    def __init__(self, config: ExtractConfig) -> None:
+        self._config = config
+
+    @cached_property
+    def _job(self) -> Job:
+        return begin(self._config)
+
+    def __call__(self, batch: dict[str, Iterable[int]]) -> dict[str, list[Any]]:
+        """Commit shards; p2pkit's own errors become rows, so that Ray does not try them again."""
+        rows = [self._row(int(shard)) for shard in batch["shard"]]
+        return {name: [row[name] for row in rows] for name in ("shard", "failed", "error")}
+
+    def _row(self, shard: int) -> Row:
+        try:
+            # Another worker's claim ends with its work, or grows stale after its death.
+            while not take(self._job, shard):
+                time.sleep(POLL_SECONDS)
+            return {"shard": shard, "failed": self._job.failed[shard], "error": ""}
+        except P2pkitError as error:
+            return {"shard": shard, "failed": 0, "error": str(error)}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many actors, and what each reserves.
+
+    Args:
+        actors: at most so many at the same time.
+        cpus: of one machine, for each.
+        gpus: 1, or 0 where the teacher runs on the CPU.
+    """
+
+    actors: int
+    cpus: int
+    gpus: int
+
+
+def pool_for(nodes: Iterable[dict[str, float]], *, device: str, threads: int, shards: int) -> Pool:
+    """The actors that fit on a cluster's machines.
+
+    Args:
+        nodes: resources of each machine, as Ray names them: `CPU`, `GPU`.
+        device: the teacher's.
+        threads: frames that a worker has at hand at the same time.
+        shards: more actors than these have no work.
+
+    Raises:
+        ConfigError: no machine has what one actor needs.
+    """
+    sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    if device.startswith("cuda"):
+        actors = sum(min(cpus, gpus) for cpus, gpus in sizes)
+        pool = Pool(min(actors, shards), cpus=1, gpus=1)
+        needed = "a GPU and a CPU core; --device cpu runs the teacher on the CPU"
+    else:
+        cpus = min([threads, *(cpus for cpus, _ in sizes if cpus)])
+        pool = Pool(min(sum(size // cpus for size, _ in sizes), shards), cpus, gpus=0)
+        needed = "a CPU core"
+    if pool.actors < 1:
+        raise ConfigError(f"no machine of the Ray cluster has {needed}; it has {sizes or 'none'}")
+    return pool
+
+
+def _rows(ray: Any, config: ExtractConfig, shards: int) -> Iterator[Row]:
+    """One row for each shard, as they are committed."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    device = "cpu" if config.features is None else config.features.teacher.device
+    pool = pool_for(nodes, device=device, threads=config.threads, shards=shards)
+    numbers = ray.data.from_items(
+        [{"shard": shard} for shard in range(shards)], override_num_blocks=min(shards, MOST_BLOCKS)
+    )
+    with warnings.catch_warnings():
+        # Ray 2.60 wants named parameters only, but has no name yet that bounds the retries.
+        warnings.simplefilter("ignore", category=ray.util.annotations.RayDeprecationWarning)
+        work = numbers.map_batches(
+            ShardWorker,
+            fn_constructor_args=(config,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=pool.actors),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+            max_restarts=-1,
+            max_task_retries=TASK_RETRIES,
+        )
+    try:
+        yield from work.iter_rows()
+    except ray.exceptions.RayError as error:
+        raise SourceError(
+            f"a worker on the Ray cluster failed: {_last_line(error)}. What was complete is kept: "
+            "the same command goes on"
+        ) from error
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None) -> Generator[Any, None, None]:
+    """Ray, connected; one that was connected before stays so."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no reports to Ray's makers unasked
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the engine ray does not import ({error}): pip install 'p2pkit[ray]'"
+        ) from error
+    mine = not ray.is_initialized()
+    if mine:
+        _check_listening(address)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = address or "where RAY_ADDRESS says"
+            raise ConfigError(f"no Ray cluster answers at {where}: {_last_line(error)}") from error
+    _quiet(ray.data.DataContext.get_current())
+    try:
+        yield ray
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _check_listening(address: str | None) -> None:
+    """Ray itself asks an address where nobody listens for many minutes."""
+    host, separator, port = (address or "").rpartition(":")
+    if not separator:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address}: {error}. Name the head's HOST:PORT, as "
+            "`ray status` tells it, or `auto`"
+        ) from error
+
+
+def _quiet(context: Any) -> None:
+    """No bars and logs of Ray's own: p2pkit's bar tells how far the work is."""
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
+    """The settings with paths as a process in another folder finds them."""
+    paths = {"root": config.root, "camera_file": config.camera_file, "out": config.out}
+    found = {name: path.absolute() for name, path in paths.items() if path is not None}
+    if config.features is None:
+        return replace(config, **found)
+    teacher = config.features.teacher
+    if teacher.device.startswith("cuda:"):
+        raise ConfigError(
+            f"device is {teacher.device!r}; Ray gives each worker a GPU of its own: name cuda"
+        )
+    if Path(teacher.weights).is_file():
+        teacher = replace(teacher, weights=str(Path(teacher.weights).absolute()))
+    return replace(config, features=replace(config.features, teacher=teacher), **found)

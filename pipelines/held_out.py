@@ -1,0 +1,112 @@
+"""Which frames train and which are held out: whole ends of a recording, never frames in between."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from p2pkit.errors import ConfigError
+from p2pkit.pipelines.evaluate.split import in_test_scenes, place_of
+from p2pkit.store.manifest import Sample
+from p2pkit.store.reading import Store
+from p2pkit.stream.order import locate
+
+
+def all_keys(store: Store) -> list[str]:
+    """The key of each sample id."""
+    return [key for keys in store.all_keys() for key in keys]
+
+
+def without_arrays(store: Store, samples: Int64[np.ndarray, " samples"]) -> Iterator[Sample]:
+    """Key and JSON of each of the samples' geometry, and nothing else of it."""
+    sizes = store.sizes("geometry")
+    return (store.read("geometry", *locate(sizes, int(sample)), fields=()) for sample in samples)
+
+
+def samples_in_key_order(store: Store) -> Int64[np.ndarray, " samples"]:
+    """Sample ids sorted by key, i.e. in recording order, sequence after sequence."""
+    return np.argsort(np.array(all_keys(store)), kind="stable").astype(np.int64)
+
+
+def holdout_split(
+    store: Store, count: int
+) -> tuple[Int64[np.ndarray, " kept"], Int64[np.ndarray, " held"]]:
+    """Sample ids to train on, and the `count` last in key order to hold out.
+
+    Neighbouring frames of a recording show the same things, so held-out frames are a block at its
+    end rather than a random choice.
+
+    Raises:
+        ConfigError: nothing would be left to train on.
+    """
+    samples = samples_in_key_order(store)
+    if count >= len(samples):
+        raise ConfigError(
+            f"holdout is {count}, but the store has {len(samples)} frames; leave some to train on"
+        )
+    cut = len(samples) - count
+    return samples[:cut], samples[cut:]
+
+
+@dataclass(frozen=True, eq=False)
+class SceneSplit:
+    """Two parts of a store's frames.
+
+    Args:
+        train, test: sample ids in key order.
+        sequence: that the store names, by sample id; empty where it names none.
+    """
+
+    train: Int64[np.ndarray, " train"]
+    test: Int64[np.ndarray, " test"]
+    sequence: dict[int, str]
+
+    def sequences(self, samples: Int64[np.ndarray, " samples"]) -> set[str]:
+        """Of some of the samples."""
+        return {self.sequence[sample] for sample in samples.tolist()}
+
+
+def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] = ()) -> SceneSplit:
+    """Cut a store into a first part and the last `test_fraction` of its frames in key order.
+
+    The cut is moved to the nearest change of sequence where the store names sequences, so that no
+    sequence is on both sides. Frames of `test_scenes` (patterns of sequences), if there are any,
+    are the second part instead.
+
+    Raises:
+        ConfigError: one side would be empty, the fraction is none, or a pattern fits no sequence.
+    """
+    if not 0 < test_fraction < 1:
+        raise ConfigError(f"test_fraction is {test_fraction}; it must lie between 0 and 1")
+    samples = samples_in_key_order(store)
+    sequences = [sample.meta["sequence"] for sample in without_arrays(store, samples)]
+    sequence = dict(zip(samples.tolist(), sequences, strict=True))
+    dataset = store.manifest.dataset.get("dataset")
+    names = [place_of(dataset, name) for name in sequences]
+    if test_scenes:
+        tests = in_test_scenes(names, [place_of(dataset, scene) for scene in test_scenes])
+        if tests.all():
+            raise ConfigError(f"test_scenes {list(test_scenes)} leave no frame to train on")
+        return SceneSplit(samples[~tests], samples[tests], sequence)
+    changes = [i for i in range(1, len(names)) if names[i] != names[i - 1]]
+    cut = round(len(samples) * (1 - test_fraction))
+    if changes:
+        cut = min(changes, key=lambda change: abs(change - cut))
+    if not 0 < cut < len(samples):
+        raise ConfigError(
+            f"test_fraction is {test_fraction} of {len(samples)} frames; both parts need a frame"
+        )
+    return SceneSplit(samples[:cut], samples[cut:], sequence)
+
+
+def spread(samples: Int64[np.ndarray, " samples"], count: int) -> Int64[np.ndarray, " chosen"]:
+    """Up to `count` of the samples, evenly spread from the first to the last."""
+    rows = np.linspace(0, len(samples) - 1, min(count, len(samples)))
+    return samples[np.unique(rows.round().astype(int))]
+
+
+def chosen_samples(samples: np.ndarray, count: int) -> Sequence[int]:
+    """Up to `count` of the samples, evenly spread and not at the very ends."""
+    places = (np.arange(count) + 0.5) * len(samples) / count
+    return [int(sample) for sample in samples[np.unique(places.astype(int))]]

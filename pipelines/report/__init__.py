@@ -1,0 +1,1 @@
+"""report: a run or a store as one HTML page."""

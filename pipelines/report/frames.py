@@ -1,0 +1,264 @@
+"""The pictures of a report: a few frames as the teacher and the students see them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64, UInt8
+
+from p2pkit.geometry.camera import Camera, camera_from_json
+from p2pkit.geometry.grid import FeatureGrid, grid_from_json
+from p2pkit.layers.features import pair_features, usable_pairs
+from p2pkit.layers.geometry import PointCloud
+from p2pkit.pipelines.evaluate.inference import read_cloud
+from p2pkit.pipelines.report.networks import NetworkName, RunNetworks
+from p2pkit.pipelines.report.pictures import (
+    ReadFeatures,
+    depth_colors,
+    draw_points,
+    label_colors,
+    mark_pixels,
+    principal_colors,
+)
+from p2pkit.store.manifest import Sample
+from p2pkit.store.reading import Store
+from p2pkit.stream.order import locate
+from p2pkit.viewer import PointFrame
+
+Picture = UInt8[np.ndarray, "height width 4"]
+DRAWN_WIDTH, MOST_WIDTH = 480, 4096
+
+
+@dataclass(frozen=True)
+class FramePictures:
+    """One frame's pictures, all of one size.
+
+    Args:
+        key: the frame's key.
+        colors: the image's colours at the points; a store keeps no images.
+        depth: dark near, bright far, over `depth_range_m`.
+        labels: by class, or None without labels.
+        teacher: principal components of the teacher's features at the points, and where the
+            measured centres of its cells lie.
+        pretrained, random: principal components of two students' point features.
+        depth_range_m: depths (m) of the darkest and the brightest points.
+        classes: label values that occur.
+        points: the same values for the interactive viewer.
+    """
+
+    key: str
+    colors: Picture
+    depth: Picture
+    labels: Picture | None
+    teacher: Picture
+    pretrained: Picture
+    random: Picture
+    depth_range_m: tuple[float, float]
+    classes: tuple[int, ...]
+    points: PointFrame
+
+
+@dataclass(frozen=True)
+class FrameView:
+    """The pairs of one view of a frame that have a feature, and where they lie in its image.
+
+    Args:
+        cloud, features: the frame's geometry and its sample of the feature layer.
+        number: the view.
+        rows: of the cloud's pairs.
+        camera_points: the rows' points in the view's camera axes (m).
+        camera, grid: of the view.
+        up: unit vector against gravity in camera axes.
+        most_width: pictures of wider images are drawn so wide (px), which also closes the gaps
+            between the points of a LiDAR.
+    """
+
+    cloud: PointCloud
+    features: Sample
+    number: int
+    rows: Int64[np.ndarray, " rows"]
+    camera_points: Float32[np.ndarray, "rows 3"]
+    camera: Camera
+    grid: FeatureGrid
+    up: tuple[float, float, float]
+    most_width: int
+
+    @property
+    def key(self) -> str:
+        """Of the frame."""
+        return self.cloud.key
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height of the recording's image (px)."""
+        return self.cloud.image_sizes[self.number]
+
+    @property
+    def scale(self) -> float:
+        """Of a drawn picture to the image."""
+        return min(1.0, self.most_width / self.image_size[0])
+
+    @property
+    def drawn_size(self) -> tuple[int, int]:
+        """Width and height of a drawn picture (px)."""
+        width, height = self.image_size
+        return max(round(width * self.scale), 1), max(round(height * self.scale), 1)
+
+    def drawn_uv(self, pixel_uv: Float[np.ndarray, "*pixels 2"]) -> Float[np.ndarray, "*pixels 2"]:
+        """Where pixels of the image lie in a drawn picture (px, centres at integers)."""
+        return self.scale * (pixel_uv + 0.5) - 0.5
+
+    @property
+    def depth_m(self) -> Float32[np.ndarray, " rows"]:
+        """Along the optical axis (m)."""
+        return self.camera_points[:, 2]
+
+    @property
+    def depth_range_m(self) -> tuple[float, float]:
+        """Depths (m) between which 98 % of the rows lie: a LiDAR's few farthest would hide them."""
+        near, far = np.percentile(self.depth_m, [1, 99])
+        return float(near), float(far)
+
+    def depth_colors(self) -> UInt8[np.ndarray, "rows 3"]:
+        """Dark at the near end of `depth_range_m`, bright at the far one."""
+        return depth_colors(self.depth_m, *self.depth_range_m)
+
+    def confidence_colors(self) -> UInt8[np.ndarray, "rows 3"] | None:
+        """Dark where a pair is doubtful, bright where it is sure; None in stores without it."""
+        found = self.cloud.pair_confidence
+        return (
+            None if found is None else depth_colors(found[self.rows].astype(np.float64), 0.0, 255.0)
+        )
+
+    def plain_colors(self) -> dict[str, UInt8[np.ndarray, "rows 3"]]:
+        """What the store itself gives to colour points by."""
+        found = {"image": self.of_points(self.cloud.colors), "depth": self.depth_colors()}
+        confidence = self.confidence_colors()
+        if confidence is not None:
+            found["pair confidence"] = confidence
+        if self.cloud.labels is not None:
+            found["labels"] = label_colors(self.of_points(self.cloud.labels))
+        return found
+
+    def draw(self, colors: UInt8[np.ndarray, "rows 3"]) -> Picture:
+        """One colour per row at the row's pixel."""
+        uv = self.drawn_uv(self.cloud.pixels[self.rows])
+        return draw_points(colors, uv, self.depth_m, self.drawn_size)
+
+    def image(self) -> Picture:
+        """The image's colours at the rows; a store keeps no images."""
+        return self.draw(self.of_points(self.cloud.colors))
+
+    def of_points(self, values: np.ndarray) -> np.ndarray:
+        """The rows' values out of those of all points."""
+        return values[self.cloud.pair_point[self.rows]]
+
+    def points(self, features: Mapping[str, UInt8[np.ndarray, "rows 3"]]) -> PointFrame:
+        """The rows for the interactive viewer, coloured by what the store gives and by features."""
+        return PointFrame(self.key, self.camera_points, self.plain_colors() | {**features}, self.up)
+
+    def draw_with_cells(self, colors: UInt8[np.ndarray, "rows 3"]) -> Picture:
+        """As `draw`, with a dot at the centre of each of the teacher's cells."""
+        centres = self.drawn_uv(self.grid.cell_centres(self.image_size))
+        return mark_pixels(self.draw(colors), centres)
+
+
+def frame_pictures(views: Sequence[FrameView], networks: RunNetworks) -> list[FramePictures]:
+    """Draw frames as the teacher and the two students see them.
+
+    The colours of features compare across the frames of one call, not across networks.
+    """
+    names: tuple[NetworkName, ...] = ("pretrained", "random")
+    teacher = principal_colors([(len(view.rows), teacher_reader(view)) for view in views])
+    students = [
+        principal_colors(
+            [(len(view.rows), _student_reader(view, networks, name)) for view in views]
+        )
+        for name in names
+    ]
+    return [_draw(*parts) for parts in zip(views, teacher, *students, strict=True)]
+
+
+def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]:
+    """A frame as the store has it, in the view that sees most of its points.
+
+    Colours, depth, labels where there are any, and principal components of the teacher's features.
+    """
+    view = open_view(store, layer, sample, most_width=MOST_WIDTH)
+    (teacher,) = principal_colors([(len(view.rows), teacher_reader(view))])
+    found = {"colours": view.image(), "depth": view.draw(view.depth_colors())}
+    if view.cloud.labels is not None:
+        found["labels"] = view.draw(label_colors(view.of_points(view.cloud.labels)))
+    return {**found, "teacher": view.draw_with_cells(teacher)}
+
+
+def open_view(store: Store, layer: str, sample: int, *, most_width: int = DRAWN_WIDTH) -> FrameView:
+    """A frame in the view that sees most of its points."""
+    cloud = read_cloud(store, sample)
+    place = locate(store.sizes("geometry"), sample)
+    features = store.read(layer, *place)
+    meta = store.read("geometry", *place, fields=()).meta
+    usable = usable_pairs(features, cloud)
+    views = cloud.pair_view[usable]
+    view = int(np.bincount(views).argmax())
+    rows = usable[views == view]
+    fields = [field.name for field in store.layer("geometry").fields]
+    camera_from_sensor = np.array(meta["views"][view]["camera_from_sensor"])
+    points = cloud.points[cloud.pair_point[rows]]
+    in_camera = points @ camera_from_sensor[:3, :3].T + camera_from_sensor[:3, 3]
+    return FrameView(
+        cloud=cloud,
+        features=features,
+        rows=rows,
+        number=view,
+        camera_points=in_camera.astype(np.float32),
+        camera=camera_from_json(meta["views"][view]["camera"], cloud.key),
+        grid=grid_from_json(features.meta["grids"][view]),
+        up=up_of("points" if "points" in fields else "depth", camera_from_sensor),
+        most_width=most_width,
+    )
+
+
+def up_of(
+    stored: Literal["depth", "points"], camera_from_sensor: np.ndarray
+) -> tuple[float, float, float]:
+    """Unit vector against gravity in camera axes.
+
+    Frames of points have their sensor's z axis up; a depth camera is taken to be held level.
+    """
+    x, y, z = camera_from_sensor[:3, 2] if stored == "points" else (0.0, -1.0, 0.0)
+    return float(x), float(y), float(z)
+
+
+def teacher_reader(view: FrameView) -> ReadFeatures:
+    """Reads the teacher's features at the rows of the view."""
+    return lambda rows: pair_features(view.features, view.cloud, view.rows[rows])
+
+
+def _student_reader(view: FrameView, networks: RunNetworks, name: NetworkName) -> ReadFeatures:
+    features = networks.point_features(name, view.cloud)
+    return lambda rows: features[view.cloud.pair_point[view.rows[rows]]]
+
+
+def _draw(
+    view: FrameView, teacher: np.ndarray, pretrained: np.ndarray, random: np.ndarray
+) -> FramePictures:
+    labels = None if view.cloud.labels is None else view.of_points(view.cloud.labels)
+    features = {
+        "2D teacher": teacher,
+        "3D student, pretrained": pretrained,
+        "3D student, random weights": random,
+    }
+    return FramePictures(
+        key=view.cloud.key,
+        colors=view.image(),
+        depth=view.draw(view.depth_colors()),
+        labels=None if labels is None else view.draw(label_colors(labels)),
+        teacher=view.draw_with_cells(teacher),
+        pretrained=view.draw(pretrained),
+        random=view.draw(random),
+        depth_range_m=view.depth_range_m,
+        classes=() if labels is None else tuple(np.unique(labels).tolist()),
+        points=view.points(features),
+    )

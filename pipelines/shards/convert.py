@@ -1,0 +1,42 @@
+"""The same store in the other storage: tar to Zarr or back, every value equal to the bit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from p2pkit.errors import StoreError
+from p2pkit.pipelines.shards.copying import CopyJob, NewShard, Place, Report, copy_samples
+from p2pkit.store.manifest import GEOMETRY
+from p2pkit.store.reading import Store, open_store
+from p2pkit.store.shard import find_storage
+
+
+def convert_store(path: Path, *, out: Path, storage: str, report: Report | None = None) -> Path:
+    """Write a store again in another storage; running it again finishes an interrupted run.
+
+    Plan, fingerprints, failures and layers stay, so the result is what `p2pkit extract` with that
+    storage would have written, and the same `p2pkit extract` can add layers to it.
+
+    Raises:
+        StoreError: the store is incomplete, or in that storage already.
+        CorruptShardError: it is damaged.
+    """
+    find_storage(storage)
+    store = open_store(path)
+    if store.manifest.storage == storage:
+        raise StoreError(f"{path} is stored as {storage} already; copy it, or name the other form")
+    names = [layer.name for layer in store.manifest.layers]
+    for name in names:
+        store.records(name)
+    job = CopyJob(
+        out=out,
+        manifest=replace(store.manifest, storage=storage),
+        sources=(store,),
+        layers={name: (name,) for name in names},
+        shards=[_same_shard(store, shard) for shard in range(store.manifest.plan.shards)],
+    )
+    return copy_samples(job, report)
+
+
+def _same_shard(store: Store, shard: int) -> NewShard:
+    places = {key: Place(0, shard, row) for row, key in enumerate(store.keys(shard))}
+    return NewShard(places, store.record(GEOMETRY, shard).failures)

@@ -1,0 +1,77 @@
+"""Taking a layer of features or superpixels out of a store."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from p2pkit.errors import StoreError
+from p2pkit.files import fsync_folder, write_json
+from p2pkit.store.claims import locked
+from p2pkit.store.location import MANIFEST, claim_path, local_folder
+from p2pkit.store.manifest import GEOMETRY
+from p2pkit.store.reading import open_store
+from p2pkit.store.strict_json import LAYER_NAME, sealed
+from p2pkit.store.writing import read_manifest
+
+
+@dataclass(frozen=True)
+class LayerFiles:
+    """A layer that can be dropped.
+
+    Args:
+        name: the layer's whole name.
+        files: number of files that go with it.
+        bytes: of these files.
+    """
+
+    name: str
+    files: int
+    bytes: int
+
+
+def layer_files(root: Path, name: str) -> LayerFiles:
+    """What dropping a layer would delete.
+
+    Args:
+        root: of the store.
+        name: as for `Store.layer`, or the whole name of a layer whose dropping was interrupted.
+
+    Raises:
+        StoreError: there is no such layer, or it is the geometry.
+    """
+    root = local_folder(root, "the store of a layer to drop")
+    known = {layer.name for layer in read_manifest(root).layers}
+    is_left_over = name not in known and LAYER_NAME.fullmatch(name) and (root / name).is_dir()
+    whole = name if is_left_over else open_store(root).layer(name).name
+    if whole == GEOMETRY:
+        raise StoreError(
+            "the geometry cannot be dropped: every other layer lies on it. Delete the store's "
+            f"folder {root} to get rid of all"
+        )
+    files = [path for path in (root / whole).rglob("*") if path.is_file()]
+    return LayerFiles(whole, len(files), sum(path.stat().st_size for path in files))
+
+
+def drop_layer(root: Path, name: str) -> LayerFiles:
+    """Take a layer out of the manifest, then delete its files; run again if interrupted.
+
+    Readers that opened the store before may still look for the files.
+
+    Raises:
+        StoreError: there is no such layer, or it is the geometry.
+    """
+    root = local_folder(root, "the store of a layer to drop")
+    with locked(claim_path(root, "manifest")):
+        found = layer_files(root, name)
+        manifest = read_manifest(root)
+        kept = tuple(layer for layer in manifest.layers if layer.name != found.name)
+        if kept != manifest.layers:
+            write_json(root / MANIFEST, sealed(replace(manifest, layers=kept).to_json()))
+        folder = root / found.name
+        # Records go first: a shard without one is no shard, should this stop half-way.
+        for record in sorted(folder.glob("*.json")):
+            record.unlink()
+        if folder.is_dir():
+            fsync_folder(folder)
+            shutil.rmtree(folder)
+    return found

@@ -1,0 +1,1 @@
+"""train: pretrain a student on stores, resumable to the bit."""

@@ -1,0 +1,84 @@
+"""The networks that pretraining trains together, built from a config or read from a run."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from p2pkit.errors import TrainingError
+from p2pkit.heads import FixedPixels, PixelProjection, PointProjection
+from p2pkit.losses import ContrastBatch
+from p2pkit.networks import build_student
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.stream.batches import Batch
+
+INPUT_CHANNELS = 3
+
+WEIGHTS = "weights.safetensors"
+"""A checkpoint's file of weights."""
+
+
+class PretrainingModel(nn.Module):
+    """Student, point projection and pixel projection (UPL).
+
+    Args:
+        config: of the run.
+        teacher_channels: width of the teacher's features.
+    """
+
+    def __init__(self, config: TrainConfig, teacher_channels: int) -> None:
+        super().__init__()
+        self.student = build_student(
+            config.student,
+            in_channels=INPUT_CHANNELS,
+            conv1_kernel_size=config.conv1_kernel_size,
+            engine=config.engine,
+        )
+        width = config.embedding_channels
+        if config.pixel_head == "fixed":
+            self.point_projection = PointProjection(self.student.out_channels, teacher_channels)
+            self.pixel_projection = FixedPixels()
+        else:
+            self.point_projection = PointProjection(self.student.out_channels, width)
+            self.pixel_projection = PixelProjection(teacher_channels, width)
+
+    def forward(self, batch: Batch) -> ContrastBatch:
+        """Both embeddings of each pair of the batch."""
+        features = self.student(batch.coordinates, batch.inputs)
+        return ContrastBatch(
+            point_embedding=self.point_projection(features[batch.pair_voxel]),
+            pixel_embedding=self.pixel_projection(batch.pair_feature),
+            cell_id=batch.pair_cell,
+            voxel_id=batch.pair_voxel,
+            confidence=batch.pair_confidence,
+            teacher_feature=batch.pair_feature,
+            superpixel_id=batch.pair_superpixel,
+        )
+
+
+def build_model(config: TrainConfig, teacher_channels: int, *, seed: int) -> PretrainingModel:
+    """A model with initial weights that depend on `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PretrainingModel(config, teacher_channels)
+
+
+def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
+    """Read a checkpoint's `weights.safetensors` into the model, strictly.
+
+    Raises:
+        TrainingError: the file is missing or damaged, or was written by another architecture.
+    """
+    path = checkpoint / WEIGHTS
+    if not path.is_file():
+        raise TrainingError(f"{path} does not exist; is {checkpoint} a checkpoint folder?")
+    try:
+        model.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise TrainingError(
+            f"{path} is damaged ({error}); delete {checkpoint} to use an older checkpoint"
+        ) from None
+    except RuntimeError as error:
+        raise TrainingError(f"{path} does not fit this model: {error}") from None

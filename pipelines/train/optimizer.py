@@ -1,0 +1,29 @@
+"""The optimiser and the schedule of its learning rate."""
+
+import numpy as np
+import torch
+
+from p2pkit.pipelines.train.model import PretrainingModel
+from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The rate of step `step` (counts from 0) in a schedule of `steps`."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "exponential":
+        return config.learning_rate * config.decay ** ((step - config.warmup_steps) / 1000)
+    if config.schedule == "cosine":
+        share = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
+        return config.learning_rate * 0.5 * (1 + float(np.cos(np.pi * share)))
+    return config.learning_rate
+
+
+def build_optimizer(model: PretrainingModel, config: TrainConfig) -> torch.optim.SGD:
+    """SGD over all parameters; the rate is set anew at each step."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=config.optimizer.learning_rate,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+    )

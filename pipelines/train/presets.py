@@ -1,0 +1,99 @@
+"""Named starting points for `p2pkit train`, as settings and as a commented file."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from p2pkit.datasets.registry import LIDAR
+from p2pkit.errors import ConfigError
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.settings import commented_toml, config_from_json
+from p2pkit.store.reading import open_store
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The recipe of PPKT (Liu et al. 2021), i.e. the defaults of TrainConfig.
+    "paper": {},
+    # SLidR's re-implementation of PPKT (Sautier et al. 2022, arXiv 2203.16258) for driving scenes:
+    # 64 channels, temperature 0.07, 4096 pairs a batch, voxels of 10 cm.
+    "slidr": {
+        "embedding_channels": 64,
+        "loss": {"temperature": 0.07},
+        "optimizer": {"schedule": "cosine"},
+        "stream": {
+            "batch_size": 16,
+            "sample": {"voxel_size": 0.1, "pairs_per_frame": 256},
+        },
+    },
+    # SLidR itself: the same with its contrast of superpixels. It takes every pair; here eight times
+    # as many as above are drawn, so that most superpixels have several.
+    "slidr-superpixel": {
+        "embedding_channels": 64,
+        "loss": {"name": "superpixel", "temperature": 0.07},
+        "optimizer": {"schedule": "cosine"},
+        "stream": {
+            "batch_size": 16,
+            "sample": {"voxel_size": 0.1, "pairs_per_frame": 2048},
+        },
+    },
+    # Small enough for a few CPU cores: coarse voxels, a slim student, short schedule.
+    "cpu-small": {
+        "student": "Res16UNet14A",
+        "conv1_kernel_size": 3,
+        "steps": 400,
+        "checkpoint_every": 100,
+        "optimizer": {
+            "learning_rate": 0.1,
+            "warmup_steps": 20,
+            "schedule": "cosine",
+            "clip_norm": 5.0,
+        },
+        "stream": {
+            "batch_size": 4,
+            "sample": {"voxel_size": 0.05, "pairs_per_frame": 512},
+        },
+    },
+}
+
+
+def preset(name: str, store: str | Path) -> TrainConfig:
+    """The config of a preset for the store at a path or URL.
+
+    Raises:
+        ConfigError: there is no preset of that name.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"no preset is called {name!r}; choose one of {', '.join(PRESETS)}")
+    return config_from_json(TrainConfig, {**PRESETS[name], "store": str(store)})
+
+
+LIDAR_VOXEL_SIZE = {"paper": 0.1, "cpu-small": 0.3}
+"""For presets whose own voxels are for rooms: SLidR's, and those of docs/results.md (m)."""
+
+
+def starting_training(store: str, name: str) -> str:
+    """TOML for `p2pkit train --config`: each setting of a preset below its meaning.
+
+    Voxels are larger than the preset's where it is made for rooms and the store is of LiDAR sweeps.
+
+    Args:
+        store: path or URL.
+        name: of the preset.
+
+    Raises:
+        ConfigError: there is no such preset.
+        StoreError: the store cannot be read.
+    """
+    config = preset(name, store)
+    datasets = str(open_store(store).manifest.dataset.get("dataset")).split("+")
+    if name not in LIDAR_VOXEL_SIZE or not set(datasets) <= set(LIDAR):
+        return commented_toml(config)
+    size, rooms = LIDAR_VOXEL_SIZE[name], config.stream.sample.voxel_size
+    sample = replace(config.stream.sample, voxel_size=size)
+    remark = (
+        f"{size} m because this is a store of LiDAR sweeps: in the {rooms} m of the preset {name} "
+        "most voxels would have no neighbour, and sparse convolutions nothing to work with."
+    )
+    return commented_toml(
+        replace(config, stream=replace(config.stream, sample=sample)),
+        {"stream.sample.voxel_size": remark},
+    )

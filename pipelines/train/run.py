@@ -1,0 +1,313 @@
+"""train: pretrain a student on a store, resumable to the bit."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from p2pkit.errors import TrainingError
+from p2pkit.files import write_json
+from p2pkit.networks.sync_norm import synchronise_norms
+from p2pkit.pipelines.train.checkpoints import (
+    BEST,
+    checkpoint_at,
+    list_checkpoints,
+    load_checkpoint,
+    newest_told,
+    save_checkpoint,
+)
+from p2pkit.pipelines.train.distributed import (
+    Ranks,
+    anywhere,
+    of_first,
+    process_group,
+    ranks_from_environment,
+    replicate,
+    wait_for_all,
+)
+from p2pkit.pipelines.train.logs import check_wandb, metrics_log, wandb_log
+from p2pkit.pipelines.train.model import build_model
+from p2pkit.pipelines.train.online_probe import OnlineProbe
+from p2pkit.pipelines.train.optimizer import learning_rate
+from p2pkit.pipelines.train.run_folder import (
+    check_device,
+    provenance_of,
+    read_config,
+    read_provenance,
+    with_free_settings,
+)
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.pipelines.train.step import StepReport, Trainee
+from p2pkit.pipelines.train.stores import open_sources
+from p2pkit.profiling import Lap, no_lap
+from p2pkit.settings import config_to_json
+from p2pkit.stream.batches import Batch, BatchStream, StreamSource
+from p2pkit.stream.mixture import MixtureOrder
+
+
+@contextmanager
+def stop_on_sigterm() -> Generator[Callable[[], bool]]:
+    """Inside, SIGTERM only sets a flag; gives the function that reads it.
+
+    Schedulers send SIGTERM some time before they kill. Outside the main thread signals cannot be
+    caught, and the flag stays down.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+LEFT_BY_A_RUN = ("config.json", "checkpoints", BEST, "metrics.jsonl")
+
+Progress = Callable[[StepReport], None]
+
+
+def run(
+    config: TrainConfig,
+    out: Path,
+    *,
+    stop_after: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Pretrain from the beginning.
+
+    Under `torchrun` each process calls this with the same arguments; the first writes. SIGTERM ends
+    the run after the step in work, with a checkpoint, as `stop_after` does.
+
+    Args:
+        config: all that decides the weights.
+        out: the run's folder; must not hold a run.
+        stop_after: end this process after so many steps, with a checkpoint; the schedule stays.
+        progress: called after each step.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        TrainingError: `out` holds a run or parts of one, or the loss became NaN or infinite.
+        MissingDependencyError: the run shall be logged by wandb, which is not installed.
+        StoreError: a store is incomplete, mixed or corrupt.
+    """
+    _refuse_run_in(out)
+    check_wandb(config)
+    ranks, sources = ranks_from_environment(config.device), open_sources(config)
+    check_device(ranks.device(config.device))
+    with process_group(ranks, config.device):
+        parts = _prepare(config, sources, ranks, out)
+        # All have looked whether there is a run before the first makes one.
+        wait_for_all(ranks)
+        if ranks.is_first:
+            provenance_of(sources, config).write(out)
+            write_json(out / "config.json", config_to_json(config))
+        return _train(parts, out, stop_after, progress)
+
+
+def resume(
+    out: Path,
+    *,
+    store: str | Path | None = None,
+    more_stores: Sequence[str] = (),
+    stop_after: int | None = None,
+    progress: Progress | None = None,
+    settings: TrainConfig | None = None,
+) -> Path:
+    """Go on with a run from its newest checkpoint, or from the start if it has none.
+
+    On one CPU thread (`OMP_NUM_THREADS=1`) the result is identical to the bit with that of a run
+    that was never stopped.
+
+    Args:
+        out: the run's folder.
+        store: where the run's store lies now; None where all its stores lay before.
+        more_stores: where the other stores of its mixture lie now, if `store` is given.
+        stop_after: end this process after so many steps, with a checkpoint; the schedule stays.
+        progress: called after each step.
+        settings: whose `with_free_settings` hold for this process; None takes the run's own.
+
+    Raises:
+        TrainingError: `out` holds no run, or a store was made anew from other inputs.
+    """
+    config = read_config(out)
+    config = config if settings is None else with_free_settings(config, settings)
+    check_wandb(config)
+    if store is not None:
+        config = replace(config, store=str(store), more_stores=tuple(more_stores))
+    begun = read_provenance(out)
+    sources = open_sources(config, [use.layers for use in begun.stores])
+    provenance_of(sources, config).check_same(begun, out)
+    ranks = ranks_from_environment(config.device)
+    check_device(ranks.device(config.device))
+    with process_group(ranks, config.device):
+        return _train(_prepare(config, sources, ranks, out), out, stop_after, progress)
+
+
+def _refuse_run_in(out: Path) -> None:
+    left = [name for name in LEFT_BY_A_RUN if (out / name).exists()]
+    if "config.json" in left:
+        raise TrainingError(
+            f"{out} holds a run; go on with it by --resume, or choose another --out"
+        )
+    if left:
+        raise TrainingError(
+            f"{out} holds {', '.join(left)} of another run, without its config.json; a new run "
+            "would go on from there. Delete them, or choose another --out"
+        )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a run works with."""
+
+    config: TrainConfig
+    ranks: Ranks
+    trainee: Trainee
+    stream: BatchStream
+    probe: OnlineProbe | None
+
+
+def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out: Path) -> _Parts:
+    """Build everything; settings that do not fit the stores fail here, before a run exists."""
+    trainee, stream = trainee_and_stream(config, sources, ranks)
+    probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
+    return _Parts(config, ranks, trainee, stream, probe)
+
+
+def trainee_and_stream(
+    config: TrainConfig,
+    sources: Sequence[StreamSource],
+    ranks: Ranks,
+    *,
+    stepping: Lap = no_lap,
+    preparing: Lap = no_lap,
+) -> tuple[Trainee, BatchStream]:
+    """What a step updates, with its initial weights, and the batches that it updates them by.
+
+    Args:
+        config: of the run.
+        sources: its opened stores.
+        ranks: this process's place.
+        stepping: told when a part of a step ends, see `Trainee`.
+        preparing: told when a part of the work on a sample ends, see `BatchStream`.
+
+    Raises:
+        ConfigError: the settings do not fit the stores or the number of processes.
+    """
+    device = ranks.device(config.device)
+    model = build_model(config, sources[0].channels, seed=config.seed)
+    if ranks.ranks > 1 and config.sync_norm:
+        synchronise_norms(model)
+    model = model.to(device).train()
+    stream = BatchStream(
+        sources,
+        config=config.stream,
+        rank=ranks.rank,
+        ranks=ranks.ranks,
+        parts=config.accumulate,
+        pin=device.startswith("cuda"),
+        lap=preparing,
+    )
+    return Trainee(model, config, replicate(model, ranks, device), ranks, lap=stepping), stream
+
+
+def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress | None) -> Path:
+    config, ranks, trainee = parts.config, parts.ranks, parts.trainee
+    start = _restore(out, trainee, ranks)
+    stop = config.steps if stop_after is None else min(start + stop_after, config.steps)
+    batches = parts.stream.batches(start, stop)
+    with (
+        closing(batches),
+        metrics_log(out, start, write=ranks.is_first) as log,
+        wandb_log(config, out, write=ranks.is_first) as log_there,
+        stop_on_sigterm() as asked,
+    ):
+        for report in _steps(trainee, batches, out):
+            done = report.step + 1
+            is_due = done == stop or done % config.checkpoint_every == 0
+            # A probe may fail or be killed: what is due is saved before it.
+            is_saved = is_due and _probe_is_due(config, done)
+            if is_saved:
+                _save(parts, out, done)
+            row = _told(report, parts.stream.order, config.stream.batch_size)
+            try:
+                row.update(_probed(parts, done))
+            finally:
+                log(row)
+                log_there(row)
+            if progress is not None and ranks.is_first:
+                progress(report)
+            is_last = done == stop or anywhere(asked(), ranks)
+            if (is_due or is_last) and not is_saved:
+                _save(parts, out, done)
+            if is_last:
+                break
+    wait_for_all(ranks)
+    return out
+
+
+def _save(parts: _Parts, out: Path, done: int) -> None:
+    if parts.ranks.is_first:
+        trainee, keep = parts.trainee, parts.config.keep_checkpoints
+        save_checkpoint(out, trainee.model, trainee.state(), step=done, keep=keep)
+
+
+def _told(report: StepReport, order: MixtureOrder, batch_size: int) -> dict[str, Any]:
+    """The report's figures, without those that the run's loss has none of, and what was seen."""
+    figures = {name: value for name, value in asdict(report).items() if value is not None}
+    seen = order.epoch(report.step, batch_size), order.digest(report.step, batch_size)
+    return {**figures, "epoch": seen[0], "order": seen[1]}
+
+
+def _probed(parts: _Parts, done: int) -> dict[str, float]:
+    """Scores of the probe where it is due after so many steps; the other processes go on to wait
+    for the first in their next exchange of gradients.
+    """
+    if parts.probe is None or not _probe_is_due(parts.config, done):
+        return {}
+    return parts.probe.run(parts.trainee.model, done)
+
+
+def _probe_is_due(config: TrainConfig, done: int) -> bool:
+    return config.probe.every > 0 and done % config.probe.every == 0
+
+
+def _steps(trainee: Trainee, batches: Iterator[Batch], out: Path) -> Iterator[StepReport]:
+    config = trainee.config
+    began = time.perf_counter()
+    while parts := list(islice(batches, config.accumulate)):
+        rate = learning_rate(config.optimizer, parts[0].step, config.steps)
+        try:
+            report = trainee.step(parts, rate)
+        except FloatingPointError as error:
+            raise TrainingError(
+                f"{error} at step {parts[0].step}; {newest_told(out)}. Lower "
+                "optimizer.learning_rate or set optimizer.clip_norm"
+            ) from None
+        yield replace(report, step_s=time.perf_counter() - began)
+        began = time.perf_counter()
+
+
+def _restore(out: Path, trainee: Trainee, ranks: Ranks) -> int:
+    """The step to go on with. The first process decides: others may see an older state of a shared
+    folder, and would train other weights.
+    """
+    found = list_checkpoints(out)
+    step = of_first(found[-1].step if found else 0, ranks)
+    if step:
+        trainee.restore(load_checkpoint(checkpoint_at(out, step), trainee.model))
+    return step

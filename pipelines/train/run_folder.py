@@ -1,0 +1,349 @@
+"""A run's folder: its settings, and the stores, layers and fingerprints it was trained on."""
+
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.files import write_json
+from p2pkit.layers.map_coding import PcaBasis, pca_basis
+from p2pkit.losses import SUPERPIXEL
+from p2pkit.pipelines.held_out import all_keys, holdout_split
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.settings import LeftOut, config_from_json, config_of_another_version
+from p2pkit.store.reading import Store
+from p2pkit.stream.augmentation import Axis
+from p2pkit.stream.batches import StreamSource
+
+
+@dataclass(frozen=True)
+class StoreUse:
+    """What a run uses of one store.
+
+    Args:
+        store: its path or URL.
+        layers: geometry and the feature layer; then that of superpixels, if the run reads one.
+        fingerprints: sha256 of each layer's fingerprint, by layer.
+        holdout: keys of the frames that are never trained on.
+        weight: its turns in a period of the mixture.
+        frames: samples of the store, held-out ones too; None in runs that do not say so.
+        reconstructed: whether its PCA coefficients were turned back into the teacher's channels.
+        up_axis: which way is up in its points; None in runs that do not say so.
+    """
+
+    store: str
+    layers: tuple[str, ...]
+    fingerprints: dict[str, str]
+    holdout: tuple[str, ...]
+    weight: int
+    frames: int | None
+    reconstructed: bool
+    up_axis: Axis | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run was trained on.
+
+    Args:
+        teacher_channels: of each pair's feature.
+        stores: in the order in which they were named; at least one.
+    """
+
+    teacher_channels: int
+    stores: tuple[StoreUse, ...]
+
+    def write(self, run: Path) -> None:
+        """Write RUN/store.json: the first store's entries on top, the others' as a list."""
+        first, *more = (asdict(use) for use in self.stores)
+        value = {**first, "teacher_channels": self.teacher_channels}
+        write_json(run / "store.json", {**value, "more_stores": more} if more else value)
+
+    def held_out(self, store: Store) -> set[str]:
+        """Keys that the run held out of `store`, wherever it lies now; none of an unknown store."""
+        use = self.use_of(store)
+        return set(use.holdout) if use is not None else set()
+
+    def seen(self, store: Store, keys: Iterable[str]) -> int | None:
+        """How many of these frames of `store` it was trained on; None of an unknown store."""
+        if self.use_of(store) is None:
+            return None
+        held = self.held_out(store)
+        return sum(key not in held for key in keys)
+
+    def basis_of(self, store: Store, layer: str) -> PcaBasis | None:
+        """What turned the layer's PCA coefficients back into features; None if nothing did."""
+        use = self.use_of(store)
+        return pca_basis(store.layer(layer)) if use is not None and use.reconstructed else None
+
+    def use_of(self, store: Store) -> StoreUse | None:
+        """What the run used of `store`, known by its geometry's fingerprint; None if nothing."""
+        geometry = store.layer("geometry").fingerprint_sha256
+        for use in self.stores:
+            if use.fingerprints["geometry"] == geometry:
+                return use
+        return None
+
+    def check_same(self, wanted: "Provenance", run: Path) -> None:
+        """Compare with what a run was begun on.
+
+        Raises:
+            TrainingError: a store has other fingerprints or frames, or there are more or fewer
+                stores.
+        """
+        if len(self.stores) != len(wanted.stores):
+            raise TrainingError(
+                f"{run} was begun on {len(wanted.stores)} stores; {len(self.stores)} are named now"
+            )
+        for found, begun in zip(self.stores, wanted.stores, strict=True):
+            if found.fingerprints != begun.fingerprints:
+                raise TrainingError(
+                    f"{found.store} is not the store that {run} was begun on: its fingerprints "
+                    f"are {found.fingerprints}, the run's are {begun.fingerprints}"
+                )
+            frames = begun.frames if begun.frames is None else found.frames
+            up = begun.up_axis if begun.up_axis is None else found.up_axis
+            if replace(found, store=begun.store, frames=frames, up_axis=up) != begun:
+                raise TrainingError(
+                    f"{found.store} no longer has the frames that {run} was begun on: it has "
+                    f"{found.frames} frames and holds {len(found.holdout)} out, the run had "
+                    f"{begun.frames} and {len(begun.holdout)}, or others; start a new run"
+                )
+
+
+def provenance_of(sources: Sequence[StreamSource], config: TrainConfig) -> Provenance:
+    """What a run of `config` on these opened stores uses."""
+    names = (str(config.store), *config.more_stores)
+    uses = tuple(
+        _use_of_source(source, name, config.holdout)
+        for source, name in zip(sources, names, strict=True)
+    )
+    return Provenance(sources[0].channels, uses)
+
+
+def _use_of_source(source: StreamSource, name: str, holdout: int) -> StoreUse:
+    store, layers = source.store, ("geometry", source.layer)
+    layers += () if source.superpixels is None else (source.superpixels,)
+    keys = all_keys(store)
+    return StoreUse(
+        store=name,
+        layers=layers,
+        fingerprints={layer: store.layer(layer).fingerprint_sha256 for layer in layers},
+        holdout=tuple(keys[sample] for sample in holdout_split(store, holdout)[1]),
+        weight=source.weight,
+        frames=len(keys),
+        reconstructed=source.basis is not None,
+        up_axis=source.up_axis,
+    )
+
+
+def read_provenance(run: Path) -> Provenance:
+    """Read RUN/store.json; runs of one store have no list of more.
+
+    Raises:
+        TrainingError: `run` holds no run.
+    """
+    path = run / "store.json"
+    if not path.is_file():
+        raise TrainingError(f"{run} holds no run: {path} does not exist")
+    value: dict[str, Any] = json.loads(path.read_text())
+    rows: Sequence[dict[str, Any]] = [value, *value.get("more_stores", [])]
+    return Provenance(value["teacher_channels"], tuple(_use(row) for row in rows))
+
+
+def _use(row: dict[str, Any]) -> StoreUse:
+    up_axis = row.get("up_axis")
+    return StoreUse(
+        store=row["store"],
+        layers=tuple(row["layers"]),
+        fingerprints=row["fingerprints"],
+        holdout=tuple(row["holdout"]),
+        weight=row.get("weight", 1),
+        frames=row.get("frames"),
+        reconstructed=row.get("reconstructed", False),
+        up_axis=None if up_axis is None else (up_axis[0], up_axis[1], up_axis[2]),
+    )
+
+
+DECIDE_STUDENT = (
+    "student",
+    "conv1_kernel_size",
+    "engine",
+    "embedding_channels",
+    "pixel_head",
+    "stream.sample.voxel_size",
+)
+"""Settings without which a run's weights mean nothing."""
+
+SPEAK_OF_STUDENT = ("student", "conv1", "engine", "embedding", "head", "voxel", "input", "channels")
+"""Words in names of settings that a later version may add and that may change its networks."""
+
+
+def read_config(out: Path) -> TrainConfig:
+    """The resolved config of a run, to train it on; see `read_config_for_use`.
+
+    Raises:
+        TrainingError: `out` holds no run.
+        ConfigError: a setting is refused by this version.
+    """
+    try:
+        return config_from_json(TrainConfig, _read_json(out))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{out} cannot be trained on: {error}. Its weights can be used, by probe, evaluate, "
+            "report and export"
+        ) from None
+
+
+def read_config_for_use(out: Path) -> TrainConfig:
+    """The config of a run whose weights are used, also where another version of p2pkit wrote it.
+
+    Settings that this version refuses or does not know count as their defaults, each with a
+    warning, unless they decide the networks.
+
+    Raises:
+        TrainingError: `out` holds no run.
+        ConfigError: a setting that decides the networks is refused or unknown.
+    """
+    try:
+        config, left_out = config_of_another_version(
+            TrainConfig, _read_json(out), needed=DECIDE_STUDENT
+        )
+    except ConfigError as error:
+        raise ConfigError(
+            f"{out} has settings of its networks that this version refuses: {error}"
+        ) from None
+    for setting in left_out:
+        _refuse_unknown_network(out, setting)
+        warnings.warn(
+            f"{out} was trained with {setting.name} = {setting.value!r}, which counts as its "
+            f"default here: {setting.reason}. The weights are used as they are; training on is "
+            "refused",
+            RuntimeWarning,
+            stacklevel=1,  # from here, so that a command that reads it at several places tells once
+        )
+    return config
+
+
+def _refuse_unknown_network(out: Path, setting: LeftOut) -> None:
+    last = setting.name.rpartition(".")[2]
+    if setting.is_unknown and any(word in last for word in SPEAK_OF_STUDENT):
+        raise ConfigError(
+            f"{out} was trained with {setting.name} = {setting.value!r}, which this version does "
+            "not know and which may change its networks: use the version of p2pkit that trained it"
+        )
+
+
+def _read_json(out: Path) -> dict[str, Any]:
+    path = out / "config.json"
+    if not path.is_file():
+        raise TrainingError(f"{out} holds no run: {path} does not exist")
+    return json.loads(path.read_text())
+
+
+def with_free_settings(config: TrainConfig, other: TrainConfig) -> TrainConfig:
+    """`config` with those settings of `other` that decide no weights, so that they may change when
+    a run goes on: device, threads, batches ahead, when to save and how much to keep.
+    """
+    stream = replace(config.stream, threads=other.stream.threads, ahead=other.stream.ahead)
+    return replace(
+        config,
+        stream=stream,
+        device=other.device,
+        checkpoint_every=other.checkpoint_every,
+        keep_checkpoints=other.keep_checkpoints,
+    )
+
+
+def check_device(name: str) -> None:
+    """Raise ConfigError where torch cannot compute on the device of this name."""
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device {name!r} cannot be used: {reason}. Set device=cpu, or see `p2pkit doctor`"
+        ) from None
+
+
+def read_config_here(out: Path) -> TrainConfig:
+    """As `read_config_for_use`, on the CPU where the run's device is not there."""
+    config = read_config_for_use(out)
+    try:
+        check_device(config.device)
+    except ConfigError:
+        return replace(config, device="cpu")
+    return config
+
+
+def feature_layer(store: Store, wanted: str | None, option: str = "--set layer=NAME") -> str:
+    """Name of the feature layer to use.
+
+    Args:
+        store: that has it.
+        wanted: its name or a part that `Store.layer` takes; None takes the only one.
+        option: of the command line that names one, for the message.
+
+    Raises:
+        ConfigError: the store has none, or several and none is named, or another kind is named.
+    """
+    names = store.feature_layers
+    if not names:
+        raise ConfigError(
+            f"{store.root} has no teacher's features, so nothing can be pretrained on it: it was "
+            "extracted with --teacher none, or of points without images such as s3dis. It can be "
+            "evaluated on; pretrain on a store of a recording with images"
+        )
+    told = (
+        f"{store.root} has {len(names)} feature layers ({', '.join(names)}); name one with {option}"
+    )
+    return _one_of(names, store, wanted, "teacher's features", told)
+
+
+def superpixel_layer(store: Store, wanted: str | None) -> str:
+    """Name of the layer of superpixels to use.
+
+    Raises:
+        ConfigError: the store has none, or several and none is named, or another kind is named.
+    """
+    names = store.superpixel_layers
+    if not names:
+        raise ConfigError(
+            f"the loss {SUPERPIXEL!r} needs superpixels, and {store.root} has none: add them by "
+            "running the `p2pkit extract` that made it again, with `--superpixels slic:150`: "
+            f"p2pkit extract ... --dataset {store.manifest.dataset.get('dataset')} --out "
+            f"{store.root} --superpixels slic:150"
+        )
+    told = (
+        f"{store.root} has {len(names)} layers of superpixels ({', '.join(names)}); name one with "
+        "--set superpixels=NAME"
+    )
+    return _one_of(names, store, wanted, "superpixels", told)
+
+
+def _one_of(names: Sequence[str], store: Store, wanted: str | None, content: str, told: str) -> str:
+    """The layer that is wanted, or the only one; else a ConfigError that says what is there."""
+    name = store.layer(wanted).name if wanted is not None else names[0]
+    if name not in names:
+        raise ConfigError(f"{name} holds no {content}; {told}")
+    if wanted is None and len(names) > 1:
+        raise ConfigError(told)
+    return name
+
+
+def run_layer(out: Path, store: Store) -> str:
+    """The feature layer of `store` that a run trained on, else the one that it would train on.
+
+    Raises:
+        TrainingError: `out` holds no run.
+        ConfigError: the run does not know the store, and it has several layers or none.
+    """
+    use = read_provenance(out).use_of(store)
+    return (
+        use.layers[1] if use is not None else feature_layer(store, read_config_for_use(out).layer)
+    )

@@ -1,0 +1,89 @@
+"""The stores that a run trains on: opened, and checked to fit together."""
+
+from collections.abc import Sequence
+
+from p2pkit.errors import ConfigError
+from p2pkit.layers.map_coding import pca_basis
+from p2pkit.losses import SUPERPIXEL
+from p2pkit.pipelines.held_out import holdout_split
+from p2pkit.pipelines.train.run_folder import feature_layer, superpixel_layer
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.store.manifest import LayerSpec
+from p2pkit.store.reading import Store, open_store
+from p2pkit.stream.batches import StreamSource
+from p2pkit.stream.mixture import whole_weights
+
+TEACHER_IDENTITY = ("name", "layer", "weights_sha256")
+
+
+def open_sources(config: TrainConfig, layers: Sequence[Sequence[str]] = ()) -> list[StreamSource]:
+    """Open the stores of a run, with the frames to train on and their turns in the mixture.
+
+    Stores of PCA coefficients give the teacher's own channels where their bases differ.
+
+    Args:
+        config: of the run.
+        layers: those that a run chose before, of each store; where one is not there the config
+            decides.
+
+    Raises:
+        StoreError: a store is incomplete or mixed.
+        ConfigError: a store leaves nothing to train on, a layer is unclear, the features are not of
+            one teacher, superpixels are needed and not there, or the weights make no mixture.
+    """
+    stores = [open_store(config.store), *map(open_store, config.more_stores)]
+    known = [*layers, *[()] * len(stores)][: len(stores)]
+    chosen = [
+        _first(names, store.feature_layers) or feature_layer(store, config.layer)
+        for store, names in zip(stores, known, strict=True)
+    ]
+    superpixels = [
+        _superpixels(config, store, names) for store, names in zip(stores, known, strict=True)
+    ]
+    for store, *needed in zip(stores, chosen, superpixels, strict=True):
+        for layer in filter(None, needed):
+            store.records(layer)
+        _check_confidence(config, store)
+    specs = [store.layer(layer) for store, layer in zip(stores, chosen, strict=True)]
+    _check_one_teacher(stores, specs)
+    bases = [pca_basis(spec) for spec in specs]
+    if len({basis.sha256 if basis is not None else None for basis in bases}) == 1:
+        bases = [None] * len(stores)
+    kept = [holdout_split(store, config.holdout)[0] for store in stores]
+    weights = whole_weights(config.weights, [len(samples) for samples in kept])
+    rows = zip(stores, chosen, kept, weights, bases, superpixels, strict=True)
+    return [StreamSource(*row) for row in rows]
+
+
+def _first(wanted: Sequence[str], there: Sequence[str]) -> str | None:
+    """The first of the layers wanted that is there."""
+    return next((name for name in wanted if name in there), None)
+
+
+def _superpixels(config: TrainConfig, store: Store, known: Sequence[str]) -> str | None:
+    """The layer of superpixels that the loss needs; None where it needs none."""
+    if config.loss.name != SUPERPIXEL:
+        return None
+    return _first(known, store.superpixel_layers) or superpixel_layer(store, config.superpixels)
+
+
+def _check_one_teacher(stores: list[Store], specs: list[LayerSpec]) -> None:
+    """Features of one mixture must mean the same: one network, one layer, one set of weights."""
+    teachers = [
+        {name: spec.fingerprint["teacher"].get(name) for name in TEACHER_IDENTITY} for spec in specs
+    ]
+    if any(teacher != teachers[0] for teacher in teachers):
+        told = "; ".join(
+            f"{store.root} has {spec.name} by {teacher}"
+            for store, spec, teacher in zip(stores, specs, teachers, strict=True)
+        )
+        raise ConfigError(f"the stores' features are not of one teacher: {told}")
+
+
+def _check_confidence(config: TrainConfig, store: Store) -> None:
+    fields = [field.name for field in store.layer("geometry").fields]
+    if config.loss.confidence == "weight" and "pair_confidence" not in fields:
+        raise ConfigError(
+            f"loss.confidence is 'weight', but {store.root} was extracted without "
+            "pair_confidence; extract it again, or set loss.confidence=ignore"
+        )

@@ -1,0 +1,350 @@
+"""The evaluation: parts by scene, cells that are kept, figures that are paired with scratch."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
+from tiny_recording import TEACHER, recording_config, tiny_train_config, write_recording
+
+from p2pkit.cli.main import commands
+from p2pkit.errors import ConfigError, FingerprintError
+from p2pkit.evaluation.label_sets import IGNORE
+from p2pkit.evaluation.segmentation import SegmentationScores
+from p2pkit.pipelines.evaluate import features as frozen
+from p2pkit.pipelines.evaluate.features import FrozenConfig, FrozenFeatures
+from p2pkit.pipelines.evaluate.finetune import FinetuneConfig, finetune, look_steps
+from p2pkit.pipelines.evaluate.frames import LabelledFrames, open_labelled
+from p2pkit.pipelines.evaluate.run import EvaluateConfig, protocol, run
+from p2pkit.pipelines.evaluate.split import SplitConfig
+from p2pkit.pipelines.evaluate.weights import compared_weights
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+from p2pkit.pipelines.held_out import spread
+from p2pkit.pipelines.report.evaluation import evaluation_section, find_evaluation
+from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train.checkpoints import latest_checkpoint
+from p2pkit.store.reading import open_store
+from p2pkit.stream.augmentation import NO_AUGMENTATION
+
+QUICK = FinetuneConfig(steps=4, batch_size=2, validations=2, validation_frames=2)
+
+
+@pytest.fixture(scope="module")
+def data(room_store: Path) -> LabelledFrames:
+    return open_labelled(
+        open_store(room_store), label_set="stored", validation=0.3, test=0.3, voxel_size=0.15
+    )
+
+
+@pytest.fixture(scope="module")
+def pretrained(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny_train_config(room_store, steps=2, holdout=8)
+    return train.run(config, tmp_path_factory.mktemp("run") / "pretrained")
+
+
+@pytest.fixture
+def config(room_store: Path, pretrained: Path, tmp_path: Path) -> EvaluateConfig:
+    return EvaluateConfig(
+        runs=(pretrained,),
+        store=str(room_store),
+        out=tmp_path / "out",
+        fractions=(100.0,),
+        seeds=2,
+        validation=0.3,
+        test=0.3,
+        frozen=FrozenConfig(points_per_frame=50, statistics_frames=2),
+        finetune=QUICK,
+    )
+
+
+def test_no_scene_is_in_two_parts(data: LabelledFrames) -> None:
+    scenes = [set(data.scenes(part)) for part in ("train", "validation", "test")]
+    assert all(scenes)
+    assert len(set.union(*scenes)) == sum(map(len, scenes))
+    assert sum(map(len, data.parts.values())) == len(data.scene_of)
+
+
+def test_smaller_subsets_are_part_of_larger_ones(data: LabelledFrames) -> None:
+    many = {sample: f"scene-{sample // 2}" for sample in range(40)}
+    parts = {**data.parts, "train": np.arange(40)}
+    wide = replace(data, scene_of=many, parts=parts)
+    for seed in range(3):
+        few, more = (set(wide.subset(percent, seed).tolist()) for percent in (10.0, 50.0))
+        assert len(few) == 4
+        assert len(more) == 20
+        assert few < more
+        assert all(sample ^ 1 in few for sample in few)
+    assert set(wide.subset(0.1, 0).tolist()) != set(wide.subset(0.1, 1).tolist())
+    assert len(wide.subset(0.1, 0)) == 2
+    assert len(wide.subset(100.0, 0)) == 40
+
+
+def test_points_take_their_voxels_prediction(data: LabelledFrames) -> None:
+    frame = data.frame(int(data.parts["test"][0]))
+    prediction = np.arange(len(frame.coordinates)) % 3
+    naive = np.zeros((3, 3), np.int64)
+    for voxel, label in zip(frame.voxel_of_point, frame.labels, strict=True):
+        if label != IGNORE:
+            naive[label, prediction[voxel]] += 1
+    assert np.array_equal(data.confusion(frame, prediction), naive)
+    for voxel in range(0, len(frame.coordinates), 7):
+        counts = np.bincount(frame.labels[frame.voxel_of_point == voxel] + 1, minlength=4)[1:]
+        expected = counts.argmax() if counts.any() else IGNORE
+        assert frame.voxel_label[voxel] == expected
+
+
+def test_one_scene_cannot_be_cut(tmp_path: Path) -> None:
+    root = write_recording(tmp_path / "room", 4)
+    features = FeatureConfig(teacher=replace(TEACHER, layer=1))
+    store = open_store(extract.run(recording_config(root, tmp_path / "store", features=features)))
+    with pytest.raises(ConfigError, match="train part is empty: 4 frames of 1 scenes"):
+        open_labelled(store, label_set="stored", validation=0.2, test=0.2, voxel_size=0.1)
+
+
+def test_the_report_pairs_every_figure_with_scratch(config: EvaluateConfig) -> None:
+    modes = ("linear", "knn", "finetune")
+    path = run(replace(config, modes=modes))
+    report = json.loads(path.read_text())
+    assert set(report["tables"]) == set(modes)
+    cells = report["cells"]
+    for mode, rows in report["tables"].items():
+        scratch, ours = rows
+        assert (scratch["name"], ours["name"], ours["seeds"]) == ("scratch", "pretrained", 2)
+        values = {
+            name: [c["miou"] for c in cells if c["mode"] == mode and c["name"] == name]
+            for name in ("scratch", "pretrained")
+        }
+        difference = np.mean(values["pretrained"]) - np.mean(values["scratch"])
+        assert ours["difference"]["mean"] == pytest.approx(difference)
+        assert ours["difference"]["pairs"] == 2
+        assert (config.out / f"{mode}.png").stat().st_size > 1000
+    assert report["protocol"]["pretrained_on_test_frames"] == {"pretrained": 0}
+    text = (config.out / "report.md").read_text()
+    assert "fractions in percent of the training part's scenes" in text
+
+
+def test_features_that_are_not_kept_give_the_same_scores(
+    data: LabelledFrames, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, settings = compared_weights([pretrained], {}), FrozenConfig(points_per_frame=50)
+    found: list[list[float]] = []
+    for kept in (frozen.KEPT_BYTES, 0):
+        monkeypatch.setattr(frozen, "KEPT_BYTES", kept)
+        features = frozen.FrozenFeatures(
+            weights.student("pretrained", 0), data, settings, device="cpu"
+        )
+        found.append(
+            [features.scores("linear", data.parts["train"], seed).miou for seed in (0, 0, 1)]
+        )
+    assert found[0] == found[1]
+    assert found[0][0] == found[0][1]
+
+
+def test_cells_are_kept_and_more_seeds_are_added(config: EvaluateConfig) -> None:
+    run(replace(config, seeds=1))
+    before = {path: path.stat().st_mtime_ns for path in (config.out / "cells").iterdir()}
+    assert len(before) == 2
+    run(config)
+    after = {path: path.stat().st_mtime_ns for path in (config.out / "cells").iterdir()}
+    assert len(after) == 4
+    assert {path: after[path] for path in before} == before
+
+
+def test_cells_of_another_protocol_or_other_weights_are_refused(config: EvaluateConfig) -> None:
+    run(replace(config, seeds=1))
+    other = replace(config, frozen=FrozenConfig(points_per_frame=51, statistics_frames=2))
+    with pytest.raises(FingerprintError, match=r"points_per_frame is 50 there, 51 now"):
+        run(other)
+    cell = config.out / "cells" / "linear-pretrained-100-0.json"
+    cell.write_text(cell.read_text().replace('"weights": "', '"weights": "0'))
+    with pytest.raises(FingerprintError, match="measured on other weights"):
+        run(replace(config, seeds=1))
+
+
+def test_a_cell_names_the_weights_that_it_measured(
+    config: EvaluateConfig, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is trained on between reading the weights and writing the cell."""
+    own = shutil.copytree(pretrained, tmp_path / "pretrained")
+    path, plain = latest_checkpoint(own).path / "weights.safetensors", FrozenFeatures.scores
+    read: list[str] = []
+
+    def scores(self: FrozenFeatures, *asked: Any) -> SegmentationScores:
+        read.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        path.write_bytes(safetensors_bytes(load_file(path), metadata={"cell": str(len(read))}))
+        return plain(self, *asked)
+
+    monkeypatch.setattr(FrozenFeatures, "scores", scores)
+    changed = replace(config, runs=(own,), seeds=1, fractions=(100.0,), modes=("linear",))
+    with pytest.raises(FingerprintError, match="measured on other weights"):
+        run(changed)
+    cell = json.loads((config.out / "cells" / "linear-pretrained-100-0.json").read_text())
+    assert len(set(read)) == 2
+    assert cell["weights"] == read[1]
+
+
+def test_several_processes_find_the_same(config: EvaluateConfig, tmp_path: Path) -> None:
+    alone, together = (
+        json.loads(run(replace(config, out=tmp_path / str(n), workers=n)).read_text())
+        for n in (1, 2)
+    )
+    assert alone["cells"] == together["cells"]
+
+
+def test_published_weights_are_compared_by_name(config: EvaluateConfig, pretrained: Path) -> None:
+    import torch
+
+    from p2pkit.networks.pretrained import read_weights
+
+    weights = read_weights(latest_checkpoint(pretrained).path / "weights.safetensors")
+    student = {
+        name.removeprefix("student."): value
+        for name, value in weights.items()
+        if name.startswith("student.")
+    }
+    file = config.out.parent / "published.pth"
+    torch.save({"model_points": student}, file)
+    found = compared_weights(config.runs, {"published": file})
+    a, b = (found.student(name, 0).state_dict() for name in ("published", "pretrained"))
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+    random = [found.student("scratch", seed).state_dict() for seed in (0, 0, 1)]
+    torch.testing.assert_close(random[0], random[1], rtol=0, atol=0)
+    assert any(not torch.equal(random[0][name], random[2][name]) for name in random[0])
+    with pytest.raises(ConfigError, match="give each a name of its own"):
+        compared_weights(config.runs, {"scratch": file})
+
+
+def test_fine_tuning_learns_the_rooms(data: LabelledFrames, pretrained: Path) -> None:
+    """It must beat a network that was hardly trained, on frames of another room."""
+    weights = compared_weights([pretrained], {})
+    scores = [
+        finetune(
+            weights.student("scratch", 0),
+            data,
+            data.parts["train"],
+            replace(QUICK, steps=steps, augment=NO_AUGMENTATION),
+            seed=0,
+        ).scores.miou
+        for steps in (1, 40)
+    ]
+    assert scores[1] > scores[0] + 0.05
+
+
+def test_the_best_look_or_the_last_step_is_tested(data: LabelledFrames, pretrained: Path) -> None:
+    weights, samples = compared_weights([pretrained], {}), data.parts["train"]
+    settings = replace(QUICK, steps=6, validations=3)
+    best, once, last = (
+        finetune(weights.student("scratch", 0), data, samples, chosen, seed=0)
+        for chosen in (settings, replace(settings, validations=1), replace(settings, choose="last"))
+    )
+    assert list(best.validation_miou) == [2, 4, 6]
+    top = max(best.validation_miou.values())
+    assert best.step == max(step for step, miou in best.validation_miou.items() if miou == top)
+    assert (once.step, list(once.validation_miou)) == (6, [6])
+    assert (last.step, last.validation_miou) == (6, {})
+    assert np.array_equal(once.scores.iou, last.scores.iou, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "validations", "expected"),
+    [(200, 5, {40, 80, 120, 160, 200}), (2, 5, {1, 2}), (1, 3, {1}), (7, 2, {4, 7})],
+)
+def test_the_last_look_is_after_the_last_step(
+    steps: int, validations: int, expected: set[int]
+) -> None:
+    assert look_steps(FinetuneConfig(steps=steps, validations=validations)) == expected
+
+
+def test_validation_frames_are_spread_over_the_scenes(data: LabelledFrames) -> None:
+    """Of scenes of equal length each gives as many, wherever its frames are stored."""
+    frames = np.random.default_rng(0).permutation(60)
+    chosen = spread(frames, 12)
+    scenes = np.flatnonzero(np.isin(frames, chosen)) // 10
+    assert np.array_equal(np.bincount(scenes), [2, 2, 2, 2, 2, 2])
+    assert np.array_equal(spread(frames, 100), frames)
+
+
+def test_the_report_says_which_weights_are_tested(config: EvaluateConfig) -> None:
+    tuned = replace(config, modes=("finetune",), seeds=1)
+    report = json.loads(run(tuned).read_text())
+    text = (config.out / "report.md").read_text()
+    assert "best mIoU on 2 of the 4 validation frames, out of 2 looks in 4 steps." in text
+    for cell in report["cells"]:
+        assert set(cell["validation_miou"]) == {"2", "4"}
+        assert f"{cell['name']} {cell['tested_step']} (1 ×)" in text
+    assert "choose" not in report["protocol"]["settings"]["finetune"]
+    found = find_evaluation(config.runs[0], config.out)
+    page = evaluation_section(found, config.runs[0], config.store, has_labels=True)
+    assert "out of 2 looks in 4 steps." in "".join(page)
+    assert "Steps whose weights were tested: scratch" in "".join(page)
+    last = replace(tuned, finetune=replace(QUICK, choose="last"), out=config.out / "last")
+    report = json.loads(run(last).read_text())
+    text = (last.out / "report.md").read_text()
+    assert "the weights of the last of 4 steps; no validation frame was looked at" in text
+    assert report["protocol"]["settings"]["finetune"]["choose"] == "last"
+    with pytest.raises(FingerprintError, match=r"finetune\.choose"):
+        run(replace(last, out=config.out))
+
+
+def test_other_modes_do_not_mind_settings_of_fine_tuning(config: EvaluateConfig) -> None:
+    run(replace(config, seeds=1))
+    changed = replace(config, seeds=1, finetune=replace(QUICK, validation_frames=3))
+    run(changed)
+    with pytest.raises(FingerprintError, match=r"validation_frames is 2 there, 3 now"):
+        run(replace(changed, modes=("finetune",)))
+
+
+def test_one_recording_is_cut_by_time_and_every_figure_says_so(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
+    """It is refused unless asked for; then card, table and report tell what it does not show."""
+    root = write_recording(tmp_path / "one-room", 16)
+    store = extract.run(recording_config(root, tmp_path / "one.store", features=None))
+    by_scene = replace(config, store=str(store), validation=0.15, test=0.25)
+    with pytest.raises(ConfigError, match=r"16 frames of 1 scenes.*--split-unit time-block"):
+        run(by_scene)
+    arguments = ["evaluate", str(config.runs[0]), "--on", str(store), "--out", str(config.out)]
+    arguments += ["--fractions", "50,100", "--seeds", "2", "--split-unit", "time-block"]
+    done = CliRunner().invoke(commands, arguments)
+    assert done.exit_code == 0, done.output
+    for told in (
+        "Not a split by scene: all parts are runs of frames of the same recording",
+        "train 7 frames of 4 time blocks, validation 2 frames",
+        "labels, % of time blocks, one place",
+    ):
+        assert told in done.output
+        assert told in (config.out / "report.md").read_text()
+    report = json.loads((config.out / "report.json").read_text())
+    assert report["protocol"]["split"]["unit"] == "time-block"
+    assert "same place" in report["protocol"]["warning"]
+    ours = [row for row in report["tables"]["linear"] if row["name"] == "pretrained"]
+    assert [row["difference"]["pairs"] for row in ours] == [2, 2]
+    assert ours[1]["frames"] == [7, 7]
+    with pytest.raises(FingerprintError, match=r"protocol\.split"):
+        run(replace(by_scene, split=SplitConfig(unit="time-block", gap_frames=1)))
+
+
+def test_a_usual_protocol_has_no_entries_that_old_ones_lack(
+    config: EvaluateConfig, data: LabelledFrames
+) -> None:
+    card = protocol(config, compared_weights(config.runs, {}), data)
+    assert {"split", "warning", "up_axis"}.isdisjoint(card)
+
+
+def test_on_the_command_line(config: EvaluateConfig) -> None:
+    arguments = ["evaluate", str(config.runs[0]), "--on", config.store, "--out", str(config.out)]
+    arguments += ["--fractions", "100", "--seeds", "1", "--set", "test=0.3", "--set"]
+    done = CliRunner().invoke(commands, [*arguments, "validation=0.3"])
+    assert done.exit_code == 0, done.output
+    assert "## linear" in done.output
+    assert str(config.out / "report.json") in done.stdout
+    wrong = CliRunner().invoke(commands, [*arguments, "validation=0.3", "--mode", "svm"])
+    assert isinstance(wrong.exception, ConfigError)

@@ -1,0 +1,294 @@
+"""Evaluation on stores of SemanticKITTI, nuScenes-lidarseg, ScanNet and S3DIS in their own formats.
+
+Small synthetic recordings: half of each frame is one class, half another, apart in colour or place.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+from s3dis_written import write_rooms
+from tiny_recording import tiny_train_config
+
+from p2pkit.errors import FingerprintError
+from p2pkit.layers.geometry import GeometryConfig
+from p2pkit.pipelines.evaluate.features import FrozenConfig
+from p2pkit.pipelines.evaluate.finetune import FinetuneConfig
+from p2pkit.pipelines.evaluate.frames import open_labelled, students_up
+from p2pkit.pipelines.evaluate.probe import ProbeStageConfig
+from p2pkit.pipelines.evaluate.probe import run as probe
+from p2pkit.pipelines.evaluate.run import EvaluateConfig, run
+from p2pkit.pipelines.evaluate.split import SplitConfig
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.extract.settings import ExtractConfig
+from p2pkit.pipelines.train import run as train
+from p2pkit.store.reading import open_store
+from p2pkit.stream.augmentation import AugmentConfig, augment_points
+
+POINTS = 400
+POSE = "1 0 0 0 0 1 0 0 0 0 1 0"
+AXES = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+"""camera_from_lidar: the camera looks along the LiDAR's x."""
+SEQUENCES = ("00", "07", "08", "10")
+SCENES = ("scene-0001", "scene-0103", "scene-0106", "scene-0553")
+SCANS = ("scene0000_00", "scene0000_01", "scene0011_00", "scene0025_00", "scene0025_01")
+
+
+@pytest.fixture(scope="module")
+def pretrained(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny_train_config(room_store, steps=1, checkpoint_every=1)
+    return train.run(config, tmp_path_factory.mktemp("run") / "pretrained")
+
+
+def sweep(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A wall before the camera (x forward, z up) with intensity, and what lies to the left."""
+    random = np.random.default_rng(seed)
+    low, high = (5, -1.5, -1, 0), (5, 1.5, 1, 1)
+    points = random.uniform(low, high, (POINTS, 4)).astype(np.float32)
+    return points, points[:, 1] > 0
+
+
+def picture(path: Path) -> None:
+    """Left half red, right half blue."""
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :32, 0], image[:, 32:, 2] = 200, 200
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def write_semantic_kitti(root: Path) -> Path:
+    for number, name in enumerate(SEQUENCES):
+        folder = root / "sequences" / name
+        for part in ("velodyne", "labels"):
+            (folder / part).mkdir(parents=True)
+        tr = " ".join(map(str, AXES[:3].ravel()))
+        p2 = "60 0 31.5 0 0 60 23.5 0 0 0 1 0"
+        (folder / "calib.txt").write_text(f"P2: {p2}\nTr: {tr}\n")
+        (folder / "times.txt").write_text("0\n0.1\n")
+        (folder / "poses.txt").write_text(f"{POSE}\n{POSE}\n")
+        for frame in range(2):
+            points, left = sweep(10 * number + frame)
+            points.tofile(folder / "velodyne" / f"{frame:06d}.bin")
+            picture(folder / "image_2" / f"{frame:06d}.png")
+            # A moving car and a building; every tenth point is an outlier. Upper half: the object.
+            values = np.where(left, 252, 50).astype(np.uint32) | (3 << 16)
+            values[::10] = 1
+            values.tofile(folder / "labels" / f"{frame:06d}.label")
+    return root
+
+
+def write_nuscenes(root: Path) -> Path:
+    tables: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("scene", "sample", "sample_data", "ego_pose", "lidarseg")
+    }
+    place = {"translation": [0, 0, 0], "rotation": [1, 0, 0, 0]}
+    camera = {"translation": [0, 0, 0], "rotation": [0.5, -0.5, 0.5, -0.5]}
+    matrix = [[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]]
+    tables["sensor"] = [{"token": name, "channel": name} for name in ("LIDAR_TOP", "CAM_FRONT")]
+    tables["calibrated_sensor"] = [
+        {"token": "c-LIDAR_TOP", "sensor_token": "LIDAR_TOP", "camera_intrinsic": [], **place},
+        {"token": "c-CAM_FRONT", "sensor_token": "CAM_FRONT", "camera_intrinsic": matrix, **camera},
+    ]
+    names = {0: "noise", 17: "vehicle.car", 28: "static.manmade"}
+    tables["category"] = [{"index": index, "name": name} for index, name in names.items()]
+    for number, scene in enumerate(SCENES):
+        tables["scene"].append({"token": scene, "name": scene})
+        tables["sample"].append({"token": f"a{number}", "timestamp": 0, "scene_token": scene})
+        points, left = sweep(number)
+        for channel, file in (("LIDAR_TOP", "sweep.pcd.bin"), ("CAM_FRONT", "image.png")):
+            token, path = f"{channel}-{number}", f"samples/{channel}/{number}-{file}"
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            tables["ego_pose"].append({"token": token, **place})
+            tables["sample_data"].append(
+                {
+                    **{"token": token, "sample_token": f"a{number}", "ego_pose_token": token},
+                    **{"calibrated_sensor_token": f"c-{channel}", "filename": path},
+                    **{"timestamp": 0, "is_key_frame": True},
+                }
+            )
+        rows = np.insert(points * (1, 1, 1, 255), 4, 0, axis=1).astype(np.float32)
+        rows.tofile(root / f"samples/LIDAR_TOP/{number}-sweep.pcd.bin")
+        picture(root / f"samples/CAM_FRONT/{number}-image.png")
+        labels = np.where(left, 17, 28).astype(np.uint8)
+        labels[::10] = 0
+        (root / "lidarseg").mkdir(exist_ok=True)
+        labels.tofile(root / "lidarseg" / f"{number}.bin")
+        tables["lidarseg"].append(
+            {"sample_data_token": f"LIDAR_TOP-{number}", "filename": f"lidarseg/{number}.bin"}
+        )
+    (root / "v1.0-trainval").mkdir()
+    for name, records in tables.items():
+        (root / "v1.0-trainval" / f"{name}.json").write_text(json.dumps(records))
+    return root
+
+
+def write_scannet(root: Path) -> Path:
+    """Exported scenes: a wall at 2 m whose left half is a door (8) and right half a desk (14)."""
+    for number, name in enumerate(SCANS):
+        folder = root / name
+        for part in ("color", "depth", "pose", "intrinsic"):
+            (folder / part).mkdir(parents=True)
+        for kind in ("color", "depth"):
+            matrix = "60 0 31.5 0\n0 60 23.5 0\n0 0 1 0\n0 0 0 1\n"
+            (folder / "intrinsic" / f"intrinsic_{kind}.txt").write_text(matrix)
+        (folder / f"{name}.txt").write_text(
+            "colorHeight = 48\ncolorWidth = 64\ndepthHeight = 48\ndepthWidth = 64\n"
+        )
+        picture(folder / "color" / "0.jpg")
+        depth = np.full((48, 64), 2000 + number, np.uint16)
+        Image.fromarray(depth).save(folder / "depth" / "0.png")
+        np.savetxt(folder / "pose" / "0.txt", np.eye(4))
+        v, u = np.mgrid[0:48, 0:64]
+        points = np.stack([(u - 31.5) / 30, (v - 23.5) / 30, np.full(u.shape, 2.0)], axis=-1)
+        labels = np.where(u < 32, 8, 14).ravel()
+        labels[:64] = 13  # a class of NYU40 that the benchmark leaves out
+        lines = ["ply", "format ascii 1.0", f"element vertex {labels.size}"]
+        lines += [f"property float {axis}" for axis in "xyz"]
+        rows = np.zeros(labels.size, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("label", "<u2")])
+        rows["x"], rows["y"], rows["z"] = points.reshape(-1, 3).T
+        rows["label"] = labels
+        lines[1] = "format binary_little_endian 1.0"
+        header = "\n".join([*lines, "property ushort label", "end_header\n"])
+        path = folder / f"{name}_vh_clean_2.labels.ply"
+        path.write_bytes(header.encode() + rows.tobytes())
+    return root
+
+
+def write_s3dis(root: Path) -> Path:
+    rooms = [f"Area_{area}/{room}" for area in (1, 3, 5) for room in ("hallway_1", "office_1")]
+    return write_rooms(root, tuple(rooms))
+
+
+FORMATS = {
+    "kitti-odometry": (write_semantic_kitti, "08", 19, {"car", "building"}),
+    "nuscenes": (write_nuscenes, "scene-0103", 16, {"car", "manmade"}),
+    "scannet": (write_scannet, "scene0025_0?", 20, {"door", "desk"}),
+    "s3dis": (write_s3dis, "Area_5_*", 13, {"floor", "ceiling", "wall", "table", "chair"}),
+}
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    root = FORMATS[request.param][0](folder / request.param)
+    geometry = GeometryConfig(voxel_size=0.0)
+    return extract.run(
+        ExtractConfig(request.param, root, folder / "s.store", geometry=geometry, features=None)
+    )
+
+
+def evaluation(store: Path, pretrained: Path, out: Path) -> EvaluateConfig:
+    dataset = open_store(store).manifest.dataset["dataset"]
+    return EvaluateConfig(
+        runs=(pretrained,),
+        store=str(store),
+        out=out,
+        modes=("linear", "finetune"),
+        fractions=(100.0,),
+        seeds=1,
+        split=SplitConfig(test_scenes=(FORMATS[dataset][1],)),
+        frozen=FrozenConfig(points_per_frame=100, statistics_frames=2),
+        finetune=FinetuneConfig(steps=2, batch_size=1, validations=1, validation_frames=1),
+    )
+
+
+def test_named_scenes_test_and_the_benchmarks_classes_count(
+    stored: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    dataset = open_store(stored).manifest.dataset["dataset"]
+    _, _, classes, present = FORMATS[dataset]
+    config = evaluation(stored, pretrained, tmp_path / "out")
+    report = json.loads(run(config).read_text())
+    assert len(report["protocol"]["classes"]) == classes
+    for cell in report["cells"]:
+        assert {name for name, iou in cell["iou"].items() if iou is not None} == present
+    linear = [cell["miou"] for cell in report["cells"] if cell["mode"] == "linear"]
+    assert min(linear) > 0.5
+    assert (
+        ", ".join(report["protocol"]["split"]["test_scenes"])
+        in (tmp_path / "out" / "report.md").read_text()
+    )
+    with pytest.raises(FingerprintError, match=r"protocol\.split"):
+        run(replace(config, split=SplitConfig()))
+
+
+def test_no_place_is_in_two_parts(stored: Path) -> None:
+    store = open_store(stored)
+    dataset = store.manifest.dataset["dataset"]
+    split = SplitConfig(test_scenes=(FORMATS[dataset][1],))
+    data = open_labelled(
+        store, label_set="stored", validation=0.2, test=0.2, voxel_size=0.1, split=split
+    )
+    scenes = [data.scenes(part) for part in ("train", "validation", "test")]
+    assert sum(map(len, scenes)) == len(set().union(*scenes))
+    if dataset == "scannet":
+        assert scenes == [["scene0000"], ["scene0011"], ["scene0025"]]
+
+
+def test_points_are_turned_about_their_own_up_axis(stored: Path) -> None:
+    store = open_store(stored)
+    dataset = store.manifest.dataset["dataset"]
+    data = open_labelled(store, label_set="stored", validation=0.2, test=0.2, voxel_size=0.01)
+    assert data.turn is None
+    assert data.up_axis == ((0.0, -1.0, 0.0) if dataset == "scannet" else (0.0, 0.0, 1.0))
+    turned = AugmentConfig(tilt_deg=0.0, scale=(1.0, 1.0), elastic=())
+    sample = int(data.parts["train"][0])
+    height = 1 if dataset == "scannet" else 2
+    frame = data.frame(sample, np.random.default_rng(3), turned)
+    still = data.frame(sample)
+    levels = [np.unique(part.coordinates[:, height]) for part in (frame, still)]
+    assert abs(levels[0][[0, -1]] - levels[1][[0, -1]]).max() <= 1
+    other = replace(turned, up_axis=(1.0, 0.0, 0.0))
+    points = np.array([[1, 2, 3]], np.float32)
+    moved = augment_points(points, np.random.default_rng(3), other)
+    assert moved[0, 0] == pytest.approx(1.0)
+    overturned = data.frame(sample, np.random.default_rng(3), other)
+    assert np.unique(overturned.coordinates[:, 0])[0] == np.unique(still.coordinates[:, 0])[0]
+
+
+def test_points_are_turned_to_what_was_up_in_pretraining(
+    stored: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    """The run is of a depth camera, whose up is -y; LiDARs and rooms have z up."""
+    store = open_store(stored)
+    has_z_up = store.manifest.dataset["dataset"] != "scannet"
+    up = students_up([pretrained], store)
+    assert up == (0.0, -1.0, 0.0)
+    asked: dict[str, Any] = {"validation": 0.2, "test": 0.2, "voxel_size": 0.01}
+    as_stored = open_labelled(store, label_set="stored", **asked)
+    data = open_labelled(store, label_set="stored", **asked, up_axis=up)
+    sample = int(data.parts["train"][0])
+    here, there = (sorted(x.frame(sample).coordinates.tolist()) for x in (data, as_stored))
+    assert (here != there) == has_z_up
+    height = [-y for _, y, _ in here]
+    other = [z for _, _, z in there] if has_z_up else [-y for _, y, _ in there]
+    assert max(height) - min(height) == pytest.approx(max(other) - min(other), abs=1)
+    settings = AugmentConfig(tilt_deg=0.0, scale=(1.0, 1.0), elastic=())
+    moved = data.frame(sample, np.random.default_rng(3), settings).coordinates[:, 1]
+    assert -moved.min() == pytest.approx(max(height), abs=1)
+    assert run_report(stored, pretrained, tmp_path / "run", "run") == has_z_up
+    assert not run_report(stored, pretrained, tmp_path / "stored", "stored")
+
+
+def run_report(store: Path, pretrained: Path, out: Path, axes: Literal["run", "stored"]) -> bool:
+    """Whether the report says that points were turned."""
+    config = replace(evaluation(store, pretrained, out), modes=("linear",), axes=axes)
+    run(config)
+    return "turned to the axes of pretraining" in (out / "report.md").read_text()
+
+
+def test_a_probe_takes_the_same_names(stored: Path, pretrained: Path) -> None:
+    dataset = open_store(stored).manifest.dataset["dataset"]
+    _, pattern, _, present = FORMATS[dataset]
+    config = ProbeStageConfig(
+        pretrained, str(stored), points_per_frame=50, statistics_frames=2, test_scenes=(pattern,)
+    )
+    report = json.loads(probe(config).read_text())
+    assert set(report["scores"]["pretrained"]["iou"]) == present
+    assert report["protocol"]["sequences_in_both_parts"] == []
+    assert report["protocol"]["points_turned"] == (dataset != "scannet")
+    assert report["protocol"]["test_frames"] == {"nuscenes": 1}.get(dataset, 2)

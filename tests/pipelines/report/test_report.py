@@ -1,0 +1,310 @@
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chromium_page import drawn_extent, open_browser, opened, stage_pixels, turn
+from playwright.sync_api import Browser
+from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
+
+from p2pkit.cli.train import AskedSettings
+from p2pkit.cli.train import train as train_command_line
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.losses import LossConfig
+from p2pkit.pipelines import retrieval
+from p2pkit.pipelines.evaluate import probe
+from p2pkit.pipelines.evaluate import run as evaluate
+from p2pkit.pipelines.evaluate.features import FrozenConfig
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.report import networks as report_networks
+from p2pkit.pipelines.report import run_page as report
+from p2pkit.pipelines.report.evaluation import find_evaluation
+from p2pkit.pipelines.report.html import table
+from p2pkit.pipelines.report.sections import train_command
+from p2pkit.pipelines.train import run as train
+from p2pkit.settings import config_to_json
+
+VOID = {"meta", "img", "br", "input", "path", "polyline", "circle"}
+
+
+class Page(HTMLParser):
+    """Headings, picture sources and links of a page; fails on tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.pictures: list[str] = []
+        self.loaded: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "img":
+            self.pictures.append(values["src"] or "")
+        self.loaded += [values[name] or "" for name in ("src", "href") if values.get(name)]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] in (["h1"], ["h2"]):
+            self.headings.append(data)
+
+
+@pytest.fixture(scope="module")
+def tiny_run(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three steps that held the last sequence out; not to be written."""
+    config = tiny_train_config(room_store, steps=3, holdout=4)
+    return train.run(config, tmp_path_factory.mktemp("run") / "run")
+
+
+def evaluated(run: Path, store: Path, out: Path) -> Path:
+    """An evaluation of a run at two label fractions with two seeds; gives its folder."""
+    config = evaluate.EvaluateConfig(
+        runs=(run,),
+        store=str(store),
+        out=out,
+        fractions=(50.0, 100.0),
+        seeds=2,
+        validation=0.3,
+        test=0.3,
+        frozen=FrozenConfig(points_per_frame=50, statistics_frames=2),
+    )
+    return evaluate.run(config).parent
+
+
+@pytest.fixture(scope="module")
+def full_report(room_store: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run that was probed, tested for retrieval and evaluated."""
+    run = shutil.copytree(tiny_run, tmp_path_factory.mktemp("full") / "run")
+    probe.run(probe.ProbeStageConfig(run=run, store=str(room_store), points_per_frame=100))
+    retrieval.run(retrieval.RetrievalConfig(run=run, store=str(room_store), pairs=64))
+    evaluated(run, room_store, run.parent / "evaluation")
+    return report.run(
+        report.ReportConfig(run=run, store=str(room_store), out=run / "report.html", frames=2)
+    )
+
+
+@pytest.fixture(scope="module")
+def full_page(full_report: Path) -> str:
+    return full_report.read_text()
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    yield from open_browser()
+
+
+def plain(page: str) -> str:
+    """The text of a page in one line."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+def test_the_page_is_whole_and_loads_nothing(full_page: str) -> None:
+    page = Page(full_page)
+    assert page.headings == [
+        "posed-rgbd: from 2D features to a pretrained 3D network",
+        "What the networks see: 2 held-out frames",
+        "Turn the points",
+        "Likely false negatives",
+        "Nearest points in other frames",
+        "Training",
+        "Few labels: does pretraining help?",
+        "Linear probe",
+        "Pixel retrieval",
+        "Do it again",
+        "Read with care",
+    ]
+    assert len(page.pictures) > 2 * 6
+    assert all(source.startswith("data:image/webp;base64,") for source in page.loaded)
+    assert "Not measured yet" not in full_page
+    assert len(full_page) < 3e6
+
+
+def test_the_run_page_opens_from_disk_and_its_points_turn(
+    browser: Browser, full_report: Path
+) -> None:
+    page, told = opened(browser, full_report)
+    first = stage_pixels(page)
+    middle, extent = drawn_extent(first)
+    assert abs(middle - 0.5).max() < 0.06
+    assert extent.max() > 0.75
+    turn(page)
+    turned = stage_pixels(page)
+    assert page.locator("[name=coloring] option").all_text_contents() == [
+        "image", "depth", "pair confidence", "labels", "2D teacher", "3D student, pretrained",
+        "3D student, random weights",
+    ]  # fmt: skip
+    page.locator("[name=coloring]").select_option("3D student, pretrained")
+    assert len({first, turned, stage_pixels(page)}) == 3
+    sections = page.locator("h2").all_text_contents()
+    assert {"Likely false negatives", "Nearest points in other frames"} <= set(sections)
+    broken = "images => images.filter(image => !image.naturalWidth).length"
+    assert page.locator("img").evaluate_all(broken) == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1200
+    assert told == []
+
+
+def test_false_negatives_come_with_numbers_and_labels(full_page: str) -> None:
+    section = full_page.partition("Likely false negatives")[2].partition("<h2>")[0]
+    told = plain(section)
+    for kind in ("same teacher cell", "same voxel", "teacher similarity ≥ 0.95", "all negatives"):
+        assert kind in told
+    assert "128 pairs of 2 frames" in told
+    assert "pairs=random and negatives=paper" in told
+    shown = re.findall(r"student (-?[\d.]+) teacher (-?[\d.]+) ([a-z ,]+) label (\w+)", told)
+    assert len(shown) >= 4
+    for student, teacher, signs, label in shown:
+        assert -1 <= float(student) <= 1
+        assert "same" in signs or float(teacher) >= 0.945
+        assert label in NAMES[1:]
+    edges = section.count('class="hit"') + section.count('class="miss"')
+    assert edges == len(shown)
+
+
+def test_nearest_points_are_of_other_frames_and_say_hit_or_miss(full_page: str) -> None:
+    section = full_page.partition("Nearest points in other frames")[2].partition("<h2>")[0]
+    assert section.count('class="row nearest"') == 4
+    for row in section.split('class="row nearest"')[1:]:
+        (query, *found) = re.findall(r"<figcaption>(.*?)</figcaption>", row)
+        label, key = query.removeprefix("query: ").split("<br>")
+        assert len(found) == 6
+        assert [line.startswith("3D student") for line in found] == [True] * 3 + [False] * 3
+        for line in found:
+            match = re.fullmatch(r".* · (hit|miss): (\w+)<br>.*", line)
+            assert match is not None
+            told, name = match.groups()
+            assert (told == "hit") == (name == label)
+            assert key not in line
+    table_text = plain(section)
+    assert "3D student, random weights" in table_text
+    assert "chance" in table_text
+
+
+def test_the_evaluation_is_shown_with_its_intervals_and_card(full_page: str) -> None:
+    section = full_page.partition("Few labels: does pretraining help?")[2].partition("<h2>")[0]
+    told = plain(section)
+    assert "fractions in percent of the training part's scenes" in told
+    assert re.search(r"run \d+\.\d ± \d+\.\d \d+\.\d [+-]\d+\.\d \([+-]\d+\.\d to [+-]", told)
+    assert "the 95 % interval of the difference lies above 0 at" in told
+    assert "&quot;test_scenes_digest&quot;" in section
+    assert section.count("<svg") == 1
+    assert section.count("<circle") == 4
+
+
+def test_an_evaluation_of_other_weights_is_not_taken(
+    room_store: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    first = shutil.copytree(tiny_run, tmp_path / "a" / "first")
+    folder = evaluated(first, room_store, tmp_path / "b" / "evaluation")
+    assert find_evaluation(first, None) is None
+    found = find_evaluation(first, folder)
+    assert found is not None
+    assert found.name == "first"
+    shutil.copytree(folder, tmp_path / "a" / "seen")
+    beside = find_evaluation(first, None)
+    assert beside is not None
+    assert beside.folder.name == "seen"
+    other = shutil.copytree(tiny_run, tmp_path / "a" / "other")
+    weights = next(other.glob("checkpoints/*/weights.safetensors"))
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert find_evaluation(other, None) is None
+    with pytest.raises(ConfigError, match=r"other ones \(scratch, first\)"):
+        find_evaluation(other, folder)
+    with pytest.raises(ConfigError, match="holds no evaluation"):
+        find_evaluation(other, tmp_path)
+
+
+def test_the_figures_are_those_of_the_run(full_page: str, tiny_run: Path) -> None:
+    losses = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 3
+    text = plain(full_page)
+    assert "8 frames to pretrain on, 4 held out" in text
+    assert "12 frames of 3 scenes" in text
+    assert "3 steps," in text
+    assert "On 4 held-out frames, each of 64 points" in text
+
+
+def test_what_was_not_measured_comes_with_its_command(
+    room_store: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report.html"
+    report.run(report.ReportConfig(run=tiny_run, store=str(room_store), out=out, frames=1))
+    text = unescape(out.read_text())
+    for command in ("probe", "retrieval"):
+        assert f"<pre>p2pkit {command} {tiny_run} {room_store}</pre>" in text
+    assert f"<pre>p2pkit evaluate {tiny_run} --on {room_store} --out" in text
+
+
+def test_a_run_without_labels_or_negatives_is_reported(tmp_path: Path) -> None:
+    recording = write_recording(tmp_path / "recording", 4, labels=False)
+    store = extract.run(recording_config(recording, tmp_path / "a.store"))
+    config = tiny_train_config(store, steps=1, pixel_head="fixed", loss=LossConfig(name="cosine"))
+    run = train.run(config, tmp_path / "run")
+    out = report.run(report.ReportConfig(run=run, store=str(store), out=tmp_path / "x.html"))
+    text = plain(out.read_text())
+    assert "The loss cosine has no negatives" in text
+    assert "drawn from each other frame of the scene" in text
+    assert "expect easy hits" in text
+    assert "· hit:" not in text
+    assert f"p2pkit evaluate {run} --on LABELLED-STORE" in text
+    assert f"p2pkit probe {run} LABELLED-STORE" in text
+    assert "it takes frames that the run held out" in text
+
+
+def test_the_printed_command_gives_the_same_settings(room_store: Path) -> None:
+    config = tiny_train_config(room_store, steps=7, holdout=4)
+    words = shlex.split(train_command(config).replace("\\\n", " "))
+    assert words[:2] == ["p2pkit", "train"]
+    context = train_command_line.make_context("train", words[2:])
+    given = {entry.name: context.params[entry.name] for entry in fields(AskedSettings)}
+    asked = AskedSettings(**given).config(context.params["stores"])
+    assert config_to_json(asked) == config_to_json(config)
+
+
+def test_a_run_without_steps_is_refused(room_store: Path, tiny_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(TrainingError, match="holds no step"):
+        report.run(report.ReportConfig(run=run, store=str(room_store), out=tmp_path / "x.html"))
+
+
+def test_text_is_escaped_and_totals_stand_out() -> None:
+    shown = table(["<a>", "b & c"], [["x", "1"], ["all", "2"]], totals=1)
+    assert "&lt;a&gt;" in shown
+    assert "b &amp; c" in shown
+    assert shown.count('class="total"') == 1
+    assert '<tr class="total"><td>all</td>' in shown
+
+
+def test_features_of_a_frame_are_computed_once_unless_memory_is_short(
+    room_store: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures, likely false negatives and nearest points show the same frames."""
+    computed: list[tuple[int, str]] = []
+    plain = report_networks.point_features
+
+    def counted(model: Any, cloud: Any, config: Any) -> Any:
+        computed.append((id(model), cloud.key))
+        return plain(model, cloud, config)
+
+    monkeypatch.setattr(report_networks, "point_features", counted)
+    config = report.ReportConfig(tiny_run, str(room_store), tmp_path / "run.html", frames=2)
+    page = report.run(config).read_text()
+    assert len(computed) == len(set(computed)) == 2 * 4
+    computed.clear()
+    monkeypatch.setattr(report_networks, "KEPT_BYTES", 0)
+    assert report.run(config).read_text() == page
+    assert len(computed) == 2 * 2 + 2 + 2 * 4

@@ -1,0 +1,51 @@
+"""Started by torchrun: train some steps in float64 and save the weights.
+
+ranked.py STORE OUT STEPS LOSS-SETTINGS-AS-JSON
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from safetensors.torch import save_file
+from tiny_recording import tiny_train_config
+
+from p2pkit.losses import LossConfig
+from p2pkit.networks.sync_norm import synchronise_norms
+from p2pkit.pipelines.train.distributed import process_group, ranks_from_environment, replicate
+from p2pkit.pipelines.train.model import build_model
+from p2pkit.pipelines.train.run import open_sources
+from p2pkit.pipelines.train.step import Trainee
+from p2pkit.stream.batches import Batch, BatchStream, StreamConfig
+
+
+def in_double(batch: Batch) -> Batch:
+    """The same numbers with more places."""
+    names = ("inputs", "pair_feature", "pair_confidence")
+    return replace(batch, **{name: getattr(batch, name).double() for name in names})
+
+
+def main(store: str, out: str, steps: str, loss: str) -> None:
+    """Train on a global batch of 3 frames."""
+    config = tiny_train_config(store, loss=LossConfig(**json.loads(loss), across_ranks=True))
+    stream_config = replace(config.stream, batch_size=3)
+    assert isinstance(stream_config, StreamConfig)
+    ranks, sources = ranks_from_environment(), open_sources(config)
+    with process_group(ranks, "cpu"):
+        model = build_model(config, sources[0].channels, seed=0)
+        if ranks.ranks > 1:
+            synchronise_norms(model)
+        model = model.double().train()
+        trainee = Trainee(model, config, replicate(model, ranks, "cpu"), ranks)
+        stream = BatchStream(sources, config=stream_config, rank=ranks.rank, ranks=ranks.ranks)
+        for batch in stream.batches(0, int(steps)):
+            trainee.step([in_double(batch)], 0.01)
+        if ranks.is_first:
+            save_file(model.state_dict(), out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,110 @@
+"""Settings and recordings that cannot work are refused before the store's folder is made."""
+
+import math
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_recording import TEACHER, recording_config, write_recording
+
+from p2pkit.errors import ConfigError, SourceError
+from p2pkit.layers.geometry import GeometryConfig
+from p2pkit.pipelines import view
+from p2pkit.pipelines.extract import plan
+from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+from p2pkit.pipelines.extract.run import run
+from p2pkit.pipelines.train import run_folder as runs
+from p2pkit.store.reading import open_store
+
+HAS_CUDA = torch.cuda.is_available()
+
+
+def taught(**changes: Any) -> dict[str, FeatureConfig]:
+    return {"features": FeatureConfig(teacher=replace(TEACHER, **changes))}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"geometry": GeometryConfig(depth_min=math.nan)}, "depth range is nan to 10.0 m"),
+        ({"geometry": GeometryConfig(depth_max=math.inf)}, "depth range is 0.1 to inf m"),
+        ({"geometry": GeometryConfig(depth_min=5.0, depth_max=1.0)}, "depth range is 5.0 to 1.0 m"),
+        ({"geometry": GeometryConfig(depth_min=-1.0)}, "depth range is -1.0 to 10.0 m"),
+        ({"geometry": GeometryConfig(voxel_size=math.nan)}, "voxel_size is nan m"),
+        (taught(input_size=(0, 0)), "input_size is 0 x 0 px; both must be at least 1"),
+        (taught(device="tpu"), "device 'tpu' cannot be used: .*--device cpu"),
+        pytest.param(
+            taught(device="cuda"),
+            "device 'cuda' cannot be used: .*--device cpu",
+            marks=pytest.mark.skipif(HAS_CUDA, reason="this machine has CUDA"),
+        ),
+        ({"fuse": 257}, "fuse is 257; 2 to 256 frames"),
+        ({"flying_margin": math.nan}, "flying_margin is nan"),
+    ],
+)
+def test_an_impossible_setting_is_refused(
+    room_recording: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    config = recording_config(room_recording, tmp_path / "out", **changes)
+    with pytest.raises(ConfigError, match=message):
+        run(config)
+    assert not config.out.exists()
+
+
+@pytest.fixture
+def long_named(tmp_path: Path) -> Path:
+    root = write_recording(tmp_path / "long", 3)
+    for path in root.glob("frame-000001.*"):
+        path.rename(root / path.name.replace("000001", "1" * 90))
+    return root
+
+
+def test_a_key_too_long_for_a_tar_is_refused_before_any_work(
+    long_named: Path, tmp_path: Path
+) -> None:
+    config = recording_config(long_named, tmp_path / "out")
+    told = re.escape(
+        "has a key of 96 characters; at most 80 are allowed (<key>.pair_confidence.npy"
+    )
+    with pytest.raises(SourceError, match=told):
+        run(config)
+    assert not config.out.exists()
+    with pytest.raises(SourceError, match=told):
+        plan.run(plan.PlanConfig(config))
+
+
+def test_the_longest_key_is_extracted(tmp_path: Path) -> None:
+    root = write_recording(tmp_path / "long", 2)
+    name = "frame-" + "1" * 74
+    for path in root.glob("frame-000001.*"):
+        path.rename(root / path.name.replace("frame-000001", name))
+    store = open_store(run(recording_config(root, tmp_path / "out")))
+    assert name in store.keys(0)
+
+
+def test_zarr_takes_longer_keys(long_named: Path, tmp_path: Path) -> None:
+    store = open_store(run(recording_config(long_named, tmp_path / "out", storage="zarr")))
+    assert "frame-" + "1" * 90 in store.keys(0)
+
+
+def test_the_command_that_lacks_a_layer_names_its_own_option(
+    room_recording: Path, room_store: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(room_store, tmp_path / "out")
+    run(recording_config(room_recording, out, **taught(layer=1)))
+    store = open_store(out)
+    key, png = store.keys(0)[0], tmp_path / "x.png"
+    with pytest.raises(ConfigError, match=r"2 feature layers .*; name one with --layer NAME$"):
+        view.run(view.ViewConfig(str(out), key, png))
+    with pytest.raises(ConfigError, match=r"name one with --set layer=NAME$"):
+        runs.feature_layer(store, None)
+    with pytest.raises(ConfigError, match=r"geometry holds no teacher's features; .*--layer NAME$"):
+        view.run(view.ViewConfig(str(out), key, png, layer="geometry"))
+    assert not png.exists()
+    part = store.feature_layers[0][-4:]
+    assert view.run(view.ViewConfig(str(out), key, png, layer=part)) == png
+    assert runs.feature_layer(store, part) == store.feature_layers[0]
