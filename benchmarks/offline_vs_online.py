@@ -25,7 +25,7 @@ from throughput import recording
 from p2pkit.datasets.frame import Frame
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.feature_stage import FeatureConfig
-from p2pkit.pipelines.extract.settings import geometry_sample
+from p2pkit.pipelines.extract.frames import geometry_sample
 from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.presets import preset

@@ -17,7 +17,8 @@ IMPORT_ALL = """
 import importlib, pathlib, pkgutil, sys
 import p2pkit, p2pkit.cli, p2pkit.pipelines
 assert pathlib.Path(p2pkit.__file__).is_relative_to(sys.argv[1]), p2pkit.__file__
-from p2pkit.pipelines import extract, train
+from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.train import run as train
 for package in (p2pkit.cli, p2pkit.pipelines):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)

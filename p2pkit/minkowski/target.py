@@ -117,7 +117,7 @@ def _has_system_openblas() -> bool:
 
 def shim_folder() -> Path:
     """The folder of the headers that are shipped in this package."""
-    return Path(str(files("p2pkit.engine")))
+    return Path(str(files("p2pkit.minkowski")))
 
 
 def recipe_digest() -> str:

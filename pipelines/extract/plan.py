@@ -21,13 +21,8 @@ from p2pkit.pipelines.extract.feature_stage import (
     layer_name,
     plan_layer,
 )
-from p2pkit.pipelines.extract.settings import (
-    ExtractConfig,
-    geometry_sample,
-    loadable,
-    open_frames,
-    plan_geometry,
-)
+from p2pkit.pipelines.extract.frames import geometry_sample, loadable, open_frames, plan_geometry
+from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.extract.superpixel_stage import (
     LayerStage,
     SuperpixelStage,

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from p2pkit.errors import ConfigError, MissingDependencyError, P2pkitError, SourceError
+from p2pkit.pipelines.extract.frames import open_frames, plan_geometry
 from p2pkit.pipelines.extract.run import POLL_SECONDS, Job, Progress, begin, stop_if_too_many, take
-from p2pkit.pipelines.extract.settings import ExtractConfig, open_frames, plan_geometry
+from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.store.manifest import plan_shards
 from p2pkit.store.writing import create_or_open
 

@@ -14,13 +14,8 @@ from p2pkit.layers.digests import check_inputs
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines.extract.diagnosis import known_inputs
 from p2pkit.pipelines.extract.feature_stage import FeatureConfig, open_feature_stage
-from p2pkit.pipelines.extract.settings import (
-    READING,
-    ExtractConfig,
-    geometry_sample,
-    open_frames,
-    plan_geometry,
-)
+from p2pkit.pipelines.extract.frames import geometry_sample, open_frames, plan_geometry
+from p2pkit.pipelines.extract.settings import READING, ExtractConfig
 from p2pkit.pipelines.extract.superpixel_stage import LayerStage, SuperpixelStage, layer_sample
 from p2pkit.store.location import local_folder
 from p2pkit.store.manifest import GEOMETRY, LayerSpec, Manifest, Sample, plan_shards

@@ -13,13 +13,8 @@ from p2pkit.errors import FrameError, SourceError
 from p2pkit.layers.digests import check_inputs
 from p2pkit.pipelines.extract.diagnosis import known_inputs
 from p2pkit.pipelines.extract.feature_stage import FeatureStage, open_feature_stage
-from p2pkit.pipelines.extract.settings import (
-    ExtractConfig,
-    geometry_sample,
-    loadable,
-    open_frames,
-    plan_geometry,
-)
+from p2pkit.pipelines.extract.frames import geometry_sample, loadable, open_frames, plan_geometry
+from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.extract.superpixel_stage import (
     LayerStage,
     SuperpixelStage,

@@ -79,8 +79,8 @@ import sys
 import numpy as np
 from pathlib import Path
 from tiny_recording import tiny_train_config
-from p2pkit.shards import open_store
-from p2pkit.stream.loader import BatchStream, StreamSource
+from p2pkit.store.reading import open_store
+from p2pkit.stream.batches import BatchStream, StreamSource
 store = open_store(sys.argv[1])
 config = tiny_train_config(Path(sys.argv[1])).stream
 stream = BatchStream(

@@ -45,7 +45,7 @@ def test_kernels_work_where_no_cache_can_be_written():
     environment["XDG_CACHE_HOME"] = "/proc/self/no-such-folder"
     code = """
 import numpy as np
-from p2pkit.geometry import jit
+from p2pkit.geometry.kernels import jit
 from p2pkit.geometry.voxelize import voxel_deduplicate
 assert not jit._CACHE, "this test needs a place that cannot be written"
 print(voxel_deduplicate(np.full((1, 3), -0.3, np.float32), 0.1).coordinates.tolist())

@@ -16,7 +16,7 @@ class Blocker:
             raise {exception}
 sys.meta_path.insert(0, Blocker())
 from p2pkit.errors import MissingDependencyError
-from p2pkit.networks.minkowski import minkowski_engine
+from p2pkit.networks.minkowski_engine import minkowski_engine
 try:
     minkowski_engine()
 except MissingDependencyError as error:

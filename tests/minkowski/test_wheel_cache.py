@@ -17,8 +17,8 @@ TARGET = BuildTarget("0.5.4", "2.13.0", "cp311", "linux-x86_64", None, "", "torc
 PROCESS = """
 import os, sys, time
 from pathlib import Path
-from p2pkit.engine.cache import obtain_wheel
-from p2pkit.engine.target import BuildTarget
+from p2pkit.minkowski.cache import obtain_wheel
+from p2pkit.minkowski.target import BuildTarget
 def build(target, folder):
     with open(sys.argv[2], "a") as log:
         log.write("built\\n")

@@ -25,7 +25,7 @@ READ_ALL = """
 import sys, warnings
 sys.path[:0] = sys.argv[2:]
 from test_remote_store import read_everything
-from p2pkit.shards import open_store
+from p2pkit.store.reading import open_store
 warnings.simplefilter("error" if sys.argv[1][0] != "!" else "always")
 print("ready", flush=True)
 sys.stdin.readline()

@@ -25,7 +25,7 @@ HERE = Path(__file__).parents[1]
 HOLD = """
 import sys, time
 from pathlib import Path
-from p2pkit.shards.claims import try_claim
+from p2pkit.store.claims import try_claim
 claim = try_claim(Path(sys.argv[1]))
 print("held" if claim else "refused", flush=True)
 time.sleep(60)
@@ -35,7 +35,8 @@ WRITE_SLOWLY = """
 import sys, time
 from pathlib import Path
 from tiny_store import KEYS, geometry_sample, manifest
-from p2pkit.shards import create_or_open, plan_shards
+from p2pkit.store.writing import create_or_open
+from p2pkit.store.manifest import plan_shards
 writer = create_or_open(Path(sys.argv[1]), manifest())
 claim = writer.claim("geometry", 0)
 keys = plan_shards(KEYS, writer.manifest.plan)[0]

@@ -26,7 +26,7 @@ NO_MINKOWSKI = """
 import sys
 sys.modules["MinkowskiEngine"] = None
 from pathlib import Path
-from p2pkit.pipelines import report_store
+from p2pkit.pipelines.report import store_page as report_store
 report_store.run(report_store.StoreReportConfig(sys.argv[1], Path(sys.argv[2]), frames=1))
 """
 

@@ -87,7 +87,7 @@ def test_the_same_storage_an_unknown_one_and_an_unfinished_store(tmp_path: Path)
 CONVERT = """
 import os, signal, sys
 from pathlib import Path
-from p2pkit.shards.convert import convert_store
+from p2pkit.pipelines.shards.convert import convert_store
 
 def stop(done, total):
     if done == int(sys.argv[3]):

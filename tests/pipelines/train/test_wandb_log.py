@@ -76,8 +76,8 @@ def test_an_offline_run_holds_the_metrics_and_goes_on_after_a_stop(
 
 def test_a_run_that_fails_is_logged_as_failed(tmp_path: Path) -> None:
     code = """
-from p2pkit.pipelines.pretraining import TrainConfig, WandbConfig
-from p2pkit.pipelines.wandb_log import wandb_log
+from p2pkit.pipelines.train.settings import TrainConfig, WandbConfig
+from p2pkit.pipelines.train.logs import wandb_log
 from pathlib import Path
 Path("run").mkdir()
 with wandb_log(TrainConfig("none", wandb=WandbConfig("rooms", name="other")), Path("run")) as add:
