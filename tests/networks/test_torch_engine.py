@@ -164,7 +164,7 @@ def test_bad_voxels_and_names_are_refused() -> None:
     coordinates[:2, 1:] = torch.tensor([-(2**30), 2**30], dtype=torch.int32)[:, None]
     with pytest.raises(GeometryError, match=r"more than 2\^63 cells"):
         student(coordinates, features)
-    with pytest.raises(ConfigError, match="'spconv'; choose one of minkowski, torch"):
+    with pytest.raises(ConfigError, match="'spconv'; choose one of auto, minkowski, torch"):
         build_student("Res16UNet14A", in_channels=3, engine="spconv")
 
 
@@ -178,7 +178,7 @@ def test_without_minkowski_engine_the_error_names_the_other_engine() -> None:
     code = (
         "import sys; sys.modules['MinkowskiEngine'] = None\n"
         "from p2pkit.networks import build_student\n"
-        "build_student('Res16UNet14A', in_channels=3)"
+        "build_student('Res16UNet14A', in_channels=3, engine='minkowski')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
