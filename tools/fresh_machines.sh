@@ -77,7 +77,10 @@ prepare() { # SPECIAL: sets `checkout`, and exports PATH and HOME of the row
     case $1 in
     nvcc-incomplete) fake_nvcc "$work/row/cuda" 13.0 && PATH=$work/row/cuda/bin:$PATH ;;
     nvcc-other) fake_nvcc "$work/row/cuda" 11.8 && PATH=$work/row/cuda/bin:$PATH ;;
-    no-compiler) hide "$bin" c++ g++ clang++ 'x86_64-linux-gnu-*' gcc cc apt-get nvcc && PATH=$bin ;;
+    no-compiler)
+        hide "$bin" c++ g++ clang++ 'x86_64-linux-gnu-*' gcc cc apt-get nvcc && PATH=$bin
+        XDG_CACHE_HOME=$work/row/cache # no wheel that was built elsewhere
+        ;;
     home-unwritable)
         unset XDG_CACHE_HOME
         # root may write anywhere, but not below a file.
