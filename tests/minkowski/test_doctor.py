@@ -212,6 +212,7 @@ def test_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> N
     assert run_doctor(arguments, monkeypatch, [GOOD]).exit_code == 2
 
 
+@pytest.mark.minkowski
 def test_install_leaves_a_working_engine_alone() -> None:
     lines: list[str] = []
     result = install_minkowski(cuda=None, report=lines.append).result

@@ -22,6 +22,7 @@ def trained(store: Path, out: Path, engine: str) -> dict[str, torch.Tensor]:
     return load_file(latest_checkpoint(train.run(config, out)).path / "weights.safetensors")
 
 
+@pytest.mark.minkowski
 def test_the_torch_engine_trains_to_the_bit_again_and_as_minkowski_engine(
     room_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +61,7 @@ def test_auto_is_resolved_once_reported_and_never_switched(
     assert read_config(run).engine == "torch"
 
 
+@pytest.mark.minkowski
 def test_a_run_of_minkowski_engine_is_used_without_it_but_not_trained_on(
     room_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
