@@ -61,10 +61,10 @@ def installed_line(installed: Installed) -> str:
 
 
 def table(findings: list[Finding]) -> list[str]:
-    """One row for each part, then reason and command for those that are not ok."""
+    """One row for each part, then reason and command for those that a command mends."""
     rows = [("part", "status", "version", "what for", "detail")]
     for finding in findings:
-        detail = finding.detail if finding.status == "ok" else ""
+        detail = "" if finding.command else finding.detail
         status = finding.status if finding.needed else f"{finding.status} (optional)"
         shown = "ok" if finding.status == "ok" else status
         rows.append((finding.name, shown, finding.version, finding.purpose, detail))
@@ -74,6 +74,6 @@ def table(findings: list[Finding]) -> list[str]:
         for row in rows
     ]
     for finding in findings:
-        if finding.status != "ok":
+        if finding.command:
             lines += ["", f"{finding.name}: {finding.detail}", f"    {finding.command}"]
     return lines

@@ -22,6 +22,8 @@ RunCommand = Callable[[list[str]], None]
 
 USUAL_PLACE = Path("/usr/local/cuda")
 OLDEST_FROM_PIP = 13
+SHOWN = 2
+"""Absent headers that a message names."""
 PIP_PACKAGES = ("nvidia-cuda-nvcc", "nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-nvvm")
 HEADERS = {
     "cuda_runtime.h": "the runtime",
@@ -64,7 +66,8 @@ class Toolkit:
             for header, part in HEADERS.items()
             if not any((folder / header).is_file() for folder in self.include_folders())
         ]
-        return f"{self.home} is incomplete: {', '.join(absent)}" if absent else ""
+        more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
+        return f"{self.home} lacks {', '.join(absent[:SHOWN])}{more}" if absent else ""
 
 
 def torch_cuda_version() -> str | None:

@@ -101,6 +101,12 @@ def test_only_needed_parts_decide(findings: list[Finding], expected: bool) -> No
     assert healthy(findings) is expected
 
 
+def test_a_part_that_nothing_mends_has_its_reason_in_the_table() -> None:
+    useless = replace(GOOD, name="toolkit", status="missing", detail="of no use", needed=False)
+    assert table([useless])[1].endswith("of no use")
+    assert len(table([useless])) == 2
+
+
 def test_table_ends_with_the_commands() -> None:
     lines = table([GOOD, BAD])
     assert lines[1].split()[:3] == ["zarr", "ok", "3.1"]

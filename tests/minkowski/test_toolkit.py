@@ -79,7 +79,7 @@ def test_a_toolkit_of_another_version_or_without_a_header_is_named(
     assert found is None
     assert reasons == [
         f"nvcc in {older} is of CUDA 12.4, torch's CUDA is 13.0",
-        f"{part} is incomplete: cublas_v2.h of cuBLAS",
+        f"{part} lacks cublas_v2.h of cuBLAS",
     ]
 
 
@@ -101,6 +101,13 @@ def test_pips_packages_of_torchs_version_make_one_where_there_is_none(bare: Path
         "nvidia-nvvm==13.0.*",
     ]
     assert require_toolkit("13.0", no_pip)[0] == pip_toolkit("13.0")
+
+
+def test_of_many_absent_headers_two_are_named(tmp_path: Path) -> None:
+    write_nvcc(tmp_path, "13.0")
+    assert Toolkit(tmp_path, "13.0", from_pip=False).lacks("13.0") == (
+        f"{tmp_path} lacks cuda_runtime.h of the runtime, cublas_v2.h of cuBLAS and 5 more"
+    )
 
 
 def test_packages_that_make_no_complete_toolkit_are_refused(bare: Path) -> None:
