@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt tools/system_packages.sh
 	tools/system_packages.sh $(PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing p2pkit into $(VENV), some minutes: 1.7 GB with a CPU build of torch," \
-	"about 6 GB with a CUDA build"
+	"5.5 GB with a CUDA build"
 	$(BIN)/python -m pip install -qq -c constraints.txt 'pip>=23.1' $(TORCH) -e .
 	$(BIN)/p2pkit doctor --install minkowski $(MINKOWSKI) || true
 	@touch $@
