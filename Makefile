@@ -3,17 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_FOR_TESTS := $(VENV)/.ready-for-tests
 # torch is named in the pip command, or a package that depends on it may pull another build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test setup browser lint types unit bench clean
+# `make install MINKOWSKI=--cuda` builds MinkowskiEngine for CUDA also where no GPU is seen.
+MINKOWSKI ?=
 
-demo: setup
+.PHONY: demo test install setup browser lint types unit bench clean
+
+demo: install
 	$(BIN)/p2pkit demo
 
 test: setup browser lint types unit
 
-setup: $(READY)
+# `install` has what p2pkit needs, `setup` also what its tests need. Neither fails for want of
+# MinkowskiEngine: p2pkit then works on its torch engine, and one line says what is missing.
+install: $(READY)
+
+setup: $(READY_FOR_TESTS)
 
 $(READY): pyproject.toml constraints.txt tools/system_packages.sh
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
@@ -21,9 +29,16 @@ $(READY): pyproject.toml constraints.txt tools/system_packages.sh
 	": name another one, such as `make setup PYTHON=python3.12`")'
 	tools/system_packages.sh $(PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing p2pkit and what it needs into $(VENV): some minutes and 3 GB the first time"
-	$(BIN)/python -m pip install -qq -c constraints.txt 'pip>=23.1' $(TORCH) -e '.[dev]'
-	$(BIN)/p2pkit doctor --install minkowski
+	@echo "installing p2pkit into $(VENV), some minutes: 1.7 GB with a CPU build of torch," \
+	"5.5 GB with a CUDA build"
+	$(BIN)/python -m pip install -qq -c constraints.txt 'pip>=23.1' $(TORCH) -e .
+	$(BIN)/p2pkit doctor --install minkowski $(MINKOWSKI) || true
+	@touch $@
+
+$(READY_FOR_TESTS): $(READY)
+	tools/system_packages.sh --open3d $(PYTHON)
+	@echo "installing what the tests need: 2.2 GB more"
+	$(BIN)/python -m pip install -qq -c constraints.txt $(TORCH) -e '.[dev]'
 	@touch $@
 
 browser:

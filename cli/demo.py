@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pkit.cli.probe import probe_table
+from p2pkit.cli.train import report_engine
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.demo import Progress
@@ -48,6 +49,8 @@ def demo(out: Path, frames: int, steps: int, seed: int) -> None:
 
     from p2pkit.pipelines import demo as stage
 
+    if not (out / "run" / "config.json").is_file():
+        report_engine("auto", "cpu")
     with _Shown() as shown:
         report = stage.run(
             stage.DemoConfig(out=out, frames=frames, steps=steps, seed=seed), progress=shown

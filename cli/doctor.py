@@ -1,12 +1,12 @@
 """`p2pkit doctor`: the state of the set-up, and the installation of MinkowskiEngine."""
 
 import json
-from typing import Any
+from dataclasses import asdict
 
 import click
 
-from p2pkit.minkowski.doctor import Finding, examine, healthy
-from p2pkit.minkowski.install import install_minkowski
+from p2pkit.minkowski.doctor import INSTALL_ENGINE, Finding, examine, healthy, summary
+from p2pkit.minkowski.install import Installed, install_minkowski
 
 
 @click.command()
@@ -16,12 +16,17 @@ from p2pkit.minkowski.install import install_minkowski
     type=click.Choice(["minkowski"]),
     help="Build and install MinkowskiEngine; a wheel that was built before is used again.",
 )
-@click.option("--cuda/--cpu", default=None, help="With --install: the variant. Default: by torch.")
+@click.option(
+    "--cuda/--cpu",
+    default=None,
+    help="With --install: the variant. Default: CUDA if there is a GPU.",
+)
 @click.pass_context
 def doctor(context: click.Context, as_json: bool, install: str | None, cuda: bool | None) -> None:
     """Say what is installed, what each part is for, and the command that mends it.
 
-    Exits with 1 where a part that p2pkit needs is missing or broken.
+    Exits with 1 where a part that p2pkit needs is missing or broken, or where --install could not
+    install the wanted variant.
 
     Example: p2pkit doctor --install minkowski
     """
@@ -29,31 +34,37 @@ def doctor(context: click.Context, as_json: bool, install: str | None, cuda: boo
         raise click.UsageError("--cuda and --cpu choose what --install builds: add --install")
     if install is not None:
         result = install_minkowski(cuda=cuda, report=lambda line: click.echo(line, err=True))
-        click.echo(json.dumps(result) if as_json else installed_line(result))
-        return
+        click.echo(json.dumps(asdict(result)) if as_json else installed_line(result))
+        context.exit(1 if result.problem else 0)
     findings = examine()
     if as_json:
         click.echo(json.dumps([finding.to_json() for finding in findings], indent=1))
     else:
-        click.echo("\n".join(table(findings)))
+        click.echo("\n".join([*table(findings), "", summary(findings)]))
     context.exit(0 if healthy(findings) else 1)
 
 
-def installed_line(result: dict[str, Any]) -> str:
-    """One line on what the self-check of the installed engine found."""
+def installed_line(installed: Installed) -> str:
+    """One line on what the self-check of the installed engine found, or on what takes its place."""
+    result, problem = installed.result, installed.problem
+    if result is None:
+        return (
+            f"MinkowskiEngine was not installed: {problem}. p2pkit uses engine=torch instead, "
+            f"which needs no build; when this is mended, `{INSTALL_ENGINE}` adds MinkowskiEngine"
+        )
     variant = "CUDA" if result["built_with_cuda"] else "CPU"
     devices = " and ".join(result["errors"])
     return (
         f"MinkowskiEngine {result['version']} ({variant} build): its layers equal dense torch on "
-        f"{devices}"
+        f"{devices}" + (f". It is not the CUDA build, because {problem}" if problem else "")
     )
 
 
 def table(findings: list[Finding]) -> list[str]:
-    """One row for each part, then reason and command for those that are not ok."""
+    """One row for each part, then reason and command for those that a command mends."""
     rows = [("part", "status", "version", "what for", "detail")]
     for finding in findings:
-        detail = finding.detail if finding.status == "ok" else ""
+        detail = "" if finding.command else finding.detail
         status = finding.status if finding.needed else f"{finding.status} (optional)"
         shown = "ok" if finding.status == "ok" else status
         rows.append((finding.name, shown, finding.version, finding.purpose, detail))
@@ -63,6 +74,6 @@ def table(findings: list[Finding]) -> list[str]:
         for row in rows
     ]
     for finding in findings:
-        if finding.status != "ok":
+        if finding.command:
             lines += ["", f"{finding.name}: {finding.detail}", f"    {finding.command}"]
     return lines

@@ -1,7 +1,7 @@
 """`p2pkit train`: a store, or several to mix, in; a run with checkpoints out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +60,22 @@ def train(
             store, *more = stores or (None,)
             path = stage.resume(out, store=store, more_stores=more, settings=config, **rest)
         else:
+            if ranks.is_first:
+                report_engine(config.engine, config.device)
             path = stage.run(config, out, **rest)
     if ranks.is_first:
         _tell_rest(out, config.steps)
         click.echo(path)
+
+
+def report_engine(engine: str, device: str) -> None:
+    """Print which engine a new run takes where its settings leave the choice, and why."""
+    from p2pkit.networks import AUTO, choose_engine
+
+    if engine == AUTO:
+        choice = choose_engine(engine, device)
+        reason = f" ({choice.reason})" if choice.reason else ""
+        click.echo(f"engine: {choice.name}{reason}", err=True)
 
 
 def _tell_rest(out: Path, steps: int) -> None:
@@ -118,6 +130,7 @@ def _free_changes(saved: "TrainConfig", asked: AskedSettings) -> "TrainConfig":
     """A run's settings cannot change when it is resumed, but for those that decide no weights;
     repeating them is fine.
     """
+    from p2pkit.networks import AUTO
     from p2pkit.pipelines.train.run_folder import with_free_settings
     from p2pkit.settings import config_to_json
 
@@ -125,6 +138,8 @@ def _free_changes(saved: "TrainConfig", asked: AskedSettings) -> "TrainConfig":
         again = asked.config((saved.store, *saved.more_stores))
     else:
         again = asked.over(saved)
+    if again.engine == AUTO:
+        again = replace(again, engine=saved.engine)
     kept = with_free_settings(saved, again)
     old, new = config_to_json(kept), config_to_json(again)
     changed = [name for name in old if old[name] != new[name]]

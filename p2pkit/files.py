@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterable
 from itertools import islice
@@ -128,3 +129,14 @@ def user_cache_folder() -> Path:
     """`$XDG_CACHE_HOME/p2pkit`, else `~/.cache/p2pkit`; not created here."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "p2pkit"
+
+
+def writable_cache_folder(name: str) -> Path | None:
+    """The folder `name` in the user's cache, made if absent; None where it cannot be written."""
+    try:
+        folder = user_cache_folder() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError):  # no HOME, or a read-only one
+        return None

@@ -2,13 +2,15 @@
 
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from p2pkit.errors import ConfigError
+from p2pkit.errors import ConfigError, MissingDependencyError
 from p2pkit.pipelines.evaluate.inference import read_cloud
 from p2pkit.pipelines.held_out import all_keys
 from p2pkit.pipelines.report.frames import stored_pictures
@@ -47,6 +49,7 @@ def run(config: ViewConfig) -> Path | None:
         StoreError: the store cannot be read, or has no such frame.
         ConfigError: a window is asked for where none can be opened, or nothing is; or the layer is
             unclear.
+        MissingDependencyError: a window is asked for, and open3d does not import.
     """
     if config.png is None and not config.window:
         raise ConfigError("nothing to do: name a picture with --png, or ask for a --window")
@@ -77,6 +80,19 @@ def _side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
     return np.rint(row[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
+def _open3d() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import open3d
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(
+            f"a window needs open3d, which does not import ({error}): pip install 'p2pkit[view]', "
+            "or write a picture with --png; `p2pkit doctor` names system libraries that it lacks"
+        ) from None
+    return open3d
+
+
 def _open_window(store: Store, sample: int) -> None:
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -84,8 +100,7 @@ def _open_window(store: Store, sample: int) -> None:
         raise ConfigError(
             "no window can be opened: DISPLAY is not set. Write a picture with --png instead"
         )
-    import open3d
-
+    open3d = _open3d()
     cloud = read_cloud(store, sample)
     shown = open3d.geometry.PointCloud()
     shown.points = open3d.utility.Vector3dVector(cloud.points.astype(np.float64))

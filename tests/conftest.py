@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,28 @@ CHECKED = [
     if not file.endswith(("__init__.py", "kernels.py")) and "/kernels/" not in file
 ]
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+
+
+@cache
+def lacks_minkowski() -> str:
+    """Why MinkowskiEngine cannot be used here; empty where it can."""
+    from p2pkit.networks import choose_engine
+
+    return choose_engine("auto").reason
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs MinkowskiEngine: tests with that marker or with the engine as a parameter."""
+    parameters = (
+        item.callspec.params
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else {}
+    )
+    asks = item.get_closest_marker("minkowski") is not None or "minkowski" in [
+        value for value in parameters.values() if isinstance(value, str)
+    ]
+    if asks and lacks_minkowski():
+        pytest.skip(lacks_minkowski())
 
 
 @pytest.fixture(scope="session")

@@ -96,13 +96,13 @@ def test_wheel_installs_one_name(wheel_files: set[str]) -> None:
 def test_wheel_holds_every_module_and_header(wheel_files: set[str]) -> None:
     expected = {
         str(path.relative_to(ROOT))
-        for pattern in ("*.py", "*.h", "*.js", "*.json", "*.txt")
+        for pattern in ("*.py", "*.h", "*.js", "*.json", "*.txt", "py.typed")
         for path in (ROOT / "p2pkit").rglob(pattern)
     }
     for folder in ("cli", "pipelines"):
         expected |= {f"p2pkit/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*.py")}
     assert not expected - wheel_files
-    assert "p2pkit/engine/cblas.h" in wheel_files
+    assert "p2pkit/minkowski/cblas.h" in wheel_files
 
 
 def test_licence_travels_along(built: Path, wheel_files: set[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CODE_FOLDERS = ("p2pkit", "pipelines", "cli")
 LONGEST_FUNCTION = 60
-SKIPPED = frozenset({"build", "dist", "runs", "out"})
+SKIPPED = frozenset({".git", "build", "dist", "runs", "out"})
 TEXT = frozenset({".py", ".md", ".toml", ".txt", ".sh", ".h", ".json", ".yml", ".yaml", ""})
 
 FORBIDDEN = {
@@ -33,7 +33,7 @@ def text_files() -> list[Path]:
     """All text of the repository but this file, which names what it looks for."""
     found: list[Path] = []
     for top in sorted(ROOT.iterdir()):
-        hidden = top.is_dir() and top.name.startswith(".") and top.name != ".ci"
+        hidden = top.is_dir() and top.name.startswith(".") and top.name not in {".ci", ".github"}
         if hidden or top.name in SKIPPED or top.suffix == ".egg-info":
             continue
         inside = sorted(top.rglob("*")) if top.is_dir() else [top]

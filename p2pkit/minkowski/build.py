@@ -22,40 +22,49 @@ from p2pkit.minkowski.target import SDIST_SHA256, BuildTarget, shim_folder
 
 Report = Callable[[str], None]
 OLDEST_PIP = (23, 1)
+_ERROR = re.compile(r"(?:\berror: |\bcannot find )(.*)")
 _PROGRESS = re.compile(r"\[(\d+)/(\d+)\]")
 
 
-def build_wheel(target: BuildTarget, folder: Path, *, report: Report) -> Path:
+def build_wheel(
+    target: BuildTarget, folder: Path, *, report: Report, base: Mapping[str, str] = os.environ
+) -> Path:
     """Compile the wheel into `folder`; 5 to 6 minutes on 2 cores for a CPU build.
 
-    A CUDA build takes 20 to 30 minutes. Its sources were compiled with nvcc 13.0 by p2pkit's
-    authors, but never linked or run on a GPU: the self-check afterwards is what counts.
+    A CUDA build takes 9 minutes or more for each architecture. p2pkit's authors have compiled,
+    linked and imported it, but never run it on a GPU: the self-check afterwards is what counts.
 
     Args:
         target: the variant to build.
         folder: where the wheel goes; made if absent.
         report: takes one line of progress at a time.
+        base: the environment to build in; `toolkit_environment` makes that of a CUDA build.
 
     Raises:
-        MissingDependencyError: a build tool is missing, or the compiler failed; the message ends
-            with the last lines of the log.
+        MissingDependencyError: a build tool is missing, or the compiler failed; the message has
+            the first error and the path of the log.
     """
     require_build_tools()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="p2pkit-engine-") as temporary:
         work = Path(temporary)
         _write_work_files(work, target)
-        environment = build_environment(target, work, os.environ)
+        environment = build_environment(target, work, base)
         lines = _run(_wheel_command(work, folder), environment, report)
     wheels = sorted(folder.glob("[Mm]inkowski[Ee]ngine-*.whl"))
     if not wheels:
         log = folder / "build.log"
         log.write_text("\n".join(lines) + "\n")
         raise MissingDependencyError(
-            f"building MinkowskiEngine {target.engine} failed, see {log}; its last lines are:\n"
-            + "\n".join(lines[-15:])
+            f"building MinkowskiEngine {target.engine} failed: {first_error(lines)} (see {log})"
         )
     return wheels[-1]
+
+
+def first_error(lines: list[str]) -> str:
+    """The compiler's or linker's first complaint in a log, else its last line."""
+    errors = (found[1].strip() for line in lines if (found := _ERROR.search(line)))
+    return next(errors, next((line for line in reversed(lines) if line.strip()), "no output"))
 
 
 def require_build_tools() -> None:
@@ -109,20 +118,17 @@ def build_environment(target: BuildTarget, work: Path, base: Mapping[str, str]) 
     if target.blas == "torch":
         environment["LDFLAGS"] = f"-L{work / 'lib'}"
     if target.cuda is not None:
-        environment["NVCC_PREPEND_FLAGS"] = " ".join(_nvcc_flags(target))
-        if target.cuda_architectures:
-            environment["TORCH_CUDA_ARCH_LIST"] = target.cuda_architectures
+        environment["NVCC_PREPEND_FLAGS"] = " ".join(_nvcc_flags(target, base.get("CUDA_HOME")))
+        environment["TORCH_CUDA_ARCH_LIST"] = target.cuda_architectures
     return environment
 
 
-def _nvcc_flags(target: BuildTarget) -> list[str]:
+def _nvcc_flags(target: BuildTarget, cuda_home: str | None) -> list[str]:
     flags = ["-include", str(shim_folder() / "nvcc_shim.h")]
     if target.blas == "torch":
         flags.append(f"-I{shim_folder()}")
-    if target.cuda is not None and int(target.cuda.split(".")[0]) >= 13:
-        from torch.utils.cpp_extension import CUDA_HOME
-
-        flags.append(f"-I{CUDA_HOME}/include/cccl")
+    if cuda_home is not None:
+        flags.append(f"-I{cuda_home}/include/cccl")  # Thrust's place since CUDA 13
     return flags
 
 

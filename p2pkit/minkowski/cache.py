@@ -8,20 +8,21 @@ CACHE/<key>.lock            held while a process builds or checks
 import fcntl
 import json
 import shutil
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from p2pkit.errors import MissingDependencyError
-from p2pkit.files import sha256_file, user_cache_folder, write_json
+from p2pkit.files import sha256_file, writable_cache_folder, write_json
 from p2pkit.minkowski.build import Report
 from p2pkit.minkowski.target import BuildTarget
 
 
 def wheel_cache_folder() -> Path:
-    """Where wheels are kept: `wheels` in the user's cache folder."""
-    return user_cache_folder() / "wheels"
+    """Where wheels are kept: `wheels` in the user's cache folder, else in the environment."""
+    return writable_cache_folder("wheels") or Path(sys.prefix) / "cache" / "p2pkit" / "wheels"
 
 
 def obtain_wheel(

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from p2pkit.errors import MissingDependencyError
 from p2pkit.minkowski.install import run_self_check
-from p2pkit.minkowski.probes import distribution_version
+from p2pkit.minkowski.probes import NO_GPU, distribution_version
+from p2pkit.minkowski.toolkit import torch_cuda_version, usable_toolkit
 
 Status = Literal["ok", "missing", "broken"]
 
@@ -25,16 +26,18 @@ PURPOSES = {
     "timm": "the 2D networks (teachers)",
     "teacher weights": "the default teacher, without a download",
     "numba": "geometry kernels",
-    "open3d": "point cloud files and views",
     "webdataset": "reads and writes shards with the stock library",
     "zarr": "the second store format",
     "tensorboard": "training curves",
-    "MinkowskiEngine": "the 3D networks (students)",
+    "MinkowskiEngine": "the faster engine of the 3D networks (students)",
+    "open3d": "the window of `p2pkit view --window`",
     "C++ compiler": "builds MinkowskiEngine",
     "CUDA toolkit": "builds MinkowskiEngine for a GPU",
 }
-OPTIONAL = frozenset({"C++ compiler", "CUDA toolkit"})
-"""Parts that only a build needs: without them an installed p2pkit still runs."""
+OPTIONAL = frozenset({"MinkowskiEngine", "open3d", "C++ compiler", "CUDA toolkit"})
+"""Parts without which p2pkit works: their place is taken by another, or few commands need them."""
+
+INSTALL_ENGINE = "p2pkit doctor --install minkowski"
 
 GROUPS = (
     ("torch", "torchvision", "timm", "teacher weights", "webdataset", "tensorboard"),
@@ -68,7 +71,7 @@ class Finding:
         purpose: what p2pkit does with it.
         command: the command that mends it, empty where nothing is to mend.
         detail: the variant that was found, or the reason of a failure.
-        needed: False for parts that only a build needs.
+        needed: False for the parts in `OPTIONAL`.
     """
 
     name: str
@@ -94,6 +97,34 @@ def examine() -> list[Finding]:
             found += [to_finding(**result) for result in group.result()]
     order = list(PURPOSES)
     return sorted(found, key=lambda finding: order.index(finding.name))
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """One sentence: what this set-up is ready for, and what to do for more."""
+    found = {finding.name: finding for finding in findings}
+    wrong = [part.name for part in found.values() if part.needed and part.status != "ok"]
+    if wrong:
+        return f"Not ready: {', '.join(wrong)} must be mended first, by the commands above."
+    has_gpu = found["torch"].detail.startswith("CUDA") and not _sees_no_gpu(found["torch"])
+    engine = found["MinkowskiEngine"]
+    place = "a GPU" if has_gpu else "the CPU"
+    if engine.status != "ok":
+        cuda = " --cuda" if has_gpu else ""
+        ready = f"on {place} with the torch engine"
+        more = f"`{INSTALL_ENGINE}{cuda}` adds MinkowskiEngine, which is faster on a CPU"
+    elif has_gpu and engine.detail.startswith("CPU"):
+        ready = "on a GPU with the torch engine, on the CPU with MinkowskiEngine"
+        more = f"`{INSTALL_ENGINE} --cuda` builds MinkowskiEngine for the GPU"
+    else:
+        ready = f"on {place} with MinkowskiEngine"
+        more = "nothing is missing"
+        if not has_gpu:
+            more = "training at the size of the paper needs a GPU and a CUDA build of torch"
+    return f"Ready to extract, train, evaluate and report {ready}; {more}."
+
+
+def _sees_no_gpu(torch: Finding) -> bool:
+    return torch.detail.endswith(NO_GPU)
 
 
 def healthy(findings: Iterable[Finding]) -> bool:
@@ -177,25 +208,33 @@ def examine_python() -> Finding:
     return Finding("python", status, version, PURPOSES["python"], command, sys.executable, True)
 
 
+def examine_cuda_toolkit() -> Finding:
+    """A toolkit that can compile for the installed torch."""
+    part, cuda = "CUDA toolkit", torch_cuda_version()
+    if cuda is None:
+        detail = "of no use to a torch that is built for the CPU"
+        return Finding(part, "missing", "", PURPOSES[part], "", detail, False)
+    toolkit, reasons = usable_toolkit(cuda)
+    if toolkit is not None:
+        return Finding(part, "ok", toolkit.version, PURPOSES[part], "", str(toolkit.home), False)
+    status: Status = "broken" if reasons else "missing"
+    detail = "; ".join(reasons) or f"no nvcc of CUDA {cuda} on PATH"
+    command = f"{INSTALL_ENGINE} --cuda"
+    return Finding(part, status, "", PURPOSES[part], command, detail, False)
+
+
 def examine_compiler() -> Finding:
     """The C++ compiler on PATH."""
-    return _examine_tool("C++ compiler", ("c++", "g++", "clang++"), "apt-get install -y g++")
-
-
-def examine_cuda_toolkit() -> Finding:
-    """The `nvcc` on PATH."""
-    return _examine_tool("CUDA toolkit", ("nvcc",), "apt-get install -y nvidia-cuda-toolkit")
-
-
-def _examine_tool(part: str, names: tuple[str, ...], command: str) -> Finding:
+    part, names = "C++ compiler", ("c++", "g++", "clang++")
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
         detail = f"none of {', '.join(names)} on PATH"
-        return Finding(part, "missing", "", PURPOSES[part], command, detail, part not in OPTIONAL)
+        command = "apt-get install -y g++"
+        return Finding(part, "missing", "", PURPOSES[part], command, detail, False)
     done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     version = re.search(r"\d+\.\d+(\.\d+)?", done.stdout)
     found = version[0] if version else ""
-    return Finding(part, "ok", found, PURPOSES[part], "", path, part not in OPTIONAL)
+    return Finding(part, "ok", found, PURPOSES[part], "", path, False)
 
 
 def examine_engine() -> Finding:
@@ -206,12 +245,11 @@ def examine_engine() -> Finding:
         result = run_self_check()
     except MissingDependencyError as error:
         status: Status = "broken" if version else "missing"
-        command = "p2pkit doctor --install minkowski"
-        return Finding(part, status, version, PURPOSES[part], command, str(error), True)
+        return Finding(part, status, version, PURPOSES[part], INSTALL_ENGINE, str(error), False)
     variant = "CUDA" if result["built_with_cuda"] else "CPU"
     largest = max(error for errors in result["errors"].values() for error in errors.values())
     detail = f"{variant} build, equals dense torch within {largest:.1g}"
-    return Finding(part, "ok", result["version"], PURPOSES[part], "", detail, True)
+    return Finding(part, "ok", result["version"], PURPOSES[part], "", detail, False)
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -12,6 +12,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+NO_GPU = "no GPU seen"
+
 
 def probe_torch() -> str:
     """Threads, and the GPUs if torch sees any."""
@@ -20,7 +22,7 @@ def probe_torch() -> str:
     if torch.version.cuda is None:
         return f"CPU only, {torch.get_num_threads()} threads"
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return f"CUDA {torch.version.cuda}, GPUs: {', '.join(names) or 'none seen'}"
+    return f"CUDA {torch.version.cuda}, {'GPUs: ' + ', '.join(names) if names else NO_GPU}"
 
 
 def probe_torchvision() -> str:

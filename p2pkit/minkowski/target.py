@@ -3,7 +3,6 @@
 import ctypes
 import hashlib
 import os
-import shutil
 import sys
 import sysconfig
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ class BuildTarget:
         python: the interpreter's tag, such as cp311.
         platform: such as linux-x86_64.
         cuda: torch's CUDA version for a GPU build, None for a CPU build.
-        cuda_architectures: as TORCH_CUDA_ARCH_LIST takes them; empty: those of the visible GPUs.
+        cuda_architectures: as TORCH_CUDA_ARCH_LIST takes them; empty for a CPU build.
         blas: "torch" uses the BLAS inside libtorch, "openblas" the system's.
         recipe: digest of the source archive and of the shim headers.
     """
@@ -51,36 +50,26 @@ class BuildTarget:
         return ["--cpu_only" if self.cuda is None else "--force_cuda", "--blas=openblas"]
 
 
-def current_target(cuda: bool | None = None) -> BuildTarget:
+def current_target(cuda: bool) -> BuildTarget:
     """The target for this interpreter, its torch and this machine.
 
     Args:
-        cuda: True or False asks for a GPU or a CPU build; None takes a GPU build where torch was
-            built with CUDA and nvcc is on PATH.
+        cuda: whether it is a GPU build, for the architectures in TORCH_CUDA_ARCH_LIST, else those
+            of the visible GPUs, else `DEFAULT_CUDA_ARCHITECTURES`.
 
     Raises:
-        MissingDependencyError: a GPU build is asked for without a CUDA torch or without nvcc, or
-            no BLAS is found.
+        MissingDependencyError: a GPU build is asked for without a CUDA torch, or no BLAS is found.
     """
     import torch
 
-    has_nvcc = shutil.which("nvcc") is not None
-    if cuda is None:
-        cuda = torch.version.cuda is not None and has_nvcc
     if cuda and torch.version.cuda is None:
         raise MissingDependencyError(
             f"a CUDA build needs a torch built with CUDA, and torch {torch.__version__} is CPU "
-            "only: install such a torch, or ask for --cpu"
-        )
-    if cuda and not has_nvcc:
-        raise MissingDependencyError(
-            f"a CUDA build needs nvcc {torch.version.cuda} on PATH: install the CUDA toolkit, or "
-            "ask for --cpu"
+            "only: install such a torch"
         )
     architectures = ""
     if cuda:
-        visible = "" if torch.cuda.is_available() else DEFAULT_CUDA_ARCHITECTURES
-        architectures = os.environ.get("TORCH_CUDA_ARCH_LIST", visible)
+        architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or visible_architectures()
     return BuildTarget(
         engine=ENGINE_VERSION,
         torch=torch.__version__,
@@ -90,6 +79,19 @@ def current_target(cuda: bool | None = None) -> BuildTarget:
         cuda_architectures=architectures,
         blas=find_blas(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"),
         recipe=recipe_digest(),
+    )
+
+
+def visible_architectures() -> str:
+    """Of the GPUs that torch sees, such as `8.6;9.0`; `DEFAULT_CUDA_ARCHITECTURES` without one."""
+    import torch
+
+    seen = {
+        torch.cuda.get_device_capability(index)
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    }
+    return ";".join(f"{major}.{minor}" for major, minor in sorted(seen)) or (
+        DEFAULT_CUDA_ARCHITECTURES
     )
 
 

@@ -13,14 +13,23 @@ from p2pkit.errors import ConfigError
 from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
 from p2pkit.networks.pretrained import LoadReport, load_student_weights
 from p2pkit.networks.res16unet import Res16UNet
-from p2pkit.networks.sparse_engine import ENGINES, sparse_engine
+from p2pkit.networks.sparse_engine import (
+    AUTO,
+    ENGINES,
+    EngineChoice,
+    choose_engine,
+    sparse_engine,
+)
 
 __all__ = [
+    "AUTO",
     "ENGINES",
     "STUDENTS",
+    "EngineChoice",
     "LoadReport",
     "Res16UNet",
     "build_student",
+    "choose_engine",
     "load_student_weights",
 ]
 
@@ -65,7 +74,7 @@ def build_student(
     out_channels: int | None = None,
     conv1_kernel_size: int = 5,
     bn_momentum: float = BN_MOMENTUM,
-    engine: str = "minkowski",
+    engine: str = AUTO,
 ) -> Res16UNet:
     """A student with random weights from torch's global generator.
 
@@ -75,7 +84,8 @@ def build_student(
         out_channels: width of the last layer, `final`; None builds none, for a projection head.
         conv1_kernel_size: side of the first convolution's cube (voxels), odd.
         bn_momentum: of all batch norms; 0.05 is PointContrast's and SLidR's value.
-        engine: a key of `ENGINES`; weights, results and checkpoints do not depend on it.
+        engine: a key of `ENGINES`, or `auto`; weights and checkpoints do not depend on it, and
+            results differ by rounding only.
 
     Raises:
         ConfigError: there is no such student or engine, or the kernel size is not odd and positive.

@@ -1,12 +1,14 @@
 """The engines that compute sparse convolutions; all give the same layers and state_dicts."""
 
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
-from p2pkit.errors import ConfigError
-from p2pkit.networks.minkowski_engine import MinkowskiLayers
+from p2pkit.errors import ConfigError, MissingDependencyError
+from p2pkit.networks.minkowski_engine import MinkowskiLayers, minkowski_engine
 from p2pkit.networks.torch_engine import TorchEngine
 
 
@@ -63,12 +65,59 @@ class SparseEngine(Protocol):
 ENGINES: dict[str, SparseEngine] = {"minkowski": MinkowskiLayers(), "torch": TorchEngine()}
 
 
-def sparse_engine(name: str) -> SparseEngine:
-    """The engine of that name.
+AUTO = "auto"
+"""MinkowskiEngine where it works, else torch."""
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """The engine that `auto` stands for on this machine.
+
+    Args:
+        name: a key of `ENGINES`.
+        reason: why it is not MinkowskiEngine and what to do about that; empty where it is.
+    """
+
+    name: str
+    reason: str = ""
+
+
+def choose_engine(name: str, device: str = "cpu") -> EngineChoice:
+    """The engine to use where `name` is asked for; any name but `auto` is kept.
+
+    Args:
+        name: a key of `ENGINES`, or `auto`.
+        device: where the network will run, `cpu` or `cuda`; a CPU build of MinkowskiEngine is not
+            chosen for a GPU.
 
     Raises:
-        ConfigError: there is none; the message lists the right names.
+        ConfigError: there is no such engine; the message lists the names.
     """
-    if name not in ENGINES:
-        raise ConfigError(f"no engine is called {name!r}; choose one of {', '.join(ENGINES)}")
-    return ENGINES[name]
+    if name in ENGINES:
+        return EngineChoice(name)
+    if name != AUTO:
+        names = ", ".join((AUTO, *ENGINES))
+        raise ConfigError(f"no engine is called {name!r}; choose one of {names}")
+    try:
+        has_cuda = bool(minkowski_engine().is_cuda_available())
+    except MissingDependencyError as error:
+        reason = str(error)
+        if find_spec("MinkowskiEngine") is None:
+            reason = "MinkowskiEngine is not installed; `p2pkit doctor --install minkowski` adds it"
+        return EngineChoice("torch", reason)
+    if device.startswith("cuda") and not has_cuda:
+        return EngineChoice(
+            "torch",
+            "MinkowskiEngine was built for the CPU; `p2pkit doctor --install minkowski --cuda` "
+            "builds it for the GPU",
+        )
+    return EngineChoice("minkowski")
+
+
+def sparse_engine(name: str) -> SparseEngine:
+    """The engine of that name; `auto` as `choose_engine` resolves it for the CPU.
+
+    Raises:
+        ConfigError: there is none; the message lists the names.
+    """
+    return ENGINES[choose_engine(name).name]

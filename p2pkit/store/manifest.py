@@ -271,8 +271,10 @@ def manifest_from_json(value: Any, where: str) -> Manifest:
     """
     version = value.get("format_version") if isinstance(value, dict) else None
     if isinstance(value, dict) and value.get("format") == FORMAT and version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
         raise StoreError(
             f"{where} is of format version {version}; this p2pkit reads {FORMAT_VERSION}"
+            + ("; a newer p2pkit wrote it: upgrade p2pkit to read it" if newer else "")
         )
     names = ("format", "format_version", "dataset", "plan", "storage", "layers")
     value = exact_object(value, names, where)

@@ -1,12 +1,13 @@
 """profile: where the time of a training step goes, from some steps of a run that is not kept."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
 
 from p2pkit.errors import ConfigError
+from p2pkit.networks import choose_engine
 from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.optimizer import learning_rate
 from p2pkit.pipelines.train.run import trainee_and_stream
@@ -54,6 +55,7 @@ def run(config: TrainConfig, *, steps: int = 10) -> StepProfile:
     if steps < 1:
         raise ConfigError(f"steps is {steps}; at least one must be measured")
     check_device(config.device)
+    config = replace(config, engine=choose_engine(config.engine, config.device).name)
     is_cuda = config.device.startswith("cuda")
     laps = Laps(torch.cuda.synchronize if is_cuda else None)
     loading = Laps()

@@ -13,6 +13,7 @@ from typing import Any
 
 from p2pkit.errors import TrainingError
 from p2pkit.files import write_json
+from p2pkit.networks import ENGINES, choose_engine
 from p2pkit.networks.sync_norm import synchronise_norms
 from p2pkit.pipelines.train.checkpoints import (
     BEST,
@@ -88,7 +89,8 @@ def run(
     """Pretrain from the beginning.
 
     Under `torchrun` each process calls this with the same arguments; the first writes. SIGTERM ends
-    the run after the step in work, with a checkpoint, as `stop_after` does.
+    the run after the step in work, with a checkpoint, as `stop_after` does. The engine `auto` is
+    resolved here, for all processes, and the run's settings name the engine that was taken.
 
     Args:
         config: all that decides the weights.
@@ -109,6 +111,7 @@ def run(
     ranks, sources = ranks_from_environment(config.device), open_sources(config)
     check_device(ranks.device(config.device))
     with process_group(ranks, config.device):
+        config = replace(config, engine=_engine_of_first(config, ranks))
         parts = _prepare(config, sources, ranks, out)
         # All have looked whether there is a run before the first makes one.
         wait_for_all(ranks)
@@ -155,6 +158,13 @@ def resume(
     check_device(ranks.device(config.device))
     with process_group(ranks, config.device):
         return _train(_prepare(config, sources, ranks, out), out, stop_after, progress)
+
+
+def _engine_of_first(config: TrainConfig, ranks: Ranks) -> str:
+    """The engine that `config.engine` stands for where the first process runs."""
+    names = list(ENGINES)
+    chosen = choose_engine(config.engine, config.device).name if ranks.is_first else names[0]
+    return names[of_first(names.index(chosen), ranks)]
 
 
 def _refuse_run_in(out: Path) -> None:

@@ -13,6 +13,7 @@ from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import write_json
 from p2pkit.layers.map_coding import PcaBasis, pca_basis
 from p2pkit.losses import SUPERPIXEL
+from p2pkit.networks import AUTO, choose_engine
 from p2pkit.pipelines.held_out import all_keys, holdout_split
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import LeftOut, config_from_json, config_of_another_version
@@ -204,7 +205,8 @@ def read_config_for_use(out: Path) -> TrainConfig:
     """The config of a run whose weights are used, also where another version of p2pkit wrote it.
 
     Settings that this version refuses or does not know count as their defaults, each with a
-    warning, unless they decide the networks.
+    warning, unless they decide the networks. Where MinkowskiEngine is missing, the torch engine
+    stands in for it, also with a warning.
 
     Raises:
         TrainingError: `out` holds no run.
@@ -227,7 +229,21 @@ def read_config_for_use(out: Path) -> TrainConfig:
             RuntimeWarning,
             stacklevel=1,  # from here, so that a command that reads it at several places tells once
         )
-    return config
+    return replace(config, engine=_engine_here(out, config.engine))
+
+
+def _engine_here(out: Path, engine: str) -> str:
+    """The run's engine, or torch where MinkowskiEngine is missing: its weights are the same."""
+    choice = choose_engine(AUTO)
+    if engine != "minkowski" or choice.name == "minkowski":
+        return engine
+    warnings.warn(
+        f"{out} was trained with engine = {engine!r}; its weights are used with 'torch' here, "
+        f"which differs by rounding: {choice.reason}",
+        RuntimeWarning,
+        stacklevel=1,
+    )
+    return choice.name
 
 
 def _refuse_unknown_network(out: Path, setting: LeftOut) -> None:

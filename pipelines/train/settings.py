@@ -114,7 +114,8 @@ class TrainConfig:
         student: a name out of `p2pkit.networks.STUDENTS`.
         conv1_kernel_size: side of the student's first convolution (voxels); 5 as published.
         engine: what computes the sparse convolutions: `minkowski` (MinkowskiEngine, to be built
-            once) or `torch` (slower, nothing to build); they differ by rounding only.
+            once) or `torch` (slower, nothing to build); they differ by rounding only. `auto` takes
+            MinkowskiEngine where it works; the run keeps the engine that it began with.
         embedding_channels: width of the space in which points and pixels meet.
         pixel_head: `trained` is PPKT's linear projection of the teacher's features; `fixed` takes
             them as they are, and points are projected to the teacher's channels.
@@ -144,7 +145,7 @@ class TrainConfig:
     superpixels: str | None = None
     student: str = "Res16UNet34C"
     conv1_kernel_size: int = 5
-    engine: Literal["minkowski", "torch"] = "minkowski"
+    engine: Literal["auto", "minkowski", "torch"] = "auto"
     embedding_channels: int = 128
     pixel_head: Literal["trained", "fixed"] = "trained"
     loss: LossConfig = field(default_factory=LossConfig)

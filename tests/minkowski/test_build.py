@@ -11,7 +11,12 @@ import pytest
 import torch
 
 from p2pkit.errors import MissingDependencyError
-from p2pkit.minkowski.build import build_environment, require_build_tools, requirement
+from p2pkit.minkowski.build import (
+    build_environment,
+    first_error,
+    require_build_tools,
+    requirement,
+)
 from p2pkit.minkowski.target import current_target, shim_folder
 
 PRODUCT = """
@@ -54,9 +59,26 @@ def test_environment_puts_the_harmless_pip_first_and_keeps_the_callers(tmp_path:
 
 def test_cuda_environment_includes_the_shim_before_each_source(tmp_path: Path) -> None:
     target = replace(current_target(cuda=False), cuda="12.8", cuda_architectures="9.0")
-    environment = build_environment(target, tmp_path, {})
+    environment = build_environment(target, tmp_path, {"CUDA_HOME": "/cuda"})
+    assert "-I/cuda/include/cccl" in environment["NVCC_PREPEND_FLAGS"]
     assert f"-include {shim_folder() / 'nvcc_shim.h'}" in environment["NVCC_PREPEND_FLAGS"]
     assert environment["TORCH_CUDA_ARCH_LIST"] == "9.0"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (
+            ["compiling a.cu", "a.h:9:10: fatal error: cublas_v2.h: No such file", "error: late"],
+            "cublas_v2.h: No such file",
+        ),
+        (["/usr/bin/ld: cannot find -lcublas"], "-lcublas"),
+        (["Killed", ""], "Killed"),
+        ([], "no output"),
+    ],
+)
+def test_the_first_error_of_a_log_is_found(lines: list[str], expected: str) -> None:
+    assert first_error(lines) == expected
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from p2pkit.networks.minkowski_engine import minkowski_engine
 
 BLOCKED = """
@@ -48,6 +50,7 @@ def test_a_build_for_another_torch_is_told_apart_from_absence() -> None:
     assert "p2pkit doctor --install minkowski" in message
 
 
+@pytest.mark.minkowski
 def test_import_leaves_the_standard_library_as_it_was() -> None:
     assert minkowski_engine() is minkowski_engine()
     assert not hasattr(collections, "Sequence")

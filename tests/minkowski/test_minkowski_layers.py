@@ -18,6 +18,8 @@ from p2pkit.minkowski.self_check import (
 )
 from p2pkit.networks.minkowski_engine import minkowski_engine
 
+pytestmark = pytest.mark.minkowski
+
 DTYPES = pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-4)]
 )

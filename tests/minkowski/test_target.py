@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 
 from p2pkit.errors import MissingDependencyError
-from p2pkit.minkowski.target import BuildTarget, current_target, find_blas, recipe_digest
+from p2pkit.minkowski.target import (
+    DEFAULT_CUDA_ARCHITECTURES,
+    BuildTarget,
+    current_target,
+    find_blas,
+    recipe_digest,
+)
 
 TARGET = BuildTarget(
     engine="0.5.4",
@@ -54,15 +60,31 @@ def test_a_cuda_build_is_refused_without_a_cuda_torch(monkeypatch: pytest.Monkey
         current_target(cuda=True)
 
 
-def test_a_cuda_build_is_refused_without_nvcc(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("asked", "gpus", "expected"),
+    [
+        (None, [(9, 0), (8, 6), (9, 0)], "8.6;9.0"),
+        ("7.5", [(9, 0)], "7.5"),
+        (None, [], DEFAULT_CUDA_ARCHITECTURES),
+    ],
+)
+def test_architectures_are_those_asked_for_or_of_the_visible_gpus(
+    asked: str | None,
+    gpus: list[tuple[int, int]],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import torch
 
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingDependencyError, match=r"nvcc 13\.0"):
-        current_target(cuda=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: gpus[index])
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    target = current_target(cuda=True)
+    assert (target.cuda, target.cuda_architectures) == ("13.0", expected)
 
 
 def test_a_torch_without_blas_needs_openblas(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2pkit.errors import MissingDependencyError
-from p2pkit.minkowski.cache import obtain_wheel, read_entry
+from p2pkit.minkowski.cache import obtain_wheel, read_entry, wheel_cache_folder
 from p2pkit.minkowski.target import BuildTarget
 
 TARGET = BuildTarget("0.5.4", "2.13.0", "cp311", "linux-x86_64", None, "", "torch", "0" * 64)
@@ -112,3 +112,14 @@ def test_of_several_processes_one_builds(tmp_path: Path) -> None:
     processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert log.read_text() == "built\n"
+
+
+def test_wheels_are_kept_in_the_environment_where_home_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert wheel_cache_folder() == tmp_path / "cache" / "p2pkit" / "wheels"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    assert wheel_cache_folder() == tmp_path / "venv" / "cache" / "p2pkit" / "wheels"

@@ -41,6 +41,7 @@ def both(name: str, *, out_channels: int | None = None, kernel: int = 3):
     return students
 
 
+@pytest.mark.minkowski
 @pytest.mark.parametrize("name", ["Res16UNet14A", "Res16UNet34C", "Res16UNet50"])
 def test_initial_weights_are_the_same_numbers(name: str) -> None:
     theirs, ours = (student.state_dict() for student in both(name, out_channels=4))
@@ -48,6 +49,7 @@ def test_initial_weights_are_the_same_numbers(name: str) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+@pytest.mark.minkowski
 @pytest.mark.parametrize("name", STUDENTS)
 def test_all_students_give_equal_outputs_and_gradients(name: str) -> None:
     """Float64, in which a wrong neighbour cannot hide behind rounding."""
@@ -63,6 +65,7 @@ def test_all_students_give_equal_outputs_and_gradients(name: str) -> None:
     torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.minkowski
 @pytest.mark.parametrize("seed", range(3))
 def test_float32_agrees_to_a_hundred_thousandth(seed: int) -> None:
     coordinates, features = scattered(3000, seed=seed, span=25)
@@ -73,6 +76,7 @@ def test_float32_agrees_to_a_hundred_thousandth(seed: int) -> None:
     torch.testing.assert_close(ours / scale, theirs / scale, rtol=0, atol=1e-5)
 
 
+@pytest.mark.minkowski
 @pytest.mark.parametrize("shift", [0, -1, -7, 15, 100_000])
 def test_one_voxel_and_a_line_of_voxels(shift: int) -> None:
     line = torch.zeros(20, 4, dtype=torch.int32)
@@ -85,6 +89,7 @@ def test_one_voxel_and_a_line_of_voxels(shift: int) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.minkowski
 @pytest.mark.parametrize(("kernel", "stride"), [(2, 1), (2, 2), (3, 1), (3, 2), (4, 2), (5, 1)])
 def test_one_layer_equals_minkowski_engines(kernel: int, stride: int) -> None:
     coordinates, features = scattered()
@@ -127,6 +132,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(run, inputs)
 
 
+@pytest.mark.minkowski
 def test_checkpoints_load_in_the_other_engine(tmp_path) -> None:
     theirs, ours = both("Res16UNet18A")
     with torch.no_grad():
@@ -142,6 +148,7 @@ def test_checkpoints_load_in_the_other_engine(tmp_path) -> None:
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.minkowski
 @pytest.mark.parametrize("name", ["Res16UNet14A", "Res16UNet50"])
 def test_students_stay_in_float32_under_autocast(name: str) -> None:
     coordinates, features = scattered(300)
@@ -164,7 +171,7 @@ def test_bad_voxels_and_names_are_refused() -> None:
     coordinates[:2, 1:] = torch.tensor([-(2**30), 2**30], dtype=torch.int32)[:, None]
     with pytest.raises(GeometryError, match=r"more than 2\^63 cells"):
         student(coordinates, features)
-    with pytest.raises(ConfigError, match="'spconv'; choose one of minkowski, torch"):
+    with pytest.raises(ConfigError, match="'spconv'; choose one of auto, minkowski, torch"):
         build_student("Res16UNet14A", in_channels=3, engine="spconv")
 
 
@@ -178,7 +185,7 @@ def test_without_minkowski_engine_the_error_names_the_other_engine() -> None:
     code = (
         "import sys; sys.modules['MinkowskiEngine'] = None\n"
         "from p2pkit.networks import build_student\n"
-        "build_student('Res16UNet14A', in_channels=3)"
+        "build_student('Res16UNet14A', in_channels=3, engine='minkowski')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -17,7 +17,7 @@ from tiny_recording import recording_config, tiny_train_config
 
 import p2pkit.teachers.network_teacher
 import p2pkit.teachers.timm_network  # noqa: F401
-from p2pkit.networks.minkowski_engine import minkowski_engine
+from p2pkit.networks import choose_engine
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.step import StepReport
@@ -90,7 +90,7 @@ def train_interrupted(
     store: Path, folder: Path, commits: list[int], steps: list[int], stops: list[int]
 ) -> None:
     """Train without a break into `whole`, then in two parts, broken off in three ways."""
-    minkowski_engine()
+    choose_engine("auto")
     config = tiny_train_config(store)
     assert wait(fork(lambda: train.run(config, folder / "whole"))) == 0
     for number in commits:

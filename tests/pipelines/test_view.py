@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from p2pkit.cli.main import commands
-from p2pkit.errors import ConfigError, StoreError
+from p2pkit.errors import ConfigError, MissingDependencyError, StoreError
 from p2pkit.pipelines.view import GAP_PX, ViewConfig, run
 from p2pkit.store.reading import open_store
 
@@ -36,4 +37,14 @@ def test_what_cannot_be_shown(
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ConfigError, match="DISPLAY is not set"):
+        run(ViewConfig(str(room_store), key, None, window=True))
+
+
+def test_a_window_without_open3d_names_the_extra(
+    room_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = open_store(room_store).keys(0)[0]
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'p2pkit\[view\]'"):
         run(ViewConfig(str(room_store), key, None, window=True))

@@ -5,30 +5,17 @@ Work is spread over frames instead, by threads that call these kernels at the sa
 """
 
 import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from p2pkit.files import user_cache_folder
-
-
-def _writable_cache() -> Path | None:
-    """A folder for compiled kernels, or None where nothing can be written (no HOME, read-only)."""
-    try:
-        folder = user_cache_folder() / "numba"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except (OSError, RuntimeError):
-        return None
+from p2pkit.files import writable_cache_folder
 
 
 def _cache_is_usable() -> bool:
     """Set NUMBA_CACHE_DIR before numba reads it; numba raises at import on a read-only install."""
     if "NUMBA_CACHE_DIR" in os.environ:
         return True
-    folder = _writable_cache()
+    folder = writable_cache_folder("numba")
     if folder is not None:
         os.environ["NUMBA_CACHE_DIR"] = str(folder)
     return folder is not None
