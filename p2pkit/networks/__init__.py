@@ -14,6 +14,7 @@ from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
 from p2pkit.networks.pretrained import LoadReport, load_student_weights
 from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.networks.sparse_engine import ENGINES, sparse_engine
+from p2pkit.networks.spunet import SpUNet
 
 __all__ = [
     "ENGINES",
@@ -55,6 +56,7 @@ STUDENTS: dict[str, Callable[..., Res16UNet]] = {
     "Res16UNet34C": _family(_DEPTH_34, 256, 128, 96, 96),
     "Res16UNet50": _family(_DEPTH_34, block=Bottleneck),
     "Res16UNet101": _family(_DEPTH_101, block=Bottleneck),
+    "SpUNet": SpUNet,
 }
 
 
