@@ -129,3 +129,12 @@ def tiny_tar(tmp_path: Path) -> Path:
 
     write_all(tmp_path / "store")
     return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def published(data_root: Path) -> Path:
+    """Shapes and reference outputs of published networks, beside the recordings."""
+    folder = data_root.parent / "published"
+    if not folder.is_dir():
+        pytest.skip(f"no reference outputs of published networks at {folder}")
+    return folder

@@ -2,7 +2,8 @@
 
 `STUDENTS` names the Res16UNet family as its authors do (SpatioTemporalSegmentation, PointContrast,
 SLidR; MinkUNet in MinkowskiEngine): the number is the depth, the letter the widths, and without
-a letter the decoder is 256 wide. A new network is one more entry whose constructor takes the
+a letter the decoder is 256 wide. SpUNet and PTv3 are Pointcept's; `PTv3-encoder` is the form that
+Sonata and Concerto publish. A new network is one more entry whose constructor takes the
 arguments of `build_student`.
 """
 
@@ -12,6 +13,7 @@ from functools import partial
 from p2pkit.errors import ConfigError
 from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
 from p2pkit.networks.pretrained import LoadReport, load_student_weights
+from p2pkit.networks.ptv3 import SMALL, SONATA, PTv3, PTv3Size
 from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.networks.sparse_engine import (
     AUTO,
@@ -20,6 +22,7 @@ from p2pkit.networks.sparse_engine import (
     choose_engine,
     sparse_engine,
 )
+from p2pkit.networks.spunet import SpUNet
 
 __all__ = [
     "AUTO",
@@ -28,11 +31,14 @@ __all__ = [
     "EngineChoice",
     "LoadReport",
     "Res16UNet",
+    "Student",
     "build_student",
     "choose_engine",
     "load_student_weights",
 ]
 
+Student = Res16UNet | SpUNet | PTv3
+"""Called with coordinates and inputs, one row per voxel; `out_channels` is the width it gives."""
 BN_MOMENTUM = 0.05
 
 _DEPTH_14 = (1, 1, 1, 1, 1, 1, 1, 1)
@@ -48,7 +54,16 @@ def _family(
     return partial(Res16UNet, block=block, layers=layers, planes=planes)
 
 
-STUDENTS: dict[str, Callable[..., Res16UNet]] = {
+def _transformer(size: PTv3Size) -> Callable[..., PTv3]:
+    """Point Transformer V3 computes in plain torch whatever the engine, and has no batch norm."""
+
+    def build(in_channels: int, out_channels: int | None, **_: object) -> PTv3:
+        return PTv3(in_channels, out_channels, size=size)
+
+    return build
+
+
+STUDENTS: dict[str, Callable[..., Student]] = {
     "Res16UNet14": _family(_DEPTH_14),
     "Res16UNet14A": _family(_DEPTH_14, 128, 128, 96, 96),
     "Res16UNet14B": _family(_DEPTH_14, 128, 128, 128, 128),
@@ -64,6 +79,10 @@ STUDENTS: dict[str, Callable[..., Res16UNet]] = {
     "Res16UNet34C": _family(_DEPTH_34, 256, 128, 96, 96),
     "Res16UNet50": _family(_DEPTH_34, block=Bottleneck),
     "Res16UNet101": _family(_DEPTH_101, block=Bottleneck),
+    "SpUNet": SpUNet,
+    "PTv3": _transformer(PTv3Size()),
+    "PTv3-small": _transformer(SMALL),
+    "PTv3-encoder": _transformer(SONATA),
 }
 
 
@@ -75,7 +94,7 @@ def build_student(
     conv1_kernel_size: int = 5,
     bn_momentum: float = BN_MOMENTUM,
     engine: str = AUTO,
-) -> Res16UNet:
+) -> Student:
     """A student with random weights from torch's global generator.
 
     Args:

@@ -109,7 +109,7 @@ class Convolution(nn.Module):
             rows = x.rows @ self.kernel
         else:
             maps = x.maps.kernel_map(x.stride, self.kernel_size, self.stride)
-            rows = _product(x.rows, self.kernel, maps)
+            rows = sparse_product(x.rows, self.kernel, maps)
         rows = rows if self.bias is None else rows + self.bias
         return SparseVoxels(rows, x.stride * self.stride, x.maps)
 
@@ -124,7 +124,7 @@ class Upsampling(nn.Module):
     def forward(self, x: SparseVoxels) -> SparseVoxels:
         """Features of the voxels at half the input's stride."""
         maps = x.maps.kernel_map(x.stride // 2, 2, 2).transposed()
-        return SparseVoxels(_product(x.rows, self.kernel, maps), x.stride // 2, x.maps)
+        return SparseVoxels(sparse_product(x.rows, self.kernel, maps), x.stride // 2, x.maps)
 
 
 class BatchNorm(nn.Module):
@@ -196,7 +196,12 @@ class TorchEngine:
         return x.rows[x.maps.order.argsort()]
 
 
-def _product(features: Tensor, kernel: Tensor, maps: KernelMap) -> Tensor:
+def sparse_product(
+    features: Float[Tensor, "inputs channels"],
+    kernel: Float[Tensor, "volume channels out_channels"],
+    maps: KernelMap,
+) -> Float[Tensor, "outputs out_channels"]:
+    """The sum over a kernel's rows of the inputs that each connects, times that row's matrix."""
     found: Any = _SparseProduct.apply(features, kernel, maps)
     return found
 

@@ -84,6 +84,21 @@ class VoxelMaps:
             self._maps[name] = find(tensor_stride, kernel_size, stride)
         return self._maps[name]
 
+    def cells(self, tensor_stride: int) -> Int64[Tensor, "voxels 4"]:
+        """Batch index, x, y, z (voxels of this stride) of each row."""
+        self._make_stride(tensor_stride)
+        batch, xyz = self._cells[tensor_stride].split((1, 3), dim=1)
+        return torch.cat((batch, xyz.div(tensor_stride, rounding_mode="floor")), dim=1)
+
+    def parents(self, tensor_stride: int) -> Int64[Tensor, " voxels"]:
+        """For each row at `tensor_stride` the row at twice that stride which it lies in."""
+        self._make_stride(2 * tensor_stride)
+        self._make_stride(tensor_stride)
+        cells = self._cells[tensor_stride].clone()
+        edge = 2 * tensor_stride
+        cells[:, 1:] = cells[:, 1:].div(edge, rounding_mode="floor") * edge
+        return torch.searchsorted(self._keys[edge], self._pack(cells))
+
     def _pack(self, cells: Int64[Tensor, "voxels 4"]) -> Int64[Tensor, " voxels"]:
         return ((cells - self._low) * cells.new_tensor(self._steps)).sum(dim=1)
 
