@@ -9,7 +9,7 @@ import pickle
 import pickletools
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,12 @@ def _stand_ins() -> list[Any]:
         return type(name, (base,), {"__module__": module, "__qualname__": name})
 
     objects = [named(full, InertData) for full in _OBJECTS]
-    return [InertData, Counter, *objects, *(named(full, _InertDictionary) for full in _DICTIONARIES)]
+    return [
+        InertData,
+        Counter,
+        *objects,
+        *(named(full, _InertDictionary) for full in _DICTIONARIES),
+    ]
 
 
 def read_weight_file(path: Path, error: type[P2pkitError]) -> Mapping[str, Any]:
@@ -164,7 +169,7 @@ def check_weight_file(path: Path, error: type[P2pkitError]) -> bytes:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError as reason:
-        raise error(f"cannot read the weights {path}: {reason.strerror}") from None
+        raise error(f"{path} cannot be read: {reason.strerror}") from None
     if not head:
         raise error(f"{path} is empty; {_ADVICE}")
     if head.startswith(_LFS):
@@ -196,8 +201,9 @@ def _read_torch(path: Path, error: type[P2pkitError]) -> Any:
     import torch
 
     try:
-        with torch.serialization.safe_globals(_stand_ins()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # Opened here: given a name, torch goes by its ending.
+        with open(path, "rb") as file, torch.serialization.safe_globals(_stand_ins()):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as reason:
         # A damaged pickle may end in any error that its instructions lead to.
         raise error(_unreadable(path, reason)) from None
@@ -233,14 +239,6 @@ def _is_cut(path: Path) -> bool:
         except ValueError:
             return True
     return False
-
-
-def preferred_container(content: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    """The key of a checkpoint's network: a running mean (EMA) before the names in their order."""
-    for name in (*EMA_CONTAINERS, *names):
-        if isinstance(content.get(name), Mapping) and content[name]:
-            return name
-    return None
 
 
 def read_metadata(path: Path, error: type[P2pkitError]) -> dict[str, str]:

@@ -6,12 +6,19 @@ a letter the decoder is 256 wide. A new network is one more entry whose construc
 arguments of `build_student`.
 """
 
+import difflib
+import re
 from collections.abc import Callable
 from functools import partial
 
 from p2pkit.errors import ConfigError
 from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
-from p2pkit.networks.pretrained import LoadReport, load_student_weights
+from p2pkit.networks.pretrained import (
+    LoadReport,
+    PretrainedStudent,
+    load_pretrained,
+    load_student_weights,
+)
 from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.networks.sparse_engine import ENGINES, sparse_engine
 
@@ -19,8 +26,10 @@ __all__ = [
     "ENGINES",
     "STUDENTS",
     "LoadReport",
+    "PretrainedStudent",
     "Res16UNet",
     "build_student",
+    "load_pretrained",
     "load_student_weights",
 ]
 
@@ -82,7 +91,9 @@ def build_student(
         MissingDependencyError: the engine is MinkowskiEngine, and it is not installed.
     """
     if name not in STUDENTS:
-        raise ConfigError(f"no student is called {name!r}; choose one of {', '.join(STUDENTS)}")
+        raise ConfigError(
+            f"no student is called {name!r}{_meant(name)}; choose one of {', '.join(STUDENTS)}"
+        )
     if conv1_kernel_size < 1 or conv1_kernel_size % 2 == 0:
         raise ConfigError(f"conv1_kernel_size is {conv1_kernel_size}; it must be odd and positive")
     return STUDENTS[name](
@@ -92,3 +103,10 @@ def build_student(
         conv1_kernel_size=conv1_kernel_size,
         bn_momentum=bn_momentum,
     )
+
+
+def _meant(name: str) -> str:
+    """The nearest student's name, for a message; MinkUNet's variants have the same numbers."""
+    variant = re.sub(r"(?i)^(mink|sr|res16)[-_ ]?unet", "Res16UNet", name)
+    near = difflib.get_close_matches(variant, STUDENTS, n=1, cutoff=0.7)
+    return f" (did you mean {near[0]}?)" if near else ""

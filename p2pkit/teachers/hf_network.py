@@ -37,7 +37,15 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _BACKBONE_NORMS = "hidden_states_norms."
 """Norms that a backbone adds to its stages; published weights lack them, and they begin neutral."""
 _POST_NORM = "post_layernorm"
-_NO_ARCHITECTURE = ("drop", "initializer", "mask", "decoder_", "loss", "out_features", "out_indices")
+_NO_ARCHITECTURE = (
+    "drop",
+    "initializer",
+    "mask",
+    "decoder_",
+    "loss",
+    "out_features",
+    "out_indices",
+)
 """In names of settings that change no map."""
 
 
@@ -295,8 +303,7 @@ def _check_report(report: dict[str, Any], layer: nn.Module, used: set[str], name
     unexpected = sorted(
         key
         for key in report.get("unexpected_keys", ())
-        if missing
-        or any(key.removeprefix(prefix).partition(".")[0] in tops for prefix in prefixes)
+        if missing or any(key.removeprefix(prefix).partition(".")[0] in tops for prefix in prefixes)
     )
     if missing or shapes or unexpected:
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}

@@ -24,6 +24,7 @@ from p2pkit.teachers.declared_use import (
 )
 from p2pkit.teachers.network import TeacherNetwork
 from p2pkit.teachers.teacher import TeacherOptions
+from p2pkit.weight_files import check_weight_file
 
 _TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _CUDA = "CUDAExecutionProvider"
@@ -115,6 +116,7 @@ def _runtime() -> Any:
 
 def _load(runtime: Any, path: Path, device: str) -> tuple[Any, str]:
     """A session on one thread, and the sha256 of the file and of its external data."""
+    check_weight_file(path, TeacherError)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
@@ -126,6 +128,7 @@ def _load(runtime: Any, path: Path, device: str) -> tuple[Any, str]:
         beside = [path.with_name(path.name + end) for end in (".data", "_data")]
         external = [file for file in beside if file.is_file()]
         for file in external:
+            check_weight_file(file, TeacherError)
             with file.open("rb") as data:
                 while chunk := data.read(1 << 24):
                     digest.update(chunk)

@@ -27,7 +27,8 @@ def used_tensors(layer: nn.Module, size: tuple[int, int]) -> set[str]:
     for device in ("meta", "cpu"):
         try:
             names = _reached(layer, size, device)
-        except Exception:  # noqa: S112 - whatever a network's code raises where values are missing
+        except Exception:
+            # Whatever a network's code raises where values are missing.
             continue
         if names:
             return names
