@@ -8,7 +8,7 @@ that are no patches.
 
 import inspect
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ _NO_ARCHITECTURE = (
 class BackboneLayer(nn.Module):
     """A backbone with one output stage: images NCHW in, its map channels-last out."""
 
+    network: nn.Module
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
@@ -69,12 +71,13 @@ class TokenLayer(nn.Module):
         patch: side of a patch (px).
     """
 
-    norm: str | None = None
+    network: nn.Module
+    norm: str | None
     """A module of the network to apply to the tokens, which its hidden state lacks (CLIP's)."""
 
     def __init__(self, network: nn.Module, patch: int) -> None:
         super().__init__()
-        self.network, self.patch = network, patch
+        self.network, self.patch, self.norm = network, patch, None
         self._known = frozenset(inspect.signature(network.forward).parameters)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -113,10 +116,10 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
         )
     if not Path(name).exists():
         check_hub(f"hf:{name}", name, ["config.json"], instead=WITHOUT_NETWORK)
-    preprocessing = _preprocessing(name, options)
     config = _config(transformers, name)
+    preprocessing = _preprocessing(name, options)
     layer, index, report = _layer(transformers, config, options, name)
-    layer = layer.eval().requires_grad_(False)
+    layer.eval().requires_grad_(False)
     size = options.input_size or _size(config)
     probe = first_map(layer, size, told=f"hf:{name}", supported=SUPPORTED)
     normed, used = _final_norm(layer, options, size, name)
@@ -147,7 +150,7 @@ def _transformers() -> Any:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def _quiet(transformers: Any) -> Generator[None]:
     """Without the library's bars and tables: what they say of weights is checked here."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -201,7 +204,7 @@ def _weight_files(name: str) -> list[Path]:
 
 def _layer(
     transformers: Any, config: Any, options: TeacherOptions, name: str
-) -> tuple[nn.Module, int, dict[str, Any]]:
+) -> tuple[BackboneLayer | TokenLayer, int, dict[str, Any]]:
     """The layer, its number from the first, and what the library says of the weights."""
     stages = getattr(config, "stage_names", None)
     backbones = transformers.AutoBackbone._model_mapping
@@ -242,8 +245,8 @@ def _network(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             return kind(config), {}
+    files = _weight_files(name)
     try:
-        files = _weight_files(name)
         with _quiet(transformers):
             return kind.from_pretrained(
                 name,
@@ -253,8 +256,6 @@ def _network(
                 # Listed by `_check_report`, where the map depends on them.
                 ignore_mismatched_sizes=True,
             )
-    except TeacherError:
-        raise
     except Exception as error:
         # The library speaks of its own reading; the file itself says what is wrong with it.
         for path in files:
@@ -263,24 +264,29 @@ def _network(
 
 
 def _final_norm(
-    layer: nn.Module, options: TeacherOptions, size: tuple[int, int], name: str
+    layer: BackboneLayer | TokenLayer, options: TeacherOptions, size: tuple[int, int], name: str
 ) -> tuple[bool, set[str]]:
     """Apply CLIP's final norm; whether the map is normed, and the tensors that it depends on."""
     used = used_tensors(layer, size)
     if isinstance(layer, BackboneLayer):
-        return bool(getattr(layer.network.config, "apply_layernorm", False)), used
+        config: Any = layer.network.config
+        return bool(getattr(config, "apply_layernorm", False)), used
     names = [key for key, _ in layer.network.named_modules() if key.endswith(_POST_NORM)]
-    if not names or f"network.{names[0]}.weight" in used:
-        if options.final_norm == "none" and not isinstance(layer, BackboneLayer):
-            raise TeacherError(f"teacher hf:{name} applies its final norm itself; leave final_norm")
-        return True, used
+    if names and f"network.{names[0]}.weight" not in used:
+        if options.final_norm == "none":
+            return False, used
+        layer.norm = names[0]
+        return True, used_tensors(layer, size)
     if options.final_norm == "none":
-        return False, used
-    layer.norm = names[0]
-    return True, used_tensors(layer, size)
+        raise TeacherError(
+            f"teacher hf:{name} applies its final norm itself; leave final_norm at 'last'"
+        )
+    return True, used
 
 
-def _check_report(report: dict[str, Any], layer: nn.Module, used: set[str], name: str) -> None:
+def _check_report(
+    report: dict[str, Any], layer: BackboneLayer | TokenLayer, used: set[str], name: str
+) -> None:
     """Compare what the library filled in at random, or left out, with what the map depends on.
 
     Raises:

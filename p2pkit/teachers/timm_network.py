@@ -114,8 +114,15 @@ def _check_name(name: str) -> None:
     )
 
 
-_SIZES = {"ti": "tiny", "t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge"}
-_SIZES |= {"g": "giant"}
+_SIZES = {
+    "ti": "tiny",
+    "t": "tiny",
+    "s": "small",
+    "b": "base",
+    "l": "large",
+    "h": "huge",
+    "g": "giant",
+}
 _VIT = re.compile(r"vit[-_]?(ti|[tsblhg])[-_/]?(\d+)", re.IGNORECASE)
 
 
@@ -220,7 +227,7 @@ def _feature_network(
             # timm's own wrapping cuts the final norm off.
             (index,) = arguments.pop("out_indices")
             whole = timm.create_model(name, pretrained=pretrained, **arguments)
-            return FeatureGetterNet(whole, out_indices=[index], norm=True)
+            return FeatureGetterNet(whole, out_indices=(index,), norm=True)
     except Exception as error:
         # Downloads, damaged files and models without features each end in errors of their own.
         advice = f"timm's pretrained weights come over the network. {WITHOUT_NETWORK}"

@@ -69,6 +69,7 @@ def program_sha256(network: nn.Module) -> str:
     Freezing leaves what the result depends on; names of files, lines and unused tensors are gone. A
     network that was frozen before it was saved has its weights in the program alone.
     """
+    library: Any = torch
     frozen: Any = network
     try:
         frozen = torch.jit.freeze(frozen, optimize_numerics=False)
@@ -76,7 +77,7 @@ def program_sha256(network: nn.Module) -> str:
     except RuntimeError:
         # A network that changes its own attributes cannot be frozen.
         left = frozen.state_dict()
-    graph = torch._C._jit_pass_canonicalize(frozen.inlined_graph.copy())
+    graph = library._C._jit_pass_canonicalize(frozen.inlined_graph.copy())
     constants = [
         node.t("value")
         for node in graph.findAllNodes("prim::Constant")

@@ -68,8 +68,8 @@ def _leaves(answer: Tensor) -> set[int]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
-            leaves.add(id(node.variable))
+        if (leaf := getattr(node, "variable", None)) is not None:
+            leaves.add(id(leaf))
         waiting += [parent for parent, _ in node.next_functions]
     return leaves
 
