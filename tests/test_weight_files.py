@@ -73,10 +73,6 @@ def test_the_content_decides_what_a_file_is(tmp_path: Path) -> None:
         torch.testing.assert_close(dict(read_weight_file(path, TeacherError)), TENSORS)
 
 
-class Configuration(dict[str, Any]):
-    """Pickled under yacs' name; such classes are dictionaries with attributes."""
-
-
 def training_settings() -> dict[str, Any]:
     return {
         "args": argparse.Namespace(lr=0.1, output=pathlib.PurePosixPath("/runs")),
@@ -103,20 +99,19 @@ def test_plain_data_beside_the_tensors_is_read_and_stays_inert(
 def test_dictionaries_of_libraries_that_are_not_here_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    named = {"__module__": "yacs.config", "__qualname__": "CfgNode"}
+    kind: Any = type("CfgNode", (dict,), named)
     module = types.ModuleType("yacs.config")
-    monkeypatch.setattr(Configuration, "__module__", "yacs.config")
-    monkeypatch.setattr(Configuration, "__qualname__", "CfgNode")
-    monkeypatch.setattr(Configuration, "__name__", "CfgNode")
-    vars(module)["CfgNode"] = Configuration
+    vars(module)["CfgNode"] = kind
     monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
     monkeypatch.setitem(sys.modules, "yacs.config", module)
-    settings = Configuration(lr=0.1)
-    settings.frozen = True  # type: ignore[attr-defined]
+    settings = kind(lr=0.1)
+    settings.frozen = True
     torch.save({"model": TENSORS, "config": settings}, tmp_path / "w.pth")
     monkeypatch.delitem(sys.modules, "yacs.config")
     found = read_weight_file(tmp_path / "w.pth", TeacherError)
     assert found["config"] == {"lr": 0.1}
-    assert not isinstance(found["config"], Configuration)
+    assert not isinstance(found["config"], kind)
 
 
 class Command:

@@ -298,8 +298,8 @@ def _check_report(
     prefixes = ("", "vision_model.", f"{getattr(layer.network, 'base_model_prefix', '')}.")
     missing = sorted(
         key
-        for key in wanted.intersection(report.get("missing_keys", ()))
-        if not key.startswith(_BACKBONE_NORMS)
+        for key in report.get("missing_keys", ())
+        if (key in wanted and not key.startswith(_BACKBONE_NORMS)) or _is_of_block(key, tops)
     )
     shapes = [
         f"{key} {tuple(have)}, not {tuple(want)}"
@@ -318,6 +318,12 @@ def _check_report(
             f"teacher hf:{name}: its weights do not fit its config.json: {faults}. They are of "
             "another network or another size"
         )
+
+
+def _is_of_block(key: str, tops: set[str]) -> bool:
+    """Whether a tensor is of a numbered block, used or behind the chosen layer."""
+    top, *rest = key.split(".")
+    return top in tops and any(part.isdigit() for part in rest)
 
 
 def _architecture(transformers: Any, config: Any) -> str:

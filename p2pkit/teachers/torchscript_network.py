@@ -72,7 +72,9 @@ def program_sha256(network: nn.Module) -> str:
     library: Any = torch
     frozen: Any = network
     try:
-        frozen = torch.jit.freeze(frozen, optimize_numerics=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frozen = torch.jit.freeze(frozen, optimize_numerics=False)
         left: dict[str, Tensor] = {}
     except RuntimeError:
         # A network that changes its own attributes cannot be frozen.
