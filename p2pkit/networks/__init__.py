@@ -107,6 +107,7 @@ def build_student(
 
 def _meant(name: str) -> str:
     """The nearest student's name, for a message; MinkUNet's variants have the same numbers."""
-    variant = re.sub(r"(?i)^(mink|sr|res16)[-_ ]?unet", "Res16UNet", name)
-    near = difflib.get_close_matches(variant, STUDENTS, n=1, cutoff=0.7)
-    return f" (did you mean {near[0]}?)" if near else ""
+    lower = {student.lower(): student for student in STUDENTS}
+    variant = re.sub(r"^(mink|sr|res16)[-_ ]?unet", "res16unet", name.lower())
+    near = difflib.get_close_matches(variant, lower, n=1, cutoff=0.7)
+    return f" (did you mean {lower[near[0]]}?)" if near else ""

@@ -135,7 +135,7 @@ class _CentreTap(nn.Module):
         return 0.5 * (_pick(x, 2 + axis, middle[0]) + _pick(x, 2 + axis, middle[1]))
 
 
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
