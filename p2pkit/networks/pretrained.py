@@ -216,7 +216,10 @@ def _unwrap(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
 
 
 def _is_container(value: Any) -> bool:
-    return isinstance(value, Mapping) and len(value) > 0
+    """Whether a checkpoint's entry holds tensors, at whatever depth, and not settings alone."""
+    return isinstance(value, Mapping) and any(
+        isinstance(inner, Tensor) or _is_container(inner) for inner in value.values()
+    )
 
 
 def _select(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -55,7 +55,8 @@ def test_containers_of_published_files_are_opened(tmp_path, published, wrap):
 
 def test_the_running_mean_is_taken_and_the_report_says_so(tmp_path, published):
     raw = {k: torch.zeros_like(v) for k, v in published.items()}
-    content = {"state_dict": raw, "state_dict_ema": published, "args": argparse.Namespace(lr=0.1)}
+    content = {"state_dict": raw, "state_dict_ema": published, "ema": {"decay": 0.99}}
+    content |= {"args": argparse.Namespace(lr=0.1)}
     torch.save(content, tmp_path / "weights.pth")
     target = student()
     report = load_student_weights(target, str(tmp_path / "weights.pth"))
