@@ -135,7 +135,8 @@ def choose_network(state: State, wanted: Iterable[str]) -> tuple[State, str]:
         prefix: sum(prefix + name in state for name in names)
         for prefix in _prefixes(state, first) or {""}
     }
-    whole = [prefix for prefix, count in found.items() if 2 * count >= max(found.values())]
+    most = max(found.values())
+    whole = [prefix for prefix, count in found.items() if 2 * count > most] or [""]
 
     def rank(prefix: str) -> tuple[int, int, int, str]:
         preferred = sum(part in _PREFERRED for part in prefix.split("."))

@@ -174,9 +174,9 @@ def test_of_two_networks_the_running_mean_is_taken_and_named(
 def test_a_running_mean_that_lacks_a_tensor_is_no_reason_to_take_the_raw_weights(
     small: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    mean = {name: v for name, v in small.items() if name != "conv1.weight"}
+    mean = {name: v for name, v in small.items() if name != "layer1.0.conv1.weight"}
     torch.save({"state_dict": small, "state_dict_ema": mean}, tmp_path / "w.pth")
-    with pytest.raises(TeacherError, match=r"1 missing \(conv1\.weight\)"):
+    with pytest.raises(TeacherError, match=r"1 missing \(layer1\.0\.conv1\.weight\)"):
         open_teacher(TeacherOptions(name="test_resnet", weights=str(tmp_path / "w.pth")))
 
 
