@@ -133,7 +133,7 @@ def choose_network(state: State, wanted: Iterable[str]) -> tuple[State, str]:
     first = next((name for name in names if _prefixes(state, name)), names[0])
     found = {
         prefix: sum(prefix + name in state for name in names)
-        for prefix in _prefixes(state, first) or {""}
+        for prefix in _prefixes(state, first) | _prefixes(state, names[-1]) or {""}
     }
     most = max(found.values())
     whole = [prefix for prefix, count in found.items() if 2 * count > most] or [""]
