@@ -43,8 +43,10 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
     """
     from p2pkit.pipelines.extract.engines import run_on
+    from p2pkit.pipelines.extract.feature_stage import WEIGHTS_ORIGIN
     from p2pkit.pipelines.extract.run import Progress
     from p2pkit.settings import config_to_toml
+    from p2pkit.store.writing import read_manifest
 
     if print_config:
         click.echo(config_to_toml(settled(**options)), nl=False)
@@ -68,6 +70,9 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
         if failed:
             reasons = f"{store}/failures.jsonl says why"
             click.echo(f"{failed} of {bar.total} frames could not be used: {reasons}", err=True)
+        for layer in read_manifest(Path(store)).layers:
+            if origin := layer.details.get(WEIGHTS_ORIGIN):
+                click.echo(f"{layer.name}: weights from {origin}", err=True)
         click.echo(store)
 
 

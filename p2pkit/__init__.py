@@ -10,10 +10,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from p2pkit.networks.pretrained import PretrainedStudent
     from p2pkit.store.reading import Store
     from p2pkit.store.zarr.view import TarView
 
 __version__ = "0.1.0"
+
+
+def load_pretrained(path: str | Path, *, engine: str | None = None) -> PretrainedStudent:
+    """The student of a file that `p2pkit export` wrote, with its inputs, voxel size and up axis.
+
+    Args:
+        path: of the file.
+        engine: of the sparse convolutions, `minkowski` or `torch`; None takes MinkowskiEngine where
+            it is installed, else torch.
+
+    Raises:
+        TrainingError: the file cannot be read, or does not say what it is.
+        ConfigError: it is of a student that this version does not know.
+    """
+    from p2pkit.networks.pretrained import load_pretrained as load
+
+    return load(path, engine=engine)
 
 
 def open_store(store: str | Path) -> Store:

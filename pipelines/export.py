@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 import p2pkit
-from p2pkit.errors import ConfigError
-from p2pkit.files import canonical_json, write_atomic
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.files import canonical_json, write_atomic, write_json
+from p2pkit.networks.pretrained import ABOUT, FORMAT, read_weights, sidecar
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import INPUT_CHANNELS, WEIGHTS
 from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
@@ -53,51 +53,66 @@ def run(config: ExportConfig) -> Path:
 
     Raises:
         ConfigError: the file exists.
-        TrainingError: `run` holds no run, or none with a checkpoint.
+        TrainingError: `run` holds no run, none with a checkpoint, or a damaged one.
     """
-    if config.out.exists():
-        raise ConfigError(f"{config.out} exists; name another file, or delete it first")
+    written = [config.out, *([sidecar(config.out)] if config.form in BARE else [])]
+    for path in written:
+        if path.exists():
+            raise ConfigError(f"{path} exists; name another file, or delete it first")
     train = read_config_for_use(config.run)
     checkpoint = chosen_checkpoint(config.run, config.which)
-    weights = load_file(checkpoint.path / WEIGHTS)
+    weights = read_weights(checkpoint.path / WEIGHTS)
     tensors = {
         name.removeprefix(STUDENT): value.contiguous()
         for name, value in weights.items()
         if name.startswith(STUDENT)
     }
+    needed = [f"{PROJECTION}weight", f"{PROJECTION}bias"] if config.projection else []
+    missing = [name for name in needed if name not in weights]
+    if missing or not tensors:
+        raise TrainingError(
+            f"{checkpoint.path / WEIGHTS} lacks {', '.join(missing) or f'{STUDENT}*'}: it is not "
+            "the checkpoint that training wrote"
+        )
     if config.projection:
         # A linear layer on each voxel's features is a convolution of one voxel.
         tensors["final.kernel"] = weights[f"{PROJECTION}weight"].T.contiguous()
         tensors["final.bias"] = weights[f"{PROJECTION}bias"][None].contiguous()
     about = _about(config, train, checkpoint.step)
+    if config.form in BARE:
+        write_json(sidecar(config.out), about)
     write_atomic(config.out, FORMS[config.form](tensors, about))
     return config.out
 
 
 def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any]:
     """Where the weights come from, and what a network needs to fit them."""
+    stores = read_provenance(config.run).stores
+    ups = {use.up_axis for use in stores}
     return {
-        "format": "p2pkit-student",
+        "format": FORMAT,
         "p2pkit": p2pkit.__version__,
         "student": train.student,
         "in_channels": INPUT_CHANNELS,
-        "inputs": "RGB of the voxel's first point, -1 to 1",
+        "inputs": ["color"],
+        "input_values": "RGB of the voxel's first point, -1 to 1",
         "conv1_kernel_size": train.conv1_kernel_size,
         "voxel_size_m": train.stream.sample.voxel_size,
+        "up_axis": ups.pop() if len(ups) == 1 else None,
         "step": step,
-        "fingerprints": [use.fingerprints for use in read_provenance(config.run).stores],
+        "fingerprints": [use.fingerprints for use in stores],
     }
 
 
 def _safetensors(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
-    return safetensors_bytes(tensors, {"p2pkit": canonical_json(about)})
+    return safetensors_bytes(tensors, {ABOUT: canonical_json(about)})
 
 
 def _torch_file(container: str | None) -> Callable[[dict[str, Tensor], dict[str, Any]], bytes]:
     """A torch file of tensors and plain data; the weights alone, or under a name."""
 
     def write(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
-        content: dict[str, Any] = {container: tensors, "p2pkit": about} if container else tensors
+        content: dict[str, Any] = {container: tensors, ABOUT: about} if container else tensors
         data = io.BytesIO()
         torch.save(content, data)
         return data.getvalue()
@@ -113,3 +128,5 @@ FORMS: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], bytes]] = {
 }
 """Forms by name; all hold the same tensors under the same names. docs/export.md says how each is
 loaded."""
+BARE = ("minkunet",)
+"""Forms without a place for what the file is, which is written beside it."""

@@ -7,12 +7,19 @@ Sonata and Concerto publish. A new network is one more entry whose constructor t
 arguments of `build_student`.
 """
 
+import difflib
+import re
 from collections.abc import Callable
 from functools import partial
 
 from p2pkit.errors import ConfigError
 from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
-from p2pkit.networks.pretrained import LoadReport, load_student_weights
+from p2pkit.networks.pretrained import (
+    LoadReport,
+    PretrainedStudent,
+    load_pretrained,
+    load_student_weights,
+)
 from p2pkit.networks.ptv3 import SMALL, SONATA, PTv3, PTv3Size
 from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.networks.sparse_engine import (
@@ -30,10 +37,12 @@ __all__ = [
     "STUDENTS",
     "EngineChoice",
     "LoadReport",
+    "PretrainedStudent",
     "Res16UNet",
     "Student",
     "build_student",
     "choose_engine",
+    "load_pretrained",
     "load_student_weights",
 ]
 
@@ -111,7 +120,9 @@ def build_student(
         MissingDependencyError: the engine is MinkowskiEngine, and it is not installed.
     """
     if name not in STUDENTS:
-        raise ConfigError(f"no student is called {name!r}; choose one of {', '.join(STUDENTS)}")
+        raise ConfigError(
+            f"no student is called {name!r}{_meant(name)}; choose one of {', '.join(STUDENTS)}"
+        )
     if conv1_kernel_size < 1 or conv1_kernel_size % 2 == 0:
         raise ConfigError(f"conv1_kernel_size is {conv1_kernel_size}; it must be odd and positive")
     return STUDENTS[name](
@@ -121,3 +132,11 @@ def build_student(
         conv1_kernel_size=conv1_kernel_size,
         bn_momentum=bn_momentum,
     )
+
+
+def _meant(name: str) -> str:
+    """The nearest student's name, for a message; MinkUNet's variants have the same numbers."""
+    lower = {student.lower(): student for student in STUDENTS}
+    variant = re.sub(r"^(mink|sr|res16)[-_ ]?unet", "res16unet", name.lower())
+    near = difflib.get_close_matches(variant, lower, n=1, cutoff=0.7)
+    return f" (did you mean {lower[near[0]]}?)" if near else ""

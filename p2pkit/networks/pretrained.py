@@ -1,23 +1,29 @@
 """Loading a student's weights: our own, or published ones with the same parameter names."""
 
-import pickle
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from p2pkit.errors import TrainingError
+from p2pkit.weight_files import EMA_CONTAINERS, read_metadata, read_weight_file
+
+if TYPE_CHECKING:
+    from p2pkit.networks.res16unet import Res16UNet
 
 CONTAINERS = ("state_dict", "model_state_dict", "model_points", "model")
 WRAPPER = "module."
+ABOUT = "p2pkit"
+"""Where an exported file says what it is; a torch file without containers has it beside it."""
+FORMAT = "p2pkit-student"
+FINAL = "final.kernel"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadReport:
     """Which parameters and buffers a checkpoint gave, by the student's names, sorted.
 
@@ -25,16 +31,121 @@ class LoadReport:
         loaded: copied into the student.
         missing: in the student but not copied; they keep their values.
         unexpected: in the checkpoint but not copied.
+        origin: the container inside the checkpoint that was read, and those that were not; empty
+            where it has none.
     """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
+    origin: str = ""
+
+    def __repr__(self) -> str:
+        """Counts, then the first few names."""
+        source = f" from {self.origin}" if self.origin else ""
+        parts = [f"{len(self.loaded)} loaded{source}"]
+        for word, names in (("missing", self.missing), ("unexpected", self.unexpected)):
+            parts.append(f"{len(names)} {word}" + (f" ({_some({*names})})" if names else ""))
+        return f"LoadReport: {', '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class PretrainedStudent:
+    """A student out of an exported file, and what it expects.
+
+    Args:
+        student: in evaluation mode, on the CPU; with the point projection as its last layer where
+            the file has it.
+        inputs: what its input channels are, in order, such as `color`.
+        voxel_size_m: of pretraining (m).
+        up_axis: unit vector that was up in the points; None where the run does not say.
+        about: all that the file says of itself, JSON.
+    """
+
+    student: "Res16UNet"
+    inputs: tuple[str, ...]
+    voxel_size_m: float
+    up_axis: tuple[float, float, float] | None
+    about: dict[str, Any]
+
+
+def load_pretrained(path: str | Path, *, engine: str | None = None) -> PretrainedStudent:
+    """Build the student of a file that `p2pkit export` wrote, in any form, with its weights.
+
+    Args:
+        path: of the file.
+        engine: a key of `ENGINES`; None takes MinkowskiEngine where it is installed, else torch.
+
+    Raises:
+        TrainingError: the file cannot be read, or does not say what it is.
+        ConfigError: it is of a student that this version does not know.
+    """
+    from p2pkit.networks import build_student
+
+    content, about = _read_export(Path(path))
+    tensors, _ = _unwrap(content)
+    final = tensors.get(FINAL)
+    with torch.random.fork_rng(devices=[]):
+        student = build_student(
+            about["student"],
+            in_channels=about["in_channels"],
+            out_channels=None if final is None else final.shape[-1],
+            conv1_kernel_size=about["conv1_kernel_size"],
+            engine=engine or _engine(),
+        )
+    load_student_weights(student, tensors, skip=())
+    up = about.get("up_axis")
+    return PretrainedStudent(
+        student=student.eval(),
+        inputs=tuple(about["inputs"]),
+        voxel_size_m=float(about["voxel_size_m"]),
+        up_axis=None if up is None else (float(up[0]), float(up[1]), float(up[2])),
+        about=about,
+    )
+
+
+def _engine() -> str:
+    from importlib.util import find_spec
+
+    return "minkowski" if find_spec("MinkowskiEngine") else "torch"
+
+
+def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The content of an exported file, and what it, or the file beside it, says of itself."""
+    content = read_weights(path)
+    beside = sidecar(path)
+    about = content.get(ABOUT)
+    try:
+        if about is None and beside.is_file():
+            about = json.loads(beside.read_text())
+        elif about is None and path.read_bytes()[8:9] == b"{":
+            about = json.loads(read_metadata(path, TrainingError).get(ABOUT, "null"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"what {path} says of itself cannot be read: {error}") from None
+    needed = ("student", "in_channels", "inputs", "conv1_kernel_size", "voxel_size_m")
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise TrainingError(
+            f"{path} does not say which student it is of: it is no export of p2pkit, or "
+            f"{beside.name} is missing beside it. Build the network with build_student and fill it "
+            "with load_student_weights"
+        )
+    missing = [name for name in needed if name not in about]
+    if missing or not isinstance(about["inputs"], list):
+        raise TrainingError(
+            f"{path} was exported by p2pkit {about.get('p2pkit')}, which did not write "
+            f"{', '.join(missing) or 'the list of inputs'}; export it again"
+        )
+    return content, about
+
+
+def sidecar(path: Path) -> Path:
+    """The JSON beside a file of weights that has no place for it."""
+    return path.with_name(f"{path.name}.json")
 
 
 def load_student_weights(
     student: nn.Module,
-    source: Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, Any],
     *,
     prefix: str = "",
     skip: tuple[str, ...] = ("final.",),
@@ -42,13 +153,13 @@ def load_student_weights(
 ) -> LoadReport:
     """Copy a checkpoint into `student` by parameter name; the student is untouched on error.
 
-    The containers `state_dict`, `model_state_dict`, `model_points` and `model` are opened, and a
-    `module.` before every name is dropped. Nothing else is adapted: no kernel is cut, repeated or
-    transposed.
+    The containers `state_dict`, `model_state_dict`, `model_points` and `model` are opened, a
+    running mean of the weights (`state_dict_ema`, `model_ema`, ...) before them, and a `module.`
+    before every name is dropped. Nothing else is adapted: no kernel is cut, repeated or transposed.
 
     Args:
         student: the network to fill.
-        source: a `.safetensors` file, a torch file of tensors, or such a mapping.
+        source: path of a `.safetensors` file or a torch file of tensors, or such a mapping.
         prefix: read only names that begin with it, and drop it; for files with several networks.
         skip: names that begin with one of these are not loaded and may be absent on either side:
             by default the last layer, whose width belongs to the task it was trained for.
@@ -58,13 +169,18 @@ def load_student_weights(
         TrainingError: the file cannot be read, a shape differs, no name fits, or (`strict`) names
             are absent or additional.
     """
-    weights = _select(_unwrap(read_weights(source) if isinstance(source, Path) else source), prefix)
+    content = source if isinstance(source, Mapping) else read_weights(Path(source))
+    tensors, origin = _unwrap(content)
+    weights = _select(tensors, prefix)
     own = student.state_dict()
     wanted = {name for name in own if not name.startswith(skip)}
     offered = {name for name in weights if not name.startswith(skip)}
     loaded = sorted(wanted & offered)
     report = LoadReport(
-        tuple(loaded), tuple(sorted(own.keys() - loaded)), tuple(sorted(weights.keys() - loaded))
+        tuple(loaded),
+        tuple(sorted(own.keys() - loaded)),
+        tuple(sorted(weights.keys() - loaded)),
+        origin,
     )
     _check_names(wanted, offered, strict=strict)
     for name in loaded:
@@ -77,37 +193,33 @@ def read_weights(path: Path) -> Mapping[str, Any]:
     """What a `.safetensors` or torch file holds, on the CPU; no code in the file is run.
 
     Raises:
-        TrainingError: the file is absent, cut, or holds other objects than tensors and plain data.
+        TrainingError: the file is absent, cut, a Git LFS pointer, or holds other objects than
+            tensors and plain data.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise TrainingError(f"cannot read the weights {path}: {error}") from error
-    except (SafetensorError, EOFError, RuntimeError) as error:
-        raise TrainingError(f"the weights {path} are cut or not a checkpoint: {error}") from error
-    except pickle.UnpicklingError as error:
-        raise TrainingError(
-            f"the weights {path} hold objects that could run code, or are no checkpoint; save the "
-            "state_dict alone, where you trust its origin, as .safetensors"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise TrainingError(f"the weights {path} hold a {type(content).__name__}, not a state_dict")
-    return content
+    return read_weight_file(path, TrainingError)
 
 
-def _unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors inside known containers, without `module.` where every name has it."""
-    inner = next(
-        (content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), None
-    )
-    if inner is not None:
-        return _unwrap(inner)
+def _unwrap(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+    """The tensors inside known containers, without `module.` where every name has it; and where.
+
+    A container's own containers are opened too; the outermost says which others were not read.
+    """
+    found = [name for name in (*EMA_CONTAINERS, *CONTAINERS) if _is_container(content.get(name))]
+    if found:
+        tensors, inner = _unwrap(content[found[0]])
+        where = f"{found[0]}.{inner}" if inner else found[0]
+        return tensors, where + (f", not {', '.join(found[1:])}" if found[1:] else "")
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors and all(name.startswith(WRAPPER) for name in tensors):
-        return {name.removeprefix(WRAPPER): value for name, value in tensors.items()}
-    return tensors
+        return {name.removeprefix(WRAPPER): value for name, value in tensors.items()}, ""
+    return tensors, ""
+
+
+def _is_container(value: Any) -> bool:
+    """Whether a checkpoint's entry holds tensors, at whatever depth, and not settings alone."""
+    return isinstance(value, Mapping) and any(
+        isinstance(inner, Tensor) or _is_container(inner) for inner in value.values()
+    )
 
 
 def _select(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

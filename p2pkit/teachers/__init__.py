@@ -61,9 +61,7 @@ def open_teacher(options: TeacherOptions) -> Teacher:
         ConfigError: no such kind of teacher, no such device, or the views make no sense.
         TeacherError: no such model or layer, or the weights do not fit it.
     """
-    kind, colon, name = options.name.partition(":")
-    if not colon:
-        kind, name = "timm", options.name
+    kind, name = _kind_and_name(options.name)
     if kind not in TEACHERS:
         raise ConfigError(
             f"teacher {options.name!r}: no kind {kind!r}; the kinds are {', '.join(TEACHERS)}. "
@@ -77,3 +75,18 @@ def open_teacher(options: TeacherOptions) -> Teacher:
     from p2pkit.teachers.views import ViewsTeacher
 
     return ViewsTeacher(teacher, options.views)
+
+
+def _kind_and_name(teacher: str) -> tuple[str, str]:
+    """Split `kind:name`; timm's models on the hub are known by timm's spelling of them too."""
+    kind, colon, name = teacher.partition(":")
+    if not colon:
+        kind, name = "timm", teacher
+    if kind in ("timm", "hf", "hf_hub", "hf-hub") and name.startswith("timm/"):
+        return "timm", name.removeprefix("timm/")
+    if kind in ("hf_hub", "hf-hub"):
+        raise ConfigError(
+            f"teacher {teacher!r}: of the hub's models {kind}: reads timm's own, {kind}:timm/NAME; "
+            f"for a model of transformers write hf:{name}"
+        )
+    return kind, name

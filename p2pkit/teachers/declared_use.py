@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from p2pkit.errors import TeacherError
-from p2pkit.teachers.network import Preprocessing
+from p2pkit.teachers.network import Preprocessing, first_map
 from p2pkit.teachers.teacher import TeacherOptions
 
 NEEDED = ("mean", "std", "stride", "offset")
@@ -53,7 +52,7 @@ def refuse_other_options(options: TeacherOptions, told: str) -> None:
 
 
 def map_channels(layer: nn.Module, use: DeclaredUse, told: str) -> int:
-    """Channels of a network's map, from one black image.
+    """Channels of a network's map, from one image.
 
     Args:
         layer: gives maps [batch, cells_v, cells_u, channels]; a ValueError where it cannot.
@@ -61,18 +60,12 @@ def map_channels(layer: nn.Module, use: DeclaredUse, told: str) -> int:
         told: the teacher's name, for the message.
 
     Raises:
-        TeacherError: the network fails on the image.
+        TeacherError: the network fails on the image, or its map is not the same each time.
     """
     side = 8 * max(1, round(use.stride))
-    width, height = use.preprocessing.input_size or (side, side)
-    try:
-        with torch.inference_mode():
-            return int(layer(torch.zeros(1, 3, height, width)).shape[3])
-    except (RuntimeError, ValueError) as error:
-        raise TeacherError(
-            f"teacher {told} fails on an input of {width} x {height} px: {error}. Where the size "
-            "is at fault, set --input-size to one that it takes"
-        ) from error
+    size = use.preprocessing.input_size or (side, side)
+    supported = "Where the size is at fault, set --input-size to one that it takes"
+    return int(first_map(layer, size, told=told, supported=supported).shape[3])
 
 
 def read_declared_use(network: Path, input_size: tuple[int, int] | None) -> DeclaredUse:

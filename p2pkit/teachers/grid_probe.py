@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from p2pkit.errors import TeacherError
+from p2pkit.errors import TeacherError, first_line
 from p2pkit.geometry.grid import FeatureGrid
 
 _IDENTITY_FILES = (
@@ -45,8 +45,12 @@ _ATTENTION_NAMES = ("Attention", "Attn")
 class _First(nn.Module):
     """Norms, activations and channel gates: they move nothing, so they pass their input on."""
 
-    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
-        return x
+    def forward(self, *given: object, **named: object) -> Tensor:
+        return _first_tensor(given, named)
+
+
+def _first_tensor(given: tuple[object, ...], named: dict[str, object]) -> Tensor:
+    return next(value for value in (*given, *named.values()) if isinstance(value, Tensor))
 
 
 class _Nothing(nn.Module):
@@ -60,8 +64,8 @@ class _Nothing(nn.Module):
         super().__init__()
         self.with_weights = with_weights
 
-    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor | tuple[Tensor, None]:
-        nothing = torch.zeros_like(x)
+    def forward(self, *given: object, **named: object) -> Tensor | tuple[Tensor, None]:
+        nothing = torch.zeros_like(_first_tensor(given, named))
         return (nothing, None) if self.with_weights else nothing
 
 
@@ -131,7 +135,7 @@ class _CentreTap(nn.Module):
         return 0.5 * (_pick(x, 2 + axis, middle[0]) + _pick(x, 2 + axis, middle[1]))
 
 
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
@@ -216,7 +220,7 @@ def measure_grid(
             or answers elsewhere than measured.
     """
     image = _noise(input_size)
-    answer = _run(network, image.to(_device_of(network)), name)
+    answer = _map(network, image.to(_device_of(network)), name)
     small = tuple(side % nominal_stride + _PROBED_CELLS * nominal_stride for side in input_size)
     (stride_u, offset_u), (stride_v, offset_v) = _fit_any(
         position_network(network), [(small[0], small[1]), input_size], name
@@ -252,24 +256,50 @@ def _cell_centres(probe: nn.Module, size: tuple[int, int], name: str) -> Tensor:
     ramp_u = torch.arange(width, dtype=torch.float64).expand_as(flat)
     ramp_v = torch.arange(height, dtype=torch.float64)[:, None].expand_as(flat)
     images = torch.stack([flat, 2 * flat, flat + ramp_u, flat + ramp_v])
-    answer = _run(probe, images, name)
+    try:
+        answer = _run(probe, images)
+    except Exception as error:
+        # Modules of any library, of which some get what they do not expect.
+        raise TeacherError(
+            f"teacher {name}: where its cells sit cannot be measured, as the probe does not know "
+            f"how {_failing_module(error)} moves positions ({first_line(error)}). Networks of "
+            "convolutions, plain ViTs and windowed transformers such as Swin can be measured; "
+            "choose another, or export it and declare its grid: --teacher onnx:FILE"
+        ) from error
     # The network is affine: the differences carry its weights, alone and times the coordinate.
     weight = answer[1] - answer[0]
     moments = (answer[2:] - answer[0]) * _LEVEL
     return ((moments * weight).sum(-1) / weight.square().sum(-1)).permute(1, 2, 0)
 
 
-def _run(network: nn.Module, images: Tensor, name: str) -> Tensor:
+def _run(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=UserWarning)
+        return network(images)
+
+
+def _map(network: nn.Module, images: Tensor, name: str) -> Tensor:
+    """The map of the network itself; TeacherError where it cannot take the size."""
     try:
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=UserWarning)
-            return network(images)
-    except (RuntimeError, AssertionError, ValueError) as error:
+        return _run(network, images)
+    except Exception as error:
+        # Networks of any library, which fail in their own ways.
         height, width = images.shape[2:]
         raise TeacherError(
-            f"teacher {name} cannot take an input of {width} x {height} px: {error}. Set "
-            "input_size to one that it takes, for a ViT a multiple of its patch"
+            f"teacher {name} cannot take an input of {width} x {height} px: {first_line(error)}. "
+            "Set input_size to one that it takes, for a ViT a multiple of its patch"
         ) from error
+
+
+def _failing_module(error: Exception) -> str:
+    """Class of the innermost module that was not torch's own when an error came."""
+    name, step = "a module", error.__traceback__
+    while step is not None:
+        module = step.tb_frame.f_locals.get("self")
+        if isinstance(module, nn.Module) and not type(module).__module__.startswith("torch."):
+            name = type(module).__name__
+        step = step.tb_next
+    return name
 
 
 def _fit(centres: Tensor, name: str) -> tuple[float, float]:
@@ -361,10 +391,10 @@ def _answers(
     device = _device_of(network)
     image = _noise(grid.input_size)
     if before is None:
-        before = _run(network, image.to(device), name)
+        before = _map(network, image.to(device), name)
     for place in places:
         poked = image + _POKE_HEIGHT * _poke(grid, place)
-        change = (_run(network, poked.to(device), name) - before)[0].double().square().sum(-1)
+        change = (_map(network, poked.to(device), name) - before)[0].double().square().sum(-1)
         change = change.square().cpu()
         change /= change.sum()
         u, v = (float((change.sum(axis) * torch.arange(grid.cells[axis])).sum()) for axis in (0, 1))

@@ -1,30 +1,58 @@
-"""Vision backbones of Hugging Face's transformers, out of a local folder or the hub.
+"""Vision networks of Hugging Face's transformers, out of a local folder or the hub.
 
 `AutoBackbone` gives maps of any stage for the families that have it (DINOv2 with and without
 registers, DINOv3, ConvNeXt, ResNet, Swin, BEiT, ...). Other models with patch tokens (ViT, DeiT,
-...) give their last hidden state, without the tokens that are no patches.
+MAE, the vision towers of CLIP and SigLIP, ...) give their last hidden state, without the tokens
+that are no patches.
 """
 
+import inspect
+import json
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from p2pkit.errors import MissingDependencyError, TeacherError
-from p2pkit.teachers.network import Preprocessing, TeacherNetwork
+from p2pkit.errors import MissingDependencyError, TeacherError, first_line
+from p2pkit.files import sha256_json
+from p2pkit.teachers.network import Preprocessing, TeacherNetwork, first_map
 from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
-from p2pkit.teachers.weights import check_hub, weights_sha256
+from p2pkit.teachers.used_tensors import used_tensors
+from p2pkit.teachers.weights import check_hub, listing, weights_sha256
+from p2pkit.weight_files import check_weight_file, read_weight_file
 
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of resize filters, as image processors' configurations have them."""
 _PROBED_PX = 224
 WITHOUT_NETWORK = "Without a network, give a folder written by save_pretrained: hf:/path/of/it"
+SUPPORTED = (
+    "Supported are families with an AutoBackbone, and models with square patches whose last "
+    "tokens are the patches, row by row; where the size is at fault, set input_size"
+)
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_BACKBONE_NORMS = "hidden_states_norms."
+"""Norms that a backbone adds to its stages; published weights lack them, and they begin neutral."""
+_POST_NORM = "post_layernorm"
+_NO_ARCHITECTURE = (
+    "drop",
+    "initializer",
+    "mask",
+    "decoder_",
+    "loss",
+    "out_features",
+    "out_indices",
+)
+"""In names of settings that change no map."""
 
 
 class BackboneLayer(nn.Module):
     """A backbone with one output stage: images NCHW in, its map channels-last out."""
+
+    network: nn.Module
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -43,15 +71,28 @@ class TokenLayer(nn.Module):
         patch: side of a patch (px).
     """
 
+    network: nn.Module
+    norm: str | None
+    """A module of the network to apply to the tokens, which its hidden state lacks (CLIP's)."""
+
     def __init__(self, network: nn.Module, patch: int) -> None:
         super().__init__()
-        self.network, self.patch = network, patch
+        self.network, self.patch, self.norm = network, patch, None
+        self._known = frozenset(inspect.signature(network.forward).parameters)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps [batch, cells_v, cells_u, channels]."""
         rows, columns = (side // self.patch for side in images.shape[2:])
-        tokens = self.network(images, interpolate_pos_encoding=True).last_hidden_state
-        return tokens[:, tokens.shape[1] - rows * columns :].unflatten(1, (rows, columns))
+        arguments: dict[str, Any] = {}
+        if "interpolate_pos_encoding" in self._known:
+            arguments["interpolate_pos_encoding"] = True
+        if "noise" in self._known:
+            # MAE sorts its patches by noise and keeps the first; rising noise keeps their order.
+            order = torch.arange(rows * columns, dtype=images.dtype, device=images.device)
+            arguments["noise"] = order.expand(len(images), -1)
+        tokens = self.network(images, **arguments).last_hidden_state
+        tokens = tokens[:, tokens.shape[1] - rows * columns :].unflatten(1, (rows, columns))
+        return self.network.get_submodule(self.norm)(tokens) if self.norm else tokens
 
 
 def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
@@ -63,7 +104,8 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
 
     Raises:
         MissingDependencyError: transformers is not installed.
-        TeacherError: no such model or layer, or it is not one that gives maps.
+        TeacherError: no such model or layer, it is not one that gives maps, or its weights are
+            damaged or lack a tensor that the map depends on.
     """
     transformers = _transformers()
     if options.output_stride is not None or options.weights not in ("default", "random"):
@@ -74,20 +116,25 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
         )
     if not Path(name).exists():
         check_hub(f"hf:{name}", name, ["config.json"], instead=WITHOUT_NETWORK)
-    config = _read(transformers.AutoConfig, name)
-    layer, index = _layer(transformers, config, options, name)
-    layer = layer.eval().requires_grad_(False)
-    side = (options.input_size or (_side(config), 0))[0]
-    with torch.inference_mode():
-        probe = layer(torch.zeros(1, 3, side, side))
+    config = _config(transformers, name)
+    preprocessing = _preprocessing(name, options)
+    layer, index, report = _layer(transformers, config, options, name)
+    layer.eval().requires_grad_(False)
+    size = options.input_size or _size(config)
+    probe = first_map(layer, size, told=f"hf:{name}", supported=SUPPORTED)
+    normed, used = _final_norm(layer, options, size, name)
+    _check_report(report, layer, used, name)
+    state = layer.state_dict()
     return TeacherNetwork(
         layer=layer,
         layer_index=index,
         channels=int(probe.shape[3]),
-        nominal_stride=max(1, round(side / probe.shape[2])),
-        weights_sha256=weights_sha256(layer.state_dict()),
-        preprocessing=_preprocessing(name, options),
+        nominal_stride=max(1, round(size[0] / probe.shape[2])),
+        weights_sha256=weights_sha256({key: state[key] for key in used}),
+        preprocessing=preprocessing,
         library=f"transformers {transformers.__version__}, torch {torch.__version__}",
+        identity={"architecture": _architecture(transformers, config)}
+        | ({"final_norm": True} if normed else {}),
     )
 
 
@@ -102,27 +149,76 @@ def _transformers() -> Any:
     return transformers
 
 
-def _read(kind: Any, name: str, **arguments: Any) -> Any:
+@contextmanager
+def _quiet(transformers: Any) -> Generator[None]:
+    """Without the library's bars and tables: what they say of weights is checked here."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
-        return kind.from_pretrained(name, **arguments)
-    except (OSError, ValueError) as error:
-        raise TeacherError(
-            f"teacher hf:{name} cannot be read: {error}. Give a folder written by save_pretrained, "
-            "or a name on the hub and a network connection"
-        ) from error
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _config(transformers: Any, name: str) -> Any:
+    """The configuration of the network that sees images: of a pair such as CLIP, its vision."""
+    _check_folder(name, ("config.json",))
+    try:
+        with _quiet(transformers):
+            config = transformers.AutoConfig.from_pretrained(name)
+    except Exception as error:
+        # Files of any content end in errors of any kind.
+        raise _unreadable(name, error) from error
+    return getattr(config, "vision_config", None) or config
+
+
+def _unreadable(name: str, error: Exception) -> TeacherError:
+    return TeacherError(
+        f"teacher hf:{name} cannot be read: {first_line(error)}. Give a folder written by "
+        "save_pretrained, or a name on the hub and a network connection"
+    )
+
+
+def _check_folder(name: str, files: Iterable[str]) -> list[Path]:
+    """Those of the files that are in the model's folder; TeacherError where one cannot be read."""
+    found = [path for path in (Path(name) / file for file in files) if path.is_file()]
+    for path in found:
+        check_weight_file(path, TeacherError)
+    return found
+
+
+def _weight_files(name: str) -> list[Path]:
+    """The files that the library reads weights from, in a local folder."""
+    for file in _WEIGHTS:
+        if found := _check_folder(name, (file,)):
+            return found
+        for index in _check_folder(name, (f"{file}.index.json",)):
+            shards = json.loads(index.read_text())["weight_map"].values()
+            return _check_folder(name, sorted(set(shards)))
+    return []
 
 
 def _layer(
     transformers: Any, config: Any, options: TeacherOptions, name: str
-) -> tuple[nn.Module, int]:
-    """The layer, and its number from the first."""
+) -> tuple[BackboneLayer | TokenLayer, int, dict[str, Any]]:
+    """The layer, its number from the first, and what the library says of the weights."""
     stages = getattr(config, "stage_names", None)
     backbones = transformers.AutoBackbone._model_mapping
     if type(config) not in backbones or not stages:
         if options.layer not in (-1, 0):
             raise TeacherError(f"teacher hf:{name} has one layer, its last: -1")
-        network = _network(transformers.AutoModel, config, options, name)
-        return TokenLayer(network, _patch(config, name)), 0
+        patch = _patch(config, name)
+        if hasattr(config, "mask_ratio"):
+            config.mask_ratio = 0.0
+        models = transformers.AutoModel._model_mapping
+        if type(config) not in models:
+            raise TeacherError(f"teacher hf:{name} is a {type(config).__name__}. {SUPPORTED}")
+        network, report = _network(transformers, models[type(config)], config, options, name)
+        return TokenLayer(network, patch), 0, report
     # Stage 0 is what goes into the first stage; no layer of its own.
     count = len(stages) - 1
     if not -count <= options.layer < count:
@@ -131,16 +227,114 @@ def _layer(
         )
     index = options.layer % count
     config.out_indices = [index + 1]
+    if hasattr(config, "apply_layernorm"):
+        config.apply_layernorm = options.norms(index, count)
+    if hasattr(config, "reshape_hidden_states"):
+        config.reshape_hidden_states = True
     # The class itself: AutoBackbone takes a folder's path for a name on the hub.
-    return BackboneLayer(_network(backbones[type(config)], config, options, name)), index
+    network, report = _network(transformers, backbones[type(config)], config, options, name)
+    return BackboneLayer(network), index, report
 
 
-def _network(kind: Any, config: Any, options: TeacherOptions, name: str) -> nn.Module:
+def _network(
+    transformers: Any, kind: Any, config: Any, options: TeacherOptions, name: str
+) -> tuple[nn.Module, dict[str, Any]]:
+    if isinstance(kind, tuple):
+        kind = kind[0]
     if options.weights == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            return kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
-    return _read(kind, name, config=config)
+            return kind(config), {}
+    files = _weight_files(name)
+    try:
+        with _quiet(transformers):
+            return kind.from_pretrained(
+                name,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                # Listed by `_check_report`, where the map depends on them.
+                ignore_mismatched_sizes=True,
+            )
+    except Exception as error:
+        # The library speaks of its own reading; the file itself says what is wrong with it.
+        for path in files:
+            read_weight_file(path, TeacherError)
+        raise _unreadable(name, error) from error
+
+
+def _final_norm(
+    layer: BackboneLayer | TokenLayer, options: TeacherOptions, size: tuple[int, int], name: str
+) -> tuple[bool, set[str]]:
+    """Apply CLIP's final norm; whether the map is normed, and the tensors that it depends on."""
+    used = used_tensors(layer, size)
+    if isinstance(layer, BackboneLayer):
+        config: Any = layer.network.config
+        return bool(getattr(config, "apply_layernorm", False)), used
+    names = [key for key, _ in layer.network.named_modules() if key.endswith(_POST_NORM)]
+    if names and f"network.{names[0]}.weight" not in used:
+        if options.final_norm == "none":
+            return False, used
+        layer.norm = names[0]
+        return True, used_tensors(layer, size)
+    if options.final_norm == "none":
+        raise TeacherError(
+            f"teacher hf:{name} applies its final norm itself; leave final_norm at 'last'"
+        )
+    return True, used
+
+
+def _check_report(
+    report: dict[str, Any], layer: BackboneLayer | TokenLayer, used: set[str], name: str
+) -> None:
+    """Compare what the library filled in at random, or left out, with what the map depends on.
+
+    Raises:
+        TeacherError: a tensor of the layers that the map depends on is missing, has another shape,
+            or is left over, as of blocks that the configuration lacks.
+    """
+    wanted = {key.removeprefix("network.") for key in used}
+    tops = {key.partition(".")[0] for key in wanted}
+    prefixes = ("", "vision_model.", f"{getattr(layer.network, 'base_model_prefix', '')}.")
+    missing = sorted(
+        key
+        for key in report.get("missing_keys", ())
+        if (key in wanted and not key.startswith(_BACKBONE_NORMS)) or _is_of_block(key, tops)
+    )
+    shapes = [
+        f"{key} {tuple(have)}, not {tuple(want)}"
+        for key, have, want in sorted(report.get("mismatched_keys", ()))
+        if key in wanted
+    ]
+    unexpected = sorted(
+        key
+        for key in report.get("unexpected_keys", ())
+        if missing or any(key.removeprefix(prefix).partition(".")[0] in tops for prefix in prefixes)
+    )
+    if missing or shapes or unexpected:
+        kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+        faults = "; ".join(listing(word, names) for word, names in kinds.items() if names)
+        raise TeacherError(
+            f"teacher hf:{name}: its weights do not fit its config.json: {faults}. They are of "
+            "another network or another size"
+        )
+
+
+def _is_of_block(key: str, tops: set[str]) -> bool:
+    """Whether a tensor is of a numbered block, used or behind the chosen layer."""
+    top, *rest = key.split(".")
+    return top in tops and any(part.isdigit() for part in rest)
+
+
+def _architecture(transformers: Any, config: Any) -> str:
+    """Digest of the settings that shape the computation, such as heads and activations."""
+    common = transformers.PretrainedConfig().to_dict()
+    settings = {
+        key: value
+        for key, value in config.to_dict().items()
+        if key not in common and not any(part in key for part in _NO_ARCHITECTURE)
+    }
+    return sha256_json({"model_type": config.model_type, "settings": settings})
 
 
 def _patch(config: Any, name: str) -> int:
@@ -153,26 +347,35 @@ def _patch(config: Any, name: str) -> int:
     return patch
 
 
-def _side(config: Any) -> int:
+def _size(config: Any) -> tuple[int, int]:
+    """(width, height) of an input that the model takes (px)."""
     side = getattr(config, "image_size", None)
-    return side if isinstance(side, int) else _PROBED_PX
+    if isinstance(side, list | tuple) and len(side) == 2:
+        return int(side[1]), int(side[0])
+    return (side, side) if isinstance(side, int) else (_PROBED_PX, _PROBED_PX)
 
 
 def _preprocessing(name: str, options: TeacherOptions) -> Preprocessing:
     """Mean, standard deviation and filter, as the model's image processor has them."""
     from transformers.image_processing_base import ImageProcessingMixin
 
+    _check_folder(name, ("preprocessor_config.json",))
     try:
         found, _ = ImageProcessingMixin.get_image_processor_dict(name)
         mean, std = (tuple(map(float, found[key])) for key in ("image_mean", "image_std"))
-    except (OSError, KeyError) as error:
+        if (len(mean), len(std)) != (3, 3):
+            raise ValueError(f"image_mean {mean} and image_std {std} need three numbers each")
+        filter_ = int(found.get("resample") or 2)
+    except Exception as error:
+        # Files of any content end in errors of any kind.
         raise TeacherError(
             f"teacher hf:{name}: its preprocessor_config.json with image_mean and image_std cannot "
-            f"be read ({error}); it says how images were prepared, which must not be guessed"
+            f"be read ({first_line(error)}); it says how images were prepared, which must not be "
+            "guessed"
         ) from error
     return Preprocessing(
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
-        interpolation=_FILTERS.get(int(found.get("resample", 2)), "bilinear"),
+        interpolation=_FILTERS.get(filter_, "bilinear"),
         input_size=options.input_size,
     )

@@ -1,6 +1,6 @@
 """One loaded layer of a 2D network, from whatever library, as a teacher runs it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor, nn
+
+from p2pkit.errors import TeacherError, first_line
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -64,6 +66,8 @@ class TeacherNetwork:
         weights_sha256: digest of the layer's tensors.
         preprocessing: from the model's configuration.
         library: names and versions of what computes it.
+        identity: what else decides the map's bytes, for the fingerprint; JSON.
+        weights_origin: which part of a checkpoint the weights are; empty where it has one only.
         declared_grid: stride and offset (px) where the cells cannot be measured; None measures.
         trust_offset: refuse a declared grid only where it is wrong by a whole cell.
     """
@@ -75,5 +79,41 @@ class TeacherNetwork:
     weights_sha256: str
     preprocessing: Preprocessing
     library: str
+    identity: dict[str, Any] = field(default_factory=dict)
+    weights_origin: str = ""
     declared_grid: tuple[float, float] | None = None
     trust_offset: bool = False
+
+
+def first_map(layer: nn.Module, size: tuple[int, int], *, told: str, supported: str) -> Tensor:
+    """The map of an image of noise; run twice, since a teacher must not draw at random.
+
+    Args:
+        layer: whose code nobody has run so far.
+        size: (width, height) of the image (px).
+        told: the teacher's name, for the message.
+        supported: what the message says of the networks and sizes that can be used.
+
+    Raises:
+        TeacherError: it fails, gives no map, or gives another one the second time.
+    """
+    width, height = size
+    try:
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            image = torch.rand(1, 3, height, width)
+            found, again = layer(image), layer(image)
+    except Exception as error:
+        raise TeacherError(
+            f"teacher {told} fails on an input of {width} x {height} px "
+            f"({type(error).__name__}: {first_line(error)}). {supported}"
+        ) from error
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise TeacherError(f"teacher {told} gives {shape}, not one map. {supported}")
+    if not torch.equal(found, again):
+        raise TeacherError(
+            f"teacher {told} gives another map of the same image each time: it masks patches or "
+            f"drops values at random. {supported}"
+        )
+    return found

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float16, UInt8
 from torch import Tensor
 
-from p2pkit.errors import ConfigError, TeacherError
+from p2pkit.errors import ConfigError, TeacherError, first_line
 from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.teachers.grid_probe import check_declared, check_response, measure_grid
 from p2pkit.teachers.network import TeacherNetwork
@@ -72,6 +72,7 @@ class NetworkTeacher:
         self.name = name
         self.channels = network.channels
         self.weights_sha256 = network.weights_sha256
+        self.weights_origin = network.weights_origin
         self.preprocessing: dict[str, Any] = network.preprocessing.to_json()
         self._network = network
         self._device = torch.device(device)
@@ -126,6 +127,7 @@ class NetworkTeacher:
             "preprocessing": self.preprocessing,
             "input_size": list(size) if size else None,
             "library": self._network.library,
+            **self._network.identity,
         }
 
     def _map_of(self, image: Image) -> Map:
@@ -144,11 +146,13 @@ class NetworkTeacher:
     def _run(self, prepared: Tensor) -> Tensor:
         try:
             return self._layer(prepared)
-        except (RuntimeError, AssertionError, ValueError) as error:
+        except Exception as error:
+            # Networks of any library, which fail in their own ways.
             height, width = prepared.shape[2:]
             raise TeacherError(
-                f"teacher {self.name} fails on an input of {width} x {height} px: {error}. Where "
-                "the size is at fault, set input_size to one that it takes"
+                f"teacher {self.name} fails on an input of {width} x {height} px: "
+                f"{first_line(error)}. Where the size is at fault, set input_size to one that it "
+                "takes"
             ) from error
 
 

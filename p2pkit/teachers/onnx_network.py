@@ -24,6 +24,7 @@ from p2pkit.teachers.declared_use import (
 )
 from p2pkit.teachers.network import TeacherNetwork
 from p2pkit.teachers.teacher import TeacherOptions
+from p2pkit.weight_files import check_weight_file
 
 _TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _CUDA = "CUDAExecutionProvider"
@@ -86,17 +87,18 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
     runtime = _runtime()
     path = Path(name)
     use = read_declared_use(path, options.input_size)
-    session, digest = _load(runtime, path, options.device)
+    session = _load(runtime, path, options.device)
     _check_input(session, use, told)
-    layer = OnnxLayer(session, _output(session, use, path), use.stride)
+    output = _output(session, use, path)
+    layer = OnnxLayer(session, output, use.stride)
     return TeacherNetwork(
         layer=layer,
         layer_index=0,
         channels=map_channels(layer, use, told),
         nominal_stride=max(1, round(use.stride)),
-        weights_sha256=digest,
+        weights_sha256=_digest(path, output),
         preprocessing=use.preprocessing,
-        library=f"onnxruntime {runtime.__version__}, output {layer.output}",
+        library=f"onnxruntime {runtime.__version__}",
         declared_grid=(use.stride, use.offset),
         trust_offset=use.trust_offset,
     )
@@ -113,30 +115,101 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def _load(runtime: Any, path: Path, device: str) -> tuple[Any, str]:
-    """A session on one thread, and the sha256 of the file and of its external data."""
+def _load(runtime: Any, path: Path, device: str) -> Any:
+    """A session on one thread."""
+    check_weight_file(path, TeacherError)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     options.log_severity_level = 3
     try:
-        content = path.read_bytes()
-        digest = hashlib.sha256(content)
-        # The two names that exporters give external data; other data is not found by the bytes.
-        beside = [path.with_name(path.name + end) for end in (".data", "_data")]
-        external = [file for file in beside if file.is_file()]
-        for file in external:
-            with file.open("rb") as data:
-                while chunk := data.read(1 << 24):
-                    digest.update(chunk)
-        source = str(path) if external else content
         providers = _providers(runtime, device, f"onnx:{path}")
-        session = runtime.InferenceSession(source, options, providers=providers)
+        return runtime.InferenceSession(str(path), options, providers=providers)
     except TeacherError:
         raise
     except Exception as error:
+        # ONNX Runtime's errors have no base of their own but Exception.
         raise TeacherError(f"teacher onnx:{path} cannot be read: {first_line(error)}") from error
-    return session, digest.hexdigest()
+
+
+def graph_sha256(model: Any, output: str) -> str:
+    """Digest of the nodes and tensors that an output is computed from, whatever they are called.
+
+    Unused tensors and outputs, names, remarks and the exporter's notes decide no byte of a map.
+    Nodes with graphs of their own, and functions, refer to others by name: with them all names
+    count.
+
+    Args:
+        model: an `onnx.ModelProto`, with its external data.
+        output: name of the output.
+    """
+    nodes = _needed_nodes(model.graph, output)
+    stored = {value.name: value for value in model.graph.initializer}
+    named = bool(model.functions) or any(
+        attribute.HasField("g") or attribute.graphs
+        for node in nodes
+        for attribute in node.attribute
+    )
+    numbers: dict[str, int] = {"": -1}
+    digest = hashlib.sha256()
+    for value in (*model.opset_import, *model.functions):
+        digest.update(value.SerializeToString(deterministic=True))
+
+    def known(name: str) -> int | str:
+        if name not in numbers:
+            numbers[name] = len(numbers)
+            if name in stored:
+                digest.update(_tensor_bytes(stored[name]))
+        return name if named else numbers[name]
+
+    for name in [value.name for value in model.graph.input if value.name not in stored]:
+        known(name)
+    if named:
+        for name in sorted(stored):
+            known(name)
+    for node in nodes:
+        places = [known(name) for name in (*node.input, *node.output)]
+        digest.update(f"{node.domain} {node.op_type} {len(node.input)} {places}\n".encode())
+        for attribute in sorted(node.attribute, key=lambda value: value.name):
+            attribute.ClearField("doc_string")
+            digest.update(attribute.SerializeToString(deterministic=True))
+    digest.update(f"{known(output)}".encode())
+    return digest.hexdigest()
+
+
+def _needed_nodes(graph: Any, output: str) -> list[Any]:
+    """The nodes that an output is computed from, in the graph's order; all with inner graphs."""
+    needed, kept = {output}, []
+    for node in reversed(graph.node):
+        inner = any(value.HasField("g") or value.graphs for value in node.attribute)
+        if inner:
+            return list(graph.node)
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    return kept[::-1]
+
+
+def _tensor_bytes(tensor: Any) -> bytes:
+    from onnx import numpy_helper
+
+    values = np.ascontiguousarray(numpy_helper.to_array(tensor))
+    return f"{tensor.data_type} {values.shape}\n".encode() + values.tobytes()
+
+
+def _digest(path: Path, output: str) -> str:
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "teachers of the kind onnx need the package onnx beside ONNX Runtime: pip install onnx"
+        ) from error
+    try:
+        model = onnx.load(path)
+    except Exception as error:
+        # External data and damaged files end in errors of any kind.
+        raise TeacherError(f"teacher onnx:{path} cannot be read: {first_line(error)}") from error
+    return graph_sha256(model, output)
 
 
 def _providers(runtime: Any, device: str, told: str) -> list[Any]:

@@ -1,7 +1,9 @@
 """Building one feature layer of a timm model with chosen weights."""
 
 import difflib
+import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from p2pkit.teachers import efficientnet_lite0
 from p2pkit.teachers.network import Preprocessing, TeacherNetwork
 from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
+from p2pkit.teachers.used_tensors import used_tensors
 from p2pkit.teachers.weights import (
     State,
     check_hub,
+    choose_network,
     match_weights,
     read_weights,
-    strip_prefix,
     weights_sha256,
 )
 
@@ -28,6 +31,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import timm
     from timm.data.config import resolve_model_data_config
+    from timm.models._features import FeatureGetterNet
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """That timm looks for in a model on the hub."""
@@ -72,11 +76,14 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
             f"{len(stages) - 1} (strides {[stage['reduction'] for stage in stages]})"
         )
     index = options.layer % len(stages)
-    features = _feature_network(options, name, {"out_indices": (index,), **arguments})
-    state = _load(features, whole, options, name)
+    normed = _is_normed(whole, stages, index, options, name)
+    features = _feature_network(options, name, {"out_indices": (index,), **arguments}, normed)
+    layer = FeatureLayer(features).eval().requires_grad_(False)
     config = resolve_model_data_config(whole)
+    size = options.input_size or (int(config["input_size"][2]), int(config["input_size"][1]))
+    state, origin = _load(layer, whole, options, name, size)
     return TeacherNetwork(
-        layer=FeatureLayer(features).eval().requires_grad_(False),
+        layer=layer,
         layer_index=index,
         channels=int(stages[index]["num_chs"]),
         nominal_stride=int(stages[index]["reduction"]),
@@ -88,6 +95,8 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
             input_size=options.input_size,
         ),
         library=LIBRARY,
+        identity={"final_norm": True} if normed else {},
+        weights_origin=origin,
     )
 
 
@@ -95,12 +104,52 @@ def _check_name(name: str) -> None:
     if timm.is_model(name):
         _check_tag(name)
         return
-    near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
+    near = near_names(name, [*timm.list_models(), *timm.list_pretrained()])
+    advice = f"; near names: {', '.join(near)}" if near else ""
+    if "/" in name and not _VIT.match(name):
+        advice = f"; for a model of transformers, or its folder, write hf:{name}"
     raise TeacherError(
-        f"teacher {name!r}: timm {timm.__version__} has no such model"
-        + (f"; near names: {', '.join(near)}" if near else "")
-        + ". timm.list_models() lists all"
+        f"teacher {name!r}: timm {timm.__version__} has no such model{advice}. timm.list_models() "
+        "lists all"
     )
+
+
+_SIZES = {
+    "ti": "tiny",
+    "t": "tiny",
+    "s": "small",
+    "b": "base",
+    "l": "large",
+    "h": "huge",
+    "g": "giant",
+}
+_VIT = re.compile(r"vit[-_]?(ti|[tsblhg])[-_/]?(\d+)", re.IGNORECASE)
+
+
+def near_names(name: str, known: Sequence[str]) -> list[str]:
+    """Up to five of the known names with most words in common, the nearest spelling first.
+
+    The names of DINO's, DINOv2's and CLIP's own code (`dinov2_vits14`, `ViT-B/32`) are read as
+    timm's words: `vit`, a size and `patch14`.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        return f"_vit_{_SIZES[found[1].lower()]}_patch{found[2]}_"
+
+    wanted = _words(_VIT.sub(spelled, name).replace("_reg", "_reg4"))
+
+    def rank(other: str) -> tuple[float, float, str]:
+        words = _words(other)
+        common = len(wanted & words) / len(wanted | words)
+        return -common, -difflib.SequenceMatcher(None, name, other).ratio(), other
+
+    spelling = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+    alike = sorted((other for other in known if len(wanted & _words(other)) > 1), key=rank)
+    return list(dict.fromkeys([*alike[:5], *spelling]))[:5]
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", name.lower())) - {""}
 
 
 def _check_tag(name: str) -> None:
@@ -133,21 +182,57 @@ def _outline(options: TeacherOptions, name: str) -> tuple[nn.Module, dict[str, A
                 return timm.create_model(name, **choice), choice
         except (TypeError, AssertionError, NotImplementedError) as error:
             reason = error
-    raise TeacherError(f"teacher {name} cannot be built with {choices[-1]}: {reason}") from reason
+    raise TeacherError(
+        f"teacher {name} cannot be built with {choices[-1]}: {reason and first_line(reason)}"
+    ) from reason
 
 
-def _feature_network(options: TeacherOptions, name: str, arguments: dict[str, Any]) -> nn.Module:
+def _is_normed(
+    whole: nn.Module,
+    stages: list[dict[str, Any]],
+    index: int,
+    options: TeacherOptions,
+    name: str,
+) -> bool:
+    """Whether the layer's tokens go through the final norm, which networks of one stride have."""
+    norm = getattr(whole, "norm", None)
+    known = isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity | nn.ModuleList)
+    if known and hasattr(whole, "forward_intermediates") and _stride_is_one(stages):
+        return options.norms(index, len(stages))
+    if options.final_norm == "all":
+        raise TeacherError(
+            f"teacher {name} has no final norm that could be applied to an earlier layer; leave "
+            "final_norm at 'last'"
+        )
+    return False
+
+
+def _stride_is_one(stages: list[dict[str, Any]]) -> bool:
+    return len({stage["reduction"] for stage in stages}) == 1
+
+
+def _feature_network(
+    options: TeacherOptions, name: str, arguments: dict[str, Any], normed: bool
+) -> nn.Module:
     pretrained = options.weights == "timm" or (options.weights == "default" and not _is_lite0(name))
     if pretrained:
         _check_hub(name)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            return timm.create_model(name, features_only=True, pretrained=pretrained, **arguments)
-    except (OSError, RuntimeError) as error:
+            if not normed:
+                return timm.create_model(
+                    name, features_only=True, pretrained=pretrained, **arguments
+                )
+            # timm's own wrapping cuts the final norm off.
+            (index,) = arguments.pop("out_indices")
+            whole = timm.create_model(name, pretrained=pretrained, **arguments)
+            return FeatureGetterNet(whole, out_indices=(index,), norm=True)
+    except Exception as error:
+        # Downloads, damaged files and models without features each end in errors of their own.
         advice = f"timm's pretrained weights come over the network. {WITHOUT_NETWORK}"
         raise TeacherError(
-            f"teacher {name}: timm could not build its feature network ({error}); "
+            f"teacher {name}: timm could not build its feature network ({first_line(error)}); "
             + (advice if pretrained else "choose a model that timm can build with features_only")
         ) from error
 
@@ -177,27 +262,39 @@ def _names_in_whole(features: nn.Module, whole: nn.Module) -> dict[str, str]:
     return {name: known.get(name, name) for name in features.state_dict()}
 
 
-def _load(features: nn.Module, whole: nn.Module, options: TeacherOptions, name: str) -> State:
-    """Put the chosen weights into the feature network; returns them under the model's names."""
-    present: State = features.state_dict()
-    names = _names_in_whole(features, whole)
+def _load(
+    layer: FeatureLayer, whole: nn.Module, options: TeacherOptions, name: str, size: tuple[int, int]
+) -> tuple[State, str]:
+    """Put the chosen weights into the feature network.
+
+    Returns:
+        What the map depends on, under the model's names; and which part of the file it was.
+    """
+    features = layer.network
+    names, used = _names_in_whole(features, whole), set(features.state_dict())
+    if isinstance(features, FeatureGetterNet):
+        used = {key.removeprefix("network.") for key in used_tensors(layer, size)}
     from_package = options.weights == "default" and _is_lite0(name)
-    if options.weights in ("random", "timm", "default") and not from_package:
-        return {names[key]: value for key, value in present.items()}
-    if from_package:
-        path = efficientnet_lite0.weights_file()
-        state, optional = efficientnet_lite0.to_timm(read_weights(path)), ()
-    else:
-        path = Path(options.weights)
-        state = strip_prefix(read_weights(path), sorted(names.values()))
-        optional = _classifier_names(whole)
-    matched = match_weights(
-        state, whole.state_dict(), required=set(names.values()), optional=optional, where=path.name
-    )
-    features.load_state_dict(
-        {key: matched.get(names[key], value) for key, value in present.items()}, strict=True
-    )
-    return matched
+    origin = ""
+    if from_package or options.weights not in ("random", "timm", "default"):
+        if from_package:
+            path, optional = efficientnet_lite0.weights_file(), ()
+            state = efficientnet_lite0.to_timm(read_weights(path))
+        else:
+            path, optional = Path(options.weights), _classifier_names(whole)
+            wanted = sorted(names[key] for key in used)
+            state, origin = choose_network(read_weights(path), wanted)
+        required = {names[key] for key in used}
+        matched = match_weights(
+            state, whole.state_dict(), required=required, optional=optional, where=path.name
+        )
+        present: State = features.state_dict()
+        features.load_state_dict(
+            {key: matched.get(names[key], value) for key, value in present.items()}, strict=True
+        )
+    # As they are in the network: a file may hold the same numbers in another type.
+    held: State = features.state_dict()
+    return {names[key]: held[key] for key in used}, origin
 
 
 def _is_lite0(name: str) -> bool:

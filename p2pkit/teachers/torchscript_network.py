@@ -7,8 +7,10 @@ Where its cells sit cannot be measured as with networks whose modules are known,
 an input that is changed there must change the map there.
 """
 
+import hashlib
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from p2pkit.teachers.declared_use import map_channels, read_declared_use, refuse
 from p2pkit.teachers.network import TeacherNetwork
 from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.teachers.weights import weights_sha256
+from p2pkit.weight_files import check_weight_file
 
 
 class ScriptedLayer(nn.Module):
@@ -52,7 +55,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
         layer_index=0,
         channels=map_channels(layer, use, told),
         nominal_stride=max(1, round(use.stride)),
-        weights_sha256=weights_sha256(layer.state_dict()),
+        weights_sha256=program_sha256(layer.network),
         preprocessing=use.preprocessing,
         library=f"torchscript, torch {torch.__version__}",
         declared_grid=(use.stride, use.offset),
@@ -60,12 +63,43 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
     )
 
 
+def program_sha256(network: nn.Module) -> str:
+    """Digest of the program that a scripted network runs, and of the tensors that it reads.
+
+    Freezing leaves what the result depends on; names of files, lines and unused tensors are gone. A
+    network that was frozen before it was saved has its weights in the program alone.
+    """
+    library: Any = torch
+    frozen: Any = network
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frozen = torch.jit.freeze(frozen, optimize_numerics=False)
+        left: dict[str, Tensor] = {}
+    except RuntimeError:
+        # A network that changes its own attributes cannot be frozen.
+        left = frozen.state_dict()
+    graph = library._C._jit_pass_canonicalize(frozen.inlined_graph.copy())
+    constants = [
+        node.t("value")
+        for node in graph.findAllNodes("prim::Constant")
+        if node.hasAttribute("value") and node.kindOf("value") == "t"
+    ]
+    tensors = {f"constant {number:08d}": value for number, value in enumerate(constants)}
+    program = hashlib.sha256(graph.str(False).encode())
+    program.update(weights_sha256({**left, **tensors}).encode())
+    return program.hexdigest()
+
+
 def _load(path: Path) -> nn.Module:
+    check_weight_file(path, TeacherError)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.jit.load(str(path), map_location="cpu")
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        # Damaged archives end in errors of any kind.
         raise TeacherError(
-            f"teacher torchscript:{path} cannot be read: {first_line(error)}"
+            f"teacher torchscript:{path} cannot be read: {first_line(error)}. It must be a file "
+            "that torch.jit.save wrote; copy it again, or give a state_dict as --weights FILE"
         ) from error

@@ -105,6 +105,7 @@ class ViewsTeacher:
     def __init__(self, teacher: Teacher, views: str) -> None:
         self.name, self.channels = teacher.name, teacher.channels
         self.weights_sha256 = teacher.weights_sha256
+        self.weights_origin: str = getattr(teacher, "weights_origin", "")
         self.preprocessing: dict[str, Any] = teacher.preprocessing
         self._teacher, self._text, self._views = teacher, views, parse_views(views)
         check_scales(views, teacher.fingerprint().get("input_size"))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from p2pkit.errors import TeacherError, first_line
+from p2pkit.weight_files import EMA_CONTAINERS, read_weight_file
 
 ANSWER_SECONDS = 5.0
 
@@ -77,8 +78,8 @@ def _no_connection(url: str) -> Exception | None:
 
 State = dict[str, Tensor]
 
-# Where a checkpoint holds the network twice, under equal names, this one is meant (MoCo, DINO).
-_PREFERRED = ("encoder_q", "teacher")
+# Where a checkpoint holds the network twice, these are meant: MoCo's, DINO's, running means.
+_PREFERRED = ("encoder_q", "teacher", *EMA_CONTAINERS)
 
 # Counters of training steps; they change no feature and many files lack them.
 _COUNTER = "num_batches_tracked"
@@ -90,27 +91,15 @@ def read_weights(path: Path) -> State:
     """All tensors of a checkpoint under dotted names, however deep its dictionaries nest them.
 
     Raises:
-        TeacherError: no such file, no tensor in it, or it holds objects other than plain data:
-            loading those would run their code.
+        TeacherError: no such file, it cannot be read, it holds no tensor, or it holds objects other
+            than plain data: loading those would run their code.
     """
     if not path.is_file():
         raise TeacherError(
             f"weights {str(path)!r}: no such file; give a .pth, .pt or .safetensors state_dict, or "
             "one of 'default', 'timm' and 'random'"
         )
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise TeacherError(
-            f"weights {path}: cannot be read as plain tensors ({first_line(error)}). Only "
-            "state_dicts are loaded: save the network's state_dict() alone, with torch.save or "
-            "safetensors"
-        ) from error
-    state = dict(_tensors(content, ""))
+    state = dict(_tensors(read_weight_file(path, TeacherError), ""))
     if not state:
         raise TeacherError(f"weights {path}: holds no tensor; a state_dict is needed")
     return state
@@ -124,30 +113,46 @@ def _tensors(value: Any, name: str) -> Iterable[tuple[str, Tensor]]:
             yield from _tensors(child, f"{name}.{key}" if name else str(key))
 
 
-def strip_prefix(state: State, wanted: Iterable[str]) -> State:
-    """The part of a checkpoint that is the network, under the network's own names.
+def choose_network(state: State, wanted: Iterable[str]) -> tuple[State, str]:
+    """The part of a checkpoint that is the network, and where in the file it was.
 
     Containers and wrappers (`state_dict.`, `module.`, `encoder_q.`, …) are prefixes that most of
     the wanted names share; tensors beside that prefix (a momentum encoder, a queue, an optimiser)
-    are left out.
+    are left out. Of several such parts a running mean (EMA), MoCo's query and DINO's teacher come
+    first.
 
     Args:
         state: all tensors of the checkpoint.
         wanted: tensor names of the network.
+
+    Returns:
+        The tensors under the network's own names; and the prefix, with those of the parts that were
+        not taken, empty where the file is the network alone.
     """
     names = list(wanted)
-    first = names[0]
-    holders = (key for key in state if key == first or key.endswith(f".{first}"))
-    prefixes = {key.removesuffix(first) for key in holders} or {""}
+    first = next((name for name in names if _prefixes(state, name)), names[0])
+    found = {
+        prefix: sum(prefix + name in state for name in names)
+        for prefix in _prefixes(state, first) | _prefixes(state, names[-1]) or {""}
+    }
+    most = max(found.values())
+    whole = [prefix for prefix, count in found.items() if 2 * count > most] or [""]
 
-    def rank(prefix: str) -> tuple[int, bool, int, str]:
-        found = sum(prefix + name in state for name in names)
-        preferred = any(part in prefix.split(".") for part in _PREFERRED)
-        return -found, not preferred, len(prefix), prefix
+    def rank(prefix: str) -> tuple[int, int, int, str]:
+        preferred = sum(part in _PREFERRED for part in prefix.split("."))
+        return -preferred, -found[prefix], len(prefix), prefix
 
-    prefix = min(prefixes, key=rank)
-    inside = (key for key in state if key.startswith(prefix))
-    return {key.removeprefix(prefix): state[key] for key in inside}
+    taken, *others = sorted(whole, key=rank)
+    inside = {key.removeprefix(taken): state[key] for key in state if key.startswith(taken)}
+    origin = taken.rstrip(".") or ("the file's top level" if others else "")
+    beside = ", ".join(other.rstrip(".") or "the file's top level" for other in others)
+    return inside, origin + (f", not {beside}" if beside else "")
+
+
+def _prefixes(state: State, name: str) -> set[str]:
+    """What stands before a name in a checkpoint."""
+    holders = (key for key in state if key == name or key.endswith(f".{name}"))
+    return {key.removesuffix(name) for key in holders}
 
 
 def match_weights(
@@ -175,8 +180,8 @@ def match_weights(
     unexpected = [name for name in state if name not in expected and not is_optional(name)]
     if missing or unexpected:
         raise TeacherError(
-            f"weights {where} are of another network: {_listing('missing', missing)}; "
-            f"{_listing('unexpected', unexpected)}"
+            f"weights {where} are of another network: {listing('missing', missing)}; "
+            f"{listing('unexpected', unexpected)}"
         )
     matched = {name: state[name] for name in required if name in state}
     for name, tensor in matched.items():
@@ -188,7 +193,8 @@ def match_weights(
     return matched
 
 
-def _listing(word: str, names: list[str]) -> str:
+def listing(word: str, names: Sequence[str]) -> str:
+    """How many names there are, and the first of them."""
     shown = ", ".join(sorted(names)[:_LISTED])
     rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"{len(names)} {word}" + (f" ({shown}{rest})" if names else "")

@@ -31,6 +31,9 @@ PROBED_FRAMES = 8
 BASIS_FRAMES = 64
 """Frames whose maps decide the basis of `pca:K`."""
 
+WEIGHTS_ORIGIN = "weights_origin"
+"""A layer's detail: which part of a checkpoint its teacher's weights are, where it has several."""
+
 POLL_SECONDS = 0.5
 
 
@@ -248,6 +251,8 @@ def plan_layer(
         "map": config.coding.name,
         "grids": {f"{w}x{h}": teacher.grid((w, h)).to_json() for w, h in sorted(sizes)},
     }
+    if origin := getattr(teacher, "weights_origin", ""):
+        details[WEIGHTS_ORIGIN] = origin
     if (weights := config.joint_bilateral) is not None:
         details["upsampling"] = weights.name
     if config.stored_views:

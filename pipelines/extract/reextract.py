@@ -264,6 +264,7 @@ def _candidates(
                 output_stride=stride,
                 device=config.device,
                 seed=seed,
+                final_norm="all" if wanted.get("final_norm") else "none",
                 views=wanted.get("views", ""),
             )
 

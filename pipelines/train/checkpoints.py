@@ -8,7 +8,6 @@ RUN/best/weights.safetensors  the best by the online probe, with step and scores
 
 import json
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -18,13 +17,13 @@ from typing import Any
 
 import torch
 import xxhash
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from p2pkit.errors import TrainingError, first_line
 from p2pkit.files import canonical_json, fsync_folder, write_atomic, write_json
 from p2pkit.pipelines.train.model import WEIGHTS, PretrainingModel, load_weights
+from p2pkit.weight_files import check_weight_file, read_metadata, read_weight_file
 
 FILES = (WEIGHTS, "state.pt")
 FOLDER = re.compile(r"step-(\d{8,})")
@@ -165,9 +164,8 @@ def read_best(run: Path) -> dict[str, Any]:
             f"{run} has no best checkpoint; train with --set probe.every=N, or take the latest"
         )
     try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads(file.metadata()[BEST])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        return json.loads(read_metadata(path, TrainingError)[BEST])
+    except (TrainingError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is damaged ({error}); delete it, or take the latest") from None
 
 
@@ -198,8 +196,8 @@ def load_checkpoint(checkpoint: Checkpoint, model: PretrainingModel) -> dict[str
     try:
         _check(checkpoint)
         load_weights(model, checkpoint.path)
-        return torch.load(checkpoint.path / "state.pt", map_location="cpu", weights_only=True)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        return dict(read_weight_file(checkpoint.path / "state.pt", TrainingError))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"the checkpoint {checkpoint.path} cannot be read ({type(error).__name__}: "
             f"{first_line(error)}); delete it to resume from an older checkpoint"
@@ -210,6 +208,12 @@ def _check(checkpoint: Checkpoint) -> None:
     """Compare both files with the checksums in the checkpoint's record."""
     record: dict[str, Any] = json.loads((checkpoint.path / "checkpoint.json").read_text())
     for name in FILES:
+        try:
+            check_weight_file(checkpoint.path / name, TrainingError)
+        except TrainingError as error:
+            raise TrainingError(
+                f"{error}; or delete {checkpoint.path} to resume from an older checkpoint"
+            ) from None
         found, wanted = _checksum(checkpoint.path / name), record["xxh3_128"][name]
         if found != wanted:
             raise TrainingError(

@@ -1,10 +1,9 @@
 """The networks that pretraining trains together, built from a config or read from a run."""
 
 from pathlib import Path
+from textwrap import shorten
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from p2pkit.errors import TrainingError
@@ -13,11 +12,14 @@ from p2pkit.losses import ContrastBatch
 from p2pkit.networks import build_student
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.stream.batches import Batch
+from p2pkit.weight_files import read_weight_file
 
 INPUT_CHANNELS = 3
 
 WEIGHTS = "weights.safetensors"
 """A checkpoint's file of weights."""
+LONGEST = 400
+"""Letters of torch's list of what does not fit."""
 
 
 class PretrainingModel(nn.Module):
@@ -75,10 +77,13 @@ def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
     if not path.is_file():
         raise TrainingError(f"{path} does not exist; is {checkpoint} a checkpoint folder?")
     try:
-        model.load_state_dict(load_file(path))
-    except SafetensorError as error:
-        raise TrainingError(
-            f"{path} is damaged ({error}); delete {checkpoint} to use an older checkpoint"
-        ) from None
+        weights = read_weight_file(path, TrainingError)
+    except TrainingError as error:
+        raise TrainingError(f"{error}; or delete {checkpoint} to use an older one") from None
+    try:
+        model.load_state_dict(weights)
     except RuntimeError as error:
-        raise TrainingError(f"{path} does not fit this model: {error}") from None
+        differences = " ".join(str(error).split())
+        raise TrainingError(
+            f"{path} does not fit this model: {shorten(differences, LONGEST)}"
+        ) from None

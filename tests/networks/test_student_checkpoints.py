@@ -1,11 +1,12 @@
+import argparse
 import re
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from p2pkit.errors import TrainingError
-from p2pkit.networks import build_student, load_student_weights
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.networks import build_student, load_pretrained, load_student_weights
 
 
 def student(out_channels: int | None = None, **settings):
@@ -50,6 +51,68 @@ def test_containers_of_published_files_are_opened(tmp_path, published, wrap):
     assert report.missing == ()
     assert report.unexpected == ("final.bias", "final.kernel")
     assert len(report.loaded) == len(published) - 2
+
+
+def test_the_running_mean_is_taken_and_the_report_says_so(tmp_path, published):
+    raw = {k: torch.zeros_like(v) for k, v in published.items()}
+    content = {"state_dict": raw, "state_dict_ema": published, "ema": {"decay": 0.99}}
+    content |= {"args": argparse.Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "weights.pth")
+    target = student()
+    report = load_student_weights(target, str(tmp_path / "weights.pth"))
+    assert same(target, published)
+    assert report.origin == "state_dict_ema, not state_dict"
+    assert str(report) == (
+        f"LoadReport: {len(published) - 2} loaded from state_dict_ema, not state_dict, 0 missing, "
+        "2 unexpected (final.bias, final.kernel)"
+    )
+
+
+def test_a_report_shows_counts_and_the_first_names(published):
+    partial = {k: v for k, v in published.items() if not k.startswith("block8")}
+    report = load_student_weights(student(), partial, strict=False)
+    shown = repr(report)
+    assert f"{len(report.missing)} missing (block8.0.conv1.kernel, " in shown
+    assert f" and {len(report.missing) - 3} more)" in shown
+    assert len(shown) < 300
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MinkUNet34C", "Res16UNet34C"),
+        ("minkunet14a", "Res16UNet14A"),
+        ("res16unet18a", "Res16UNet18A"),
+    ],
+)
+def test_students_of_other_names_are_suggested(name, meant):
+    with pytest.raises(ConfigError, match=rf"{name!r} \(did you mean {meant}\?\)"):
+        build_student(name, in_channels=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("w.pth", b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+        ("w.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+        ("w.safetensors", b"PK\x03\x04", "cut, damaged"),
+    ],
+)
+def test_other_files_are_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    for load in (lambda: load_student_weights(student(), path), lambda: load_pretrained(path)):
+        with pytest.raises(TrainingError, match=message) as error:
+            load()
+        assert "\n" not in str(error.value)
+
+
+def test_a_file_that_does_not_say_what_it_is_names_the_way_out(tmp_path, published):
+    torch.save({"state_dict": published}, tmp_path / "a.pth")
+    save_file(published, tmp_path / "a.safetensors")
+    for path in tmp_path.iterdir():
+        with pytest.raises(TrainingError, match="fill it with load_student_weights"):
+            load_pretrained(path)
 
 
 def test_safetensors_round_trip(tmp_path, published):
@@ -128,7 +191,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
 def test_cut_and_absent_files_are_named(tmp_path, published, name):
     path = tmp_path / name
-    with pytest.raises(TrainingError, match="cannot read the weights"):
+    with pytest.raises(TrainingError, match="cannot be read"):
         load_student_weights(student(), path)
     if name.endswith("safetensors"):
         save_file(published, path)

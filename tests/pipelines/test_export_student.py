@@ -1,6 +1,7 @@
 """An exported student is the run's, in every form, and fits the published networks' names."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,14 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from tiny_recording import tiny_train_config
 
+import p2pkit
 from p2pkit.cli.main import commands
-from p2pkit.errors import ConfigError
+from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.networks import build_student, load_student_weights
 from p2pkit.pipelines.export import FORMS, ExportConfig, run
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
-from p2pkit.pipelines.train.model import build_model, load_weights
+from p2pkit.pipelines.train.model import WEIGHTS, build_model, load_weights
 from p2pkit.pipelines.train.run_folder import read_config, read_provenance
 
 
@@ -47,6 +49,53 @@ def test_each_form_comes_back_to_the_bit(pretrained: Path, tmp_path: Path, form:
     assert not report.unexpected
     expected = whole_model(pretrained).student.state_dict()
     torch.testing.assert_close(student.state_dict(), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("projection", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_any_form_is_a_ready_student_in_one_call(
+    pretrained: Path, tmp_path: Path, form: str, projection: bool
+) -> None:
+    path = tmp_path / "student.file"
+    run(ExportConfig(pretrained, path, form=form, projection=projection))
+    found = p2pkit.load_pretrained(str(path), engine="torch")
+    config, model = read_config(pretrained), whole_model(pretrained)
+    expected = model.student.state_dict()
+    state = found.student.state_dict()
+    torch.testing.assert_close({name: state[name] for name in expected}, expected, rtol=0, atol=0)
+    assert ("final.kernel" in state) is projection
+    assert not found.student.training
+    assert found.inputs == ("color",)
+    assert found.voxel_size_m == config.stream.sample.voxel_size
+    assert found.up_axis == read_provenance(pretrained).stores[0].up_axis
+    assert found.about["student"] == config.student
+
+
+def test_a_bare_file_needs_the_json_beside_it(pretrained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "student.pth"
+    run(ExportConfig(pretrained, path, form="minkunet"))
+    beside = tmp_path / "student.pth.json"
+    beside.unlink()
+    with pytest.raises(TrainingError, match=r"student\.pth\.json is missing beside it"):
+        p2pkit.load_pretrained(path)
+    path.unlink()
+    beside.write_text("{}")
+    with pytest.raises(ConfigError, match=r"student\.pth\.json exists"):
+        run(ExportConfig(pretrained, path, form="minkunet"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"), (b"", "is empty")],
+)
+def test_a_damaged_checkpoint_is_one_line_and_nothing_is_written(
+    pretrained: Path, tmp_path: Path, content: bytes, message: str
+) -> None:
+    folder = shutil.copytree(pretrained, tmp_path / "run")
+    (latest_checkpoint(folder).path / WEIGHTS).write_bytes(content)
+    with pytest.raises(TrainingError, match=message):
+        run(ExportConfig(folder, tmp_path / "student.safetensors"))
+    assert not (tmp_path / "student.safetensors").exists()
 
 
 def test_containers_are_those_that_other_code_opens(pretrained: Path, tmp_path: Path) -> None:

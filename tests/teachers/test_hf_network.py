@@ -1,14 +1,21 @@
 """Backbones of transformers, built small and read from folders that save_pretrained wrote."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from p2pkit.errors import TeacherError
+from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.teachers import Teacher, TeacherOptions, open_teacher
+from p2pkit.teachers.network import Preprocessing
+from p2pkit.teachers.timm_network import timm
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 
 ensure_torchvision()
@@ -103,6 +110,10 @@ def test_layers_are_the_stages(folders: Path) -> None:
     assert opened(folders, "resnet", layer=-2).fingerprint()["layer"] == 2
     with pytest.raises(TeacherError, match="valid are -4 to 3"):
         opened(folders, "resnet", layer=4)
+    assert np.array_equal(  # the backbone's own norm is on its last stage alone
+        opened(folders, "dinov2", layer=0, final_norm="none").features([noise(56, 56)]),
+        opened(folders, "dinov2", layer=0).features([noise(56, 56)]),
+    )
     with pytest.raises(TeacherError, match="has one layer, its last"):
         opened(folders, "vit", layer=-3)
 
@@ -136,3 +147,218 @@ def test_what_cannot_be_read_is_told(folders: Path, tmp_path: Path) -> None:
             (bare / file.name).symlink_to(file)
     with pytest.raises(TeacherError, match=r"preprocessor_config\.json"):
         open_teacher(TeacherOptions(name=f"hf:{bare}"))
+
+
+def copied(source: Path, target: Path, **changes: Any) -> Path:
+    """A folder like another one, with another config.json; weights to be replaced by the test."""
+    shutil.copytree(source, target)
+    config = json.loads((target / "config.json").read_text())
+    for name in ("out_features", "out_indices", "stage_names"):  # follow from the size
+        config.pop(name, None)
+    (target / "config.json").write_text(json.dumps({**config, **changes}))
+    return target
+
+
+def rewritten(folder: Path, change: Callable[[str, torch.Tensor], dict[str, torch.Tensor]]) -> Path:
+    """Replace a folder's tensors, each by what `change` makes of it."""
+    path = folder / "model.safetensors"
+    changed: dict[str, torch.Tensor] = {}
+    for name, value in load_file(path).items():
+        changed |= change(name, value)
+    save_file(changed, path, metadata={"format": "pt"})
+    return folder
+
+
+def refused(folder: Path, **options: Any) -> str:
+    with pytest.raises(TeacherError) as caught:
+        open_teacher(TeacherOptions(name=f"hf:{folder}", **options))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_tensors_that_the_map_needs_are_never_filled_in(folders: Path, tmp_path: Path) -> None:
+    for name in ("vit", "dinov2"):
+        prefixed = copied(folders / name, tmp_path / f"{name}-prefixed")
+        rewritten(prefixed, lambda key, value: {f"model.net.{key}": value})
+        assert "missing (embeddings.cls_token, " in refused(prefixed)
+        lacking = copied(folders / name, tmp_path / f"{name}-lacking")
+        rewritten(lacking, lambda key, value: {} if "embeddings.cls" in key else {key: value})
+        assert "1 missing (embeddings.cls_token)" in refused(lacking)
+
+
+def test_a_configuration_of_another_size_is_refused(folders: Path, tmp_path: Path) -> None:
+    for name in ("vit", "dinov2"):
+        deeper = copied(folders / name, tmp_path / f"{name}-deeper", num_hidden_layers=3)
+        assert " missing (" in refused(deeper)
+        shallow = copied(folders / name, tmp_path / f"{name}-shallow", num_hidden_layers=1)
+        assert " unexpected (" in refused(shallow)
+        wider = copied(folders / name, tmp_path / f"{name}-wider", hidden_size=64)
+        assert "of another shape (embeddings.cls_token (1, 1, 32), not (1, 1, 64)" in refused(wider)
+
+
+def test_what_the_map_does_not_use_is_not_asked_for_and_no_identity(
+    folders: Path, tmp_path: Path
+) -> None:
+    first = opened(folders, "vit").fingerprint()
+    bare = copied(folders / "vit", tmp_path / "one" / "vit", architectures=["ViTModel"])
+    rewritten(bare, lambda key, value: {} if key.startswith("pooler.") else {key: value})
+    other = copied(folders / "vit", tmp_path / "two" / "vit", hidden_dropout_prob=0.3)
+    rewritten(other, lambda key, value: {key: value + 1 if key.startswith("pooler.") else value})
+    for folder in (bare, bare, other):  # without a pooler the library draws one each time
+        assert open_teacher(TeacherOptions(name=f"hf:{folder}")).fingerprint() == first
+    heads = copied(folders / "vit", tmp_path / "three" / "vit", num_attention_heads=4)
+    assert open_teacher(TeacherOptions(name=f"hf:{heads}")).fingerprint() != first
+
+
+def test_half_precision_files_give_the_maps_of_the_same_numbers(
+    folders: Path, tmp_path: Path
+) -> None:
+    half = copied(folders / "vit", tmp_path / "half" / "vit", dtype="float16")
+    rewritten(half, lambda key, value: {key: value.half()})
+    full = copied(folders / "vit", tmp_path / "full" / "vit")
+    rewritten(full, lambda key, value: {key: value.half().float()})
+    first, second = (open_teacher(TeacherOptions(name=f"hf:{folder}")) for folder in (half, full))
+    np.testing.assert_array_equal(first.features([noise(64, 64)]), second.features([noise(64, 64)]))
+    assert first.fingerprint() == second.fingerprint()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_damaged_files_of_a_folder_are_one_line(folders: Path, tmp_path: Path, file: str) -> None:
+    folder = copied(folders / "vit", tmp_path / "vit")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    if file.endswith("bin"):
+        torch.save(tensors, folder / file)
+    else:
+        save_file(tensors, folder / file)
+    whole = (folder / file).read_bytes()
+    for content, message in (
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"", "is empty"),
+        (whole[:3000], "cut"),
+    ):
+        (folder / file).write_bytes(content)
+        assert message in refused(folder)
+    torch.save({"a": Preprocessing((0.5,) * 3, (0.5,) * 3, "bicubic", None)}, folder / file)
+    assert "weights_only" not in refused(folder)
+
+
+TOWER = {**VIT, "intermediate_size": 64, "image_size": 64, "patch_size": 16}
+WORDS = {**VIT, "intermediate_size": 64, "vocab_size": 50}
+
+
+@pytest.mark.parametrize("family", ["CLIP", "Siglip"])
+@pytest.mark.parametrize("alone", [True, False], ids=["tower", "pair"])
+def test_vision_towers_give_normed_patches(tmp_path: Path, family: str, alone: bool) -> None:
+    """Of image and text models, as their own code projects them: after the tower's last norm."""
+    torch.manual_seed(4)
+    vision = getattr(transformers, f"{family}VisionConfig")(**TOWER)
+    if alone:
+        model = getattr(transformers, f"{family}VisionModel")(vision)
+    else:
+        text = getattr(transformers, f"{family}TextConfig")(**WORDS)
+        pair = getattr(transformers, f"{family}Config")
+        config = pair(text_config=text.to_dict(), vision_config=vision.to_dict())
+        model = getattr(transformers, f"{family}Model")(config)
+    norm = next(m for key, m in model.named_modules() if key.endswith("post_layernorm"))
+    torch.nn.init.normal_(norm.weight)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}'
+    )
+    teacher = open_teacher(TeacherOptions(name=f"hf:{tmp_path}"))
+    assert teacher.grid((64, 64)) == FeatureGrid((16.0, 16.0), (7.5, 7.5), (4, 4), (64, 64))
+    image = noise(64, 64)
+    tower = model if alone else model.vision_model
+    pixels = (torch.from_numpy(image).float() / 255).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        tokens = tower.eval()(pixels).last_hidden_state[0, -16:]
+        expected = norm(tokens) if family == "CLIP" else tokens
+    found = teacher.features([image])[0].reshape(16, 32).astype(np.float32)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-2)
+    assert teacher.fingerprint()["final_norm"] is True
+
+
+def test_mae_sees_all_patches_in_their_order(tmp_path: Path) -> None:
+    """MAE's encoder without masks is a ViT of the same weights."""
+    torch.manual_seed(4)
+    decoder = {"decoder_num_hidden_layers": 1, "decoder_hidden_size": 16}
+    decoder |= {"decoder_num_attention_heads": 2, "decoder_intermediate_size": 16}
+    config = transformers.ViTMAEConfig(**TOWER, **decoder)
+    model = transformers.ViTMAEForPreTraining(config)
+    vit = transformers.ViTModel(transformers.ViTConfig(**TOWER), add_pooling_layer=False).eval()
+    vit.load_state_dict(model.vit.state_dict(), strict=True)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}'
+    )
+    teacher, image = open_teacher(TeacherOptions(name=f"hf:{tmp_path}")), noise(64, 64)
+    pixels = (torch.from_numpy(image).float() / 255).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = vit(pixels).last_hidden_state[0, 1:].numpy()
+    found = teacher.features([image])[0].reshape(16, 32).astype(np.float32)
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+    np.testing.assert_array_equal(teacher.features([image]), teacher.features([image]))
+
+
+def test_equal_weights_give_equal_maps_by_timm_and_transformers(tmp_path: Path) -> None:
+    """timm's test_vit under the names that ViT weights are published with."""
+    torch.manual_seed(6)
+    state = timm.create_model("test_vit").state_dict()
+    for name in ("norm.weight", "norm.bias"):
+        torch.nn.init.normal_(state[name])
+    torch.save(state, tmp_path / "timm.pth")
+    torch_names = {
+        "norm1": "layernorm_before",
+        "attn.proj": "attention.output.dense",
+        "norm2": "layernorm_after",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
+    }
+    published = {
+        "embeddings.cls_token": state["cls_token"],
+        "embeddings.position_embeddings": state["pos_embed"],
+    }
+    for end in ("weight", "bias"):
+        patches = state[f"patch_embed.proj.{end}"]
+        published[f"embeddings.patch_embeddings.projection.{end}"] = patches
+        published[f"layernorm.{end}"] = state[f"norm.{end}"]
+        for block in range(6):
+            layer = f"encoder.layer.{block}"
+            parts = state[f"blocks.{block}.attn.qkv.{end}"].chunk(3)
+            for kind, part in zip(("query", "key", "value"), parts, strict=True):
+                published[f"{layer}.attention.attention.{kind}.{end}"] = part.clone()
+            for ours, theirs in torch_names.items():
+                published[f"{layer}.{theirs}.{end}"] = state[f"blocks.{block}.{ours}.{end}"]
+    folder = tmp_path / "vit"
+    config = transformers.ViTConfig(
+        hidden_size=64,
+        num_hidden_layers=6,
+        num_attention_heads=2,
+        intermediate_size=192,
+        image_size=160,
+        patch_size=16,
+        layer_norm_eps=1e-6,
+    )
+    config.save_pretrained(folder)
+    save_file(published, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 3}'
+    )
+    ours = open_teacher(TeacherOptions(name="test_vit", weights=str(tmp_path / "timm.pth")))
+    theirs, image = open_teacher(TeacherOptions(name=f"hf:{folder}")), noise(160, 160)
+    assert ours.fingerprint()["final_norm"] is theirs.fingerprint()["final_norm"] is True
+    found, expected = (
+        teacher.features([image])[0].astype(np.float32) for teacher in (ours, theirs)
+    )
+    np.testing.assert_allclose(found, expected, atol=2e-2, rtol=2e-3)
+    assert float(np.abs(found).mean()) > 0.3
+
+
+def test_models_without_patches_say_what_is_supported(tmp_path: Path) -> None:
+    config = transformers.BertConfig(**WORDS)
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}'
+    )
+    assert "neither a backbone nor a model with square patches" in refused(tmp_path)

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -136,6 +137,13 @@ def test_random_weights_leave_the_random_state_alone() -> None:
     ("changes", "error", "message"),
     [
         ({"name": "resnet5o"}, TeacherError, "near names: .*resnet50"),
+        ({"name": "dinov2_vits14"}, TeacherError, "near names: vit_small_patch14_dinov2, "),
+        ({"name": "dinov2_vitb14_reg"}, TeacherError, "names: vit_base_patch14_reg4_dinov2, "),
+        ({"name": "dino_vits16"}, TeacherError, r"names: vit_small_patch16_224\.dino, "),
+        ({"name": "ViT-B/32"}, TeacherError, "near names: vit_base_patch32_"),
+        ({"name": "facebook/dinov2-small"}, TeacherError, "write hf:facebook/dinov2-small"),
+        ({"name": "hf_hub:someone/net"}, ConfigError, "write hf:someone/net"),
+        ({"final_norm": "all"}, TeacherError, "has no final norm"),
         ({"name": "resnet18.wide"}, TeacherError, r"tag \(wide\) .*has resnet18\.a1_in1k, "),
         ({"layer": 5}, TeacherError, r"no layer 5; valid are -5 to 4"),
         ({"name": "caffe:resnet50"}, ConfigError, "no kind 'caffe'; the kinds are timm"),
@@ -149,6 +157,46 @@ def test_wrong_options_say_what_is_right(
     options = dataclasses.replace(TeacherOptions(weights="random"), **changes)
     with pytest.raises(error, match=message):
         open_teacher(options)
+
+
+@pytest.mark.parametrize("prefix", ["timm/", "hf_hub:timm/", "hf-hub:timm/", "hf:timm/"])
+def test_timms_own_spelling_of_the_hubs_models_is_read(prefix: str) -> None:
+    plain, hub = (
+        open_teacher(TeacherOptions(name=f"{start}test_resnet.r160_in1k", weights="random"))
+        for start in ("", prefix)
+    )
+    assert hub.fingerprint() == plain.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("layer", "final_norm", "normed"),
+    [(-1, "last", True), (-1, "none", False), (2, "last", False), (2, "all", True)],
+)
+def test_a_vits_tokens_go_through_its_final_norm(
+    layer: int, final_norm: Literal["last", "all", "none"], normed: bool
+) -> None:
+    options = TeacherOptions(
+        name="test_vit", weights="random", layer=layer, final_norm=final_norm, seed=2
+    )
+    teacher, image = open_teacher(options), noise(160, 160)
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        network = timm.create_model("test_vit").eval()
+    pixels = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        (expected,) = network.forward_intermediates(
+            pixels, indices=[layer % 6], norm=normed, intermediates_only=True
+        )
+    found = teacher.features([image])[0]
+    np.testing.assert_allclose(found, expected[0].permute(1, 2, 0).numpy(), rtol=2e-3, atol=2e-2)
+    assert teacher.fingerprint().get("final_norm", False) is normed
+
+
+def test_networks_whose_cells_cannot_be_measured_name_the_module() -> None:
+    teacher = open_teacher(TeacherOptions(name="mvitv2_tiny", weights="random"))
+    with pytest.raises(TeacherError, match="how MultiScaleBlock moves positions") as caught:
+        teacher.grid((224, 224))
+    assert "input_size" not in str(caught.value), "the size is not at fault"
 
 
 def test_pretrained_weights_without_a_network_name_the_way_out(

@@ -88,7 +88,29 @@ def test_a_file_gives_what_its_network_gives(tmp_path: Path, output: str, kind: 
         np.testing.assert_allclose(found.astype(np.float32), expected(image), atol=5e-3)
     assert teacher.channels == 6
     assert teacher.fingerprint()["name"] == "onnx:network.onnx"
-    assert f"output {output}" in teacher.fingerprint()["library"]
+
+
+def test_identity_is_what_the_map_is_computed_from(tmp_path: Path) -> None:
+    path = saved(tmp_path, outputs=("map", "tokens"), output="map")
+    first = opened(path).fingerprint()
+    model = onnx.load(path)
+    model.producer_name = "another exporter"
+    model.metadata_props.add(key="source", value="export.py, line 3")
+    model.graph.initializer.append(numpy_helper.from_array(np.random.rand(3), "unused"))
+    for node in model.graph.node:
+        node.doc_string = "line 3"
+        for names in (node.input, node.output):
+            renamed = ["inner" if name == "active" else name for name in names]
+            del names[:]
+            names.extend(renamed)
+    onnx.save(model, path)
+    assert opened(path).fingerprint() == first
+    (tmp_path / "network.onnx.json").write_text(json.dumps({**USE, "output": "tokens"}))
+    assert opened(path).weights_sha256 != first["weights_sha256"]
+    model.graph.node[0].attribute[0].ints[:] = [4, 4]
+    onnx.save(model, path)
+    (tmp_path / "network.onnx.json").write_text(json.dumps({**USE, "output": "map"}))
+    assert opened(path).weights_sha256 != first["weights_sha256"]
 
 
 def test_other_weights_have_another_digest(tmp_path: Path) -> None:

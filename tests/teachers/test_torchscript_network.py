@@ -97,3 +97,50 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"no network")
     with pytest.raises(TeacherError, match="cannot be read"):
         opened(path)
+
+
+class WithUnused(nn.Module):
+    """Patches, and a layer that nothing reads."""
+
+    def __init__(self, unused: float) -> None:
+        super().__init__()
+        self.patches = patches()
+        self.unused = nn.Linear(2, 2)
+        nn.init.constant_(self.unused.weight, unused)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.patches(images)
+
+
+def test_identity_is_the_program_and_the_tensors_that_it_reads(tmp_path: Path) -> None:
+    def digest(network: nn.Module, *, frozen: bool = False) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        path = saved(folder, network)
+        if frozen:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.jit.freeze(torch.jit.load(str(path))).save(str(path))
+        return opened(path).weights_sha256
+
+    other = patches()
+    other[0].weight.data += 1
+    assert digest(WithUnused(1.0)) == digest(WithUnused(2.0))
+    assert digest(patches()) == digest(patches()) != digest(other)
+    # A frozen file has no tensors but those in its program.
+    assert digest(patches(), frozen=True) != digest(other, frozen=True)
+    activated = nn.Sequential(patches()[0], nn.ReLU(), patches()[2]).eval()
+    assert digest(activated) != digest(patches())
+
+
+def test_a_map_that_is_drawn_at_random_is_refused(tmp_path: Path) -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = patches()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.patches(images * torch.rand_like(images))
+
+    with pytest.raises(TeacherError, match="another map of the same image each time"):
+        opened(saved(tmp_path, Noisy()))

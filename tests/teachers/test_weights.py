@@ -1,3 +1,4 @@
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from torch import nn
 from p2pkit.errors import TeacherError
 from p2pkit.teachers import Teacher, TeacherOptions, efficientnet_lite0, open_teacher
 from p2pkit.teachers.network import Preprocessing
+from p2pkit.teachers.network_teacher import NetworkTeacher
 from p2pkit.teachers.timm_network import timm
-from p2pkit.teachers.weights import read_weights, strip_prefix, weights_sha256
+from p2pkit.teachers.weights import choose_network, read_weights, weights_sha256
 
 IMAGE = skimage.data.chelsea()[:64, :96]
 
@@ -122,8 +124,107 @@ def test_the_digest_sees_content_and_not_order() -> None:
     assert digest not in {weights_sha256(state) for state in changed}
 
 
+@pytest.fixture(scope="module")
+def small() -> dict[str, torch.Tensor]:
+    torch.manual_seed(2)
+    return timm.create_model("test_resnet").state_dict()
+
+
+def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: v * 0.5 if v.is_floating_point() else v for name, v in state.items()}
+
+
+def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("form", "origin"),
+    [
+        ("dino", "teacher.backbone, not student.module.backbone"),
+        ("timm", "state_dict_ema, not state_dict"),
+        ("deit", "model_ema, not model"),
+        ("wrapped", "ema_model.module, not model"),
+    ],
+)
+def test_of_two_networks_the_running_mean_is_taken_and_named(
+    small: dict[str, torch.Tensor], tmp_path: Path, form: str, origin: str
+) -> None:
+    """As the field's training programs write them, with their settings."""
+    raw, args = halved(small), argparse.Namespace(arch="test_resnet")
+    content = {
+        "dino": {
+            "student": under("module.backbone.", raw),
+            "teacher": under("backbone.", small),
+        },
+        "timm": {"state_dict": raw, "state_dict_ema": small},
+        "deit": {"model": raw, "model_ema": small},
+        "wrapped": {"model": raw, "ema_model": under("module.", small)},
+    }[form]
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"epoch": 1, **content, "args": args}, path)
+    teacher = open_teacher(TeacherOptions(name="test_resnet", weights=str(path)))
+    plain = {name: v for name, v in small.items() if not name.startswith("fc.")}
+    assert teacher.weights_sha256 == weights_sha256(plain)
+    assert isinstance(teacher, NetworkTeacher)
+    assert teacher.weights_origin == origin
+    assert origin not in str(teacher.fingerprint()), "the tensors decide, wherever they were"
+
+
+def test_a_running_mean_that_lacks_a_tensor_is_no_reason_to_take_the_raw_weights(
+    small: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    mean = {name: v for name, v in small.items() if name != "layer1.0.conv1.weight"}
+    torch.save({"state_dict": small, "state_dict_ema": mean}, tmp_path / "w.pth")
+    with pytest.raises(TeacherError, match=r"1 missing \(layer1\.0\.conv1\.weight\)"):
+        open_teacher(TeacherOptions(name="test_resnet", weights=str(tmp_path / "w.pth")))
+
+
+def test_identity_does_not_depend_on_the_files_container_order_or_type(
+    small: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    half = {name: v.half() if v.is_floating_point() else v for name, v in small.items()}
+    exact = {name: v.float() if v.is_floating_point() else v for name, v in half.items()}
+    double = {name: v.double() if v.is_floating_point() else v for name, v in half.items()}
+    files = [tmp_path / name for name in ("half.pth", "float.safetensors", "double.bin")]
+    torch.save(half, files[0])
+    save_file(exact, files[1])
+    torch.save({"model": dict(reversed(double.items()))}, files[2])
+    fingerprints = [
+        open_teacher(TeacherOptions(name="test_resnet", weights=str(path))).fingerprint()
+        for path in files
+    ]
+    assert fingerprints[0] == fingerprints[1] == fingerprints[2]
+
+
+@pytest.mark.parametrize("kind", ["timm", "hf", "torchscript", "onnx"])
+def test_a_pointer_of_git_lfs_is_named_by_every_teacher(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip({"hf": "transformers", "onnx": "onnxruntime"}.get(kind, "torch"))
+    use = '{"mean": [0, 0, 0], "std": [1, 1, 1], "stride": 8, "offset": 3.5}'
+    file = tmp_path / "network"
+    if kind == "hf":
+        file.mkdir()
+        (file / "config.json").write_text(
+            '{"model_type": "vit", "hidden_size": 32, "image_size":'
+            ' 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}'
+        )
+        (file / "preprocessor_config.json").write_text(
+            '{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}'
+        )
+    (tmp_path / "network.json").write_text(use)
+    pointer = file / "model.safetensors" if kind == "hf" else file
+    pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 8\n")
+    options = TeacherOptions(name=f"{kind}:{file}")
+    if kind == "timm":
+        options = TeacherOptions(name="test_resnet", weights=str(file))
+    with pytest.raises(TeacherError, match=r"Git LFS pointer.*run git lfs pull"):
+        open_teacher(options)
+
+
 def test_a_prefix_is_what_most_names_share() -> None:
     tensor = torch.zeros(1)
     state = {"m.conv1.weight": tensor, "m.layer1.conv1.weight": tensor, "m.fc.bias": tensor}
     names = ["conv1.weight", "layer1.conv1.weight"]
-    assert set(strip_prefix(state, names)) == {*names, "fc.bias"}
+    found, origin = choose_network(state, names)
+    assert set(found) == {*names, "fc.bias"}
+    assert origin == "m"
