@@ -48,11 +48,11 @@ def report(
     if layer is not None:
         raise click.UsageError(f"{source} is a run, which has its own layer; leave --layer out")
     from p2pkit.pipelines.report import run_page as stage
-    from p2pkit.pipelines.train.run_folder import read_config_for_use
+    from p2pkit.pipelines.train.run_folder import read_config
 
     config = stage.ReportConfig(
         run=Path(source),
-        store=read_config_for_use(Path(source)).store if store is None else store,
+        store=read_config(Path(source)).store if store is None else store,
         out=Path(source) / "report.html" if out is None else out,
         frames=frames,
         evaluation=evaluation,

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, dataclass_transform, get_args
+from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform, get_args
 
 import tomli_w
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -26,8 +26,6 @@ Config = TypeVar("Config")
 
 Location = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
 """A path or URL as text; paths are accepted."""
-
-Device = Literal["cpu", "cuda"]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
@@ -120,7 +118,9 @@ def default_of(field: FieldInfo) -> Any:
 def bounds_of(field: FieldInfo) -> dict[str, Any]:
     """Those of ge, gt, le and lt that a field has."""
     found = {
-        name: getattr(rule, name, None) for rule in field.metadata for name in ("ge", "gt", "le", "lt")
+        name: getattr(rule, name, None)
+        for rule in field.metadata
+        for name in ("ge", "gt", "le", "lt")
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -87,9 +87,7 @@ class AugmentConfig:
 class SampleConfig:
     """How a frame becomes a training sample."""
 
-    voxel_size: float = Field(
-        default=0.025, gt=0, description="Edge of the student's voxels (m)."
-    )
+    voxel_size: float = Field(default=0.025, gt=0, description="Edge of the student's voxels (m).")
     pairs_per_frame: int = Field(
         default=1024, ge=2, description="Pairs drawn per frame; a contrast needs at least 2."
     )
@@ -123,9 +121,7 @@ class StreamConfig:
     sample: SampleConfig = Field(
         default=SampleConfig(), description="How a frame becomes a training sample."
     )
-    threads: int = Field(
-        default=2, ge=1, description="Threads that read and prepare samples."
-    )
+    threads: int = Field(default=2, ge=1, description="Threads that read and prepare samples.")
     ahead: int = Field(default=3, ge=1, description="Batches prepared before they are asked for.")
     seed: int = Field(
         default=0,

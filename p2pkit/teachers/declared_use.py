@@ -18,7 +18,7 @@ from torch import nn
 
 from p2pkit.errors import TeacherError
 from p2pkit.teachers.network import Preprocessing
-from p2pkit.teachers.teacher import TeacherOptions
+from p2pkit.settings.layers import TeacherOptions
 
 NEEDED = ("mean", "std", "stride", "offset")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")

@@ -23,7 +23,7 @@ from p2pkit.teachers.declared_use import (
     refuse_other_options,
 )
 from p2pkit.teachers.network import TeacherNetwork
-from p2pkit.teachers.teacher import TeacherOptions
+from p2pkit.settings.layers import TeacherOptions
 
 _TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _CUDA = "CUDAExecutionProvider"

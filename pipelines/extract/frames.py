@@ -32,7 +32,7 @@ def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
         config.dataset,
         SourceOptions(
             root=config.root,
-            camera_file=config.camera_file,
+            camera_file=config.camera,
             limit=config.limit,
             seed=config.seed,
             every=config.every,
@@ -128,7 +128,7 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
         _check_no_images_needed(config)
     fields = geometry_fields(first)
     _check_codecs(config, fields)
-    if config.storage == "tar":
+    if config.format == "tar":
         _check_keys(keys, fields)
     stored: dict[str, str] = {}
     if (config.out / MANIFEST).is_file():
@@ -150,7 +150,7 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
         },
         details={"reading": {name: getattr(config, name) for name in READING}, INPUTS: DIGEST},
     )
-    return Manifest(dataset=dataset, plan=plan, storage=config.storage, layers=(geometry,))
+    return Manifest(dataset=dataset, plan=plan, storage=config.format, layers=(geometry,))
 
 
 def _check_no_images_needed(config: ExtractConfig) -> None:

@@ -9,7 +9,8 @@ from skimage.measure import label
 from skimage.segmentation import slic
 
 from p2pkit.errors import ConfigError
-from p2pkit.geometry.superpixels import SuperpixelConfig, parse_superpixels, superpixels
+from p2pkit.geometry.superpixels import superpixels
+from p2pkit.settings.layers import SuperpixelConfig, parse_superpixels
 
 PHOTO = skimage.data.coffee()[:200, 100:350]
 

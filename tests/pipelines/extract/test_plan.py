@@ -60,7 +60,7 @@ def test_a_plan_from_all_frames_is_exact_to_the_byte(
 def test_a_plan_from_some_frames_is_within_a_tenth(
     room_recording: Path, tmp_path: Path, storage: str
 ) -> None:
-    config = recording_config(room_recording, tmp_path / "store", storage=storage)
+    config = recording_config(room_recording, tmp_path / "store", format=storage)
     plan = run(PlanConfig(config, frames=4))
     extract.run(config)
     assert len(set(plan.probed)) == 4

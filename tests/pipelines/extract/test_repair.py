@@ -152,7 +152,7 @@ def test_frames_that_an_earlier_repair_dropped_come_back(
 
 
 def test_zarr_stores_too(room_recording: Path, tmp_path: Path) -> None:
-    out = extract.run(recording_config(room_recording, tmp_path / "out", storage="zarr"))
+    out = extract.run(recording_config(room_recording, tmp_path / "out", format="zarr"))
     whole = tree(out)
     files(out, "geometry", "000001.zarr/depth/zarr.json").unlink()
     flip_middle(files(out, "features", "000000.zarr/map/c/1/0/0/0"))

@@ -42,7 +42,7 @@ SAMPLE = SampleConfig(voxel_size=0.2, pairs_per_frame=20)
 def extracted(recording: Path, out: Path, **changes: Any) -> Path:
     storage = changes.pop("storage", "tar")
     features = FeatureConfig(teacher=TEACHER, **{"stored_views": VIEWS, **changes})
-    return run(recording_config(recording, out, features=features, storage=storage))
+    return run(recording_config(recording, out, features=features, format=storage))
 
 
 @pytest.fixture(scope="module", params=STORAGES)
@@ -50,7 +50,7 @@ def store(
     room_recording: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Path:
     out = tmp_path_factory.mktemp("views") / "store"
-    return extracted(room_recording, out, storage=request.param)
+    return extracted(room_recording, out, format=request.param)
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ def test_a_pull_survives_faults_that_pass(
 
 
 def test_zarr_stores(room_recording: Path, bucket: Bucket, tmp_path: Path) -> None:
-    config = recording_config(room_recording, tmp_path / "zarr", storage="zarr", limit=2)
+    config = recording_config(room_recording, tmp_path / "zarr", format="zarr", limit=2)
     store = extract(config)
     stale = RemotePath(bucket.url("rooms.store/geometry/000000.zarr/depth/c/9"))
     stale.write(b"of another run")

@@ -87,7 +87,7 @@ def test_the_longest_key_is_extracted(tmp_path: Path) -> None:
 
 
 def test_zarr_takes_longer_keys(long_named: Path, tmp_path: Path) -> None:
-    store = open_store(run(recording_config(long_named, tmp_path / "out", storage="zarr")))
+    store = open_store(run(recording_config(long_named, tmp_path / "out", format="zarr")))
     assert "frame-" + "1" * 90 in store.keys(0)
 
 
