@@ -39,7 +39,7 @@ def settings_class(cls: type[Config]) -> type[Config]:
         ConfigError: when an object is built with an unknown name, a wrong type or a value out of
             bounds.
     """
-    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)
     made: Any = dataclass(cls, frozen=True, config=config)
     build = made.__init__
 
@@ -117,12 +117,8 @@ def default_of(field: FieldInfo) -> Any:
 
 def bounds_of(field: FieldInfo) -> dict[str, Any]:
     """Those of ge, gt, le and lt that a field has."""
-    found = {
-        name: getattr(rule, name, None)
-        for rule in field.metadata
-        for name in ("ge", "gt", "le", "lt")
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    rules = [(name, rule) for rule in field.metadata for name in ("ge", "gt", "le", "lt")]
+    return {name: getattr(rule, name) for name, rule in rules if hasattr(rule, name)}
 
 
 def config_from_json(kind: type[Config], value: Mapping[str, Any]) -> Config:
@@ -236,6 +232,7 @@ def _config_error(kind: type, error: ValidationError) -> ConfigError:
 
 
 ALLOWED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "too_short": lambda limit: f"needs at least {limit['min_length']}",
     "greater_than": lambda limit: f"must be greater than {limit['gt']}",
     "greater_than_equal": lambda limit: f"must be at least {limit['ge']}",
     "less_than": lambda limit: f"must be less than {limit['lt']}",

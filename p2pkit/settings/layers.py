@@ -105,6 +105,7 @@ class TeacherOptions:
         default="",
         description="Further views whose maps are averaged with the image's: flip, scale:S with S "
         "from 0.25 to 4, or several with commas; empty for none.",
+        json_schema_extra=option(default=""),
     )
 
 

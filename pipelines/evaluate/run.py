@@ -15,8 +15,7 @@ from p2pkit.pipelines.evaluate.features import KINDS, FrozenFeatures
 from p2pkit.pipelines.evaluate.finetune import finetune
 from p2pkit.pipelines.evaluate.frames import LabelledFrames, open_labelled, students_up
 from p2pkit.pipelines.evaluate.report import write_report
-from p2pkit.pipelines.evaluate.settings import EvaluateConfig
-from p2pkit.pipelines.evaluate.settings import BY_SCENE
+from p2pkit.pipelines.evaluate.settings import BY_SCENE, EvaluateConfig
 from p2pkit.pipelines.evaluate.split import UNIT_WORDS
 from p2pkit.pipelines.evaluate.weights import STUDENT_SETTINGS, ComparedWeights, compared_weights
 from p2pkit.pipelines.held_out import all_keys

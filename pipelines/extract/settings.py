@@ -99,9 +99,8 @@ class ExtractConfig:
     )
     codecs: dict[str, str] = Field(
         default_factory=dict,
-        description="How the bytes of a field are stored where not as usual, by field, such as map "
-        "= zstd: none, lz4, zstd, shuffle-lz4, shuffle-zstd or, for whole numbers, "
-        "delta-shuffle-lz4.",
+        description="Codec of a field's bytes where not the usual one, such as map=zstd: none, "
+        "lz4, zstd, shuffle-lz4, shuffle-zstd or, for whole numbers, delta-shuffle-lz4.",
         json_schema_extra=option("--codec", metavar="FIELD=CODEC"),
     )
     superpixels: Superpixels = Field(

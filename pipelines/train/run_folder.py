@@ -283,6 +283,4 @@ def run_layer(out: Path, store: Store) -> str:
         ConfigError: the run does not know the store, and it has several layers or none.
     """
     use = read_provenance(out).use_of(store)
-    return (
-        use.layers[1] if use is not None else feature_layer(store, read_config(out).layer)
-    )
+    return use.layers[1] if use is not None else feature_layer(store, read_config(out).layer)
