@@ -74,10 +74,11 @@ def _probe(runs: tuple[Path, ...], store: str | None, *, as_json: bool) -> None:
     from p2pkit.pipelines.evaluate import probe as stage
     from p2pkit.pipelines.train.run_folder import read_config
 
-    if len(runs) > 1:
+    run, *more = runs
+    if more:
         raise click.UsageError(f"--preset probe takes one RUN; {len(runs)} are named")
     known = {parameter(setting.name) for setting in settings_in(ProbeStageConfig)}
-    known |= {"split__test_scenes"}
+    known |= {"runs", "split__test_scenes"}
     others = [parameter(setting.name) for setting in settings_in(EvaluateConfig)]
     refuse([name for name in others if name not in known], "--preset probe has no such setting")
     scenes = _scenes("split.test_scenes").get("split.test_scenes")
@@ -85,8 +86,8 @@ def _probe(runs: tuple[Path, ...], store: str | None, *, as_json: bool) -> None:
         refuse(["test_fraction"], "the test part is what --test-scenes names")
     config = config_of(
         ProbeStageConfig,
-        run=runs[0],
-        store=read_config(runs[0]).store if store is None else store,
+        run=run,
+        store=read_config(run).store if store is None else store,
         **({} if scenes is None else {"test_scenes": scenes}),
     )
     text = stage.run(config).read_text()

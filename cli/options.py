@@ -172,7 +172,7 @@ def _click_type(setting: Setting) -> Any:
     if get_origin(kind) is tuple and ... not in get_args(kind):
         return (int, int)
     if kind in (int, float):
-        limits = {
+        limits: dict[str, Any] = {
             "min": bounds.get("ge", bounds.get("gt")),
             "max": bounds.get("le", bounds.get("lt")),
             "min_open": "gt" in bounds,

@@ -39,7 +39,7 @@ def settings_class(cls: type[Config]) -> type[Config]:
         ConfigError: when an object is built with an unknown name, a wrong type or a value out of
             bounds.
     """
-    config = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
     made: Any = dataclass(cls, frozen=True, config=config)
     build = made.__init__
 

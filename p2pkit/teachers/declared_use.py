@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from p2pkit.errors import TeacherError
-from p2pkit.teachers.network import Preprocessing
 from p2pkit.settings.layers import TeacherOptions
+from p2pkit.teachers.network import Preprocessing
 
 NEEDED = ("mean", "std", "stride", "offset")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")

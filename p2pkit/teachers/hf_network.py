@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import MissingDependencyError, TeacherError
-from p2pkit.teachers.network import Preprocessing, TeacherNetwork
 from p2pkit.settings.layers import TeacherOptions
+from p2pkit.teachers.network import Preprocessing, TeacherNetwork
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 from p2pkit.teachers.weights import check_hub, weights_sha256
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import TeacherError, first_line
+from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.declared_use import map_channels, read_declared_use, refuse_other_options
 from p2pkit.teachers.network import TeacherNetwork
-from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.weights import weights_sha256
 
 

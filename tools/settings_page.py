@@ -1,0 +1,100 @@
+"""Write docs/settings.md from the settings classes: `python tools/settings_page.py`."""
+
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic_core import PydanticUndefined
+
+from p2pkit.pipelines.evaluate.settings import EvaluateConfig, ProbeStageConfig
+from p2pkit.pipelines.extract.settings import ExtractConfig
+from p2pkit.pipelines.settings import (
+    CheckConfig,
+    DemoConfig,
+    ExportConfig,
+    ReportConfig,
+    RetrievalConfig,
+    ViewConfig,
+)
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.settings import Setting, bounds_of, default_of, settings_in
+
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
+COMMANDS = {
+    "p2pkit extract, p2pkit plan": ExtractConfig,
+    "p2pkit train, p2pkit profile": TrainConfig,
+    "p2pkit evaluate": EvaluateConfig,
+    "p2pkit evaluate --preset probe": ProbeStageConfig,
+    "p2pkit check": CheckConfig,
+    "p2pkit retrieval": RetrievalConfig,
+    "p2pkit view": ViewConfig,
+    "p2pkit report": ReportConfig,
+    "p2pkit export": ExportConfig,
+    "p2pkit demo": DemoConfig,
+}
+HEAD = """# Settings
+
+Every setting by its dotted name, which `--set KEY=VALUE` takes, and the TOML of `--config` in
+tables. Settings with an option can be given by it; an option and `--set` for the same setting are
+refused. An unknown name or a value of another type or out of bounds is an error. In a file,
+settings whose default is `none` are left out. In Python the classes are called as the headings say.
+
+This page is written by `python tools/settings_page.py`.
+"""
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
+def page() -> str:
+    """The page as Markdown."""
+    return HEAD + "".join(_section(command, kind) for command, kind in COMMANDS.items())
+
+
+def _section(command: str, kind: Any) -> str:
+    rows = [_row(one) for one in settings_in(kind) if one.table is None or one.option is not None]
+    table = ["| Setting | Type | Default | Meaning |", "|---|---|---|---|", *rows]
+    commands = " and ".join(f"`{name}`" for name in command.split(", "))
+    return f"\n## {commands}\n\n`{kind.__name__}`\n\n" + "\n".join(table) + "\n"
+
+
+def _row(setting: Setting) -> str:
+    default = default_of(setting.field)
+    marked = setting.option
+    flag = "" if marked is None else marked.flag or f"--{setting.name.rpartition('.')[2]}"
+    names = f"`{setting.name}`" + (f" `{flag.replace('_', '-')}`" if flag else "")
+    shown = "required" if default is PydanticUndefined else f"`{_shown(default)}`"
+    told = (setting.field.description or "").replace("|", "\\|")
+    kind = f"{_type(setting.field.annotation)} {_bounds(setting)}".strip()
+    return f"| {names} | {kind} | {shown} | {told} |"
+
+
+def _bounds(setting: Setting) -> str:
+    bounds = bounds_of(setting.field)
+    return ", ".join(f"{SIGNS[name]} {value:g}" for name, value in bounds.items())
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return f"[{', '.join(map(_shown, default))}]"
+    if isinstance(default, float):
+        return f"{default:g}"
+    if default is None or isinstance(default, bool):
+        return str(default).lower()
+    return str(default) or '""'
+
+
+def _type(kind: Any) -> str:
+    kinds = [inner for inner in get_args(kind) if inner is not type(None)]
+    if get_origin(kind) is Literal:
+        return " \\| ".join(f"`{name}`" for name in kinds)
+    if type(None) in get_args(kind):
+        return _type(kinds[0])
+    if get_origin(kind) is tuple:
+        return f"list of {_type(kinds[0])}" if ... in kinds else " × ".join(map(_type, kinds))
+    if get_origin(kind) is dict:
+        return "table"
+    if hasattr(kind, "__metadata__"):
+        return _type(kinds[0])
+    return {str: "text", Path: "path", bool: "true \\| false"}.get(kind, kind.__name__.lower())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
