@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from p2pkit.cli.options import CONFIG_FILE, options_of, typed_settings
+from p2pkit.cli.options import CONFIG_FILE, options_of, typed, typed_settings
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.settings.layers import GeometryConfig
 
@@ -47,7 +47,7 @@ def typed_extraction() -> dict[str, Any]:
     settings, params = typed_settings(ExtractConfig), click.get_current_context().params
     if params["source"] is not None:
         settings["root"] = params["source"]
-    if params["depth_range"] != (DEPTHS.depth_min, DEPTHS.depth_max):
+    if typed("depth_range"):
         settings |= dict(
             zip(("geometry.depth_min", "geometry.depth_max"), params["depth_range"], strict=True)
         )

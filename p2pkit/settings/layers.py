@@ -63,6 +63,12 @@ class GeometryConfig:
         description="Motion between points and image that makes a pair less sure (px).",
     )
 
+    def __post_init__(self) -> None:
+        if self.depth_min >= self.depth_max:
+            raise ConfigError(
+                f"the depth range is {self.depth_min} to {self.depth_max} m; the smaller comes first"
+            )
+
 
 @settings_class
 class TeacherOptions:

@@ -23,7 +23,7 @@ PAPER_STEPS, PAPER_BATCH = 60_000, 24
 OWN_RECORDING = """p2pkit extract my-recording --out my.store
 p2pkit train my.store --out my-run --preset paper --set device=cuda --set holdout=25
 p2pkit retrieval my-run my.store
-p2pkit probe my-run my.store      # where frames carry labels"""
+p2pkit evaluate my-run --preset probe      # where frames carry labels"""
 
 
 @dataclass(frozen=True)

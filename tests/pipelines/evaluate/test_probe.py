@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
 
-from p2pkit.cli.probe import seen_text
+from p2pkit.cli.evaluate import seen_text
 from p2pkit.errors import ConfigError, StoreError, TrainingError
 from p2pkit.evaluation.linear_probe import ProbeConfig
 from p2pkit.pipelines.evaluate import probe
