@@ -66,7 +66,8 @@ class GeometryConfig:
     def __post_init__(self) -> None:
         if self.depth_min >= self.depth_max:
             raise ConfigError(
-                f"the depth range is {self.depth_min} to {self.depth_max} m; the smaller comes first"
+                f"the depth range is {self.depth_min} to {self.depth_max} m; the smaller comes "
+                "first"
             )
 
 
