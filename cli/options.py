@@ -68,7 +68,6 @@ def option_of(setting: Setting, *, required: bool = True) -> Decorator:
     """
     marked, default = setting.option, default_of(setting.field)
     assert marked is not None
-    last = setting.name.rpartition(".")[2]
     kind = _plain(setting.field.annotation)
     more: dict[str, Any] = {"type": _click_type(setting)}
     if kind is bool:
@@ -82,12 +81,18 @@ def option_of(setting: Setting, *, required: bool = True) -> Decorator:
     if marked.default == "":
         more["show_default"] = False
     return click.option(
-        marked.flag or f"--{last.replace('_', '-')}",
+        flag_of(setting),
         parameter(setting.name),
         metavar=marked.metavar,
         help=(setting.field.description or "").partition(". ")[0].removesuffix(".") + ".",
         **more,
     )
+
+
+def flag_of(setting: Setting) -> str:
+    """How the option of a marked field is written."""
+    marked, last = setting.option, setting.name.rpartition(".")[2]
+    return (marked.flag if marked is not None else None) or f"--{last.replace('_', '-')}"
 
 
 def setting_of(kind: Any, name: str) -> Setting:
@@ -205,6 +210,6 @@ def _pair(setting: Setting, text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator:
         marked = setting.option
-        assert marked is not None
-        raise ConfigError(f"{marked.flag} is {text!r}; it must be {marked.metavar}")
+        form = marked.metavar if marked is not None else None
+        raise ConfigError(f"{flag_of(setting)} is {text!r}; it must be {form}")
     return name, value

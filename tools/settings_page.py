@@ -3,8 +3,19 @@
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import click
 from pydantic_core import PydanticUndefined
 
+from p2pkit.cli.check import check
+from p2pkit.cli.demo import demo
+from p2pkit.cli.evaluate import evaluate
+from p2pkit.cli.export import export
+from p2pkit.cli.extract import extract
+from p2pkit.cli.options import flag_of
+from p2pkit.cli.report import report
+from p2pkit.cli.retrieval import retrieval
+from p2pkit.cli.train import train
+from p2pkit.cli.view import view
 from p2pkit.pipelines.evaluate.settings import EvaluateConfig, ProbeStageConfig
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.settings import (
@@ -19,17 +30,17 @@ from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import Setting, bounds_of, default_of, settings_in
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
-COMMANDS = {
-    "p2pkit extract, p2pkit plan": ExtractConfig,
-    "p2pkit train, p2pkit profile": TrainConfig,
-    "p2pkit evaluate": EvaluateConfig,
-    "p2pkit evaluate --preset probe": ProbeStageConfig,
-    "p2pkit check": CheckConfig,
-    "p2pkit retrieval": RetrievalConfig,
-    "p2pkit view": ViewConfig,
-    "p2pkit report": ReportConfig,
-    "p2pkit export": ExportConfig,
-    "p2pkit demo": DemoConfig,
+COMMANDS: dict[str, tuple[Any, click.Command]] = {
+    "p2pkit extract, p2pkit plan": (ExtractConfig, extract),
+    "p2pkit train, p2pkit profile": (TrainConfig, train),
+    "p2pkit evaluate": (EvaluateConfig, evaluate),
+    "p2pkit evaluate --preset probe": (ProbeStageConfig, evaluate),
+    "p2pkit check": (CheckConfig, check),
+    "p2pkit retrieval": (RetrievalConfig, retrieval),
+    "p2pkit view": (ViewConfig, view),
+    "p2pkit report": (ReportConfig, report),
+    "p2pkit export": (ExportConfig, export),
+    "p2pkit demo": (DemoConfig, demo),
 }
 HEAD = """# Settings
 
@@ -45,21 +56,22 @@ SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 def page() -> str:
     """The page as Markdown."""
-    return HEAD + "".join(_section(command, kind) for command, kind in COMMANDS.items())
+    return HEAD + "".join(_section(name, *row) for name, row in COMMANDS.items())
 
 
-def _section(command: str, kind: Any) -> str:
-    rows = [_row(one) for one in settings_in(kind) if one.table is None or one.option is not None]
+def _section(names: str, kind: Any, command: click.Command) -> str:
+    flags = {flag for option in command.params for flag in option.opts}
+    shown = [one for one in settings_in(kind) if one.table is None or one.option is not None]
+    rows = [_row(setting, flags) for setting in shown]
     table = ["| Setting | Type | Default | Meaning |", "|---|---|---|---|", *rows]
-    commands = " and ".join(f"`{name}`" for name in command.split(", "))
+    commands = " and ".join(f"`{name}`" for name in names.split(", "))
     return f"\n## {commands}\n\n`{kind.__name__}`\n\n" + "\n".join(table) + "\n"
 
 
-def _row(setting: Setting) -> str:
+def _row(setting: Setting, flags: set[str]) -> str:
     default = default_of(setting.field)
-    marked = setting.option
-    flag = "" if marked is None else marked.flag or f"--{setting.name.rpartition('.')[2]}"
-    names = f"`{setting.name}`" + (f" `{flag.replace('_', '-')}`" if flag else "")
+    flag = flag_of(setting) if setting.option is not None else ""
+    names = f"`{setting.name}`" + (f" `{flag}`" if flag in flags else "")
     shown = "required" if default is PydanticUndefined else f"`{_shown(default)}`"
     told = (setting.field.description or "").replace("|", "\\|")
     kind = f"{_type(setting.field.annotation)} {_bounds(setting)}".strip()

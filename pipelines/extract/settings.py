@@ -81,7 +81,8 @@ class ExtractConfig:
     seed: int = Field(
         default=0,
         ge=0,
-        description="Random seed of the plan and of generated scenes.",
+        description="Random seed of the plan and of generated scenes; as an option, of everything "
+        "random.",
         json_schema_extra=option(),
     )
     max_failure_rate: float = Field(

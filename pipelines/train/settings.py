@@ -191,7 +191,7 @@ class TrainConfig:
     )
     seed: int = Field(
         default=0,
-        description="Random seed of the initial weights.",
+        description="Random seed of the initial weights; as an option, of everything random.",
         json_schema_extra=option(default=""),
     )
     device: str = Field(

@@ -174,7 +174,7 @@ def test_printing_and_reading_again_prints_the_same(file: Path, tmp_path: Path) 
         ("limits = 3", r"'limits'; did you mean limit\?"),
         (
             "[geometry]\nvoxelsize = 1",
-            r"'geometry\.voxelsize'; did you mean geometry\.voxel_size\?",
+            r"voxelsize'; did you mean geometry\.voxel_size\?",
         ),
         ('limit = "few"', "limit is 'few'; should be a valid integer"),
         ("every = 1.5", r"every is 1\.5"),
