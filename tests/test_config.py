@@ -27,7 +27,7 @@ from p2pkit.settings import (
 
 @settings_class
 class Inner:
-    rate: float = Field(default=0.5, gt=-1e308)
+    rate: float = 0.5
     kind: Literal["cosine", "constant"] = "constant"
     range: tuple[float, float] = (0.1, 10.0)
     batch_size: int = Field(default=4, ge=1, le=64)
