@@ -105,7 +105,8 @@ def _type(kind: Any) -> str:
         return "table"
     if hasattr(kind, "__metadata__"):
         return _type(kinds[0])
-    return {str: "text", Path: "path", bool: "true \\| false"}.get(kind, kind.__name__.lower())
+    names = {str: "text", Path: "path", bool: "true \\| false"}
+    return names[kind] if kind in names else str(kind.__name__)
 
 
 if __name__ == "__main__":
