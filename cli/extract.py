@@ -105,7 +105,8 @@ def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConf
         found = recognised(settings["root"])
         settings |= {"dataset": found.dataset, "root": found.root}
     settings = merged_tables(settings_of(settings["dataset"]), settings)
-    settings["out"] = local_folder(str(settings["out"]), "what is extracted")
+    if isinstance(settings["out"], (str, Path)):
+        settings["out"] = local_folder(str(settings["out"]), "what is extracted")
     config = config_from_json(ExtractConfig, settings)
     refuse_unused_in_extraction(config)
     return config

@@ -233,15 +233,21 @@ def _config_error(kind: type, error: ValidationError) -> ConfigError:
 
 ALLOWED: dict[str, Callable[[dict[str, Any]], str]] = {
     "too_short": lambda limit: f"needs at least {limit['min_length']}",
-    "greater_than": lambda limit: f"must be greater than {limit['gt']}",
-    "greater_than_equal": lambda limit: f"must be at least {limit['ge']}",
-    "less_than": lambda limit: f"must be less than {limit['lt']}",
-    "less_than_equal": lambda limit: f"must be at most {limit['le']}",
+    "greater_than": lambda limit: f"must be greater than {_number(limit['gt'])}",
+    "greater_than_equal": lambda limit: f"must be at least {_number(limit['ge'])}",
+    "less_than": lambda limit: f"must be less than {_number(limit['lt'])}",
+    "less_than_equal": lambda limit: f"must be at most {_number(limit['le'])}",
     "finite_number": lambda limit: "must be finite",
-    "literal_error": lambda limit: "choose one of " + limit["expected"].replace("'", ""),
+    "literal_error": lambda limit: (
+        "choose one of " + limit["expected"].replace("'", "").replace(" or ", ", ")
+    ),
     "dataclass_type": lambda limit: "must be a table of settings",
 }
 """What is allowed, by pydantic's type of error."""
+
+
+def _number(limit: float) -> str:
+    return str(limit).removesuffix(".0")
 
 
 def _explain(kind: type, entry: Any) -> str:

@@ -73,7 +73,11 @@ def test_other_texts_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("slic:0", "0 segments"), ("slic:9:0", "compactness is 0"), ("slic:9:inf", "is inf")],
+    [
+        ("slic:0", "segments is 0; must be at least 1"),
+        ("slic:9:0", "compactness is 0"),
+        ("slic:9:inf", "is inf"),
+    ],
 )
 def test_impossible_numbers_are_named(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):

@@ -107,7 +107,7 @@ def test_time_blocks_are_for_what_cannot_be_cut_by_scene() -> None:
     assert two.units[9:12] == ["a, block 4", "b, block 0", "b, block 0"]
     with pytest.raises(ConfigError, match="time blocks share their scene"):
         SplitConfig(unit="time-block", test_scenes=("a",))
-    with pytest.raises(ConfigError, match="both must be at least 1"):
+    with pytest.raises(ConfigError, match="gap_frames is 0; must be at least 1"):
         SplitConfig(unit="time-block", gap_frames=0)
 
 
