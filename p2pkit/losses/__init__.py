@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from p2pkit.errors import ConfigError
 from p2pkit.losses.batch import ContrastBatch, suspected_false_negatives
 from p2pkit.losses.ppnce import ppnce, ppnce_loss, soft_ppnce_loss, symmetric_ppnce_loss
 from p2pkit.losses.regression import cosine_loss, l2_loss
@@ -32,6 +33,12 @@ LOSSES: dict[str, Callable[[ContrastBatch, LossConfig], Tensor]] = {
 
 
 def build_loss(config: LossConfig) -> Callable[[ContrastBatch], Tensor]:
-    """The loss that `config` describes: it takes a batch and gives a scalar to minimise."""
+    """The loss that `config` describes: it takes a batch and gives a scalar to minimise.
+
+    Raises:
+        ConfigError: there is no loss of that name.
+    """
+    if config.name not in LOSSES:
+        raise ConfigError(f"no loss is called {config.name!r}; choose one of {', '.join(LOSSES)}")
     loss = LOSSES[config.name]
     return lambda batch: loss(batch, config)

@@ -26,8 +26,10 @@ SUPERPIXEL = "superpixel"
 class LossConfig:
     """The objective."""
 
-    name: Literal["ppnce", "ppnce-symmetric", "ppnce-soft", "superpixel", "cosine", "l2"] = Field(
-        default="ppnce", description="Which loss; docs/losses.md describes each."
+    name: str = Field(
+        default="ppnce",
+        description="Which loss, by its name in `p2pkit.losses.LOSSES`; docs/losses.md describes "
+        "each.",
     )
     temperature: float = Field(
         default=0.04,
