@@ -16,6 +16,7 @@ from p2pkit.settings import (
     config_from_json,
     default_of,
     nested,
+    parse_value,
     settings_from_text,
     settings_in,
 )
@@ -200,7 +201,10 @@ def _value(setting: Setting, typed: Any) -> Any:
     """What was typed, as the field's type has it: lists have commas, tables NAME=VALUE."""
     kind = _plain(setting.field.annotation)
     if get_origin(kind) is tuple and isinstance(typed, str):
-        return [word.strip() for word in typed.split(",") if word.strip()]
+        words = [word.strip() for word in typed.split(",") if word.strip()]
+        element = get_args(kind)[0]
+        is_number = getattr(element, "__origin__", element) is float
+        return [parse_value(word) for word in words] if is_number else words
     if get_origin(kind) is dict:
         return dict(_pair(setting, text) for text in typed)
     return typed

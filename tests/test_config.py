@@ -83,6 +83,8 @@ def test_text_with_an_equals_sign_is_kept() -> None:
         ("qqq=3", "unknown setting 'qqq'; known settings: inner, name, place, steps, store, table"),
         ("steps.deep=3", r"steps is \{'deep': 3\}; should be a valid integer"),
         ("steps=many", "steps is 'many'; should be a valid integer"),
+        ('steps="5"', "steps is '5'; should be a valid integer"),
+        ("name=5", "name is 5; should be a valid string"),
         ("steps=1.5", "steps is 1.5; should be a valid integer"),
         ("inner.kind=cosin", "inner.kind is 'cosin'; choose one of cosine, constant"),
         ("inner=3", "inner is 3; must be a table of settings"),

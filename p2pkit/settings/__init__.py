@@ -8,6 +8,7 @@ heavy; those of the stages are in `p2pkit.pipelines`.
 import dataclasses
 import difflib
 import json
+import os
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -91,8 +92,8 @@ class Setting(NamedTuple):
     @property
     def option(self) -> Option | None:
         """How the command line offers it; None if it does not."""
-        extra = self.field.json_schema_extra
-        return Option(*extra["option"]) if isinstance(extra, dict) else None  # pyright: ignore
+        extra: Any = self.field.json_schema_extra
+        return None if extra is None else Option(*extra["option"])
 
 
 def fields_of(kind: Any) -> dict[str, FieldInfo]:
@@ -124,12 +125,15 @@ def bounds_of(field: FieldInfo) -> dict[str, Any]:
 def config_from_json(kind: type[Config], value: Mapping[str, Any]) -> Config:
     """Build the settings class `kind` from nested JSON; absent fields keep their defaults.
 
+    Types are as in JSON: "5" is not a number, and 5 is not text. Paths may be paths.
+
     Raises:
         ConfigError: an unknown name (with the nearest known one), a value of the wrong type or out
             of bounds.
     """
     try:
-        return TypeAdapter(kind).validate_python(dict(value))
+        text = json.dumps(dict(value), default=os.fspath)
+        return TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         raise _config_error(kind, error) from None
 
@@ -210,7 +214,7 @@ def settings_from_text(settings: Iterable[str]) -> dict[str, Any]:
         name, separator, text = setting.partition("=")
         if not separator:
             raise ConfigError(f"setting {setting!r} has no value; write it as key=value")
-        values[name.strip()] = _parse(text)
+        values[name.strip()] = parse_value(text)
     return values
 
 
@@ -220,7 +224,8 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def _parse(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """JSON where it is valid JSON (numbers, true, null, lists), else the text itself."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

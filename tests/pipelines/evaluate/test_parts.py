@@ -6,15 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2pkit.errors import ConfigError
-from p2pkit.pipelines.evaluate.split import (
-    BY_SCENE,
-    PARTS,
-    Parts,
-    SplitConfig,
-    cut_frames,
-    place_of,
-    same_place,
-)
+from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
+from p2pkit.pipelines.evaluate.split import PARTS, Parts, cut_frames, place_of, same_place
 
 AREAS = [f"Area_{area}_{room}" for area in range(1, 7) for room in ("hallway_1", "office_1")]
 BY_TIME = SplitConfig(unit="time-block")
