@@ -146,7 +146,7 @@ def test_fewer_statistics_frames_than_asked_for_are_fine(
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, 2.0, -1.0, float("nan")])
 def test_a_share_that_is_none_is_refused(tiny_run: Path, room_store: Path, fraction: float) -> None:
-    with pytest.raises(ConfigError, match="test_fraction is .*; must be "):
+    with pytest.raises(ConfigError, match=r"test_fraction is .*; must be "):
         probe.run(probe_config(tiny_run, room_store, test_fraction=fraction))
 
 
