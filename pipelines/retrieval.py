@@ -36,7 +36,7 @@ def run(config: RetrievalConfig) -> Path:
     Raises:
         ConfigError: the run held no frame out, or the store has none of them, or they have no pair.
     """
-    train_config = read_config_here(config.run)
+    train_config = read_config_here(config.run, config.device)
     store = open_store(config.store)
     provenance = read_provenance(config.run)
     held = provenance.held_out(store) & set(all_keys(store))

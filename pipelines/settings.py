@@ -64,6 +64,13 @@ class RetrievalConfig:
         description="Random seed of the drawn pairs and of the random networks.",
         json_schema_extra=option(),
     )
+    device: str | None = Field(
+        default=None,
+        description="Where networks run: cpu or cuda. The run's own device where it is left out, "
+        "or "
+        "the CPU where that is missing.",
+        json_schema_extra=option(),
+    )
 
 
 @settings_class

@@ -68,7 +68,7 @@ def run(config: ProbeStageConfig) -> Path:
         ConfigError: a part of the split would be empty.
     """
     data = _open(config)
-    train_config = read_config_here(config.run)
+    train_config = read_config_here(config.run, config.device)
     checkpoint = chosen_checkpoint(config.run, config.which)
     channels = read_provenance(config.run).teacher_channels
     pretrained = build_model(train_config, channels, seed=train_config.seed)
@@ -185,6 +185,6 @@ def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
         "settings": {
             name: value
             for name, value in asdict(data.config).items()
-            if name not in ("run", "store")
+            if name not in ("run", "store", "device")
         },
     }

@@ -259,3 +259,10 @@ class ProbeStageConfig:
         "names.",
         json_schema_extra=option(metavar="NAMES|FILE"),
     )
+    device: str | None = Field(
+        default=None,
+        description="Where networks run: cpu or cuda. The run's own device where it is left out, "
+        "or "
+        "the CPU where that is missing.",
+        json_schema_extra=option(),
+    )

@@ -210,9 +210,16 @@ def check_device(name: str) -> None:
         ) from None
 
 
-def read_config_here(out: Path) -> TrainConfig:
-    """As `read_config`, on the CPU where the run's device is not there."""
+def read_config_here(out: Path, device: str | None = None) -> TrainConfig:
+    """As `read_config`, on a named device; else on the run's, or the CPU where that is missing.
+
+    Raises:
+        ConfigError: torch cannot compute on the named device.
+    """
     config = read_config(out)
+    if device is not None:
+        check_device(device)
+        return replace(config, device=device)
     try:
         check_device(config.device)
     except ConfigError:

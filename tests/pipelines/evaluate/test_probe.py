@@ -150,6 +150,11 @@ def test_a_share_that_is_none_is_refused(tiny_run: Path, room_store: Path, fract
         probe.run(probe_config(tiny_run, room_store, test_fraction=fraction))
 
 
+def test_a_named_device_must_be_usable(tiny_run: Path, room_store: Path) -> None:
+    with pytest.raises(ConfigError, match="device 'tpu' cannot be used"):
+        probe.run(probe_config(tiny_run, room_store, device="tpu"))
+
+
 def test_sequences_are_read_once(
     tiny_run: Path, room_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
