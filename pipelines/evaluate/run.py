@@ -11,7 +11,7 @@ from typing import Any
 from p2pkit.errors import FingerprintError
 from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.files import sha256_json, write_json
-from p2pkit.pipelines.evaluate.features import KINDS, FrozenFeatures
+from p2pkit.pipelines.evaluate.features import FrozenFeatures
 from p2pkit.pipelines.evaluate.finetune import finetune
 from p2pkit.pipelines.evaluate.frames import LabelledFrames, open_labelled, students_up
 from p2pkit.pipelines.evaluate.report import write_report
@@ -23,8 +23,6 @@ from p2pkit.settings import config_to_json
 from p2pkit.store.reading import open_store
 from p2pkit.store.strict_json import differences
 from p2pkit.stream.samples import CAMERA_UP
-
-MODES = (*KINDS, "finetune")
 
 
 @dataclass(frozen=True)

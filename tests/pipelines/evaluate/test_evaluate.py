@@ -280,7 +280,7 @@ def test_the_report_says_which_weights_are_tested(config: EvaluateConfig) -> Non
     for cell in report["cells"]:
         assert set(cell["validation_miou"]) == {"2", "4"}
         assert f"{cell['name']} {cell['tested_step']} (1 ×)" in text
-    assert "choose" not in report["protocol"]["settings"]["finetune"]
+    assert report["protocol"]["settings"]["finetune"]["choose"] == "best"
     found = find_evaluation(config.runs[0], config.out)
     page = evaluation_section(found, config.runs[0], config.store, has_labels=True)
     assert "out of 2 looks in 4 steps." in "".join(page)
@@ -332,7 +332,7 @@ def test_one_recording_is_cut_by_time_and_every_figure_says_so(
         run(replace(by_scene, split=SplitConfig(unit="time-block", gap_frames=1)))
 
 
-def test_a_usual_protocol_has_no_entries_that_old_ones_lack(
+def test_a_usual_protocol_has_no_entries_of_unusual_ones(
     config: EvaluateConfig, data: LabelledFrames
 ) -> None:
     card = protocol(config, compared_weights(config.runs, {}), data)
