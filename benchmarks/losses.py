@@ -39,6 +39,7 @@ def measure(name: str, pairs: int) -> dict[str, float]:
     from torch.nn.functional import cross_entropy, normalize
 
     from p2pkit.losses import ContrastBatch, LossConfig, build_loss
+    from p2pkit.settings import config_from_json
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -53,10 +54,8 @@ def measure(name: str, pairs: int) -> dict[str, float]:
         teacher_feature=torch.randn(pairs, TEACHER_CHANNELS),
         superpixel_id=torch.randperm(pairs) // PAIRS_OF_A_SUPERPIXEL,
     )
-    if name.startswith("mask"):
-        config = LossConfig(temperature=TEMPERATURE, negatives=name)
-    else:
-        config = LossConfig(temperature=TEMPERATURE, name=name)
+    setting = "negatives" if name.startswith("mask") else "name"
+    config = config_from_json(LossConfig, {"temperature": TEMPERATURE, setting: name})
     loss = None if name == PLAIN else build_loss(config)
     before, began = peak_mb(), time.process_time()
     if loss is None:

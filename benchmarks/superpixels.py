@@ -18,9 +18,10 @@ import numpy as np
 
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
-from p2pkit.geometry.superpixels import parse_superpixels, superpixels
+from p2pkit.geometry.superpixels import superpixels
 from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry
 from p2pkit.layers.superpixels import encode_superpixels, superpixel_layer
+from p2pkit.settings.layers import parse_superpixels
 from p2pkit.store.manifest import FieldSpec, LayerSpec
 from p2pkit.store.sizes import sample_bytes
 

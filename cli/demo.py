@@ -2,13 +2,14 @@
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.probe import probe_table
+from p2pkit.cli.evaluate import probe_table
+from p2pkit.cli.options import config_of, options_of
 from p2pkit.cli.train import report_engine
+from p2pkit.pipelines.settings import DemoConfig
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.demo import Progress
@@ -24,21 +25,8 @@ UNITS = {"extract": "frames", "train": "steps"}
 
 
 @click.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("demo"),
-    show_default=True,
-    help="Folder for store, run and report.",
-)
-@click.option(
-    "--frames", type=click.IntRange(2, 48), default=48, show_default=True, help="To extract."
-)
-@click.option(
-    "--steps", type=click.IntRange(min=1), default=80, show_default=True, help="Of training."
-)
-@click.option("--seed", default=0, show_default=True, help="Of rooms and training.")
-def demo(out: Path, frames: int, steps: int, seed: int) -> None:
+@options_of(DemoConfig)
+def demo(**_: Any) -> None:
     """Extract, pretrain, probe and report on generated rooms, in minutes on a few cores.
 
     Running it again goes on where it stopped. Prints the probe's table and the report's path.
@@ -49,13 +37,13 @@ def demo(out: Path, frames: int, steps: int, seed: int) -> None:
 
     from p2pkit.pipelines import demo as stage
 
-    if not (out / "run" / "config.json").is_file():
+    config = config_of(DemoConfig)
+    if not (config.out / "run" / "config.json").is_file():
         report_engine("auto", "cpu")
     with _Shown() as shown:
-        report = stage.run(
-            stage.DemoConfig(out=out, frames=frames, steps=steps, seed=seed), progress=shown
-        )
-    click.echo("\n".join(probe_table(json.loads((out / "run" / "probe.json").read_text()))))
+        report = stage.run(config, progress=shown)
+    probed = json.loads((config.out / "run" / "probe.json").read_text())
+    click.echo("\n".join(probe_table(probed)))
     click.echo(report)
 
 

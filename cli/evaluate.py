@@ -1,136 +1,156 @@
 """`p2pkit evaluate`: runs and a labelled store in; do they beat scratch, and how surely?"""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from p2pkit.cli.unused import refuse_set_twice
-from p2pkit.errors import ConfigError
+from p2pkit.cli.options import (
+    AS_JSON,
+    config_of,
+    option_of,
+    options_of,
+    parameter,
+    refuse,
+    setting_of,
+    typed_settings,
+)
+from p2pkit.pipelines.evaluate.settings import EvaluateConfig, ProbeStageConfig
+from p2pkit.settings import settings_in
 
-if TYPE_CHECKING:
-    from p2pkit.pipelines.evaluate.run import EvaluateConfig
-
-SETTINGS = {
-    "store": "store",
-    "out": "out",
-    "modes": "modes",
-    "fractions": "fractions",
-    "seeds": "seeds",
-    "labels": "labels",
-    "split_unit": "split.unit",
-    "test_scenes": "split.test_scenes",
-    "checkpoints": "checkpoints",
-    "which": "which",
-    "workers": "workers",
-    "device": "device",
-}
-"""Which setting of `EvaluateConfig` each option is."""
+OF_PROBE = ("test_fraction", "random_seeds", "seed")
+"""Options of `--preset probe` alone."""
 
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--on", "store", required=True, type=click.Path(), help="A store with labels.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
-@click.option("--mode", "modes", default="linear", show_default=True, help="linear,knn,finetune")
-@click.option("--fractions", default="1,5,10,100", show_default=True, help="% of labelled scenes.")
 @click.option(
-    "--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Draws of scenes."
+    "--preset",
+    type=click.Choice(["probe"]),
+    help="probe: one linear probe of one RUN beside random weights and raw inputs.",
 )
-@click.option("--labels", default="stored", show_default=True, help="Label set: stored or nyu13.")
-@click.option(
-    "--split-unit",
-    default="scene",
-    show_default=True,
-    type=click.Choice(["scene", "time-block"]),
-    help="time-block cuts a single recording; says nothing about new scenes.",
-)
-@click.option("--test-scenes", metavar="NAMES|FILE", help="Such as 'Area_5_*'; else the last ones.")
-@click.option(
-    "--checkpoint", "checkpoints", multiple=True, metavar="NAME=FILE", help="Also these weights."
-)
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
-@click.option("--which", default="latest", show_default=True, help="Checkpoint: latest or best.")
-@click.option(
-    "--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes."
-)
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@options_of(EvaluateConfig, optional=("store", "out"))
+@option_of(setting_of(ProbeStageConfig, "test_fraction"))
+@option_of(setting_of(ProbeStageConfig, "random_seeds"))
+@option_of(setting_of(ProbeStageConfig, "seed"))
+@AS_JSON
 def evaluate(
-    runs: tuple[Path, ...], store: str, out: Path, settings: tuple[str, ...], **asked: Any
+    runs: tuple[Path, ...],
+    preset: str | None,
+    store: str | None,
+    out: Path | None,
+    as_json: bool,
+    **_: Any,
 ) -> None:
     """Compare pretrained weights with scratch on few labels: probe, neighbours or fine-tuning.
 
+    With --preset probe, the labels are those of --on, or of the run's own store, and the report is
+    RUN/probe.json.
+
     Example: p2pkit evaluate run --on rooms.store --out evaluation --fractions 50,100 --seeds 2
     """
+    if preset == "probe":
+        _probe(runs, store, as_json=as_json)
+        return
     from p2pkit.pipelines.evaluate import run as stage
-    from p2pkit.pipelines.evaluate.split import SplitConfig
-    from p2pkit.settings import with_settings
 
-    as_json = asked.pop("as_json")
-    refuse_set_twice(settings, SETTINGS)
-    config = stage.EvaluateConfig(
-        runs=runs,
-        store=store,
-        out=out,
-        modes=tuple(asked.pop("modes").split(",")),
-        fractions=_numbers(asked.pop("fractions")),
-        split=SplitConfig(asked.pop("split_unit"), scene_names(asked.pop("test_scenes"))),
-        checkpoints=dict(_named(text) for text in asked.pop("checkpoints")),
-        **asked,
-    )
-    config = with_settings(config, settings)
-    _refuse_unused(settings, config)
+    refuse(OF_PROBE, "add --preset probe, or leave this out")
+    if store is None or out is None:
+        missing = "--on" if store is None else "--out"
+        raise click.UsageError(f"Missing option '{missing}'; only --preset probe needs none")
+    config = config_of(EvaluateConfig, runs=runs, **_scenes("split.test_scenes"))
+    _refuse_unused(config)
     path = stage.run(config, progress=lambda text: click.echo(f"done: {text}", err=True))
     report = json.loads(path.read_text())
     if as_json:
         click.echo(json.dumps(report, indent=1))
         return
-    click.echo((out / "report.md").read_text(), nl=False)
+    click.echo((config.out / "report.md").read_text(), nl=False)
     click.echo(path)
 
 
-def _refuse_unused(settings: Sequence[str], config: "EvaluateConfig") -> None:
+def _probe(runs: tuple[Path, ...], store: str | None, *, as_json: bool) -> None:
+    from p2pkit.pipelines.evaluate import probe as stage
+    from p2pkit.pipelines.train.run_folder import read_config
+
+    run, *more = runs
+    if more:
+        raise click.UsageError(f"--preset probe takes one RUN; {len(runs)} are named")
+    known = {parameter(setting.name) for setting in settings_in(ProbeStageConfig)}
+    known |= {"runs", "split__test_scenes"}
+    others = [parameter(setting.name) for setting in settings_in(EvaluateConfig)]
+    refuse([name for name in others if name not in known], "--preset probe has no such setting")
+    scenes = _scenes("split.test_scenes").get("split.test_scenes")
+    if scenes is not None:
+        refuse(["test_fraction"], "the test part is what --test-scenes names")
+    config = config_of(
+        ProbeStageConfig,
+        run=run,
+        store=read_config(run).store if store is None else store,
+        **({} if scenes is None else {"test_scenes": scenes}),
+    )
+    text = stage.run(config).read_text()
+    click.echo(text if as_json else "\n".join(probe_table(json.loads(text))))
+
+
+def _scenes(name: str) -> dict[str, list[str]]:
+    """The scenes that an option names, where it names a file those in it, one a line."""
+    text = click.get_current_context().params[parameter(name)]
+    if text is None or not Path(text).is_file():
+        return {} if text is None else {name: [word.strip() for word in text.split(",")]}
+    return {name: [line.strip() for line in Path(text).read_text().splitlines() if line.strip()]}
+
+
+def _refuse_unused(config: EvaluateConfig) -> None:
     """Raise UsageError where `--set` sets what the modes or the split do not have."""
     by_scene, modes = config.split.unit == "scene", {*config.modes}
     unused = {
         "finetune.": ("finetune" not in modes, "add finetune to --mode"),
         "frozen.": (not modes - {"finetune"}, "add linear or knn to --mode"),
         "frozen.probe.": ("linear" not in modes, "add linear to --mode"),
-        "frozen.neighbours=": ("knn" not in modes, "add knn to --mode"),
-        "frozen.most_neighbours=": ("knn" not in modes, "add knn to --mode"),
-        "split.block_frames=": (by_scene, "add --split-unit time-block"),
-        "split.gap_frames=": (by_scene, "add --split-unit time-block"),
-        "test=": (bool(config.split.test_scenes), "the test part is what --test-scenes names"),
+        "frozen.neighbours": ("knn" not in modes, "add knn to --mode"),
+        "frozen.most_neighbours": ("knn" not in modes, "add knn to --mode"),
+        "split.block_frames": (by_scene, "add --split-unit time-block"),
+        "split.gap_frames": (by_scene, "add --split-unit time-block"),
+        "test": (bool(config.split.test_scenes), "the test part is what --test-scenes names"),
     }
-    for setting in settings:
-        name, _, value = setting.partition("=")
+    for name in typed_settings(EvaluateConfig):
         for start, (ignored, mend) in unused.items():
-            if ignored and f"{name.strip()}={value}".startswith(start):
-                raise click.UsageError(f"--set {setting} would be ignored: {mend}, or leave it out")
+            is_meant = name.startswith(start) if start.endswith(".") else name == start
+            if ignored and is_meant:
+                raise click.UsageError(f"--set {name} would be ignored: {mend}, or leave it out")
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError as error:
-        raise ConfigError(
-            f"--fractions is {text!r}; percents such as 1,5,10,100 are due"
-        ) from error
+def probe_table(report: dict[str, Any]) -> list[str]:
+    """The lines of a table: one row per class, one column per kind of features (IoU in %)."""
+    scores, protocol = report["scores"], report["protocol"]
+    kinds = ["pretrained", "random", "color+position"]
+    lines = [f"{'IoU (%)':<20}" + "".join(f"{kind:>16}" for kind in kinds)]
+    for name in scores[kinds[0]]["iou"]:
+        lines.append(
+            f"{name:<20}" + "".join(f"{100 * scores[k]['iou'][name]:16.1f}" for k in kinds)
+        )
+    for name in ("miou", "accuracy", "class_accuracy"):
+        lines.append(f"{name:<20}" + "".join(f"{100 * scores[k][name]:16.1f}" for k in kinds))
+    lines.append(
+        f"{protocol['train_frames']} training and {protocol['test_frames']} test frames, "
+        f"{seen_text(protocol)}; {protocol['metric']}"
+    )
+    if protocol.get("points_turned"):
+        lines[-1] += "; points turned to the axes of pretraining"
+    shared = protocol.get("sequences_in_both_parts", [])
+    if shared:
+        lines.append(
+            f"training and test frames are of the same recording ({', '.join(shared)}): the scores "
+            "do not say how anything generalises to new scenes"
+        )
+    return lines
 
 
-def scene_names(text: str | None) -> tuple[str, ...]:
-    """Names of scenes, with commas between them, or one a line in a file."""
-    if text is None:
-        return ()
-    named = Path(text).read_text().splitlines() if Path(text).is_file() else text.split(",")
-    return tuple(name.strip() for name in named if name.strip())
-
-
-def _named(text: str) -> tuple[str, Path]:
-    name, separator, file = text.partition("=")
-    if not separator:
-        raise ConfigError(f"--checkpoint is {text!r}; NAME=FILE is due")
-    return name, Path(file)
+def seen_text(protocol: dict[str, Any]) -> str:
+    """How many test frames pretraining saw; a run knows only the stores that it was trained on."""
+    seen = protocol["test_frames_pretrained_on_without_labels"]
+    if seen is None:
+        return "of a store that the run was not trained on (it may have seen them in another)"
+    return f"{seen} of them pretrained on without labels"

@@ -1,29 +1,24 @@
 """`p2pkit extract`: a recording in, a store out."""
 
 import sys
-from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from p2pkit.cli.bars import progress_bar
-from p2pkit.cli.extraction_options import SETTINGS, extraction_options
+from p2pkit.cli.extraction_options import extraction_options, typed_extraction
+from p2pkit.cli.options import PRINT_CONFIG
 from p2pkit.cli.placement import is_first, own_device
 from p2pkit.cli.recognised import recognised
 from p2pkit.cli.unused import refuse_unnamed_views, refuse_unused_in_extraction
-from p2pkit.errors import ConfigError
-
-if TYPE_CHECKING:
-    from p2pkit.pipelines.extract.settings import ExtractConfig
+from p2pkit.pipelines.extract.settings import NO_TEACHER, ExtractConfig
 
 
 @click.command()
 @extraction_options
-@click.option("--out", type=click.Path(), help="The store to write, a folder; here or in --config.")
 @click.option(
     "--engine",
     default="local",
@@ -31,8 +26,8 @@ if TYPE_CHECKING:
     metavar="local|ray[://ADDRESS]",
     help="Who hands out the shards.",
 )
-@click.option("--print-config", is_flag=True, help="Print the resolved settings as TOML and stop.")
-def extract(engine: str, print_config: bool, **options: Any) -> None:
+@PRINT_CONFIG
+def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any) -> None:
     """Run a 2D network once over a recording and store its features and pixel-point pairs.
 
     SOURCE is the recording's folder; `p2pkit init SOURCE` writes all settings into a file.
@@ -49,9 +44,9 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
     from p2pkit.store.writing import read_manifest
 
     if print_config:
-        click.echo(config_to_toml(settled(**options)), nl=False)
+        click.echo(config_to_toml(settled(config_file)), nl=False)
         return
-    config = extract_config(**options)
+    config = extract_config(config_file)
     if engine == "local":
         config = _on_own_device(config)
     # Ray tells of its workers on stdout, which is for the result.
@@ -76,41 +71,36 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
         click.echo(store)
 
 
-def extract_config(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig":
+def extract_config(file: Path | None, *, store_else: Path | None = None) -> ExtractConfig:
     """What `settled` gives, with no features where the teacher is none."""
-    from p2pkit.pipelines.extract.settings import NO_TEACHER
-
-    config = settled(store_else=store_else, **options)
+    config = settled(file, store_else=store_else)
     without = config.features is not None and config.features.teacher.name == NO_TEACHER
     return replace(config, features=None) if without else config
 
 
-def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig":
-    """The settings that the options of `extraction_options` and `out` make, over --config.
+def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConfig:
+    """The settings on the command line over those of --config.
 
     A recording whose dataset is not named is recognised by its files. Where nothing else is named,
-    recordings without images have the teacher none, and LiDAR sweeps their own voxels.
+    recordings without images have the teacher none, and LiDAR sweeps voxels for sweeps.
 
     Args:
+        file: of --config.
         store_else: the store where neither names one.
-        options: by name; only what was typed counts.
 
     Raises:
         click.UsageError: neither the options nor the file name the store, or a recording or
-            dataset; the recording is not recognised; or an option was typed that the others leave
-            without use.
+            dataset; the recording is not recognised; or an option has no effect beside the others.
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
-    from p2pkit.pipelines.extract.settings import ExtractConfig
     from p2pkit.pipelines.extract.starting_settings import settings_of
     from p2pkit.settings import config_from_json, merged_tables, nested, settings_from_toml
     from p2pkit.store.location import local_folder
 
-    file = options.pop("config_file")
-    refuse_unnamed_views(options["views"])
+    refuse_unnamed_views()
     settings: dict[str, Any] = {"root": None, **({"out": store_else} if store_else else {})}
     settings |= settings_from_toml(file) if file is not None else {}
-    settings = merged_tables(settings, nested(_typed(options)))
+    settings = merged_tables(settings, nested(typed_extraction()))
     if "out" not in settings:
         raise click.UsageError(
             "Missing option '--out': name the store to write, here or as out in the file of "
@@ -120,51 +110,16 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
         found = recognised(settings["root"])
         settings |= {"dataset": found.dataset, "root": found.root}
     settings = merged_tables(settings_of(settings["dataset"]), settings)
-    if isinstance(settings["out"], str):
-        settings["out"] = local_folder(settings["out"], "what is extracted")
+    if isinstance(settings["out"], (str, Path)):
+        settings["out"] = local_folder(str(settings["out"]), "what is extracted")
     config = config_from_json(ExtractConfig, settings)
     refuse_unused_in_extraction(config)
     return config
 
 
-def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the options that stand on the command line."""
-    from p2pkit.geometry.superpixels import parse_superpixels
-
-    context = click.get_current_context()
-    settings: dict[str, Any] = {}
-    for option, value in options.items():
-        if context.get_parameter_source(option) is ParameterSource.DEFAULT:
-            continue
-        names = SETTINGS[option]
-        if option == "views":
-            settings |= _views(value, options["views_as"])
-            continue
-        if option == "codecs":
-            value = dict(map(_field_codec, value))
-        if option == "superpixels":
-            value = asdict(parse_superpixels(str(value)))
-        values = value if option == "depth_range" else (value,) * len(names)
-        settings |= dict(zip(names, values, strict=True))
-    return settings
-
-
-def _views(value: str, views_as: str) -> dict[str, str]:
-    """Views are averaged or stored, not both."""
-    averaged, stored = ("", value) if views_as == "stored" else (value, "")
-    return {"features.teacher.views": averaged, "features.stored_views": stored}
-
-
-def _on_own_device(config: "ExtractConfig") -> "ExtractConfig":
+def _on_own_device(config: ExtractConfig) -> ExtractConfig:
     if config.features is None:
         return config
     teacher = config.features.teacher
     teacher = replace(teacher, device=own_device(teacher.device))
     return replace(config, features=replace(config.features, teacher=teacher))
-
-
-def _field_codec(text: str) -> tuple[str, str]:
-    name, separator, codec = text.partition("=")
-    if not separator:
-        raise ConfigError(f"--codec {text!r} must be FIELD=CODEC, such as map=zstd")
-    return name, codec

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
+from p2pkit.cli.train import PRESET
 from p2pkit.errors import ConfigError
 
 
 @click.command()
 @click.argument("source", required=False, type=click.Path())
-@click.option("--preset", help="For a store: paper (default), slidr, slidr-superpixel, cpu-small.")
+@PRESET
 @click.option("--dataset", help="For a recording: its format, where its files do not tell.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file; printed if not given.")
 def init(source: str | None, preset: str | None, dataset: str | None, out: Path | None) -> None:

@@ -1,5 +1,6 @@
 """`p2pkit`: the commands by name, each imported when it is used, and errors as one line."""
 
+import difflib
 import errno
 import importlib
 import os
@@ -62,7 +63,6 @@ COMMANDS = {
     "profile": Lazy(
         "p2pkit.cli.profile", "profile", "Tell where the time of a training step goes."
     ),
-    "probe": Lazy("p2pkit.cli.probe", "probe", "Measure frozen point features on labels."),
     "evaluate": Lazy(
         "p2pkit.cli.evaluate", "evaluate", "Compare pretrained weights with scratch on few labels."
     ),
@@ -111,6 +111,19 @@ class LazyGroup(click.Group):
                 f"`p2pkit {cmd_name}` needs the package {package}, which is not installed: "
                 "`p2pkit doctor` names the command that installs it"
             ) from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names.
+
+        Raises:
+            click.UsageError: there is none; the message names the nearest one.
+        """
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if args[0] not in COMMANDS and near:
+            raise click.UsageError(f"No such command {args[0]!r}; did you mean {near[0]}?", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write name and help of each command."""

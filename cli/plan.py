@@ -10,6 +10,8 @@ import click
 from p2pkit.cli.bars import progress_bar, shown_on
 from p2pkit.cli.extract import extract_config
 from p2pkit.cli.extraction_options import extraction_options
+from p2pkit.cli.options import AS_JSON, option_of, setting_of
+from p2pkit.pipelines.extract.settings import PlanConfig
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.extract.plan import ExtractionPlan, LayerPlan
@@ -19,16 +21,9 @@ GIGABYTE = 1e9
 
 @click.command()
 @extraction_options
-@click.option("--out", type=click.Path(path_type=Path), help="The store, where it exists.")
-@click.option(
-    "--probe",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Frames for the teacher.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(probe: int, as_json: bool, **options: Any) -> None:
+@option_of(setting_of(PlanConfig, "frames"))
+@AS_JSON
+def plan(frames: int, as_json: bool, config_file: Path | None, **_: Any) -> None:
     """Print the gigabytes, the teacher's passes and the time of an extraction; write nothing.
 
     A few frames, spread over the recording, are extracted in memory and scaled up; eight times as
@@ -38,12 +33,12 @@ def plan(probe: int, as_json: bool, **options: Any) -> None:
     """
     from dataclasses import asdict
 
-    from p2pkit.pipelines.extract.plan import PlanConfig, run
+    from p2pkit.pipelines.extract.plan import run
 
     with tempfile.TemporaryDirectory() as nowhere:
-        config = extract_config(store_else=Path(nowhere) / "none.store", **options)
+        config = extract_config(config_file, store_else=Path(nowhere) / "none.store")
         with progress_bar("frames probed") as bar:
-            planned = run(PlanConfig(config, probe), progress=shown_on(bar))
+            planned = run(PlanConfig(config, frames), progress=shown_on(bar))
     click.echo(json.dumps(asdict(planned), indent=1) if as_json else "\n".join(_text(planned)))
 
 

@@ -2,24 +2,21 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.train import AskedSettings
+from p2pkit.cli.options import AS_JSON
+from p2pkit.cli.train import asked_settings, training_options
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.train.profile import StepProfile
 
 
 @click.command()
-@click.argument("stores", metavar="[STORE]...", nargs=-1, type=click.Path())
-@click.option("--preset", help="paper (default), slidr, slidr-superpixel or cpu-small.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings in TOML.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
+@training_options
 @click.option("--measured", default=10, show_default=True, type=click.IntRange(1), help="Steps.")
-@click.option("--json", "as_json", is_flag=True, help="Print the times as JSON.")
+@AS_JSON
 def profile(stores: tuple[str, ...], measured: int, as_json: bool, **asked: Any) -> None:
     """Train for some steps, keep nothing, and print where their time went.
 
@@ -27,7 +24,7 @@ def profile(stores: tuple[str, ...], measured: int, as_json: bool, **asked: Any)
     """
     from p2pkit.pipelines.train import profile as stage
 
-    config = AskedSettings(steps=None, weights=None, **asked).config(stores)
+    config = asked_settings(asked).config(stores)
     found = stage.run(config, steps=measured)
     click.echo(json.dumps(asdict(found), indent=1) if as_json else "\n".join(_table(found)))
 

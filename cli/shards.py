@@ -58,7 +58,7 @@ def repair(store: Path, as_json: bool, **options: Any) -> None:
     source = SourceConfig(
         dataset=options["dataset"],
         root=options["source"],
-        camera_file=options["camera"],
+        camera=options["camera"],
         weights=options["weights"],
         teachers=options["teachers"],
         device=options["device"],

@@ -1,6 +1,6 @@
 """`p2pkit train`: a store, or several to mix, in; a run with checkpoints out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,25 +8,37 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pkit.cli.bars import progress_bar
-from p2pkit.cli.unused import refuse_set_twice
+from p2pkit.cli.options import CONFIG_FILE, PRINT_CONFIG, options_of, typed_settings
 from p2pkit.errors import ConfigError
+from p2pkit.pipelines.train.presets import PRESETS
+from p2pkit.pipelines.train.settings import TrainConfig
 
 if TYPE_CHECKING:
-    from p2pkit.pipelines.train.settings import TrainConfig
     from p2pkit.pipelines.train.step import StepReport
+
+PRESET = click.option(
+    "--preset", type=click.Choice([*PRESETS]), help="Settings to start from; paper by default."
+)
+
+
+def training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the stores and all options that decide a training."""
+    for option in (
+        options_of(TrainConfig, without=("probe.split.unit", "probe.split.test_scenes")),
+        CONFIG_FILE,
+        PRESET,
+        click.argument("stores", metavar="[STORE]...", nargs=-1, type=click.Path()),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
-@click.argument("stores", metavar="[STORE]...", nargs=-1, type=click.Path())
+@training_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
-@click.option("--preset", help="paper (default), slidr, slidr-superpixel or cpu-small.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings in TOML.")
-@click.option("--steps", type=click.IntRange(min=1), help="Length of the schedule.")
 @click.option("--stop-after", type=click.IntRange(min=1), help="End this process after N steps.")
-@click.option("--weights", metavar="W,W", help="Share of each STORE; by their frames if not given.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@click.option("--print-config", is_flag=True, help="Print the resolved settings as TOML and stop.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
+@PRINT_CONFIG
 def train(
     stores: tuple[str, ...],
     out: Path,
@@ -43,8 +55,7 @@ def train(
     from p2pkit.pipelines.train.distributed import ranks_from_environment
     from p2pkit.settings import config_to_toml
 
-    wanted = AskedSettings(**asked)
-    refuse_set_twice(wanted.settings, {"steps": "steps", "weights": "weights"})
+    wanted = asked_settings(asked)
     begun = resume and (out / "config.json").is_file()
     if resume and (begun or not stores):
         config = _free_changes(stage.read_config(out), wanted)
@@ -97,11 +108,9 @@ class AskedSettings:
 
     preset: str | None
     config_file: Path | None
-    steps: int | None
-    weights: str | None
-    settings: tuple[str, ...]
+    settings: dict[str, Any]
 
-    def config(self, stores: Sequence[str]) -> "TrainConfig":
+    def config(self, stores: Sequence[str]) -> TrainConfig:
         """All settings; STOREs on the command line go before those of the file."""
         from p2pkit.pipelines.train.presets import preset as preset_config
         from p2pkit.settings import merged, settings_from_toml
@@ -117,16 +126,19 @@ class AskedSettings:
         config = merged(preset_config(self.preset or "paper", str(file["store"])), file)
         return self.over(config)
 
-    def over(self, config: "TrainConfig") -> "TrainConfig":
+    def over(self, config: TrainConfig) -> TrainConfig:
         """The single settings in place of the config's own."""
-        from p2pkit.settings import with_settings
+        from p2pkit.settings import merged, nested
 
-        weights = (f"weights=[{self.weights}]",) if self.weights else ()
-        steps = (f"steps={self.steps}",) if self.steps is not None else ()
-        return with_settings(config, (*steps, *self.settings, *weights))
+        return merged(config, nested(self.settings))
 
 
-def _free_changes(saved: "TrainConfig", asked: AskedSettings) -> "TrainConfig":
+def asked_settings(asked: Mapping[str, Any]) -> AskedSettings:
+    """What the options of `training_options` ask for."""
+    return AskedSettings(asked["preset"], asked["config_file"], typed_settings(TrainConfig))
+
+
+def _free_changes(saved: TrainConfig, asked: AskedSettings) -> TrainConfig:
     """A run's settings cannot change when it is resumed, but for those that decide no weights;
     repeating them is fine.
     """

@@ -1,67 +1,14 @@
-"""Options that others leave without use: a usage error names them, nothing is passed over."""
-
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+"""Options of an extraction that have no effect beside the others: a usage error names them."""
 
 import click
-from click.core import ParameterSource
 
-if TYPE_CHECKING:
-    from p2pkit.pipelines.extract.settings import ExtractConfig
-
-OF_A_TEACHER = (
-    "layer",
-    "weights",
-    "input_size",
-    "views",
-    "views_as",
-    "features",
-    "map_coding",
-    "pairs_per_frame",
-    "upsampling",
-    "device",
-)
-"""Options of `p2pkit extract`, by parameter name."""
+from p2pkit.cli.options import refuse
+from p2pkit.pipelines.extract.settings import NO_TEACHER, ExtractConfig
 
 
-def typed(*options: str) -> list[str]:
-    """Those of the options, by parameter name, that stand on the command line; as written there."""
-    context = click.get_current_context()
-    written = {str(option.name): max(option.opts, key=len) for option in context.command.params}
-    return [
-        written[name]
-        for name in options
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    ]
-
-
-def refuse(options: Iterable[str], why: str) -> None:
-    """Raise UsageError where one of the options, by parameter name, stands on the command line.
-
-    Args:
-        options: which the other ones leave without use.
-        why: they have none, and what to do.
-    """
-    if found := typed(*options):
-        raise click.UsageError(f"{', '.join(found)} would be ignored: {why}")
-
-
-def refuse_set_twice(settings: Sequence[str], options: Mapping[str, str]) -> None:
-    """Raise UsageError where `--set` says again what another option on the command line says.
-
-    Args:
-        settings: of `--set`, KEY=VALUE.
-        options: the setting that each option is, by the option's parameter name.
-    """
-    said = {setting.partition("=")[0].strip(): setting for setting in settings}
-    for option, name in options.items():
-        if name in said and (found := typed(option)):
-            raise click.UsageError(f"{found[0]} and --set {said[name]} say one setting: keep one")
-
-
-def refuse_unnamed_views(views: str) -> None:
-    """Raise UsageError where it was typed what becomes of `views`, but these were not."""
-    if not views:
+def refuse_unnamed_views() -> None:
+    """Raise UsageError where --views-as was typed without --views."""
+    if not click.get_current_context().params["features__teacher__views"]:
         refuse(
             ["views_as"],
             "it says what becomes of the views of --views; add these, such as --views flip. Views "
@@ -70,10 +17,9 @@ def refuse_unnamed_views(views: str) -> None:
         )
 
 
-def refuse_unused_in_extraction(config: "ExtractConfig") -> None:
+def refuse_unused_in_extraction(config: ExtractConfig) -> None:
     """Raise UsageError where an option was typed for what this extraction does not have."""
     from p2pkit.datasets.registry import LIDAR, WITHOUT_IMAGES
-    from p2pkit.pipelines.extract.settings import NO_TEACHER
 
     if config.dataset in (*LIDAR, *WITHOUT_IMAGES):
         refuse(
@@ -83,10 +29,16 @@ def refuse_unused_in_extraction(config: "ExtractConfig") -> None:
         )
     features = config.features
     if features is None or features.teacher.name == NO_TEACHER:
-        refuse(OF_A_TEACHER, "the teacher is none; name one with --teacher, or leave this out")
+        options = [str(option.name) for option in click.get_current_context().command.params]
+        of_a_teacher = [name for name in options if name.startswith("features__")]
+        of_a_teacher.remove("features__teacher__name")
+        refuse(
+            [*of_a_teacher, "views_as"],
+            "the teacher is none; name one with --teacher, or leave this out",
+        )
     elif features.layout != "pixels":
         refuse(
-            ["pairs_per_frame"],
+            ["features__pairs_per_frame"],
             f"the layout {features.layout} stores the map, from which training samples any pair; "
             "add --features pixels, or leave this out",
         )

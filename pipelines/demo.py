@@ -8,12 +8,13 @@ from typing import Literal
 
 from p2pkit.errors import ConfigError
 from p2pkit.files import write_json
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.evaluate import probe
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.held_out import scene_split
 from p2pkit.pipelines.report import run_page as report
+from p2pkit.pipelines.settings import DemoConfig
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.checkpoints import list_checkpoints
 from p2pkit.pipelines.train.presets import preset
@@ -36,25 +37,6 @@ SETTINGS = (
     "optimizer.warmup_steps=10",
     "stream.sample.voxel_size=0.1",
 )
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """Settings of one demo.
-
-    Args:
-        out: folder for the store, the run and the report.
-        frames: the first frames of the generated rooms, 12 of each; the last room tests.
-        steps: of pretraining.
-        random_seeds: networks with random weights that the probe compares with.
-        seed: of the rooms, the student's weights, and everything drawn.
-    """
-
-    out: Path
-    frames: int = 48
-    steps: int = 80
-    random_seeds: int = 2
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,13 @@ import p2pkit
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.networks.pretrained import ABOUT, FORMAT, read_weights, sidecar
+from p2pkit.pipelines.settings import ExportConfig
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import INPUT_CHANNELS, WEIGHTS
 from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
 from p2pkit.pipelines.train.settings import TrainConfig
 
 STUDENT, PROJECTION = "student.", "point_projection.linear."
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """Settings of one export.
-
-    Args:
-        run: a pretraining run.
-        out: the file to write; must not exist.
-        form: a key of `FORMS`.
-        projection: also write the point projection, as the 1x1x1 convolution `final`.
-        which: `latest`, or `best` by the online probe.
-    """
-
-    run: Path
-    out: Path
-    form: str = "safetensors"
-    projection: bool = False
-    which: str = "latest"
-
-    def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise ConfigError(f"no form is called {self.form!r}; choose one of {', '.join(FORMS)}")
 
 
 def run(config: ExportConfig) -> Path:

@@ -14,6 +14,7 @@ from p2pkit.layers.geometry import decode_geometry
 from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.losses import ContrastBatch
 from p2pkit.pipelines.held_out import all_keys
+from p2pkit.pipelines.settings import RetrievalConfig
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.model import PretrainingModel, build_model, load_weights
 from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance, run_layer
@@ -22,23 +23,6 @@ from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.augmentation import NO_AUGMENTATION
 from p2pkit.stream.batches import collate
 from p2pkit.stream.samples import SampleConfig, make_sample
-
-
-@dataclass(frozen=True)
-class RetrievalConfig:
-    """Settings of one retrieval test.
-
-    Args:
-        run: a pretraining run; its newest checkpoint is tested.
-        store: path or URL of the store with the frames.
-        pairs: candidates per frame; frames with fewer usable pairs give all of theirs.
-        seed: of the drawn pairs and of the random networks.
-    """
-
-    run: Path
-    store: str
-    pairs: int = 1024
-    seed: int = 0
 
 
 def run(config: RetrievalConfig) -> Path:
@@ -52,7 +36,7 @@ def run(config: RetrievalConfig) -> Path:
     Raises:
         ConfigError: the run held no frame out, or the store has none of them, or they have no pair.
     """
-    train_config = read_config_here(config.run)
+    train_config = read_config_here(config.run, config.device)
     store = open_store(config.store)
     provenance = read_provenance(config.run)
     held = provenance.held_out(store) & set(all_keys(store))

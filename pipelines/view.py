@@ -3,7 +3,6 @@
 import os
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,11 @@ from p2pkit.errors import ConfigError, MissingDependencyError
 from p2pkit.pipelines.evaluate.inference import read_cloud
 from p2pkit.pipelines.held_out import all_keys
 from p2pkit.pipelines.report.frames import stored_pictures
+from p2pkit.pipelines.settings import ViewConfig
 from p2pkit.pipelines.train.run_folder import feature_layer
 from p2pkit.store.reading import Store, open_store
 
 GAP_PX = 6
-
-
-@dataclass(frozen=True)
-class ViewConfig:
-    """Which frame to show.
-
-    Args:
-        store: path or URL of the store.
-        key: of the frame.
-        png: the picture to write; None is only allowed with `window`.
-        layer: whose features are shown; None takes the only layer.
-        window: open Open3D's viewer.
-    """
-
-    store: str
-    key: str
-    png: Path | None
-    layer: str | None = None
-    window: bool = False
 
 
 def run(config: ViewConfig) -> Path | None:

@@ -16,7 +16,7 @@ from p2pkit.pipelines.held_out import chosen_samples, holdout_split
 from p2pkit.pipelines.report.frames import FrameView, Picture, open_view, teacher_reader
 from p2pkit.pipelines.report.networks import NetworkName, RunNetworks, run_networks
 from p2pkit.pipelines.report.pictures import draw_points, draw_ring, principal_colors
-from p2pkit.pipelines.train.run_folder import read_config_for_use
+from p2pkit.pipelines.train.run_folder import read_config
 from p2pkit.store.reading import open_store
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "overview.png"
@@ -140,7 +140,7 @@ def sheet(columns: list[Stage]) -> Image.Image:
 def main(demo: Path, target: Path = TARGET) -> None:
     """Draw the first held-out frame of the demo in `demo`."""
     store = open_store(str(demo / "store"))
-    kept, held = holdout_split(store, read_config_for_use(demo / "run").holdout)
+    kept, held = holdout_split(store, read_config(demo / "run").holdout)
     networks = run_networks(demo / "run", store, kept, seed=1)
     view = open_view(store, networks.layer, chosen_samples(held, 3)[0])
     target.parent.mkdir(parents=True, exist_ok=True)

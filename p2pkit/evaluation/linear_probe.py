@@ -9,28 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from p2pkit.errors import ConfigError
+from p2pkit.settings.evaluation import ProbeConfig
 
 POINTS_AT_ONCE = 2**18
-
-
-@dataclass(frozen=True)
-class ProbeConfig:
-    """How the probe is fitted.
-
-    Args:
-        l2: weight decay: l2 / 2 times the squared weights (not the biases) is added to the mean
-            cross-entropy of the standardised features.
-        balanced: weigh each class inversely to its number of points.
-        max_points: more rows than this are thinned out at random first.
-        iterations: of L-BFGS at most; it stops earlier where it has converged.
-        seed: of the thinning; the fit itself starts at zero.
-    """
-
-    l2: float = 1e-4
-    balanced: bool = False
-    max_points: int = 200_000
-    iterations: int = 200
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)

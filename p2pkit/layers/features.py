@@ -8,7 +8,7 @@ at the image fit.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -21,9 +21,9 @@ from p2pkit.geometry.sample_map import nearest_cell, sample_map
 from p2pkit.layers.geometry import PointCloud
 from p2pkit.layers.map_coding import FeatureCoder, MapCoding, PcaBasis, undo_scale
 from p2pkit.layers.views import STORED_VIEWS, SeenImages, ViewMaps, map_field, seen_images
+from p2pkit.settings.layers import FeatureConfig as FeatureConfig
+from p2pkit.settings.layers import Layout
 from p2pkit.store.manifest import FieldSpec, Sample
-
-Layout = Literal["grid", "pixels"]
 
 FLOAT16 = MapCoding()
 AS_THEY_ARE = FeatureCoder()

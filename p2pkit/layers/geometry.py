@@ -19,6 +19,7 @@ from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, visibility
 from p2pkit.geometry.project import Projection, nearest_pixels, project
 from p2pkit.geometry.voxelize import voxel_deduplicate
+from p2pkit.settings.layers import GeometryConfig
 from p2pkit.store.manifest import FieldSpec, Sample
 
 
@@ -115,40 +116,6 @@ class PointCloud:
         return self.pixels[:]
 
 
-@dataclass(frozen=True)
-class GeometryConfig:
-    """What decides the points of a frame.
-
-    Args:
-        voxel_size: keep the first point of each cube of this size (m); 0 keeps all points. The
-            default is half of the paper's training voxel (2.5 cm), so that augmenting and
-            voxelising again leaves no holes.
-        depth_min, depth_max: keep depth pixels in this range (m), from 0 on; LiDAR points all stay.
-        occlusion_margin, occlusion_margin_relative: a point is hidden from a view that is not
-            registered to the depth if it lies behind others by more than the larger of this
-            distance (m) and this share of its depth; `geometry.confidence` says behind which.
-        confidence_edge_px, confidence_motion_px: how near a depth edge, and how much motion
-            between points and image, makes a pair less sure (px); see `geometry.confidence`.
-    """
-
-    voxel_size: float = 0.0125
-    depth_min: float = 0.1
-    depth_max: float = 10.0
-    occlusion_margin: float = 0.05
-    occlusion_margin_relative: float = 0.05
-    confidence_edge_px: float = 4.0
-    confidence_motion_px: float = 8.0
-
-    def margins(self) -> Margins:
-        """The part of it that decides visibility and confidence."""
-        return Margins(
-            margin_m=self.occlusion_margin,
-            margin_relative=self.occlusion_margin_relative,
-            edge_px=self.confidence_edge_px,
-            motion_px=self.confidence_motion_px,
-        )
-
-
 _COLORS = FieldSpec("colors", "|u1", ("points", "rgb"), "", "none", "RGB of each point")
 
 _LABEL = FieldSpec("label", "|u1", ("points",), "class", "none", "class of each point")
@@ -176,6 +143,16 @@ _POINT_FIELDS = (
     FieldSpec("pair_view", "|u1", ("pairs",), "view", "none", "view of the pair"),
     FieldSpec("points", "<f4", ("points", "xyz"), "m", "none", "in the sensor's frame"),
 )
+
+
+def _margins(config: GeometryConfig) -> Margins:
+    """The settings that decide visibility and confidence."""
+    return Margins(
+        margin_m=config.occlusion_margin,
+        margin_relative=config.occlusion_margin_relative,
+        edge_px=config.confidence_edge_px,
+        motion_px=config.confidence_motion_px,
+    )
 
 
 def geometry_fields(frame: Frame) -> tuple[FieldSpec, ...]:
@@ -332,7 +309,7 @@ def _seen_in(
     return visibility(
         projection,
         view.camera,
-        config.margins(),
+        _margins(config),
         spacing_px=0.0 if is_dense else line_spacing_px(projection, view.camera),
         motion_m=abs(view.time_offset_s or 0.0) * frame.speed_m_s,
         hide=not registered,

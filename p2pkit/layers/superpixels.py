@@ -9,8 +9,8 @@ from jaxtyping import Int64
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.project import nearest_pixels
-from p2pkit.geometry.superpixels import METHOD, SuperpixelConfig
 from p2pkit.layers.geometry import PointCloud
+from p2pkit.settings.layers import METHOD, SuperpixelConfig
 from p2pkit.store.manifest import SUPERPIXELS, FieldSpec, LayerSpec, Sample
 
 FIELD = FieldSpec(

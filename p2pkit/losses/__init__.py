@@ -5,17 +5,11 @@ from collections.abc import Callable
 from torch import Tensor
 
 from p2pkit.errors import ConfigError
-from p2pkit.losses.batch import (
-    REGRESSIONS,
-    SOFT,
-    SUPERPIXEL,
-    ContrastBatch,
-    LossConfig,
-    suspected_false_negatives,
-)
+from p2pkit.losses.batch import ContrastBatch, suspected_false_negatives
 from p2pkit.losses.ppnce import ppnce, ppnce_loss, soft_ppnce_loss, symmetric_ppnce_loss
 from p2pkit.losses.regression import cosine_loss, l2_loss
 from p2pkit.losses.superpixel import superpixel_loss
+from p2pkit.settings.losses import REGRESSIONS, SOFT, SUPERPIXEL, LossConfig
 
 __all__ = [
     "LOSSES",

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from p2pkit.errors import TrainingError
-from p2pkit.losses.batch import ContrastBatch, LossConfig
+from p2pkit.losses.batch import ContrastBatch
 from p2pkit.losses.blocks import LOGITS_AT_ONCE, mean_in_blocks
+from p2pkit.settings.losses import LossConfig
 
 IgnoreRows = Callable[[slice], Tensor | None]
 

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from p2pkit.losses.batch import ContrastBatch, LossConfig
+from p2pkit.losses.batch import ContrastBatch
 from p2pkit.losses.ppnce import anchor_weight
+from p2pkit.settings.losses import LossConfig
 
 
 def cosine_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:

@@ -5,9 +5,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from p2pkit.errors import TrainingError
-from p2pkit.losses.batch import ContrastBatch, LossConfig
+from p2pkit.losses.batch import ContrastBatch
 from p2pkit.losses.blocks import LOGITS_AT_ONCE
 from p2pkit.losses.ppnce import anchor_weight, ppnce
+from p2pkit.settings.losses import LossConfig
 
 
 def superpixel_loss(

@@ -4,16 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import TrainingError
+from p2pkit.networks.students import Student, build_student
 from p2pkit.weight_files import EMA_CONTAINERS, read_metadata, read_weight_file
-
-if TYPE_CHECKING:
-    from p2pkit.networks.res16unet import Res16UNet
 
 CONTAINERS = ("state_dict", "model_state_dict", "model_points", "model")
 WRAPPER = "module."
@@ -62,7 +60,7 @@ class PretrainedStudent:
         about: all that the file says of itself, JSON.
     """
 
-    student: "Res16UNet"
+    student: Student
     inputs: tuple[str, ...]
     voxel_size_m: float
     up_axis: tuple[float, float, float] | None
@@ -80,8 +78,6 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
         TrainingError: the file cannot be read, or does not say what it is.
         ConfigError: it is of a student that this version does not know.
     """
-    from p2pkit.networks import build_student
-
     content, about = _read_export(Path(path))
     tensors, _ = _unwrap(content)
     final = tensors.get(FINAL)

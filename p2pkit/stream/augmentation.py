@@ -5,78 +5,17 @@ of frames gives the same training batches again.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
-from p2pkit.errors import ConfigError, GeometryError
+from p2pkit.errors import GeometryError
 from p2pkit.geometry.checks import check_array
+from p2pkit.settings.stream import AugmentConfig, Axis, check_up_axis
 from p2pkit.stream import augmentation_kernels as augment_kernels
-
-Axis = tuple[float, float, float]
 
 NODES_PER_AXIS = 64
 """Largest noise grid of elastic distortion: 64³ nodes, 3 MB; it repeats beyond that."""
-
-
-def _check_unit(axis: Axis) -> None:
-    if len(axis) != 3 or not abs(float(np.linalg.norm(axis)) - 1.0) <= 1e-6:
-        raise ConfigError(f"up_axis is {axis}; it must be a unit vector such as (0, -1, 0)")
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}; it must lie in [{low}, {high}]")
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Which random changes to make; the defaults are PPKT's (Liu et al. 2021): rotation, scale and
-    elastic distortion, with the ranges that Minkowski networks are trained with on ScanNet.
-
-    Args:
-        up_axis: unit vector up, of all recordings; None takes each recording's own: -y of depth
-            cameras, whose OpenCV axes have y down, z of LiDARs, fused frames and rooms.
-        rotation_deg: rotation about `up_axis`, uniform in ± this; 0 turns it off, 180 is any.
-        tilt_deg: rotation about a random horizontal axis, uniform in ± this; 0 turns it off.
-        scale: smallest and largest factor, uniform between; (1, 1) turns it off.
-        flip_probability: of a mirroring across a vertical plane; 0 turns it off.
-        elastic: (granularity, magnitude) of each elastic distortion (m); () turns it off.
-        jitter_m: sigma of Gaussian noise on each coordinate (m); 0 turns it off.
-        drop_fraction: share of the points that `drop_points` leaves out; 0 turns it off.
-        color_jitter: largest change of contrast (factor 1 ± this) and of each channel (± this,
-            where colours span [-1, 1]); 0 turns it off.
-        color_drop_probability: of a frame without colours (all 0, mid grey); 0 turns it off.
-    """
-
-    up_axis: Axis | None = None
-    rotation_deg: float = 180.0
-    tilt_deg: float = 2.8125
-    scale: tuple[float, float] = (0.9, 1.1)
-    flip_probability: float = 0.0
-    elastic: tuple[tuple[float, float], ...] = ((0.2, 0.4), (0.8, 1.6))
-    jitter_m: float = 0.0
-    drop_fraction: float = 0.0
-    color_jitter: float = 0.0
-    color_drop_probability: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.up_axis is not None:
-            _check_unit(self.up_axis)
-        for name in ("flip_probability", "drop_fraction", "color_jitter", "color_drop_probability"):
-            _check_range(name, vars(self)[name], 0.0, 1.0)
-        for name in ("rotation_deg", "tilt_deg"):
-            _check_range(name, vars(self)[name], 0.0, 180.0)
-        _check_range("jitter_m", self.jitter_m, 0.0, np.inf)
-        if not 0 < self.scale[0] <= self.scale[1] < np.inf:
-            raise ConfigError(f"scale is {self.scale}; 0 < smallest <= largest is needed")
-        for granularity, magnitude in self.elastic:
-            if not (0 < granularity < np.inf and 0 <= magnitude < np.inf):
-                raise ConfigError(
-                    f"elastic holds ({granularity}, {magnitude}); the granularity must be positive "
-                    "and the magnitude at least 0 (m)"
-                )
 
 
 NO_AUGMENTATION = AugmentConfig(rotation_deg=0.0, tilt_deg=0.0, scale=(1.0, 1.0), elastic=())
@@ -110,7 +49,7 @@ def augment_points(
     for granularity, magnitude in config.elastic:
         _distort(moved, rng, granularity, magnitude)
     up = up_axis if config.up_axis is None else config.up_axis
-    _check_unit(up)
+    check_up_axis(up)
     matrix, turned = random_linear_map(rng, config, up), np.empty_like(points)
     if not config.jitter_m:
         augment_kernels.apply_linear_map(moved, matrix, turned)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,12 +15,12 @@ from p2pkit.layers.geometry import decode_geometry
 from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.layers.views import stored_views, view_fields
 from p2pkit.profiling import START, Lap, no_lap
+from p2pkit.settings.stream import Axis, StreamConfig
 from p2pkit.store.reading import Store
-from p2pkit.stream.augmentation import Axis
 from p2pkit.stream.mixture import MixtureOrder
 from p2pkit.stream.order import Place, SampleOrder
 from p2pkit.stream.prefetch import ordered_map
-from p2pkit.stream.samples import SampleConfig, VoxelSample, draw_view, make_sample, stored_up
+from p2pkit.stream.samples import VoxelSample, draw_view, make_sample, stored_up
 
 
 @dataclass(frozen=True)
@@ -65,32 +65,6 @@ class Batch:
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **tensors)
-
-
-@dataclass(frozen=True)
-class StreamConfig:
-    """How batches are made.
-
-    Args:
-        batch_size: frames of a global batch.
-        sample: how a frame becomes a training sample.
-        threads: threads that read and prepare samples.
-        ahead: batches prepared before they are asked for.
-        seed: of order, augmentation and the choice of pairs.
-    """
-
-    batch_size: int = 24
-    sample: SampleConfig = field(default_factory=SampleConfig)
-    threads: int = 2
-    ahead: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "threads", "ahead"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.seed < 2**64:
-            raise ConfigError(f"seed is {self.seed}; it must lie in 0 to 2**64 - 1")
 
 
 @dataclass(frozen=True, eq=False)

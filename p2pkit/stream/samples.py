@@ -1,14 +1,11 @@
 """One training sample: augmented, voxelised, with its pairs' voxels and teacher features."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from p2pkit.errors import ConfigError
-from p2pkit.geometry.grid import Alignment
 from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.layers.features import pair_cells, pair_features, usable_pairs
 from p2pkit.layers.geometry import PointCloud
@@ -16,12 +13,10 @@ from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.layers.superpixels import pair_superpixels
 from p2pkit.layers.views import STORED_VIEWS
 from p2pkit.profiling import Lap, no_lap
-from p2pkit.settings import check_choices, check_numbers
+from p2pkit.settings.stream import Axis, SampleConfig
 from p2pkit.store.manifest import GEOMETRY, Sample
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import (
-    AugmentConfig,
-    Axis,
     augment_colors,
     augment_points,
     drop_points,
@@ -38,44 +33,8 @@ def stored_up(store: Store) -> Axis:
     return Z_UP if "points" in fields else CAMERA_UP
 
 
-PairSelection = Literal["random", "one-per-voxel", "one-per-cell"]
-
-TeacherView = Literal["image", "random", "random-per-pair"]
-
 VIEW_DRAW = 1
 """Tells the generator that draws a sample's view from the one for all else."""
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    """How a frame becomes a training sample.
-
-    Args:
-        voxel_size: edge of the student's voxels (m).
-        pairs_per_frame: pairs drawn per frame.
-        pairs: `random` draws pairs as the paper does; `one-per-voxel` and `one-per-cell` draw at
-            most one pair of each voxel or teacher cell, which avoids near-identical negatives.
-        alignment: how the teacher's map lies over the image; see `FeatureGrid.cell_from_pixel`.
-        teacher_view: where a layer stores several views of each image: `random` draws one for each
-            sample, as augmenting the image before the teacher would, `random-per-pair` one for each
-            pair, `image` takes the image as it is. Layers of one view know no difference.
-        augment: of points and colours.
-    """
-
-    voxel_size: float = 0.025
-    pairs_per_frame: int = 1024
-    pairs: PairSelection = "random"
-    alignment: Alignment = "measured"
-    teacher_view: TeacherView = "random"
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        check_numbers(self, ("voxel_size",), positive=True)
-        if self.pairs_per_frame < 2:
-            raise ConfigError(
-                f"pairs_per_frame is {self.pairs_per_frame}; a contrast needs at least 2"
-            )
 
 
 @dataclass(frozen=True)

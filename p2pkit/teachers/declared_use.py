@@ -16,8 +16,8 @@ from typing import Any
 from torch import nn
 
 from p2pkit.errors import TeacherError
+from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.network import Preprocessing, first_map
-from p2pkit.teachers.teacher import TeacherOptions
 
 NEEDED = ("mean", "std", "stride", "offset")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from p2pkit.errors import MissingDependencyError, TeacherError, first_line
 from p2pkit.files import sha256_json
+from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.network import Preprocessing, TeacherNetwork, first_map
-from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 from p2pkit.teachers.used_tensors import used_tensors
 from p2pkit.teachers.weights import check_hub, listing, weights_sha256

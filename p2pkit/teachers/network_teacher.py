@@ -13,9 +13,9 @@ from torch import Tensor
 
 from p2pkit.errors import ConfigError, TeacherError, first_line
 from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.grid_probe import check_declared, check_response, measure_grid
 from p2pkit.teachers.network import TeacherNetwork
-from p2pkit.teachers.teacher import TeacherOptions
 
 
 def check_teacher_device(options: TeacherOptions) -> None:

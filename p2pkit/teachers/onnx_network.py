@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import MissingDependencyError, TeacherError, first_line
+from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.declared_use import (
     DeclaredUse,
     map_channels,
@@ -23,7 +24,6 @@ from p2pkit.teachers.declared_use import (
     refuse_other_options,
 )
 from p2pkit.teachers.network import TeacherNetwork
-from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.weight_files import check_weight_file
 
 _TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}

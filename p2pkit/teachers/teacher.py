@@ -1,56 +1,12 @@
 """What every teacher offers, whatever library its network comes from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float16, UInt8
 
 from p2pkit.geometry.grid import FeatureGrid
-from p2pkit.settings import check_choices
-
-
-@dataclass(frozen=True)
-class TeacherOptions:
-    """Which frozen 2D network to run, and on what.
-
-    Args:
-        name: model name, or `kind:name`; a name without a kind is timm's. docs/teachers.md lists
-            the kinds. `none` extracts geometry and labels alone.
-        layer: index into the network's feature stages; negative counts from the last.
-        weights: `default`, `timm` (timm's own download), `random`, or the path of a state_dict
-            (.pth, .pt, .safetensors). `default` is the installed ImageNet weights for
-            tf_efficientnet_lite0 and `timm` for every other model.
-        input_size: (width, height) that images are resized to (px); they keep their size where it
-            is left out.
-        output_stride: dilate the network to this stride, 8 or 16, where its family can; the
-            network's own where it is left out.
-        device: where it runs, as torch names it: cpu, cuda or cuda:N.
-        seed: seed of `random` weights.
-        final_norm: where the network's final norm is applied to the tokens of a ViT: `last`, on its
-            last layer, as the network itself does; `all`, on whichever layer is chosen; `none`.
-            Other networks have none to apply.
-        views: further views whose maps are averaged with the image's: `flip`, `scale:S` with S
-            from 0.25 to 4, or several with commas; empty for none.
-    """
-
-    name: str = "tf_efficientnet_lite0"
-    layer: int = -1
-    weights: str = "default"
-    input_size: tuple[int, int] | None = None
-    output_stride: int | None = None
-    device: str = "cpu"
-    seed: int = 0
-    final_norm: Literal["last", "all", "none"] = "last"
-    views: str = ""
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-
-    def norms(self, layer: int, count: int) -> bool:
-        """Whether the final norm is applied to a layer, counted from the first, of `count`."""
-        return self.final_norm == "all" or (self.final_norm == "last" and layer == count - 1)
 
 
 @runtime_checkable

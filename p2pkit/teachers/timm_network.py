@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import TeacherError, first_line
+from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers import efficientnet_lite0
 from p2pkit.teachers.network import Preprocessing, TeacherNetwork
-from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 from p2pkit.teachers.used_tensors import used_tensors
 from p2pkit.teachers.weights import (

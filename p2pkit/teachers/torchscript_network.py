@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import TeacherError, first_line
+from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.declared_use import map_channels, read_declared_use, refuse_other_options
 from p2pkit.teachers.network import TeacherNetwork
-from p2pkit.teachers.teacher import TeacherOptions
 from p2pkit.teachers.weights import weights_sha256
 from p2pkit.weight_files import check_weight_file
 

@@ -21,37 +21,12 @@ from p2pkit.pipelines.check.frames import Gathered, gather
 from p2pkit.pipelines.check.page import Picture, check_page, overlay, summary_line
 from p2pkit.pipelines.check.statistics import PairStatistics
 from p2pkit.pipelines.check.stored import StoreSource, add_stored, judge_stored_pairs
+from p2pkit.pipelines.settings import CheckConfig
 from p2pkit.store.location import MANIFEST
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store, open_store
 
 MOST_OVERLAYS = 12
-
-
-@dataclass(frozen=True)
-class CheckConfig:
-    """Settings of one check.
-
-    Args:
-        source: a recording's folder, or a store; None for generated scenes.
-        out: folder for check.json, check.html and overlays.
-        dataset: a name out of `p2pkit.datasets.SOURCES`; None for a store.
-        frames: how many frames to look at, spread over the recording; their neighbours are read
-            too where there are poses.
-        camera_file: calibration from elsewhere.
-        seed: of generated scenes.
-    """
-
-    source: Path | None
-    out: Path
-    dataset: str | None = None
-    frames: int = 16
-    camera_file: Path | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ConfigError(f"frames is {self.frames}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -172,7 +147,7 @@ def _store_of(config: CheckConfig) -> Store | None:
 def _source_of(config: CheckConfig) -> FrameSource:
     if config.dataset is None:
         raise ConfigError("name a store, or a recording and its --dataset")
-    options = SourceOptions(root=config.source, camera_file=config.camera_file, seed=config.seed)
+    options = SourceOptions(root=config.source, camera_file=config.camera, seed=config.seed)
     return open_source(config.dataset, options)
 
 

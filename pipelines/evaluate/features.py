@@ -1,7 +1,6 @@
 """Linear probe and nearest neighbours on a student's frozen features of labelled frames."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,41 +9,17 @@ from jaxtyping import Float32, Int64
 
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.label_sets import IGNORE
-from p2pkit.evaluation.linear_probe import ProbeConfig, fit_linear_probe
+from p2pkit.evaluation.linear_probe import fit_linear_probe
 from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
-from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.networks.students import Student
 from p2pkit.pipelines.evaluate.frames import LabelledFrame, LabelledFrames, network_inputs
 from p2pkit.pipelines.evaluate.inference import take_statistics
+from p2pkit.pipelines.evaluate.settings import FrozenConfig
 from p2pkit.pipelines.held_out import spread
 
 KEPT_BYTES = 4_000_000_000
 """Of frames and their features: a large test part must not fill the memory."""
 Predict = Callable[[Float32[np.ndarray, "voxels channels"]], Int64[np.ndarray, " voxels"]]
-
-
-@dataclass(frozen=True)
-class FrozenConfig:
-    """How frozen features are classified.
-
-    Args:
-        points_per_frame: labelled points drawn from each training frame.
-        statistics_frames: training frames, spread evenly, that set the batch norms' statistics
-            anew, for pretrained and random weights alike; their labels are not used.
-        neighbours: of the nearest-neighbour classifier, by cosine, votes weighed by similarity.
-        most_neighbours: training points that it keeps, drawn at random.
-        probe: of the linear classifier.
-    """
-
-    points_per_frame: int = 1000
-    statistics_frames: int = 32
-    neighbours: int = 20
-    most_neighbours: int = 20_000
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("points_per_frame", "statistics_frames", "neighbours", "most_neighbours"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"frozen.{name} is {getattr(self, name)}; at least 1 is needed")
 
 
 class FrozenFeatures:
@@ -60,7 +35,7 @@ class FrozenFeatures:
     """
 
     def __init__(
-        self, student: Res16UNet, data: LabelledFrames, config: FrozenConfig, device: str
+        self, student: Student, data: LabelledFrames, config: FrozenConfig, device: str
     ) -> None:
         self._student, self._data, self._config = student.to(device), data, config
         take_statistics(self._student)
@@ -114,7 +89,7 @@ class FrozenFeatures:
 
 
 def voxel_features(
-    student: Res16UNet, frame: LabelledFrame
+    student: Student, frame: LabelledFrame
 ) -> Float32[np.ndarray, "voxels channels"]:
     """The student's features of a frame, in the mode that it is in."""
     device = str(next(student.parameters()).device)

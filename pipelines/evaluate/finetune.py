@@ -1,7 +1,6 @@
 """Fine-tuning a student with a linear head for semantic segmentation on a few labelled frames."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,61 +8,18 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from p2pkit.errors import ConfigError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
-from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.networks.students import Student
 from p2pkit.pipelines.evaluate.frames import LabelledFrames, network_inputs
+from p2pkit.pipelines.evaluate.settings import FinetuneConfig
 from p2pkit.pipelines.held_out import spread
-from p2pkit.settings import check_choices, check_numbers
-from p2pkit.stream.augmentation import AugmentConfig
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """How a network is fine-tuned; the same for pretrained and random weights.
-
-    Args:
-        steps: updates.
-        batch_size: frames of a step.
-        trunk_rate, head_rate: peak learning rates of the student and of the new layer.
-        weight_decay: of AdamW.
-        warmup: share of the steps over which the rates rise; then they fall along a half cosine.
-        choose: which weights are tested, once: `best` takes those of the look at the validation
-            part with the highest mIoU, the later of equals; `last` those of the last step, and does
-            not look.
-        validations: how often `best` looks, at equal distances and after the last step.
-        validation_frames: at most so many of the validation part, spread evenly over it, so over
-            its scenes by their length.
-        augment: of the training frames.
-    """
-
-    steps: int = 200
-    batch_size: int = 4
-    trunk_rate: float = 2e-3
-    head_rate: float = 1e-2
-    weight_decay: float = 1e-2
-    warmup: float = 0.1
-    choose: Literal["best", "last"] = "best"
-    validations: int = 5
-    validation_frames: int = 200
-    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(color_jitter=0.1))
-
-    def __post_init__(self) -> None:
-        check_choices(self, prefix="finetune.")
-        for name in ("steps", "batch_size", "validations", "validation_frames"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"finetune.{name} is {getattr(self, name)}; at least 1 is needed")
-        check_numbers(self, ("trunk_rate", "head_rate"), prefix="finetune.", positive=True)
-        check_numbers(self, ("weight_decay", "warmup"), prefix="finetune.")
-        if self.warmup > 1:
-            raise ConfigError(f"finetune.warmup is {self.warmup}; it is a share of the steps, 0-1")
 
 
 class SegmentationNetwork(nn.Module):
     """The student and a linear layer on its features."""
 
-    def __init__(self, student: Res16UNet, classes: int) -> None:
+    def __init__(self, student: Student, classes: int) -> None:
         super().__init__()
         self.student = student
         self.head = nn.Linear(student.out_channels, classes)
@@ -89,7 +45,7 @@ class Finetuned:
 
 
 def finetune(
-    student: Res16UNet,
+    student: Student,
     data: LabelledFrames,
     samples: Int64[np.ndarray, " samples"],
     config: FinetuneConfig,

@@ -15,9 +15,10 @@ from p2pkit.evaluation.segmentation import confusion_matrix
 from p2pkit.geometry.gravity import rotation_to_z_up
 from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
 from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
-from p2pkit.pipelines.evaluate.split import BY_SCENE, SplitConfig, cut_frames, place_of, same_place
+from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
+from p2pkit.pipelines.evaluate.split import cut_frames, place_of, same_place
 from p2pkit.pipelines.held_out import samples_in_key_order, without_arrays
-from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
+from p2pkit.pipelines.train.run_folder import read_config, read_provenance
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import (
     NO_AUGMENTATION,
@@ -66,7 +67,7 @@ def trained_ups(named: Axis | None, stored: Iterable[Axis]) -> list[Axis]:
 
 def _run_ups(run: Path) -> list[Axis]:
     uses = read_provenance(run).stores
-    named = read_config_for_use(run).stream.sample.augment.up_axis
+    named = read_config(run).stream.sample.augment.up_axis
     return trained_ups(named, (use.up_axis or CAMERA_UP for use in uses))
 
 

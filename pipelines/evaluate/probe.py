@@ -1,7 +1,7 @@
 """probe: what a linear classifier reads out of frozen point features, and out of two baselines."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import xxhash
 from jaxtyping import Float32, Float64, Int64
 
 from p2pkit.errors import ConfigError, StoreError
-from p2pkit.evaluation.linear_probe import LinearProbe, ProbeConfig, fit_linear_probe
+from p2pkit.evaluation.linear_probe import LinearProbe, fit_linear_probe
 from p2pkit.evaluation.segmentation import (
     SegmentationScores,
     confusion_matrix,
@@ -25,6 +25,7 @@ from p2pkit.pipelines.evaluate.inference import (
     read_cloud,
     with_batch_statistics,
 )
+from p2pkit.pipelines.evaluate.settings import ProbeStageConfig
 from p2pkit.pipelines.held_out import SceneSplit, all_keys, scene_split
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import PretrainingModel, build_model, load_weights
@@ -33,36 +34,6 @@ from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store, open_store
 
 PointFeatures = Callable[[PointCloud], Float32[np.ndarray, "points channels"]]
-
-
-@dataclass(frozen=True)
-class ProbeStageConfig:
-    """Settings of one probe.
-
-    Args:
-        run: a pretraining run.
-        store: path or URL of a store with labels.
-        test_fraction: share of the frames, the last in key order, that only test; the cut moves to
-            the nearest change of sequence.
-        test_scenes: scenes that test in place of those, by name, with `*` and `?`.
-        points_per_frame: labelled points drawn from each training frame.
-        statistics_frames: training frames that set every network's batch-norm statistics.
-        random_seeds: how many networks with random weights are probed; their mean is reported.
-        seed: of the drawn points and of the first random network.
-        probe: of the classifier.
-        which: checkpoint, `latest`, or `best` by the online probe.
-    """
-
-    run: Path
-    store: str
-    test_fraction: float = 0.25
-    points_per_frame: int = 1000
-    statistics_frames: int = 32
-    random_seeds: int = 1
-    seed: int = 0
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
-    which: str = "latest"
-    test_scenes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +68,7 @@ def run(config: ProbeStageConfig) -> Path:
         ConfigError: a part of the split would be empty.
     """
     data = _open(config)
-    train_config = read_config_here(config.run)
+    train_config = read_config_here(config.run, config.device)
     checkpoint = chosen_checkpoint(config.run, config.which)
     channels = read_provenance(config.run).teacher_channels
     pretrained = build_model(train_config, channels, seed=train_config.seed)
@@ -214,6 +185,6 @@ def _protocol(data: _Data, run: Path, config: TrainConfig) -> dict[str, Any]:
         "settings": {
             name: value
             for name, value in asdict(data.config).items()
-            if name not in ("run", "store")
+            if name not in ("run", "store", "device")
         },
     }

@@ -80,7 +80,7 @@ def choice_line(mode: str, card: dict[str, Any]) -> str:
     if mode != "finetune":
         return ""
     settings, part = card["settings"]["finetune"], card["frames"]["validation"]
-    if settings.get("choose", "best") == "last":
+    if settings["choose"] == "last":
         return (
             f"Tested are the weights of the last of {settings['steps']} steps; no validation frame "
             "was looked at."

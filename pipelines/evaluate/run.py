@@ -3,87 +3,26 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from p2pkit.errors import ConfigError, FingerprintError
+from p2pkit.errors import FingerprintError
 from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.files import sha256_json, write_json
-from p2pkit.pipelines.evaluate.features import KINDS, FrozenConfig, FrozenFeatures
-from p2pkit.pipelines.evaluate.finetune import FinetuneConfig, finetune
+from p2pkit.pipelines.evaluate.features import FrozenFeatures
+from p2pkit.pipelines.evaluate.finetune import finetune
 from p2pkit.pipelines.evaluate.frames import LabelledFrames, open_labelled, students_up
 from p2pkit.pipelines.evaluate.report import write_report
-from p2pkit.pipelines.evaluate.split import BY_SCENE, UNIT_WORDS, SplitConfig
+from p2pkit.pipelines.evaluate.settings import BY_SCENE, EvaluateConfig
+from p2pkit.pipelines.evaluate.split import UNIT_WORDS
 from p2pkit.pipelines.evaluate.weights import STUDENT_SETTINGS, ComparedWeights, compared_weights
 from p2pkit.pipelines.held_out import all_keys
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import open_store
 from p2pkit.store.strict_json import differences
 from p2pkit.stream.samples import CAMERA_UP
-
-MODES = (*KINDS, "finetune")
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Settings of one evaluation.
-
-    Args:
-        runs: pretraining runs, each evaluated under its folder's name.
-        store: path or URL of a store with labels.
-        out: folder for cells/, report.json, report.md and the plots.
-        checkpoints: further weights by name, in files that `load_student_weights` reads; their
-            student is that of the runs.
-        labels: a name out of `label_sets.LABEL_SETS`.
-        modes: any of `MODES`.
-        fractions: percents of the training part's scenes whose labels are used.
-        seeds: subsets of scenes, and initial weights of head and scratch, per fraction.
-        validation, test: shares of the frames, cut by scene at the end of the key order.
-        split: named test scenes, or parts of one recording by time.
-        frozen: of `linear` and `knn`.
-        finetune: of `finetune`.
-        device: where networks run.
-        workers: processes that work at the same time.
-        which: checkpoint of the runs, `latest`, or `best` by their online probe.
-        axes: `run` turns points of other recordings so that up is what it was in pretraining;
-            `stored` takes them as they are.
-    """
-
-    runs: tuple[Path, ...]
-    store: str
-    out: Path
-    checkpoints: dict[str, Path] = field(default_factory=dict)
-    labels: str = "stored"
-    modes: tuple[str, ...] = ("linear",)
-    fractions: tuple[float, ...] = (1.0, 5.0, 10.0, 100.0)
-    seeds: int = 3
-    validation: float = 0.15
-    test: float = 0.25
-    split: SplitConfig = BY_SCENE
-    frozen: FrozenConfig = field(default_factory=FrozenConfig)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    device: str = "cpu"
-    workers: int = 1
-    which: str = "latest"
-    axes: Literal["run", "stored"] = "run"
-
-    def __post_init__(self) -> None:
-        wrong = [mode for mode in self.modes if mode not in MODES]
-        if wrong or not self.modes:
-            raise ConfigError(f"mode is {wrong or 'missing'}; choose of {', '.join(MODES)}")
-        if not self.fractions or not all(0 < percent <= 100 for percent in self.fractions):
-            raise ConfigError(f"fractions are {self.fractions}; percents in (0, 100] are needed")
-        if self.seeds < 1 or self.workers < 1:
-            raise ConfigError(f"seeds {self.seeds} and workers {self.workers} must be at least 1")
-        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
-            raise ConfigError(
-                f"validation {self.validation} and test {self.test} must be positive shares whose "
-                "sum is below 1"
-            )
-        if not self.runs:
-            raise ConfigError("name at least one run; its student is what is evaluated")
 
 
 @dataclass(frozen=True)
@@ -133,12 +72,10 @@ def protocol(
     config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
 ) -> dict[str, Any]:
     """The protocol card: all that decides the figures but weights, fractions and seeds."""
-    finetuning = config_to_json(config.finetune)
-    if config.finetune.augment.up_axis is None:  # as cards said it before None and `choose`
-        finetuning["augment"]["up_axis"] = list(CAMERA_UP)
-    if config.finetune.choose == "best":
-        del finetuning["choose"]
-    settings = {"frozen": config_to_json(config.frozen), "finetune": finetuning}
+    settings = {
+        "frozen": config_to_json(config.frozen),
+        "finetune": config_to_json(config.finetune),
+    }
     keys = all_keys(data.store)
     test = [keys[sample] for sample in data.parts["test"]]
     unit = UNIT_WORDS[data.split.unit]
@@ -163,7 +100,7 @@ def protocol(
 
 
 def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
-    """Entries that evaluations by scene on depth cameras do without, as those of old have it."""
+    """Entries that evaluations by scene on depth cameras do without."""
     entries: dict[str, Any] = {}
     if data.split != BY_SCENE:
         entries["split"] = config_to_json(data.split)

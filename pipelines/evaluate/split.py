@@ -4,51 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
 
 from p2pkit.errors import ConfigError
+from p2pkit.pipelines.evaluate.settings import SplitConfig
 
 PARTS = ("train", "validation", "test")
 UNIT_WORDS = {"scene": "scenes", "time-block": "time blocks"}
 SHOWN_SCENES = 6
 _SCAN_OF_A_ROOM = re.compile(r"^(scene[0-9?*]+)_[0-9?*]+$")
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """What the parts are made of.
-
-    Args:
-        unit: `scene`: no scene is in two parts. `time-block`, for a recording that is one scene:
-            the parts are runs of its frames, with a gap between them, and share the place.
-        test_scenes: scenes that test, by name, with `*` and `?` as in file names; none: the last
-            ones.
-        block_frames: of `time-block`: labels are given to whole runs of so many frames.
-        gap_frames: of `time-block`: frames left out between two parts.
-    """
-
-    unit: Literal["scene", "time-block"] = "scene"
-    test_scenes: tuple[str, ...] = ()
-    block_frames: int = 2
-    gap_frames: int = 2
-
-    def __post_init__(self) -> None:
-        if self.unit == "time-block" and self.test_scenes:
-            raise ConfigError(
-                f"test_scenes are {list(self.test_scenes)}, but time blocks share their scene; "
-                "leave one of them out"
-            )
-        if self.block_frames < 1 or self.gap_frames < 1:
-            raise ConfigError(
-                f"split.block_frames is {self.block_frames} and split.gap_frames "
-                f"{self.gap_frames}; both must be at least 1"
-            )
-
-
-BY_SCENE = SplitConfig()
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,10 @@ from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import sha256_file
 from p2pkit.networks import build_student, load_student_weights
 from p2pkit.networks.pretrained import read_weights
-from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.networks.students import Student
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import INPUT_CHANNELS, WEIGHTS
-from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
+from p2pkit.pipelines.train.run_folder import read_config, read_provenance
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store
 
@@ -78,7 +78,7 @@ class ComparedWeights:
             "when its training is done"
         )
 
-    def student(self, name: str, seed: int, read: ReadWeights | None = None) -> Res16UNet:
+    def student(self, name: str, seed: int, read: ReadWeights | None = None) -> Student:
         """The student with these weights; random ones depend on the seed alone.
 
         Args:
@@ -128,7 +128,7 @@ def compared_weights(
         ConfigError: the runs' students differ, or a name comes twice.
         TrainingError: a folder holds no run.
     """
-    configs = [read_config_for_use(folder) for folder in runs]
+    configs = [read_config(folder) for folder in runs]
     for folder, config in zip(runs, configs, strict=True):
         if _identity(config) != _identity(configs[0]):
             raise ConfigError(

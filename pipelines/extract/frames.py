@@ -1,6 +1,5 @@
 """What an extraction will write, decided before it begins: frames, fields and shards."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
@@ -10,14 +9,13 @@ from p2pkit.errors import ConfigError, FrameError, SourceError
 from p2pkit.geometry import KERNEL_VERSION
 from p2pkit.layers.digests import DIGEST, INPUTS, has_inputs, input_digests, with_inputs
 from p2pkit.layers.features import feature_fields
-from p2pkit.layers.geometry import GeometryConfig, encode_geometry, geometry_fields
+from p2pkit.layers.geometry import encode_geometry, geometry_fields
 from p2pkit.layers.superpixels import FIELD as SUPERPIXEL
 from p2pkit.pipelines.extract.settings import READING, ExtractConfig
 from p2pkit.store.location import MANIFEST, local_folder
 from p2pkit.store.manifest import FieldSpec, LayerSpec, Manifest, Plan, Sample, with_codecs
 from p2pkit.store.tar.writer import LONGEST_NAME, member_name
 from p2pkit.store.writing import read_manifest
-from p2pkit.teachers import TeacherOptions
 
 
 def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
@@ -32,7 +30,7 @@ def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
         config.dataset,
         SourceOptions(
             root=config.root,
-            camera_file=config.camera_file,
+            camera_file=config.camera,
             limit=config.limit,
             seed=config.seed,
             every=config.every,
@@ -52,40 +50,6 @@ def _check(config: ExtractConfig) -> None:
         _ = config.features.coding  # raises where `map` cannot be read
         _ = config.features.joint_bilateral  # and where `upsampling` cannot, or fits no layout
         _ = config.features.further_views
-        _check_teacher(config.features.teacher)
-        if config.features.pairs_per_frame < 0:
-            raise ConfigError(
-                f"pairs_per_frame is {config.features.pairs_per_frame}; a positive number, or 0 "
-                "for all"
-            )
-    if not 0 <= config.max_failure_rate <= 1:
-        raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
-    _check_geometry(config.geometry)
-    if config.seed < 0:
-        raise ConfigError(f"seed is {config.seed}; it must be at least 0")
-    for name in ("shard_size", "threads"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name} is {getattr(config, name)}; it must be at least 1")
-    if config.limit is not None and config.limit < 1:
-        raise ConfigError(f"limit is {config.limit}; it must be at least 1")
-
-
-def _check_geometry(config: GeometryConfig) -> None:
-    if not 0 <= config.voxel_size < math.inf:
-        raise ConfigError(
-            f"voxel_size is {config.voxel_size} m; it must be positive, or 0 to keep all"
-        )
-    if not 0 <= config.depth_min < config.depth_max < math.inf:
-        raise ConfigError(
-            f"the depth range is {config.depth_min} to {config.depth_max} m; two numbers from 0 "
-            "on, the smaller first, are needed"
-        )
-
-
-def _check_teacher(options: TeacherOptions) -> None:
-    if options.input_size is not None and min(options.input_size) < 1:
-        width, height = options.input_size
-        raise ConfigError(f"input_size is {width} x {height} px; both must be at least 1")
 
 
 def _check_keys(keys: Iterable[str], fields: Iterable[FieldSpec]) -> None:
@@ -128,7 +92,7 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
         _check_no_images_needed(config)
     fields = geometry_fields(first)
     _check_codecs(config, fields)
-    if config.storage == "tar":
+    if config.format == "tar":
         _check_keys(keys, fields)
     stored: dict[str, str] = {}
     if (config.out / MANIFEST).is_file():
@@ -150,7 +114,7 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
         },
         details={"reading": {name: getattr(config, name) for name in READING}, INPUTS: DIGEST},
     )
-    return Manifest(dataset=dataset, plan=plan, storage=config.storage, layers=(geometry,))
+    return Manifest(dataset=dataset, plan=plan, storage=config.format, layers=(geometry,))
 
 
 def _check_no_images_needed(config: ExtractConfig) -> None:

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from p2pkit.datasets.frame import Frame, FrameSource
-from p2pkit.errors import ConfigError, FrameError, SourceError
+from p2pkit.errors import FrameError, SourceError
 from p2pkit.layers.digests import check_inputs
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.map_coding import FeatureCoder, pca_basis
 from p2pkit.pipelines.extract.feature_stage import (
-    FeatureConfig,
     FeatureStage,
     feature_fingerprint,
     layer_name,
     plan_layer,
 )
 from p2pkit.pipelines.extract.frames import geometry_sample, loadable, open_frames, plan_geometry
-from p2pkit.pipelines.extract.settings import ExtractConfig
+from p2pkit.pipelines.extract.settings import ExtractConfig, PlanConfig
 from p2pkit.pipelines.extract.superpixel_stage import (
     LayerStage,
     SuperpixelStage,
@@ -271,30 +271,8 @@ def _timed(worker: Worker, geometry: Sequence[Sample], lacking: Lacking) -> floa
     return (time.perf_counter() - began) / len(done)
 
 
-PROBED_FRAMES = 8
-
 GEOMETRY_FACTOR = 8
 """So many times more frames are probed for their geometry: its size varies, and it is cheap."""
-
-
-@dataclass(frozen=True)
-class PlanConfig:
-    """Settings of one plan.
-
-    Args:
-        extraction: what would be extracted; where a store is at its `out`, its shards count as
-            done.
-        frames: how many frames the teacher sees; eight times as many are probed for their
-            geometry. The recording is cut into as many equal runs, and one frame of each is drawn
-            by the extraction's seed.
-    """
-
-    extraction: ExtractConfig
-    frames: int = PROBED_FRAMES
-
-    def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ConfigError(f"frames is {self.frames}; at least one must be probed")
 
 
 def run(config: PlanConfig, *, progress: Progress | None = None) -> ExtractionPlan:

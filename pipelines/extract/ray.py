@@ -226,7 +226,7 @@ def _quiet(context: Any) -> None:
 
 def _with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
     """The settings with paths as a process in another folder finds them."""
-    paths = {"root": config.root, "camera_file": config.camera_file, "out": config.out}
+    paths = {"root": config.root, "camera": config.camera, "out": config.out}
     found = {name: path.absolute() for name, path in paths.items() if path is not None}
     if config.features is None:
         return replace(config, **found)

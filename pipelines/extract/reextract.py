@@ -8,15 +8,16 @@ from typing import Any
 
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import FingerprintError, FrameError, SourceError, StoreError, TeacherError
-from p2pkit.geometry.superpixels import SuperpixelConfig, parse_superpixels
 from p2pkit.layers.compatibility import MADE_FROM
 from p2pkit.layers.digests import check_inputs
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines.extract.diagnosis import known_inputs
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig, open_feature_stage
+from p2pkit.pipelines.extract.feature_stage import open_feature_stage
 from p2pkit.pipelines.extract.frames import geometry_sample, open_frames, plan_geometry
 from p2pkit.pipelines.extract.settings import READING, ExtractConfig
 from p2pkit.pipelines.extract.superpixel_stage import LayerStage, SuperpixelStage, layer_sample
+from p2pkit.settings.layers import SuperpixelConfig, parse_superpixels
 from p2pkit.store.location import local_folder
 from p2pkit.store.manifest import GEOMETRY, LayerSpec, Manifest, Sample, plan_shards
 from p2pkit.store.reading import Store, open_store
@@ -33,7 +34,7 @@ class SourceConfig:
     Args:
         dataset: a name out of `p2pkit.datasets.SOURCES`; None takes the store's.
         root: the recording's folder; None for generated scenes.
-        camera_file: calibration from elsewhere, if the store was made with one.
+        camera: calibration from elsewhere, if the store was made with one.
         weights: as for `extract`; random weights of the store's seed and `default` are tried too.
         teachers: names as for `extract`, of teachers out of files or folders: a store knows these
             by their last name only.
@@ -43,7 +44,7 @@ class SourceConfig:
 
     dataset: str | None = None
     root: Path | None = None
-    camera_file: Path | None = None
+    camera: Path | None = None
     weights: str | None = None
     teachers: tuple[str, ...] = ()
     device: str = "cpu"
@@ -213,9 +214,9 @@ def _extraction(store: Store, config: SourceConfig) -> ExtractConfig:
         root=config.root,
         out=local_folder(str(store.root), "what is extracted again"),
         geometry=GeometryConfig(**{name: fingerprint[name] for name in names}),
-        storage="zarr" if store.manifest.storage == "zarr" else "tar",
+        format="zarr" if store.manifest.storage == "zarr" else "tar",
         features=FeatureConfig() if store.feature_layers else None,
-        camera_file=config.camera_file,
+        camera=config.camera,
         shard_size=plan.shard_size,
         seed=plan.seed,
         **layer.details["reading"],

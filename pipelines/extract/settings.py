@@ -1,12 +1,12 @@
-"""The settings of an extraction."""
+"""The settings of an extraction and of a plan."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from p2pkit.geometry.superpixels import SuperpixelConfig
-from p2pkit.layers.geometry import GeometryConfig
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+from pydantic import Field
+
+from p2pkit.settings import option, settings_class
+from p2pkit.settings.layers import FeatureConfig, GeometryConfig, Superpixels
 
 NO_TEACHER = "none"
 """Name of the teacher in settings where none is meant."""
@@ -16,52 +16,116 @@ what they lead to (frame list, margin, fusion) is in the fingerprint.
 """
 
 
-@dataclass(frozen=True)
+@settings_class
 class ExtractConfig:
-    """Settings of one extraction.
+    """Settings of one extraction."""
 
-    Args:
-        dataset: how the recording lies on the disk: a name out of `p2pkit.datasets.SOURCES`, told
-            in docs/datasets.md.
-        root: the recording's folder; none for generated scenes.
-        out: the store to write, a local folder. One that is there is finished, or gets one more
-            layer if only the teacher differs.
-        geometry: which points are kept.
-        features: the teacher and how its features are stored; none for geometry and labels alone,
-            to evaluate on, where the teacher's name is none.
-        storage: on-disk format of the shards, tar or zarr.
-        limit: only the first so many frames of the recording, at least 1; all where it is left out.
-        every: of each sequence, each `every`-th frame only; at least 1, which takes all.
-        flying_margin: drop pixels of depth images between the two sides of an edge, which no
-            neighbour supports to within this share of their depth; between 0 and 1, 0 keeps them.
-        fuse: one sample of so many neighbouring posed frames, at least 2; 0 for one of each.
-        camera_file: a calibration in place of the recording's own, for posed-rgbd and tum; the
-            recording's own where it is left out.
-        shard_size: samples per shard, at least 1; the unit of work and of resumption.
-        seed: of the plan and of generated scenes; at least 0.
-        max_failure_rate: stop when more than this share of all frames is bad, from 0 to 1.
-        threads: frames worked on at the same time, at least 1; the teacher itself uses every core.
-        codecs: how the bytes of a field are stored where not as usual, by field, such as
-            map = "zstd": none, lz4, zstd, shuffle-lz4, shuffle-zstd or, for whole numbers,
-            delta-shuffle-lz4.
-        superpixels: also store which superpixel each pair's pixel lies in, as
-            {segments = 150, compactness = 6.0}, which is SLidR's; not where it is left out.
-    """
+    dataset: str = Field(
+        description="Format of the recording, such as nyuv2; docs/datasets.md lists them. "
+        "Recognised by its files where it is not named.",
+        json_schema_extra=option(),
+    )
+    root: Path | None = Field(description="The recording's folder; none for generated scenes.")
+    out: Path = Field(
+        description="The store to write, a local folder. One that exists is finished, or gets one "
+        "more layer if only the teacher differs.",
+        json_schema_extra=option(),
+    )
+    geometry: GeometryConfig = Field(default=GeometryConfig(), description="Which points are kept.")
+    features: FeatureConfig | None = Field(
+        default=FeatureConfig(),
+        description="The teacher and how its features are stored; none for geometry and labels "
+        "alone, to evaluate on, where the teacher's name is none.",
+    )
+    format: Literal["tar", "zarr"] = Field(
+        default="tar", description="On-disk format of the shards.", json_schema_extra=option()
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop after the first N frames of the recording; all where it is left out.",
+        json_schema_extra=option(metavar="N"),
+    )
+    every: int = Field(
+        default=1,
+        ge=1,
+        description="Take each N-th frame of each sequence only.",
+        json_schema_extra=option(metavar="N"),
+    )
+    flying_margin: float = Field(
+        default=0.02,
+        ge=0,
+        lt=1,
+        description="Drop pixels of depth images between the two sides of an edge, which no "
+        "neighbour supports to within this share of their depth; 0 keeps them.",
+        json_schema_extra=option(),
+    )
+    fuse: int = Field(
+        default=0,
+        ge=0,
+        description="Make one sample of N neighbouring posed frames, at least 2; 0 makes one of "
+        "each.",
+        json_schema_extra=option(metavar="N"),
+    )
+    camera: Path | None = Field(
+        default=None,
+        description="Calibration to use in place of the recording's own, for posed-rgbd and tum.",
+        json_schema_extra=option(),
+    )
+    shard_size: int = Field(
+        default=64,
+        ge=1,
+        description="Samples per shard, the unit of work and of resumption.",
+        json_schema_extra=option(),
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Random seed of the plan and of generated scenes; as an option, of everything "
+        "random.",
+        json_schema_extra=option(),
+    )
+    max_failure_rate: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Stop when more than this share of all frames is bad.",
+        json_schema_extra=option(),
+    )
+    threads: int = Field(
+        default=4,
+        ge=1,
+        description="Frames worked on at the same time; the teacher itself uses every core.",
+        json_schema_extra=option(),
+    )
+    codecs: dict[str, str] = Field(
+        default_factory=dict,
+        description="Codec of a field's bytes where not the usual one, such as map=zstd: none, "
+        "lz4, zstd, shuffle-lz4, shuffle-zstd or, for whole numbers, delta-shuffle-lz4.",
+        json_schema_extra=option("--codec", metavar="FIELD=CODEC"),
+    )
+    superpixels: Superpixels = Field(
+        default=None,
+        description="Also store which superpixel each pair's pixel lies in; slic:150 is SLidR's. "
+        "In "
+        "a file, {segments = 150, compactness = 6.0}; not stored where it is left out.",
+        json_schema_extra=option(metavar="slic:N[:COMPACTNESS]"),
+    )
 
-    dataset: str
-    root: Path | None
-    out: Path
-    geometry: GeometryConfig = field(default_factory=GeometryConfig)
-    features: FeatureConfig | None = field(default_factory=FeatureConfig)
-    storage: Literal["tar", "zarr"] = "tar"
-    limit: int | None = None
-    every: int = 1
-    flying_margin: float = 0.02
-    fuse: int = 0
-    camera_file: Path | None = None
-    shard_size: int = 64
-    seed: int = 0
-    max_failure_rate: float = 0.5
-    threads: int = 4
-    codecs: dict[str, str] = field(default_factory=dict)
-    superpixels: SuperpixelConfig | None = None
+
+@settings_class
+class PlanConfig:
+    """Settings of one plan."""
+
+    extraction: ExtractConfig = Field(
+        description="What would be extracted; where a store exists at its `out`, its shards count "
+        "as done."
+    )
+    frames: int = Field(
+        default=8,
+        ge=1,
+        description="Frames that the teacher sees; eight times as many are probed for their "
+        "geometry. The recording is cut into as many equal runs, and one frame of each is drawn "
+        "by the extraction's seed.",
+        json_schema_extra=option("--probe"),
+    )

@@ -14,8 +14,9 @@ from p2pkit.losses import ContrastBatch
 from p2pkit.pipelines.report.frames import FrameView
 from p2pkit.pipelines.report.networks import NetworkName, RunNetworks
 from p2pkit.pipelines.train.model import PretrainingModel
+from p2pkit.settings.stream import PairSelection, SampleConfig
 from p2pkit.stream.augmentation import NO_AUGMENTATION
-from p2pkit.stream.samples import PairSelection, SampleConfig, draw_pairs
+from p2pkit.stream.samples import draw_pairs
 
 
 @dataclass(frozen=True, eq=False)

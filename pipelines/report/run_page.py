@@ -1,7 +1,6 @@
 """report: what a pretraining run did and what came of it, as one HTML file."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +26,13 @@ from p2pkit.pipelines.report.sections import (
     summary_section,
     training_section,
 )
+from p2pkit.pipelines.settings import ReportConfig
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance, run_layer
 from p2pkit.store.reading import Store, open_store
 from p2pkit.store.summary import store_summary
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What to report on.
-
-    Args:
-        run: a pretraining run; where `p2pkit probe` and `p2pkit retrieval` were run on it, their
-            results are shown.
-        store: path or URL of the store that it was trained on.
-        out: the HTML file to write.
-        frames: how many frames to draw; held-out ones where the run held frames out.
-        seed: of the student with random weights that is drawn beside the pretrained one.
-        evaluation: folder that `p2pkit evaluate` wrote; None looks for one of the run's weights in
-            and beside the run.
-    """
-
-    run: Path
-    store: str
-    out: Path
-    frames: int = 3
-    seed: int = 0
-    evaluation: Path | None = None
 
 
 def run(config: ReportConfig) -> Path:

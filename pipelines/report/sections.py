@@ -23,7 +23,7 @@ PAPER_STEPS, PAPER_BATCH = 60_000, 24
 OWN_RECORDING = """p2pkit extract my-recording --out my.store
 p2pkit train my.store --out my-run --preset paper --set device=cuda --set holdout=25
 p2pkit retrieval my-run my.store
-p2pkit probe my-run my.store      # where frames carry labels"""
+p2pkit evaluate my-run --preset probe      # where frames carry labels"""
 
 
 @dataclass(frozen=True)
@@ -223,8 +223,8 @@ def probe_section(facts: RunFacts) -> list[str]:
     """The linear probe's table, or the command that makes it."""
     title, report = "<h2>Linear probe</h2>", facts.probe
     if report is None:
-        where = facts.store if facts.label_names else "LABELLED-STORE"
-        return [title, *not_measured(f"p2pkit probe {facts.run} {where}")]
+        where = "" if facts.label_names else " --on LABELLED-STORE"
+        return [title, *not_measured(f"p2pkit evaluate {facts.run} --preset probe{where}")]
     scores, protocol = report["scores"], report["protocol"]
     kinds = list(scores)
     rows = [

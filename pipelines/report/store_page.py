@@ -1,7 +1,7 @@
 """report of a store: what it holds and how it looks, as one HTML file; needs no MinkowskiEngine."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from p2pkit.pipelines.held_out import chosen_samples
 from p2pkit.pipelines.report.frames import FrameView, Picture, open_view, teacher_reader
 from p2pkit.pipelines.report.html import definitions, figures, grid_text, page, table
 from p2pkit.pipelines.report.pictures import ReadFeatures, draw_dots, draw_points, principal_colors
+from p2pkit.pipelines.settings import StoreReportConfig
 from p2pkit.store.reading import open_store
 from p2pkit.store.summary import store_summary
 from p2pkit.viewer import point_viewer
@@ -23,23 +24,6 @@ from p2pkit.viewer import point_viewer
 SHOWN_PAIRS = 600
 TURN_DEGREES = 25.0
 IMAGE_STEP_PX = 4
-
-
-@dataclass(frozen=True)
-class StoreReportConfig:
-    """What to report on.
-
-    Args:
-        store: path or URL of the store.
-        out: the HTML file to write.
-        layer: whose features are shown; None takes the first feature layer.
-        frames: how many frames to draw.
-    """
-
-    store: str
-    out: Path
-    layer: str | None = None
-    frames: int = 3
 
 
 def source_kind(source: str) -> Literal["run", "store"]:

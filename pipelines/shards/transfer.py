@@ -11,6 +11,7 @@ from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, Stor
 from p2pkit.files import json_text, write_atomic
 from p2pkit.layers.digest_files import inputs_content
 from p2pkit.layers.same_recording import check_same_inputs
+from p2pkit.pipelines.settings import TransferConfig
 from p2pkit.store.location import (
     FAILURES,
     MANIFEST,
@@ -39,27 +40,6 @@ from p2pkit.store.writing import create_or_open, read_manifest, refuse_foreign_f
 
 COPIES = 2
 """Copies of a shard before its bytes count as damaged on the way."""
-
-
-@dataclass(frozen=True)
-class TransferConfig:
-    """What to copy.
-
-    Args:
-        source: path or URL of a complete store.
-        target: URL or path to copy it to; one of the two is a local path.
-        layers: those to copy beside the geometry; none means all.
-        workers: shards copied at the same time.
-    """
-
-    source: str
-    target: str
-    layers: tuple[str, ...] = ()
-    workers: int = 4
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"workers is {self.workers}; it must be at least 1")
 
 
 @dataclass(frozen=True)

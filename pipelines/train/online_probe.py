@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from p2pkit.errors import ConfigError
-from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.networks.students import Student
 from p2pkit.pipelines.evaluate.features import (
     KINDS,
     FrozenConfig,
@@ -98,7 +98,7 @@ class OnlineProbe:
         logged = {f"probe_{kind}_miou": value for kind, value in found.items()}
         return {**logged, "probe_s": time.perf_counter() - began}
 
-    def scores(self, student: Res16UNet) -> dict[str, float]:
+    def scores(self, student: Student) -> dict[str, float]:
         """Validation mIoU by `linear` and by `knn`."""
         was_training = student.training
         student.eval()

@@ -4,11 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2pkit.datasets.registry import LIDAR
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import commented_toml, config_from_json
-from p2pkit.store.reading import open_store
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The recipe of PPKT (Liu et al. 2021), i.e. the defaults of TrainConfig.
@@ -83,6 +81,9 @@ def starting_training(store: str, name: str) -> str:
         ConfigError: there is no such preset.
         StoreError: the store cannot be read.
     """
+    from p2pkit.datasets.registry import LIDAR
+    from p2pkit.store.reading import open_store
+
     config = preset(name, store)
     datasets = str(open_store(store).manifest.dataset.get("dataset")).split("+")
     if name not in LIDAR_VOXEL_SIZE or not set(datasets) <= set(LIDAR):

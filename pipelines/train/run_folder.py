@@ -16,7 +16,7 @@ from p2pkit.losses import SUPERPIXEL
 from p2pkit.networks import AUTO, choose_engine
 from p2pkit.pipelines.held_out import all_keys, holdout_split
 from p2pkit.pipelines.train.settings import TrainConfig
-from p2pkit.settings import LeftOut, config_from_json, config_of_another_version
+from p2pkit.settings import config_from_json
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import Axis
 from p2pkit.stream.batches import StreamSource
@@ -32,9 +32,9 @@ class StoreUse:
         fingerprints: sha256 of each layer's fingerprint, by layer.
         holdout: keys of the frames that are never trained on.
         weight: its turns in a period of the mixture.
-        frames: samples of the store, held-out ones too; None in runs that do not say so.
+        frames: samples of the store, held-out ones too.
         reconstructed: whether its PCA coefficients were turned back into the teacher's channels.
-        up_axis: which way is up in its points; None in runs that do not say so.
+        up_axis: which way is up in its points.
     """
 
     store: str
@@ -42,9 +42,9 @@ class StoreUse:
     fingerprints: dict[str, str]
     holdout: tuple[str, ...]
     weight: int
-    frames: int | None
+    frames: int
     reconstructed: bool
-    up_axis: Axis | None = None
+    up_axis: Axis
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,7 @@ class Provenance:
                     f"{found.store} is not the store that {run} was begun on: its fingerprints "
                     f"are {found.fingerprints}, the run's are {begun.fingerprints}"
                 )
-            frames = begun.frames if begun.frames is None else found.frames
-            up = begun.up_axis if begun.up_axis is None else found.up_axis
-            if replace(found, store=begun.store, frames=frames, up_axis=up) != begun:
+            if replace(found, store=begun.store) != begun:
                 raise TrainingError(
                     f"{found.store} no longer has the frames that {run} was begun on: it has "
                     f"{found.frames} frames and holds {len(found.holdout)} out, the run had "
@@ -158,108 +156,35 @@ def read_provenance(run: Path) -> Provenance:
 
 
 def _use(row: dict[str, Any]) -> StoreUse:
-    up_axis = row.get("up_axis")
+    x, y, z = row["up_axis"]
     return StoreUse(
         store=row["store"],
         layers=tuple(row["layers"]),
         fingerprints=row["fingerprints"],
         holdout=tuple(row["holdout"]),
-        weight=row.get("weight", 1),
-        frames=row.get("frames"),
-        reconstructed=row.get("reconstructed", False),
-        up_axis=None if up_axis is None else (up_axis[0], up_axis[1], up_axis[2]),
+        weight=row["weight"],
+        frames=row["frames"],
+        reconstructed=row["reconstructed"],
+        up_axis=(x, y, z),
     )
-
-
-DECIDE_STUDENT = (
-    "student",
-    "conv1_kernel_size",
-    "engine",
-    "embedding_channels",
-    "pixel_head",
-    "stream.sample.voxel_size",
-)
-"""Settings without which a run's weights mean nothing."""
-
-SPEAK_OF_STUDENT = ("student", "conv1", "engine", "embedding", "head", "voxel", "input", "channels")
-"""Words in names of settings that a later version may add and that may change its networks."""
 
 
 def read_config(out: Path) -> TrainConfig:
-    """The resolved config of a run, to train it on; see `read_config_for_use`.
+    """The resolved settings of a run.
 
     Raises:
         TrainingError: `out` holds no run.
-        ConfigError: a setting is refused by this version.
+        ConfigError: a setting is unknown or refused: a development version wrote it.
     """
-    try:
-        return config_from_json(TrainConfig, _read_json(out))
-    except ConfigError as error:
-        raise ConfigError(
-            f"{out} cannot be trained on: {error}. Its weights can be used, by probe, evaluate, "
-            "report and export"
-        ) from None
-
-
-def read_config_for_use(out: Path) -> TrainConfig:
-    """The config of a run whose weights are used, also where another version of p2pkit wrote it.
-
-    Settings that this version refuses or does not know count as their defaults, each with a
-    warning, unless they decide the networks. Where MinkowskiEngine is missing, the torch engine
-    stands in for it, also with a warning.
-
-    Raises:
-        TrainingError: `out` holds no run.
-        ConfigError: a setting that decides the networks is refused or unknown.
-    """
-    try:
-        config, left_out = config_of_another_version(
-            TrainConfig, _read_json(out), needed=DECIDE_STUDENT
-        )
-    except ConfigError as error:
-        raise ConfigError(
-            f"{out} has settings of its networks that this version refuses: {error}"
-        ) from None
-    for setting in left_out:
-        _refuse_unknown_network(out, setting)
-        warnings.warn(
-            f"{out} was trained with {setting.name} = {setting.value!r}, which counts as its "
-            f"default here: {setting.reason}. The weights are used as they are; training on is "
-            "refused",
-            RuntimeWarning,
-            stacklevel=1,  # from here, so that a command that reads it at several places tells once
-        )
-    return replace(config, engine=_engine_here(out, config.engine))
-
-
-def _engine_here(out: Path, engine: str) -> str:
-    """The run's engine, or torch where MinkowskiEngine is missing: its weights are the same."""
-    choice = choose_engine(AUTO)
-    if engine != "minkowski" or choice.name == "minkowski":
-        return engine
-    warnings.warn(
-        f"{out} was trained with engine = {engine!r}; its weights are used with 'torch' here, "
-        f"which differs by rounding: {choice.reason}",
-        RuntimeWarning,
-        stacklevel=1,
-    )
-    return choice.name
-
-
-def _refuse_unknown_network(out: Path, setting: LeftOut) -> None:
-    last = setting.name.rpartition(".")[2]
-    if setting.is_unknown and any(word in last for word in SPEAK_OF_STUDENT):
-        raise ConfigError(
-            f"{out} was trained with {setting.name} = {setting.value!r}, which this version does "
-            "not know and which may change its networks: use the version of p2pkit that trained it"
-        )
-
-
-def _read_json(out: Path) -> dict[str, Any]:
     path = out / "config.json"
     if not path.is_file():
         raise TrainingError(f"{out} holds no run: {path} does not exist")
-    return json.loads(path.read_text())
+    try:
+        return config_from_json(TrainConfig, json.loads(path.read_text()))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{path} was written by a development version of p2pkit ({error}); train again"
+        ) from None
 
 
 def with_free_settings(config: TrainConfig, other: TrainConfig) -> TrainConfig:
@@ -287,9 +212,39 @@ def check_device(name: str) -> None:
         ) from None
 
 
-def read_config_here(out: Path) -> TrainConfig:
-    """As `read_config_for_use`, on the CPU where the run's device is not there."""
+def read_config_for_use(out: Path) -> TrainConfig:
+    """The config of a run whose weights are used, not trained on.
+
+    Where MinkowskiEngine is missing, the torch engine stands in for it, with a warning: the weights
+    are the same.
+
+    Raises:
+        TrainingError: `out` holds no run.
+        ConfigError: a setting is unknown or refused: a development version wrote it.
+    """
+    config = read_config(out)
+    choice = choose_engine(AUTO)
+    if config.engine != "minkowski" or choice.name == "minkowski":
+        return config
+    warnings.warn(
+        f"{out} was trained with engine = {config.engine!r}; its weights are used with 'torch' "
+        f"here, which differs by rounding: {choice.reason}",
+        RuntimeWarning,
+        stacklevel=1,
+    )
+    return replace(config, engine="torch")
+
+
+def read_config_here(out: Path, device: str | None = None) -> TrainConfig:
+    """As `read_config_for_use`, on a named device, else the run's, else the CPU.
+
+    Raises:
+        ConfigError: torch cannot compute on the named device.
+    """
     config = read_config_for_use(out)
+    if device is not None:
+        check_device(device)
+        return replace(config, device=device)
     try:
         check_device(config.device)
     except ConfigError:
@@ -360,6 +315,4 @@ def run_layer(out: Path, store: Store) -> str:
         ConfigError: the run does not know the store, and it has several layers or none.
     """
     use = read_provenance(out).use_of(store)
-    return (
-        use.layers[1] if use is not None else feature_layer(store, read_config_for_use(out).layer)
-    )
+    return use.layers[1] if use is not None else feature_layer(store, read_config(out).layer)

@@ -1,180 +1,212 @@
 """The settings of a training run."""
 
-from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import Field
+
 from p2pkit.errors import ConfigError
-from p2pkit.losses import REGRESSIONS, LossConfig
-from p2pkit.pipelines.evaluate.split import BY_SCENE, SplitConfig
-from p2pkit.settings import check_choices, check_numbers
-from p2pkit.stream.batches import StreamConfig
-
-AT_LEAST_ONE = ("embedding_channels", "steps", "accumulate", "checkpoint_every", "keep_checkpoints")
+from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig, check_shares
+from p2pkit.settings import Location, option, settings_class
+from p2pkit.settings.losses import REGRESSIONS, LossConfig
+from p2pkit.settings.stream import StreamConfig
 
 
-@dataclass(frozen=True)
+@settings_class
 class OptimizerConfig:
-    """SGD and its schedule. The defaults are the paper's.
+    """SGD and its schedule. The defaults are the paper's."""
 
-    Args:
-        learning_rate: peak.
-        momentum: of SGD.
-        weight_decay: of SGD, on all parameters.
-        warmup_steps: the rate rises linearly over these steps.
-        schedule: after warm-up: `exponential` multiplies the rate by `decay` every 1000 steps,
-            `cosine` lowers it to 0 at the last step, `constant` leaves it.
-        decay: factor per 1000 steps of `exponential`.
-        clip_norm: gradients are scaled down to this total norm; 0 leaves them.
-    """
-
-    learning_rate: float = 0.5
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup_steps: int = 0
-    schedule: Literal["exponential", "cosine", "constant"] = "exponential"
-    decay: float = 0.99
-    clip_norm: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_choices(self, prefix="optimizer.")
-        check_numbers(self, ("learning_rate", "decay"), prefix="optimizer.", positive=True)
-        names = ("momentum", "weight_decay", "warmup_steps", "clip_norm")
-        check_numbers(self, names, prefix="optimizer.")
+    learning_rate: float = Field(default=0.5, gt=0, description="Peak learning rate.")
+    momentum: float = Field(default=0.9, ge=0, description="Momentum of SGD.")
+    weight_decay: float = Field(
+        default=1e-4, ge=0, description="Weight decay of SGD, on all parameters."
+    )
+    warmup_steps: int = Field(
+        default=0, ge=0, description="Steps over which the rate rises linearly."
+    )
+    schedule: Literal["exponential", "cosine", "constant"] = Field(
+        default="exponential",
+        description="After warm-up: `exponential` multiplies the rate by `decay` every 1000 steps, "
+        "`cosine` lowers it to 0 at the last step, `constant` leaves it.",
+    )
+    decay: float = Field(default=0.99, gt=0, description="Factor per 1000 steps of `exponential`.")
+    clip_norm: float = Field(
+        default=0.0,
+        ge=0,
+        description="Gradients are scaled down to this total norm; 0 leaves them.",
+    )
 
 
-@dataclass(frozen=True)
+@settings_class
 class OnlineProbeConfig:
-    """A probe of the student every so many steps, on a fixed few labelled frames.
+    """A probe of the student every so many steps, on a fixed few labelled frames."""
 
-    Args:
-        every: steps between probes, counted from the start; 0 probes never.
-        store: path or URL of a store with labels; None takes the run's own (first) store.
-        labels: a name out of `label_sets.LABEL_SETS`.
-        frames: so many of the training part's frames fit the classifiers, and so many of the
-            validation part's score them.
-        points_per_frame: labelled points drawn from each training frame.
-        neighbours: of the nearest-neighbour classifier.
-        best_by: whose mIoU decides which weights RUN/best keeps.
-        validation, test: shares of the frames, cut by scene as `evaluate` does; test is left alone.
-        split: what the parts are made of, also as for `evaluate`.
-    """
-
-    every: int = 0
-    store: str | None = None
-    labels: str = "stored"
-    frames: int = 24
-    points_per_frame: int = 300
-    neighbours: int = 20
-    best_by: Literal["linear", "knn"] = "linear"
-    validation: float = 0.15
-    test: float = 0.25
-    split: SplitConfig = BY_SCENE
+    every: int = Field(
+        default=0, ge=0, description="Steps between probes, counted from the start; 0 never probes."
+    )
+    store: Location | None = Field(
+        default=None,
+        description="Path or URL of a store with labels; None takes the run's own (first) store.",
+    )
+    labels: str = Field(default="stored", description="Label set: stored or nyu13.")
+    frames: int = Field(
+        default=24,
+        ge=1,
+        description="Frames of the training part that fit the classifiers, and frames of the "
+        "validation part that score them.",
+    )
+    points_per_frame: int = Field(
+        default=300, ge=1, description="Labelled points drawn from each training frame."
+    )
+    neighbours: int = Field(
+        default=20, ge=1, description="Neighbours of the nearest-neighbour classifier."
+    )
+    best_by: Literal["linear", "knn"] = Field(
+        default="linear", description="Classifier whose mIoU decides which weights RUN/best keeps."
+    )
+    validation: float = Field(
+        default=0.15,
+        gt=0,
+        lt=1,
+        description="Share of the frames that score, cut by scene as `evaluate` does.",
+    )
+    test: float = Field(
+        default=0.25, gt=0, lt=1, description="Share of the frames that is left alone, for tests."
+    )
+    split: SplitConfig = Field(
+        default=BY_SCENE, description="What the parts are made of, also as for `evaluate`."
+    )
 
     def __post_init__(self) -> None:
-        check_choices(self, prefix="probe.")
-        if self.every < 0:
-            raise ConfigError(f"probe.every is {self.every}; 0 (never) or more is possible")
-        for name in ("frames", "points_per_frame", "neighbours"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"probe.{name} is {getattr(self, name)}; at least 1 is needed")
-        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
-            raise ConfigError(
-                f"probe.validation {self.validation} and probe.test {self.test} must be positive "
-                "shares whose sum is below 1"
-            )
+        check_shares(self.validation, self.test, prefix="probe.")
 
 
-@dataclass(frozen=True)
+@settings_class
 class WandbConfig:
-    """A log at Weights & Biases, beside the run's own; it changes nothing of the training.
+    """A log at Weights & Biases, beside the run's own; it changes nothing of the training."""
 
-    Args:
-        project: that the run is logged in; empty logs nowhere.
-        entity: user or team that has the project; None takes the account's own.
-        name: of the run there; None takes that of the run's folder.
-    """
+    project: str = Field(
+        default="", description="Project that the run is logged in; empty logs nowhere."
+    )
+    entity: str | None = Field(
+        default=None,
+        description="User or team that has the project; None takes the account's own.",
+    )
+    name: str | None = Field(
+        default=None, description="Name of the run there; None takes that of the run's folder."
+    )
 
-    project: str = ""
-    entity: str | None = None
-    name: str | None = None
 
-
-@dataclass(frozen=True)
+@settings_class
 class TrainConfig:
-    """Settings of one pretraining run; all that decides its weights.
+    """Settings of one pretraining run; all that decides its weights."""
 
-    Args:
-        store: path or URL of geometry and features.
-        more_stores: paths or URLs of further stores that are mixed with the first.
-        weights: share of each store in the mixture, the first store's first; none at all weighs
-            each store by its number of frames.
-        layer: the feature layer of every store; None takes the only one.
-        superpixels: the layer of superpixels of every store, for the loss `superpixel`; None takes
-            the only one.
-        student: a name out of `p2pkit.networks.STUDENTS`.
-        conv1_kernel_size: side of the student's first convolution (voxels); 5 as published.
-        engine: what computes the sparse convolutions: `minkowski` (MinkowskiEngine, to be built
-            once) or `torch` (slower, nothing to build); they differ by rounding only. `auto` takes
-            MinkowskiEngine where it works; the run keeps the engine that it began with.
-        embedding_channels: width of the space in which points and pixels meet.
-        pixel_head: `trained` is PPKT's linear projection of the teacher's features; `fixed` takes
-            them as they are, and points are projected to the teacher's channels.
-        loss: the objective.
-        optimizer: SGD and its schedule.
-        stream: order, augmentation, voxels, pairs.
-        steps: length of the schedule.
-        accumulate: micro-batches into which each process splits its part of a global batch, one
-            after the other in memory. The contrast is within a micro-batch (or across the same one
-            of all processes), and so are the statistics of the norms.
-        precision: `bfloat16` or `float16` for the projections (autocast, with a scaled loss for
-            float16); the student and the loss stay in float32.
-        sync_norm: with several processes, norms take the statistics of all of them.
-        holdout: number of frames of each store, the last in key order, that are never trained on.
-        checkpoint_every: steps between checkpoints.
-        keep_checkpoints: how many of the newest are kept.
-        probe: of the student during training; the best weights by it are kept beside the newest.
-        wandb: a log at Weights & Biases; none without a project.
-        seed: of the initial weights.
-        device: where the networks run, `cpu` or `cuda`.
-    """
-
-    store: str
-    more_stores: tuple[str, ...] = ()
-    weights: tuple[float, ...] = ()
-    layer: str | None = None
-    superpixels: str | None = None
-    student: str = "Res16UNet34C"
-    conv1_kernel_size: int = 5
-    engine: Literal["auto", "minkowski", "torch"] = "auto"
-    embedding_channels: int = 128
-    pixel_head: Literal["trained", "fixed"] = "trained"
-    loss: LossConfig = field(default_factory=LossConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    stream: StreamConfig = field(default_factory=StreamConfig)
-    steps: int = 60_000
-    accumulate: int = 1
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    sync_norm: bool = True
-    holdout: int = 0
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 2
-    probe: OnlineProbeConfig = field(default_factory=OnlineProbeConfig)
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    seed: int = 0
-    device: str = "cpu"
+    store: Location = Field(description="Path or URL of geometry and features.")
+    more_stores: tuple[Location, ...] = Field(
+        default=(), description="Paths or URLs of further stores that are mixed with the first."
+    )
+    weights: tuple[float, ...] = Field(
+        default=(),
+        description="Share of each store in the mixture, the first store's first. With none, each "
+        "store weighs as much as it has frames.",
+        json_schema_extra=option(metavar="W,W"),
+    )
+    layer: str | None = Field(
+        default=None, description="The feature layer of every store; None takes the only one."
+    )
+    superpixels: str | None = Field(
+        default=None,
+        description="The layer of superpixels of every store, for the loss `superpixel`; None "
+        "takes "
+        "the only one.",
+    )
+    student: str = Field(
+        default="Res16UNet34C",
+        description="The 3D network, by its name in `p2pkit.networks.STUDENTS`.",
+    )
+    conv1_kernel_size: int = Field(
+        default=5,
+        ge=1,
+        description="Side of the student's first convolution (voxels); 5 as published.",
+    )
+    engine: Literal["auto", "minkowski", "torch"] = Field(
+        default="auto",
+        description="What computes the sparse convolutions: `minkowski` (MinkowskiEngine, built "
+        "once) or `torch` (slower, nothing to build); they differ by rounding only. `auto` takes "
+        "MinkowskiEngine where it works; the run keeps the engine that it began with.",
+    )
+    embedding_channels: int = Field(
+        default=128, ge=1, description="Width of the space in which points and pixels meet."
+    )
+    pixel_head: Literal["trained", "fixed"] = Field(
+        default="trained",
+        description="`trained` is PPKT's linear projection of the teacher's features; `fixed` "
+        "takes "
+        "them as they are, and points are projected to the teacher's channels.",
+    )
+    loss: LossConfig = Field(default=LossConfig(), description="The objective.")
+    optimizer: OptimizerConfig = Field(
+        default=OptimizerConfig(), description="SGD and its schedule."
+    )
+    stream: StreamConfig = Field(
+        default=StreamConfig(), description="Order, augmentation, voxels, pairs."
+    )
+    steps: int = Field(
+        default=60_000,
+        ge=1,
+        description="Length of the schedule in steps.",
+        json_schema_extra=option(default=""),
+    )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Micro-batches into which each process splits its part of a global batch, one "
+        "after the other in memory. The contrast is within a micro-batch (or across the same one "
+        "of "
+        "all processes), and so are the statistics of the norms.",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="`bfloat16` or `float16` for the projections (autocast, with a scaled loss for "
+        "float16); the student and the loss stay in float32.",
+    )
+    sync_norm: bool = Field(
+        default=True,
+        description="With several processes, norms take the statistics of all of them.",
+    )
+    holdout: int = Field(
+        default=0,
+        ge=0,
+        description="Frames of each store, the last in key order, that are never trained on.",
+    )
+    checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(
+        default=2, ge=1, description="How many of the newest checkpoints are kept."
+    )
+    probe: OnlineProbeConfig = Field(
+        default=OnlineProbeConfig(),
+        description="Probe of the student during training; the best weights by it are kept beside "
+        "the newest.",
+    )
+    wandb: WandbConfig = Field(
+        default=WandbConfig(), description="A log at Weights & Biases; none without a project."
+    )
+    seed: int = Field(
+        default=0,
+        description="Random seed of the initial weights; as an option, of everything random.",
+        json_schema_extra=option(default=""),
+    )
+    device: str = Field(
+        default="cpu",
+        description="Where the networks run: cpu or cuda.",
+        json_schema_extra=option(default=""),
+    )
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        for name in AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.loss.name in REGRESSIONS and self.pixel_head == "trained":
             raise ConfigError(
                 f"loss.name is {self.loss.name!r} and pixel_head 'trained': without negatives both "
                 "sides would become one constant. Set pixel_head=fixed"
             )
-        if self.holdout < 0:
-            raise ConfigError(f"holdout is {self.holdout}; it is a number of frames, 0 or more")
         if self.weights and len(self.weights) != 1 + len(self.more_stores):
             raise ConfigError(
                 f"weights are {list(self.weights)} for {1 + len(self.more_stores)} stores; give "

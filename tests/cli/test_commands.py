@@ -90,9 +90,11 @@ def test_a_printed_config_gives_the_same_run_again(store: Path, tmp_path: Path) 
     assert tomllib.loads(changed) == {**tomllib.loads(text), "steps": 7}
     file.write_text(text.replace("temperature", "temprature"))
     refused = p2pkit("train", "--config", file, *arguments, code=1)
-    assert "unknown setting 'loss.temprature'; did you mean temperature?" in str(refused.exception)
+    assert "unknown setting 'loss.temprature'; did you mean loss.temperature?" in str(
+        refused.exception
+    )
     file.write_text("steps = ")
-    assert "is no TOML" in str(p2pkit("train", "--config", file, *arguments, code=1).exception)
+    assert "is not TOML" in str(p2pkit("train", "--config", file, *arguments, code=1).exception)
     absent = p2pkit("train", "--config", tmp_path / "no.toml", *arguments, code=1)
     assert "cannot be read: No such file" in str(absent.exception)
 
@@ -100,7 +102,7 @@ def test_a_printed_config_gives_the_same_run_again(store: Path, tmp_path: Path) 
 def test_an_unknown_setting_is_refused_with_the_nearest_name(store: Path, tmp_path: Path) -> None:
     options = ["--out", tmp_path / "run", "--set", "loss.temprature=0.1"]
     result = p2pkit("train", store, *options, code=1)
-    assert "did you mean temperature?" in str(result.exception)
+    assert "did you mean loss.temperature?" in str(result.exception)
 
 
 def test_training_without_a_store_is_wrong_usage(tmp_path: Path) -> None:
@@ -108,9 +110,9 @@ def test_training_without_a_store_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_probe_prints_a_table_or_json(store: Path, run: Path) -> None:
-    table = p2pkit("probe", run, store).stdout
+    table = p2pkit("evaluate", run, "--preset", "probe", "--on", store).stdout
     assert all(kind in table for kind in ("pretrained", "random", "color+position"))
-    report = json.loads(p2pkit("probe", run, store, "--json").stdout)
+    report = json.loads(p2pkit("evaluate", run, "--preset", "probe", "--json").stdout)
     assert report == json.loads((run / "probe.json").read_text())
     assert f"{100 * report['scores']['pretrained']['miou']:.1f}" in table
 

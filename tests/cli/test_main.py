@@ -100,6 +100,14 @@ def test_every_option_says_what_it_is() -> None:
     assert silent == []
 
 
+@pytest.mark.parametrize(("word", "meant"), [("extrct", "extract"), ("trian", "train")])
+def test_a_mistyped_command_names_the_nearest(word: str, meant: str) -> None:
+    result = CliRunner().invoke(commands, [word])
+    assert result.exit_code == 2
+    assert f"No such command '{word}'; did you mean {meant}?" in result.stderr
+    assert "did you mean" not in CliRunner().invoke(commands, ["frobnicate"]).stderr
+
+
 def test_version() -> None:
     assert CliRunner().invoke(commands, ["--version"]).output == f"p2pkit {__version__}\n"
 

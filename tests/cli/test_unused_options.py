@@ -82,8 +82,11 @@ def test_a_generated_scene_reads_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--steps", "20", "--set", "steps=30"], "--steps and --set steps=30 say one setting"),
-        (["--weights", "1,2", "--set", "weights=[3,4]"], "--weights and --set weights=[3,4] say"),
+        (
+            ["--steps", "20", "--set", "steps=30"],
+            "--steps and --set steps=30 name the same setting",
+        ),
+        (["--weights", "1,2", "--set", "weights=[3,4]"], "--weights and --set weights=[3,4] name"),
     ],
 )
 def test_a_training_is_told_each_setting_once(words: list[str], told: str) -> None:
@@ -93,16 +96,16 @@ def test_a_training_is_told_each_setting_once(words: list[str], told: str) -> No
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--seeds", "3", "--set", "seeds=5"], "--seeds and --set seeds=5 say one setting"),
-        (["--set", "store=y"], "--on and --set store=y say one setting"),
+        (["--seeds", "3", "--set", "seeds=5"], "--seeds and --set seeds=5 name the same setting"),
+        (["--set", "store=y"], "--on and --set store=y name the same setting"),
         (
             ["--split-unit", "scene", "--set", "split.unit=time-block"],
-            "--split-unit and --set split.unit=time-block say one setting",
+            "--split-unit and --set split.unit=time-block name the same setting",
         ),
-        (["--set", "finetune.steps=5"], "finetune.steps=5 would be ignored: add finetune to"),
+        (["--set", "finetune.steps=5"], "finetune.steps would be ignored: add finetune to"),
         (
             ["--mode", "finetune", "--set", "frozen.points_per_frame=9"],
-            "frozen.points_per_frame=9 would be ignored: add linear or knn to",
+            "frozen.points_per_frame would be ignored: add linear or knn to",
         ),
         (["--mode", "knn", "--set", "frozen.probe.iterations=9"], "add linear to --mode"),
         (["--set", "frozen.neighbours=9"], "add knn to --mode"),
@@ -115,8 +118,22 @@ def test_an_evaluation_is_told_what_it_uses(words: list[str], told: str) -> None
 
 
 def test_a_probe_has_one_test_part() -> None:
-    words = ["probe", "run", "x.store", "--test-scenes", "a", "--test-fraction", "0.5"]
+    words = ["evaluate", "run", "--preset", "probe", "--test-scenes", "a", "--test-fraction", "0.5"]
     assert "--test-fraction would be ignored" in usage_error(*words)
+
+
+@pytest.mark.parametrize("words", [["--mode", "knn"], ["--seeds", "2"], ["--out", "x"]])
+def test_a_probe_has_settings_of_its_own(words: list[str]) -> None:
+    told = usage_error("evaluate", "run", "--preset", "probe", *words)
+    assert f"{words[0]} would be ignored: --preset probe has no such setting" in told
+    assert "takes one RUN; 2 are named" in usage_error("evaluate", "a", "b", "--preset", "probe")
+
+
+def test_options_of_a_probe_need_its_preset() -> None:
+    told = usage_error(*EVALUATE, "--random-seeds", "2")
+    assert "--random-seeds would be ignored: add --preset probe" in told
+    for missing, words in (("--on", ["--out", "x"]), ("--out", ["--on", "x"])):
+        assert f"Missing option '{missing}'" in usage_error("evaluate", "run", *words)
 
 
 def test_a_repair_extracts_only_from_a_recording() -> None:

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -5,7 +7,7 @@ from torch.nn.functional import normalize
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.negatives import compare_negatives, negative_share
 from p2pkit.losses import ContrastBatch, LossConfig
-from p2pkit.losses.batch import NEGATIVES
+from p2pkit.settings.losses import Negatives
 
 CELLS, VOXELS = [0, 0, 1, 1, 2, 3], [0, 1, 2, 2, 3, 4]
 
@@ -39,7 +41,7 @@ def test_suspects_share_a_cell_or_a_voxel_or_look_alike_to_the_teacher() -> None
     assert not found.same_cell[4, 5]
 
 
-@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("negatives", get_args(Negatives))
 def test_the_push_is_the_gradient_of_the_loss_by_the_similarity(negatives: str) -> None:
     config = LossConfig(temperature=0.3, negatives=negatives, similarity=0.9)
     found = compare_negatives(batch(), config)

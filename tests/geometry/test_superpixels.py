@@ -9,7 +9,8 @@ from skimage.measure import label
 from skimage.segmentation import slic
 
 from p2pkit.errors import ConfigError
-from p2pkit.geometry.superpixels import SuperpixelConfig, parse_superpixels, superpixels
+from p2pkit.geometry.superpixels import superpixels
+from p2pkit.settings.layers import SuperpixelConfig, parse_superpixels
 
 PHOTO = skimage.data.coffee()[:200, 100:350]
 
@@ -72,7 +73,11 @@ def test_other_texts_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("slic:0", "0 segments"), ("slic:9:0", "compactness is 0"), ("slic:9:inf", "is inf")],
+    [
+        ("slic:0", "segments is 0; must be at least 1"),
+        ("slic:9:0", "compactness is 0"),
+        ("slic:9:inf", "is inf"),
+    ],
 )
 def test_impossible_numbers_are_named(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):

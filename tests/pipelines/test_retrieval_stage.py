@@ -66,3 +66,10 @@ def test_a_store_without_the_held_out_frames_is_refused(trained: Path, tmp_path:
 def test_what_is_no_run_is_refused(room_store: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no run"):
         run(RetrievalConfig(run=tmp_path, store=str(room_store)))
+
+
+def test_a_named_device_must_be_usable(trained: Path, room_store: Path) -> None:
+    on_cpu = RetrievalConfig(trained, str(room_store), pairs=16, device="cpu")
+    assert json.loads(run(on_cpu).read_text())["pairs"] == 16
+    with pytest.raises(ConfigError, match="device 'tpu' cannot be used"):
+        run(RetrievalConfig(trained, str(room_store), device="tpu"))

@@ -18,6 +18,7 @@ from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.segmentation import SegmentationScores
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.evaluate import features as frozen
 from p2pkit.pipelines.evaluate.features import FrozenConfig, FrozenFeatures
 from p2pkit.pipelines.evaluate.finetune import FinetuneConfig, finetune, look_steps
@@ -26,7 +27,6 @@ from p2pkit.pipelines.evaluate.run import EvaluateConfig, protocol, run
 from p2pkit.pipelines.evaluate.split import SplitConfig
 from p2pkit.pipelines.evaluate.weights import compared_weights
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.held_out import spread
 from p2pkit.pipelines.report.evaluation import evaluation_section, find_evaluation
 from p2pkit.pipelines.train import run as train
@@ -280,7 +280,7 @@ def test_the_report_says_which_weights_are_tested(config: EvaluateConfig) -> Non
     for cell in report["cells"]:
         assert set(cell["validation_miou"]) == {"2", "4"}
         assert f"{cell['name']} {cell['tested_step']} (1 ×)" in text
-    assert "choose" not in report["protocol"]["settings"]["finetune"]
+    assert report["protocol"]["settings"]["finetune"]["choose"] == "best"
     found = find_evaluation(config.runs[0], config.out)
     page = evaluation_section(found, config.runs[0], config.store, has_labels=True)
     assert "out of 2 looks in 4 steps." in "".join(page)
@@ -332,7 +332,7 @@ def test_one_recording_is_cut_by_time_and_every_figure_says_so(
         run(replace(by_scene, split=SplitConfig(unit="time-block", gap_frames=1)))
 
 
-def test_a_usual_protocol_has_no_entries_that_old_ones_lack(
+def test_a_usual_protocol_has_no_entries_of_unusual_ones(
     config: EvaluateConfig, data: LabelledFrames
 ) -> None:
     card = protocol(config, compared_weights(config.runs, {}), data)

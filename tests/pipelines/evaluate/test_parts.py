@@ -6,15 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2pkit.errors import ConfigError
-from p2pkit.pipelines.evaluate.split import (
-    BY_SCENE,
-    PARTS,
-    Parts,
-    SplitConfig,
-    cut_frames,
-    place_of,
-    same_place,
-)
+from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
+from p2pkit.pipelines.evaluate.split import PARTS, Parts, cut_frames, place_of, same_place
 
 AREAS = [f"Area_{area}_{room}" for area in range(1, 7) for room in ("hallway_1", "office_1")]
 BY_TIME = SplitConfig(unit="time-block")
@@ -107,7 +100,7 @@ def test_time_blocks_are_for_what_cannot_be_cut_by_scene() -> None:
     assert two.units[9:12] == ["a, block 4", "b, block 0", "b, block 0"]
     with pytest.raises(ConfigError, match="time blocks share their scene"):
         SplitConfig(unit="time-block", test_scenes=("a",))
-    with pytest.raises(ConfigError, match="both must be at least 1"):
+    with pytest.raises(ConfigError, match="gap_frames is 0; must be at least 1"):
         SplitConfig(unit="time-block", gap_frames=0)
 
 

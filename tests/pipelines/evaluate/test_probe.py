@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
 
-from p2pkit.cli.probe import seen_text
+from p2pkit.cli.evaluate import seen_text
 from p2pkit.errors import ConfigError, StoreError, TrainingError
 from p2pkit.evaluation.linear_probe import ProbeConfig
 from p2pkit.pipelines.evaluate import probe
@@ -146,8 +146,13 @@ def test_fewer_statistics_frames_than_asked_for_are_fine(
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, 2.0, -1.0, float("nan")])
 def test_a_share_that_is_none_is_refused(tiny_run: Path, room_store: Path, fraction: float) -> None:
-    with pytest.raises(ConfigError, match="it must lie between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"test_fraction is .*; must be "):
         probe.run(probe_config(tiny_run, room_store, test_fraction=fraction))
+
+
+def test_a_named_device_must_be_usable(tiny_run: Path, room_store: Path) -> None:
+    with pytest.raises(ConfigError, match="device 'tpu' cannot be used"):
+        probe.run(probe_config(tiny_run, room_store, device="tpu"))
 
 
 def test_sequences_are_read_once(

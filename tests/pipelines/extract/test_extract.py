@@ -15,10 +15,9 @@ from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FingerprintError, SourceError, StoreError
 from p2pkit.layers.digests import INPUTS, input_digests
-from p2pkit.layers.features import pair_features, usable_pairs
+from p2pkit.layers.features import FeatureConfig, pair_features, usable_pairs
 from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry
 from p2pkit.layers.map_coding import pca_basis
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.run import ExtractConfig, Progress, run
 from p2pkit.store.reading import Store, open_store
 from p2pkit.store.shard import STORAGES
@@ -35,7 +34,7 @@ def all_places(store: Store) -> dict[str, tuple[int, int]]:
 def test_the_store_holds_each_frames_points_and_map(
     room_recording: Path, tmp_path: Path, storage: str
 ) -> None:
-    config = recording_config(room_recording, tmp_path / "out", storage=storage)
+    config = recording_config(room_recording, tmp_path / "out", format=storage)
     reports: list[Progress] = []
     store = open_store(run(config, progress=reports.append))
     source = open_source("posed-rgbd", SourceOptions(root=room_recording))
@@ -153,7 +152,7 @@ def map_config(recording: Path, out: Path, coding: str, **changes: Any) -> Extra
 def test_coded_maps_give_nearly_the_same_features(
     room_recording: Path, room_store: Path, tmp_path: Path, storage: str, coding: str
 ) -> None:
-    config = map_config(room_recording, tmp_path / "out", coding, storage=storage)
+    config = map_config(room_recording, tmp_path / "out", coding, format=storage)
     coded, plain = open_store(run(config)), open_store(room_store)
     assert verify_store(config.out, deep=True).ok
     layer = coded.layer(coded.feature_layers[0])
@@ -200,7 +199,7 @@ def test_codecs_by_field(
     room_recording: Path, room_store: Path, tmp_path: Path, storage: str
 ) -> None:
     codecs = {"colors": "lz4", "map": "shuffle-zstd", "label": "shuffle-lz4"}
-    config = recording_config(room_recording, tmp_path / "out", codecs=codecs, storage=storage)
+    config = recording_config(room_recording, tmp_path / "out", codecs=codecs, format=storage)
     coded, plain = open_store(run(config)), open_store(room_store)
     found = {spec.name: spec.codec for layer in coded.manifest.layers for spec in layer.fields}
     usual = {"depth": "delta-shuffle-lz4", "pixel": "delta-shuffle-lz4", "pair_confidence": "zstd"}

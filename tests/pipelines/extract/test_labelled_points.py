@@ -75,7 +75,7 @@ def test_geometry_alone_takes_a_teacher_later(room_recording: Path, tmp_path: Pa
 
 
 def test_the_other_storage_holds_the_same(rooms: Path, store: Path, tmp_path: Path) -> None:
-    extract.run(replace(config(rooms, tmp_path / "zarr"), storage="zarr"))
+    extract.run(replace(config(rooms, tmp_path / "zarr"), format="zarr"))
     one, other = open_store(store), open_store(tmp_path / "zarr")
     for shard in range(3):
         a, b = one.read("geometry", shard, 0), other.read("geometry", shard, 0)

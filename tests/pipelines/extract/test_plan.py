@@ -13,8 +13,9 @@ from p2pkit.cli.main import commands
 from p2pkit.datasets.frame import Frame
 from p2pkit.errors import ConfigError, FingerprintError, SourceError
 from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig, FeatureStage
+from p2pkit.pipelines.extract.feature_stage import FeatureStage
 from p2pkit.pipelines.extract.plan import ExtractionPlan, PlanConfig, run
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.store.manifest import Sample
@@ -59,7 +60,7 @@ def test_a_plan_from_all_frames_is_exact_to_the_byte(
 def test_a_plan_from_some_frames_is_within_a_tenth(
     room_recording: Path, tmp_path: Path, storage: str
 ) -> None:
-    config = recording_config(room_recording, tmp_path / "store", storage=storage)
+    config = recording_config(room_recording, tmp_path / "store", format=storage)
     plan = run(PlanConfig(config, frames=4))
     extract.run(config)
     assert len(set(plan.probed)) == 4

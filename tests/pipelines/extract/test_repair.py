@@ -11,8 +11,8 @@ from store_files import tree
 from tiny_recording import TEACHER, recording_config, write_recording
 
 from p2pkit.errors import FingerprintError, SourceError, StoreError
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.reextract import SourceConfig
 from p2pkit.pipelines.extract.repair import RepairConfig, RepairReport, run
 from p2pkit.pipelines.shards.split import SplitConfig, split_store
@@ -152,7 +152,7 @@ def test_frames_that_an_earlier_repair_dropped_come_back(
 
 
 def test_zarr_stores_too(room_recording: Path, tmp_path: Path) -> None:
-    out = extract.run(recording_config(room_recording, tmp_path / "out", storage="zarr"))
+    out = extract.run(recording_config(room_recording, tmp_path / "out", format="zarr"))
     whole = tree(out)
     files(out, "geometry", "000001.zarr/depth/zarr.json").unlink()
     flip_middle(files(out, "features", "000000.zarr/map/c/1/0/0/0"))

@@ -37,7 +37,7 @@ def batches(store: Path) -> list[Batch]:
 def test_extracting_to_zarr_gives_the_files_of_a_conversion(
     room_recording: Path, zarr_store: Path, tmp_path: Path
 ) -> None:
-    out = extract.run(recording_config(room_recording, tmp_path / "out", storage="zarr"))
+    out = extract.run(recording_config(room_recording, tmp_path / "out", format="zarr"))
     assert tree(out) == tree(zarr_store)
 
 

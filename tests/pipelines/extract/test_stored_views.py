@@ -16,11 +16,10 @@ from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.geometry.sample_map import sample_map
-from p2pkit.layers.features import pair_cells, pair_features
+from p2pkit.layers.features import FeatureConfig, pair_cells, pair_features
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.layers.map_coding import pca_basis
 from p2pkit.pipelines.extract import plan
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.reextract import SourceConfig
 from p2pkit.pipelines.extract.repair import RepairConfig
 from p2pkit.pipelines.extract.repair import run as repair
@@ -43,7 +42,7 @@ SAMPLE = SampleConfig(voxel_size=0.2, pairs_per_frame=20)
 def extracted(recording: Path, out: Path, **changes: Any) -> Path:
     storage = changes.pop("storage", "tar")
     features = FeatureConfig(teacher=TEACHER, **{"stored_views": VIEWS, **changes})
-    return run(recording_config(recording, out, features=features, storage=storage))
+    return run(recording_config(recording, out, features=features, format=storage))
 
 
 @pytest.fixture(scope="module", params=STORAGES)
@@ -51,7 +50,7 @@ def store(
     room_recording: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Path:
     out = tmp_path_factory.mktemp("views") / "store"
-    return extracted(room_recording, out, storage=request.param)
+    return extracted(room_recording, out, format=request.param)
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FingerprintError, StoreError
 from p2pkit.geometry.superpixels import SuperpixelConfig, superpixels
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.pipelines.extract import plan
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.reextract import SourceConfig
 from p2pkit.pipelines.extract.repair import RepairConfig, RepairReport
 from p2pkit.pipelines.extract.repair import run as run_repair
@@ -95,7 +95,7 @@ def test_each_pair_has_the_superpixel_of_its_pixel(
     room_recording: Path, tmp_path: Path, storage: str
 ) -> None:
     config = recording_config(
-        room_recording, tmp_path / "out", storage=storage, superpixels=CUT, limit=5
+        room_recording, tmp_path / "out", format=storage, superpixels=CUT, limit=5
     )
     store = open_store(run(config))
     assert verify_store(config.out, deep=True).ok
@@ -246,7 +246,7 @@ def test_another_scikit_image_does_not_repair_them(
 @pytest.mark.parametrize("storage", STORAGES)
 def test_converted_there_and_back(storage: str, room_recording: Path, tmp_path: Path) -> None:
     config = recording_config(
-        room_recording, tmp_path / "a", storage=storage, superpixels=CUT, limit=6
+        room_recording, tmp_path / "a", format=storage, superpixels=CUT, limit=6
     )
     first = open_store(run(config))
     other = next(name for name in STORAGES if name != storage)
@@ -257,7 +257,7 @@ def test_converted_there_and_back(storage: str, room_recording: Path, tmp_path: 
     assert verify_store(tmp_path / "b", deep=True).ok
     convert_store(tmp_path / "b", out=tmp_path / "c", storage=storage)
     assert tree(tmp_path / "c") == tree(tmp_path / "a")
-    assert tree(tmp_path / "b") == tree(run(replace(config, out=tmp_path / "d", storage=other)))
+    assert tree(tmp_path / "b") == tree(run(replace(config, out=tmp_path / "d", format=other)))
 
 
 def test_dropped_and_added_again(store: Path, cut_store: Path, room_recording: Path) -> None:

@@ -243,8 +243,8 @@ def test_what_was_not_measured_comes_with_its_command(
     out = tmp_path / "report.html"
     report.run(report.ReportConfig(run=tiny_run, store=str(room_store), out=out, frames=1))
     text = unescape(out.read_text())
-    for command in ("probe", "retrieval"):
-        assert f"<pre>p2pkit {command} {tiny_run} {room_store}</pre>" in text
+    assert f"<pre>p2pkit evaluate {tiny_run} --preset probe</pre>" in text
+    assert f"<pre>p2pkit retrieval {tiny_run} {room_store}</pre>" in text
     assert f"<pre>p2pkit evaluate {tiny_run} --on {room_store} --out" in text
 
 
@@ -260,7 +260,7 @@ def test_a_run_without_labels_or_negatives_is_reported(tmp_path: Path) -> None:
     assert "expect easy hits" in text
     assert "· hit:" not in text
     assert f"p2pkit evaluate {run} --on LABELLED-STORE" in text
-    assert f"p2pkit probe {run} LABELLED-STORE" in text
+    assert f"p2pkit evaluate {run} --preset probe --on LABELLED-STORE" in text
     assert "it takes frames that the run held out" in text
 
 

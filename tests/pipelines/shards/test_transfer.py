@@ -7,8 +7,8 @@ from object_server import Bucket, Fault, Faults, FolderHandler, Request, serve
 from tiny_recording import TEACHER, recording_config
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import repair
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.run import run as extract
 from p2pkit.pipelines.shards.transfer import TransferConfig, TransferReport, run
 from p2pkit.store.reading import open_store
@@ -153,7 +153,7 @@ def test_a_pull_survives_faults_that_pass(
 
 
 def test_zarr_stores(room_recording: Path, bucket: Bucket, tmp_path: Path) -> None:
-    config = recording_config(room_recording, tmp_path / "zarr", storage="zarr", limit=2)
+    config = recording_config(room_recording, tmp_path / "zarr", format="zarr", limit=2)
     store = extract(config)
     stale = RemotePath(bucket.url("rooms.store/geometry/000000.zarr/depth/c/9"))
     stale.write(b"of another run")

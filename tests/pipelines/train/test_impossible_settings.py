@@ -12,12 +12,14 @@ import torch
 from tiny_recording import TEACHER, recording_config, write_recording
 
 from p2pkit.errors import ConfigError, SourceError
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines import view
 from p2pkit.pipelines.extract import plan
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.run import run
+from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.train import run_folder as runs
+from p2pkit.settings.layers import TeacherOptions
 from p2pkit.store.reading import open_store
 
 HAS_CUDA = torch.cuda.is_available()
@@ -30,12 +32,6 @@ def taught(**changes: Any) -> dict[str, FeatureConfig]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"geometry": GeometryConfig(depth_min=math.nan)}, "depth range is nan to 10.0 m"),
-        ({"geometry": GeometryConfig(depth_max=math.inf)}, "depth range is 0.1 to inf m"),
-        ({"geometry": GeometryConfig(depth_min=5.0, depth_max=1.0)}, "depth range is 5.0 to 1.0 m"),
-        ({"geometry": GeometryConfig(depth_min=-1.0)}, "depth range is -1.0 to 10.0 m"),
-        ({"geometry": GeometryConfig(voxel_size=math.nan)}, "voxel_size is nan m"),
-        (taught(input_size=(0, 0)), "input_size is 0 x 0 px; both must be at least 1"),
         (taught(device="tpu"), "device 'tpu' cannot be used: .*--device cpu"),
         pytest.param(
             taught(device="cuda"),
@@ -43,7 +39,6 @@ def taught(**changes: Any) -> dict[str, FeatureConfig]:
             marks=pytest.mark.skipif(HAS_CUDA, reason="this machine has CUDA"),
         ),
         ({"fuse": 257}, "fuse is 257; 2 to 256 frames"),
-        ({"flying_margin": math.nan}, "flying_margin is nan"),
     ],
 )
 def test_an_impossible_setting_is_refused(
@@ -53,6 +48,27 @@ def test_an_impossible_setting_is_refused(
     with pytest.raises(ConfigError, match=message):
         run(config)
     assert not config.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (GeometryConfig, {"depth_min": math.nan}, "depth_min is nan; must be finite"),
+        (GeometryConfig, {"depth_max": math.inf}, "depth_max is inf; must be finite"),
+        (GeometryConfig, {"depth_min": 5, "depth_max": 1}, "depth range is 5.0 to 1.0 m"),
+        (GeometryConfig, {"depth_min": -1.0}, "depth_min is -1.0; must be at least 0"),
+        (GeometryConfig, {"voxel_size": math.nan}, "voxel_size is nan; must be finite"),
+        (TeacherOptions, {"input_size": (0, 0)}, "input_size.0 is 0; must be at least 1"),
+        (ExtractConfig, {"flying_margin": math.nan}, "flying_margin is nan; must be finite"),
+        (ExtractConfig, {"flying_margin": 1.0}, "flying_margin is 1.0; must be less than 1"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused(
+    kind: type, changes: dict[str, Any], message: str
+) -> None:
+    place = {"dataset": "tum", "root": None, "out": "x"} if kind is ExtractConfig else {}
+    with pytest.raises(ConfigError, match=message):
+        kind(**place, **changes)
 
 
 @pytest.fixture
@@ -87,7 +103,7 @@ def test_the_longest_key_is_extracted(tmp_path: Path) -> None:
 
 
 def test_zarr_takes_longer_keys(long_named: Path, tmp_path: Path) -> None:
-    store = open_store(run(recording_config(long_named, tmp_path / "out", storage="zarr")))
+    store = open_store(run(recording_config(long_named, tmp_path / "out", format="zarr")))
     assert "frame-" + "1" * 90 in store.keys(0)
 
 

@@ -1,0 +1,219 @@
+"""Options of commands, made from the fields of settings classes, and what was typed with them."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from click.core import ParameterSource
+from pydantic_core import PydanticUndefined
+
+from p2pkit.errors import ConfigError
+from p2pkit.settings import (
+    Config,
+    Setting,
+    bounds_of,
+    config_from_json,
+    default_of,
+    nested,
+    parse_value,
+    settings_from_text,
+    settings_in,
+)
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+CONFIG_FILE = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="Settings in a TOML file."
+)
+PRINT_CONFIG = click.option(
+    "--print-config", is_flag=True, help="Print the resolved settings as TOML and stop."
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+SET = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any setting by its dotted name; docs/settings.md lists them.",
+)
+
+
+def options_of(
+    kind: Any, *, optional: Iterable[str] = (), without: Iterable[str] = ()
+) -> Decorator:
+    """Give a command an option for each field that is marked as one, and `--set` for the rest.
+
+    Args:
+        kind: a settings class.
+        optional: dotted names of options that may be left out though the field has no default.
+        without: dotted names of marked fields that the command does not offer.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        command = SET(command)
+        for setting in reversed([*settings_in(kind)]):
+            if setting.option is not None and setting.name not in without:
+                command = option_of(setting, required=setting.name not in optional)(command)
+        return command
+
+    return decorate
+
+
+def option_of(setting: Setting, *, required: bool = True) -> Decorator:
+    """The option that a field is marked as.
+
+    Args:
+        setting: the field.
+        required: whether it must be given where the field has no default.
+    """
+    marked, default = setting.option, default_of(setting.field)
+    assert marked is not None
+    kind = _plain(setting.field.annotation)
+    more: dict[str, Any] = {"type": _click_type(setting)}
+    if kind is bool:
+        more = {"is_flag": True}
+    elif get_origin(kind) is dict:
+        more = {"multiple": True}
+    elif default is PydanticUndefined:
+        more["required"] = required
+    else:
+        more |= {"default": _text(default), "show_default": marked.default or default is not None}
+    if marked.default == "":
+        more["show_default"] = False
+    return click.option(
+        flag_of(setting),
+        parameter(setting.name),
+        metavar=marked.metavar,
+        help=(setting.field.description or "").partition(". ")[0].removesuffix(".") + ".",
+        **more,
+    )
+
+
+def flag_of(setting: Setting) -> str:
+    """How the option of a marked field is written."""
+    marked, last = setting.option, setting.name.rpartition(".")[2]
+    return (marked.flag if marked is not None else None) or f"--{last.replace('_', '-')}"
+
+
+def setting_of(kind: Any, name: str) -> Setting:
+    """A setting of a class by its dotted name."""
+    return next(setting for setting in settings_in(kind) if setting.name == name)
+
+
+def parameter(name: str) -> str:
+    """Name of the parameter of a command that a dotted name is."""
+    return name.replace(".", "__")
+
+
+def typed_settings(kind: Any) -> dict[str, Any]:
+    """The settings that stand on the command line, by dotted name.
+
+    `--seed` is the seed of everything: it is given to each setting of that name.
+
+    Raises:
+        click.UsageError: an option and `--set` name the same setting.
+        ConfigError: a value cannot be split into what its setting is made of.
+    """
+    context = click.get_current_context()
+    texts = {text.partition("=")[0].strip(): text for text in context.params["settings"]}
+    values: dict[str, Any] = {}
+    for setting in settings_in(kind):
+        name = parameter(setting.name)
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        if setting.name in texts:
+            raise click.UsageError(
+                f"{typed(name)[0]} and --set {texts[setting.name]} name the same setting: keep one"
+            )
+        values[setting.name] = _value(setting, context.params[name])
+    if "seed" in values:
+        seeds = [one.name for one in settings_in(kind) if one.name.endswith(".seed")]
+        values |= dict.fromkeys(seeds, values["seed"])
+    return values | settings_from_text(texts.values())
+
+
+def config_of(kind: type[Config], **values: Any) -> Config:
+    """The settings on the command line, with those that the command decides over them.
+
+    Raises:
+        click.UsageError: as `typed_settings`.
+        ConfigError: a setting is unknown, or its value is not allowed.
+    """
+    return config_from_json(kind, nested(typed_settings(kind) | values))
+
+
+def typed(*options: str) -> list[str]:
+    """Those of the options, by parameter name, that stand on the command line; as written there."""
+    context = click.get_current_context()
+    written = {str(option.name): max(option.opts, key=len) for option in context.command.params}
+    return [
+        written[name]
+        for name in options
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+
+
+def refuse(options: Iterable[str], why: str) -> None:
+    """Raise UsageError where one of the options, by parameter name, stands on the command line.
+
+    Args:
+        options: those that have no effect.
+        why: the reason, and what to do.
+    """
+    if found := typed(*options):
+        raise click.UsageError(f"{', '.join(found)} would be ignored: {why}")
+
+
+def _plain(annotation: Any) -> Any:
+    """The type without `| None`."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if type(None) in get_args(annotation) else annotation
+
+
+def _click_type(setting: Setting) -> Any:
+    kind, bounds = _plain(setting.field.annotation), bounds_of(setting.field)
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    if get_origin(kind) is tuple and ... not in get_args(kind):
+        return (int, int)
+    if kind in (int, float):
+        limits: dict[str, Any] = {
+            "min": bounds.get("ge", bounds.get("gt")),
+            "max": bounds.get("le", bounds.get("lt")),
+            "min_open": "gt" in bounds,
+            "max_open": "lt" in bounds,
+        }
+        if not bounds:
+            return kind
+        return click.IntRange(**limits) if kind is int else click.FloatRange(**limits)
+    return click.Path(path_type=Path) if kind is Path else str
+
+
+def _text(default: Any) -> Any:
+    """A default as it would be typed."""
+    if isinstance(default, tuple):
+        return ",".join(f"{x:g}" if isinstance(x, float) else str(x) for x in default) or None
+    return default
+
+
+def _value(setting: Setting, typed: Any) -> Any:
+    """What was typed, as the field's type has it: lists have commas, tables NAME=VALUE."""
+    kind = _plain(setting.field.annotation)
+    if get_origin(kind) is tuple and isinstance(typed, str):
+        words = [word.strip() for word in typed.split(",") if word.strip()]
+        element = get_args(kind)[0]
+        is_number = getattr(element, "__origin__", element) is float
+        return [parse_value(word) for word in words] if is_number else words
+    if get_origin(kind) is dict:
+        return dict(_pair(setting, text) for text in typed)
+    return typed
+
+
+def _pair(setting: Setting, text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        marked = setting.option
+        form = marked.metavar if marked is not None else None
+        raise ConfigError(f"{flag_of(setting)} is {text!r}; it must be {form}")
+    return name, value

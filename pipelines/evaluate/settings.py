@@ -1,0 +1,268 @@
+"""The settings of an evaluation and of a probe."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from p2pkit.errors import ConfigError
+from p2pkit.settings import Location, option, settings_class
+from p2pkit.settings.evaluation import ProbeConfig
+from p2pkit.settings.stream import AugmentConfig
+
+Mode = Literal["linear", "knn", "finetune"]
+Percent = Annotated[float, Field(gt=0, le=100)]
+Which = Literal["latest", "best"]
+
+
+def check_shares(validation: float, test: float, *, prefix: str = "") -> None:
+    """Raise ConfigError where validation and test leave nothing to train on."""
+    if validation + test >= 1:
+        raise ConfigError(
+            f"{prefix}validation {validation} and {prefix}test {test} must be positive shares "
+            "whose sum is below 1"
+        )
+
+
+@settings_class
+class SplitConfig:
+    """What the training, validation and test parts are made of."""
+
+    unit: Literal["scene", "time-block"] = Field(
+        default="scene",
+        description="scene keeps each scene in one part; time-block cuts a single recording into "
+        "runs of its frames with a gap between them, which says nothing about new scenes.",
+        json_schema_extra=option("--split-unit"),
+    )
+    test_scenes: tuple[str, ...] = Field(
+        default=(),
+        description="Scenes that test, by name, with * and ? as in file names, or a file of names; "
+        "the last ones where none is named.",
+        json_schema_extra=option(metavar="NAMES|FILE"),
+    )
+    block_frames: int = Field(
+        default=2, ge=1, description="Frames of a time block; labels are given to whole blocks."
+    )
+    gap_frames: int = Field(
+        default=2, ge=1, description="Frames left out between two parts made of time blocks."
+    )
+
+    def __post_init__(self) -> None:
+        if self.unit == "time-block" and self.test_scenes:
+            raise ConfigError(
+                f"test_scenes are {list(self.test_scenes)}, but time blocks share their scene; "
+                "leave one of them out"
+            )
+
+
+BY_SCENE = SplitConfig()
+
+
+@settings_class
+class FrozenConfig:
+    """How frozen features are classified."""
+
+    points_per_frame: int = Field(
+        default=1000, ge=1, description="Labelled points drawn from each training frame."
+    )
+    statistics_frames: int = Field(
+        default=32,
+        ge=1,
+        description="Training frames, evenly spread, that set the batch norms' statistics anew, "
+        "for "
+        "pretrained and random weights alike; their labels are not used.",
+    )
+    neighbours: int = Field(
+        default=20,
+        ge=1,
+        description="Neighbours of the nearest-neighbour classifier, by cosine, votes weighed by "
+        "similarity.",
+    )
+    most_neighbours: int = Field(
+        default=20_000, ge=1, description="Training points that it keeps, drawn at random."
+    )
+    probe: ProbeConfig = Field(default=ProbeConfig(), description="The linear classifier.")
+
+
+@settings_class
+class FinetuneConfig:
+    """How a network is fine-tuned; the same for pretrained and random weights."""
+
+    steps: int = Field(default=200, ge=1, description="Updates.")
+    batch_size: int = Field(default=4, ge=1, description="Frames of a step.")
+    trunk_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of the student.")
+    head_rate: float = Field(default=1e-2, gt=0, description="Peak learning rate of the new layer.")
+    weight_decay: float = Field(default=1e-2, ge=0, description="Weight decay of AdamW.")
+    warmup: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of the steps over which the rates rise; then they fall along a half "
+        "cosine.",
+    )
+    choose: Literal["best", "last"] = Field(
+        default="best",
+        description="Which weights are tested, once: `best` takes those with the highest mIoU on "
+        "the validation part, the later of equals; `last` those of the last step, and does not "
+        "validate.",
+    )
+    validations: int = Field(
+        default=5,
+        ge=1,
+        description="How often `best` validates, at equal distances and after the last step.",
+    )
+    validation_frames: int = Field(
+        default=200,
+        ge=1,
+        description="Most frames of the validation part that it uses, spread evenly over it, so "
+        "over its scenes by their length.",
+    )
+    augment: AugmentConfig = Field(
+        default=AugmentConfig(color_jitter=0.1),
+        description="Random changes to the training frames.",
+    )
+
+
+@settings_class
+class EvaluateConfig:
+    """Settings of one evaluation."""
+
+    runs: tuple[Path, ...] = Field(
+        min_length=1, description="Pretraining runs, each evaluated under its folder's name."
+    )
+    store: Location = Field(
+        description="A store with labels, by path or URL.", json_schema_extra=option("--on")
+    )
+    out: Path = Field(
+        description="Folder of the report: cells/, report.json, report.md and the plots.",
+        json_schema_extra=option(),
+    )
+    checkpoints: dict[str, Path] = Field(
+        default_factory=dict,
+        description="Further weights by name, in files of published networks; their student is "
+        "that of the runs.",
+        json_schema_extra=option("--checkpoint", metavar="NAME=FILE"),
+    )
+    labels: str = Field(
+        default="stored",
+        description="Label set: stored or nyu13.",
+        json_schema_extra=option(),
+    )
+    modes: tuple[Mode, ...] = Field(
+        default=("linear",),
+        min_length=1,
+        description="What is measured: linear, knn, finetune, or several with commas.",
+        json_schema_extra=option("--mode"),
+    )
+    fractions: tuple[Percent, ...] = Field(
+        default=(1.0, 5.0, 10.0, 100.0),
+        min_length=1,
+        description="Percents of the training part's scenes whose labels are used.",
+        json_schema_extra=option(),
+    )
+    seeds: int = Field(
+        default=3,
+        ge=1,
+        description="Draws of scenes, and of initial weights of head and scratch, per fraction.",
+        json_schema_extra=option(),
+    )
+    validation: float = Field(
+        default=0.15,
+        gt=0,
+        lt=1,
+        description="Share of the frames that validate, cut by scene at the end of the key order.",
+    )
+    test: float = Field(
+        default=0.25, gt=0, lt=1, description="Share of the frames that test, cut in the same way."
+    )
+    split: SplitConfig = Field(
+        default=BY_SCENE,
+        description="Named test scenes, or parts of one recording by time.",
+    )
+    frozen: FrozenConfig = Field(
+        default=FrozenConfig(), description="Settings of the modes linear and knn."
+    )
+    finetune: FinetuneConfig = Field(
+        default=FinetuneConfig(), description="Settings of the mode finetune."
+    )
+    device: str = Field(
+        default="cpu",
+        description="Where networks run: cpu or cuda.",
+        json_schema_extra=option(),
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        description="Processes that work at the same time.",
+        json_schema_extra=option(),
+    )
+    which: Which = Field(
+        default="latest",
+        description="Checkpoint of the runs: the latest, or the best by their online probe.",
+        json_schema_extra=option(),
+    )
+    axes: Literal["run", "stored"] = Field(
+        default="run",
+        description="`run` turns points of other recordings so that up is what it was in "
+        "pretraining; `stored` takes them as they are.",
+    )
+
+    def __post_init__(self) -> None:
+        check_shares(self.validation, self.test)
+
+
+@settings_class
+class ProbeStageConfig:
+    """Settings of `p2pkit evaluate RUN --preset probe`."""
+
+    run: Path = Field(description="A pretraining run.")
+    store: Location = Field(
+        description="A store with labels, by path or URL.", json_schema_extra=option("--on")
+    )
+    test_fraction: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="Share of the frames, the last in key order, that only test; the cut moves to "
+        "the nearest change of sequence.",
+        json_schema_extra=option(),
+    )
+    points_per_frame: int = Field(
+        default=1000, ge=1, description="Labelled points drawn from each training frame."
+    )
+    statistics_frames: int = Field(
+        default=32,
+        ge=1,
+        description="Training frames that set every network's batch-norm statistics.",
+    )
+    random_seeds: int = Field(
+        default=1,
+        ge=1,
+        description="Networks with random weights to compare with; their mean is reported.",
+        json_schema_extra=option(),
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Random seed of the points drawn and of the first random network.",
+        json_schema_extra=option(),
+    )
+    probe: ProbeConfig = Field(default=ProbeConfig(), description="The linear classifier.")
+    which: Which = Field(
+        default="latest",
+        description="Checkpoint of the run: the latest, or the best by its online probe.",
+        json_schema_extra=option(),
+    )
+    test_scenes: tuple[str, ...] = Field(
+        default=(),
+        description="Scenes that test in place of those, by name, with * and ?, or a file of "
+        "names.",
+        json_schema_extra=option(metavar="NAMES|FILE"),
+    )
+    device: str | None = Field(
+        default=None,
+        description="Where networks run: cpu or cuda. The run's own device where it is left out, "
+        "or "
+        "the CPU where that is missing.",
+        json_schema_extra=option(),
+    )

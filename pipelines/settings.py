@@ -1,0 +1,208 @@
+"""The settings of stages that are one file each: check, retrieval, view, report, export, demo."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from p2pkit.settings import Location, option, settings_class
+
+
+@settings_class
+class CheckConfig:
+    """Settings of one check."""
+
+    source: Path | None = Field(
+        description="A recording's folder, or a store; None for generated scenes."
+    )
+    out: Path = Field(
+        default=Path("check"),
+        description="Folder for check.json, check.html and overlays.",
+        json_schema_extra=option(),
+    )
+    dataset: str | None = Field(
+        default=None,
+        description="Format of a recording, such as nyuv2. Recognised by its files where it is not "
+        "named; None for a store.",
+        json_schema_extra=option(),
+    )
+    frames: int = Field(
+        default=16,
+        ge=1,
+        description="Frames to test, spread over the recording; their neighbours are read too "
+        "where there are poses.",
+        json_schema_extra=option(),
+    )
+    camera: Path | None = Field(
+        default=None,
+        description="Calibration to use in place of the recording's own.",
+        json_schema_extra=option(),
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Random seed of generated scenes.",
+        json_schema_extra=option(),
+    )
+
+
+@settings_class
+class RetrievalConfig:
+    """Settings of one retrieval test."""
+
+    run: Path = Field(description="A pretraining run; its newest checkpoint is tested.")
+    store: Location = Field(description="Path or URL of the store with the frames.")
+    pairs: int = Field(
+        default=1024,
+        ge=2,
+        description="Candidates per frame; frames with fewer usable pairs give all of theirs.",
+        json_schema_extra=option(),
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Random seed of the drawn pairs and of the random networks.",
+        json_schema_extra=option(),
+    )
+    device: str | None = Field(
+        default=None,
+        description="Where networks run: cpu or cuda. The run's own device where it is left out, "
+        "or "
+        "the CPU where that is missing.",
+        json_schema_extra=option(),
+    )
+
+
+@settings_class
+class ViewConfig:
+    """Which frame to show."""
+
+    store: Location = Field(description="Path or URL of the store.")
+    key: str = Field(description="Key of the frame.")
+    png: Path | None = Field(
+        default=None,
+        description="The picture to write; may be left out with `window` only.",
+        json_schema_extra=option(),
+    )
+    layer: str | None = Field(
+        default=None,
+        description="Layer whose features are shown; None takes the only layer.",
+        json_schema_extra=option(),
+    )
+    window: bool = Field(
+        default=False,
+        description="Open Open3D's viewer; needs a display.",
+        json_schema_extra=option(),
+    )
+
+
+@settings_class
+class ReportConfig:
+    """What to report on a run."""
+
+    run: Path = Field(
+        description="A pretraining run; where it was probed and `p2pkit retrieval` was run on it, "
+        "the results are shown."
+    )
+    store: Location = Field(description="Path or URL of the store that it was trained on.")
+    out: Path = Field(description="The HTML file to write.", json_schema_extra=option())
+    frames: int = Field(
+        default=3,
+        ge=1,
+        description="Frames to draw; of a run held-out ones where it held frames out.",
+        json_schema_extra=option(),
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Random seed of the student that is drawn beside the pretrained one.",
+    )
+    evaluation: Path | None = Field(
+        default=None,
+        description="Of a run: folder that `p2pkit evaluate` wrote. None looks for one of the "
+        "run's "
+        "weights in and beside the run.",
+        json_schema_extra=option(),
+    )
+
+
+@settings_class
+class StoreReportConfig:
+    """What to report on a store."""
+
+    store: Location = Field(description="Path or URL of the store.")
+    out: Path = Field(description="The HTML file to write.")
+    layer: str | None = Field(
+        default=None,
+        description="Of a store: layer whose features are shown; None takes the first feature "
+        "layer.",
+        json_schema_extra=option(),
+    )
+    frames: int = Field(default=3, ge=1, description="Frames to draw.")
+
+
+@settings_class
+class ExportConfig:
+    """Settings of one export."""
+
+    run: Path = Field(description="A pretraining run.")
+    out: Path = Field(description="The file to write; must not exist.", json_schema_extra=option())
+    form: Literal["safetensors", "pointcontrast", "slidr", "minkunet"] = Field(
+        default="safetensors",
+        description="Whose parameter names the file has.",
+        json_schema_extra=option("--to"),
+    )
+    projection: bool = Field(
+        default=False,
+        description="Also write the point projection, as the 1x1x1 convolution `final`.",
+        json_schema_extra=option(),
+    )
+    which: Literal["latest", "best"] = Field(
+        default="latest",
+        description="Checkpoint of the run: the latest, or the best by its online probe.",
+        json_schema_extra=option(),
+    )
+
+
+@settings_class
+class DemoConfig:
+    """Settings of one demo."""
+
+    out: Path = Field(
+        default=Path("demo"),
+        description="Folder for the store, the run and the report.",
+        json_schema_extra=option(),
+    )
+    frames: int = Field(
+        default=48,
+        ge=2,
+        le=48,
+        description="Frames of the generated rooms to extract, 12 of each; the last room tests.",
+        json_schema_extra=option(),
+    )
+    steps: int = Field(
+        default=80, ge=1, description="Steps of pretraining.", json_schema_extra=option()
+    )
+    random_seeds: int = Field(
+        default=2, ge=1, description="Networks with random weights that the probe compares with."
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Random seed of the rooms, the student's weights, and everything drawn.",
+        json_schema_extra=option(),
+    )
+
+
+@settings_class
+class TransferConfig:
+    """What to copy between a folder and an object store."""
+
+    source: Location = Field(description="Path or URL of a complete store.")
+    target: Location = Field(
+        description="URL or path to copy it to; one of the two is a local path."
+    )
+    layers: tuple[str, ...] = Field(
+        default=(), description="Layers to copy beside the geometry; none means all."
+    )
+    workers: int = Field(default=4, ge=1, description="Shards copied at the same time.")
