@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SETTINGS = {
     "store": "store",
+    "test_store": "test_store",
     "out": "out",
     "modes": "modes",
     "fractions": "fractions",
@@ -33,6 +34,9 @@ SETTINGS = {
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--on", "store", required=True, type=click.Path(), help="A store with labels.")
+@click.option(
+    "--test-store", type=click.Path(), help="Test on all frames of this store of the same classes."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
 @click.option("--mode", "modes", default="linear", show_default=True, help="linear,knn,finetune")
 @click.option("--fractions", default="1,5,10,100", show_default=True, help="% of labelled scenes.")
@@ -103,7 +107,10 @@ def _refuse_unused(settings: Sequence[str], config: "EvaluateConfig") -> None:
         "frozen.most_neighbours=": ("knn" not in modes, "add knn to --mode"),
         "split.block_frames=": (by_scene, "add --split-unit time-block"),
         "split.gap_frames=": (by_scene, "add --split-unit time-block"),
-        "test=": (bool(config.split.test_scenes), "the test part is what --test-scenes names"),
+        "test=": (
+            bool(config.split.test_scenes or config.test_store),
+            "the test part is what --test-scenes or --test-store names",
+        ),
     }
     for setting in settings:
         name, _, value = setting.partition("=")

@@ -14,15 +14,16 @@ AT_LEAST_ONE = ("embedding_channels", "steps", "accumulate", "checkpoint_every",
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """SGD and its schedule. The defaults are the paper's.
+    """SGD and its schedule. The defaults are the paper's but for the schedule.
 
     Args:
         learning_rate: peak.
         momentum: of SGD.
         weight_decay: of SGD, on all parameters.
         warmup_steps: the rate rises linearly over these steps.
-        schedule: after warm-up: `exponential` multiplies the rate by `decay` every 1000 steps,
-            `cosine` lowers it to 0 at the last step, `constant` leaves it.
+        schedule: after warm-up: `exponential` multiplies the rate by `decay` every 1000 steps, as
+            PointContrast does (the paper does not say), `cosine` lowers it to 0 at the last step,
+            `constant` leaves it.
         decay: factor per 1000 steps of `exponential`.
         clip_norm: gradients are scaled down to this total norm; 0 leaves them.
     """
