@@ -109,7 +109,7 @@ def _refuse_unused(settings: Sequence[str], config: "EvaluateConfig") -> None:
         "split.gap_frames=": (by_scene, "add --split-unit time-block"),
         "test=": (
             bool(config.split.test_scenes or config.test_store),
-            "the test part is what --test-scenes or --test-store names",
+            f"the test part is what --test-{'store' if config.test_store else 'scenes'} names",
         ),
     }
     for setting in settings:

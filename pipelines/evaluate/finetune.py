@@ -93,13 +93,13 @@ class Finetuned:
     """What came of one fine-tuning.
 
     Args:
-        scores: on the test part.
+        tested: scores on the test part.
         step: whose weights were tested; the first has number 1.
         validation_miou: of each look at the validation part, by step, at the rate that was tested.
         rate: peak learning rate of the student that was tested.
     """
 
-    scores: PartScores
+    tested: PartScores
     step: int
     validation_miou: dict[int, float]
     rate: float
@@ -136,8 +136,8 @@ def finetune(
         if not best.weights or found.miou > best.miou:
             best = found
     network.load_state_dict(best.weights)
-    scores = segment(network, data, data.parts["test"])
-    return Finetuned(scores, best.step, best.looks, best.rate)
+    tested = segment(network, data, data.parts["test"])
+    return Finetuned(tested, best.step, best.looks, best.rate)
 
 
 @dataclass(frozen=True)

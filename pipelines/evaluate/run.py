@@ -292,7 +292,7 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
             tuned = finetune(
                 student, data, samples, config.finetune, seed=cell.seed, device=config.device
             )
-            found = tuned.scores
+            found = tuned.tested
             extra = {
                 "tested_step": tuned.step,
                 "tested_rate": tuned.rate,

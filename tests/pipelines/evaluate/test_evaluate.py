@@ -252,7 +252,7 @@ def test_fine_tuning_learns_the_rooms(data: LabelledFrames, pretrained: Path) ->
             data.parts["train"],
             replace(QUICK, steps=steps, augment=NO_AUGMENTATION),
             seed=0,
-        ).scores.scores.miou
+        ).tested.scores.miou
         for steps in (1, 40)
     ]
     assert scores[1] > scores[0] + 0.05
@@ -270,7 +270,7 @@ def test_the_best_look_or_the_last_step_is_tested(data: LabelledFrames, pretrain
     assert best.step == max(step for step, miou in best.validation_miou.items() if miou == top)
     assert (once.step, list(once.validation_miou)) == (6, [6])
     assert (last.step, last.validation_miou) == (6, {})
-    ious = [found.scores.scores.iou for found in (once, last)]
+    ious = [found.tested.scores.iou for found in (once, last)]
     assert np.array_equal(*ious, equal_nan=True)
 
 
@@ -374,7 +374,7 @@ def test_the_rate_is_chosen_on_the_validation_part(
     )
     assert chosen.rate == alone.rate == 1e-2
     assert chosen.validation_miou == alone.validation_miou
-    assert np.array_equal(chosen.scores.scores.iou, alone.scores.scores.iou, equal_nan=True)
+    assert np.array_equal(chosen.tested.scores.iou, alone.tested.scores.iou, equal_nan=True)
     report = json.loads(
         run(replace(config, modes=("finetune",), seeds=1, finetune=settings)).read_text()
     )
