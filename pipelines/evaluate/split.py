@@ -220,8 +220,9 @@ def _by_scene(scenes: Sequence[str], validation: float, test: float, split: Spli
         return Parts(dict(zip(PARTS, cut, strict=True)), [*scenes])
     tests = in_test_scenes(scenes, split.test_scenes)
     rest = rows[~tests]
+    others = [scene for scene, is_test in zip(scenes, tests, strict=True) if not is_test]
     share = validation * len(rows) / max(len(rest), 1)
-    train, validated = cut_at_scenes([scenes[row] for row in rest.tolist()], (share,))
+    train, validated = cut_at_scenes(others, (share,))
     return Parts(
         {"train": rest[train], "validation": rest[validated], "test": rows[tests]}, [*scenes]
     )

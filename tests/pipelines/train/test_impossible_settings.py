@@ -31,6 +31,7 @@ def taught(**changes: Any) -> dict[str, FeatureConfig]:
     ("changes", "message"),
     [
         ({"geometry": GeometryConfig(depth_min=math.nan)}, "depth range is nan to 10.0 m"),
+        ({"geometry": GeometryConfig(near_limit=-1.0)}, "near_limit is -1.0 m"),
         ({"geometry": GeometryConfig(depth_max=math.inf)}, "depth range is 0.1 to inf m"),
         ({"geometry": GeometryConfig(depth_min=5.0, depth_max=1.0)}, "depth range is 5.0 to 1.0 m"),
         ({"geometry": GeometryConfig(depth_min=-1.0)}, "depth range is -1.0 to 10.0 m"),
