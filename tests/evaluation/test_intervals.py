@@ -114,7 +114,11 @@ def test_the_bootstrap_covers_what_other_scenes_would_give() -> None:
         assert found is not None
         inside += found[0] < 0 < found[1]
     assert inside / 150 == pytest.approx(0.94, abs=0.05)
-    assert bootstrap_interval(counts[0][:, :1], counts[1][:, :1]) is None
+
+
+def test_one_test_scene_gives_no_interval_over_scenes() -> None:
+    one = np.ones((3, 1, 3, 2), np.int64)
+    assert bootstrap_interval(one, one) is None
 
 
 def test_the_bootstrap_has_the_scores_of_the_whole_part_in_its_middle() -> None:
