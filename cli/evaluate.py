@@ -113,7 +113,10 @@ def _refuse_unused(config: EvaluateConfig) -> None:
         "frozen.most_neighbours": ("knn" not in modes, "add knn to --mode"),
         "split.block_frames": (by_scene, "add --split-unit time-block"),
         "split.gap_frames": (by_scene, "add --split-unit time-block"),
-        "test": (bool(config.split.test_scenes), "the test part is what --test-scenes names"),
+        "test": (
+            bool(config.split.test_scenes or config.test_store),
+            f"the test part is what --test-{'store' if config.test_store else 'scenes'} names",
+        ),
     }
     for name in typed_settings(EvaluateConfig):
         for start, (ignored, mend) in unused.items():

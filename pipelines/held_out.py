@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError
-from p2pkit.pipelines.evaluate.split import in_test_scenes, place_of
+from p2pkit.pipelines.evaluate.split import cut_at_scenes, in_test_scenes, place_of
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store
 from p2pkit.stream.order import locate
@@ -70,9 +70,8 @@ class SceneSplit:
 def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] = ()) -> SceneSplit:
     """Cut a store into a first part and the last `test_fraction` of its frames in key order.
 
-    The cut is moved to the nearest change of sequence where the store names sequences, so that no
-    sequence is on both sides. Frames of `test_scenes` (patterns of sequences), if there are any,
-    are the second part instead.
+    The cut is that of `split.cut_at_scenes`, so no sequence is on both sides where the store names
+    several. Frames of `test_scenes` (patterns of sequences), if any, are the second part instead.
 
     Raises:
         ConfigError: one side would be empty, the fraction is none, or a pattern fits no sequence.
@@ -89,15 +88,14 @@ def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] =
         if tests.all():
             raise ConfigError(f"test_scenes {list(test_scenes)} leave no frame to train on")
         return SceneSplit(samples[~tests], samples[tests], sequence)
-    changes = [i for i in range(1, len(names)) if names[i] != names[i - 1]]
-    cut = round(len(samples) * (1 - test_fraction))
-    if changes:
-        cut = min(changes, key=lambda change: abs(change - cut))
-    if not 0 < cut < len(samples):
+    train, test = cut_at_scenes(names, (test_fraction,))
+    if len(train) == 0:  # one sequence: its end tests
+        train, test = np.split(test, [round(len(samples) * (1 - test_fraction))])
+    if len(train) == 0 or len(test) == 0:
         raise ConfigError(
             f"test_fraction is {test_fraction} of {len(samples)} frames; both parts need a frame"
         )
-    return SceneSplit(samples[:cut], samples[cut:], sequence)
+    return SceneSplit(samples[train], samples[test], sequence)
 
 
 def spread(samples: Int64[np.ndarray, " samples"], count: int) -> Int64[np.ndarray, " chosen"]:

@@ -13,7 +13,8 @@ from p2pkit.files import write_json
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.losses import ContrastBatch
-from p2pkit.pipelines.held_out import all_keys
+from p2pkit.pipelines.evaluate.inference import read_cloud, with_batch_statistics
+from p2pkit.pipelines.held_out import all_keys, samples_in_key_order, spread
 from p2pkit.pipelines.settings import RetrievalConfig
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.model import PretrainingModel, build_model, load_weights
@@ -29,9 +30,10 @@ def run(config: RetrievalConfig) -> Path:
     """Test retrieval on the run's held-out frames and write RUN/retrieval.json.
 
     Each frame gives `pairs` points and their pixels; top-1 is the share of points whose own pixel
-    is the most similar of the frame's. The same figure is given for untrained networks, and for
+    is the most similar of the frame's. The same figure is given for an untrained network, and for
     hits that are counted per teacher cell, and for pixels picked at random. Frames without a pair
-    are left out.
+    are left out. As in `evaluate`, both networks' norms take their statistics anew from frames that
+    the run was trained on; from the tested ones where the store has no others.
 
     Raises:
         ConfigError: the run held no frame out, or the store has none of them, or they have no pair.
@@ -47,7 +49,9 @@ def run(config: RetrievalConfig) -> Path:
             "--set holdout=25"
         )
     layer = run_layer(config.run, store)
-    test = _Test(config, train_config, store, layer, provenance.basis_of(store, layer), samples)
+    basis = provenance.basis_of(store, layer)
+    statistics = _statistics_samples(store, held, config.statistics_frames)
+    test = _Test(config, train_config, store, layer, basis, samples, statistics)
     channels = provenance.teacher_channels
     trained = build_model(train_config, channels, seed=train_config.seed)
     checkpoint = latest_checkpoint(config.run)
@@ -79,6 +83,15 @@ class _Test:
     layer: str
     basis: PcaBasis | None
     samples: list[tuple[int, int]]
+    statistics: list[int]
+
+
+def _statistics_samples(store: Store, held: set[str], frames: int) -> list[int]:
+    """Up to so many frames that are not held out, evenly spread; held-out ones without others."""
+    keys = all_keys(store)
+    ordered = samples_in_key_order(store)
+    others = [sample for sample in ordered.tolist() if keys[sample] not in held]
+    return spread(np.array(others, np.int64) if others else ordered, frames).tolist()
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,8 @@ class _Top1:
 
 
 def _top1(model: PretrainingModel, test: _Test) -> _Top1:
-    model = model.to(test.train_config.device).eval()
+    clouds = (read_cloud(test.store, sample) for sample in test.statistics)
+    model = with_batch_statistics(model.to(test.train_config.device), clouds, test.train_config)
     rows = [_embed(model, test, place) for place in test.samples]
     rows = [row for row in rows if len(row.cell_id)]
     if not rows:

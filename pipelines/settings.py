@@ -64,6 +64,11 @@ class RetrievalConfig:
         description="Random seed of the drawn pairs and of the random networks.",
         json_schema_extra=option(),
     )
+    statistics_frames: int = Field(
+        default=32,
+        ge=1,
+        description="Frames, evenly spread, that set the statistics of the networks' norms.",
+    )
     device: str | None = Field(
         default=None,
         description="Where networks run: cpu or cuda. The run's own device where it is left out, "

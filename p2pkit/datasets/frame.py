@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8, UInt16
 
 from p2pkit.geometry.camera import Camera
+
+ANY_DEPTH = (0.0, inf)
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ class SourceOptions:
         flying_margin: drop flying pixels of depth images (see `geometry.flying_pixels`); 0 keeps
             all.
         fuse: make one sample of so many neighbouring posed frames (see `datasets.fused`); 0: none.
+        depth_range_m: fuse depth pixels in this range only (m); frames that are not fused keep all.
     """
 
     root: Path | None = None
@@ -144,3 +148,4 @@ class SourceOptions:
     every: int = 1
     flying_margin: float = 0.0
     fuse: int = 0
+    depth_range_m: tuple[float, float] = ANY_DEPTH

@@ -171,7 +171,7 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
     if options.fuse:
         from p2pkit.datasets.rgbd.fused import FusedFrames
 
-        source = FusedFrames(source, options.fuse)
+        source = FusedFrames(source, options.fuse, options.depth_range_m)
     return source
 
 

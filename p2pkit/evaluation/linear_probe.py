@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, Integer
+from jaxtyping import Float, Float32, Int64, Integer
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,8 +34,10 @@ class LinearProbe:
         self, features: Float32[np.ndarray, "points channels"]
     ) -> Int64[np.ndarray, " points"]:
         """The most likely class of each row."""
+        weight = self.weight / self.scale[:, None]
+        bias = self.bias - self.mean @ weight
         parts = [
-            np.argmax((part - self.mean) / self.scale @ self.weight + self.bias, axis=1)
+            np.argmax(part @ weight + bias, axis=1)
             for part in np.split(features, range(POINTS_AT_ONCE, len(features), POINTS_AT_ONCE))
         ]
         return np.concatenate(parts)
@@ -95,7 +97,7 @@ def _minimise(
 ) -> tuple[Tensor, Tensor]:
     weight = torch.zeros(inputs.shape[1], classes, requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
-    class_weight = _class_weight(target, classes) if config.balanced else None
+    importance = _importance(target, classes, balanced=config.balanced)
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=config.iterations,
@@ -105,18 +107,40 @@ def _minimise(
     )
 
     def closure() -> Tensor:
-        optimizer.zero_grad()
-        logits = torch.addmm(bias, inputs, weight)
-        loss = functional.cross_entropy(logits, target, weight=class_weight)
-        loss = loss + config.l2 / 2 * weight.square().sum()
-        loss.backward()
-        return loss
+        loss, slope = _loss_and_slope(inputs, target, importance, weight, bias)
+        weight.grad = (slope @ inputs).T.contiguous() + config.l2 * weight.detach()
+        bias.grad = slope.sum(dim=1)
+        return loss + config.l2 / 2 * weight.detach().square().sum()
 
     optimizer.step(closure)  # pyright: ignore[reportArgumentType]  (typed for a float closure)
     return weight.detach(), bias.detach()
 
 
-def _class_weight(target: Tensor, classes: int) -> Tensor:
-    """Inverse frequency, so that every class present weighs the same in total; 0 if absent."""
+@torch.no_grad()
+def _loss_and_slope(
+    inputs: Float[Tensor, "points channels"],
+    target: Int64[Tensor, " points"],
+    importance: Float[Tensor, " points"],
+    weight: Float[Tensor, "channels classes"],
+    bias: Float[Tensor, " classes"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, "classes points"]]:
+    """Cross-entropy summed by importance, and its gradient by the logits.
+
+    Classes come first, so that the softmax runs over long rows: with a dozen classes it is several
+    times faster so.
+    """
+    log_share = functional.log_softmax(torch.addmm(bias[:, None], weight.T, inputs.T), dim=0)
+    loss = -(log_share.gather(0, target[None])[0] * importance).sum()
+    slope = log_share.exp_()
+    slope.scatter_add_(0, target[None], slope.new_full((1, len(target)), -1.0))
+    return loss, slope.mul_(importance)
+
+
+def _importance(
+    target: Int64[Tensor, " points"], classes: int, *, balanced: bool
+) -> Float[Tensor, " points"]:
+    """Weight of each point, 1 in all: the same, or the same in total for every class present."""
+    if not balanced:
+        return torch.full((len(target),), 1 / len(target))
     counts = torch.bincount(target, minlength=classes).float()
-    return torch.where(counts > 0, len(target) / counts.clamp(min=1), 0.0)
+    return 1 / (counts[target] * (counts > 0).sum())

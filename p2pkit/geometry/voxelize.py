@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float32, Int32, Int64, UInt8
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.checks import check_array
@@ -53,6 +53,38 @@ def voxel_deduplicate(
     if count < 0:
         _raise_bad_point(points, voxel_size)
     return VoxelDeduplication(keep[:count].copy(), voxel_of_point, coordinates[:count].copy())
+
+
+def majority_labels(
+    points: Float32[np.ndarray, "points 3"],
+    labels: UInt8[np.ndarray, " points"],
+    voxels: VoxelDeduplication,
+) -> UInt8[np.ndarray, " voxels"]:
+    """The commonest label in each voxel; of equally common ones that of the nearer point.
+
+    Nearer is to the voxel's kept point, so that its own label wins where it is among them. Every
+    label counts, also one that means void.
+
+    Args:
+        points: x, y, z in any frame (m).
+        labels: of each point.
+        voxels: of the same points, from `voxel_deduplicate`.
+
+    Raises:
+        GeometryError: `labels` has another type or length than the points.
+    """
+    count = len(voxels.voxel_of_point)
+    check_array("points", points, (np.float32,), (count, 3))
+    check_array("labels", labels, (np.uint8,), (count,))
+    found = np.empty(len(voxels.keep), np.uint8)
+    kernels.commonest_labels(
+        np.ascontiguousarray(points),
+        np.ascontiguousarray(labels),
+        voxels.keep,
+        voxels.voxel_of_point,
+        found,
+    )
+    return found
 
 
 def _raise_bad_point(points: Float32[np.ndarray, "points 3"], voxel_size: float) -> None:

@@ -18,7 +18,7 @@ from p2pkit.geometry.backproject import back_project, back_project_pixels
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, visibility
 from p2pkit.geometry.project import Projection, nearest_pixels, project
-from p2pkit.geometry.voxelize import voxel_deduplicate
+from p2pkit.geometry.voxelize import VoxelDeduplication, majority_labels, voxel_deduplicate
 from p2pkit.settings.layers import GeometryConfig
 from p2pkit.store.manifest import FieldSpec, Sample
 
@@ -88,7 +88,7 @@ class PointCloud:
         sequence: the recording or scene that it is of.
         points: in the sensor's frame (m).
         colors: RGB of each point: the recording's, else the views', 0 where none sees it.
-        labels: class of each point, or None.
+        labels: class of each point, the commonest in its voxel of the extraction; or None.
         pair_point: row in `points` of each pair.
         pair_view: view of each pair.
         pixels: what gives the pixels of chosen pairs, `pixels[rows]`, each in its pair's view (px,
@@ -228,7 +228,9 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
     del projection  # to project the kept points again costs less than to hold all pixels
     _refuse_empty(frame.key, len(keep), "a pixel in the colour image (check color_from_depth)")
     # `take` copies rows at four times the speed of an index in brackets.
-    keep = keep[_deduplicated(found.points.take(keep, axis=0), config.voxel_size)]
+    seen, seen_points = found.pixel[keep], found.points.take(keep, axis=0)
+    voxels = _voxels(seen_points, config.voxel_size)
+    keep = keep if voxels is None else keep[voxels.keep]
     points, pixel = found.points.take(keep, axis=0), found.pixel[keep]
     arrays = {
         "depth": depth.values.reshape(-1)[pixel],
@@ -237,22 +239,24 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
         "pair_confidence": found_in.confidence[keep],
     }
     if frame.labels is not None:
-        arrays["label"] = frame.labels.reshape(-1)[pixel]
+        arrays["label"] = _labels(frame.labels.reshape(-1)[seen], seen_points, voxels)
     return arrays
 
 
 def _encode_points(
     frame: Frame, points: Float32[np.ndarray, "points 3"], config: GeometryConfig
 ) -> dict[str, np.ndarray]:
-    keep = _deduplicated(points, config.voxel_size)
+    every, voxels = points, _voxels(points, config.voxel_size)
+    keep = np.arange(len(points), dtype=np.int64) if voxels is None else voxels.keep
     _refuse_empty(frame.key, len(keep), "a position")
     points = points.take(keep, axis=0)
     arrays = {"points": points, **_pairs_and_colors(frame, points, keep, config)}
     if frame.views:
-        wanted = "a pixel in any view (check the calibration)"
+        limit = f" at {config.near_limit} m or more" if config.near_limit else ""
+        wanted = f"a pixel in any view{limit} (check the calibration)"
         _refuse_empty(frame.key, len(arrays["pair_point"]), wanted)
     if frame.labels is not None:
-        arrays["label"] = frame.labels[keep]
+        arrays["label"] = _labels(frame.labels, every, voxels)
     if frame.intensity is not None:
         arrays["intensity"] = frame.intensity[keep]
     return arrays
@@ -281,23 +285,31 @@ def _pairs_and_colors(
         found = _seen_in(projection, frame, view, config)
         seen = rows_with_image(view, projection.pixel_uv, np.flatnonzero(found.seen))
         seen = seen if view.sees is None else seen[view.sees[keep[seen]]]
-        uv = projection.pixel_uv.take(seen, axis=0)
+        new = seen[~colored[seen]]
+        colors[new] = colors_at(view, projection.pixel_uv.take(new, axis=0))
+        colored[seen] = True
+        seen = seen[projection.depth_m.take(seen) >= config.near_limit]
         pairs["pair_point"].append(seen.astype(np.uint32))
         pairs["pair_view"].append(np.full(len(seen), number, dtype=np.uint8))
-        pairs["pair_uv"].append(uv)
+        pairs["pair_uv"].append(projection.pixel_uv.take(seen, axis=0))
         pairs["pair_confidence"].append(found.confidence[seen])
-        new = ~colored[seen]
-        colors[seen[new]] = colors_at(view, uv[new])
-        colored[seen] = True
     return {"colors": colors, **{name: np.concatenate(rows) for name, rows in pairs.items()}}
 
 
-def _deduplicated(
+def _voxels(
     points: Float32[np.ndarray, "points 3"], voxel_size: float
-) -> Int64[np.ndarray, " voxels"]:
-    if voxel_size == 0:
-        return np.arange(len(points), dtype=np.int64)
-    return voxel_deduplicate(points, voxel_size).keep
+) -> VoxelDeduplication | None:
+    """None where all points are kept."""
+    return None if voxel_size == 0 else voxel_deduplicate(points, voxel_size)
+
+
+def _labels(
+    labels: UInt8[np.ndarray, " points"],
+    points: Float32[np.ndarray, "points 3"],
+    voxels: VoxelDeduplication | None,
+) -> UInt8[np.ndarray, " kept"]:
+    """Of the kept points: each speaks for its voxel, so it has the commonest label there."""
+    return labels if voxels is None else majority_labels(points, labels, voxels)
 
 
 def _seen_in(

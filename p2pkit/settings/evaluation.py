@@ -19,7 +19,7 @@ class ProbeConfig:
         default=False, description="Weigh each class inversely to its number of points."
     )
     max_points: int = Field(
-        default=200_000, ge=1, description="More rows than this are thinned out at random first."
+        default=100_000, ge=1, description="More rows than this are thinned out at random first."
     )
     iterations: int = Field(
         default=200, ge=1, description="Most iterations of L-BFGS; it stops earlier once converged."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -42,6 +43,13 @@ class GeometryConfig:
         ge=0,
         description="Largest depth kept of depth images (m); LiDAR points all stay.",
     )
+    near_limit: float = Field(
+        default=0.0,
+        ge=0,
+        description="No pairs of points nearer to a camera than this (m along its optical axis), "
+        "in frames of points; 0 keeps them. `p2pkit extract` takes 1 m for LiDAR recordings as SLidR "
+        "does, so that the vehicle itself is not learned.",
+    )
     occlusion_margin: float = Field(
         default=0.05,
         ge=0,
@@ -69,6 +77,13 @@ class GeometryConfig:
                 f"the depth range is {self.depth_min} to {self.depth_max} m; the smaller comes "
                 "first"
             )
+
+    def fingerprint(self) -> dict[str, float]:
+        """The settings by name; without a near limit where there is none."""
+        found: dict[str, float] = asdict(self)
+        if not self.near_limit:
+            del found["near_limit"]
+        return found
 
 
 @settings_class

@@ -1,6 +1,6 @@
 """Linear probe and nearest neighbours on a student's frozen features of labelled frames."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,55 +10,66 @@ from jaxtyping import Float32, Int64
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.linear_probe import fit_linear_probe
-from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
 from p2pkit.networks.students import Student
-from p2pkit.pipelines.evaluate.frames import LabelledFrame, LabelledFrames, network_inputs
+from p2pkit.pipelines.evaluate.frames import (
+    LabelledFrame,
+    LabelledFrames,
+    PartScores,
+    network_inputs,
+)
 from p2pkit.pipelines.evaluate.inference import take_statistics
 from p2pkit.pipelines.evaluate.settings import FrozenConfig
 from p2pkit.pipelines.held_out import spread
 
 KEPT_BYTES = 4_000_000_000
 """Of frames and their features: a large test part must not fill the memory."""
+Describe = Callable[[LabelledFrame], Float32[np.ndarray, "voxels channels"]]
 Predict = Callable[[Float32[np.ndarray, "voxels channels"]], Int64[np.ndarray, " voxels"]]
 
 
 class FrozenFeatures:
-    """A student's features of the training and test frames.
+    """Features of labelled frames, and classifiers that are fitted to them.
 
-    Each is computed once, as long as all fit into `KEPT_BYTES`; further ones each time anew.
+    Each frame's are computed once, as long as all fit into `KEPT_BYTES`; others each time anew.
 
     Args:
-        student: with its weights; its norms' statistics are replaced.
+        describe: gives the features of a frame's voxels.
         data: the labelled frames.
         config: of the classifiers.
-        device: where the student runs.
+        read: gives a frame by its sample id; None reads it from the store.
     """
 
     def __init__(
-        self, student: Student, data: LabelledFrames, config: FrozenConfig, device: str
+        self,
+        describe: Describe,
+        data: LabelledFrames,
+        config: FrozenConfig,
+        read: Callable[[int], LabelledFrame] | None = None,
     ) -> None:
-        self._student, self._data, self._config = student.to(device), data, config
-        take_statistics(self._student)
-        for sample in spread(data.parts["train"], config.statistics_frames):
-            voxel_features(self._student, data.frame(int(sample)))
-        self._student.eval()
+        self._describe, self._data, self._config = describe, data, config
+        self._read = data.frame if read is None else read
         self._kept: dict[int, tuple[LabelledFrame, np.ndarray]] = {}
         self._kept_bytes = 0
 
     def scores(
-        self, kind: str, samples: Int64[np.ndarray, " samples"], seed: int
-    ) -> SegmentationScores:
-        """Fit on the labels of `samples`, test on all labelled points of the test part.
+        self, kind: str, samples: Int64[np.ndarray, " samples"], seed: int, *, part: str = "test"
+    ) -> PartScores:
+        """Fit on the labels of `samples`, score on all labelled points of a part.
 
         Args:
             kind: `linear` or `knn`.
             samples: of the training part.
             seed: of the drawn points.
+            part: that is scored.
         """
         features, labels = self._drawn(samples, seed)
-        predict = KINDS[kind](features, labels, len(self._data.labels.classes), self._config, seed)
-        tested = map(self._frame, self._data.parts["test"].tolist())
-        return scores_of(predict, tested, self._data)
+        classify = KINDS[kind](features, labels, len(self._data.labels.classes), self._config, seed)
+
+        def predict(sample: int) -> tuple[LabelledFrame, Int64[np.ndarray, " voxels"]]:
+            frame, rows = self._frame(sample)
+            return frame, classify(rows)
+
+        return self._data.score(self._data.parts[part], predict)
 
     def _drawn(
         self, samples: Int64[np.ndarray, " samples"], seed: int
@@ -79,13 +90,48 @@ class FrozenFeatures:
         """A frame and its voxels' features."""
         if sample in self._kept:
             return self._kept[sample]
-        frame = self._data.frame(sample)
-        found = (frame, voxel_features(self._student, frame))
+        frame = self._read(sample)
+        found = (frame, self._describe(frame))
         size = found[1].nbytes + sum(part.nbytes for part in vars(frame).values())
         if self._kept_bytes + size <= KEPT_BYTES:
             self._kept[sample] = found
             self._kept_bytes += size
         return found
+
+
+def student_features(
+    student: Student, data: LabelledFrames, config: FrozenConfig, device: str = "cpu"
+) -> Describe:
+    """The student's features, with its norms' statistics taken anew from training frames.
+
+    Args:
+        student: with its weights; its norms' statistics are replaced.
+        data: the labelled frames; `config.statistics_frames` of the training part are read.
+        config: of the classifiers.
+        device: where the student runs.
+    """
+    student = student.to(device)
+    take_statistics(student)
+    for sample in spread(data.parts["train"], config.statistics_frames):
+        voxel_features(student, data.frame(int(sample)))
+    student.eval()
+    return lambda frame: voxel_features(student, frame)
+
+
+def raw_inputs(data: LabelledFrames, config: FrozenConfig) -> Describe:
+    """The student's inputs and each voxel's centre, standardised over training frames.
+
+    What a network must beat: it takes no network to get these. Positions are in the frame's axes.
+    """
+
+    def describe(frame: LabelledFrame) -> Float32[np.ndarray, "voxels channels"]:
+        centre = (frame.coordinates.astype(np.float32) + 0.5) * np.float32(data.voxel_size)
+        return np.hstack([frame.inputs, centre])
+
+    shown = spread(data.parts["train"], config.statistics_frames)
+    rows = np.concatenate([describe(data.frame(int(sample))) for sample in shown])
+    mean, scale = rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-6)
+    return lambda frame: (describe(frame) - mean) / scale
 
 
 def voxel_features(
@@ -102,17 +148,6 @@ def draw(
 ) -> Int64[np.ndarray, "drawn 2"]:
     """Up to `points` of a frame's `labelled_voxels`."""
     return pairs[random.choice(len(pairs), min(points, len(pairs)), replace=False)]
-
-
-def scores_of(
-    predict: Predict, tested: Iterable[tuple[LabelledFrame, np.ndarray]], data: LabelledFrames
-) -> SegmentationScores:
-    """Scores over all labelled points of frames, given with their voxels' features."""
-    classes = len(data.labels.classes)
-    confusion = np.zeros((classes, classes), np.int64)
-    for frame, rows in tested:
-        confusion += data.confusion(frame, predict(rows))
-    return segmentation_scores(confusion)
 
 
 def _linear(

@@ -1,6 +1,6 @@
 """Fine-tuning a student with a linear head for semantic segmentation on a few labelled frames."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from p2pkit.evaluation.label_sets import IGNORE
-from p2pkit.evaluation.segmentation import SegmentationScores, segmentation_scores
 from p2pkit.networks.students import Student
-from p2pkit.pipelines.evaluate.frames import LabelledFrames, network_inputs
+from p2pkit.pipelines.evaluate.frames import (
+    LabelledFrame,
+    LabelledFrames,
+    PartScores,
+    network_inputs,
+)
 from p2pkit.pipelines.evaluate.settings import FinetuneConfig
 from p2pkit.pipelines.held_out import spread
 
@@ -34,14 +38,16 @@ class Finetuned:
     """What came of one fine-tuning.
 
     Args:
-        scores: on the test part.
+        tested: scores on the test part.
         step: whose weights were tested; the first has number 1.
-        validation_miou: of each look at the validation part, by step.
+        validation_miou: of each look at the validation part, by step, at the rate that was tested.
+        rate: peak learning rate of the student that was tested.
     """
 
-    scores: SegmentationScores
+    tested: PartScores
     step: int
     validation_miou: dict[int, float]
+    rate: float
 
 
 def finetune(
@@ -53,7 +59,7 @@ def finetune(
     seed: int,
     device: str = "cpu",
 ) -> Finetuned:
-    """Train on `samples`, choose the weights as `config.choose` says, test them once.
+    """Train on `samples`, choose weights and rate as `config` says, test them once.
 
     Args:
         student: with its initial weights; changed in place.
@@ -66,6 +72,41 @@ def finetune(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = SegmentationNetwork(student, len(data.labels.classes)).to(device)
+    initial, best = _copy(network), _Candidate(0.0, 0, {}, {})
+    for rate in config.rates or (config.trunk_rate,):
+        network.load_state_dict(initial)
+        head_rate = rate * config.head_rate / config.trunk_rate
+        at_rate = replace(config, trunk_rate=rate, head_rate=head_rate)
+        found = _train(network, data, samples, at_rate, seed)
+        if not best.weights or found.miou > best.miou:
+            best = found
+    network.load_state_dict(best.weights)
+    tested = segment(network, data, data.parts["test"])
+    return Finetuned(tested, best.step, best.looks, best.rate)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Weights of one training: of which rate and step, and what its looks at validation gave."""
+
+    rate: float
+    step: int
+    looks: dict[int, float]
+    weights: dict[str, Tensor]
+
+    @property
+    def miou(self) -> float:
+        return max(self.looks.values(), default=0.0)
+
+
+def _train(
+    network: SegmentationNetwork,
+    data: LabelledFrames,
+    samples: Int64[np.ndarray, " samples"],
+    config: FinetuneConfig,
+    seed: int,
+) -> _Candidate:
+    """Train at one pair of rates; gives the weights of the best look, or of the last step."""
     optimizer = _optimizer(network, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
     random = np.random.default_rng(seed)
@@ -76,13 +117,14 @@ def finetune(
         _step(network, data, random.choice(samples, config.batch_size), random, config, optimizer)
         schedule.step()
         if step in looks:
-            found[step] = segment(network, data, shown, device).miou
+            found[step] = segment(network, data, shown).scores.miou
             if found[step] >= max(found.values()):
-                best_step = step
-                kept = {name: value.clone() for name, value in network.state_dict().items()}
-    if kept:
-        network.load_state_dict(kept)
-    return Finetuned(segment(network, data, data.parts["test"], device), best_step, found)
+                best_step, kept = step, _copy(network)
+    return _Candidate(config.trunk_rate, best_step, found, kept or _copy(network))
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def look_steps(config: FinetuneConfig) -> set[int]:
@@ -104,21 +146,21 @@ def _optimizer(network: SegmentationNetwork, config: FinetuneConfig) -> torch.op
 
 
 def segment(
-    network: SegmentationNetwork,
-    data: LabelledFrames,
-    samples: Int64[np.ndarray, " samples"],
-    device: str,
-) -> SegmentationScores:
-    """Scores over all labelled points of some frames."""
-    network.eval()
-    classes = len(data.labels.classes)
-    confusion = np.zeros((classes, classes), np.int64)
-    for frame in data.frames(samples):
+    network: SegmentationNetwork, data: LabelledFrames, samples: Int64[np.ndarray, " samples"]
+) -> PartScores:
+    """Scores over all labelled points of some frames, in eval mode; the network then trains on."""
+    device = str(next(network.parameters()).device)
+
+    def predict(sample: int) -> tuple[LabelledFrame, Int64[np.ndarray, " voxels"]]:
+        frame = data.frame(sample)
         with torch.inference_mode():
             logits = network(*network_inputs([frame], device))
-        confusion += data.confusion(frame, logits.argmax(dim=1).cpu().numpy())
+        return frame, logits.argmax(dim=1).cpu().numpy()
+
+    network.eval()
+    found = data.score(samples, predict)
     network.train()
-    return segmentation_scores(confusion)
+    return found
 
 
 def _step(

@@ -1,6 +1,6 @@
 """The labelled frames of a store: parts by scene, label subsets, voxels, and scores per point."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +11,25 @@ from torch import Tensor
 
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
-from p2pkit.evaluation.segmentation import confusion_matrix
+from p2pkit.evaluation.segmentation import (
+    SegmentationScores,
+    class_counts,
+    confusion_matrix,
+    segmentation_scores,
+)
 from p2pkit.geometry.gravity import rotation_to_z_up
 from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
 from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
-from p2pkit.pipelines.evaluate.split import cut_frames, place_of, same_place
-from p2pkit.pipelines.held_out import samples_in_key_order, without_arrays
-from p2pkit.pipelines.train.run_folder import read_config, read_provenance
+from p2pkit.pipelines.evaluate.split import (
+    check_disjoint,
+    cut_frames,
+    drawn_scenes,
+    place_of,
+    same_place,
+)
+from p2pkit.pipelines.held_out import all_keys, samples_in_key_order, without_arrays
+from p2pkit.pipelines.train.run_folder import read_provenance
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import (
     NO_AUGMENTATION,
@@ -67,7 +78,7 @@ def trained_ups(named: Axis | None, stored: Iterable[Axis]) -> list[Axis]:
 
 def _run_ups(run: Path) -> list[Axis]:
     uses = read_provenance(run).stores
-    named = read_config(run).stream.sample.augment.up_axis
+    named = read_config_for_use(run).stream.sample.augment.up_axis
     return trained_ups(named, (use.up_axis or CAMERA_UP for use in uses))
 
 
@@ -110,6 +121,19 @@ class LabelledFrame:
 
 
 @dataclass(frozen=True, eq=False)
+class PartScores:
+    """Scores of a part, and what they are made of.
+
+    Args:
+        scores: over all its labelled points.
+        counts: hits, labelled and predicted points of each class, by scene.
+    """
+
+    scores: SegmentationScores
+    counts: dict[str, Int64[np.ndarray, "3 classes"]]
+
+
+@dataclass(frozen=True, eq=False)
 class LabelledFrames:
     """A store's frames with labels, cut into parts by scene.
 
@@ -123,6 +147,10 @@ class LabelledFrames:
         warning: what the parts do not show, to be printed beside each figure; None for scenes.
         up_axis: up in the frames that are given out.
         turn: from the stored axes to these; None where they are the same.
+        other: frames of another store, which test; their sample ids follow those of `store`.
+
+    Raises:
+        ConfigError: a frame is in two parts, or a scene where frames are cut by scene.
     """
 
     store: Store
@@ -134,20 +162,37 @@ class LabelledFrames:
     warning: str | None = None
     up_axis: Axis = CAMERA_UP
     turn: Float64[np.ndarray, "3 3"] | None = None
+    other: "LabelledFrames | None" = None
+
+    def __post_init__(self) -> None:
+        check_disjoint({name: part.tolist() for name, part in self.parts.items()}, "frame")
+        if self.split.unit == "scene":
+            check_disjoint({name: self.scenes(name) for name in self.parts}, "scene")
+
+    @property
+    def test_keys(self) -> list[str]:
+        """Keys of the test part's frames, in the store that they are of."""
+        if self.other is not None:
+            return self.other.test_keys
+        keys = all_keys(self.store)
+        return [keys[sample] for sample in self.parts["test"]]
 
     def scenes(self, part: str) -> list[str]:
         """The part's scenes in order."""
         return list(dict.fromkeys(self.scene_of[int(sample)] for sample in self.parts[part]))
 
-    def subset(self, percent: float, seed: int) -> Int64[np.ndarray, " samples"]:
-        """Training frames of a random `percent` of the training scenes, at least of one.
+    def scenes_of(self, percent: float) -> int:
+        """How many training scenes a percentage of them is: rounded, at least one."""
+        return max(1, round(len(self.scenes("train")) * percent / 100))
 
-        With one seed a smaller share is part of a larger one.
-        """
+    def drawn(self, count: int, seed: int) -> list[str]:
+        """The training scenes whose labels a draw has; draws are disjoint as long as they fit."""
         scenes = self.scenes("train")
-        count = max(1, round(len(scenes) * percent / 100))
-        order = np.random.default_rng(seed).permutation(len(scenes))
-        chosen = {scenes[row] for row in order[:count]}
+        return [scenes[row] for row in drawn_scenes(len(scenes), count, seed)]
+
+    def subset(self, count: int, seed: int) -> Int64[np.ndarray, " samples"]:
+        """Training frames of the scenes of `drawn`, in key order."""
+        chosen = {*self.drawn(count, seed)}
         kept = [sample for sample in self.parts["train"] if self.scene_of[int(sample)] in chosen]
         return np.array(kept, np.int64)
 
@@ -161,6 +206,8 @@ class LabelledFrames:
 
         They are turned about their own up axis, unless `augment.up_axis` names another.
         """
+        if self.other is not None and sample >= self.store.samples:
+            return self.other.frame(sample - self.store.samples, random, augment)
         cloud = read_cloud(self.store, sample)
         labels = self.labels.convert(labels_of(cloud))
         settings = NO_AUGMENTATION if augment is None else augment
@@ -176,9 +223,25 @@ class LabelledFrames:
             _commonest(voxels, labels, len(self.labels.classes)),
         )
 
-    def frames(self, samples: Int64[np.ndarray, " samples"]) -> Iterator[LabelledFrame]:
-        """The frames one after the other, not augmented."""
-        return (self.frame(int(sample)) for sample in samples)
+    def score(
+        self,
+        samples: Int64[np.ndarray, " samples"],
+        predict: Callable[[int], tuple[LabelledFrame, Int64[np.ndarray, " voxels"]]],
+    ) -> PartScores:
+        """Scores over all labelled points of some frames; each point has its voxel's prediction.
+
+        Args:
+            samples: the frames.
+            predict: gives a frame by its sample id, and the class of each of its voxels.
+        """
+        shape = (len(self.labels.classes),) * 2
+        confusions: dict[str, np.ndarray] = {}
+        for sample in samples.tolist():
+            found = confusions.setdefault(self.scene_of[sample], np.zeros(shape, np.int64))
+            found += self.confusion(*predict(sample))
+        total = sum(confusions.values(), np.zeros(shape, np.int64))
+        counts = {scene: class_counts(confusion) for scene, confusion in confusions.items()}
+        return PartScores(segmentation_scores(total), counts)
 
     def confusion(
         self, frame: LabelledFrame, prediction: Int64[np.ndarray, " voxels"]
@@ -215,7 +278,7 @@ def open_labelled(
         store: with labels, and with sequences (or each frame counts as a scene of its own).
         label_set: a name out of `label_sets.LABEL_SETS`.
         validation: share of the frames; cuts move to the nearest change of scene.
-        test: the same.
+        test: the same; 0 leaves the test part empty, for `with_test_store`.
         voxel_size: of the student (m).
         split: named test scenes, or parts of one recording by time.
         up_axis: points are turned so that this is up; None leaves them as they are stored.
@@ -224,18 +287,8 @@ def open_labelled(
         StoreError: the store has no labels.
         ConfigError: as of `parts.cut_frames`.
     """
-    dataset = store.manifest.dataset
-    if dataset.get("label_names") is None:
-        raise StoreError(
-            f"{store.root} has no labels to evaluate on; extract a recording with labels, such as "
-            "--dataset nyuv2 or demo-scene"
-        )
-    labels = open_label_set(label_set, dataset["label_names"], dataset["ignore_label"])
-    samples = samples_in_key_order(store)
-    scenes = [
-        place_of(dataset.get("dataset"), stored.meta["sequence"]) or stored.key
-        for stored in without_arrays(store, samples)
-    ]
+    labels, samples = stored_labels(store, label_set), samples_in_key_order(store)
+    scenes, dataset = _scene_names(store, samples), store.manifest.dataset
     named = tuple(place_of(dataset.get("dataset"), name) for name in split.test_scenes)
     split = replace(split, test_scenes=named)
     cut = cut_frames(scenes, validation=validation, test=test, split=split)
@@ -250,6 +303,69 @@ def open_labelled(
         up_axis=up_axis or stored_up(store),
         turn=turn_to(up_axis, store),
     )
+
+
+def with_test_store(
+    data: LabelledFrames, store: Store, up_axis: Axis | None = None
+) -> LabelledFrames:
+    """The training and validation part of `data`, tested on all frames of another store.
+
+    Args:
+        data: of `open_labelled` with `test=0`.
+        store: with labels of the same classes.
+        up_axis: as of `open_labelled`, for this store.
+
+    Raises:
+        StoreError: the store has no labels.
+        ConfigError: it is the same store, or has other classes.
+    """
+    if (
+        store.layer("geometry").fingerprint_sha256
+        == data.store.layer("geometry").fingerprint_sha256
+    ):
+        raise ConfigError(f"test_store {store.root} holds the frames of the training store")
+    labels = stored_labels(store, data.labels.name)
+    if labels.classes != data.labels.classes:
+        raise ConfigError(
+            f"test_store {store.root} has the classes {', '.join(labels.classes)}, "
+            f"{data.store.root} has {', '.join(data.labels.classes)}; choose a label set that both "
+            "have"
+        )
+    samples = samples_in_key_order(store)
+    scenes = dict(zip(samples.tolist(), _scene_names(store, samples), strict=True))
+    other = replace(
+        data,
+        store=store,
+        labels=labels,
+        parts={"test": samples},
+        scene_of=scenes,
+        up_axis=up_axis or stored_up(store),
+        turn=turn_to(up_axis, store),
+    )
+    first = data.store.samples
+    moved = {first + sample: f"test store, {scene}" for sample, scene in scenes.items()}
+    parts = {**data.parts, "test": samples + first}
+    return replace(data, parts=parts, scene_of={**data.scene_of, **moved}, other=other)
+
+
+def stored_labels(store: Store, label_set: str) -> LabelSet:
+    """The classes of a label set in a store; StoreError where it has no labels."""
+    dataset = store.manifest.dataset
+    if dataset.get("label_names") is None:
+        raise StoreError(
+            f"{store.root} has no labels to evaluate on; extract a recording with labels, such as "
+            "--dataset nyuv2 or demo-scene"
+        )
+    return open_label_set(label_set, dataset["label_names"], dataset["ignore_label"])
+
+
+def _scene_names(store: Store, samples: Int64[np.ndarray, " samples"]) -> list[str]:
+    """Of each sample; a frame without a sequence is a scene by itself."""
+    dataset = store.manifest.dataset.get("dataset")
+    return [
+        place_of(dataset, stored.meta["sequence"]) or stored.key
+        for stored in without_arrays(store, samples)
+    ]
 
 
 def _commonest(

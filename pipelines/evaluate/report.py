@@ -1,28 +1,56 @@
 """The report of an evaluation: JSON, Markdown tables, and a plot for each mode."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from p2pkit.evaluation.intervals import Difference, mean_and_deviation, paired_difference
+import numpy as np
+from jaxtyping import Int64
+
+from p2pkit.evaluation.intervals import (
+    LEVEL,
+    bootstrap_interval,
+    holm,
+    mean_and_deviation,
+    paired_difference,
+)
 from p2pkit.files import write_atomic, write_json
-from p2pkit.pipelines.evaluate.split import UNIT_WORDS
-from p2pkit.pipelines.evaluate.weights import SCRATCH
+from p2pkit.pipelines.evaluate.split import UNIT_WORDS, shared_scenes
+from p2pkit.pipelines.evaluate.weights import BASELINES, SCRATCH
 
 FORMAT = "p2pkit-evaluation"
 Cells = Sequence[dict[str, Any]]
+INTERVAL = f"{100 * LEVEL:g} % interval"
 
 
 def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
-    """Write report.json, report.md and MODE.png into `out`; gives the path of report.json."""
+    """Write report.json, report.md and MODE.png into `out`; gives the path of report.json.
+
+    Args:
+        out: the evaluation's folder.
+        card: its protocol; the report's card also says which learning rates were chosen.
+        cells: with their `counts` by test scene, which stay in the cells' files.
+    """
+    card = {**card, **_chosen_rates(cells)}
     modes = list(dict.fromkeys(cell["mode"] for cell in cells))
     tables = {mode: _rows([cell for cell in cells if cell["mode"] == mode]) for mode in modes}
     report = {"format": FORMAT, "protocol": card, "tables": tables}
     for mode in modes:
         _plot(out / f"{mode}.png", mode, card, tables[mode])
     write_atomic(out / "report.md", _markdown(card, tables).encode())
-    write_json(out / "report.json", {**report, "cells": list(cells)})
+    short = [{name: cell[name] for name in cell if name != "counts"} for cell in cells]
+    write_json(out / "report.json", {**report, "cells": short})
     return out / "report.json"
+
+
+def _chosen_rates(cells: Cells) -> dict[str, Any]:
+    """How often fine-tuning chose each learning rate, by the name of the weights."""
+    rates: dict[str, Counter[str]] = {}
+    for cell in cells:
+        if "tested_rate" in cell:
+            rates.setdefault(cell["name"], Counter())[f"{cell['tested_rate']:g}"] += 1
+    return {"finetune_rates": {name: dict(found) for name, found in rates.items()}} if rates else {}
 
 
 def card_line(card: dict[str, Any]) -> str:
@@ -48,24 +76,59 @@ def header(card: dict[str, Any]) -> tuple[str, ...]:
     """The table's columns; the first says what the fractions are of."""
     shared = ", one place" if "warning" in card else ""
     return (
-        f"labels, % of {_unit(card)}{shared}",
+        f"labels, % ({_unit(card)}{shared})",
         "frames",
         "weights",
         "mIoU, %",
         "accuracy, %",
-        "difference to scratch, 95 % interval",
+        f"difference to scratch, {INTERVAL} over draws",
+        f"{INTERVAL} over test {_unit(card)}",
+        "difference to the better baseline",
         "n",
     )
 
 
 def reading(card: dict[str, Any]) -> str:
     """How the table's intervals are to be read."""
+    unit = _unit(card)
     return (
-        f"Differences are paired by seed: the same {_unit(card)}, the same initial weights of the "
-        "head. The interval is Student's; where it holds 0, nothing is shown. It is over these "
-        "seeds alone: how much another pretraining would differ is not in it. At 100 % all seeds "
-        f"have the same {_unit(card)}, so there it shows initial weights and order only."
+        f"Differences are paired by seed: the same {unit}, the same initial weights of the head. "
+        "The interval over draws is Student's, wider where draws have labels in common (Nadeau and "
+        "Bengio 2003); where it holds 0, nothing is shown. It is over these draws alone: how much "
+        f"another pretraining would differ is not in it. With the labels of all {unit} there is "
+        f"only one draw, and no interval over {unit} exists. The second interval is a bootstrap "
+        f"over the test {unit}, with these draws as they are. The better baseline is the higher "
+        f"mean of {' and '.join(BASELINES)}; fine-tuning has {SCRATCH} alone."
     )
+
+
+def chance_line(rows: Sequence[dict[str, Any]]) -> str:
+    """How many of a table's intervals may leave out 0 by chance; empty without intervals."""
+    found = [row for row in rows if row.get("difference", {}).get("p") is not None]
+    if not found:
+        return ""
+    clear = sum(row["difference"]["is_clear"] for row in found)
+    sure = [
+        f"{row['name']} at {_share(row)} %" for row in found if row["difference"]["holm_p"] < 0.05
+    ]
+    return (
+        f"Of {len(found)} intervals over draws {clear} leave out 0; without any effect about "
+        f"{(1 - LEVEL) * len(found):.2g} would, by chance. Clear after correction for their number "
+        f"(Holm): {', '.join(sure) or 'none'}."
+    )
+
+
+def headline(rows: Sequence[dict[str, Any]], card: dict[str, Any]) -> str:
+    """Each set of weights at the largest share of labels, beside the better trivial baseline."""
+    most = max(row["scenes"] for row in rows)
+    texts = [
+        f"{row['name']} {100 * row['miou']:.1f} mIoU against "
+        f"{100 * row['baseline']['miou']:.1f} of {row['baseline']['name']}"
+        for row in rows
+        if row["scenes"] == most and "baseline" in row
+    ]
+    labels = f"the labels of {most} of {card['scenes']['train']} {_unit(card)}"
+    return f"With {labels}: {'; '.join(texts)}, the better trivial baseline."
 
 
 def seen_line(card: dict[str, Any]) -> str:
@@ -80,15 +143,20 @@ def choice_line(mode: str, card: dict[str, Any]) -> str:
     if mode != "finetune":
         return ""
     settings, part = card["settings"]["finetune"], card["frames"]["validation"]
+    rates = "; ".join(
+        f"{name} {', '.join(f'{rate} ({times} ×)' for rate, times in chosen.items())}"
+        for name, chosen in card.get("finetune_rates", {}).items()
+    )
+    tested = f" Peak rates of the student that were tested: {rates}." if rates else ""
     if settings["choose"] == "last":
         return (
             f"Tested are the weights of the last of {settings['steps']} steps; no validation frame "
-            "was looked at."
+            f"was looked at.{tested}"
         )
     return (
         f"Tested are the weights with the best mIoU on {min(settings['validation_frames'], part)} "
         f"of the {part} validation frames, out of {settings['validations']} looks in "
-        f"{settings['steps']} steps."
+        f"{settings['steps']} steps.{tested}"
     )
 
 
@@ -103,31 +171,64 @@ def steps_line(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _rows(cells: Cells) -> list[dict[str, Any]]:
-    """One row for each fraction and set of weights, with its paired difference to scratch."""
+    """One row for each number of labelled scenes and set of weights, with its differences."""
     rows: list[dict[str, Any]] = []
-    for percent in dict.fromkeys(cell["percent"] for cell in cells):
-        of_percent = [cell for cell in cells if cell["percent"] == percent]
-        scratch = {c["seed"]: c["miou"] for c in of_percent if c["name"] == SCRATCH}
-        for name in dict.fromkeys(cell["name"] for cell in of_percent):
-            own = {cell["seed"]: cell for cell in of_percent if cell["name"] == name}
-            values = [cell["miou"] for cell in own.values()]
-            mean, deviation = mean_and_deviation(values)
-            row: dict[str, Any] = {
-                "percent": percent,
-                "name": name,
-                "seeds": len(values),
-                "frames": [cell["frames"] for cell in own.values()],
-                "miou": mean,
-                "miou_sd": deviation,
-                "accuracy": mean_and_deviation([c["accuracy"] for c in own.values()])[0],
-            }
-            if all("tested_step" in cell for cell in own.values()):
-                row["tested"] = [cell["tested_step"] for cell in own.values()]
-            if name != SCRATCH:
-                found = paired_difference(values, [scratch[seed] for seed in own])
-                row["difference"] = {**vars(found), "is_clear": found.is_clear}
-            rows.append(row)
+    for scenes in dict.fromkeys(cell["scenes"] for cell in cells):
+        by_name: dict[str, list[dict[str, Any]]] = {}
+        for cell in cells:
+            if cell["scenes"] == scenes:
+                by_name.setdefault(cell["name"], []).append(cell)
+        found = [_row(own) for own in by_name.values()]
+        best = max((row for row in found if row["name"] in BASELINES), key=lambda row: row["miou"])
+        for row in found:
+            if row["name"] not in BASELINES:
+                row |= _differences(by_name[row["name"]], by_name[SCRATCH])
+                row["baseline"] = {"name": best["name"], "miou": best["miou"]}
+        rows += found
+    _correct(rows)
     return rows
+
+
+def _row(cells: Cells) -> dict[str, Any]:
+    """Means over the draws of one set of weights."""
+    miou, deviation = mean_and_deviation([cell["miou"] for cell in cells])
+    row: dict[str, Any] = {
+        **{name: cells[0][name] for name in ("percent", "scenes", "asked", "name")},
+        "seeds": len(cells),
+        "frames": [cell["frames"] for cell in cells],
+        "miou": miou,
+        "miou_sd": deviation,
+        "accuracy": mean_and_deviation([cell["accuracy"] for cell in cells])[0],
+    }
+    if all("tested_step" in cell for cell in cells):
+        row["tested"] = [cell["tested_step"] for cell in cells]
+    return row
+
+
+def _differences(own: Cells, scratch: Cells) -> dict[str, Any]:
+    """The paired difference to scratch, with intervals over the draws and over the test scenes."""
+    found = paired_difference(
+        [cell["miou"] for cell in own],
+        [cell["miou"] for cell in scratch],
+        shared=shared_scenes([cell["drawn"] for cell in own]),
+    )
+    return {
+        "difference": {**vars(found), "is_clear": found.is_clear},
+        "test_interval": bootstrap_interval(_counts(own), _counts(scratch)),
+    }
+
+
+def _counts(cells: Cells) -> Int64[np.ndarray, "draws scenes 3 classes"]:
+    scenes = list(cells[0]["counts"])
+    return np.array([[cell["counts"][scene] for scene in scenes] for cell in cells], np.int64)
+
+
+def _correct(rows: Sequence[dict[str, Any]]) -> None:
+    """Add p-values that are corrected for the number of intervals in the table."""
+    differences = [row["difference"] for row in rows if "difference" in row]
+    tested = [difference for difference in differences if difference["p"] is not None]
+    for difference, p in zip(tested, holm([one["p"] for one in tested]), strict=True):
+        difference["holm_p"] = p
 
 
 def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> str:
@@ -142,11 +243,14 @@ def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> 
         lines += [
             f"## {mode}",
             "",
+            headline(rows, card),
+            "",
             *([choice, ""] if choice else []),
             f"| {' | '.join(header(card))} |",
-            "|--:|--:|---|--:|--:|---|--:|",
+            "|--:|--:|---|--:|--:|---|---|--:|--:|",
             *map(_line, rows),
             "",
+            *([chance_line(rows), ""] if chance_line(rows) else []),
             f"![mIoU by label fraction]({mode}.png)",
             "",
         ]
@@ -165,18 +269,25 @@ def row_texts(row: dict[str, Any]) -> list[str]:
     score = f"{100 * row['miou']:.1f}"
     if row["miou_sd"] is not None:
         score += f" ± {100 * row['miou_sd']:.1f}"
-    difference = "" if "difference" not in row else _told(row["difference"])
-    accuracy = f"{100 * row['accuracy']:.1f}"
-    cells = [f"{row['percent']:g}", counted, row["name"], score, accuracy, difference]
-    return [*cells, str(row["seeds"])]
+    cells = [f"{_share(row)} ({row['scenes']})", counted, row["name"], score]
+    cells.append(f"{100 * row['accuracy']:.1f}")
+    if "difference" not in row:
+        return [*cells, "", "", "", str(row["seeds"])]
+    found, tested = row["difference"], row["test_interval"]
+    over_draws = f"{100 * found['mean']:+.1f}"
+    over_draws += f" {_interval(found['low'], found['high'])}" if found["low"] is not None else ""
+    over_scenes = "none: one scene" if tested is None else _interval(*tested)
+    better = f"{100 * (row['miou'] - row['baseline']['miou']):+.1f} ({row['baseline']['name']})"
+    return [*cells, over_draws, over_scenes, better, str(row["seeds"])]
 
 
-def _told(value: dict[str, Any]) -> str:
-    found = Difference(value["mean"], value["low"], value["high"], value["pairs"])
-    text = f"{100 * found.mean:+.1f}"
-    if found.low is None or found.high is None:
-        return f"{text} (one seed: no interval)"
-    return f"{text} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+def _share(row: dict[str, Any]) -> str:
+    """The share of the labels that was used, which is one in whole scenes."""
+    return f"{row['percent']:.3g}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _plot(path: Path, mode: str, card: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -190,10 +301,11 @@ def _plot(path: Path, mode: str, card: dict[str, Any], rows: list[dict[str, Any]
         percents = [row["percent"] for row in own]
         scores = [100 * row["miou"] for row in own]
         bars = [100 * (row["miou_sd"] or 0.0) for row in own]
-        line = "--" if name == SCRATCH else "-"
+        line = "--" if name in BASELINES else "-"
         axes.errorbar(percents, scores, bars, marker="o", capsize=3, label=name, linestyle=line)
     axes.set_xscale("log")
-    axes.set_xticks([row["percent"] for row in rows], [f"{row['percent']:g}" for row in rows])
+    shares = {row["percent"]: _share(row) for row in rows}
+    axes.set_xticks(list(shares), list(shares.values()))
     title = f"{mode} (± standard deviation)"
     title += "\nall parts are of one place" if "warning" in card else ""
     axes.set(xlabel=f"labelled {_unit(card)}, %", ylabel="mIoU, %", title=title)

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,31 @@ from typing import Any
 from p2pkit.errors import FingerprintError
 from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.files import sha256_json, write_json
-from p2pkit.pipelines.evaluate.features import FrozenFeatures
+from p2pkit.pipelines.evaluate.features import (
+    KINDS,
+    FrozenFeatures,
+    raw_inputs,
+    student_features,
+)
 from p2pkit.pipelines.evaluate.finetune import finetune
-from p2pkit.pipelines.evaluate.frames import LabelledFrames, open_labelled, students_up
+from p2pkit.pipelines.evaluate.frames import (
+    LabelledFrames,
+    open_labelled,
+    students_up,
+    with_test_store,
+)
 from p2pkit.pipelines.evaluate.report import write_report
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, EvaluateConfig
 from p2pkit.pipelines.evaluate.split import UNIT_WORDS
-from p2pkit.pipelines.evaluate.weights import STUDENT_SETTINGS, ComparedWeights, compared_weights
-from p2pkit.pipelines.held_out import all_keys
+from p2pkit.pipelines.evaluate.weights import (
+    BASELINES,
+    INPUTS,
+    SCRATCH,
+    STUDENT_SETTINGS,
+    ComparedWeights,
+    ReadWeights,
+    compared_weights,
+)
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import open_store
 from p2pkit.store.strict_json import differences
@@ -26,12 +44,27 @@ from p2pkit.stream.samples import CAMERA_UP
 
 
 @dataclass(frozen=True)
-class Job:
-    """Cells that share a network's features: all fractions of one mode, weights and seed."""
+class Cell:
+    """One figure: a mode, a number of labelled scenes, and which draw of them."""
 
     mode: str
-    weights: str
+    scenes: int
     seed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cells that are computed with the same weights, one after the other."""
+
+    weights: str
+    cells: tuple[Cell, ...]
+
+    def __str__(self) -> str:
+        modes, seeds = (
+            {getattr(cell, name): None for cell in self.cells} for name in ("mode", "seed")
+        )
+        drawn = ", ".join(map(str, seeds))
+        return f"{', '.join(modes)} of {self.weights}, seed{'s' * (len(seeds) > 1)} {drawn}"
 
 
 Progress = Callable[[str], None]
@@ -56,8 +89,8 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
     data = _data(config, weights)
     card = protocol(config, weights, data)
     _check_same(config, card)
-    every = list(_jobs(config, weights.names))
-    jobs = [job for job in every if any(not path.exists() for path in _paths(config, job))]
+    every = list(_jobs(config, data, weights.names))
+    jobs = [job for job in every if _missing(config, data, job)]
     if config.workers > 1 and len(jobs) > 1:
         with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
             for name in pool.map(_work_alone, [(config, job) for job in jobs]):
@@ -65,7 +98,7 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
     else:
         for job in jobs:
             tell(_work(config, weights, data, job))
-    return write_report(config.out, card, _cells(config, weights, every))
+    return write_report(config.out, card, _cells(config, weights, data, every))
 
 
 def protocol(
@@ -76,9 +109,7 @@ def protocol(
         "frozen": config_to_json(config.frozen),
         "finetune": config_to_json(config.finetune),
     }
-    keys = all_keys(data.store)
-    test = [keys[sample] for sample in data.parts["test"]]
-    unit = UNIT_WORDS[data.split.unit]
+    unit, tested = UNIT_WORDS[data.split.unit], data.other or data
     return {
         "dataset": data.store.manifest.dataset.get("dataset"),
         "geometry": data.store.layer("geometry").fingerprint_sha256,
@@ -88,13 +119,14 @@ def protocol(
         "scenes": {name: len(data.scenes(name)) for name in data.parts},
         "test_scenes_digest": sha256_json(data.scenes("test")),
         "fraction_unit": f"percent of the training part's {unit}",
+        "draws": f"whole {unit}, dealt out: draws are disjoint as long as they fit",
         "metric": "mIoU over the classes in the test part, per point; a point takes its voxel's "
         "prediction; void is not counted",
         "student": {name: getattr(weights.train, name) for name in STUDENT_SETTINGS},
         "voxel_size_m": data.voxel_size,
         "test_time": "one view, no augmentation",
         "settings": settings,
-        "pretrained_on_test_frames": weights.seen(data.store, test),
+        "pretrained_on_test_frames": weights.seen(tested.store, data.test_keys),
         **_unusual(config, data),
     }
 
@@ -102,6 +134,11 @@ def protocol(
 def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
     """Entries that evaluations by scene on depth cameras do without."""
     entries: dict[str, Any] = {}
+    if data.other is not None:
+        entries["test_store"] = {
+            "dataset": data.other.store.manifest.dataset.get("dataset"),
+            "geometry": data.other.store.layer("geometry").fingerprint_sha256,
+        }
     if data.split != BY_SCENE:
         entries["split"] = config_to_json(data.split)
     if data.warning is not None:
@@ -116,35 +153,55 @@ def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
 
 def _data(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
     store = open_store(config.store)
-    return open_labelled(
+    data = open_labelled(
         store,
         label_set=config.labels,
         validation=config.validation,
-        test=config.test,
+        test=config.test if config.test_store is None else 0.0,
         voxel_size=weights.train.stream.sample.voxel_size,
         split=config.split,
         up_axis=students_up(config.runs, store) if config.axes == "run" else None,
     )
+    if config.test_store is None:
+        return data
+    other = open_store(config.test_store)
+    return with_test_store(
+        data, other, students_up(config.runs, other) if config.axes == "run" else None
+    )
 
 
-def _jobs(config: EvaluateConfig, names: Sequence[str]) -> Iterator[Job]:
-    """Those of the first seed come first, so that a broken-off evaluation has whole rows."""
-    for seed in range(config.seeds):
-        for mode in config.modes:
-            for name in names:
-                yield Job(mode, name, seed)
+def _jobs(config: EvaluateConfig, data: LabelledFrames, names: Sequence[str]) -> Iterator[Job]:
+    """All that is asked for; the frozen features of one network serve all its cells."""
+    scenes = _asked(config, data)
+    seeds = range(config.seeds)
+    frozen = [mode for mode in config.modes if mode in KINDS]
+    for name in (*BASELINES, *names[1:]) if frozen else ():
+        for together in [[seed] for seed in seeds] if name == SCRATCH else [seeds]:
+            yield Job(name, tuple(Cell(*cell) for cell in product(frozen, scenes, together)))
+    if "finetune" in config.modes:
+        for seed, name in product(seeds, names):
+            yield Job(name, tuple(Cell("finetune", count, seed) for count in scenes))
 
 
-def _paths(config: EvaluateConfig, job: Job) -> list[Path]:
-    return [_path(config, job, percent) for percent in config.fractions]
+def _asked(config: EvaluateConfig, data: LabelledFrames) -> dict[int, list[float]]:
+    """The percents that were asked for, by the number of scenes that they come to."""
+    asked: dict[int, list[float]] = {}
+    for percent in config.fractions:
+        asked.setdefault(data.scenes_of(percent), []).append(percent)
+    return asked
 
 
-def _path(config: EvaluateConfig, job: Job, percent: float) -> Path:
-    return config.out / "cells" / f"{job.mode}-{job.weights}-{percent:g}-{job.seed}.json"
+def _missing(config: EvaluateConfig, data: LabelledFrames, job: Job) -> list[Cell]:
+    return [cell for cell in job.cells if not _path(config, data, job, cell).exists()]
+
+
+def _path(config: EvaluateConfig, data: LabelledFrames, job: Job, cell: Cell) -> Path:
+    share = f"{cell.scenes}of{len(data.scenes('train'))}"
+    return config.out / "cells" / f"{cell.mode}-{job.weights}-{share}-{cell.seed}.json"
 
 
 def _work_alone(work: tuple[EvaluateConfig, Job]) -> str:
-    """What a process of its own does."""
+    """What a worker process does."""
     config, job = work
     weights = compared_weights(config.runs, config.checkpoints, config.which)
     return _work(config, weights, _data(config, weights), job)
@@ -154,31 +211,48 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
     """Compute the job's missing cells, all of the weights as they are now."""
     frozen: FrozenFeatures | None = None
     read = weights.read(job.weights)
-    for percent in config.fractions:
-        path = _path(config, job, percent)
-        if path.exists():
-            continue
-        samples = data.subset(percent, job.seed)
+    for cell in _missing(config, data, job):
+        samples = data.subset(cell.scenes, cell.seed)
         extra: dict[str, Any] = {}
-        if job.mode == "finetune":
+        if cell.mode == "finetune":
+            student = weights.student(job.weights, cell.seed, read)
             tuned = finetune(
-                weights.student(job.weights, job.seed, read),
-                data,
-                samples,
-                config.finetune,
-                seed=job.seed,
-                device=config.device,
+                student, data, samples, config.finetune, seed=cell.seed, device=config.device
             )
-            scores = tuned.scores
-            extra = {"tested_step": tuned.step, "validation_miou": tuned.validation_miou}
+            found = tuned.tested
+            extra = {
+                "tested_step": tuned.step,
+                "tested_rate": tuned.rate,
+                "validation_miou": tuned.validation_miou,
+            }
         else:
-            if frozen is None:
-                student = weights.student(job.weights, job.seed, read)
-                frozen = FrozenFeatures(student, data, config.frozen, config.device)
-            scores = frozen.scores(job.mode, samples, job.seed)
-        cell = {"frames": len(samples), "weights": read.identity, **extra}
-        write_json(path, {**cell, **_summary(scores, data)})
-    return f"{job.mode} {job.weights} seed {job.seed}"
+            frozen = frozen or _frozen(config, weights, data, job, read)
+            found = frozen.scores(cell.mode, samples, cell.seed)
+        row = {
+            "frames": len(samples),
+            "drawn": data.drawn(cell.scenes, cell.seed),
+            "weights": read.identity,
+            **extra,
+            **_summary(found.scores, data),
+            "counts": {scene: counts.tolist() for scene, counts in found.counts.items()},
+        }
+        write_json(_path(config, data, job, cell), row)
+    return str(job)
+
+
+def _frozen(
+    config: EvaluateConfig,
+    weights: ComparedWeights,
+    data: LabelledFrames,
+    job: Job,
+    read: ReadWeights,
+) -> FrozenFeatures:
+    """The features of a job's weights; the seed matters for random ones alone."""
+    if job.weights == INPUTS:
+        return FrozenFeatures(raw_inputs(data, config.frozen), data, config.frozen)
+    student = weights.student(job.weights, job.cells[0].seed, read)
+    describe = student_features(student, data, config.frozen, config.device)
+    return FrozenFeatures(describe, data, config.frozen)
 
 
 def _summary(scores: SegmentationScores, data: LabelledFrames) -> dict[str, Any]:
@@ -192,23 +266,25 @@ def _summary(scores: SegmentationScores, data: LabelledFrames) -> dict[str, Any]
 
 
 def _cells(
-    config: EvaluateConfig, weights: ComparedWeights, jobs: Sequence[Job]
+    config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames, jobs: Sequence[Job]
 ) -> list[dict[str, Any]]:
     """All cells asked for, each with its place in the table."""
     rows: list[dict[str, Any]] = []
-    identities = {name: weights.identity(name) for name in weights.names}
+    identities = {name: weights.identity(name) for name in (*BASELINES, *weights.names)}
+    asked, total = _asked(config, data), len(data.scenes("train"))
     for job in jobs:
-        for percent in config.fractions:
-            path = _path(config, job, percent)
-            cell = json.loads(path.read_text())
-            if cell["weights"] != identities[job.weights]:
+        for cell in job.cells:
+            path = _path(config, data, job, cell)
+            found = json.loads(path.read_text())
+            if found["weights"] != identities[job.weights]:
                 raise FingerprintError(
                     f"{path} was measured on other weights than {job.weights} has now (the run was "
                     "trained on?); delete it, or use another --out"
                 )
-            place = {"mode": job.mode, "name": job.weights, "percent": percent, "seed": job.seed}
-            rows.append({**place, **cell})
-    return rows
+            share = {"percent": 100 * cell.scenes / total, "asked": asked[cell.scenes]}
+            rows.append({**asdict(cell), "name": job.weights, **share, **found})
+    order = {mode: number for number, mode in enumerate(config.modes)}
+    return sorted(rows, key=lambda row: (order[row["mode"]], row["scenes"], row["seed"]))
 
 
 def _check_same(config: EvaluateConfig, card: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from p2pkit.settings.evaluation import ProbeConfig
 from p2pkit.settings.stream import AugmentConfig
 
 Mode = Literal["linear", "knn", "finetune"]
+Rate = Annotated[float, Field(gt=0)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 Which = Literal["latest", "best"]
 
@@ -92,6 +93,12 @@ class FinetuneConfig:
     batch_size: int = Field(default=4, ge=1, description="Frames of a step.")
     trunk_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of the student.")
     head_rate: float = Field(default=1e-2, gt=0, description="Peak learning rate of the new layer.")
+    rates: tuple[Rate, ...] = Field(
+        default=(),
+        description="Peak rates of the student to choose from, in place of `trunk_rate`: each set "
+        "of weights and each draw takes the one with the best mIoU on the validation part. The new "
+        "layer's rate stays in proportion. Without any, nothing is chosen.",
+    )
     weight_decay: float = Field(default=1e-2, ge=0, description="Weight decay of AdamW.")
     warmup: float = Field(
         default=0.1,
@@ -122,6 +129,13 @@ class FinetuneConfig:
         description="Random changes to the training frames.",
     )
 
+    def __post_init__(self) -> None:
+        if len(self.rates) > 1 and self.choose == "last":
+            raise ConfigError(
+                f"finetune.rates are {self.rates}, to be chosen on the validation part, which "
+                "finetune.choose=last does not use; give one rate, or set finetune.choose=best"
+            )
+
 
 @settings_class
 class EvaluateConfig:
@@ -135,6 +149,12 @@ class EvaluateConfig:
     )
     out: Path = Field(
         description="Folder of the report: cells/, report.json, report.md and the plots.",
+        json_schema_extra=option(),
+    )
+    test_store: Location | None = Field(
+        default=None,
+        description="Test on all frames of this store of the same classes; the other one then "
+        "trains and validates.",
         json_schema_extra=option(),
     )
     checkpoints: dict[str, Path] = Field(
@@ -157,13 +177,15 @@ class EvaluateConfig:
     fractions: tuple[Percent, ...] = Field(
         default=(1.0, 5.0, 10.0, 100.0),
         min_length=1,
-        description="Percents of the training part's scenes whose labels are used.",
+        description="Percents of the training part's scenes whose labels are used, in whole "
+        "scenes.",
         json_schema_extra=option(),
     )
     seeds: int = Field(
         default=3,
         ge=1,
-        description="Draws of scenes, and of initial weights of head and scratch, per fraction.",
+        description="Draws of scenes, disjoint as long as they fit, and of initial weights of head "
+        "and scratch, per fraction.",
         json_schema_extra=option(),
     )
     validation: float = Field(
@@ -209,6 +231,11 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_shares(self.validation, self.test)
+        if self.test_store is not None and self.split != BY_SCENE:
+            raise ConfigError(
+                f"all frames of test_store {self.test_store} test; leave out the settings of "
+                "`split` (test scenes, time blocks)"
+            )
 
 
 @settings_class

@@ -1,12 +1,12 @@
 """Training, validation and test part of labelled frames, cut by scene or, if need be, by time."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64, Int64
 
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.evaluate.settings import SplitConfig
@@ -22,7 +22,8 @@ class Parts:
     """Frames by part.
 
     Args:
-        rows: of each of `PARTS`, rows of the frames in key order; none is empty.
+        rows: of each of `PARTS`, rows of the frames in key order; only the test part may be empty,
+            where none is asked for.
         units: the scene or time block of every frame.
     """
 
@@ -50,7 +51,7 @@ def cut_frames(
     Args:
         scenes: of each frame, in key order.
         validation: share of the frames; cuts move to the nearest change of scene.
-        test: the same; not used where `split` names the test scenes.
+        test: the same, 0 for no test part; not used where `split` names the test scenes.
         split: what the parts are made of.
 
     Raises:
@@ -62,12 +63,78 @@ def cut_frames(
     else:
         parts = _by_scene(scenes, validation, test, split)
     for name, rows in parts.rows.items():
-        if len(rows) == 0:
+        if len(rows) == 0 and (name != "test" or test > 0):
             raise ConfigError(
                 f"the {name} part is empty: {len(scenes)} frames of {len(set(scenes))} scenes, "
                 f"validation {validation}, test {test}; {_advice(split)}"
             )
     return parts
+
+
+def cut_at_scenes(
+    scenes: Sequence[str], shares: Sequence[float]
+) -> list[Int64[np.ndarray, " part"]]:
+    """Cut frames into one part more than there are shares, so that no scene is in two parts.
+
+    Scenes follow each other by their first frame. Each cut moves to the nearest change of scene
+    that leaves every part a scene; with fewer scenes than parts all frames are in the last part.
+
+    Args:
+        scenes: of each frame.
+        shares: of the frames, for each part but the first, in order.
+
+    Returns:
+        Rows of each part, ascending.
+    """
+    first = {scene: row for row, scene in reversed(list(enumerate(scenes)))}
+    order = np.argsort([first[scene] for scene in scenes], kind="stable").astype(np.int64)
+    changes = [i for i in range(1, len(order)) if scenes[order[i]] != scenes[order[i - 1]]]
+    if len(changes) < len(shares):
+        return [*[order[:0]] * len(shares), np.sort(order)]
+    cuts: list[int] = []
+    for later in range(len(shares)):
+        earlier = len(shares) - later - 1
+        wanted = len(order) * (1 - sum(shares[earlier:]))
+        possible = [cut for cut in changes[earlier:] if not cuts or cut < cuts[-1]]
+        cuts.append(min(possible, key=lambda cut, wanted=wanted: abs(cut - wanted)))
+    return [np.sort(part) for part in np.split(order, cuts[::-1])]
+
+
+def check_disjoint(parts: Mapping[str, Iterable[Hashable]], what: str) -> None:
+    """Raise ConfigError where two parts have something in common.
+
+    Args:
+        parts: frames or scenes by the name of their part.
+        what: they are, for the message.
+    """
+    seen: dict[Hashable, str] = {}
+    for name, members in parts.items():
+        for member in dict.fromkeys(members):
+            if member in seen:
+                raise ConfigError(
+                    f"{what} {member} is in the {seen[member]} part and in the {name} part; parts "
+                    "must have nothing in common"
+                )
+            seen[member] = name
+
+
+def drawn_scenes(total: int, count: int, draw: int) -> Int64[np.ndarray, " drawn"]:
+    """Rows of `count` of `total` scenes for the draw with this number.
+
+    The scenes are shuffled and dealt out, so that draws have no scene in common as long as they
+    fit: draws 0 … floor(total / count) - 1. Later draws are dealt from further shuffles. No draw
+    depends on how many there will be.
+    """
+    hands = max(total // count, 1)
+    order = np.random.default_rng(draw // hands).permutation(total)
+    start = draw % hands * count
+    return order[start : start + count].astype(np.int64)
+
+
+def shared_scenes(draws: Sequence[Collection[str]]) -> Float64[np.ndarray, "draws draws"]:
+    """Share of the scenes that each two of several draws of equally many have in common."""
+    drawn = [set(draw) for draw in draws]
+    return np.array([[len(a & b) / max(len(a), len(b)) for a in drawn] for b in drawn], np.float64)
 
 
 def in_test_scenes(scenes: Sequence[str], patterns: Sequence[str]) -> Bool[np.ndarray, " frames"]:
@@ -114,16 +181,17 @@ def _advice(split: SplitConfig) -> str:
 def _by_scene(scenes: Sequence[str], validation: float, test: float, split: SplitConfig) -> Parts:
     rows = np.arange(len(scenes))
     if not split.test_scenes:
-        first, second = _cuts(scenes, validation, test)
-        cut = (rows[:first], rows[first:second], rows[second:])
-    else:
-        tests = in_test_scenes(scenes, split.test_scenes)
-        rest = rows[~tests]
-        wanted = len(rest) - validation * len(rows)
-        changes = [i for i in range(1, len(rest)) if scenes[rest[i]] != scenes[rest[i - 1]]]
-        first = min(changes, key=lambda change: abs(change - wanted), default=0)
-        cut = (rest[:first], rest[first:], rows[tests])
-    return Parts(dict(zip(PARTS, cut, strict=True)), list(scenes))
+        shares = (validation, test) if test else (validation,)
+        cut = [*cut_at_scenes(scenes, shares), rows[:0]][: len(PARTS)]
+        return Parts(dict(zip(PARTS, cut, strict=True)), [*scenes])
+    tests = in_test_scenes(scenes, split.test_scenes)
+    rest = rows[~tests]
+    others = [scene for scene, is_test in zip(scenes, tests, strict=True) if not is_test]
+    share = validation * len(rows) / max(len(rest), 1)
+    train, validated = cut_at_scenes(others, (share,))
+    return Parts(
+        {"train": rest[train], "validation": rest[validated], "test": rows[tests]}, [*scenes]
+    )
 
 
 def _by_time(scenes: Sequence[str], validation: float, test: float, split: SplitConfig) -> Parts:
@@ -144,14 +212,3 @@ def _by_time(scenes: Sequence[str], validation: float, test: float, split: Split
         block = (row - scenes.index(scene)) // split.block_frames
         units.append(f"{scene}, block {block}")
     return Parts(dict(zip(PARTS, cut, strict=True)), units)
-
-
-def _cuts(scenes: Sequence[str], validation: float, test: float) -> tuple[int, int]:
-    """Where validation and test begin: changes of scene nearest to the shares, never equal."""
-    changes = [i for i in range(1, len(scenes)) if scenes[i] != scenes[i - 1]]
-    if len(changes) < 2:
-        return 0, 0
-    wanted = (len(scenes) * (1 - validation - test), len(scenes) * (1 - test))
-    last = min(changes[1:], key=lambda change: abs(change - wanted[1]))
-    earlier = [change for change in changes if change < last]
-    return min(earlier, key=lambda change: abs(change - wanted[0])), last

@@ -20,6 +20,9 @@ from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store
 
 SCRATCH = "scratch"
+INPUTS = "inputs+position"
+BASELINES = (SCRATCH, INPUTS)
+"""What takes no pretraining: random weights, and no network at all."""
 LOOKS = 5
 """At a checkpoint that a running training may replace."""
 STUDENT_SETTINGS = ("student", "conv1_kernel_size")
@@ -30,7 +33,8 @@ class ReadWeights:
     """Weights as they were at one moment, whatever becomes of their file.
 
     Args:
-        identity: sha256 of the file, by which a figure knows what it measured; `scratch` of none.
+        identity: sha256 of the file, by which a figure knows what it measured; of `BASELINES` the
+            name.
         content: what was in the file; None for random weights.
     """
 
@@ -65,8 +69,8 @@ class ComparedWeights:
         Raises:
             TrainingError: there is no checkpoint, it is damaged, or it changes at every look.
         """
-        if name == SCRATCH:
-            return ReadWeights(SCRATCH, None)
+        if name in BASELINES:
+            return ReadWeights(name, None)
         for _ in range(LOOKS):
             path = self._file(name)
             with suppress(FileNotFoundError):  # newer checkpoints push older ones out
@@ -102,7 +106,7 @@ class ComparedWeights:
 
     def identity(self, name: str) -> str:
         """sha256 of the weights' file as it is now; see `ReadWeights`."""
-        return SCRATCH if name == SCRATCH else sha256_file(self._file(name))
+        return name if name in BASELINES else sha256_file(self._file(name))
 
     def seen(self, store: Store, keys: Sequence[str]) -> dict[str, int | None]:
         """How many of these frames each run was trained on; None where it does not know the store.
@@ -136,7 +140,7 @@ def compared_weights(
                 f"{_identity(configs[0])}: name, first kernel and voxel size must agree, or their "
                 "difference says nothing about pretraining"
             )
-    names = [SCRATCH, *(folder.name for folder in runs), *checkpoints]
+    names = [*BASELINES, *(folder.name for folder in runs), *checkpoints]
     if len(set(names)) != len(names):
         raise ConfigError(f"the weights are called {names}; give each a name of its own")
     folders = {folder.name: folder for folder in runs}

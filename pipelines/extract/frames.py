@@ -36,6 +36,7 @@ def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
             every=config.every,
             flying_margin=config.flying_margin,
             fuse=config.fuse,
+            depth_range_m=(config.geometry.depth_min, config.geometry.depth_max),
         ),
     )
     keys = source.keys()
@@ -109,12 +110,20 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
         fingerprint={
             "dataset": dataset,
             "plan": asdict(plan),
-            **asdict(config.geometry),
+            **config.geometry.fingerprint(),
+            **_label_rule(config, fields),
             "kernel_version": KERNEL_VERSION,
         },
         details={"reading": {name: getattr(config, name) for name in READING}, INPUTS: DIGEST},
     )
     return Manifest(dataset=dataset, plan=plan, storage=config.format, layers=(geometry,))
+
+
+def _label_rule(config: ExtractConfig, fields: Sequence[FieldSpec]) -> dict[str, str]:
+    """How labels are thinned; nothing of stores without labels or with all points."""
+    thinned = config.geometry.voxel_size > 0 or config.fuse > 0
+    has_labels = any(spec.name == "label" for spec in fields)
+    return {"labels": "commonest in voxel"} if thinned and has_labels else {}
 
 
 def _check_no_images_needed(config: ExtractConfig) -> None:

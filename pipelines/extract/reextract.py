@@ -203,7 +203,7 @@ def _extraction(store: Store, config: SourceConfig) -> ExtractConfig:
             f"{store.root} was not extracted from a recording but made from other stores: repair "
             "those, and make it again"
         )
-    missing = sorted({*names} - fingerprint.keys())
+    missing = sorted({*names} - fingerprint.keys() - {"near_limit"})
     if missing or set(layer.details.get("reading", ())) != set(READING):
         raise FingerprintError(
             f"{store.root} was made by a p2pkit without the settings "
@@ -213,7 +213,9 @@ def _extraction(store: Store, config: SourceConfig) -> ExtractConfig:
         dataset=config.dataset or str(store.manifest.dataset.get("dataset")),
         root=config.root,
         out=local_folder(str(store.root), "what is extracted again"),
-        geometry=GeometryConfig(**{name: fingerprint[name] for name in names}),
+        geometry=GeometryConfig(
+            **{name: fingerprint[name] for name in names if name in fingerprint}
+        ),
         format="zarr" if store.manifest.storage == "zarr" else "tar",
         features=FeatureConfig() if store.feature_layers else None,
         camera=config.camera,

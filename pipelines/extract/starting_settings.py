@@ -15,6 +15,7 @@ from p2pkit.pipelines.extract.settings import NO_TEACHER, ExtractConfig
 from p2pkit.settings import comment, commented_toml, config_from_json, nested
 
 LIDAR_VOXEL_SIZE = 0.05
+LIDAR_NEAR_LIMIT = 1.0
 LIDAR_REMARK = (
     f"{LIDAR_VOXEL_SIZE} m because these are LiDAR sweeps: the default, made for rooms, would keep "
     "nearly every point, and students of sweeps have voxels of 0.1 m or more."
@@ -28,6 +29,7 @@ def settings_of(dataset: str) -> dict[str, Any]:
         own["features.teacher.name"] = NO_TEACHER
     if dataset in LIDAR:
         own["geometry.voxel_size"] = LIDAR_VOXEL_SIZE
+        own["geometry.near_limit"] = LIDAR_NEAR_LIMIT
     return nested(own)
 
 

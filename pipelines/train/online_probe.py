@@ -5,18 +5,16 @@ alone, so that a checkpoint chosen by it may still be tested there.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from p2pkit.errors import ConfigError
 from p2pkit.networks.students import Student
 from p2pkit.pipelines.evaluate.features import (
     KINDS,
     FrozenConfig,
-    draw,
+    FrozenFeatures,
     labelled_voxels,
-    scores_of,
     voxel_features,
 )
 from p2pkit.pipelines.evaluate.frames import nearest_up, open_labelled, trained_ups
@@ -61,19 +59,15 @@ class OnlineProbe:
             split=settings.split,
             up_axis=_up_axis(config, store) if settings.store else None,
         )
-        self._data = data
-        fit, validation = (
-            [data.frame(int(sample)) for sample in spread(data.parts[part], settings.frames)]
-            for part in ("train", "validation")
-        )
-        self._fit, self._validation = fit, validation
-        self._drawn = [
-            draw(labelled_voxels(frame), settings.points_per_frame, np.random.default_rng([0, i]))
-            for i, frame in enumerate(fit)
-        ]
-        shown = {"train": self._drawn, "validation": map(labelled_voxels, validation)}
-        for part, rows in shown.items():
-            if not sum(map(len, rows)):
+        shown = {
+            part: spread(data.parts[part], settings.frames) for part in ("train", "validation")
+        }
+        self._data = replace(data, parts=shown)
+        self._frames = {
+            sample: data.frame(sample) for part in shown.values() for sample in part.tolist()
+        }
+        for part, samples in shown.items():
+            if not any(len(labelled_voxels(self._frames[sample])) for sample in samples.tolist()):
                 raise ConfigError(
                     f"no labelled point is in the {settings.frames} frames of the {part} part that "
                     "the probe takes: raise probe.frames, cut other parts by probe.validation and "
@@ -100,20 +94,19 @@ class OnlineProbe:
 
     def scores(self, student: Student) -> dict[str, float]:
         """Validation mIoU by `linear` and by `knn`."""
-        was_training = student.training
+        settings = FrozenConfig(
+            points_per_frame=self._config.points_per_frame, neighbours=self._config.neighbours
+        )
+        frozen = FrozenFeatures(
+            lambda frame: voxel_features(student, frame),
+            self._data,
+            settings,
+            read=self._frames.__getitem__,
+        )
+        fit, was_training = self._data.parts["train"], student.training
         student.eval()
         try:
-            rows = [
-                voxel_features(student, frame)[drawn[:, 0]]
-                for frame, drawn in zip(self._fit, self._drawn, strict=True)
-            ]
-            tested = [(frame, voxel_features(student, frame)) for frame in self._validation]
+            found = {kind: frozen.scores(kind, fit, 0, part="validation") for kind in KINDS}
         finally:
             student.train(was_training)
-        labels = np.concatenate([drawn[:, 1] for drawn in self._drawn])
-        features, classes = np.concatenate(rows), len(self._data.labels.classes)
-        settings = FrozenConfig(neighbours=self._config.neighbours)
-        return {
-            kind: scores_of(fit(features, labels, classes, settings, 0), tested, self._data).miou
-            for kind, fit in KINDS.items()
-        }
+        return {kind: part.scores.miou for kind, part in found.items()}

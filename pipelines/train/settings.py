@@ -13,7 +13,7 @@ from p2pkit.settings.stream import StreamConfig
 
 @settings_class
 class OptimizerConfig:
-    """SGD and its schedule. The defaults are the paper's."""
+    """SGD and its schedule. The defaults are the paper's, but for the schedule."""
 
     learning_rate: float = Field(default=0.5, gt=0, description="Peak learning rate.")
     momentum: float = Field(default=0.9, ge=0, description="Momentum of SGD.")
@@ -26,7 +26,8 @@ class OptimizerConfig:
     schedule: Literal["exponential", "cosine", "constant"] = Field(
         default="exponential",
         description="After warm-up: `exponential` multiplies the rate by `decay` every 1000 steps, "
-        "`cosine` lowers it to 0 at the last step, `constant` leaves it.",
+        "as PointContrast does (the paper does not say), `cosine` lowers it to 0 at the "
+        "last step, `constant` leaves it.",
     )
     decay: float = Field(default=0.99, gt=0, description="Factor per 1000 steps of `exponential`.")
     clip_norm: float = Field(

@@ -19,7 +19,9 @@ TEACHER_IDENTITY = ("name", "layer", "weights_sha256")
 def open_sources(config: TrainConfig, layers: Sequence[Sequence[str]] = ()) -> list[StreamSource]:
     """Open the stores of a run, with the frames to train on and their turns in the mixture.
 
-    Stores of PCA coefficients give the teacher's own channels where their bases differ.
+    Stores of PCA coefficients give the teacher's own channels where their bases differ, and where
+    the training compares the teacher's features: coefficients are centred, so their cosines are
+    not those of the features. A trained projection absorbs basis and mean.
 
     Args:
         config: of the run.
@@ -47,12 +49,18 @@ def open_sources(config: TrainConfig, layers: Sequence[Sequence[str]] = ()) -> l
     specs = [store.layer(layer) for store, layer in zip(stores, chosen, strict=True)]
     _check_one_teacher(stores, specs)
     bases = [pca_basis(spec) for spec in specs]
-    if len({basis.sha256 if basis is not None else None for basis in bases}) == 1:
+    same = len({basis.sha256 if basis is not None else None for basis in bases}) == 1
+    if same and not _compares_features(config):
         bases = [None] * len(stores)
     kept = [holdout_split(store, config.holdout)[0] for store in stores]
     weights = whole_weights(config.weights, [len(samples) for samples in kept])
     rows = zip(stores, chosen, kept, weights, bases, superpixels, strict=True)
     return [StreamSource(*row) for row in rows]
+
+
+def _compares_features(config: TrainConfig) -> bool:
+    """Whether cosines of the teacher's features, not of a projection of them, are trained with."""
+    return config.pixel_head == "fixed" or config.loss.compares_teacher
 
 
 def _first(wanted: Sequence[str], there: Sequence[str]) -> str | None:

@@ -2,6 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 
 from p2pkit.errors import ConfigError
@@ -98,3 +99,21 @@ def test_unusable_input_is_named():
     features[3, 1] = np.nan
     with pytest.raises(ConfigError, match="NaN"):
         fit_linear_probe(features, labels, classes=4)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_fit_is_a_minimum_of_the_documented_loss(balanced: bool) -> None:
+    features, labels = blobs(600)
+    labels[labels == 3] = 0
+    config = ProbeConfig(balanced=balanced, l2=1e-2)
+    probe = fit_linear_probe(features, labels, classes=4, config=config)
+    weight, bias = (torch.tensor(x, requires_grad=True) for x in (probe.weight, probe.bias))
+    target = torch.from_numpy(labels.astype(np.int64))
+    counts = torch.bincount(target, minlength=4)
+    importance = torch.where(counts > 0, 1 / counts.clamp(min=1), 0.0) if balanced else None
+    inputs = torch.from_numpy((features - probe.mean) / probe.scale)
+    logits = inputs @ weight + bias
+    loss = torch.nn.functional.cross_entropy(logits, target, weight=importance)
+    (loss + config.l2 / 2 * weight.square().sum()).backward()
+    assert weight.grad is not None
+    assert weight.grad.abs().max() < 2e-3

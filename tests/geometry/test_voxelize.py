@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry.voxelize import voxel_deduplicate
+from p2pkit.geometry.voxelize import majority_labels, voxel_deduplicate
 
 
 def naive(points, voxel_size):
@@ -77,3 +78,34 @@ def test_points_without_a_voxel_are_named(value):
 def test_bad_voxel_sizes_are_named(size):
     with pytest.raises(GeometryError, match="voxel_size is"):
         voxel_deduplicate(np.zeros((1, 3), np.float32), size)
+
+
+@settings(deadline=None)
+@given(
+    points=hnp.arrays(
+        np.float32, st.tuples(st.integers(1, 60), st.just(3)), elements=st.floats(-1, 1, width=16)
+    ),
+    seed=st.integers(0, 9),
+)
+def test_the_commonest_label_of_a_voxel_wins(points: np.ndarray, seed: int) -> None:
+    labels = np.random.default_rng(seed).choice([0, 7, 255], len(points)).astype(np.uint8)
+    voxels = voxel_deduplicate(points, 0.7)
+    found = majority_labels(points, labels, voxels)
+    for voxel, first in enumerate(voxels.keep):
+        own = np.flatnonzero(voxels.voxel_of_point == voxel)
+        distance = np.linalg.norm(points[own].astype(float) - points[first].astype(float), axis=1)
+        rank = [
+            (-(labels[own] == label).sum(), distance[labels[own] == label].min(), label)
+            for label in np.unique(labels[own])
+        ]
+        best = [label for count, near, label in rank if (count, near) == min(rank)[:2]]
+        assert found[voxel] in best
+
+
+def test_ties_go_to_the_nearer_point() -> None:
+    points = np.array([[0.1, 0, 0], [0.9, 0, 0], [0.3, 0, 0], [0.8, 0, 0], [0.2, 0, 0]], np.float32)
+    voxels = voxel_deduplicate(points, 1.0)
+    for labels, expected in (([1, 2, 1, 2, 3], 1), ([3, 2, 1, 2, 1], 1), ([1, 2, 2, 2, 1], 2)):
+        assert majority_labels(points, np.array(labels, np.uint8), voxels).tolist() == [expected]
+    with pytest.raises(GeometryError, match="points"):
+        majority_labels(points[:4], np.zeros(4, np.uint8), voxels)

@@ -85,7 +85,8 @@ def test_points_pixels_colours_and_labels_round_trip(
     drawn = np.random.default_rng(seed).permutation(len(cloud.points))[:9]
     assert cloud.pixels[drawn].tobytes() == cloud.pair_uv[drawn].tobytes()
     assert np.array_equal(cloud.colors, frame.views[0].image[v, u])
-    assert np.array_equal(cloud.labels, frame.labels[v, u])
+    if voxel_size == 0:
+        assert np.array_equal(cloud.labels, frame.labels[v, u])
     assert np.array_equal(cloud.pair_point, np.arange(len(cloud.points)))
     assert not cloud.pair_view.any()
     voxels = np.floor(cloud.points.astype(np.float64) / voxel_size) if voxel_size else cloud.points
@@ -198,6 +199,50 @@ def test_deduplication_keeps_points_and_labels_together() -> None:
     cloud = decode_geometry(encode_geometry(frame, GeometryConfig(voxel_size=0.2)))
     assert len(cloud.points) < len(is_plate) / 2
     assert np.array_equal(cloud.labels, cloud.points[:, 2] < 2)
+
+
+def test_a_contested_voxel_has_the_label_of_most_of_its_points() -> None:
+    """The first point decides position and colour only; labels change no other byte."""
+    points = np.array([[0.01, 0, 2], [0.02, 0, 2], [0.03, 0, 2], [0.5, 0, 2]], np.float32)
+    frame = replace(points_frame()[0], points=points, labels=np.array([1, 2, 2, 3], np.uint8))
+    sample = encode_geometry(frame, GeometryConfig(voxel_size=0.1))
+    assert sample.arrays["label"].tolist() == [2, 3]
+    other = encode_geometry(
+        replace(frame, labels=np.array([1, 1, 1, 3], np.uint8)), GeometryConfig(voxel_size=0.1)
+    )
+    for name, array in sample.arrays.items():
+        assert (array.tobytes() == other.arrays[name].tobytes()) == (name != "label")
+
+
+def test_labels_of_depth_frames_are_voted_for_too() -> None:
+    frame = depth_frame(holes=0.0)
+    assert frame.depth is not None
+    near = replace(frame.depth, values=np.full_like(frame.depth.values, 1000))
+    labels = np.full(near.values.shape, 4, np.uint8)
+    labels[::7, ::7] = 1
+    voted = encode_geometry(
+        replace(frame, depth=near, labels=labels), GeometryConfig(voxel_size=0.5)
+    )
+    assert set(voted.arrays["label"]) == {4}
+
+
+@pytest.mark.parametrize("limit", [0.0, 2.0])
+def test_pairs_nearer_than_the_limit_are_left_out_but_keep_their_colour(limit: float) -> None:
+    frame, is_plate = points_frame()
+    plain = decode_geometry(encode_geometry(frame, KEEP_ALL))
+    cloud = decode_geometry(encode_geometry(frame, replace(KEEP_ALL, near_limit=limit)))
+    assert np.array_equal(cloud.colors, plain.colors)
+    assert is_plate[plain.pair_point].any()
+    assert is_plate[cloud.pair_point].any() == (limit == 0)
+    kept = ~is_plate[plain.pair_point] | (limit == 0)
+    assert np.array_equal(cloud.pair_point, plain.pair_point[kept])
+    with pytest.raises(FrameError, match=r"any view at 9\.0 m or more"):
+        encode_geometry(frame, replace(KEEP_ALL, near_limit=9.0))
+
+
+def test_a_near_limit_of_none_leaves_the_fingerprint_alone() -> None:
+    assert "near_limit" not in GeometryConfig().fingerprint()
+    assert GeometryConfig(near_limit=1.0).fingerprint()["near_limit"] == 1.0
 
 
 def test_pixels_without_an_image_get_no_pair() -> None:

@@ -1,14 +1,21 @@
 import json
 import shutil
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_recording import recording_config, tiny_train_config, write_recording
 
 from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.layers.geometry import PointCloud
+from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.retrieval import RetrievalConfig, run
 from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train.model import PretrainingModel
+from p2pkit.pipelines.train.settings import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +53,30 @@ def test_the_seed_decides_the_figures(trained: Path, room_store: Path) -> None:
     ]
     assert reports[0] == reports[1]
     assert reports[0] != reports[2]
+
+
+def test_both_networks_take_their_statistics_from_frames_that_are_not_tested(
+    trained: Path, room_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the initial statistics of a random network its features would be another function."""
+    seen: list[list[str]] = []
+    plain = retrieval.with_batch_statistics
+
+    def watched(model: PretrainingModel, clouds: Iterable[PointCloud], *more: TrainConfig) -> Any:
+        read = list(clouds)
+        seen.append([cloud.key for cloud in read])
+        return plain(model, read, *more)
+
+    monkeypatch.setattr(retrieval, "with_batch_statistics", watched)
+    config = RetrievalConfig(trained, str(room_store), pairs=32, statistics_frames=4)
+    run(config)
+    held = set(json.loads((trained / "store.json").read_text())["holdout"])
+    assert len(seen) == 2
+    assert seen[0] == seen[1]
+    assert len(set(seen[0])) == 4
+    assert held.isdisjoint(seen[0])
+    with pytest.raises(ConfigError, match="statistics_frames is 0; at least 1"):
+        replace(config, statistics_frames=0)
 
 
 def test_a_run_without_holdout_is_refused(trained: Path, room_store: Path, tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from p2pkit.datasets.frame import DepthImage, Frame, FrameSource, View
+from p2pkit.datasets.frame import ANY_DEPTH, DepthImage, Frame, FrameSource, View
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.gravity import level_normals, rotation_to_z_up, up_direction
 from p2pkit.geometry.project import nearest_pixels, project
 from p2pkit.geometry.transforms import invert_rigid, transform_points
-from p2pkit.geometry.voxelize import voxel_deduplicate
+from p2pkit.geometry.voxelize import majority_labels, voxel_deduplicate
 
 VOXEL_M = 0.02
 MOST_FUSED = 256
@@ -35,17 +35,20 @@ class FusedFrames:
     Args:
         source: frames with depth and poses; choose their spacing with `SourceOptions.every`.
         count: frames per sample; the rest of a sequence that makes no full sample is left out.
+        depth_range_m: nearest and farthest depth that gives a point, and that a view is paired at.
 
     Raises:
         ConfigError: `count` is below 2 or above 256, or no sequence has so many frames.
     """
 
-    def __init__(self, source: FrameSource, count: int) -> None:
+    def __init__(
+        self, source: FrameSource, count: int, depth_range_m: tuple[float, float] = ANY_DEPTH
+    ) -> None:
         if not 2 <= count <= MOST_FUSED:
             raise ConfigError(
                 f"fuse is {count}; 2 to {MOST_FUSED} frames make a sample, or leave it out"
             )
-        self._source, self._count = source, count
+        self._source, self._count, self._depth_range_m = source, count, depth_range_m
         self.name = source.name
         self.label_names: Sequence[str] | None = source.label_names
         self.ignore_label: int | None = source.ignore_label
@@ -75,27 +78,35 @@ class FusedFrames:
             raise FrameError(key, f"no such sample among the {len(self._groups)} of this recording")
         frames = [self._load_posed(key, member) for member in self._groups[key]]
         world_from_scene = self._scene_pose(frames)
-        points, labels = _cloud(frames, world_from_scene)
-        keep = voxel_deduplicate(points, VOXEL_M).keep
-        points = np.ascontiguousarray(points[keep])
+        points, labels = _cloud(frames, world_from_scene, self._depth_range_m)
+        if len(points) == 0:
+            near, far = self._depth_range_m
+            raise FrameError(key, f"none of its frames has a depth in {near}–{far} m")
+        voxels = voxel_deduplicate(points, VOXEL_M)
+        labels = None if labels is None else majority_labels(points, labels, voxels)
+        points = np.ascontiguousarray(points[voxels.keep])
         return Frame(
             key=key,
-            views=tuple(_view(frame, points, world_from_scene) for frame in frames),
+            views=tuple(
+                _view(frame, points, world_from_scene, self._depth_range_m) for frame in frames
+            ),
             points=points,
             world_from_sensor=world_from_scene,
-            labels=None if labels is None else labels[keep],
+            labels=labels,
             sequence=frames[0].sequence,
             speed_m_s=max(frame.speed_m_s for frame in frames),
         )
 
     def fingerprint(self) -> dict[str, Any]:
         """The source's, and what fusing depends on."""
-        fusion = {
+        fusion: dict[str, Any] = {
             "frames": self._count,
             "voxel_m": VOXEL_M,
             "agree_m": AGREE_M,
             "agree_relative": AGREE_RELATIVE,
         }
+        if self._depth_range_m != ANY_DEPTH:
+            fusion["depth_range_m"] = list(self._depth_range_m)
         return self._source.fingerprint() | {"fused": fusion}
 
     def _load_posed(self, key: str, member: str) -> Frame:
@@ -148,14 +159,21 @@ def _estimated_up(frames: list[Frame]) -> Float64[np.ndarray, "3"]:
 
 
 def _cloud(
-    frames: list[Frame], world_from_scene: Float64[np.ndarray, "4 4"]
+    frames: list[Frame],
+    world_from_scene: Float64[np.ndarray, "4 4"],
+    depth_range_m: tuple[float, float],
 ) -> tuple[Float32[np.ndarray, "points 3"], np.ndarray | None]:
     """All points in the scene's frame, and their labels if every frame has labels."""
     points: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     for frame in frames:
         depth = _depth(frame)
-        found = back_project(depth.values, depth.camera, units_per_metre=depth.units_per_metre)
+        found = back_project(
+            depth.values,
+            depth.camera,
+            units_per_metre=depth.units_per_metre,
+            depth_range_m=depth_range_m,
+        )
         scene_from_depth = invert_rigid(world_from_scene) @ _pose(frame)
         points.append(transform_points(scene_from_depth, found.points))
         if frame.labels is not None:
@@ -168,13 +186,14 @@ def _view(
     frame: Frame,
     points: Float32[np.ndarray, "points 3"],
     world_from_scene: Float64[np.ndarray, "4 4"],
+    depth_range_m: tuple[float, float],
 ) -> View:
     depth_from_scene = invert_rigid(_pose(frame)) @ world_from_scene
     view = frame.views[0]
     return replace(
         view,
         camera_from_sensor=view.camera_from_sensor @ depth_from_scene,
-        sees=_confirmed(points, _depth(frame), depth_from_scene),
+        sees=_confirmed(points, _depth(frame), depth_from_scene, depth_range_m),
     )
 
 
@@ -182,8 +201,9 @@ def _confirmed(
     points: Float32[np.ndarray, "points 3"],
     depth: DepthImage,
     depth_from_scene: Float64[np.ndarray, "4 4"],
+    depth_range_m: tuple[float, float],
 ) -> Bool[np.ndarray, " points"]:
-    """Where the depth image has the point's own depth at its pixel."""
+    """Where the depth image has the point's own depth at its pixel, and that lies in the range."""
     found = project(points, depth.camera, depth_from_scene)
     inside = np.flatnonzero(found.visible)
     u, v = nearest_pixels(found.pixel_uv[inside], depth.camera.width, depth.camera.height)
@@ -191,5 +211,6 @@ def _confirmed(
     expected = found.depth_m[inside].astype(np.float64)
     agrees = np.abs(measured - expected) <= np.maximum(AGREE_M, AGREE_RELATIVE * expected)
     sees = np.zeros(len(points), dtype=bool)
-    sees[inside] = agrees & (measured > 0)
+    near, far = depth_range_m
+    sees[inside] = agrees & (measured > 0) & (near <= measured) & (measured <= far)
     return sees

@@ -153,6 +153,46 @@ def first_of_each_voxel(
 
 
 @kernel
+def commonest_labels(
+    points: Array, labels: Array, keep: Array, voxel_of_point: Array, found: Array
+) -> None:
+    """Fill `found` with the commonest label (uint8) of each voxel's points.
+
+    Of labels that are equally common the one whose nearest point is closest to the kept point wins,
+    and the kept point's own where it is among them.
+    """
+    start = np.zeros(keep.size + 1, np.int64)
+    for point in range(voxel_of_point.size):
+        start[voxel_of_point[point] + 1] += 1
+    for voxel in range(keep.size):
+        start[voxel + 1] += start[voxel]
+    members, filled = np.empty(voxel_of_point.size, np.int64), start[:-1].copy()
+    for point in range(voxel_of_point.size):
+        voxel = voxel_of_point[point]
+        members[filled[voxel]] = point
+        filled[voxel] += 1
+    count, nearest = np.zeros(256, np.int64), np.full(256, np.inf)
+    for voxel in range(keep.size):
+        first, own = keep[voxel], members[start[voxel] : start[voxel + 1]]
+        for point in own:
+            label, squared = labels[point], 0.0
+            for axis in range(3):
+                offset = np.float64(points[point, axis]) - np.float64(points[first, axis])
+                squared += offset * offset
+            count[label] += 1
+            nearest[label] = min(nearest[label], squared)
+        best = labels[first]
+        for point in own:
+            label = labels[point]
+            more = count[label] - count[best]
+            if more > 0 or (more == 0 and nearest[label] < nearest[best]):
+                best = label
+        found[voxel] = best
+        for point in own:
+            count[labels[point]], nearest[labels[point]] = 0, np.inf
+
+
+@kernel
 def _fits(index: float) -> bool:
     """Whether a whole number, or NaN, fits in int32."""
     return (index >= -2147483648.0) & (index <= 2147483647.0)

@@ -80,6 +80,24 @@ def test_views_see_what_their_own_depth_confirms(sample: Frame, plain: FrameSour
         assert (np.abs(metres - expected) <= np.maximum(0.03, 0.02 * expected) + 1e-5).all()
 
 
+def test_depths_out_of_range_are_not_fused(sample: Frame, plain: FrameSource) -> None:
+    near, far = 1.0, 2.0
+    source = FusedFrames(open_source("demo-scene", SourceOptions(limit=12)), 3, (near, far))
+    cut = source.load(source.keys()[0])
+    assert cut.points is not None
+    assert sample.points is not None
+    assert 0 < len(cut.points) < len(sample.points)
+    for view in cut.views:
+        depth_m = transform_points(view.camera_from_sensor, cut.points)[:, 2]
+        assert view.sees is not None
+        assert depth_m[view.sees].min() > near - 0.03
+        assert depth_m[view.sees].max() < far + 0.04
+    assert source.fingerprint()["fused"]["depth_range_m"] == [near, far]
+    assert "depth_range_m" not in FusedFrames(plain, 3).fingerprint()["fused"]
+    with pytest.raises(FrameError, match=r"none of its frames .* in 50\.0–60\.0 m"):
+        FusedFrames(plain, 3, (50.0, 60.0)).load(plain.keys()[0])
+
+
 def test_floor_is_level_and_below(sample: Frame) -> None:
     assert sample.points is not None
     assert sample.labels is not None

@@ -17,12 +17,16 @@ from tiny_recording import TEACHER, recording_config, tiny_train_config, write_r
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.label_sets import IGNORE
-from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.evaluate import features as frozen
 from p2pkit.pipelines.evaluate.features import FrozenConfig, FrozenFeatures
 from p2pkit.pipelines.evaluate.finetune import FinetuneConfig, finetune, look_steps
-from p2pkit.pipelines.evaluate.frames import LabelledFrames, open_labelled
+from p2pkit.pipelines.evaluate.frames import (
+    LabelledFrames,
+    PartScores,
+    open_labelled,
+    with_test_store,
+)
 from p2pkit.pipelines.evaluate.run import EvaluateConfig, protocol, run
 from p2pkit.pipelines.evaluate.split import SplitConfig
 from p2pkit.pipelines.evaluate.weights import compared_weights
@@ -34,6 +38,7 @@ from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.store.reading import open_store
 from p2pkit.stream.augmentation import NO_AUGMENTATION
 
+NAMES = ["scratch", "inputs+position", "pretrained"]
 QUICK = FinetuneConfig(steps=4, batch_size=2, validations=2, validation_frames=2)
 
 
@@ -72,19 +77,27 @@ def test_no_scene_is_in_two_parts(data: LabelledFrames) -> None:
     assert sum(map(len, data.parts.values())) == len(data.scene_of)
 
 
-def test_smaller_subsets_are_part_of_larger_ones(data: LabelledFrames) -> None:
-    many = {sample: f"scene-{sample // 2}" for sample in range(40)}
-    parts = {**data.parts, "train": np.arange(40)}
+def test_draws_are_of_whole_scenes_and_disjoint_while_they_fit(data: LabelledFrames) -> None:
+    many = {sample: f"scene-{sample // 2}" for sample in range(44)}
+    parts = {"train": np.arange(40), "validation": np.arange(40, 42), "test": np.arange(42, 44)}
     wide = replace(data, scene_of=many, parts=parts)
-    for seed in range(3):
-        few, more = (set(wide.subset(percent, seed).tolist()) for percent in (10.0, 50.0))
-        assert len(few) == 4
-        assert len(more) == 20
-        assert few < more
-        assert all(sample ^ 1 in few for sample in few)
-    assert set(wide.subset(0.1, 0).tolist()) != set(wide.subset(0.1, 1).tolist())
-    assert len(wide.subset(0.1, 0)) == 2
-    assert len(wide.subset(100.0, 0)) == 40
+    assert [wide.scenes_of(percent) for percent in (0.1, 10.0, 50.0, 100.0)] == [1, 2, 10, 20]
+    for count in (1, 2, 6, 10):
+        draws = [set(wide.subset(count, seed).tolist()) for seed in range(20 // count)]
+        assert all(len(draw) == 2 * count for draw in draws)
+        assert all(sample ^ 1 in draw for draw in draws for sample in draw)
+        assert len(set.union(*draws)) == sum(map(len, draws))
+        assert set(wide.subset(count, 20 // count).tolist()) not in draws or count == 1
+    assert len(wide.subset(20, 3)) == 40
+
+
+def test_parts_with_something_in_common_are_refused(data: LabelledFrames) -> None:
+    train, test = data.parts["train"], data.parts["test"]
+    with pytest.raises(ConfigError, match="is in the train part and in the test part"):
+        replace(data, parts={**data.parts, "test": np.append(test, train[0])})
+    of_train = {**data.scene_of, int(test[0]): data.scene_of[int(train[0])]}
+    with pytest.raises(ConfigError, match="scene scene-0 is in the train part and in the test"):
+        replace(data, scene_of=of_train)
 
 
 def test_points_take_their_voxels_prediction(data: LabelledFrames) -> None:
@@ -116,8 +129,12 @@ def test_the_report_pairs_every_figure_with_scratch(config: EvaluateConfig) -> N
     assert set(report["tables"]) == set(modes)
     cells = report["cells"]
     for mode, rows in report["tables"].items():
-        scratch, ours = rows
-        assert (scratch["name"], ours["name"], ours["seeds"]) == ("scratch", "pretrained", 2)
+        names = ["scratch", "pretrained"] if mode == "finetune" else NAMES
+        assert [row["name"] for row in rows] == names
+        ours = rows[-1]
+        assert ours["seeds"] == 2
+        best = max(rows[:-1], key=lambda row: row["miou"])
+        assert ours["baseline"] == {"name": best["name"], "miou": best["miou"]}
         values = {
             name: [c["miou"] for c in cells if c["mode"] == mode and c["name"] == name]
             for name in ("scratch", "pretrained")
@@ -125,10 +142,15 @@ def test_the_report_pairs_every_figure_with_scratch(config: EvaluateConfig) -> N
         difference = np.mean(values["pretrained"]) - np.mean(values["scratch"])
         assert ours["difference"]["mean"] == pytest.approx(difference)
         assert ours["difference"]["pairs"] == 2
+        assert ours["difference"]["low"] is None  # the labels of all scenes: one draw
         assert (config.out / f"{mode}.png").stat().st_size > 1000
     assert report["protocol"]["pretrained_on_test_frames"] == {"pretrained": 0}
     text = (config.out / "report.md").read_text()
     assert "fractions in percent of the training part's scenes" in text
+    assert "With the labels of 1 of 1 scenes: pretrained " in text
+    assert "no interval over scenes exists" in text
+    assert "none: one scene" in text
+    assert not any("counts" in cell for cell in cells)
 
 
 def test_features_that_are_not_kept_give_the_same_scores(
@@ -138,12 +160,10 @@ def test_features_that_are_not_kept_give_the_same_scores(
     found: list[list[float]] = []
     for kept in (frozen.KEPT_BYTES, 0):
         monkeypatch.setattr(frozen, "KEPT_BYTES", kept)
-        features = frozen.FrozenFeatures(
-            weights.student("pretrained", 0), data, settings, device="cpu"
-        )
-        found.append(
-            [features.scores("linear", data.parts["train"], seed).miou for seed in (0, 0, 1)]
-        )
+        describe = frozen.student_features(weights.student("pretrained", 0), data, settings)
+        features = frozen.FrozenFeatures(describe, data, settings)
+        train = data.parts["train"]
+        found.append([features.scores("linear", train, s).scores.miou for s in (0, 0, 1)])
     assert found[0] == found[1]
     assert found[0][0] == found[0][1]
 
@@ -151,10 +171,10 @@ def test_features_that_are_not_kept_give_the_same_scores(
 def test_cells_are_kept_and_more_seeds_are_added(config: EvaluateConfig) -> None:
     run(replace(config, seeds=1))
     before = {path: path.stat().st_mtime_ns for path in (config.out / "cells").iterdir()}
-    assert len(before) == 2
+    assert len(before) == 3
     run(config)
     after = {path: path.stat().st_mtime_ns for path in (config.out / "cells").iterdir()}
-    assert len(after) == 4
+    assert len(after) == 6
     assert {path: after[path] for path in before} == before
 
 
@@ -163,7 +183,7 @@ def test_cells_of_another_protocol_or_other_weights_are_refused(config: Evaluate
     other = replace(config, frozen=FrozenConfig(points_per_frame=51, statistics_frames=2))
     with pytest.raises(FingerprintError, match=r"points_per_frame is 50 there, 51 now"):
         run(other)
-    cell = config.out / "cells" / "linear-pretrained-100-0.json"
+    cell = config.out / "cells" / "linear-pretrained-1of1-0.json"
     cell.write_text(cell.read_text().replace('"weights": "', '"weights": "0'))
     with pytest.raises(FingerprintError, match="measured on other weights"):
         run(replace(config, seeds=1))
@@ -177,7 +197,7 @@ def test_a_cell_names_the_weights_that_it_measured(
     path, plain = latest_checkpoint(own).path / "weights.safetensors", FrozenFeatures.scores
     read: list[str] = []
 
-    def scores(self: FrozenFeatures, *asked: Any) -> SegmentationScores:
+    def scores(self: FrozenFeatures, *asked: Any) -> PartScores:
         read.append(hashlib.sha256(path.read_bytes()).hexdigest())
         path.write_bytes(safetensors_bytes(load_file(path), metadata={"cell": str(len(read))}))
         return plain(self, *asked)
@@ -186,9 +206,9 @@ def test_a_cell_names_the_weights_that_it_measured(
     changed = replace(config, runs=(own,), seeds=1, fractions=(100.0,), modes=("linear",))
     with pytest.raises(FingerprintError, match="measured on other weights"):
         run(changed)
-    cell = json.loads((config.out / "cells" / "linear-pretrained-100-0.json").read_text())
-    assert len(set(read)) == 2
-    assert cell["weights"] == read[1]
+    cell = json.loads((config.out / "cells" / "linear-pretrained-1of1-0.json").read_text())
+    assert len(set(read)) == 3
+    assert cell["weights"] == read[2]
 
 
 def test_several_processes_find_the_same(config: EvaluateConfig, tmp_path: Path) -> None:
@@ -232,7 +252,7 @@ def test_fine_tuning_learns_the_rooms(data: LabelledFrames, pretrained: Path) ->
             data.parts["train"],
             replace(QUICK, steps=steps, augment=NO_AUGMENTATION),
             seed=0,
-        ).scores.miou
+        ).tested.scores.miou
         for steps in (1, 40)
     ]
     assert scores[1] > scores[0] + 0.05
@@ -250,7 +270,8 @@ def test_the_best_look_or_the_last_step_is_tested(data: LabelledFrames, pretrain
     assert best.step == max(step for step, miou in best.validation_miou.items() if miou == top)
     assert (once.step, list(once.validation_miou)) == (6, [6])
     assert (last.step, last.validation_miou) == (6, {})
-    assert np.array_equal(once.scores.iou, last.scores.iou, equal_nan=True)
+    ious = [found.tested.scores.iou for found in (once, last)]
+    assert np.array_equal(*ious, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +339,7 @@ def test_one_recording_is_cut_by_time_and_every_figure_says_so(
     for told in (
         "Not a split by scene: all parts are runs of frames of the same recording",
         "train 7 frames of 4 time blocks, validation 2 frames",
-        "labels, % of time blocks, one place",
+        "labels, % (time blocks, one place)",
     ):
         assert told in done.output
         assert told in (config.out / "report.md").read_text()
@@ -330,6 +351,67 @@ def test_one_recording_is_cut_by_time_and_every_figure_says_so(
     assert ours[1]["frames"] == [7, 7]
     with pytest.raises(FingerprintError, match=r"protocol\.split"):
         run(replace(by_scene, split=SplitConfig(unit="time-block", gap_frames=1)))
+
+
+def test_percents_that_come_to_as_many_scenes_are_one_row(config: EvaluateConfig) -> None:
+    report = json.loads(run(replace(config, seeds=1, fractions=(1.0, 5.0, 100.0))).read_text())
+    assert [row["name"] for row in report["tables"]["linear"]] == NAMES
+    assert report["tables"]["linear"][0]["asked"] == [1.0, 5.0, 100.0]
+    assert [row["percent"] for row in report["tables"]["linear"]] == [100.0] * 3
+    assert "| 100 (1) | 4 | inputs+position |" in (config.out / "report.md").read_text()
+
+
+def test_the_rate_is_chosen_on_the_validation_part(
+    config: EvaluateConfig, data: LabelledFrames, pretrained: Path
+) -> None:
+    """A rate at which nothing is learned loses, for scratch and pretrained weights alike."""
+    rates = (1e-9, 1e-2)
+    settings = replace(QUICK, steps=12, rates=rates, augment=NO_AUGMENTATION)
+    train = data.parts["train"]
+    chosen, alone = (
+        finetune(compared_weights([pretrained], {}).student("scratch", 0), data, train, it, seed=0)
+        for it in (settings, replace(settings, rates=rates[1:]))
+    )
+    assert chosen.rate == alone.rate == 1e-2
+    assert chosen.validation_miou == alone.validation_miou
+    assert np.array_equal(chosen.tested.scores.iou, alone.tested.scores.iou, equal_nan=True)
+    report = json.loads(
+        run(replace(config, modes=("finetune",), seeds=1, finetune=settings)).read_text()
+    )
+    assert report["protocol"]["finetune_rates"] == {
+        "scratch": {"0.01": 1},
+        "pretrained": {"0.01": 1},
+    }
+    assert "scratch 0.01 (1 ×); pretrained 0.01 (1 ×)." in (config.out / "report.md").read_text()
+    with pytest.raises(ConfigError, match="to be chosen on the validation part"):
+        replace(settings, choose="last")
+    with pytest.raises(ConfigError, match="expected positive numbers"):
+        replace(settings, rates=(0.0,))
+
+
+def test_another_store_tests(
+    config: EvaluateConfig, data: LabelledFrames, tmp_path: Path, room_store: Path
+) -> None:
+    root = write_recording(tmp_path / "two", 4, sequences=2)
+    other = extract.run(recording_config(root, tmp_path / "two.store", features=None))
+    asked = replace(config, seeds=1, test_store=str(other))
+    card = json.loads(run(asked).read_text())["protocol"]
+    assert card["frames"] == {"train": 8, "validation": 4, "test": 4}
+    assert card["scenes"] == {"train": 2, "validation": 1, "test": 2}
+    assert card["pretrained_on_test_frames"] == {"pretrained": None}
+    cut = open_labelled(
+        data.store, label_set="stored", validation=0.3, test=0.0, voxel_size=data.voxel_size
+    )
+    joined, alone = with_test_store(cut, open_store(other)), open_store(other)
+    assert joined.test_keys == [key for keys in alone.all_keys() for key in sorted(keys)]
+    frame = joined.frame(int(joined.parts["test"][0]))
+    assert joined.other is not None
+    first = joined.other.frame(int(joined.other.parts["test"][0]))
+    assert np.array_equal(frame.coordinates, first.coordinates)
+    with pytest.raises(ConfigError, match="holds the frames of the training store"):
+        run(replace(asked, test_store=str(room_store)))
+    with pytest.raises(ConfigError, match="leave out the settings of `split`"):
+        replace(asked, split=SplitConfig(test_scenes=("scene-0",)))
 
 
 def test_a_usual_protocol_has_no_entries_of_unusual_ones(

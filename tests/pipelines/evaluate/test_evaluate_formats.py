@@ -206,8 +206,9 @@ def test_named_scenes_test_and_the_benchmarks_classes_count(
     assert len(report["protocol"]["classes"]) == classes
     for cell in report["cells"]:
         assert {name for name, iou in cell["iou"].items() if iou is not None} == present
-    linear = [cell["miou"] for cell in report["cells"] if cell["mode"] == "linear"]
-    assert min(linear) > 0.5
+    linear = {c["name"]: c["miou"] for c in report["cells"] if c["mode"] == "linear"}
+    assert set(linear) == {"scratch", "inputs+position", pretrained.name}
+    assert min(linear["scratch"], linear[pretrained.name]) > 0.5
     assert (
         ", ".join(report["protocol"]["split"]["test_scenes"])
         in (tmp_path / "out" / "report.md").read_text()

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
-from p2pkit.pipelines.evaluate.split import PARTS, Parts, cut_frames, place_of, same_place
+from p2pkit.pipelines.evaluate.split import (
+    PARTS,
+    Parts,
+    check_disjoint,
+    cut_at_scenes,
+    cut_frames,
+    drawn_scenes,
+    place_of,
+    same_place,
+    shared_scenes,
+)
 
 AREAS = [f"Area_{area}_{room}" for area in range(1, 7) for room in ("hallway_1", "office_1")]
 BY_TIME = SplitConfig(unit="time-block")
@@ -31,6 +41,46 @@ def test_no_scene_is_in_two_parts(sizes: list[int]) -> None:
     seen = [{parts.units[row] for row in parts.rows[name]} for name in PARTS]
     assert sum(map(len, seen)) == len(sizes)
     assert np.array_equal(np.concatenate([parts.rows[name] for name in PARTS]), range(len(scenes)))
+
+
+def test_a_scene_that_comes_back_stays_in_one_part() -> None:
+    scenes = list("aabbaccbdd")
+    parts = cut(scenes, BY_SCENE, 0.2, 0.2)
+    assert {name: parts.rows[name].tolist() for name in PARTS} == {
+        "train": [0, 1, 2, 3, 4, 7],
+        "validation": [5, 6],
+        "test": [8, 9],
+    }
+
+
+@settings(deadline=None)
+@given(
+    scenes=st.lists(st.sampled_from("abcdef"), min_size=3, max_size=30),
+    shares=st.tuples(st.floats(0.05, 0.45), st.floats(0.05, 0.45)),
+)
+def test_parts_have_no_scene_in_common_in_any_order(
+    scenes: list[str], shares: tuple[float, float]
+) -> None:
+    parts = cut_at_scenes(scenes, shares)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(scenes)))
+    found = [{scenes[row] for row in part} for part in parts]
+    assert sum(map(len, found)) == len(set(scenes))
+    assert all(found) or len(set(scenes)) < 3
+
+
+def test_parts_that_overlap_are_refused() -> None:
+    check_disjoint({"train": ["a", "a"], "test": ["b"]}, "scene")
+    with pytest.raises(ConfigError, match="scene a is in the train part and in the test part"):
+        check_disjoint({"train": ["a", "c"], "test": ["b", "a"]}, "scene")
+
+
+@pytest.mark.parametrize(("total", "count"), [(68, 7), (20, 1), (5, 3), (4, 4)])
+def test_draws_are_dealt_out(total: int, count: int) -> None:
+    hands = [drawn_scenes(total, count, draw).tolist() for draw in range(2 * (total // count))]
+    for shuffle in (hands[: total // count], hands[total // count :]):
+        rows = [row for hand in shuffle for row in hand]
+        assert len(set(rows)) == len(rows) == count * (total // count)
+    assert np.array_equal(shared_scenes([["a", "b"], ["b", "c"]]), [[1, 0.5], [0.5, 1]])
 
 
 def test_named_scenes_test_and_the_last_of_the_others_validate() -> None:

@@ -332,6 +332,29 @@ def test_stores_of_other_bases_are_mixed_in_the_teachers_channels(
     retrieval.run(retrieval.RetrievalConfig(run=out, store=str(coded), pairs=16))
 
 
+def test_trainings_that_compare_features_get_the_teachers_channels(
+    room_store: Path, room_recording: Path, tmp_path: Path
+) -> None:
+    """Coefficients are centred: their cosines, about 0 on average, are not those of features."""
+    features = FeatureConfig(teacher=TEACHER, map="pca:8")
+    coded = extract.run(recording_config(room_recording, tmp_path / "store", features=features))
+
+    def mean_cosine(config: TrainConfig) -> float:
+        batch = next(BatchStream(open_sources(config), config=config.stream).batches(0, 1))
+        unit = torch.nn.functional.normalize(batch.pair_feature, dim=1)
+        return float((unit @ unit.T).mean())
+
+    plain = tiny_train_config(coded)
+    expected = mean_cosine(tiny_train_config(room_store))
+    assert mean_cosine(plain) < expected - 0.2
+    for changes in (
+        {"pixel_head": "fixed"},
+        {"loss": LossConfig(negatives="mask-similar")},
+        {"loss": LossConfig(name="ppnce-soft")},
+    ):
+        assert mean_cosine(replace(plain, **changes)) == pytest.approx(expected, abs=0.02)
+
+
 def test_weights_must_fit_the_stores(room_store: Path) -> None:
     with pytest.raises(ConfigError, match="for 2 stores; give one to each"):
         tiny_train_config(room_store, more_stores=("b",), weights=(1.0,))
