@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 SIZE_INCHES = (5.6, 3.1)
 MOST_NAMED, MOST_DRAWN = 8, 1500
+Number = float | int
 INK, SOFT, LINE = "#010101", "#020202", "#030303"
 COLORS = ("#040404", "#050505", "#060606", "#070707")
 """Of lines that are not a baseline; they repeat."""
@@ -41,9 +42,9 @@ class Series:
     """
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    error: Sequence[float] = ()
+    x: Sequence[Number]
+    y: Sequence[Number]
+    error: Sequence[Number] = ()
     baseline: bool = False
 
 
@@ -80,7 +81,9 @@ def plot(lines: Sequence[Series], *, x_label: str, y_label: str, log_x: bool = F
     return _svg(figure, f"{y_label} by {x_label}")
 
 
-def curve(values: Sequence[float], *, label: str, reference: float, reference_name: str) -> Markup:
+def curve(
+    values: Sequence[Number], *, label: str, reference: Number, reference_name: str
+) -> Markup:
     """One value per step: each step thin, their running mean thick, a dashed reference.
 
     Args:
@@ -106,7 +109,7 @@ def curve(values: Sequence[float], *, label: str, reference: float, reference_na
     return _svg(figure, f"{label} by step")
 
 
-def profile(steps: Sequence[float], scores: Sequence[float], *, name: str, unit: str) -> Markup:
+def profile(steps: Sequence[Number], scores: Sequence[Number], *, name: str, unit: str) -> Markup:
     """Scores along one kind of displacement, with lines at displacement 0 and score 0."""
     figure, axes = _axes(f"{name} ({unit})", "score")
     axes.axhline(0, color=LINE)
@@ -116,7 +119,7 @@ def profile(steps: Sequence[float], scores: Sequence[float], *, name: str, unit:
     return _svg(figure, f"score by {name}")
 
 
-def histogram(names: Sequence[str], shares: Sequence[float], *, label: str) -> Markup:
+def histogram(names: Sequence[str], shares: Sequence[Number], *, label: str) -> Markup:
     """Horizontal bars of shares (0 to 1), the first name on top."""
     figure, axes = _axes("pairs, %", label)
     percents = [100 * share for share in shares]

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.grid import FeatureGrid, grid_from_json
@@ -60,6 +60,7 @@ class FrameView:
         cloud, features: the frame's geometry and its sample of the feature layer.
         number: the view.
         rows: of the cloud's pairs.
+        camera_from_sensor: from the axes of the cloud's points to the camera's.
         camera_points: the rows' points in the view's camera axes (m).
         camera, grid: of the view.
         up: unit vector against gravity in camera axes.
@@ -71,6 +72,7 @@ class FrameView:
     features: Sample
     number: int
     rows: Int64[np.ndarray, " rows"]
+    camera_from_sensor: Float64[np.ndarray, "4 4"]
     camera_points: Float32[np.ndarray, "rows 3"]
     camera: Camera
     grid: FeatureGrid
@@ -197,29 +199,43 @@ def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]
 
 def open_view(store: Store, layer: str, sample: int, *, most_width: int = DRAWN_WIDTH) -> FrameView:
     """A frame in the view that sees most of its points."""
+    views = open_views(store, layer, sample, most_width=most_width)
+    return max(views, key=lambda view: len(view.rows))
+
+
+def open_views(
+    store: Store, layer: str, sample: int, *, most_width: int = DRAWN_WIDTH
+) -> list[FrameView]:
+    """A frame in each view that sees some of its points."""
     cloud = read_cloud(store, sample)
     place = locate(store.sizes("geometry"), sample)
     features = store.read(layer, *place)
     meta = store.read("geometry", *place, fields=()).meta
     usable = usable_pairs(features, cloud)
-    views = cloud.pair_view[usable]
-    view = int(np.bincount(views).argmax())
-    rows = usable[views == view]
     fields = [field.name for field in store.layer("geometry").fields]
-    camera_from_sensor = np.array(meta["views"][view]["camera_from_sensor"])
-    points = cloud.points[cloud.pair_point[rows]]
-    in_camera = points @ camera_from_sensor[:3, :3].T + camera_from_sensor[:3, 3]
-    return FrameView(
-        cloud=cloud,
-        features=features,
-        rows=rows,
-        number=view,
-        camera_points=in_camera.astype(np.float32),
-        camera=camera_from_json(meta["views"][view]["camera"], cloud.key),
-        grid=grid_from_json(features.meta["grids"][view]),
-        up=up_of("points" if "points" in fields else "depth", camera_from_sensor),
-        most_width=most_width,
-    )
+    found: list[FrameView] = []
+    for number, view in enumerate(meta["views"]):
+        rows = usable[cloud.pair_view[usable] == number]
+        if not len(rows):
+            continue
+        camera_from_sensor = np.array(view["camera_from_sensor"])
+        points = cloud.points[cloud.pair_point[rows]]
+        in_camera = points @ camera_from_sensor[:3, :3].T + camera_from_sensor[:3, 3]
+        found.append(
+            FrameView(
+                cloud=cloud,
+                features=features,
+                rows=rows,
+                number=number,
+                camera_from_sensor=camera_from_sensor,
+                camera_points=in_camera.astype(np.float32),
+                camera=camera_from_json(view["camera"], cloud.key),
+                grid=grid_from_json(features.meta["grids"][number]),
+                up=up_of("points" if "points" in fields else "depth", camera_from_sensor),
+                most_width=most_width,
+            )
+        )
+    return found
 
 
 def up_of(
