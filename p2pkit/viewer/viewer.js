@@ -9,7 +9,7 @@ const VERTEX = `#version 300 es
   layout(location = 0) in vec3 position; layout(location = 1) in vec3 color; out vec3 shade;
   void main() {
     gl_Position = clip * vec4(position, 1.0);
-    gl_PointSize = size * clamp(distance / gl_Position.w, 0.7, 2.5);
+    gl_PointSize = size * clamp(distance / gl_Position.w, 0.7, 1.6);
     shade = color;
   }`;
 const FRAGMENT = `#version 300 es
