@@ -1,4 +1,4 @@
-"""`p2pkit view`: one frame of a store as a picture or in a window."""
+"""`p2pkit view`: frames of a store as a picture, a point cloud, a Rerun recording or a window."""
 
 from typing import Any
 
@@ -10,15 +10,21 @@ from p2pkit.pipelines.settings import ViewConfig
 
 @click.command()
 @click.argument("store", type=click.Path())
-@click.argument("key")
+@click.argument("keys", metavar="[KEY]...", nargs=-1)
 @options_of(ViewConfig)
-def view(store: str, key: str, **_: Any) -> None:
-    """Show a stored frame: colours, depth, labels and the teacher's features at its points.
+def view(store: str, keys: tuple[str, ...], **_: Any) -> None:
+    """Show stored frames: colours, depth, labels and features at their points.
+
+    Without KEY, shows the first frame; with no output option, writes KEY.png.
 
     Example: p2pkit view rooms.store room-0_frame-000000 --png frame.png
     """
     from p2pkit.pipelines import view as stage
 
-    path = stage.run(config_of(ViewConfig, store=store, key=key))
-    if path is not None:
+    config = config_of(ViewConfig, store=store, keys=keys)
+    if config.run is not None and config.layer is not None:
+        raise click.UsageError("--run has its own layer; leave --layer out")
+    if config.run is not None and (config.ply or config.window) and not (config.png or config.rrd):
+        raise click.UsageError("--run shows features, which --ply and --window do not")
+    for path in stage.run(config):
         click.echo(path)

@@ -80,19 +80,45 @@ class RetrievalConfig:
 
 @settings_class
 class ViewConfig:
-    """Which frame to show."""
+    """Which frames to show, and how."""
 
     store: Location = Field(description="Path or URL of the store.")
-    key: str = Field(description="Key of the frame.")
+    keys: tuple[str, ...] = Field(
+        default=(),
+        description="Keys of the frames; none takes the first frame, and for `rrd` the first "
+        "`limit` frames.",
+    )
     png: Path | None = Field(
         default=None,
-        description="The picture to write; may be left out with `window` only.",
+        description="Picture to write, one row for each frame. Where nothing else is asked for, "
+        "KEY.png in the current folder.",
+        json_schema_extra=option(),
+    )
+    ply: Path | None = Field(
+        default=None,
+        description="Point cloud to write, of one frame.",
+        json_schema_extra=option(),
+    )
+    rrd: Path | None = Field(
+        default=None,
+        description="Rerun recording to write; needs p2pkit[rerun].",
+        json_schema_extra=option(),
+    )
+    run: Path | None = Field(
+        default=None,
+        description="A run on the store, whose student is shown beside the teacher.",
         json_schema_extra=option(),
     )
     layer: str | None = Field(
         default=None,
-        description="Layer whose features are shown; None takes the only layer.",
+        description="Layer whose features are shown; None takes the only layer, or the run's.",
         json_schema_extra=option(),
+    )
+    limit: int = Field(
+        default=100,
+        ge=1,
+        description="Stop `rrd` after N frames where no key is named.",
+        json_schema_extra=option(metavar="N"),
     )
     window: bool = Field(
         default=False,

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from p2pkit.pipelines.held_out import chosen_samples, holdout_split
-from p2pkit.pipelines.report.frames import FrameView, Picture, open_view, teacher_reader
-from p2pkit.pipelines.report.networks import NetworkName, RunNetworks, run_networks
-from p2pkit.pipelines.report.pictures import draw_points, draw_ring, principal_colors
-from p2pkit.pipelines.train.run_folder import read_config
+from p2pkit.pipelines.report.frames import (
+    FrameView,
+    Picture,
+    embedded_student,
+    embedded_teacher,
+    open_view,
+)
+from p2pkit.pipelines.report.networks import RunNetworks, run_networks
+from p2pkit.pipelines.report.pictures import draw_points, draw_ring, principal_basis
+from p2pkit.pipelines.train.run_folder import read_config_for_use
 from p2pkit.store.reading import open_store
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "overview.png"
@@ -37,26 +42,16 @@ class Stage:
 
 
 def embedding_colors(view: FrameView, networks: RunNetworks) -> list[UInt8[np.ndarray, "rows 3"]]:
-    """Colours of the pixels' and of the points' embeddings, which lie in one space: equal colours
-    mean equal features.
+    """Colours of the embeddings of pixels, points, and points before training, in one space: equal
+    colours mean equal features.
     """
-    device, model = networks.config.device, networks.pretrained
-    points = networks.point_features("pretrained", view.cloud)[view.cloud.pair_point[view.rows]]
-    pixels = teacher_reader(view)(np.arange(len(view.rows)))
-    with torch.inference_mode():
-        embedded = [
-            head(torch.from_numpy(rows).to(device)).cpu().numpy()
-            for head, rows in ((model.pixel_projection, pixels), (model.point_projection, points))
-        ]
-    return principal_colors([(len(rows), rows.__getitem__) for rows in embedded])
-
-
-def feature_colors(
-    view: FrameView, networks: RunNetworks, name: NetworkName
-) -> UInt8[np.ndarray, "rows 3"]:
-    """Colours of a student's features in a basis of their own."""
-    rows = networks.point_features(name, view.cloud)[view.cloud.pair_point[view.rows]]
-    return principal_colors([(len(rows), rows.__getitem__)])[0]
+    readers = [
+        embedded_teacher(view, networks),
+        embedded_student(view, networks, "pretrained"),
+        embedded_student(view, networks, "random"),
+    ]
+    basis = principal_basis([(len(view.rows), read) for read in readers[:2]])
+    return [basis.colors(basis.project(len(view.rows), read)) for read in readers]
 
 
 def seen_from_the_side(
@@ -95,8 +90,7 @@ def linked_pictures(view: FrameView) -> tuple[Picture, Picture]:
 def stages(view: FrameView, networks: RunNetworks) -> list[Stage]:
     """What goes in, what is cached, what comes out, on one frame."""
     image, points = linked_pictures(view)
-    pixels, pretrained = embedding_colors(view, networks)
-    random = feature_colors(view, networks, "random")
+    pixels, pretrained, random = embedding_colors(view, networks)
     return [
         Stage(
             "In: your recording",
@@ -140,7 +134,7 @@ def sheet(columns: list[Stage]) -> Image.Image:
 def main(demo: Path, target: Path = TARGET) -> None:
     """Draw the first held-out frame of the demo in `demo`."""
     store = open_store(str(demo / "store"))
-    kept, held = holdout_split(store, read_config(demo / "run").holdout)
+    kept, held = holdout_split(store, read_config_for_use(demo / "run").holdout)
     networks = run_networks(demo / "run", store, kept, seed=1)
     view = open_view(store, networks.layer, chosen_samples(held, 3)[0])
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -47,8 +47,8 @@ class GeometryConfig:
         default=0.0,
         ge=0,
         description="No pairs of points nearer to a camera than this (m along its optical axis), "
-        "in frames of points; 0 keeps them. `p2pkit extract` takes 1 m for LiDAR recordings as SLidR "
-        "does, so that the vehicle itself is not learned.",
+        "in frames of points; 0 keeps them. `p2pkit extract` takes 1 m for LiDAR recordings, as "
+        "SLidR does, so that the vehicle itself is not learned.",
     )
     occlusion_margin: float = Field(
         default=0.05,

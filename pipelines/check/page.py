@@ -1,22 +1,23 @@
 """The page and the pictures of a check."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from markupsafe import Markup
 from PIL import Image
 
 from p2pkit.alignment.shifts import Profile
 from p2pkit.datasets.frame import View
 from p2pkit.layers.geometry import PointCloud
-from p2pkit.pipelines.report.html import definitions, figures, page, table
+from p2pkit.pipelines.report.figures import histogram, profile
+from p2pkit.pipelines.report.page import captioned, render
 from p2pkit.pipelines.report.pictures import depth_colors
 
 Picture = UInt8[np.ndarray, "height width 3"]
 OVERLAY_WIDTH = 800
-WIDTH, HEIGHT, LEFT, FOOT = 360, 190, 46, 30
 OUTCOMES = {"pass": "passed", "fail": "FAILED", "cannot tell": "cannot tell"}
 
 
@@ -45,28 +46,23 @@ def overlay(view: View, cloud: PointCloud, number: int, depth_m: np.ndarray) -> 
 
 
 def check_page(
-    report: Mapping[str, Any], profiles: Sequence[Profile], overlays: Mapping[str, Picture]
+    report: Mapping[str, Any], curves: Sequence[Profile], overlays: Mapping[str, Picture]
 ) -> str:
     """The whole page, which needs nothing from outside."""
-    tests: list[dict[str, Any]] = report["tests"]
-    rows = [
-        [test["test"], OUTCOMES[test["outcome"]], test["fault"] or "–", test["reason"]]
-        for test in tests
-    ]
-    title = f"p2pkit check: {report['source']}"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="box">{escape(summary_line(report))}</p>',
-        "<h2>Tests</h2>",
-        _text_table(["test", "outcome", "likely fault", "why"], rows),
-        *_profile_section(profiles),
-        "<h2>Overlays</h2>",
-        '<p class="soft">Each pair at its pixel, dark near, bright far. The outlines of things '
-        "in the picture and in the points should be the same.</p>",
-        figures(overlays) if overlays else "<p>A store keeps no images.</p>",
-        *_statistics_section(report["statistics"]),
-    ]
-    return page(title, body)
+    statistics: Mapping[str, Any] = report["statistics"]
+    return render(
+        "check.html",
+        name=Path(report["source"]).name or report["source"],
+        report=report,
+        outcomes=OUTCOMES,
+        summary=summary_line(report),
+        profiles=[
+            profile(curve.steps, curve.scores, name=curve.name, unit=curve.unit) for curve in curves
+        ],
+        overlays=captioned(overlays),
+        facts=_pair_facts(statistics),
+        histograms=_histograms(statistics),
+    )
 
 
 def summary_line(report: Mapping[str, Any]) -> str:
@@ -80,70 +76,29 @@ def summary_line(report: Mapping[str, Any]) -> str:
     return f"{frames}: the pairs can be trusted as far as these tests see"
 
 
-def _text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr>"]
-    lines += [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
-    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
-
-
-def _profile_section(profiles: Sequence[Profile]) -> list[str]:
-    if not profiles:
-        return []
-    return [
-        "<h2>Shift test</h2>",
-        '<p class="soft">How well edges of the geometry fall on edges of the images as the pixels '
-        "are displaced or the points turned. 0 is chance; the peak should be at 0.</p>",
-        f'<div class="row">{"".join(map(_profile_figure, profiles))}</div>',
-    ]
-
-
-def _profile_figure(profile: Profile) -> str:
-    steps, scores = np.array(profile.steps), np.array(profile.scores)
-    low, high = min(0.0, float(scores.min())), max(float(scores.max()), 0.01) * 1.05
-    across = (WIDTH - LEFT - 8) / (steps[-1] - steps[0])
-    x = LEFT + (steps - steps[0]) * across
-    y = 8 + (high - scores) / (high - low) * (HEIGHT - FOOT - 8)
-    zero_x, zero_y = LEFT - steps[0] * across, 8 + high / (high - low) * (HEIGHT - FOOT - 8)
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    labels = "".join(
-        f'<text x="{place:.0f}" y="{HEIGHT - 12}" text-anchor="{anchor}">{value:g}</text>'
-        for place, anchor, value in (
-            (x[0], "start", steps[0]),
-            (zero_x, "middle", 0),
-            (x[-1], "end", steps[-1]),
-        )
-    )
-    return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{profile.name}">'
-        f'<path d="M{LEFT} {zero_y:.1f}H{WIDTH - 8}" stroke="var(--line)"/>'
-        f'<path d="M{zero_x:.1f} 8V{HEIGHT - FOOT}" stroke="var(--second)" stroke-dasharray="4 4"/>'
-        f'<polyline points="{points}" fill="none" stroke="var(--accent)" stroke-width="2"/>'
-        f'<text x="{LEFT - 6}" y="16" text-anchor="end">{high:.2f}</text>{labels}</svg>'
-        f"<figcaption>{escape(profile.name)} ({escape(profile.unit)})</figcaption></figure>"
-    )
-
-
-def _statistics_section(statistics: Mapping[str, Any]) -> list[str]:
+def _pair_facts(statistics: Mapping[str, Any]) -> dict[str, str]:
     removed = statistics["removed_by_occlusion"]
-    facts = {
-        "frames counted": f"{statistics['frames']}",
-        "points per frame": f"{statistics['points_per_frame']:,.0f}",
-        "pairs per frame": f"{statistics['pairs_per_frame']:,.0f}",
-        "points with a pair": f"{100 * statistics['covered']:.1f} %",
-        "removed by the occlusion test": "unknown" if removed is None else f"{100 * removed:.1f} %",
-        "pairs by view": ", ".join(f"{count:,}" for count in statistics["pairs_by_view"]),
-        "pairs per occupied voxel": _number(statistics["pairs_per_voxel"]),
-        f"pairs per cell of {statistics['cell_px']} px": _number(statistics["pairs_per_cell"]),
+    return {
+        "Frames": f"{statistics['frames']}",
+        "Points per frame": f"{statistics['points_per_frame']:,.0f}",
+        "Pairs per frame": f"{statistics['pairs_per_frame']:,.0f}",
+        "Points with a pair": f"{100 * statistics['covered']:.1f} %",
+        "Removed by the occlusion test": "unknown" if removed is None else f"{100 * removed:.1f} %",
+        "Pairs by view": ", ".join(f"{count:,}" for count in statistics["pairs_by_view"]) or "none",
+        "Pairs per occupied voxel": _number(statistics["pairs_per_voxel"]),
+        f"Pairs per cell of {statistics['cell_px']} px": _number(statistics["pairs_per_cell"]),
     }
-    parts = ["<h2>Pairs</h2>", definitions(facts)]
-    for name, unit in (("depth", "m"), ("range", "m"), ("confidence", "")):
-        rows = [
-            [f"{row['from']:g} – {row['to']:g} {unit}".strip(), f"{100 * row['share']:.1f} %"]
-            for row in statistics[f"{name}_histogram"]
-            if row["share"] > 0
-        ]
-        parts += [f"<h2>{name.capitalize()}</h2>", table([name, "pairs"], rows)]
-    return parts
+
+
+def _histograms(statistics: Mapping[str, Any]) -> list[Markup]:
+    """Of depth, range and confidence, each without its empty classes."""
+    drawn: list[Markup] = []
+    for name, label in (("depth", "depth, m"), ("range", "range, m"), ("confidence", "confidence")):
+        rows = [row for row in statistics[f"{name}_histogram"] if row["share"] > 0]
+        if rows:
+            names = [f"{row['from']:g} – {row['to']:g}" for row in rows]
+            drawn.append(histogram(names, [row["share"] for row in rows], label=label))
+    return drawn
 
 
 def _number(value: float | None) -> str:

@@ -29,7 +29,7 @@ from p2pkit.pipelines.evaluate.split import (
     same_place,
 )
 from p2pkit.pipelines.held_out import all_keys, samples_in_key_order, without_arrays
-from p2pkit.pipelines.train.run_folder import read_provenance
+from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import (
     NO_AUGMENTATION,

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from p2pkit.errors import ConfigError
 from p2pkit.files import sha256_file
@@ -20,8 +21,8 @@ from p2pkit.pipelines.evaluate.report import (
     seen_line,
     steps_line,
 )
-from p2pkit.pipelines.report.html import table
-from p2pkit.pipelines.report.plots import Series, plot
+from p2pkit.pipelines.report.figures import Series, plot
+from p2pkit.pipelines.report.page import Tile
 from p2pkit.pipelines.train.checkpoints import BEST, latest_checkpoint
 from p2pkit.pipelines.train.model import WEIGHTS
 
@@ -97,60 +98,105 @@ def _name_of(run: Path, report: dict[str, Any]) -> str | None:
     return next((cell["name"] for cell in report["cells"] if cell["weights"] in own), None)
 
 
-def evaluation_section(
-    found: FoundEvaluation | None, run: Path, store: str, *, has_labels: bool
-) -> list[str]:
-    """Tables and plots of the evaluation, or the command that makes it."""
-    title = "<h2>Few labels: does pretraining help?</h2>"
-    if found is None:
-        named = store if has_labels else "LABELLED-STORE"
-        return [
-            title,
-            "<p>Not measured yet. This compares the run with the same network from scratch on few "
-            "labels, each figure with its interval; the next report finds it beside the run:</p>",
-            f"<pre>p2pkit evaluate {escape(f'{run} --on {named} --out {run}-evaluation')}</pre>",
-        ]
+@dataclass(frozen=True)
+class ModeSection:
+    """What the page shows of one mode of an evaluation.
+
+    Args:
+        mode: its name.
+        better, worse, fractions: at how many of the label fractions the 95 % interval of the
+            difference to scratch lies above and below 0.
+        gain: the difference at the smallest fraction, for the top of the page.
+        plot: mIoU by label fraction.
+        rows: of the table.
+        notes: sentences below it.
+    """
+
+    mode: str
+    better: int
+    worse: int
+    fractions: int
+    gain: Tile
+    plot: Markup
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class EvaluationSection:
+    """What the page shows of an evaluation.
+
+    Args:
+        name: of the run's weights.
+        path: of report.json.
+        line: the protocol card in one line.
+        warnings: of what the figures do not show.
+        header: of the modes' tables.
+        modes: one section each.
+        reading: how intervals are to be read.
+        card: the protocol card as JSON.
+    """
+
+    name: str
+    path: Path
+    line: str
+    warnings: Sequence[str]
+    header: Sequence[str]
+    modes: Sequence[ModeSection]
+    reading: str
+    card: str
+
+
+def evaluation_section(found: FoundEvaluation) -> EvaluationSection:
+    """Tables and plots of the evaluation."""
     card: dict[str, Any] = found.report["protocol"]
-    warnings = (card.get("warning", ""), seen_line(card))
-    lines = [
-        title,
-        f"<p>{escape(card_line(card))}.</p>",
-        *(f"<p class='box'>{escape(line)}</p>" for line in warnings if line),
-    ]
-    for mode, rows in found.report["tables"].items():
-        lines += _mode(mode, rows, found.name, card)
-    return [
-        *lines,
-        f"<p class='soft'>{escape(reading(card))} Whiskers are ± one standard deviation over the "
-        f"seeds. From {escape(str(found.folder / 'report.json'))}.</p>",
-        "<details><summary>Protocol card</summary>"
-        f"<pre>{escape(json.dumps(card, indent=1))}</pre></details>",
-    ]
+    return EvaluationSection(
+        name=found.name,
+        path=found.folder / "report.json",
+        line=card_line(card),
+        warnings=[line for line in (card.get("warning", ""), seen_line(card)) if line],
+        header=header(card),
+        modes=[
+            _mode(mode, rows, found.name, card) for mode, rows in found.report["tables"].items()
+        ],
+        reading=reading(card),
+        card=json.dumps(card, indent=1),
+    )
 
 
-def _mode(mode: str, rows: Sequence[dict[str, Any]], name: str, card: dict[str, Any]) -> list[str]:
+def _mode(
+    mode: str, rows: Sequence[dict[str, Any]], name: str, card: dict[str, Any]
+) -> ModeSection:
     own = [row for row in rows if row["name"] == name]
     clear = [row for row in own if row["difference"]["is_clear"]]
     better = sum(row["difference"]["mean"] > 0 for row in clear)
     names = dict.fromkeys(row["name"] for row in rows)
-    return [
-        f"<h3>{escape(mode)}</h3>",
-        f"<p>{escape(name)} against scratch: the 95 % interval of the difference lies above 0 at "
-        f"{better} of {len(own)} label fractions, below 0 at {len(clear) - better}; at the others "
-        "it holds 0, or one seed gives none.</p>",
-        plot(
+    return ModeSection(
+        mode=mode,
+        better=better,
+        worse=len(clear) - better,
+        fractions=len(own),
+        gain=_gain(mode, min(own, key=lambda row: row["percent"])),
+        plot=plot(
             [_series(rows, line) for line in names],
             x_label=header(card)[0],
             y_label=f"mIoU, %, {mode}",
             log_x=True,
         ),
-        table(header(card), [row_texts(row) for row in rows]),
-        *(
-            f"<p class='soft'>{escape(line)}</p>"
-            for line in (choice_line(mode, card), steps_line(rows))
-            if line
-        ),
-    ]
+        rows=[row_texts(row) for row in rows],
+        notes=[line for line in (choice_line(mode, card), steps_line(rows)) if line],
+    )
+
+
+def _gain(mode: str, row: dict[str, Any]) -> Tile:
+    found, what = (
+        row["difference"],
+        f"mIoU over scratch, {mode}, {row['percent']:g} % of the labels",
+    )
+    interval = "one seed: no interval"
+    if found["low"] is not None and found["high"] is not None:
+        interval = f"95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
+    return Tile(what, f"{100 * found['mean']:+.1f}", interval)
 
 
 def _series(rows: Sequence[dict[str, Any]], name: str) -> Series:

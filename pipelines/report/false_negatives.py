@@ -15,8 +15,8 @@ from p2pkit.evaluation.negatives import (
 )
 from p2pkit.losses import REGRESSIONS
 from p2pkit.pipelines.report.frames import FrameView, Picture
-from p2pkit.pipelines.report.html import figure, table
 from p2pkit.pipelines.report.networks import RunNetworks
+from p2pkit.pipelines.report.page import Shown
 from p2pkit.pipelines.report.pairs import ReportPairs, contrast, read_pairs
 from p2pkit.pipelines.report.pictures import cut_out, draw_ring
 
@@ -95,32 +95,55 @@ def _hardest(negatives: Negatives, anchor: int) -> list[int]:
     return [int(row) for row in order if torch.isfinite(student[row])]
 
 
+@dataclass(frozen=True, eq=False)
+class NegativesSection:
+    """What the page shows of hard negatives.
+
+    Args:
+        pairs, frames: compared as one batch.
+        header, rows: of the table of kinds of suspects.
+        crops: for each chosen anchor its place, its own pixel, and its hardest negatives.
+    """
+
+    pairs: int
+    frames: int
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    crops: Sequence[Sequence[Shown]]
+
+
 def negatives_section(
-    found: HardNegatives | None, networks: RunNetworks, names: Sequence[str] | None
-) -> list[str]:
-    """What false negatives weigh, and the hardest of them, drawn."""
-    title = "<h2>Likely false negatives</h2>"
-    loss = networks.config.loss
-    if found is None:
-        return [title, f"<p>The loss {loss.name} has no negatives, so none can be false.</p>"]
-    frames = len(found.views)
-    return [
-        title,
-        "<p>The loss pushes each point (anchor) away from all other sampled pixels (negatives), "
-        "also from those that show the same thing. Suspects share the anchor’s teacher cell or "
-        "voxel, or the teacher finds them nearly the same. “Push” is their share of the gradient: "
-        "a kind with much push is worth leaving out, above all where labels agree.</p>",
-        _share_table(found, loss.similarity),
-        f"<p class='soft'>{len(found.pairs.frame)} pairs of {frames} "
-        f"frame{'s' if frames > 1 else ''}, contrasted as one batch without augmentation, with the "
-        f"run’s settings pairs={networks.config.stream.sample.pairs} and negatives="
-        f"{loss.negatives}. Similarities are cosines: student, of the point’s and the pixel’s "
-        "embedding; teacher, of the teacher’s own features at the two pixels.</p>",
-        *_drawn(found, names),
-    ]
+    found: HardNegatives, similarity: float, names: Sequence[str] | None
+) -> NegativesSection:
+    """What false negatives weigh, and the hardest of them, drawn.
+
+    Args:
+        found: the comparisons.
+        similarity: of teacher features from which on a negative is suspected.
+        names: of the labels.
+    """
+    images = [view.image() for view in found.views]
+    label = ["with the anchor’s label, %"] if found.pairs.label is not None else []
+    return NegativesSection(
+        pairs=len(found.pairs.frame),
+        frames=len(found.views),
+        header=["suspects", "of the negatives, %", "of the push, %", *label, "left out by"],
+        rows=_share_rows(found, similarity),
+        crops=[
+            [
+                _place(found, images, anchor, negatives, names),
+                _anchor_crop(found, images, anchor),
+                *(
+                    _negative_crop(found, images, (anchor, other), number, names)
+                    for number, other in enumerate(negatives, start=1)
+                ),
+            ]
+            for anchor, negatives in found.chosen
+        ],
+    )
 
 
-def _share_table(found: HardNegatives, similarity: float) -> str:
+def _share_rows(found: HardNegatives, similarity: float) -> list[list[str]]:
     negatives = found.negatives
     kinds = {
         "same teacher cell": (negatives.same_cell, "mask-same-cell; pairs=one-per-cell"),
@@ -130,41 +153,21 @@ def _share_table(found: HardNegatives, similarity: float) -> str:
         "all negatives": (negatives.kept, ""),
     }
     label = None if found.pairs.label is None else torch.from_numpy(found.pairs.label)
-    rows: list[list[str]] = []
-    for name, (which, setting) in kinds.items():
-        share = negative_share(negatives, which, label)
-        rows.append([name, *_percents(share, has_labels=label is not None), setting])
-    header = ["suspects", "of the negatives, %", "of the push, %"]
-    header += [] if label is None else ["with the anchor’s label, %"]
-    return table([*header, "left out by"], rows, totals=1)
+    return [
+        [
+            name,
+            *_percents(negative_share(negatives, which, label), has_labels=label is not None),
+            setting,
+        ]
+        for name, (which, setting) in kinds.items()
+    ]
 
 
 def _percents(share: NegativeShare, *, has_labels: bool) -> list[str]:
-    told = [f"{100 * share.count:.2f}", f"{100 * share.push:.1f}"]
+    texts = [f"{100 * share.count:.2f}", f"{100 * share.push:.1f}"]
     if has_labels:
-        told.append("–" if share.same_label is None else f"{100 * share.same_label:.0f}")
-    return told
-
-
-def _drawn(found: HardNegatives, names: Sequence[str] | None) -> list[str]:
-    if not found.chosen:
-        return ["<p>No pair has such a negative.</p>"]
-    images = [view.image() for view in found.views]
-    lines = [
-        "<p>The anchors of each frame with the most push from suspects: their place, their own "
-        "pixel, and the suspects that the student finds most similar."
-        + (" Solid green edge: the anchor’s label; dashed red: another." if names else "")
-        + "</p>"
-    ]
-    for anchor, negatives in found.chosen:
-        shown = [_place(found, images, anchor, negatives, names)]
-        shown += [_anchor_crop(found, images, anchor)]
-        shown += [
-            _negative_crop(found, images, (anchor, other), number, names)
-            for number, other in enumerate(negatives, start=1)
-        ]
-        lines.append(f'<div class="row crops">{"".join(shown)}</div>')
-    return lines
+        texts.append("–" if share.same_label is None else f"{100 * share.same_label:.0f}")
+    return texts
 
 
 def _place(
@@ -173,7 +176,7 @@ def _place(
     anchor: int,
     negatives: Sequence[int],
     names: Sequence[str] | None,
-) -> str:
+) -> Shown:
     """The anchor's image with the anchor and those of its negatives that lie in it."""
     frame = int(found.pairs.frame[anchor])
     picture = images[frame]
@@ -189,13 +192,13 @@ def _place(
         f"anchor A{f': {label}' if label else ''}, {found.views[frame].key}",
         f"{suspected:.0%} of its push comes from suspects",
     ]
-    return figure(picture, lines, kind="query")
+    return Shown(picture, lines, kind="query")
 
 
-def _anchor_crop(found: HardNegatives, images: Sequence[Picture], anchor: int) -> str:
+def _anchor_crop(found: HardNegatives, images: Sequence[Picture], anchor: int) -> Shown:
     similarity = float(found.negatives.student[anchor, anchor])
     lines = ["A: its own pixel", f"student {similarity:.2f}"]
-    return figure(_crop(found, images, anchor, ANCHOR_COLOR), lines)
+    return Shown(_crop(found, images, anchor, ANCHOR_COLOR), lines)
 
 
 def _negative_crop(
@@ -204,22 +207,22 @@ def _negative_crop(
     comparison: tuple[int, int],
     number: int,
     names: Sequence[str] | None,
-) -> str:
+) -> Shown:
     anchor, other = comparison
     pairs, negatives = found.pairs, found.negatives
     signs = {"same cell": negatives.same_cell, "same voxel": negatives.same_voxel}
-    told = [name for name, sign in signs.items() if sign[comparison]]
+    shared = [name for name, sign in signs.items() if sign[comparison]]
     lines = [
         f"{number}: student {float(negatives.student[comparison]):.2f}",
         f"teacher {float(negatives.teacher[comparison]):.2f}",
-        ", ".join(told) or "other cell and voxel",
+        ", ".join(shared) or "other cell and voxel",
     ]
     label = label_name(pairs, other, names)
     if label:
         lines.append(f"label {label}")
     if pairs.frame[other] != pairs.frame[anchor]:
         lines.append(f"in {found.views[int(pairs.frame[other])].key}")
-    return figure(
+    return Shown(
         _crop(found, images, other, NEGATIVE_COLOR), lines, kind=pairs.hit_or_miss(anchor, other)
     )
 

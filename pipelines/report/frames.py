@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, UInt8
+import torch
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.grid import FeatureGrid, grid_from_json
@@ -14,47 +15,39 @@ from p2pkit.layers.geometry import PointCloud
 from p2pkit.pipelines.evaluate.inference import read_cloud
 from p2pkit.pipelines.report.networks import NetworkName, RunNetworks
 from p2pkit.pipelines.report.pictures import (
+    PrincipalBasis,
     ReadFeatures,
     depth_colors,
     draw_points,
     label_colors,
     mark_pixels,
+    principal_basis,
     principal_colors,
 )
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store
 from p2pkit.stream.order import locate
-from p2pkit.viewer import PointFrame
+from p2pkit.viewer import FeatureLayer, PointFrame
 
 Picture = UInt8[np.ndarray, "height width 4"]
 DRAWN_WIDTH, MOST_WIDTH = 480, 4096
+IMAGE, TEACHER = "Image (colours of the points)", "2D teacher"
+STUDENT, RANDOM = "3D student, pretrained", "3D student, random weights"
 
 
-@dataclass(frozen=True)
-class FramePictures:
+@dataclass(frozen=True, eq=False)
+class DrawnFrame:
     """One frame's pictures, all of one size.
 
     Args:
         key: the frame's key.
-        colors: the image's colours at the points; a store keeps no images.
-        depth: dark near, bright far, over `depth_range_m`.
-        labels: by class, or None without labels.
-        teacher: principal components of the teacher's features at the points, and where the
-            measured centres of its cells lie.
-        pretrained, random: principal components of two students' point features.
-        depth_range_m: depths (m) of the darkest and the brightest points.
+        pictures: by caption, in the order in which they are shown.
         classes: label values that occur.
         points: the same values for the interactive viewer.
     """
 
     key: str
-    colors: Picture
-    depth: Picture
-    labels: Picture | None
-    teacher: Picture
-    pretrained: Picture
-    random: Picture
-    depth_range_m: tuple[float, float]
+    pictures: Mapping[str, Picture]
     classes: tuple[int, ...]
     points: PointFrame
 
@@ -67,6 +60,7 @@ class FrameView:
         cloud, features: the frame's geometry and its sample of the feature layer.
         number: the view.
         rows: of the cloud's pairs.
+        camera_from_sensor: from the axes of the cloud's points to the camera's.
         camera_points: the rows' points in the view's camera axes (m).
         camera, grid: of the view.
         up: unit vector against gravity in camera axes.
@@ -78,6 +72,7 @@ class FrameView:
     features: Sample
     number: int
     rows: Int64[np.ndarray, " rows"]
+    camera_from_sensor: Float64[np.ndarray, "4 4"]
     camera_points: Float32[np.ndarray, "rows 3"]
     camera: Camera
     grid: FeatureGrid
@@ -154,9 +149,9 @@ class FrameView:
         """The rows' values out of those of all points."""
         return values[self.cloud.pair_point[self.rows]]
 
-    def points(self, features: Mapping[str, UInt8[np.ndarray, "rows 3"]]) -> PointFrame:
+    def points(self, features: Mapping[str, FeatureLayer]) -> PointFrame:
         """The rows for the interactive viewer, coloured by what the store gives and by features."""
-        return PointFrame(self.key, self.camera_points, self.plain_colors() | {**features}, self.up)
+        return PointFrame(self.key, self.camera_points, self.plain_colors(), features, self.up)
 
     def draw_with_cells(self, colors: UInt8[np.ndarray, "rows 3"]) -> Picture:
         """As `draw`, with a dot at the centre of each of the teacher's cells."""
@@ -164,20 +159,29 @@ class FrameView:
         return mark_pixels(self.draw(colors), centres)
 
 
-def frame_pictures(views: Sequence[FrameView], networks: RunNetworks) -> list[FramePictures]:
+def drawn_frames(views: Sequence[FrameView], networks: RunNetworks) -> list[DrawnFrame]:
     """Draw frames as the teacher and the two students see them.
 
-    The colours of features compare across the frames of one call, not across networks.
+    All features are embeddings: the pretrained network's heads project the teacher's features and
+    the student's into one space, where the loss compares them. One basis, fitted to these two,
+    colours them and the random network's embeddings in all frames.
     """
-    names: tuple[NetworkName, ...] = ("pretrained", "random")
-    teacher = principal_colors([(len(view.rows), teacher_reader(view)) for view in views])
-    students = [
-        principal_colors(
-            [(len(view.rows), _student_reader(view, networks, name)) for view in views]
-        )
-        for name in names
+    readers = [
+        {
+            TEACHER: embedded_teacher(view, networks),
+            STUDENT: embedded_student(view, networks, "pretrained"),
+            RANDOM: embedded_student(view, networks, "random"),
+        }
+        for view in views
     ]
-    return [_draw(*parts) for parts in zip(views, teacher, *students, strict=True)]
+    basis = principal_basis(
+        [
+            (len(view.rows), read[name])
+            for view, read in zip(views, readers, strict=True)
+            for name in (TEACHER, STUDENT)
+        ]
+    )
+    return [_draw(view, read, basis) for view, read in zip(views, readers, strict=True)]
 
 
 def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]:
@@ -195,29 +199,43 @@ def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]
 
 def open_view(store: Store, layer: str, sample: int, *, most_width: int = DRAWN_WIDTH) -> FrameView:
     """A frame in the view that sees most of its points."""
+    views = open_views(store, layer, sample, most_width=most_width)
+    return max(views, key=lambda view: len(view.rows))
+
+
+def open_views(
+    store: Store, layer: str, sample: int, *, most_width: int = DRAWN_WIDTH
+) -> list[FrameView]:
+    """A frame in each view that sees some of its points."""
     cloud = read_cloud(store, sample)
     place = locate(store.sizes("geometry"), sample)
     features = store.read(layer, *place)
     meta = store.read("geometry", *place, fields=()).meta
     usable = usable_pairs(features, cloud)
-    views = cloud.pair_view[usable]
-    view = int(np.bincount(views).argmax())
-    rows = usable[views == view]
     fields = [field.name for field in store.layer("geometry").fields]
-    camera_from_sensor = np.array(meta["views"][view]["camera_from_sensor"])
-    points = cloud.points[cloud.pair_point[rows]]
-    in_camera = points @ camera_from_sensor[:3, :3].T + camera_from_sensor[:3, 3]
-    return FrameView(
-        cloud=cloud,
-        features=features,
-        rows=rows,
-        number=view,
-        camera_points=in_camera.astype(np.float32),
-        camera=camera_from_json(meta["views"][view]["camera"], cloud.key),
-        grid=grid_from_json(features.meta["grids"][view]),
-        up=up_of("points" if "points" in fields else "depth", camera_from_sensor),
-        most_width=most_width,
-    )
+    found: list[FrameView] = []
+    for number, view in enumerate(meta["views"]):
+        rows = usable[cloud.pair_view[usable] == number]
+        if not len(rows):
+            continue
+        camera_from_sensor = np.array(view["camera_from_sensor"])
+        points = cloud.points[cloud.pair_point[rows]]
+        in_camera = points @ camera_from_sensor[:3, :3].T + camera_from_sensor[:3, 3]
+        found.append(
+            FrameView(
+                cloud=cloud,
+                features=features,
+                rows=rows,
+                number=number,
+                camera_from_sensor=camera_from_sensor,
+                camera_points=in_camera.astype(np.float32),
+                camera=camera_from_json(view["camera"], cloud.key),
+                grid=grid_from_json(features.meta["grids"][number]),
+                up=up_of("points" if "points" in fields else "depth", camera_from_sensor),
+                most_width=most_width,
+            )
+        )
+    return found
 
 
 def up_of(
@@ -236,29 +254,47 @@ def teacher_reader(view: FrameView) -> ReadFeatures:
     return lambda rows: pair_features(view.features, view.cloud, view.rows[rows])
 
 
-def _student_reader(view: FrameView, networks: RunNetworks, name: NetworkName) -> ReadFeatures:
-    features = networks.point_features(name, view.cloud)
-    return lambda rows: features[view.cloud.pair_point[view.rows[rows]]]
+def embedded_teacher(view: FrameView, networks: RunNetworks) -> ReadFeatures:
+    """Reads the teacher's features at the rows of the view, projected by the pretrained head."""
+    head, device = networks.pretrained.pixel_projection, networks.config.device
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        features = pair_features(view.features, view.cloud, view.rows[rows], basis=networks.basis)
+        with torch.inference_mode():
+            return head(torch.from_numpy(features).to(device)).cpu().numpy()
+
+    return read
+
+
+def embedded_student(view: FrameView, networks: RunNetworks, name: NetworkName) -> ReadFeatures:
+    """Reads a student's features at the rows of the view, projected by its own head."""
+    model = networks.pretrained if name == "pretrained" else networks.random
+    features, device = networks.point_features(name, view.cloud), networks.config.device
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        wanted = torch.from_numpy(features[view.cloud.pair_point[view.rows[rows]]])
+        with torch.inference_mode():
+            return model.point_projection(wanted.to(device)).cpu().numpy()
+
+    return read
 
 
 def _draw(
-    view: FrameView, teacher: np.ndarray, pretrained: np.ndarray, random: np.ndarray
-) -> FramePictures:
-    labels = None if view.cloud.labels is None else view.of_points(view.cloud.labels)
-    features = {
-        "2D teacher": teacher,
-        "3D student, pretrained": pretrained,
-        "3D student, random weights": random,
+    view: FrameView, readers: Mapping[str, ReadFeatures], basis: PrincipalBasis
+) -> DrawnFrame:
+    projected = {name: basis.project(len(view.rows), read) for name, read in readers.items()}
+    near, far = view.depth_range_m
+    pictures = {
+        IMAGE: view.image(),
+        TEACHER: view.draw_with_cells(basis.colors(projected[TEACHER])),
+        STUDENT: view.draw(basis.colors(projected[STUDENT])),
+        RANDOM: view.draw(basis.colors(projected[RANDOM])),
+        f"Depth, {near:.1f} m (dark) to {far:.1f} m (bright)": view.draw(view.depth_colors()),
     }
-    return FramePictures(
-        key=view.cloud.key,
-        colors=view.image(),
-        depth=view.draw(view.depth_colors()),
-        labels=None if labels is None else view.draw(label_colors(labels)),
-        teacher=view.draw_with_cells(teacher),
-        pretrained=view.draw(pretrained),
-        random=view.draw(random),
-        depth_range_m=view.depth_range_m,
-        classes=() if labels is None else tuple(np.unique(labels).tolist()),
-        points=view.points(features),
-    )
+    classes: tuple[int, ...] = ()
+    if view.cloud.labels is not None:
+        labels = view.of_points(view.cloud.labels)
+        pictures["Labels (not used in pretraining)"] = view.draw(label_colors(labels))
+        classes = tuple(np.unique(labels).tolist())
+    layers = {name: basis.layer(values) for name, values in projected.items()}
+    return DrawnFrame(view.key, pictures, classes, view.points(layers))

@@ -13,8 +13,8 @@ from p2pkit.evaluation.neighbours import (
 )
 from p2pkit.pipelines.report.false_negatives import label_name
 from p2pkit.pipelines.report.frames import FrameView, Picture
-from p2pkit.pipelines.report.html import figure, table
 from p2pkit.pipelines.report.networks import RunNetworks
+from p2pkit.pipelines.report.page import Shown
 from p2pkit.pipelines.report.pairs import ReportPairs, read_pairs
 from p2pkit.pipelines.report.pictures import draw_ring
 
@@ -93,83 +93,82 @@ def _queries(pairs: ReportPairs, frame: int) -> list[int]:
     return order[:QUERIES_PER_FRAME].tolist()
 
 
-def neighbours_section(found: NearestPoints | None, names: Sequence[str] | None) -> list[str]:
+@dataclass(frozen=True, eq=False)
+class NeighboursSection:
+    """What the page shows of nearest points.
+
+    Args:
+        other_scenes: whether neighbours are of other scenes.
+        queries: points of which the agreement was measured.
+        rows: of the table of agreement; empty without labels.
+        examples: for each chosen query its picture, its nearest points by the student's features,
+            and those by the teacher's.
+    """
+
+    other_scenes: bool
+    queries: int
+    rows: Sequence[Sequence[str]]
+    examples: Sequence[tuple[Shown, Sequence[Shown], Sequence[Shown]]]
+
+
+def neighbours_section(found: NearestPoints, names: Sequence[str] | None) -> NeighboursSection:
     """How often nearest points agree in their label, and some of them, drawn."""
-    title = "<h2>Nearest points in other frames</h2>"
-    if found is None:
-        return [title, "<p>There is only one frame to search in.</p>"]
-    where = "frame of another scene" if found.other_scenes else "other frame of the scene"
-    lines = [
-        title,
-        f"<p>A point of one frame (blue ring), and the most similar of the {POINTS_PER_FRAME} "
-        f"points drawn from each {where} (yellow rings): above by the student’s features, below "
-        "by the teacher’s. Numbers are cosines, which compare within a row only.</p>",
-    ]
-    if not found.other_scenes:
-        lines.append(
-            "<p class='soft'>The frames searched are of one scene and may show the very same "
-            "place: expect easy hits.</p>"
-        )
-    if found.pairs.label is not None:
-        lines.append(_agreement(found, found.pairs.label))
     images = [view.image() for view in found.views]
-    for query in found.queries:
-        lines.append(_example(found, images, query, names))
-    return lines
-
-
-def _agreement(found: NearestPoints, label: np.ndarray) -> str:
     queries = np.flatnonzero(found.pairs.frame < found.queried)
-    rows = [
-        [name, f"{100 * share:.1f}"]
-        for name, share in {
-            **{
-                name: neighbour_agreement(values, label, queries=queries, scene=found.scene)
-                for name, values in found.features.items()
-            },
-            "chance": chance_agreement(label, queries=queries, scene=found.scene),
-        }.items()
-    ]
-    header = ["features", f"nearest point has the label, % of {len(queries):,} points"]
-    return table(header, rows)
+    label = found.pairs.label
+    return NeighboursSection(
+        other_scenes=found.other_scenes,
+        queries=len(queries),
+        rows=[] if label is None else _agreement(found, label, queries),
+        examples=[_example(found, images, query, names) for query in found.queries],
+    )
+
+
+def _agreement(found: NearestPoints, label: np.ndarray, queries: np.ndarray) -> list[list[str]]:
+    shares = {
+        name: neighbour_agreement(values, label, queries=queries, scene=found.scene)
+        for name, values in found.features.items()
+    }
+    shares["chance"] = chance_agreement(label, queries=queries, scene=found.scene)
+    return [[name, f"{100 * share:.1f}"] for name, share in shares.items()]
 
 
 def _example(
     found: NearestPoints, images: Sequence[Picture], query: int, names: Sequence[str] | None
-) -> str:
+) -> tuple[Shown, list[Shown], list[Shown]]:
     pairs = found.pairs
     label = label_name(pairs, query, names)
     key = found.views[int(pairs.frame[query])].key
     lines = [f"query{f': {label}' if label else ''}", key]
-    shown = [figure(_ringed(found, images, query, QUERY_COLOR), lines, kind="query")]
     kinds = {STUDENT: pairs.student["pretrained"], TEACHER: pairs.teacher}
-    for name, features in kinds.items():
-        nearest = nearest_by_frame(
-            features, query, frame=pairs.frame, scene=found.scene, count=SHOWN_NEIGHBOURS
-        )
-        shown += [
+    by_student, by_teacher = (
+        [
             _neighbour(found, images, (query, row), f"{name} {similarity:.2f}", names)
-            for row, similarity in nearest
+            for row, similarity in nearest_by_frame(
+                features, query, frame=pairs.frame, scene=found.scene, count=SHOWN_NEIGHBOURS
+            )
         ]
-        shown += ["<div></div>"] * (SHOWN_NEIGHBOURS - len(nearest))
-    return f'<div class="row nearest">{"".join(shown)}</div>'
+        for name, features in kinds.items()
+    )
+    ringed = _ringed(found, images, query, QUERY_COLOR)
+    return Shown(ringed, lines, kind="query"), by_student, by_teacher
 
 
 def _neighbour(
     found: NearestPoints,
     images: Sequence[Picture],
     comparison: tuple[int, int],
-    told: str,
+    text: str,
     names: Sequence[str] | None,
-) -> str:
+) -> Shown:
     query, row = comparison
     pairs = found.pairs
     kind = pairs.hit_or_miss(query, row)
-    lines = [told, found.views[int(pairs.frame[row])].key]
+    lines = [text, found.views[int(pairs.frame[row])].key]
     label = label_name(pairs, row, names)
     if label:
         lines[0] += f" · {kind}: {label}" if kind else f" · {label}"
-    return figure(_ringed(found, images, row, NEIGHBOUR_COLOR), lines, kind=kind)
+    return Shown(_ringed(found, images, row, NEIGHBOUR_COLOR), lines, kind=kind)
 
 
 def _ringed(

@@ -1,16 +1,21 @@
 """Pictures of a frame's points: any value of a point, drawn at the point's pixel."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
+
+from p2pkit.viewer import FeatureLayer
 
 Rows = Int64[np.ndarray, "rows"]
 ReadFeatures = Callable[[Rows], Float32[np.ndarray, "rows channels"]]
 """Features of the wanted rows (0 … count - 1) of one frame."""
 
 FITTED_ROWS, CHUNK = 8192, 16384
+COMPONENTS = 8
+"""Of features that points are compared by in the viewer; the first three are their colours."""
 FILL_ROUNDS = 2
 NEIGHBOURS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 # Dark violet over teal to yellow: brightness rises all the way, so it also reads in grey.
@@ -69,13 +74,49 @@ def _fill_holes(image: UInt8[np.ndarray, "height width 4"]) -> None:
         image[empty] = neighbour[empty]
 
 
-def principal_colors(
-    frames: Sequence[tuple[int, ReadFeatures]],
-) -> list[UInt8[np.ndarray, "points 3"]]:
-    """The first three principal components of features as red, green and blue.
+@dataclass(frozen=True, eq=False)
+class PrincipalBasis:
+    """Principal components of features, and the colours that they are shown in.
 
-    One basis and one scale serve all frames, so that their colours compare; between two calls they
-    do not. Features are read in chunks.
+    Args:
+        mean: of the features.
+        components: unit vectors, the strongest first.
+        low, high: values of the first three components that are drawn as 0 and as 255.
+    """
+
+    mean: Float64[np.ndarray, " channels"]
+    components: Float64[np.ndarray, "channels components"]
+    low: Float64[np.ndarray, "3"]
+    high: Float64[np.ndarray, "3"]
+
+    def project(self, count: int, read: ReadFeatures) -> Float32[np.ndarray, "rows components"]:
+        """The components of all `count` rows of a frame, which are read in chunks."""
+        chunks = np.array_split(np.arange(count), -(-count // CHUNK))
+        parts = [(read(rows) - self.mean) @ self.components for rows in chunks]
+        return np.concatenate(parts).astype(np.float32)
+
+    def colors(
+        self, projected: Float32[np.ndarray, "rows components"]
+    ) -> UInt8[np.ndarray, "rows 3"]:
+        """The first three components as red, green and blue."""
+        share = (projected[:, :3] - self.low) / np.maximum(self.high - self.low, 1e-12)
+        return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+
+    def layer(self, projected: Float32[np.ndarray, "rows components"]) -> FeatureLayer:
+        """All components for the viewer, quantised to 8 bits; outliers are clipped."""
+        factor = 127 / max(float(np.percentile(np.abs(projected), 99.9)), 1e-12)
+        vectors = np.clip(np.rint(projected * factor), -127, 127).astype(np.int8)
+        high = np.maximum(self.high, self.low + 1e-12)
+        return FeatureLayer(vectors, _three(self.low * factor), _three(high * factor))
+
+
+def _three(values: np.ndarray) -> tuple[float, float, float]:
+    red, green, blue = values.tolist()
+    return red, green, blue
+
+
+def principal_basis(frames: Sequence[tuple[int, ReadFeatures]]) -> PrincipalBasis:
+    """One basis and one range of colours for all frames, fitted to rows drawn at random.
 
     Args:
         frames: number of rows of each frame, and the function that reads them.
@@ -85,33 +126,25 @@ def principal_colors(
         read(np.sort(random.choice(count, size=min(count, FITTED_ROWS), replace=False)))
         for count, read in frames
     ]
-    mean, basis, low, high = _principal_basis(np.concatenate(fitted).astype(np.float64))
-    return [
-        np.concatenate(
-            [
-                _to_bytes((read(rows) - mean) @ basis, low, high)
-                for rows in np.array_split(np.arange(count), -(-count // CHUNK))
-            ]
-        )
-        for count, read in frames
-    ]
-
-
-def _principal_basis(
-    features: Float[np.ndarray, "points channels"],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    features = np.concatenate(fitted).astype(np.float64)
     mean = features.mean(axis=0)
     _, vectors = np.linalg.eigh(np.cov(features.T))
-    basis = vectors[:, ::-1][:, :3]
+    basis = vectors[:, ::-1][:, :COMPONENTS]
     largest = np.abs(basis).argmax(axis=0)
     basis = basis * np.sign(basis[largest, np.arange(basis.shape[1])])
-    low, high = np.percentile((features - mean) @ basis, [2, 98], axis=0)
-    return mean, basis, low, high
+    low, high = np.percentile((features - mean) @ basis[:, :3], [2, 98], axis=0)
+    return PrincipalBasis(mean, basis, low, high)
 
 
-def _to_bytes(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    share = (values - low) / np.maximum(high - low, 1e-12)
-    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+def principal_colors(
+    frames: Sequence[tuple[int, ReadFeatures]],
+) -> list[UInt8[np.ndarray, "points 3"]]:
+    """The first three principal components of features as red, green and blue.
+
+    One basis serves all frames, so that their colours compare; between two calls they do not.
+    """
+    basis = principal_basis(frames)
+    return [basis.colors(basis.project(count, read)) for count, read in frames]
 
 
 def depth_colors(

@@ -1,38 +1,43 @@
 """report: what a pretraining run did and what came of it, as one HTML file."""
 
 import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from p2pkit.errors import TrainingError
 from p2pkit.files import write_atomic
 from p2pkit.pipelines.evaluate.inference import read_cloud
 from p2pkit.pipelines.held_out import chosen_samples, holdout_split, without_arrays
-from p2pkit.pipelines.report.evaluation import evaluation_section, find_evaluation
+from p2pkit.pipelines.report.evaluation import (
+    EvaluationSection,
+    evaluation_section,
+    find_evaluation,
+)
 from p2pkit.pipelines.report.false_negatives import hard_negatives, negatives_section
-from p2pkit.pipelines.report.frames import frame_pictures, open_view
-from p2pkit.pipelines.report.html import page
+from p2pkit.pipelines.report.figures import Series, curve, plot
+from p2pkit.pipelines.report.frames import STUDENT, TEACHER, drawn_frames, open_view
 from p2pkit.pipelines.report.neighbours import SEARCHED_FRAMES, nearest_points, neighbours_section
 from p2pkit.pipelines.report.networks import run_networks
-from p2pkit.pipelines.report.sections import (
-    RunFacts,
-    caveat_section,
-    command_section,
-    picture_section,
-    probe_section,
-    retrieval_section,
-    summary_section,
-    training_section,
-)
+from p2pkit.pipelines.report.page import Tile, captioned, grid_text, render
+from p2pkit.pipelines.report.pictures import PALETTE
+from p2pkit.pipelines.report.store_page import recording_name
 from p2pkit.pipelines.settings import ReportConfig
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance, run_layer
+from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.settings import config_to_json
 from p2pkit.store.reading import Store, open_store
 from p2pkit.store.summary import store_summary
+from p2pkit.viewer import point_viewer
+
+PAPER_STEPS, PAPER_BATCH = 60_000, 24
 
 
 def run(config: ReportConfig) -> Path:
@@ -46,73 +51,234 @@ def run(config: ReportConfig) -> Path:
         StoreError: the store cannot be read.
         ConfigError: `evaluation` holds no evaluation of the run's weights.
     """
-    facts = _facts(config)
-    if not facts.metrics:
+    metrics = read_metrics(config.run)
+    if not metrics:
         raise TrainingError(f"{config.run / 'metrics.jsonl'} holds no step, so nothing to report")
-    sections = [
-        *summary_section(facts),
-        *_drawn_sections(config, facts),
-        *training_section(facts),
-        *evaluation_section(
-            facts.evaluation, facts.run, facts.store, has_labels=facts.label_names is not None
-        ),
-        *probe_section(facts),
-        *retrieval_section(facts),
-        *command_section(facts),
-        *caveat_section(facts),
-    ]
-    write_atomic(config.out, page(f"p2pkit: {facts.dataset}", sections).encode())
+    store = open_store(config.store)
+    summary, train_config = store_summary(store), read_config_here(config.run)
+    found = find_evaluation(config.run, config.evaluation)
+    evaluation = None if found is None else evaluation_section(found)
+    probe = _read_json(config.run / "probe.json")
+    retrieval = _read_json(config.run / "retrieval.json")
+    name, recording = config.run.absolute().name, recording_name(config.store, summary)
+    text = render(
+        "run.html",
+        run=config.run,
+        store=config.store,
+        title=f"{name}: pretrained on {recording}",
+        config=train_config,
+        dataset=summary["dataset"],
+        sequences=len(_sequences(store)),
+        step=latest_checkpoint(config.run).step,
+        paper_frames=PAPER_STEPS * PAPER_BATCH,
+        tiles=_tiles(metrics, probe, retrieval, evaluation),
+        facts=_facts(config.run, store, summary),
+        training=_training(metrics, train_config),
+        evaluation=evaluation,
+        probe=None if probe is None else _probe(probe),
+        retrieval=retrieval,
+        again=train_command(train_config),
+        **_drawn(config, store),
+    )
+    write_atomic(config.out, text.encode())
     return config.out
 
 
-def _facts(config: ReportConfig) -> RunFacts:
+def _drawn(config: ReportConfig, store: Store) -> dict[str, Any]:
+    """What takes the networks: pictures, likely false negatives, nearest points."""
     train_config = read_config_here(config.run)
-    store = open_store(config.store)
-    provenance = read_provenance(config.run)
-    model = build_model(train_config, provenance.teacher_channels, seed=0)
-    return RunFacts(
-        run=config.run,
-        store=config.store,
-        config=train_config,
-        summary=store_summary(store),
-        layer=run_layer(config.run, store),
-        held_out=len(provenance.held_out(store)),
-        sequences=len(_sequences(store)),
-        points=int(np.mean([len(read_cloud(store, sample).points) for sample in _spread(store)])),
-        student_parameters=sum(value.numel() for value in model.student.parameters()),
-        checkpoint_step=latest_checkpoint(config.run).step,
-        metrics=read_metrics(config.run),
-        probe=_read_json(config.run / "probe.json"),
-        retrieval=_read_json(config.run / "retrieval.json"),
-        evaluation=find_evaluation(config.run, config.evaluation),
-    )
+    kept, held = holdout_split(store, train_config.holdout)
+    shown = held if len(held) else kept
+    networks = run_networks(config.run, store, kept, seed=config.seed + 1)
+    chosen = chosen_samples(shown, config.frames)
+    searched = [sample for sample in chosen_samples(shown, SEARCHED_FRAMES) if sample not in chosen]
+    views = [open_view(store, networks.layer, sample) for sample in [*chosen, *searched]]
+    drawn_views = views[: len(chosen)]
+    names: list[str] | None = store.manifest.dataset.get("label_names")
+    void = store.manifest.dataset.get("ignore_label")
+    frames = drawn_frames(drawn_views, networks)
+    classes = sorted({value for frame in frames for value in frame.classes})
+    negatives = hard_negatives(drawn_views, networks, void)
+    nearest = nearest_points(views, len(chosen), networks, void)
+    similarity = train_config.loss.similarity
+    return {
+        "held_out": len(held),
+        "frames": [{"key": frame.key, "pictures": captioned(frame.pictures)} for frame in frames],
+        "legend": {names[value]: PALETTE[value % len(PALETTE)].tolist() for value in classes}
+        if names
+        else {},
+        "viewer": point_viewer([frame.points for frame in frames], first=[TEACHER, STUDENT]),
+        "negatives": negatives and negatives_section(negatives, similarity, names),
+        "neighbours": nearest and neighbours_section(nearest, names),
+    }
 
 
 def _sequences(store: Store) -> set[str]:
     return {sample.meta["sequence"] for sample in without_arrays(store, np.arange(store.samples))}
 
 
-def _spread(store: Store) -> list[int]:
-    return sorted(set(np.linspace(0, store.samples - 1, 8).astype(int).tolist()))
-
-
 def _read_json(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _drawn_sections(config: ReportConfig, facts: RunFacts) -> list[str]:
-    """What takes the networks: pictures, likely false negatives, nearest points."""
-    store = open_store(config.store)
-    kept, held = holdout_split(store, facts.config.holdout)
-    shown = held if len(held) else kept
-    networks = run_networks(config.run, store, kept, seed=config.seed + 1)
-    chosen = chosen_samples(shown, config.frames)
-    searched = [sample for sample in chosen_samples(shown, SEARCHED_FRAMES) if sample not in chosen]
-    views = [open_view(store, facts.layer, sample) for sample in [*chosen, *searched]]
-    drawn, names = views[: len(chosen)], facts.label_names
-    void = store.manifest.dataset.get("ignore_label")
-    return [
-        *picture_section(facts, frame_pictures(drawn, networks)),
-        *negatives_section(hard_negatives(drawn, networks, void), networks, names),
-        *neighbours_section(nearest_points(views, len(drawn), networks, void), names),
+def _tiles(
+    metrics: list[dict[str, Any]],
+    probe: Mapping[str, Any] | None,
+    retrieval: Mapping[str, Any] | None,
+    evaluation: EvaluationSection | None,
+) -> list[Tile]:
+    """The answer in a few figures: what was measured, against what it has to beat."""
+    tiles: list[Tile] = []
+    if retrieval is not None:
+        before, chance = retrieval["untrained"]["top1_pixel"], retrieval["chance"]
+        tiles.append(
+            Tile(
+                "Points that find their own pixel",
+                f"{100 * retrieval['trained']['top1_pixel']:.2f} %",
+                f"before training {100 * before:.2f} %, chance {100 * chance:.2f} %",
+            )
+        )
+    if probe is not None:
+        miou = {kind: f"{100 * score['miou']:.1f} %" for kind, score in probe["scores"].items()}
+        others = [f"{kind} {value}" for kind, value in miou.items() if kind != "pretrained"]
+        tiles.append(
+            Tile("mIoU of a linear probe", miou["pretrained"], f"against {', '.join(others)}")
+        )
+    tiles += [] if evaluation is None else [mode.gain for mode in evaluation.modes]
+    first, last = metrics[0]["loss"], metrics[-1]["loss"]
+    tiles.append(Tile("Loss", f"{first:.2f} → {last:.2f}", f"in {len(metrics):,} steps"))
+    return tiles
+
+
+def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str]:
+    """The recording, the teacher, the store and the student."""
+    config, provenance = read_config_here(run), read_provenance(run)
+    layers = {layer["name"]: layer for layer in summary["layers"]}
+    geometry, features = layers["geometry"], layers[run_layer(run, store)]
+    teacher, frames = features["fingerprint"]["teacher"], int(geometry["samples"])
+    held, scenes = len(provenance.held_out(store)), len(_sequences(store))
+    student = build_model(config, provenance.teacher_channels, seed=0).student
+    return {
+        "Recording": f"{summary['dataset']['dataset']}: {frames} frames of {scenes} "
+        f"scene{'s' if scenes > 1 else ''}, {geometry['failures']} frames left out as bad",
+        "Split": f"{frames - held} frames to pretrain on, {held} held out (the last ones)",
+        "2D teacher": f"{teacher['name']}, layer {teacher['layer']}, "
+        f"{features['details']['channels']} channels, frozen; "
+        f"weights sha256 {teacher['weights_sha256'][:16]}…",
+        "Measured grid": "; ".join(
+            grid_text(*item) for item in features["details"]["grids"].items()
+        ),
+        "Store": _sizes_text(store, geometry, features),
+        "3D student": f"{config.student}, "
+        f"{sum(value.numel() for value in student.parameters()):,} weights, voxels of "
+        f"{100 * config.stream.sample.voxel_size:g} cm",
+        "Objective": f"{config.loss.name}, temperature {config.loss.temperature:g}, "
+        f"{config.stream.batch_size} frames × {config.stream.sample.pairs_per_frame} pairs a step, "
+        f"{config.embedding_channels} embedding channels",
+        "Steps": f"{latest_checkpoint(run).step} of {config.steps}, seed {config.seed}",
+        "Fingerprints": f"geometry {geometry['fingerprint_sha256'][:16]}…, features "
+        f"{features['fingerprint_sha256'][:16]}…",
+    }
+
+
+def _sizes_text(store: Store, geometry: dict[str, Any], features: dict[str, Any]) -> str:
+    samples = sorted(set(np.linspace(0, store.samples - 1, 8).astype(int).tolist()))
+    points = float(np.mean([len(read_cloud(store, sample).points) for sample in samples]))
+    upsampled = points * int(features["details"]["channels"]) * 2
+    stored = features["bytes"] / geometry["samples"]
+    return (
+        f"{geometry['bytes'] / geometry['samples'] / 1e3:,.0f} kB of geometry and "
+        f"{stored / 1e3:,.0f} kB of features a frame; stored per point in float16, the same "
+        f"features would take {upsampled / 1e6:,.0f} MB a frame ({upsampled / stored:,.0f} times "
+        "as much)"
+    )
+
+
+def _probe(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Table of the linear probe, classes first, and what its caption says."""
+    scores, protocol = report["scores"], report["protocol"]
+    kinds = list(scores)
+    rows = [
+        [name, *(f"{100 * scores[kind]['iou'][name]:.1f}" for kind in kinds)]
+        for name in scores[kinds[0]]["iou"]
     ]
+    totals = {"mIoU": "miou", "accuracy": "accuracy", "class accuracy": "class_accuracy"}
+    rows += [
+        [name, *(f"{100 * scores[kind][field]:.1f}" for kind in kinds)]
+        for name, field in totals.items()
+    ]
+    return {
+        "header": ["IoU, %", *kinds],
+        "rows": rows,
+        "totals": len(totals),
+        "networks": protocol["settings"]["random_seeds"],
+        "protocol": protocol,
+    }
+
+
+def _training(metrics: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
+    """Curves of what each step logged, and whether training waited for data."""
+    steady = metrics[1:] or metrics
+    total_s = sum(row["step_s"] for row in steady)
+    return {
+        "steps": len(metrics),
+        "step_s": total_s / len(steady),
+        "rate": sum(row["pairs"] for row in steady) / total_s,
+        "wait": sum(row["wait_s"] for row in steady) / total_s,
+        "false_negatives": float(np.mean([row["suspected_false_negatives"] for row in metrics])),
+        "curves": _curves(metrics, config),
+        "probes": _online_probes(metrics),
+    }
+
+
+def _curves(metrics: list[dict[str, Any]], config: TrainConfig) -> list[Markup]:
+    """The loss, and the learning rate and effective ranks of the runs that log them."""
+    pairs = float(np.mean([row["pairs"] for row in metrics]))
+    peak, width = config.optimizer.learning_rate, config.embedding_channels
+    spread = f"spread evenly over {width} channels"
+    wanted = {
+        "loss": ("loss", float(np.log(pairs)), f"{pairs:,.0f} pixels equally likely"),
+        "learning_rate": ("learning rate", peak, f"peak {peak:g}"),
+        "point_rank": ("effective rank, point embeddings", float(width), spread),
+        "pixel_rank": ("effective rank, pixel embeddings", float(width), spread),
+    }
+    return [
+        curve([row[field] for row in metrics], reference=height, reference_name=name, label=label)
+        for field, (label, height, name) in wanted.items()
+        if all(field in row for row in metrics)
+    ]
+
+
+def _online_probes(metrics: list[dict[str, Any]]) -> Markup | None:
+    """Scores of the probe during training, of the runs that had one."""
+    kinds = {"linear": "linear classifier", "knn": "nearest neighbours"}
+    lines: list[Series] = []
+    for kind, name in kinds.items():
+        rows = [row for row in metrics if f"probe_{kind}_miou" in row]
+        if rows:
+            scores = [100 * row[f"probe_{kind}_miou"] for row in rows]
+            lines.append(Series(name, [row["step"] + 1 for row in rows], scores))
+    return plot(lines, x_label="steps", y_label="validation mIoU, %") if lines else None
+
+
+def train_command(config: TrainConfig) -> str:
+    """A `p2pkit train` command that resolves to `config`, in the folder where it was run."""
+    default = _flat(config_to_json(TrainConfig(store=config.store)))
+    settings = {
+        name: value
+        for name, value in _flat(config_to_json(config)).items()
+        if value != default[name] and name not in ("store", "more_stores")
+    }
+    stores = shlex.join([config.store, *config.more_stores])
+    lines = [f"p2pkit train {stores} --out again"]
+    lines += [f"  --set {shlex.quote(f'{name}={value}')}" for name, value in settings.items()]
+    return " \\\n".join(lines)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= (
+            _flat(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {prefix + name: inner}
+        )
+    return flat

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +12,17 @@ from p2pkit.files import write_atomic
 from p2pkit.geometry.project import project
 from p2pkit.layers.features import pair_features
 from p2pkit.pipelines.held_out import chosen_samples
-from p2pkit.pipelines.report.frames import FrameView, Picture, open_view, teacher_reader
-from p2pkit.pipelines.report.html import definitions, figures, grid_text, page, table
-from p2pkit.pipelines.report.pictures import ReadFeatures, draw_dots, draw_points, principal_colors
+from p2pkit.pipelines.report.frames import (
+    IMAGE,
+    TEACHER,
+    DrawnFrame,
+    FrameView,
+    Picture,
+    open_view,
+    teacher_reader,
+)
+from p2pkit.pipelines.report.page import Tile, captioned, grid_text, render
+from p2pkit.pipelines.report.pictures import ReadFeatures, draw_dots, draw_points, principal_basis
 from p2pkit.pipelines.settings import StoreReportConfig
 from p2pkit.store.reading import open_store
 from p2pkit.store.summary import store_summary
@@ -24,6 +31,8 @@ from p2pkit.viewer import point_viewer
 SHOWN_PAIRS = 600
 TURN_DEGREES = 25.0
 IMAGE_STEP_PX = 4
+IMAGE_COLORS = "image"
+"""The viewer's name of the points' own colours, see `FrameView.plain_colors`."""
 
 
 def source_kind(source: str) -> Literal["run", "store"]:
@@ -62,37 +71,55 @@ def run(config: StoreReportConfig) -> Path:
     samples = chosen_samples(np.arange(store.samples), config.frames)
     views = [open_view(store, layer, sample) for sample in samples]
     summary = store_summary(store)
-    name = str(summary["dataset"]["dataset"])
-    sections = [
-        *_summary_section(name, summary),
-        *_frames_section(layer, views),
-    ]
-    write_atomic(config.out, page(f"p2pkit: store of {name}", sections).encode())
+    frames = _drawn_frames(views)
+    text = render(
+        "store.html",
+        title=f"Store: {recording_name(config.store, summary)}",
+        dataset=summary["dataset"]["dataset"],
+        tiles=_tiles(summary, layer),
+        shown_layer=layer,
+        frames=[{"key": frame.key, "pictures": captioned(frame.pictures)} for frame in frames],
+        viewer=point_viewer([frame.points for frame in frames], first=[IMAGE_COLORS, TEACHER]),
+        layers=[
+            {"name": found["name"], "facts": _layer_facts(found)} for found in summary["layers"]
+        ],
+    )
+    write_atomic(config.out, text.encode())
     return config.out
 
 
-def _summary_section(name: str, summary: Mapping[str, Any]) -> list[str]:
-    layers: Sequence[Mapping[str, Any]] = summary["layers"]
-    rows = [
-        [
-            layer["name"],
-            f"{layer['samples']}",
-            f"{layer['shards']} of {summary['plan']['shards']}",
-            f"{layer['failures']}",
-            f"{layer['bytes'] / 1e6:,.1f}",
-            f"{layer['bytes'] / max(layer['samples'], 1) / 1e3:,.0f}",
-        ]
-        for layer in layers
+def recording_name(store: str, summary: Mapping[str, Any]) -> str:
+    """What a page calls a store's recording: the store's name, which mostly is the recording's."""
+    if summary["dataset"]["dataset"] == "demo-scene":
+        return "generated rooms"
+    return Path(store.rstrip("/")).name.removesuffix(".store")
+
+
+def _tiles(summary: Mapping[str, Any], layer: str) -> list[Tile]:
+    layers = {found["name"]: found for found in summary["layers"]}
+    geometry, features = layers["geometry"], layers[layer]
+    bad = f"{geometry['failures']} left out as bad"
+    complete = f"{features['shards']} of {summary['plan']['shards']} shards"
+    return [
+        Tile("Frames", f"{geometry['samples']:,}", bad),
+        Tile("Frames with features", f"{features['samples']:,}", complete),
+        Tile("Geometry", *_size(geometry)),
+        Tile("Features", *_size(features)),
     ]
-    header = ["layer", "frames", "shards", "left out as bad", "MB", "kB a frame"]
-    parts = [f"<h1>{escape(name)}: a store</h1>", table(header, rows)]
-    for layer in layers:
-        parts += [f"<h2>Layer {escape(layer['name'])}</h2>", definitions(_layer_facts(layer))]
-    return parts
+
+
+def _size(layer: Mapping[str, Any]) -> tuple[str, str]:
+    a_frame = layer["bytes"] / max(layer["samples"], 1)
+    return f"{layer['bytes'] / 1e6:,.1f} MB", f"{a_frame / 1e3:,.0f} kB a frame"
 
 
 def _layer_facts(layer: Mapping[str, Any]) -> dict[str, str]:
     facts = {
+        "Frames": f"{layer['samples']:,} in {layer['shards']} shards, "
+        f"{layer['failures']} left out as bad",
+        "Size": f"{layer['bytes'] / 1e6:,.1f} MB",
+    }
+    facts |= {
         name.replace("_", " ").capitalize(): f"{value}"
         for name, value in layer["provenance"].items()
     }
@@ -115,29 +142,24 @@ def _layer_facts(layer: Mapping[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _frames_section(layer: str, views: Sequence[FrameView]) -> list[str]:
-    dense = [view for view in views if "map" in view.features.arrays]
-    readers = [(len(view.rows), teacher_reader(view)) for view in views]
-    readers += [_image_reader(view) for view in dense]
-    colors = principal_colors(readers)
-    on_points, on_image = colors[: len(views)], colors[len(views) :]
-    lines = [
-        f"<h2>{len(views)} frames, features of {escape(layer)}</h2>",
-        "<p>A store keeps no images: the first picture draws the colours of the 3D points at their "
-        "pixels. Features are shown as their first three principal components in red, green and "
-        "blue, which compare over all frames. White dots are the measured centres of the teacher’s "
-        "cells. Squares are pairs of a pixel and a point: dark near or doubtful, bright far or "
-        "sure.</p>",
-    ]
-    for number, view in enumerate(views):
-        image = on_image[number] if dense else None
-        pictures = _pictures(view, on_points[number], image)
-        lines.append(f"<p class='soft'><code>{escape(view.cloud.key)}</code></p>")
-        lines.append(figures(pictures))
-    frames = [
-        view.points({"2D teacher": found}) for view, found in zip(views, on_points, strict=True)
-    ]
-    return [*lines, "<h2>Turn the points</h2>", point_viewer(frames)]
+def _drawn_frames(views: Sequence[FrameView]) -> list[DrawnFrame]:
+    """The frames with the teacher's features in one basis, on their points and on their images."""
+    on_points = [(len(view.rows), teacher_reader(view)) for view in views]
+    on_image = [_image_reader(view) if _is_dense(view) else None for view in views]
+    basis = principal_basis([*on_points, *(reader for reader in on_image if reader is not None)])
+    drawn: list[DrawnFrame] = []
+    for view, points, image in zip(views, on_points, on_image, strict=True):
+        projected = basis.project(*points)
+        image_colors = None if image is None else basis.colors(basis.project(*image))
+        pictures = _pictures(view, basis.colors(projected), image_colors)
+        frame = view.points({TEACHER: basis.layer(projected)})
+        drawn.append(DrawnFrame(view.key, pictures, (), frame))
+    return drawn
+
+
+def _is_dense(view: FrameView) -> bool:
+    """Whether the layer has the teacher's map, and so features where no point is, too."""
+    return "map" in view.features.arrays
 
 
 def _pictures(
@@ -145,12 +167,10 @@ def _pictures(
 ) -> dict[str, Picture]:
     colors = view.plain_colors()
     image = view.image()
-    found = {"Image (colours of the points)": image}
+    found = {IMAGE: image}
     if on_image is not None:
-        whole = np.full((len(on_image), 4), 255, dtype=np.uint8)
-        whole[:, :3] = on_image
-        found["2D teacher on the image"] = whole.reshape(*_image_rows(view).shape[:2], 4)
-    found["2D teacher on the points"] = view.draw_with_cells(on_points)
+        found[f"{TEACHER} on the image"] = on_image.reshape(*_image_rows(view).shape[:2], 3)
+    found[f"{TEACHER} on the points"] = view.draw_with_cells(on_points)
     found[f"The points, turned by {TURN_DEGREES:g}°"] = _turned(view, on_points)
     shown = np.linspace(0, len(view.rows) - 1, min(SHOWN_PAIRS, len(view.rows))).astype(np.int64)
     near, far = view.depth_range_m

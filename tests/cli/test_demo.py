@@ -41,7 +41,7 @@ def test_the_room_that_tests_was_never_trained_on(config: demo.DemoConfig) -> No
     protocol = json.loads((config.out / "run" / "probe.json").read_text())["protocol"]
     assert protocol["test_sequences"] == ["room-1"]
     assert protocol["test_frames_pretrained_on_without_labels"] == 0
-    assert "Read with care" in (config.out / "report.html").read_text()
+    assert "Limits of these figures" in (config.out / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("result")

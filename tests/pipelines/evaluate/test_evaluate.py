@@ -303,9 +303,10 @@ def test_the_report_says_which_weights_are_tested(config: EvaluateConfig) -> Non
         assert f"{cell['name']} {cell['tested_step']} (1 ×)" in text
     assert report["protocol"]["settings"]["finetune"]["choose"] == "best"
     found = find_evaluation(config.runs[0], config.out)
-    page = evaluation_section(found, config.runs[0], config.store, has_labels=True)
-    assert "out of 2 looks in 4 steps." in "".join(page)
-    assert "Steps whose weights were tested: scratch" in "".join(page)
+    assert found is not None
+    notes = " ".join(evaluation_section(found).modes[0].notes)
+    assert "out of 2 looks in 4 steps." in notes
+    assert "Steps whose weights were tested: scratch" in notes
     last = replace(tuned, finetune=replace(QUICK, choose="last"), out=config.out / "last")
     report = json.loads(run(last).read_text())
     text = (last.out / "report.md").read_text()

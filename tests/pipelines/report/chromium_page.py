@@ -3,42 +3,57 @@
 import io
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright
 
 SOFTWARE_GL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 EDGE_PX = 4
 BACKGROUND = (0x10, 0x14, 0x1B)
 
 
-def open_browser(*flags: str) -> Iterator[Browser]:
+@contextmanager
+def launched(playwright: Playwright, *flags: str) -> Iterator[Browser]:
     names = ("chromium-headless-shell", "chromium", "google-chrome")
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no chromium: apt-get install chromium-headless-shell")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=[*SOFTWARE_GL, *flags])
+    browser = playwright.chromium.launch(executable_path=found, args=[*SOFTWARE_GL, *flags])
+    try:
         yield browser
+    finally:
         browser.close()
 
 
-def opened(browser: Browser, path: Path) -> tuple[Page, list[str]]:
-    """The page and, as they come, what the console and failed scripts and loads say."""
-    page, told = browser.new_page(viewport={"width": 1200, "height": 900}), []
-    page.on("console", lambda message: message.type == "error" and told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("requestfailed", lambda request: told.append(request.url[:80]))
-    page.goto(path.as_uri())
-    return page, told
+def opened(
+    browser: Browser, path: Path, *, width: int = 1200, dark: bool = False
+) -> tuple[Page, list[str]]:
+    """The page and, as they come, what the console, failed scripts and loads say."""
+    scheme = "dark" if dark else "light"
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    problems: list[str] = []
+    own = path.as_uri()
+    page.on(
+        "console",
+        lambda message: message.type in ("error", "warning") and problems.append(message.text),
+    )
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "request",
+        lambda request: request.url.startswith(("data:", own)) or problems.append(request.url[:80]),
+    )
+    page.goto(own)
+    return page, problems
 
 
-def stage_pixels(page: Page) -> bytes:
+def stage_pixels(page: Page, pane: int = 0) -> bytes:
+    """A screenshot of one pane, without its controls."""
     page.wait_for_timeout(200)
-    return page.locator(".stage canvas").screenshot()
+    return page.locator(".pane").nth(pane).screenshot(style=".pane label { visibility: hidden }")
 
 
 def turn(page: Page) -> None:

@@ -2,7 +2,6 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from dataclasses import fields
 from html import unescape
 from html.parser import HTMLParser
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium_page import drawn_extent, open_browser, opened, stage_pixels, turn
+from chromium_page import drawn_extent, opened, stage_pixels, turn
 from playwright.sync_api import Browser
 from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
 
@@ -19,6 +18,7 @@ from p2pkit.cli.train import train as train_command_line
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.losses import LossConfig
 from p2pkit.pipelines import retrieval
+from p2pkit.pipelines.check.page import OUTCOMES
 from p2pkit.pipelines.evaluate import probe
 from p2pkit.pipelines.evaluate import run as evaluate
 from p2pkit.pipelines.evaluate.features import FrozenConfig
@@ -26,8 +26,8 @@ from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.report import networks as report_networks
 from p2pkit.pipelines.report import run_page as report
 from p2pkit.pipelines.report.evaluation import find_evaluation
-from p2pkit.pipelines.report.html import table
-from p2pkit.pipelines.report.sections import train_command
+from p2pkit.pipelines.report.page import numeric_columns, render
+from p2pkit.pipelines.report.run_page import train_command
 from p2pkit.pipelines.train import run as train
 from p2pkit.settings import config_to_json
 
@@ -102,9 +102,9 @@ def full_page(full_report: Path) -> str:
     return full_report.read_text()
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    yield from open_browser()
+def section_of(page: str, title: str) -> str:
+    """The HTML between a heading and the next one."""
+    return page.partition(f">{title}</h2>")[2].partition("<h2")[0]
 
 
 def plain(page: str) -> str:
@@ -115,20 +115,21 @@ def plain(page: str) -> str:
 def test_the_page_is_whole_and_loads_nothing(full_page: str) -> None:
     page = Page(full_page)
     assert page.headings == [
-        "posed-rgbd: from 2D features to a pretrained 3D network",
-        "What the networks see: 2 held-out frames",
-        "Turn the points",
-        "Likely false negatives",
-        "Nearest points in other frames",
-        "Training",
+        "run: pretrained on rooms",
+        "What the networks see",
+        "Points in 3D",
         "Few labels: does pretraining help?",
         "Linear probe",
         "Pixel retrieval",
-        "Do it again",
-        "Read with care",
+        "Nearest points in other frames",
+        "Likely false negatives",
+        "Training",
+        "What was trained on what",
+        "Repeat this run",
+        "Limits of these figures",
     ]
     assert len(page.pictures) > 2 * 6
-    assert all(source.startswith("data:image/webp;base64,") for source in page.loaded)
+    assert all(source.startswith(("data:image/webp;base64,", "#")) for source in page.loaded)
     assert "Not measured yet" not in full_page
     assert len(full_page) < 3e6
 
@@ -136,29 +137,57 @@ def test_the_page_is_whole_and_loads_nothing(full_page: str) -> None:
 def test_the_run_page_opens_from_disk_and_its_points_turn(
     browser: Browser, full_report: Path
 ) -> None:
-    page, told = opened(browser, full_report)
+    page, problems = opened(browser, full_report)
     first = stage_pixels(page)
     middle, extent = drawn_extent(first)
     assert abs(middle - 0.5).max() < 0.06
     assert extent.max() > 0.75
     turn(page)
     turned = stage_pixels(page)
-    assert page.locator("[name=coloring] option").all_text_contents() == [
+    choice = page.locator(".pane select").first
+    assert choice.locator("option").all_text_contents() == [
         "image", "depth", "pair confidence", "labels", "2D teacher", "3D student, pretrained",
         "3D student, random weights",
     ]  # fmt: skip
-    page.locator("[name=coloring]").select_option("3D student, pretrained")
+    shown = [pane.input_value() for pane in page.locator(".pane select").all()]
+    assert shown == ["2D teacher", "3D student, pretrained"]
+    choice.select_option("3D student, random weights")
     assert len({first, turned, stage_pixels(page)}) == 3
     sections = page.locator("h2").all_text_contents()
     assert {"Likely false negatives", "Nearest points in other frames"} <= set(sections)
     broken = "images => images.filter(image => !image.naturalWidth).length"
     assert page.locator("img").evaluate_all(broken) == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 1200
-    assert told == []
+    assert problems == []
+
+
+def test_the_page_answers_first_and_fits_a_phone(browser: Browser, full_report: Path) -> None:
+    page, problems = opened(browser, full_report, width=390, dark=True)
+    tiles = page.locator(".score").all_inner_texts()
+    starts = [
+        "Points that find their own pixel",
+        "mIoU of a linear probe",
+        "mIoU over scratch, linear, 50 % of the labels",
+        "Loss",
+    ]
+    assert [tile.startswith(start) for tile, start in zip(tiles, starts, strict=True)] == [True] * 4
+    top = page.locator("nav").bounding_box()
+    assert top is not None
+    picture = page.locator("img").first.bounding_box()
+    assert picture is not None
+    assert picture["y"] < top["y"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    links = page.locator("nav a").evaluate_all(
+        "links => links.map(link => document.querySelector(link.hash)?.textContent)"
+    )
+    assert links == page.locator("nav a").all_text_contents()
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert dark == "rgb(20, 24, 31)"
+    assert problems == []
 
 
 def test_false_negatives_come_with_numbers_and_labels(full_page: str) -> None:
-    section = full_page.partition("Likely false negatives")[2].partition("<h2>")[0]
+    section = section_of(full_page, "Likely false negatives")
     told = plain(section)
     for kind in ("same teacher cell", "same voxel", "teacher similarity ≥ 0.95", "all negatives"):
         assert kind in told
@@ -175,7 +204,7 @@ def test_false_negatives_come_with_numbers_and_labels(full_page: str) -> None:
 
 
 def test_nearest_points_are_of_other_frames_and_say_hit_or_miss(full_page: str) -> None:
-    section = full_page.partition("Nearest points in other frames")[2].partition("<h2>")[0]
+    section = section_of(full_page, "Nearest points in other frames")
     assert section.count('class="row nearest"') == 4
     for row in section.split('class="row nearest"')[1:]:
         (query, *found) = re.findall(r"<figcaption>(.*?)</figcaption>", row)
@@ -194,14 +223,14 @@ def test_nearest_points_are_of_other_frames_and_say_hit_or_miss(full_page: str) 
 
 
 def test_the_evaluation_is_shown_with_its_intervals_and_card(full_page: str) -> None:
-    section = full_page.partition("Few labels: does pretraining help?")[2].partition("<h2>")[0]
+    section = section_of(full_page, "Few labels: does pretraining help?")
     told = plain(section)
     assert "fractions in percent of the training part's scenes" in told
     assert re.search(r"run \d+\.\d ± \d+\.\d \d+\.\d [+-]\d+\.\d \([+-]\d+\.\d to [+-]", told)
     assert "the 95 % interval of the difference lies above 0 at" in told
-    assert "&quot;test_scenes_digest&quot;" in section
+    assert "&#34;test_scenes_digest&#34;" in section
     assert section.count("<svg") == 1
-    assert section.count("<circle") == 4
+    assert "mIoU, %, linear" in section
 
 
 def test_an_evaluation_of_other_weights_is_not_taken(
@@ -261,7 +290,7 @@ def test_a_run_without_labels_or_negatives_is_reported(tmp_path: Path) -> None:
     assert "· hit:" not in text
     assert f"p2pkit evaluate {run} --on LABELLED-STORE" in text
     assert f"p2pkit evaluate {run} --preset probe --on LABELLED-STORE" in text
-    assert "it takes frames that the run held out" in text
+    assert "this needs frames that the run held out" in text
 
 
 def test_the_printed_command_gives_the_same_settings(room_store: Path) -> None:
@@ -281,12 +310,27 @@ def test_a_run_without_steps_is_refused(room_store: Path, tiny_run: Path, tmp_pa
         report.run(report.ReportConfig(run=run, store=str(room_store), out=tmp_path / "x.html"))
 
 
-def test_text_is_escaped_and_totals_stand_out() -> None:
-    shown = table(["<a>", "b & c"], [["x", "1"], ["all", "2"]], totals=1)
-    assert "&lt;a&gt;" in shown
-    assert "b &amp; c" in shown
-    assert shown.count('class="total"') == 1
-    assert '<tr class="total"><td>all</td>' in shown
+def test_text_is_escaped_and_columns_of_numbers_are_found() -> None:
+    report = {
+        "outcome": "fail",
+        "faults": ["<b>swapped</b>"],
+        "tests": [{"test": "fields", "outcome": "fail", "fault": "a & b", "reason": "<i>"}],
+    }
+    page = render(
+        "check.html",
+        name="<rooms>",
+        report=report,
+        outcomes=OUTCOMES,
+        summary="<i>",
+        profiles=[],
+        overlays=[],
+        facts={"Pairs": "1 < 2"},
+        histograms=[],
+    )
+    assert "<rooms>" not in page
+    assert "<td>a &amp; b</td>" in page
+    assert "<i>" not in page
+    assert numeric_columns([["all", "1", "x", "+2"], ["b", "", "2", "–"]]) == {1, 3}
 
 
 def test_features_of_a_frame_are_computed_once_unless_memory_is_short(

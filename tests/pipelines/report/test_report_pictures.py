@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
 from p2pkit.pipelines.report.pictures import (
+    COMPONENTS,
     PALETTE,
     cut_out,
     depth_colors,
@@ -8,6 +10,7 @@ from p2pkit.pipelines.report.pictures import (
     draw_ring,
     label_colors,
     mark_pixels,
+    principal_basis,
     principal_colors,
 )
 
@@ -37,6 +40,29 @@ def test_one_basis_serves_all_frames() -> None:
     whole = principal_colors([(len(features), features.__getitem__)])
     assert [len(part) for part in split] == [150, 250]
     np.testing.assert_allclose(np.concatenate(split), whole[0], atol=1)
+
+
+def test_a_viewer_s_layer_has_the_colours_and_the_angles_of_its_features() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(500, 20)) * np.r_[9, 7, 5, 3, np.full(16, 0.01)]
+    reader = len(features), features.astype(np.float32).__getitem__
+    basis = principal_basis([reader])
+    projected = basis.project(*reader)
+    layer = basis.layer(projected)
+    assert layer.vectors.shape == (500, COMPONENTS)
+    low, high = np.array(layer.low), np.array(layer.high)
+    share = np.clip((layer.vectors[:, :3] - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(255 * share, basis.colors(projected), atol=4)
+    centred = features - features.mean(axis=0)
+    for left, right in ((0, 1), (2, 3), (4, 5)):
+        expected = cosine(centred[left], centred[right])
+        assert cosine(*layer.vectors[[left, right]].astype(float)) == pytest.approx(
+            expected, abs=0.03
+        )
+
+
+def cosine(left: np.ndarray, right: np.ndarray) -> float:
+    return float(left @ right / np.linalg.norm(left) / np.linalg.norm(right))
 
 
 def test_the_strongest_component_is_red() -> None:
