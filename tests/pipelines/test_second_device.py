@@ -12,7 +12,6 @@ from second_device import second_device
 from tiny_recording import TEACHER, recording_config, tiny_train_config
 
 from p2pkit.evaluation.linear_probe import ProbeConfig
-from p2pkit.geometry.superpixels import SuperpixelConfig
 from p2pkit.losses import LossConfig
 from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.evaluate import probe
@@ -40,13 +39,6 @@ LOSSES = [
 ]
 QUICK = ProbeConfig(iterations=3)
 CLOCKS = ("step_s", "wait_s", "probe_s")
-
-
-@pytest.fixture(scope="module")
-def cut_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rooms with a small network's features and superpixels; not to be written."""
-    out = tmp_path_factory.mktemp("cut") / "rooms.store"
-    return extract.run(recording_config(room_recording, out, superpixels=SuperpixelConfig(30)))
 
 
 def config_of(store: Path, loss: LossConfig, **changes: Any) -> TrainConfig:

@@ -64,13 +64,6 @@ def contents(store: Store, layer: str) -> dict[str, tuple[bytes, Any]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def cut_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`room_recording` extracted with superpixels at once; not to be written."""
-    out = tmp_path_factory.mktemp("superpixels") / "cut.store"
-    return run(recording_config(room_recording, out, superpixels=CUT))
-
-
 @pytest.fixture
 def store(cut_store: Path, tmp_path: Path) -> Path:
     """A copy of `cut_store`, to be changed."""

@@ -37,15 +37,6 @@ CUT = SuperpixelConfig(20)
 STEPS = 12
 
 
-@pytest.fixture(scope="module")
-def cut_store(
-    room_recording: Path, room_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """`room_store` with superpixels; not to be written."""
-    out = shutil.copytree(room_store, tmp_path_factory.mktemp("superpixels") / "cut.store")
-    return extract(recording_config(room_recording, out, superpixels=CUT))
-
-
 def learns(config: TrainConfig, out: Path) -> list[dict[str, float]]:
     """Train; gives the rows of the log after a look at their loss."""
     rows = read_metrics(train.run(config, out))

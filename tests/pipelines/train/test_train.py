@@ -41,13 +41,6 @@ PARTS = [
 
 
 @pytest.fixture(scope="module")
-def tiny_run(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps; not to be written."""
-    config = tiny_train_config(room_store, steps=2)
-    return run(config, tmp_path_factory.mktemp("run") / "run")
-
-
-@pytest.fixture(scope="module")
 def interrupted(
     room_store: Path,
     tmp_path_factory: pytest.TempPathFactory,
