@@ -6,12 +6,15 @@ READY := $(VENV)/.ready
 # torch is named in the pip command, or a package that depends on it may pull another build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test setup browser lint types unit bench clean
+.PHONY: demo test test-all setup browser lint types unit unit-all bench clean
 
 demo: setup
 	$(BIN)/p2pkit demo
 
+# While working: lint, types and all tests but the slow ones; before a change goes in: all tests.
 test: setup browser lint types unit
+
+test-all: setup browser lint types unit-all
 
 setup: $(READY)
 
@@ -38,8 +41,13 @@ types: setup
 
 # One thread: with more, MinkowskiEngine's sums are not the same to the bit between runs. A file's
 # tests stay in one process: what they share is made once, and what must run alone does.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 unit: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+unit-all: setup
+	$(PYTEST) -m ""
 
 bench: setup
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done

@@ -207,6 +207,7 @@ def test_pixels_without_content_are_not_scored() -> None:
     assert (np.abs(found[np.isfinite(found)]) <= 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_the_one_bad_camera_of_a_rig_is_named(data_root: Path) -> None:
     def two_views(source: FrameSource, frame: Frame) -> Frame:

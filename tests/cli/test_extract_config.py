@@ -262,6 +262,7 @@ def test_a_named_dataset_is_not_recognised(tmp_path: Path) -> None:
     assert "scannet200 reads the same files, for other" in p2pkit("init", tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_the_command_after_ctrl_c_goes_on(room: Path, tmp_path: Path) -> None:
     """It names the file and what was typed over it, and finishes the store."""
     p2pkit("init", room, "--out", tmp_path / "extract.toml")

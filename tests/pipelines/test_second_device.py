@@ -158,6 +158,7 @@ def judged(run: Path, store: Path) -> dict[str, Any]:
     return {"scores": rows[0]["cells"], "probe": rows[1], "retrieval": rows[2]}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
 def test_the_stages_after_training_say_what_they_say_on_the_cpu(
     cut_store: Path, tmp_path: Path

@@ -64,6 +64,7 @@ def test_demo_rooms_from_extraction_to_a_falling_loss(tmp_path: Path) -> None:
     assert all(2 * 30 < row["superpixels"] < 2 * 90 for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_real_drives_from_extraction_to_a_falling_loss(data_root: Path, tmp_path: Path) -> None:
     store = extract(

@@ -53,6 +53,7 @@ def interrupted(
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_a_run_in_parts_equals_a_whole_one_to_the_bit(interrupted: Path, part: str) -> None:
     whole, parts = (latest_checkpoint(interrupted / name) for name in ("whole", part))
@@ -65,6 +66,7 @@ def test_a_run_in_parts_equals_a_whole_one_to_the_bit(interrupted: Path, part: s
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["whole", *PARTS])
 def test_the_log_has_each_step_once(interrupted: Path, part: str) -> None:
     rows = read_metrics(interrupted / part)
@@ -73,6 +75,7 @@ def test_the_log_has_each_step_once(interrupted: Path, part: str) -> None:
     assert [row["loss"] for row in rows] == losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["whole", *PARTS])
 def test_only_the_newest_checkpoint_stays(interrupted: Path, part: str) -> None:
     names = {path.name for path in (interrupted / part / "checkpoints").iterdir()}
