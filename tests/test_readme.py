@@ -53,7 +53,7 @@ def test_every_command_runs_in_the_order_of_the_page(workplace: Path) -> None:
         assert long in script
         script = script.replace(long, short)
     script += OTHER_COMMANDS
-    assert set(re.findall(r"p2pkit ([a-z]+) ", script)) == set(COMMANDS) - {"demo"}
+    assert set(re.findall(r"p2pkit ([a-z]+)\b", script)) == set(COMMANDS) - {"demo"}
     printed = in_shell(script, workplace)
     for told in ("ok: ", "1 held-out frames", "pretrained"):
         assert told in printed
