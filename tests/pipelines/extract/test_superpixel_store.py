@@ -170,6 +170,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert times(config.out, *OTHERS) == kept
 
 
+@pytest.mark.slow
 def test_several_workers_share_the_shards(
     room_recording: Path, room_store: Path, cut_store: Path, tmp_path: Path
 ) -> None:
