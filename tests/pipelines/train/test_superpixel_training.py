@@ -184,6 +184,7 @@ def test_micro_batches_count_by_their_superpixels(cut_store: Path) -> None:
     assert anchors(some, LOSS) == apart[0][1]
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does_with_two_micro_batches(
     cut_store: Path, tmp_path: Path
 ) -> None:
