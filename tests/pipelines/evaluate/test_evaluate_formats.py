@@ -4,6 +4,7 @@ Small synthetic recordings: half of each frame is one class, half another, apart
 """
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -273,11 +274,12 @@ def run_report(store: Path, tiny_run: Path, out: Path, axes: Literal["run", "sto
     return "turned to the axes of pretraining" in (out / "report.md").read_text()
 
 
-def test_a_probe_takes_the_same_names(stored: Path, tiny_run: Path) -> None:
+def test_a_probe_takes_the_same_names(stored: Path, tiny_run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_run, tmp_path / "run")
     dataset = open_store(stored).manifest.dataset["dataset"]
     _, pattern, _, present = FORMATS[dataset]
     config = ProbeStageConfig(
-        tiny_run, str(stored), points_per_frame=50, statistics_frames=2, test_scenes=(pattern,)
+        copy, str(stored), points_per_frame=50, statistics_frames=2, test_scenes=(pattern,)
     )
     report = json.loads(probe(config).read_text())
     assert set(report["scores"]["pretrained"]["iou"]) == present
