@@ -10,12 +10,15 @@ TORCH := torch==2.13.0
 # `make install MINKOWSKI=--cuda` builds MinkowskiEngine for CUDA also where no GPU is seen.
 MINKOWSKI ?=
 
-.PHONY: demo test install setup browser lint types unit bench clean
+.PHONY: demo test test-all install setup browser lint types unit unit-all bench clean
 
 demo: install
 	$(BIN)/p2pkit demo
 
+# While working: lint, types and all tests but the slow ones; before a change goes in: all tests.
 test: setup browser lint types unit
+
+test-all: setup browser lint types unit-all
 
 # `install` has what p2pkit needs, `setup` also what its tests need. Neither fails for want of
 # MinkowskiEngine: p2pkit then works on its torch engine, and one line says what is missing.
@@ -53,8 +56,13 @@ types: setup
 
 # One thread: with more, MinkowskiEngine's sums are not the same to the bit between runs. A file's
 # tests stay in one process: what they share is made once, and what must run alone does.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 unit: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+unit-all: setup
+	$(PYTEST) -m ""
 
 bench: setup
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done

@@ -1,14 +1,16 @@
-"""Fixtures for all tests, and run-time checks of the shapes in p2pkit's signatures."""
+"""Fixtures for all tests, which of them run, and run-time checks of the shapes in signatures."""
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
+from made_once import shared_folder
+from required_in_ci import fail_if_required
 
 import p2pkit
 
@@ -24,6 +26,43 @@ CHECKED = [
 ]
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
+# Stage tests call the same functions thousands of times: checked, they would take twice as long.
+UNCHECKED = ("alignment/test_check_verdicts.py", "cli/", "faults/", "pipelines/", "tools/")
+TESTS = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A test that is named by its id runs although it is slow."""
+    if config.option.markexpr == "not slow" and any("::" in word for word in config.args):
+        config.option.markexpr = ""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none; check shapes in unit tests only."""
+    if item.get_closest_marker("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+    skip_without_minkowski(item)
+    of_a_stage = item.path.relative_to(TESTS).as_posix().startswith(UNCHECKED)
+    jaxtyping.config.update("jaxtyping_disable", of_a_stage or item.path.parent == TESTS)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    fail_if_required(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    fail_if_required(report)
+    return report
+
 
 @cache
 def lacks_minkowski() -> str:
@@ -33,8 +72,8 @@ def lacks_minkowski() -> str:
     return choose_engine("auto").reason
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs MinkowskiEngine: tests with that marker or with the engine as a parameter."""
+def skip_without_minkowski(item: pytest.Item) -> None:
+    """Skip tests with the marker `minkowski` or with the engine as a parameter, where it lacks."""
     parameters = (
         item.callspec.params
         if isinstance(item, pytest.Function) and hasattr(item, "callspec")
@@ -57,21 +96,64 @@ def data_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def room_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A posed-rgbd folder of 12 small frames in 3 sequences, with labels."""
+def room_recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A posed-rgbd folder of 12 small frames in 3 sequences, with labels; not to be written."""
     from tiny_recording import write_recording
 
-    return write_recording(tmp_path_factory.mktemp("recording") / "rooms", 12, sequences=3)
+    yield from shared_folder(
+        tmp_path_factory, "rooms", lambda out: write_recording(out, 12, sequences=3)
+    )
 
 
 @pytest.fixture(scope="session")
-def room_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def room_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """`room_recording` extracted with a small network, 4 frames per shard; not to be written."""
     from tiny_recording import recording_config
 
     from p2pkit.pipelines.extract.run import run
 
-    return run(recording_config(room_recording, tmp_path_factory.mktemp("store") / "rooms.store"))
+    yield from shared_folder(
+        tmp_path_factory, "rooms.store", lambda out: run(recording_config(room_recording, out))
+    )
+
+
+@pytest.fixture(scope="session")
+def cut_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`room_store` with 20 superpixels per image; not to be written."""
+    from tiny_recording import recording_config
+
+    from p2pkit.geometry.superpixels import SuperpixelConfig
+    from p2pkit.pipelines.extract.run import run
+
+    cut = SuperpixelConfig(20)
+    yield from shared_folder(
+        tmp_path_factory,
+        "cut.store",
+        lambda out: run(recording_config(room_recording, out, superpixels=cut)),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Two steps on `room_store`; not to be written."""
+    from tiny_recording import tiny_train_config
+
+    from p2pkit.pipelines.train.run import run
+
+    yield from shared_folder(
+        tmp_path_factory, "run", lambda out: run(tiny_train_config(room_store, steps=2), out)
+    )
+
+
+@pytest.fixture(scope="session")
+def held_out_run(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Three steps on `room_store` without its last sequence, four frames; not to be written."""
+    from tiny_recording import tiny_train_config
+
+    from p2pkit.pipelines.train.run import run
+
+    config = tiny_train_config(room_store, steps=3, holdout=4)
+    yield from shared_folder(tmp_path_factory, "held-out-run", lambda out: run(config, out))
 
 
 @pytest.fixture(scope="session")

@@ -32,9 +32,13 @@ def write_demo_recording(folder: Path, frames: int) -> Path:
     return folder
 
 
-def in_shell(script: str, folder: Path) -> str:
-    """Run lines of a shell in a folder, which is also the home; gives what they print."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+def in_shell(script: str, folder: Path, programs: Path | None = None) -> str:
+    """Run lines of a shell in a folder, which is also the home; gives what they print.
+
+    `p2pkit` is the installed one, or that of the folder `programs`: see tests/warm_commands.py.
+    """
+    first = [str(programs)] if programs else []
+    path = os.pathsep.join([*first, str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from demo_recording import in_shell, write_demo_recording
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
+from warm_commands import warm_commands
 
 from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.losses import LOSSES, ContrastBatch, LossConfig
@@ -69,11 +70,18 @@ def script_of(page: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a `p2pkit` that starts at once; tests/test_readme.py starts the real one."""
+    with warm_commands(tmp_path_factory.mktemp("warm")) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def prepared(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages speak of: a recording, its store, rooms, a run; not to be written."""
     folder = tmp_path_factory.mktemp("docs")
     write_demo_recording(folder / "my-recording", frames=5)
-    in_shell(PREPARE, folder)
+    in_shell(PREPARE, folder, programs)
     return folder
 
 
@@ -84,14 +92,16 @@ def test_each_block_says_what_it_is(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if script_of(page)])
-def test_commands_run_in_the_order_of_the_page(page: str, prepared: Path, tmp_path: Path) -> None:
+def test_commands_run_in_the_order_of_the_page(
+    page: str, prepared: Path, programs: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "work"
     shutil.copytree(prepared, folder, ignore=lambda *_: {MADE_THERE.get(page, "")})
     script = script_of(page)
     for long, short in SHORTER.items():
         script = script.replace(long, short)
     layer = "$(cd rooms.store && echo features/*)"
-    in_shell(script.replace("features/resnet50-0123abcd", layer), folder)
+    in_shell(script.replace("features/resnet50-0123abcd", layer), folder, programs)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PARTS = ("pyproject.toml", "LICENSE", "README.md", "p2pkit", "cli", "pipelines")
 

@@ -41,11 +41,13 @@ def words(page: Path) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page.read_text())).split())
 
 
+@pytest.mark.slow
 def test_the_front_page_is_the_readme(site: Path) -> None:
     assert "p2pkit shards verify my.store --deep" in words(site / "index.html")
     assert (site / "images" / "overview.png").is_file()
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_from_other_hosts(site: Path) -> None:
     files = [*site.rglob("*.html"), *site.rglob("*.css")]
     found = [
@@ -75,6 +77,7 @@ def test_every_subpackage_has_a_page() -> None:
     assert set(PACKAGES) == inside - {"cli", "minkowski", "viewer"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKAGES)
 def test_api_pages_hold_the_docstrings_of_public_names(name: str, site: Path) -> None:
     page = site / "api" / f"{name}.html"
@@ -92,6 +95,7 @@ def test_api_pages_hold_the_docstrings_of_public_names(name: str, site: Path) ->
     assert told or "doc-function" in source
 
 
+@pytest.mark.slow
 def test_the_stages_stand_in_the_api(site: Path) -> None:
     source = (site / "api" / "pipelines.html").read_text()
     for stage in ("extract", "train", "evaluate.probe", "evaluate", "check", "report"):

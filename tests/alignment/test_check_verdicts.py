@@ -74,15 +74,15 @@ def test_untouched_rooms_pass() -> None:
     "fault",
     [
         "U/V swap",
-        "mirrored image",
-        "intrinsics at half size, colour",
-        "intrinsics at half size, both",
+        pytest.param("mirrored image", marks=pytest.mark.slow),
+        pytest.param("intrinsics at half size, colour", marks=pytest.mark.slow),
+        pytest.param("intrinsics at half size, both", marks=pytest.mark.slow),
         "extrinsic offset",
         "pose inverted",
-        "wrong axes, camera",
-        "wrong axes, pose",
-        "stale calibration, 2° about y",
-        "images one frame late",
+        pytest.param("wrong axes, camera", marks=pytest.mark.slow),
+        pytest.param("wrong axes, pose", marks=pytest.mark.slow),
+        pytest.param("stale calibration, 2° about y", marks=pytest.mark.slow),
+        pytest.param("images one frame late", marks=pytest.mark.slow),
         "images half a frame late",
         "depth scale × 5",
     ],
@@ -207,6 +207,7 @@ def test_pixels_without_content_are_not_scored() -> None:
     assert (np.abs(found[np.isfinite(found)]) <= 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_the_one_bad_camera_of_a_rig_is_named(data_root: Path) -> None:
     def two_views(source: FrameSource, frame: Frame) -> Frame:
@@ -244,7 +245,10 @@ REAL_FAULTS = {
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("folder", list(REAL))
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(one, marks=[] if one == "nuscenes_sample" else pytest.mark.slow) for one in REAL],
+)
 def test_real_recordings_pass_and_one_fault_in_each_is_named(folder: str, data_root: Path) -> None:
     """benchmarks/check_faults.py has all faults; docs/check.md its table."""
     limit, frames = (2, 2) if folder == "pandaset" else (12, 8)

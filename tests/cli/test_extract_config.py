@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from command_line import p2pkit
+from interruptible import interruptible
 from tiny_recording import write_recording
 
 from p2pkit.cli.extract import extract
@@ -271,12 +272,15 @@ def test_a_named_dataset_is_not_recognised(tmp_path: Path) -> None:
     assert "scannet200 reads the same files, for other" in p2pkit("init", tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_the_command_after_ctrl_c_goes_on(room: Path, tmp_path: Path) -> None:
     """It names the file and what was typed over it, and finishes the store."""
     p2pkit("init", room, "--out", tmp_path / "extract.toml")
     words = ["extract", "--config", "extract.toml", "--shard-size", "1", *TEACHER]
     run = [sys.executable, "-m", "p2pkit.cli.main"]
-    with subprocess.Popen([*run, *words], cwd=tmp_path, stderr=subprocess.PIPE) as begun:
+    with subprocess.Popen(
+        [*run, *words], cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=interruptible
+    ) as begun:
         assert begun.stderr is not None
         while b"frames/s" not in begun.stderr.read1():
             assert begun.poll() is None

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from interruptible import interruptible
 
 from p2pkit import __version__
 from p2pkit.cli.bars import progress_bar
@@ -162,7 +163,11 @@ def test_ctrl_c_during_the_import_of_torch(tmp_path: Path) -> None:
     command = "from p2pkit.cli.main import main; main(['train', 'rooms.store', '--out', 'run'])"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run(
-        [sys.executable, "-c", command], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        preexec_fn=interruptible,
     )
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1].endswith(

@@ -27,6 +27,7 @@ def test_launchers_say_where_a_process_is(monkeypatch: pytest.MonkeyPatch) -> No
     assert own_device("cuda", visible=8) == "cuda"
 
 
+@pytest.mark.slow
 def test_extraction_under_torchrun_makes_the_same_store(tmp_path: Path) -> None:
     """Two processes share the shards by claims; which of them writes one makes no difference."""
     source = write_recording(tmp_path / "room", 6)

@@ -4,6 +4,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
 from p2pkit.geometry.backproject import back_project, back_project_pixels
 from p2pkit.geometry.camera import Camera
@@ -38,6 +39,7 @@ def test_eight_threads_give_the_answers_of_one():
             assert answer == alone[seed]
 
 
+@pytest.mark.slow
 def test_kernels_work_where_no_cache_can_be_written():
     """As in a container: no HOME, and a cache folder that even root cannot make."""
     hidden = ("HOME", "NUMBA_CACHE_DIR")

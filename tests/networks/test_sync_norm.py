@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_the_sum_and_its_gradient_are_torchs_without_a_warning() -> None:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

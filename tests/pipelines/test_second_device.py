@@ -12,7 +12,6 @@ from second_device import second_device
 from tiny_recording import TEACHER, recording_config, tiny_train_config
 
 from p2pkit.evaluation.linear_probe import ProbeConfig
-from p2pkit.geometry.superpixels import SuperpixelConfig
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.losses import LossConfig
 from p2pkit.pipelines import retrieval
@@ -40,13 +39,6 @@ LOSSES = [
 ]
 QUICK = ProbeConfig(iterations=3)
 CLOCKS = ("step_s", "wait_s", "probe_s")
-
-
-@pytest.fixture(scope="module")
-def cut_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rooms with a small network's features and superpixels; not to be written."""
-    out = tmp_path_factory.mktemp("cut") / "rooms.store"
-    return extract.run(recording_config(room_recording, out, superpixels=SuperpixelConfig(30)))
 
 
 def config_of(store: Path, loss: LossConfig, **changes: Any) -> TrainConfig:
@@ -166,6 +158,7 @@ def judged(run: Path, store: Path) -> dict[str, Any]:
     return {"scores": rows[0]["cells"], "probe": rows[1], "retrieval": rows[2]}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
 def test_the_stages_after_training_say_what_they_say_on_the_cpu(
     cut_store: Path, tmp_path: Path

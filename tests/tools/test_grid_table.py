@@ -27,6 +27,7 @@ def test_grids_of_transformers(tool: ModuleType) -> None:
     assert tool.with_table(page, "grids of transformers", table) == page
 
 
+@pytest.mark.slow
 def test_answers_of_files(tool: ModuleType) -> None:
     """To a twentieth of a cell, in px: the random weights are those of one version of torch."""
     page = tool.PAGE.read_text().splitlines()

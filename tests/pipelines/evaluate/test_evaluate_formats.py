@@ -4,6 +4,7 @@ Small synthetic recordings: half of each frame is one class, half another, apart
 """
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from s3dis_written import write_rooms
-from tiny_recording import tiny_train_config
 
 from p2pkit.errors import FingerprintError
 from p2pkit.layers.geometry import GeometryConfig
@@ -25,7 +25,6 @@ from p2pkit.pipelines.evaluate.run import EvaluateConfig, run
 from p2pkit.pipelines.evaluate.split import SplitConfig
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.settings import ExtractConfig
-from p2pkit.pipelines.train import run as train
 from p2pkit.store.reading import open_store
 from p2pkit.stream.augmentation import AugmentConfig, augment_points
 
@@ -36,12 +35,6 @@ AXES = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 SEQUENCES = ("00", "07", "08", "10")
 SCENES = ("scene-0001", "scene-0103", "scene-0106", "scene-0553")
 SCANS = ("scene0000_00", "scene0000_01", "scene0011_00", "scene0025_00", "scene0025_01")
-
-
-@pytest.fixture(scope="module")
-def pretrained(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = tiny_train_config(room_store, steps=1, checkpoint_every=1)
-    return train.run(config, tmp_path_factory.mktemp("run") / "pretrained")
 
 
 def sweep(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -181,10 +174,10 @@ def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     )
 
 
-def evaluation(store: Path, pretrained: Path, out: Path) -> EvaluateConfig:
+def evaluation(store: Path, tiny_run: Path, out: Path) -> EvaluateConfig:
     dataset = open_store(store).manifest.dataset["dataset"]
     return EvaluateConfig(
-        runs=(pretrained,),
+        runs=(tiny_run,),
         store=str(store),
         out=out,
         modes=("linear", "finetune"),
@@ -197,18 +190,18 @@ def evaluation(store: Path, pretrained: Path, out: Path) -> EvaluateConfig:
 
 
 def test_named_scenes_test_and_the_benchmarks_classes_count(
-    stored: Path, pretrained: Path, tmp_path: Path
+    stored: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     dataset = open_store(stored).manifest.dataset["dataset"]
     _, _, classes, present = FORMATS[dataset]
-    config = evaluation(stored, pretrained, tmp_path / "out")
+    config = evaluation(stored, tiny_run, tmp_path / "out")
     report = json.loads(run(config).read_text())
     assert len(report["protocol"]["classes"]) == classes
     for cell in report["cells"]:
         assert {name for name, iou in cell["iou"].items() if iou is not None} == present
     linear = {c["name"]: c["miou"] for c in report["cells"] if c["mode"] == "linear"}
-    assert set(linear) == {"scratch", "inputs+position", pretrained.name}
-    assert min(linear["scratch"], linear[pretrained.name]) > 0.5
+    assert set(linear) == {"scratch", "inputs+position", tiny_run.name}
+    assert min(linear["scratch"], linear[tiny_run.name]) > 0.5
     assert (
         ", ".join(report["protocol"]["split"]["test_scenes"])
         in (tmp_path / "out" / "report.md").read_text()
@@ -252,12 +245,12 @@ def test_points_are_turned_about_their_own_up_axis(stored: Path) -> None:
 
 
 def test_points_are_turned_to_what_was_up_in_pretraining(
-    stored: Path, pretrained: Path, tmp_path: Path
+    stored: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     """The run is of a depth camera, whose up is -y; LiDARs and rooms have z up."""
     store = open_store(stored)
     has_z_up = store.manifest.dataset["dataset"] != "scannet"
-    up = students_up([pretrained], store)
+    up = students_up([tiny_run], store)
     assert up == (0.0, -1.0, 0.0)
     asked: dict[str, Any] = {"validation": 0.2, "test": 0.2, "voxel_size": 0.01}
     as_stored = open_labelled(store, label_set="stored", **asked)
@@ -271,22 +264,23 @@ def test_points_are_turned_to_what_was_up_in_pretraining(
     settings = AugmentConfig(tilt_deg=0.0, scale=(1.0, 1.0), elastic=())
     moved = data.frame(sample, np.random.default_rng(3), settings).coordinates[:, 1]
     assert -moved.min() == pytest.approx(max(height), abs=1)
-    assert run_report(stored, pretrained, tmp_path / "run", "run") == has_z_up
-    assert not run_report(stored, pretrained, tmp_path / "stored", "stored")
+    assert run_report(stored, tiny_run, tmp_path / "run", "run") == has_z_up
+    assert not run_report(stored, tiny_run, tmp_path / "stored", "stored")
 
 
-def run_report(store: Path, pretrained: Path, out: Path, axes: Literal["run", "stored"]) -> bool:
+def run_report(store: Path, tiny_run: Path, out: Path, axes: Literal["run", "stored"]) -> bool:
     """Whether the report says that points were turned."""
-    config = replace(evaluation(store, pretrained, out), modes=("linear",), axes=axes)
+    config = replace(evaluation(store, tiny_run, out), modes=("linear",), axes=axes)
     run(config)
     return "turned to the axes of pretraining" in (out / "report.md").read_text()
 
 
-def test_a_probe_takes_the_same_names(stored: Path, pretrained: Path) -> None:
+def test_a_probe_takes_the_same_names(stored: Path, tiny_run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_run, tmp_path / "run")
     dataset = open_store(stored).manifest.dataset["dataset"]
     _, pattern, _, present = FORMATS[dataset]
     config = ProbeStageConfig(
-        pretrained, str(stored), points_per_frame=50, statistics_frames=2, test_scenes=(pattern,)
+        copy, str(stored), points_per_frame=50, statistics_frames=2, test_scenes=(pattern,)
     )
     report = json.loads(probe(config).read_text())
     assert set(report["scores"]["pretrained"]["iou"]) == present

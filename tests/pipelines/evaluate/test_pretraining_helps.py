@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.demo import SETTINGS, TEACHER_INPUT
 from p2pkit.pipelines.evaluate import run as evaluate
@@ -13,6 +15,8 @@ from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.presets import preset
 from p2pkit.settings import with_settings
 from p2pkit.teachers import TeacherOptions
+
+pytestmark = pytest.mark.slow
 
 ROOMS, FRAMES_OF_A_ROOM, STEPS = 3, 12, 60
 MARGIN = 0.08

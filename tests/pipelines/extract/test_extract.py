@@ -367,6 +367,7 @@ def interrupted(
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", KILLED_BEFORE)
 def test_a_killed_run_goes_on_to_the_same_bytes(
     interrupted: Path, room_store: Path, moment: int
@@ -374,6 +375,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert tree(interrupted / str(moment)) == tree(room_store)
 
 
+@pytest.mark.slow
 def test_workers_at_once_give_the_same_bytes(interrupted: Path, room_store: Path) -> None:
     assert tree(interrupted / "together") == tree(room_store)
 

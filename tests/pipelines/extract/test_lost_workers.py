@@ -4,8 +4,11 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from claimed import extract_command, shard_in_work, start
 from store_files import tree
+
+pytestmark = pytest.mark.slow
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 

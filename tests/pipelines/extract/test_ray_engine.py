@@ -65,6 +65,7 @@ def test_a_numbered_gpu_is_refused(room_recording: Path, tmp_path: Path) -> None
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_killed_actor_costs_its_shard_only(
     room_recording: Path, room_store: Path, tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_killed_actor_costs_its_shard_only(
 
 
 @needs_ray
+@pytest.mark.slow
 def test_an_actors_error_is_told_in_one_line(room_recording: Path, tmp_path: Path) -> None:
     out = tmp_path / "rooms.store"
     driver = start(extract_command(room_recording, out, *ON_RAY, "--teacher", "no-such-network"))
@@ -94,6 +96,7 @@ def test_an_actors_error_is_told_in_one_line(room_recording: Path, tmp_path: Pat
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there(room_recording: Path, tmp_path: Path) -> None:
     out = tmp_path / "rooms.store"
     options = ("--engine", "ray://127.0.0.1:1")

@@ -64,13 +64,6 @@ def contents(store: Store, layer: str) -> dict[str, tuple[bytes, Any]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def cut_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`room_recording` extracted with superpixels at once; not to be written."""
-    out = tmp_path_factory.mktemp("superpixels") / "cut.store"
-    return run(recording_config(room_recording, out, superpixels=CUT))
-
-
 @pytest.fixture
 def store(cut_store: Path, tmp_path: Path) -> Path:
     """A copy of `cut_store`, to be changed."""
@@ -177,6 +170,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert times(config.out, *OTHERS) == kept
 
 
+@pytest.mark.slow
 def test_several_workers_share_the_shards(
     room_recording: Path, room_store: Path, cut_store: Path, tmp_path: Path
 ) -> None:

@@ -64,10 +64,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def tiny_run(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_run(held_out_run: Path) -> Path:
     """A run of three steps that held the last sequence out; not to be written."""
-    config = tiny_train_config(room_store, steps=3, holdout=4)
-    return train.run(config, tmp_path_factory.mktemp("run") / "run")
+    return held_out_run
 
 
 def evaluated(run: Path, store: Path, out: Path) -> Path:

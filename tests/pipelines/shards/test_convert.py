@@ -97,6 +97,7 @@ convert_store(Path(sys.argv[1]), out=Path(sys.argv[2]), storage="zarr", report=s
 """
 
 
+@pytest.mark.slow
 def test_killed_and_then_finished_by_two_processes_at_once(tmp_path: Path):
     write_all(tmp_path / "a")
 

@@ -1,6 +1,6 @@
-"""Started by torchrun: train some steps in float64 and save the weights.
+"""Started by torchrun: train some steps in float64 with each loss and save the weights.
 
-ranked.py STORE OUT STEPS LOSS-SETTINGS-AS-JSON
+ranked.py STORE OUT STEPS LOSS-SETTINGS-AS-JSON...      OUT/0.safetensors is of the first loss
 """
 
 import json
@@ -28,23 +28,30 @@ def in_double(batch: Batch) -> Batch:
     return replace(batch, **{name: getattr(batch, name).double() for name in names})
 
 
-def main(store: str, out: str, steps: str, loss: str) -> None:
+def train(store: str, out: Path, steps: int, loss: LossConfig) -> None:
     """Train on a global batch of 3 frames."""
-    config = tiny_train_config(store, loss=LossConfig(**json.loads(loss), across_ranks=True))
+    config = tiny_train_config(store, loss=loss)
     stream_config = replace(config.stream, batch_size=3)
     assert isinstance(stream_config, StreamConfig)
     ranks, sources = ranks_from_environment(), open_sources(config)
-    with process_group(ranks, "cpu"):
-        model = build_model(config, sources[0].channels, seed=0)
-        if ranks.ranks > 1:
-            synchronise_norms(model)
-        model = model.double().train()
-        trainee = Trainee(model, config, replicate(model, ranks, "cpu"), ranks)
-        stream = BatchStream(sources, config=stream_config, rank=ranks.rank, ranks=ranks.ranks)
-        for batch in stream.batches(0, int(steps)):
-            trainee.step([in_double(batch)], 0.01)
-        if ranks.is_first:
-            save_file(model.state_dict(), out)
+    model = build_model(config, sources[0].channels, seed=0)
+    if ranks.ranks > 1:
+        synchronise_norms(model)
+    model = model.double().train()
+    trainee = Trainee(model, config, replicate(model, ranks, "cpu"), ranks)
+    stream = BatchStream(sources, config=stream_config, rank=ranks.rank, ranks=ranks.ranks)
+    for batch in stream.batches(0, steps):
+        trainee.step([in_double(batch)], 0.01)
+    if ranks.is_first:
+        save_file(model.state_dict(), out)
+
+
+def main(store: str, out: str, steps: str, *losses: str) -> None:
+    """Train with one loss after the other in one process group."""
+    with process_group(ranks_from_environment(), "cpu"):
+        for number, text in enumerate(losses):
+            loss = LossConfig(**json.loads(text), across_ranks=True)
+            train(store, Path(out) / f"{number}.safetensors", int(steps), loss)
 
 
 if __name__ == "__main__":

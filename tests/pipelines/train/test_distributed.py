@@ -34,6 +34,11 @@ SETTINGS = {
     "stream.sample.pairs_per_frame": 64,
     "loss.across_ranks": "true",
 }
+LOSSES = (
+    {"name": "ppnce-symmetric"},
+    {"name": "ppnce-soft", "negatives": "mask-similar", "similarity": 0.6},
+)
+"""What is compared in float64."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -61,20 +66,19 @@ def train(out: Path, *arguments: object, ranks: int = 1, **settings: object) -> 
     return done.stdout
 
 
-def train_in_double(
-    store: Path, out: Path, ranks: int, loss: dict[str, object]
-) -> dict[str, torch.Tensor]:
+def train_in_double(store: Path, out: Path, ranks: int) -> Path:
+    """Three steps in float64 with each of LOSSES; gives the folder of their weights."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     script = Path(__file__).parent / "ranked.py"
     done = subprocess.run(
-        [sys.executable, *launch, str(script), str(store), str(out), "3", json.dumps(loss)],
+        [sys.executable, *launch, str(script), str(store), str(out), "3", *map(json.dumps, LOSSES)],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return load_file(out)
+    return out
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -89,6 +93,7 @@ def one(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(one: Path, room_store: Path, tmp_path: Path) -> None:
     told = train(tmp_path / "two", room_store, "--steps", 4, ranks=2)
     assert told.splitlines() == [str(tmp_path / "two")]
@@ -103,21 +108,22 @@ def test_two_processes_train_what_one_trains(one: Path, room_store: Path, tmp_pa
     assert [row["epoch"] for row in rows[0]] == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        {"name": "ppnce-symmetric"},
-        {"name": "ppnce-soft", "negatives": "mask-similar", "similarity": 0.6},
-    ],
-)
-def test_in_float64_they_agree_to_rounding(
-    room_store: Path, tmp_path: Path, loss: dict[str, object]
-) -> None:
+@pytest.fixture(scope="module")
+def in_double(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The same training in float64 by one process and by two."""
+    folders = [tmp_path_factory.mktemp(f"double-{ranks}") for ranks in (1, 2)]
+    return [train_in_double(room_store, out, ranks) for ranks, out in enumerate(folders, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(LOSSES)), ids=[loss["name"] for loss in LOSSES])
+def test_in_float64_they_agree_to_rounding(in_double: list[Path], number: int) -> None:
     """Rounding in float32 grows with each step; here it cannot hide a term that is left out."""
-    found = [train_in_double(room_store, tmp_path / f"{n}.safetensors", n, loss) for n in (1, 2)]
+    found = [load_file(folder / f"{number}.safetensors") for folder in in_double]
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_without_their_exchange_they_train_something_else(
     one: Path, room_store: Path, tmp_path: Path
 ) -> None:
@@ -131,6 +137,7 @@ def test_without_their_exchange_they_train_something_else(
     assert largest > 1e-4
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_stopped(one: Path, room_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(out, room_store, "--steps", 4, "--stop-after", 2, ranks=2)
@@ -142,6 +149,7 @@ def test_one_process_goes_on_where_two_stopped(one: Path, room_store: Path, tmp_
     assert [row["order"] for row in rows[0]] == [row["order"] for row in rows[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "code"), [(1, 0), (2, 1)])
 def test_sigterm_saves_the_step_in_work(
     room_store: Path, tmp_path: Path, ranks: int, code: int

@@ -49,6 +49,7 @@ def weights(run: Path) -> bytes:
     return (latest_checkpoint(run).path / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_from_a_url_says_so_and_gives_the_same_weights(
     room_store: Path, url: str, tmp_path: Path
 ) -> None:

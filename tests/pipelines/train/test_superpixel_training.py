@@ -37,15 +37,6 @@ CUT = SuperpixelConfig(20)
 STEPS = 12
 
 
-@pytest.fixture(scope="module")
-def cut_store(
-    room_recording: Path, room_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """`room_store` with superpixels; not to be written."""
-    out = shutil.copytree(room_store, tmp_path_factory.mktemp("superpixels") / "cut.store")
-    return extract(recording_config(room_recording, out, superpixels=CUT))
-
-
 def learns(config: TrainConfig, out: Path) -> list[dict[str, float]]:
     """Train; gives the rows of the log after a look at their loss."""
     rows = read_metrics(train.run(config, out))
@@ -73,6 +64,7 @@ def test_demo_rooms_from_extraction_to_a_falling_loss(tmp_path: Path) -> None:
     assert all(2 * 30 < row["superpixels"] < 2 * 90 for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_real_drives_from_extraction_to_a_falling_loss(data_root: Path, tmp_path: Path) -> None:
     store = extract(
@@ -192,6 +184,7 @@ def test_micro_batches_count_by_their_superpixels(cut_store: Path) -> None:
     assert anchors(some, LOSS) == apart[0][1]
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does_with_two_micro_batches(
     cut_store: Path, tmp_path: Path
 ) -> None:

@@ -41,13 +41,6 @@ PARTS = [
 
 
 @pytest.fixture(scope="module")
-def tiny_run(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps; not to be written."""
-    config = tiny_train_config(room_store, steps=2)
-    return run(config, tmp_path_factory.mktemp("run") / "run")
-
-
-@pytest.fixture(scope="module")
 def interrupted(
     room_store: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -60,6 +53,7 @@ def interrupted(
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_a_run_in_parts_equals_a_whole_one_to_the_bit(interrupted: Path, part: str) -> None:
     whole, parts = (latest_checkpoint(interrupted / name) for name in ("whole", part))
@@ -72,6 +66,7 @@ def test_a_run_in_parts_equals_a_whole_one_to_the_bit(interrupted: Path, part: s
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["whole", *PARTS])
 def test_the_log_has_each_step_once(interrupted: Path, part: str) -> None:
     rows = read_metrics(interrupted / part)
@@ -80,6 +75,7 @@ def test_the_log_has_each_step_once(interrupted: Path, part: str) -> None:
     assert [row["loss"] for row in rows] == losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["whole", *PARTS])
 def test_only_the_newest_checkpoint_stays(interrupted: Path, part: str) -> None:
     names = {path.name for path in (interrupted / part / "checkpoints").iterdir()}

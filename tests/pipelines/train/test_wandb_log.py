@@ -46,6 +46,7 @@ def records(folder: Path, log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in told.splitlines() if line.startswith("{")]
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_the_metrics_and_goes_on_after_a_stop(
     room_store: Path, tmp_path: Path
 ) -> None:
