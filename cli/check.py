@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from p2pkit.cli.recognised import recognised
+from p2pkit.cli.recognised import RecordingPath, recognised
 from p2pkit.cli.unused import refuse
 
 MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
 
 
 @click.command()
-@click.argument("source", required=False, type=click.Path(path_type=Path))
+@click.argument("source", required=False, type=RecordingPath())
 @click.option(
     "--dataset", help="Format of a recording, such as nyuv2; told by its files if not given."
 )
@@ -37,7 +37,7 @@ def check(source: Path | None, as_json: bool, **options: Any) -> None:
 
     Example: p2pkit check --dataset demo-scene --frames 8
     """
-    from p2pkit.datasets.registry import GENERATED
+    from p2pkit.datasets.registry import is_kind
     from p2pkit.pipelines.check.run import CheckConfig, run
     from p2pkit.store.location import MANIFEST
 
@@ -47,7 +47,7 @@ def check(source: Path | None, as_json: bool, **options: Any) -> None:
     elif dataset is None:
         found = recognised(source)
         source, dataset = found.root, found.dataset
-    if dataset not in GENERATED:
+    if dataset is None or not is_kind(dataset, "generated"):
         refuse(["seed"], f"it draws generated scenes, and {dataset} is a recording; leave this out")
     config = CheckConfig(
         source=source,

@@ -35,7 +35,7 @@ class CheckConfig:
     Args:
         source: a recording's folder, or a store; None for generated scenes.
         out: folder for check.json, check.html and overlays.
-        dataset: a name out of `p2pkit.datasets.SOURCES`; None for a store.
+        dataset: a name out of `p2pkit.datasets.registry.DATASETS`; None for a store.
         frames: how many frames to look at, spread over the recording; their neighbours are read
             too where there are poses.
         camera_file: calibration from elsewhere.

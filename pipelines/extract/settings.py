@@ -21,8 +21,8 @@ class ExtractConfig:
     """Settings of one extraction.
 
     Args:
-        dataset: how the recording lies on the disk: a name out of `p2pkit.datasets.SOURCES`, told
-            in docs/datasets.md.
+        dataset: how the recording lies on the disk: a name out of
+            `p2pkit.datasets.registry.DATASETS`, as in docs/datasets.md.
         root: the recording's folder; none for generated scenes.
         out: the store to write, a local folder. One that is there is finished, or gets one more
             layer if only the teacher differs.

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2pkit.datasets.registry import LIDAR
+from p2pkit.datasets.registry import is_kind
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import commented_toml, config_from_json
@@ -85,7 +85,7 @@ def starting_training(store: str, name: str) -> str:
     """
     config = preset(name, store)
     datasets = str(open_store(store).manifest.dataset.get("dataset")).split("+")
-    if name not in LIDAR_VOXEL_SIZE or not set(datasets) <= set(LIDAR):
+    if name not in LIDAR_VOXEL_SIZE or not all(is_kind(dataset, "sweeps") for dataset in datasets):
         return commented_toml(config)
     size, rooms = LIDAR_VOXEL_SIZE[name], config.stream.sample.voxel_size
     sample = replace(config.stream.sample, voxel_size=size)

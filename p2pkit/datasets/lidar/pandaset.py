@@ -33,6 +33,9 @@ from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.transforms import check_rigid, invert_rigid, transform_points
 
+CONVERSION = (
+    "PandaSet's pickles must be converted once: python tools/pandaset_to_npz.py PANDASET OUT"
+)
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 _FIELDS = {"xyz": "float32", "intensity": "uint8", "t": "float32", "label": "uint8"}
 
@@ -140,10 +143,7 @@ class PandaSet:
 def _sequence_folders(root: Path) -> list[Path]:
     folders = sorted(path for path in root.iterdir() if (path / "calib.json").is_file())
     if not folders:
-        raise SourceError(
-            f"{root}: neither it nor a folder of it holds calib.json; PandaSet's pickles must be "
-            "converted once with tools/pandaset_to_npz.py"
-        )
+        raise SourceError(f"{root}: neither it nor a folder of it holds calib.json. {CONVERSION}")
     return folders
 
 

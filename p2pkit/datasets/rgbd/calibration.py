@@ -29,6 +29,7 @@ TEMPLATE = """{
  "pose": "world_from_depth",
  "invalid_depth": [0]
 }"""
+MISSING = f"A posed-rgbd folder needs its calibration as camera.json. Template:\n{TEMPLATE}"
 _FIELDS = (
     "format",
     "depth_units_per_metre",
@@ -101,8 +102,7 @@ def read_calibration(path: Path) -> RgbdCalibration:
     """
     if not path.is_file():
         raise SourceError(
-            f"{path} does not exist: a posed-rgbd folder needs its calibration, or name the file "
-            f"with --camera. Fill in this template:\n{TEMPLATE}"
+            f"{path} does not exist; give the calibration there or with --camera FILE. {MISSING}"
         )
     value = read_json(path, "posed-rgbd")
     if set(value) != set(_FIELDS):

@@ -35,6 +35,10 @@ from p2pkit.geometry.transforms import nearest_rigid
 COLOR_FOLDERS = ("color", "image", "rgb")
 INTRINSICS = ("intrinsic.json", "camera_intrinsic.json", "camera.json", "camera_primesense.json")
 TRAJECTORIES = ("trajectory.log", "scene/trajectory.log")
+INTRINSICS_FORM = (
+    'Open3D\'s form of intrinsic.json: {"width": 640, "height": 480, "intrinsic_matrix": '
+    "[525, 0, 0, 0, 525, 0, 319.5, 239.5, 1]} (column by column)"
+)
 UNITS_PER_METRE = 1000.0
 MAX_GAP_S = 0.02
 """Where the images' names tell their times, colour is at most this far from depth."""
@@ -86,11 +90,7 @@ class Redwood:
 def _calibration(folder: Path) -> RgbdCalibration:
     path = next((folder / name for name in INTRINSICS if (folder / name).is_file()), None)
     if path is None:
-        raise SourceError(
-            f"{folder} holds none of {', '.join(INTRINSICS)}; write Open3D's form: "
-            '{"width": 640, "height": 480, "intrinsic_matrix": '
-            "[525, 0, 0, 0, 525, 0, 319.5, 239.5, 1]} (column by column)"
-        )
+        raise SourceError(f"{folder} holds none of {', '.join(INTRINSICS)}. {INTRINSICS_FORM}")
     value = read_json(path, "redwood")
     size = (json_field(value, "width", path), json_field(value, "height", path))
     numbers = numeric_array(

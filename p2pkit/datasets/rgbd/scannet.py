@@ -148,25 +148,26 @@ class ScanNet:
 
     Args:
         options: where; `every=25` takes the frames that the paper takes.
-        classes: 20 or 200.
 
     Raises:
         SourceError: there is no scene, a `.sens` file's header is not usable, or the class table of
             ScanNet200 is missing.
     """
 
-    def __init__(self, options: SourceOptions, *, classes: int = 20) -> None:
-        self.name = "scannet" if classes == 20 else "scannet200"
+    name = "scannet"
+    classes = 20
+
+    def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
         folders = _scene_folders(root)
         listed = [frame for folder in folders for frame in _listed(folder)]
         self._frames = chosen_frames(listed, options)
         self._calibrations: dict[str, RgbdCalibration] = {}
         self._table = None
-        labelled = {folder for folder in folders if _has_labels(folder, classes)}
+        labelled = {folder for folder in folders if _has_labels(folder, self.classes)}
         self._labelled = frozenset(labelled)
         self.label_names: Sequence[str] | None = None
-        if labelled and classes == 200:
+        if labelled and self.classes == 200:
             places = (root / TABLE, root.parent / TABLE, root.parent.parent / TABLE)
             path = next((path for path in places if path.is_file()), places[0])
             self._table = read_table(path)
@@ -242,6 +243,13 @@ class ScanNet:
         if self._table is not None:
             return mesh_200(folder, self._table)
         return mesh_20(_labelled_mesh(folder))
+
+
+class ScanNet200(ScanNet):
+    """ScanNet's files with the 200 classes of ScanNet200."""
+
+    name = "scannet200"
+    classes = 200
 
 
 def _scene_folders(root: Path) -> list[Path]:
