@@ -42,6 +42,17 @@ class Layout:
         for place in self.places:
             yield from _folders(root, place)
 
+    def is_place(self, folder: Path, root: Path) -> bool:
+        """Whether the files are looked for in `folder`, which is `root` or below it."""
+        inner = folder.relative_to(root)
+        if not inner.parts:
+            return HERE in self.places or ANYWHERE in self.places
+        return any(
+            place == ANYWHERE or (len(Path(place).parts) == len(inner.parts) and inner.match(place))
+            for place in self.places
+            if place != HERE
+        )
+
     def missing_in(self, folder: Path) -> tuple[str, ...]:
         """The patterns that match nothing in a folder."""
         return tuple(pattern for pattern in self.files if not any(folder.glob(pattern)))

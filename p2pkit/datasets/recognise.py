@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
@@ -69,13 +70,15 @@ def _all_recognised(root: Path) -> list[Recognised]:
 
 def _recording_above(root: Path) -> str:
     """Says which folder above is the recording that `root` is a part of; empty if none is."""
-    inside = root.resolve()
-    for above in list(inside.parents)[:LEVELS_ABOVE]:
+    chain = [root.resolve(), *root.resolve().parents][: LEVELS_ABOVE + 1]
+    for level, above in enumerate(chain[1:], start=1):
         for row in DATASETS.values():
             for layout in row.layouts:
-                # A recording beside `root` makes the folder above a recording, but not of `root`.
-                folders = (folder.resolve() for folder in layout.matching_folders(above))
-                if any(inside in (one, *one.parents) or one in inside.parents for one in folders):
+                # The files are looked for between the two only: a recording beside `root` says
+                # nothing about it, and a search of all folders above could take minutes.
+                places = [one for one in chain[: level + 1] if layout.is_place(one, above)]
+                named = fnmatch(above.name, layout.name)
+                if named and any(not layout.missing_in(place) for place in places):
                     return (
                         f"{root} is a folder inside a {row.name} recording; give the recording "
                         f"itself: {above}"
