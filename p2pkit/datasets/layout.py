@@ -42,16 +42,21 @@ class Layout:
         for place in self.places:
             yield from _folders(root, place)
 
-    def is_place(self, folder: Path, root: Path) -> bool:
-        """Whether the files are looked for in `folder`, which is `root` or below it."""
-        inner = folder.relative_to(root)
-        if not inner.parts:
-            return HERE in self.places or ANYWHERE in self.places
-        return any(
-            place == ANYWHERE or (len(Path(place).parts) == len(inner.parts) and inner.match(place))
-            for place in self.places
-            if place != HERE
-        )
+    def folders_around(self, inside: Path, root: Path) -> list[Path]:
+        """The folders of `possible_folders(root)` that hold `inside` or that it holds.
+
+        Both are resolved. Of layouts that lie anywhere, only folders that hold it: to search all
+        of a folder above could take minutes.
+        """
+        if ANYWHERE in self.places:
+            holding = (inside, *inside.parents)
+            return [folder for folder in holding if folder.is_relative_to(root)]
+        folders = (folder.resolve() for folder in self.possible_folders(root))
+        return [
+            folder
+            for folder in folders
+            if inside.is_relative_to(folder) or folder.is_relative_to(inside)
+        ]
 
     def missing_in(self, folder: Path) -> tuple[str, ...]:
         """The patterns that match nothing in a folder."""

@@ -70,13 +70,12 @@ def _all_recognised(root: Path) -> list[Recognised]:
 
 def _recording_above(root: Path) -> str:
     """Says which folder above is the recording that `root` is a part of; empty if none is."""
-    chain = [root.resolve(), *root.resolve().parents][: LEVELS_ABOVE + 1]
-    for level, above in enumerate(chain[1:], start=1):
+    inside = root.resolve()
+    for above in inside.parents[:LEVELS_ABOVE]:
         for row in DATASETS.values():
             for layout in row.layouts:
-                # The files are looked for between the two only: a recording beside `root` says
-                # nothing about it, and a search of all folders above could take minutes.
-                places = [one for one in chain[: level + 1] if layout.is_place(one, above)]
+                # A recording beside `root` makes the folder above a recording, but not of `root`.
+                places = layout.folders_around(inside, above)
                 named = fnmatch(above.name, layout.name)
                 if named and any(not layout.missing_in(place) for place in places):
                     return (
