@@ -27,6 +27,7 @@ MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
     "--frames", type=click.IntRange(min=1), default=16, show_default=True, help="To test."
 )
 @click.option("--camera", type=click.Path(path_type=Path), help="A calibration to use instead.")
+@click.option("--depth-units", type=float, help="Units per metre of depth images, to try out.")
 @click.option("--seed", default=0, show_default=True, help="Of generated scenes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(source: Path | None, as_json: bool, **options: Any) -> None:
@@ -43,7 +44,10 @@ def check(source: Path | None, as_json: bool, **options: Any) -> None:
 
     dataset = options["dataset"]
     if dataset is None and source is not None and (source / MANIFEST).is_file():
-        refuse(["camera", "seed"], "a store has its own calibration and frames; leave this out")
+        refuse(
+            ["camera", "seed", "depth_units"],
+            "a store has its own calibration and frames; leave this out",
+        )
     elif dataset is None:
         found = recognised(source)
         source, dataset = found.root, found.dataset
@@ -55,6 +59,7 @@ def check(source: Path | None, as_json: bool, **options: Any) -> None:
         dataset=dataset,
         frames=options["frames"],
         camera_file=options["camera"],
+        depth_units=options["depth_units"],
         seed=options["seed"],
     )
     report = run(config)

@@ -45,6 +45,8 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
     from p2pkit.pipelines.extract.engines import run_on
     from p2pkit.pipelines.extract.run import Progress
     from p2pkit.settings import config_to_toml
+    from p2pkit.store.manifest import LEFT_OUT
+    from p2pkit.store.writing import read_manifest
 
     if print_config:
         click.echo(config_to_toml(settled(**options)), nl=False)
@@ -65,6 +67,8 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
 
         store = run_on(engine, config, progress=show)
     if is_first():
+        for part in read_manifest(store).layers[0].details.get(LEFT_OUT, ()):
+            click.echo(f"Left out: {part['name']}: {part['reason']}", err=True)
         if failed:
             reasons = f"{store}/failures.jsonl says why"
             click.echo(f"{failed} of {bar.total} frames could not be used: {reasons}", err=True)

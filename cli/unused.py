@@ -77,7 +77,7 @@ def refuse_unused_in_extraction(config: "ExtractConfig") -> None:
 
     if is_kind(config.dataset, "sweeps", "points"):
         refuse(
-            ["depth_range", "flying_margin"],
+            ["depth_range", "flying_margin", "depth_units"],
             f"it is for depth images, and {config.dataset} has points, which are kept at any "
             "distance; leave this out",
         )

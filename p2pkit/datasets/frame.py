@@ -134,6 +134,8 @@ class SourceOptions:
         seed: for sources that generate their frames.
         flying_margin: drop flying pixels of depth images (see `geometry.flying_pixels`); 0 keeps
             all.
+        depth_units: units per metre of stored depth, in place of what the recording says; None
+            takes that.
         fuse: make one sample of so many neighbouring posed frames (see `datasets.fused`); 0: none.
     """
 
@@ -144,3 +146,4 @@ class SourceOptions:
     every: int = 1
     flying_margin: float = 0.0
     fuse: int = 0
+    depth_units: float | None = None

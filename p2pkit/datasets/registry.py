@@ -54,6 +54,8 @@ class Dataset:
     hint: str = ""
 
 
+LARGEST_UNITS = 1e9
+"""Units of depth per metre are at most so many."""
 SWEEP_VOXEL_M = 0.05
 """Voxels of stored sweeps: the default, made for rooms, would keep nearly every point."""
 _SWEEPS: dict[str, Any] = {"geometry.voxel_size": SWEEP_VOXEL_M}
@@ -247,6 +249,11 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
     _check_options(row, options)
     module, _, reader = row.reader.partition(":")
     source: FrameSource = getattr(import_module(f"p2pkit.datasets.{module}"), reader)(options)
+    if row.kind == "depth":
+        from p2pkit.datasets.rgbd.depth_scale import ProbesDepth, check_depth_scale
+
+        if isinstance(source, ProbesDepth):
+            check_depth_scale(source.depth_probes())
     if options.flying_margin:
         from p2pkit.datasets.rgbd.clean_depth import CleanDepth
 
@@ -266,5 +273,13 @@ def _check_options(row: Dataset, options: SourceOptions) -> None:
     if options.camera_file is not None and not row.takes_camera_file:
         takers = " and ".join(one.name for one in DATASETS.values() if one.takes_camera_file)
         raise ConfigError(f"a camera file is for {takers} only; {row.name} has its own calibration")
+    if options.depth_units is not None:
+        if row.kind != "depth":
+            raise ConfigError(f"depth units are of recorded depth images; {row.name} has none")
+        if not 0 < options.depth_units <= LARGEST_UNITS:
+            raise ConfigError(
+                f"depth_units is {options.depth_units:g}; the units per metre are positive and at "
+                f"most {LARGEST_UNITS:g}"
+            )
     if options.root is not None and row.kind == "generated":
         raise ConfigError(f"{row.name} is generated and reads no folder; leave out {options.root}")

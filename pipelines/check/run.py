@@ -1,6 +1,6 @@
 """check: can a recording's or a store's pixel-point pairs be trusted, and if not, what is wrong?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from PIL import Image
 from p2pkit.alignment.shifts import Profile, profiles
 from p2pkit.alignment.verdicts import Verdict, judge_alignment, judge_each_view, judge_poses
 from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.files import write_atomic, write_json
@@ -39,6 +40,7 @@ class CheckConfig:
         frames: how many frames to look at, spread over the recording; their neighbours are read
             too where there are poses.
         camera_file: calibration from elsewhere.
+        depth_units: units per metre of depth images, in place of the recording's.
         seed: of generated scenes.
     """
 
@@ -47,6 +49,7 @@ class CheckConfig:
     dataset: str | None = None
     frames: int = 16
     camera_file: Path | None = None
+    depth_units: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -146,6 +149,8 @@ def check_source(
 
     found = gather(source, config.frames, problems=problems, visit=look)
     verdicts = [_judge_fields(found)]
+    if left_out := left_out_by(source):
+        verdicts.append(_judge_completeness(left_out))
     curves: list[Profile] = []
     if visit.without_views:
         verdicts.append(_without_pairs(visit.without_views))
@@ -172,7 +177,12 @@ def _store_of(config: CheckConfig) -> Store | None:
 def _source_of(config: CheckConfig) -> FrameSource:
     if config.dataset is None:
         raise ConfigError("name a store, or a recording and its --dataset")
-    options = SourceOptions(root=config.source, camera_file=config.camera_file, seed=config.seed)
+    options = SourceOptions(
+        root=config.source,
+        camera_file=config.camera_file,
+        seed=config.seed,
+        depth_units=config.depth_units,
+    )
     return open_source(config.dataset, options)
 
 
@@ -183,6 +193,14 @@ def _judge_fields(found: Gathered) -> Verdict:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         return Verdict("fields", "fail", f"{bad[0]}{more}", "unreadable or wrong fields", figures)
     return Verdict("fields", "pass", f"{len(found.keys)} frames are as promised", "", figures)
+
+
+def _judge_completeness(left_out: Sequence[LeftOut]) -> Verdict:
+    """What is left out is a remark: the pairs of the rest can be trusted all the same."""
+    first = f"{left_out[0].name}: {left_out[0].reason}"
+    more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+    figures = {"left_out": [part._asdict() for part in left_out]}
+    return Verdict("left out", "pass", f"{first}{more}", "", figures)
 
 
 def _without_pairs(frames: int) -> Verdict:

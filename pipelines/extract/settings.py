@@ -10,7 +10,7 @@ from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 
 NO_TEACHER = "none"
 """Name of the teacher in settings where none is meant."""
-READING = ("limit", "every", "flying_margin", "fuse")
+READING = ("limit", "every", "flying_margin", "fuse", "depth_units")
 """Settings of how a recording is read. They stand in the geometry's details, for extracting again;
 what they lead to (frame list, margin, fusion) is in the fingerprint.
 """
@@ -35,6 +35,8 @@ class ExtractConfig:
         flying_margin: drop pixels of depth images between the two sides of an edge, which no
             neighbour supports to within this share of their depth; between 0 and 1, 0 keeps them.
         fuse: one sample of so many neighbouring posed frames, at least 2; 0 for one of each.
+        depth_units: units per metre of stored depth images, above 0, in place of what the recording
+            says, such as 1000 for millimetres; the recording's own where it is left out.
         camera_file: a calibration in place of the recording's own, for posed-rgbd and tum; the
             recording's own where it is left out.
         shard_size: samples per shard, at least 1; the unit of work and of resumption.
@@ -58,6 +60,7 @@ class ExtractConfig:
     every: int = 1
     flying_margin: float = 0.02
     fuse: int = 0
+    depth_units: float | None = None
     camera_file: Path | None = None
     shard_size: int = 64
     seed: int = 0

@@ -9,6 +9,7 @@ semantic-kitti-api.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.kitti_calibration import (
     matrix_of,
     read_named_numbers,
@@ -88,7 +90,7 @@ class KittiOdometry:
     Frames of sequences without a `labels` folder are unlabelled throughout, if others have one.
 
     Raises:
-        SourceError: there is no sequence, or a calibration, pose or time list is not usable.
+        SourceError: there is no sequence whose calibration, poses and time list are usable.
     """
 
     name = "kitti-odometry"
@@ -98,8 +100,9 @@ class KittiOdometry:
         folders = sorted(path.parent for path in root.glob("sequences/*/velodyne"))
         if not folders:
             raise SourceError(f"{root} holds no sequences/NN/velodyne; kitti-odometry needs one")
-        listed = [frame for folder in folders for frame in _listed(folder, root)]
-        self._frames = chosen_frames(listed, options)
+        self.left_out: list[LeftOut] = []
+        read = partial(_listed, root=root)
+        self._frames = chosen_frames(read_sequences(folders, read, self.left_out, root), options)
         has_labels = any((folder / "labels").is_dir() for folder in folders)
         self.label_names: Sequence[str] | None = CLASSES if has_labels else None
         self.ignore_label: int | None = 0 if has_labels else None

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.kitti_calibration import (
     matrix_of,
     read_named_numbers,
@@ -46,7 +47,7 @@ class KittiRaw:
     is corrected; `time_offset_s` and `speed_m_s` tell how much there is.
 
     Raises:
-        SourceError: there is no drive, or a calibration, pose or time list is not usable.
+        SourceError: there is no drive whose calibration, poses and time lists are usable.
     """
 
     name = "kitti-raw"
@@ -66,7 +67,8 @@ class KittiRaw:
                 f"{root}: kitti-raw needs a date's folder with calib_velo_to_cam.txt and drives "
                 f"that hold velodyne_points; found {len(dates)} dates and no drive"
             )
-        listed = [frame for drive in drives for frame in _listed(drive)]
+        self.left_out: list[LeftOut] = []
+        listed = read_sequences(drives, _listed, self.left_out, root)
         if not listed:
             raise SourceError(
                 f"{root}: none of its {len(drives)} drives holds velodyne_points/data/*.bin; the "

@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.rig import Shot, finite_rows, load_view, unit_intensity
 from p2pkit.datasets.listing import (
     chosen_frames,
@@ -71,7 +71,7 @@ class PandaSet:
     motion within the sweep removed, to the LiDAR's frame at the sweep's time stamp.
 
     Raises:
-        SourceError: there is no sequence, or a `calib.json` is not usable.
+        SourceError: there is no sequence whose `calib.json` is usable.
     """
 
     name = "pandaset"
@@ -80,11 +80,16 @@ class PandaSet:
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
         folders = [root] if (root / "calib.json").is_file() else _sequence_folders(root)
-        self._calibrations = {
-            folder.name: read_json(folder / "calib.json", self.name) for folder in folders
-        }
-        listed = [_listed(folder, self._calibrations[folder.name]) for folder in folders]
-        self._frames = chosen_frames(list(chain.from_iterable(listed)), options)
+        self.left_out: list[LeftOut] = []
+        self._calibrations: dict[str, dict[str, Any]] = {}
+
+        def read(folder: Path) -> list[PandaFrame]:
+            calibration = read_json(folder / "calib.json", self.name)
+            listed = _listed(folder, calibration)
+            self._calibrations[folder.name] = calibration
+            return listed
+
+        self._frames = chosen_frames(read_sequences(folders, read, self.left_out, root), options)
         self.label_names: Sequence[str] | None = _class_names(folders)
         self.ignore_label = None if self.label_names is None else 0
 

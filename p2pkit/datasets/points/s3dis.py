@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
@@ -70,7 +71,7 @@ class S3dis:
     room, so that parts can be cut by area.
 
     Raises:
-        SourceError: no room is there, or a room has no annotations.
+        SourceError: no room with annotations is there.
     """
 
     name = "s3dis"
@@ -79,7 +80,13 @@ class S3dis:
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
-        self._rooms = chosen_frames([_listed(folder) for folder in _room_folders(root)], options)
+        self.left_out: list[LeftOut] = []
+
+        def read(folder: Path) -> list[Room]:
+            return [_listed(folder)]
+
+        listed = read_sequences(_room_folders(root), read, self.left_out, root)
+        self._rooms = chosen_frames(listed, options)
 
     def keys(self) -> Sequence[str]:
         """`Area_5_office_1`: area and room."""

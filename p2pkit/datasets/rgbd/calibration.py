@@ -1,12 +1,13 @@
 """`camera.json`: the calibration of a `posed-rgbd` folder. Nothing in it is guessed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from p2pkit.datasets.registry import LARGEST_UNITS
 from p2pkit.datasets.text_files import read_json
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_json, told_number
@@ -39,7 +40,6 @@ _FIELDS = (
     "pose",
     "invalid_depth",
 )
-LARGEST_UNITS = 1e9
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class RgbdCalibration:
                 return invert_rigid(stored) @ self.color_from_depth
             case _:
                 return None
+
+    def with_units(self, depth_units: float | None) -> "RgbdCalibration":
+        """This calibration with other units per metre; itself for None."""
+        return self if depth_units is None else replace(self, units_per_metre=depth_units)
 
     def to_json(self) -> dict[str, Any]:
         """The calibration in the form of `camera.json`."""

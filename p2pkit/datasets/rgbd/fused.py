@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from p2pkit.datasets.frame import DepthImage, Frame, FrameSource, View
+from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.gravity import level_normals, rotation_to_z_up, up_direction
@@ -60,6 +61,11 @@ class FusedFrames:
                 f"fuse is {count}, but no sequence of the recording has so many frames; it has "
                 f"{len(source.keys())} in all"
             )
+
+    @property
+    def left_out(self) -> Sequence[LeftOut]:
+        """As the source."""
+        return left_out_by(self._source)
 
     def keys(self) -> Sequence[str]:
         """The key of each sample's first frame."""

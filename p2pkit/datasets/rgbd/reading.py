@@ -1,6 +1,5 @@
 """What RGB-D readers share: from one frame's images and calibration to a `Frame`."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.datasets.image_files import check_depth, read_color, read_depth_png
 from p2pkit.datasets.listing import frame_list_digest
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.distortion import undistort_depth, undistort_image
@@ -70,6 +70,20 @@ def load_rgbd(
     image = read_color(files.color, key, color_size)
     depth = usable_depth(depth if decode is None else decode(depth), calibration, key)
     return assemble(files, image, depth, calibration)
+
+
+def probe_of(
+    files: RgbdFiles, calibration: Callable[[], RgbdCalibration], *, decode: Decode | None = None
+) -> DepthProbe:
+    """What `check_depth_scale` needs of a frame whose images are files."""
+
+    def depth() -> DepthImage:
+        found = calibration()
+        values = read_depth_png(files.depth, files.key, (found.depth.width, found.depth.height))
+        values = usable_depth(values if decode is None else decode(values), found, files.key)
+        return DepthImage(values, found.depth, found.units_per_metre)
+
+    return DepthProbe(files.key, files.sequence, depth, lambda: files.world_from_depth)
 
 
 def assemble(
@@ -140,16 +154,6 @@ def rgbd_fingerprint(
         ),
         "calibration": {key: value.to_json() for key, value in calibrations.items()},
     }
-
-
-def nearest_index(times: Sequence[float], time: float, max_gap_s: float) -> int | None:
-    """Index of the sorted time nearest to `time`; None if it is farther than `max_gap_s`."""
-    place = bisect_left(times, time)
-    near = [index for index in (place - 1, place) if 0 <= index < len(times)]
-    if not near:
-        return None
-    best = min(near, key=lambda index: abs(times[index] - time))
-    return best if abs(times[best] - time) <= max_gap_s else None
 
 
 def speed_between(

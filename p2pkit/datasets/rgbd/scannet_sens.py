@@ -177,11 +177,7 @@ def read_frame(path: Path, number: int, key: str) -> SensFrame:
         FrameError: the file ends before it, or its images are damaged.
     """
     header, places = read_header(path), frame_places(path)
-    if number >= len(places):
-        raise FrameError(
-            key, f"{path.name} is cut: it has {len(places)} of its {header.frames} frames"
-        )
-    place = places[number]
+    place = _place(path, number, key)
     around = (places[max(number - 1, 0)], places[min(number + 1, len(places) - 1)])
     with open(path, "rb") as file:
         before, after = (_stamp(file, other) for other in around)
@@ -195,6 +191,29 @@ def read_frame(path: Path, number: int, key: str) -> SensFrame:
         time_offset_s=(stamp.color_us - stamp.depth_us) / 1e6 if known else None,
         speed_m_s=_speed(before, after),
     )
+
+
+def read_frame_depth(path: Path, number: int, key: str) -> UInt16[np.ndarray, "height width"]:
+    """Read the depth of one frame, without its colour; raises as `read_frame`."""
+    place = _place(path, number, key)
+    with open(path, "rb") as file:
+        file.seek(place.start + _FRAME.size + place.color_bytes)
+        return _depth(file.read(place.depth_bytes), read_header(path), key)
+
+
+def read_frame_pose(path: Path, number: int, key: str) -> Float64[np.ndarray, "4 4"] | None:
+    """world_from_camera of one frame, None where tracking was lost; raises as `read_frame`."""
+    with open(path, "rb") as file:
+        pose = _stamp(file, _place(path, number, key)).pose
+    return pose if np.isfinite(pose).all() else None
+
+
+def _place(path: Path, number: int, key: str) -> SensPlace:
+    places = frame_places(path)
+    if number >= len(places):
+        frames = read_header(path).frames
+        raise FrameError(key, f"{path.name} is cut: it has {len(places)} of its {frames} frames")
+    return places[number]
 
 
 def _stamp(file: BinaryIO, place: SensPlace) -> _Stamp:
