@@ -67,6 +67,7 @@ class Frame:
         intensity: strength of each point's return, 0 to 1; None where the sensor gives none.
         point_time_s: when each point was measured, relative to the frame's time (s), or None.
         speed_m_s: how fast the sensor moves (m/s); 0 where it is unknown.
+        interval_s: the usual time between frames of the sequence (s), or None.
         colors: RGB of each of `points` where the recording has them; None where the views give it.
     """
 
@@ -80,6 +81,7 @@ class Frame:
     intensity: Float32[np.ndarray, "points"] | None = None
     point_time_s: Float32[np.ndarray, "points"] | None = None
     speed_m_s: float = 0.0
+    interval_s: float | None = None
     colors: UInt8[np.ndarray, "points 3"] | None = None
 
 

@@ -12,6 +12,7 @@ from p2pkit.alignment.shifts import Profile, profiles
 from p2pkit.alignment.verdicts import Verdict, judge_alignment, judge_each_view, judge_poses
 from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, left_out_by
+from p2pkit.datasets.plausible import implausible_times
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.files import write_atomic, write_json
@@ -85,6 +86,7 @@ class _Visit:
     statistics: PairStatistics = field(default_factory=PairStatistics)
     empty: list[str] = field(default_factory=list)
     without_views: int = 0
+    implausible: list[str] = field(default_factory=list)
     overlays: dict[str, Picture] = field(default_factory=dict)
 
     def __call__(self, frame: Frame) -> None:
@@ -133,6 +135,7 @@ def check_source(
     samples: list[Sample] = []
 
     def look(frame: Frame) -> None:
+        visit.implausible += implausible_times(frame)
         if not frame.views:
             visit.without_views += 1
         elif store is None:
@@ -148,7 +151,7 @@ def check_source(
         return field_problems(frame, source.label_names) if store is None else []
 
     found = gather(source, config.frames, problems=problems, visit=look)
-    verdicts = [_judge_fields(found)]
+    verdicts = [_judge_fields(found, visit.implausible)]
     if left_out := left_out_by(source):
         verdicts.append(_judge_completeness(left_out))
     curves: list[Profile] = []
@@ -186,13 +189,18 @@ def _source_of(config: CheckConfig) -> FrameSource:
     return open_source(config.dataset, options)
 
 
-def _judge_fields(found: Gathered) -> Verdict:
+def _judge_fields(found: Gathered, implausible: list[str]) -> Verdict:
     bad = [reason for _, reason in found.failures]
-    figures = {"problems": bad[:20]}
+    figures = {"problems": bad[:20], "implausible": implausible[:20]}
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         return Verdict("fields", "fail", f"{bad[0]}{more}", "unreadable or wrong fields", figures)
-    return Verdict("fields", "pass", f"{len(found.keys)} frames are as promised", "", figures)
+    remark = ""
+    if implausible:
+        more = f" (and {len(implausible) - 1} more)" if len(implausible) > 1 else ""
+        remark = f"; counted as not known: {implausible[0]}{more}"
+    reason = f"{len(found.keys)} frames are as promised{remark}"
+    return Verdict("fields", "pass", reason, "", figures)
 
 
 def _judge_completeness(left_out: Sequence[LeftOut]) -> Verdict:

@@ -24,7 +24,14 @@ from p2pkit.datasets.lidar.kitti_calibration import (
     split_projection,
     transform_of,
 )
-from p2pkit.datasets.lidar.rig import RigFrame, Shot, load_rig, read_point_labels, rig_fingerprint
+from p2pkit.datasets.lidar.rig import (
+    RigFrame,
+    Shot,
+    load_rig,
+    near_rigs,
+    read_point_labels,
+    rig_fingerprint,
+)
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
@@ -102,7 +109,8 @@ class KittiOdometry:
             raise SourceError(f"{root} holds no sequences/NN/velodyne; kitti-odometry needs one")
         self.left_out: list[LeftOut] = []
         read = partial(_listed, root=root)
-        self._frames = chosen_frames(read_sequences(folders, read, self.left_out, root), options)
+        listed, self._origins = near_rigs(read_sequences(folders, read, self.left_out, root))
+        self._frames = chosen_frames(listed, options)
         has_labels = any((folder / "labels").is_dir() for folder in folders)
         self.label_names: Sequence[str] | None = CLASSES if has_labels else None
         self.ignore_label: int | None = 0 if has_labels else None
@@ -124,7 +132,8 @@ class KittiOdometry:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, a digest of all calibrations and poses, and the class names."""
         labels = None if self.label_names is None else list(self.label_names)
-        return rig_fingerprint(self.name, self._frames.values()) | {"labels": labels}
+        found = rig_fingerprint(self.name, self._frames.values())
+        return found | {"labels": labels} | self._origins
 
     def _labels(
         self, listed: RigFrame, finite: Bool[np.ndarray, " records"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, UInt8
 
 from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, read_sequences
@@ -24,6 +24,7 @@ from p2pkit.datasets.listing import (
     safe_key,
 )
 from p2pkit.datasets.points.point_text import place_of, read_rows
+from p2pkit.datasets.world import FAR_M
 from p2pkit.errors import FrameError, SourceError
 
 CLASSES = (
@@ -151,9 +152,12 @@ def _listed(folder: Path) -> Room:
 def _read_room(
     room: Room,
 ) -> tuple[
-    Float32[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"], UInt8[np.ndarray, " points"]
+    Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"], UInt8[np.ndarray, " points"]
 ]:
-    """Positions in the area's coordinates (m), colours and classes of all objects."""
+    """Positions in the area's coordinates (m), colours and classes of all objects.
+
+    Positions are float32, or float64 where that would be too coarse.
+    """
     points: list[np.ndarray] = []
     colors: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -171,4 +175,7 @@ def _read_room(
         points.append(np.ascontiguousarray(rows[:, :3]))
         colors.append(np.rint(rows[:, 3:]).astype(np.uint8))
         labels.append(np.full(len(rows), _CLASS_OF.get(name, 0), np.uint8))
-    return np.concatenate(points), np.concatenate(colors), np.concatenate(labels)
+    cloud = np.concatenate(points)
+    if np.abs(cloud).max() <= FAR_M:
+        cloud = cloud.astype(np.float32)
+    return cloud, np.concatenate(colors), np.concatenate(labels)

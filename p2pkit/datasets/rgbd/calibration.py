@@ -30,7 +30,9 @@ TEMPLATE = """{
  "pose": "world_from_depth",
  "invalid_depth": [0]
 }"""
-MISSING = f"A posed-rgbd folder needs its calibration as camera.json. Template:\n{TEMPLATE}"
+MISSING = (
+    f"A posed-rgbd folder needs its calibration as camera.json. Fill in this template:\n{TEMPLATE}"
+)
 _FIELDS = (
     "format",
     "depth_units_per_metre",

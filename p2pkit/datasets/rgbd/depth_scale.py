@@ -119,9 +119,9 @@ def _check_median(probes: Sequence[DepthProbe]) -> None:
         return
     fitting = [unit for unit in COMMON_UNITS if _LIKELY_M[0] < median / unit < _LIKELY_M[1]]
     raise SourceError(
-        f"{_where(probes)}: the depth has {declared:g} units per metre, which puts the median of "
+        f"{_where(probes)}: depth_units_per_metre is {declared:g}, which puts the median depth of "
         f"{len(medians)} frames at {median / declared:g} m; plausible is {low:g} to {high:g} m. "
-        + _mending(fitting, declared)
+        + _mending([1000.0] if 1000.0 in fitting else fitting, declared)
     )
 
 
@@ -151,7 +151,7 @@ def _check_agreement(probes: Sequence[DepthProbe]) -> None:
     best = int(np.argmax(agreement))
     if agreement[best] >= _GOOD_AGREEMENT and agreement[0] < _BAD_RATIO * agreement[best]:
         raise SourceError(
-            f"{_where(probes)}: the depth has {units[0]:g} units per metre, but through their "
+            f"{_where(probes)}: depth_units_per_metre is {units[0]:g}, but through their "
             f"poses {len(rows)} pairs of frames agree on {agreement[0]:.0%} of their depths with "
             f"it and on {agreement[best]:.0%} with {units[best]:g}. "
             + _mending(units[best : best + 1], units[0])

@@ -16,6 +16,7 @@ from p2pkit.datasets.rgbd.calibration import RgbdCalibration, read_calibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.reading import usable_depth
 from p2pkit.datasets.text_files import read_json
+from p2pkit.datasets.world import near_origin
 from p2pkit.errors import FrameError, SourceError
 
 _ROLES = {
@@ -140,6 +141,20 @@ def probe_of_posed(files: FrameFiles) -> DepthProbe:
         return files.calibration.world_from_depth(read_pose(files.pose, files.key))
 
     return DepthProbe(files.key, files.sequence, depth, pose)
+
+
+def find_origins(frames: list[FrameFiles]) -> dict[str, Float64[np.ndarray, "3"]]:
+    """The origin of each sequence's world, by its first readable pose."""
+    origins: dict[str, Float64[np.ndarray, "3"]] = {}
+    for files in frames:
+        if files.sequence not in origins:
+            try:
+                pose = probe_of_posed(files).pose()
+            except FrameError:
+                continue
+            if pose is not None:
+                origins[files.sequence] = near_origin([pose])
+    return {files.sequence: origins.get(files.sequence, np.zeros(3)) for files in frames}
 
 
 def find_label_names(root: Path, frames: list[FrameFiles]) -> tuple[tuple[str, ...], int] | None:

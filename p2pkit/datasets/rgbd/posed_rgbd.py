@@ -23,10 +23,12 @@ from p2pkit.datasets.rgbd.posed_files import (
     FrameFiles,
     find_frames,
     find_label_names,
+    find_origins,
     probe_of_posed,
     read_frame_depth,
 )
 from p2pkit.datasets.rgbd.reading import RgbdListed, assemble
+from p2pkit.datasets.world import moved, origins_json
 from p2pkit.errors import FrameError
 from p2pkit.geometry.distortion import undistort_depth
 
@@ -49,6 +51,7 @@ class PosedRgbd:
         self.ignore_label: int | None = labels[1] if labels else None
         self._frames = chosen_frames(listed, options)
         self._listed = listed
+        self._origins = find_origins(listed)
 
     def depth_probes(self) -> Sequence[DepthProbe]:
         """Those of all frames of the recording."""
@@ -75,6 +78,7 @@ class PosedRgbd:
         image = read_color(files.color, key, (calibration.color.width, calibration.color.height))
         stored = read_pose(files.pose, key) if files.pose and calibration.pose != "none" else None
         pose = None if stored is None else calibration.world_from_depth(stored)
+        pose = moved(pose, self._origins[files.sequence])
         listed = RgbdListed(key=key, sequence=files.sequence, world_from_depth=pose)
         frame = assemble(listed, image, depth, calibration)
         return replace(frame, labels=self._labels(files))
@@ -89,6 +93,7 @@ class PosedRgbd:
             "frame_list": frame_list_digest((files.key, files.paths()) for files in frames),
             "calibration": list(sequences.values()),
             "labels": None if self.label_names is None else [*self.label_names, self.ignore_label],
+            **origins_json(self._origins),
         }
 
     def _labels(self, files: FrameFiles) -> UInt8[np.ndarray, "height width"] | None:

@@ -1,7 +1,7 @@
 """What RGB-D readers share: from one frame's images and calibration to a `Frame`."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from p2pkit.datasets.image_files import check_depth, read_color, read_depth_png
 from p2pkit.datasets.listing import frame_list_digest
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.world import moved, near_origin, origins_json
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.distortion import undistort_depth, undistort_image
@@ -70,6 +71,19 @@ def load_rgbd(
     image = read_color(files.color, key, color_size)
     depth = usable_depth(depth if decode is None else decode(depth), calibration, key)
     return assemble(files, image, depth, calibration)
+
+
+def near_frames(listed: Sequence[RgbdFiles]) -> tuple[list[RgbdFiles], dict[str, Any]]:
+    """The frames with poses from a near origin for each sequence, and that for the fingerprint."""
+    poses: dict[str, list[Float64[np.ndarray, "4 4"] | None]] = {}
+    for files in listed:
+        poses.setdefault(files.sequence, []).append(files.world_from_depth)
+    origins = {sequence: near_origin(found) for sequence, found in poses.items()}
+    near = [
+        replace(files, world_from_depth=moved(files.world_from_depth, origins[files.sequence]))
+        for files in listed
+    ]
+    return near, origins_json(origins)
 
 
 def probe_of(

@@ -30,7 +30,13 @@ from p2pkit.datasets.pairing import named_number, pair_images, without_partner
 from p2pkit.datasets.registry import LARGEST_UNITS
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
-from p2pkit.datasets.rgbd.reading import RgbdFiles, load_rgbd, probe_of, rgbd_fingerprint
+from p2pkit.datasets.rgbd.reading import (
+    RgbdFiles,
+    load_rgbd,
+    near_frames,
+    probe_of,
+    rgbd_fingerprint,
+)
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import camera_from_matrix
@@ -40,7 +46,8 @@ COLOR_FOLDERS = ("color", "image", "rgb")
 INTRINSICS = ("intrinsic.json", "camera_intrinsic.json", "camera.json", "camera_primesense.json")
 TRAJECTORIES = ("trajectory.log", "scene/trajectory.log")
 INTRINSICS_FORM = (
-    'Open3D\'s form of intrinsic.json: {"width": 640, "height": 480, "intrinsic_matrix": '
+    "For a missing intrinsic.json write Open3D's form: "
+    '{"width": 640, "height": 480, "intrinsic_matrix": '
     "[525, 0, 0, 0, 525, 0, 319.5, 239.5, 1]} (column by column)"
 )
 UNITS_PER_METRE = 1000.0
@@ -78,7 +85,7 @@ class Redwood:
             self._calibrations[folder.name] = calibration
             return listed
 
-        listed = read_sequences(folders, read, self.left_out, root)
+        listed, self._origins = near_frames(read_sequences(folders, read, self.left_out, root))
         self._frames = chosen_frames(listed, options)
 
     def depth_probes(self) -> Sequence[DepthProbe]:
@@ -103,7 +110,8 @@ class Redwood:
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, poses and calibrations."""
-        return rgbd_fingerprint(self.name, self._frames.values(), self._calibrations)
+        found = rgbd_fingerprint(self.name, self._frames.values(), self._calibrations)
+        return found | self._origins
 
 
 def _calibration(folder: Path) -> RgbdCalibration:

@@ -365,10 +365,10 @@ def _calibration(listed: ScanNetFrame) -> RgbdCalibration:
 
 def _load(listed: ScanNetFrame, calibration: RgbdCalibration) -> Frame:
     key = listed.key
-    offset, speed = None, 0.0
+    offset, speed, interval = None, 0.0, None
     if listed.sens is not None:
         read = read_frame(listed.sens, listed.number, key)
-        image, depth, pose, offset, speed = read
+        image, depth, pose, offset, speed, interval = read
     else:
         assert listed.color is not None
         assert listed.depth is not None
@@ -384,7 +384,8 @@ def _load(listed: ScanNetFrame, calibration: RgbdCalibration) -> Frame:
         time_offset_s=offset,
         speed_m_s=speed,
     )
-    return assemble(place, image, usable_depth(depth, calibration, key), calibration)
+    frame = assemble(place, image, usable_depth(depth, calibration, key), calibration)
+    return replace(frame, interval_s=interval)
 
 
 def _pose(listed: ScanNetFrame) -> Float64[np.ndarray, "4 4"] | None:

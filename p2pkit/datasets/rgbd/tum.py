@@ -22,6 +22,7 @@ from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.reading import (
     RgbdFiles,
     load_rgbd,
+    near_frames,
     probe_of,
     rgbd_fingerprint,
     speed_between,
@@ -69,7 +70,8 @@ class TumRgbd:
             self._calibrations[folder.name] = calibration.with_units(options.depth_units)
             return listed
 
-        self._frames = chosen_frames(read_sequences(folders, read, self.left_out, root), options)
+        listed, self._origins = near_frames(read_sequences(folders, read, self.left_out, root))
+        self._frames = chosen_frames(listed, options)
 
     def depth_probes(self) -> Sequence[DepthProbe]:
         """Those of all frames."""
@@ -94,7 +96,7 @@ class TumRgbd:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, poses, lenses, and the largest gap in time."""
         found = rgbd_fingerprint(self.name, self._frames.values(), self._calibrations)
-        return found | {"max_gap_s": MAX_GAP_S}
+        return found | {"max_gap_s": MAX_GAP_S} | self._origins
 
 
 def _sub_folders(root: Path) -> list[Path]:
