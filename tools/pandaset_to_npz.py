@@ -77,11 +77,14 @@ def _write_sweep(sweep: Path, source: Path, target: Path, time: float) -> None:
 
 
 def _label_file(folder: Path, number: str) -> Path | None:
-    """The labels of a sweep, with either ending; None, said on stderr, where only others have."""
+    """The labels of a sweep, with either ending; None if there are none.
+
+    That is said on stderr where the sequence has a folder of labels.
+    """
     for path in (folder / f"{number}.pkl.gz", folder / f"{number}.pkl"):
         if path.is_file():
             return path
-    if folder.is_dir() and any(folder.glob("[!.]*.pkl*")):
+    if folder.is_dir():
         print(f"{folder} has no labels of sweep {number}; its points get label 0", file=sys.stderr)
     return None
 

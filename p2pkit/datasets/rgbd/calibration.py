@@ -1,5 +1,6 @@
 """`camera.json`: the calibration of a `posed-rgbd` folder. Nothing in it is guessed."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ POSE_CONVENTIONS = (
     "color_from_world",
     "none",
 )
+LARGEST_COLOR_PX = 4_000_000
+"""Larger colour images are shrunk where the depth is smaller, …"""
+SHRUNK_COLOR_PX = 2_000_000
+"""… to at most so many pixels."""
 TEMPLATE = """{
  "format": "posed-rgbd",
  "depth_units_per_metre": 1000,
@@ -85,6 +90,28 @@ class RgbdCalibration:
     def with_units(self, depth_units: float | None) -> "RgbdCalibration":
         """This calibration with other units per metre; itself for None."""
         return self if depth_units is None else replace(self, units_per_metre=depth_units)
+
+    @property
+    def used_color(self) -> Camera:
+        """The colour camera at the size that is worked on.
+
+        Images of more than `LARGEST_COLOR_PX` over smaller depth are shrunk by a whole factor: they
+        would take gigabytes, in the teacher most of all, and show what no depth pixel tells apart.
+        """
+        pixels = self.color.width * self.color.height
+        if pixels <= LARGEST_COLOR_PX:
+            return self.color
+        factor = math.ceil(math.sqrt(pixels / SHRUNK_COLOR_PX))
+        width, height = self.color.width // factor, self.color.height // factor
+        if width < self.depth.width:
+            return self.color
+        return self.color.resized(width, height)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that determines the frames' content, as JSON."""
+        used = self.used_color
+        shrunk = {} if used == self.color else {"used_color_px": [used.width, used.height]}
+        return self.to_json() | shrunk
 
     def to_json(self) -> dict[str, Any]:
         """The calibration in the form of `camera.json`."""

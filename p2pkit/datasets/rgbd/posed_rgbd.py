@@ -86,7 +86,7 @@ class PosedRgbd:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, the calibration of each sequence, and the class names."""
         frames = self._frames.values()
-        sequences = {files.sequence: files.calibration.to_json() for files in frames}
+        sequences = {files.sequence: files.calibration.fingerprint() for files in frames}
         return {
             "dataset": self.name,
             "frames": len(frames),

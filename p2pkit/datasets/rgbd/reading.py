@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
+from PIL import Image
 
 from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.datasets.image_files import check_depth, read_color, read_depth_png
@@ -112,14 +113,18 @@ def assemble(
         FrameError: the image's distortion cannot be undone.
     """
     valid = None
+    camera = calibration.used_color
+    if camera != calibration.color:
+        size = (camera.width, camera.height)
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     if calibration.color_distortion is not None:
         try:
-            image, valid = undistort_image(image, calibration.color, calibration.color_distortion)
+            image, valid = undistort_image(image, camera, calibration.color_distortion)
         except GeometryError as error:
             raise FrameError(listed.key, str(error)) from error
     view = View(
         image=image,
-        camera=calibration.color,
+        camera=camera,
         camera_from_sensor=calibration.color_from_depth,
         time_offset_s=listed.time_offset_s,
         valid=valid,
@@ -166,7 +171,7 @@ def rgbd_fingerprint(
                 for frame in frames
             ]
         ),
-        "calibration": {key: value.to_json() for key, value in calibrations.items()},
+        "calibration": {key: value.fingerprint() for key, value in calibrations.items()},
     }
 
 

@@ -259,7 +259,7 @@ class ScanNet:
         for frame in self._frames.values():
             if frame.sequence not in found:
                 try:
-                    found[frame.sequence] = self._calibration(frame).to_json()
+                    found[frame.sequence] = self._calibration(frame).fingerprint()
                 except SourceError as error:
                     errors.setdefault(frame.sequence, error)
         for scene, error in errors.items():

@@ -116,7 +116,7 @@ class SevenScenes:
             "dataset": self.name,
             "frames": len(frames),
             "frame_list": frame_list_digest((files.key, files.paths()) for files in frames),
-            "calibration": self._calibration.to_json(),
+            "calibration": self._calibration.fingerprint(),
         }
 
 
