@@ -182,6 +182,56 @@ def test_poses_of_posed_rgbd_far_out_are_kept_near(tmp_path: Path) -> None:
     assert source.fingerprint()["world_origin_m"] == {tmp_path.name: [0.0, 5_334_760.0, 0.0]}
 
 
+def write_drive(folder: Path, far_m: float, dtype: type[np.floating]) -> None:
+    """One PandaSet sweep of 81 points, 1/16 m apart along y, with one camera."""
+    y = (np.arange(81) / 16 - 2.5) + far_m
+    xyz = np.stack([np.full(81, 8.0), y, np.zeros(81)], axis=1).astype(dtype)
+    zeros = np.zeros(81, np.uint8)
+    (folder / "lidar").mkdir(parents=True)
+    times = zeros.astype(np.float32)
+    np.savez(folder / "lidar" / "00.npz", xyz=xyz, intensity=zeros, label=zeros, t=times)
+    (folder / "camera" / "front").mkdir(parents=True)
+    image = Image.fromarray(np.full((48, 64, 3), 90, np.uint8))
+    image.save(folder / "camera" / "front" / "00.jpg")
+    lidar = np.eye(4)
+    lidar[1, 3] = far_m
+    camera = lidar.copy()
+    camera[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+    value = {
+        "cameras": {
+            "front": {
+                "K": [[30, 0, 31.5], [0, 30, 23.5], [0, 0, 1]],
+                "T_world_camera": {"00": camera.tolist()},
+            }
+        },
+        "lidar_pose": {"00": lidar.tolist()},
+    }
+    (folder / "calib.json").write_text(json.dumps(value))
+
+
+def test_far_sweeps_in_float64_lose_nothing(tmp_path: Path) -> None:
+    write_drive(tmp_path / "near", 0.0, np.float32)
+    write_drive(tmp_path / "far", 5_334_760.0, np.float64)
+    near, far = (
+        open_source("pandaset", SourceOptions(tmp_path / name)) for name in ("near", "far")
+    )
+    expected, frame = near.load("near_00"), far.load("far_00")
+    np.testing.assert_array_equal(frame.points, expected.points)
+    np.testing.assert_array_equal(frame.world_from_sensor, expected.world_from_sensor)
+    np.testing.assert_array_equal(
+        frame.views[0].camera_from_sensor, expected.views[0].camera_from_sensor
+    )
+    assert far.fingerprint()["world_origin_m"] == {"far": [0.0, 5_334_760.0, 0.0]}
+    assert "world_origin_m" not in near.fingerprint()
+
+
+def test_far_sweeps_in_float32_are_refused(tmp_path: Path) -> None:
+    write_drive(tmp_path / "far", 5_334_760.0, np.float32)
+    source = open_source("pandaset", SourceOptions(tmp_path / "far"))
+    with pytest.raises(FrameError, match=r"steps of 0\.5 m"):
+        source.load("far_00")
+
+
 def test_many_megapixels_over_small_depth_are_shrunk(tmp_path: Path) -> None:
     large = {"width": 2560, "height": 1920, "fx": 2400.0, "fy": 2400.0, "cx": 1279.5, "cy": 959.5}
     write_calibration(tmp_path, color=large, pose="none")
