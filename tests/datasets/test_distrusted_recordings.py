@@ -182,6 +182,25 @@ def test_poses_of_posed_rgbd_far_out_are_kept_near(tmp_path: Path) -> None:
     assert source.fingerprint()["world_origin_m"] == {tmp_path.name: [0.0, 5_334_760.0, 0.0]}
 
 
+@pytest.mark.parametrize("pose", ["world_from_depth", "color_from_world"])
+def test_poses_with_the_axes_of_opengl(pose: str, tmp_path: Path) -> None:
+    write_calibration(tmp_path, pose=pose, pose_axes="opengl")
+    write_frame(tmp_path, 0)
+    turn = np.diag([1.0, -1.0, -1.0, 1.0])
+    world_from_camera = np.eye(4)
+    world_from_camera[:3] = [[0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3]]
+    inverse = np.linalg.inv(world_from_camera)
+    stored = world_from_camera @ turn if pose == "world_from_depth" else turn @ inverse
+    np.savetxt(tmp_path / "frame-000000.pose.txt", stored)
+    source = open_source("posed-rgbd", SourceOptions(tmp_path))
+    found = source.load(source.keys()[0]).world_from_sensor
+    np.testing.assert_allclose(found, world_from_camera, atol=1e-9)
+    assert source.fingerprint()["calibration"][0]["pose_axes"] == "opengl"
+    write_calibration(tmp_path, pose_axes="blender")
+    with pytest.raises(SourceError, match="pose_axes is 'blender'; it must be one of opencv"):
+        open_source("posed-rgbd", SourceOptions(tmp_path))
+
+
 def write_drive(folder: Path, far_m: float, dtype: type[np.floating]) -> None:
     """One PandaSet sweep of 81 points, 1/16 m apart along y, with one camera."""
     y = (np.arange(81) / 16 - 2.5) + far_m

@@ -26,6 +26,8 @@ LARGEST_COLOR_PX = 4_000_000
 """Larger colour images are shrunk where the depth is smaller, …"""
 SHRUNK_COLOR_PX = 2_000_000
 """… to at most so many pixels."""
+POSE_AXES = ("opencv", "opengl")
+_OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 TEMPLATE = """{
  "format": "posed-rgbd",
  "depth_units_per_metre": 1000,
@@ -58,6 +60,8 @@ class RgbdCalibration:
         depth, color: intrinsics of the depth and of the colour image.
         color_from_depth: takes points of the depth camera to the colour camera (m).
         pose: which transform `.pose.txt` holds, one of `POSE_CONVENTIONS`.
+        pose_axes: axes of the camera in `.pose.txt`: `opencv`, x right, y down, z forward, or
+            `opengl`, x right, y up, z backward.
         invalid_depth: stored values that mean no measurement.
         depth_distortion, color_distortion: of the images as they are stored, or None.
     """
@@ -70,11 +74,15 @@ class RgbdCalibration:
     invalid_depth: tuple[int, ...]
     depth_distortion: Distortion | None = None
     color_distortion: Distortion | None = None
+    pose_axes: str = "opencv"
 
     def world_from_depth(
         self, stored: Float64[np.ndarray, "4 4"]
     ) -> Float64[np.ndarray, "4 4"] | None:
         """The depth camera's pose from what `.pose.txt` holds; None where `pose` is "none"."""
+        if self.pose_axes == "opengl":
+            turn = _OPENGL_FROM_OPENCV
+            stored = turn @ stored if self.pose.endswith("_from_world") else stored @ turn
         match self.pose:
             case "world_from_depth":
                 return stored
@@ -123,6 +131,7 @@ class RgbdCalibration:
             "color_from_depth": self.color_from_depth.tolist(),
             "pose": self.pose,
             "invalid_depth": list(self.invalid_depth),
+            **({} if self.pose_axes == "opencv" else {"pose_axes": self.pose_axes}),
         }
 
 
@@ -138,13 +147,17 @@ def read_calibration(path: Path) -> RgbdCalibration:
             f"{path} does not exist; give the calibration there or with --camera FILE. {MISSING}"
         )
     value = read_json(path, "posed-rgbd")
-    if set(value) != set(_FIELDS):
+    if set(value) - {"pose_axes"} != set(_FIELDS):
         raise SourceError(f"{path}: {_field_names_differ(value)}. The form is:\n{TEMPLATE}")
     if value["format"] != "posed-rgbd":
         raise SourceError(f"{path}: format is {value['format']!r}; it must be 'posed-rgbd'")
     if value["pose"] not in POSE_CONVENTIONS:
         allowed = ", ".join(POSE_CONVENTIONS)
         raise SourceError(f"{path}: pose is {value['pose']!r}; it must be one of {allowed}")
+    axes = value.get("pose_axes", "opencv")
+    if axes not in POSE_AXES:
+        allowed = ", ".join(POSE_AXES)
+        raise SourceError(f"{path}: pose_axes is {axes!r}; it must be one of {allowed}")
     try:
         depth, depth_distortion = lens_from_json(value["depth"], "depth")
         color, color_distortion = lens_from_json(value["color"], "color")
@@ -156,6 +169,7 @@ def read_calibration(path: Path) -> RgbdCalibration:
             color_distortion=color_distortion,
             color_from_depth=_transform(value["color_from_depth"], path),
             pose=value["pose"],
+            pose_axes=axes,
             invalid_depth=_invalid_values(value["invalid_depth"], path),
         )
     except GeometryError as error:
@@ -182,7 +196,7 @@ def _lens_json(camera: Camera, distortion: Distortion | None) -> dict[str, Any]:
 
 def _field_names_differ(value: dict[str, Any]) -> str:
     missing = [name for name in _FIELDS if name not in value]
-    unknown = sorted(set(value) - set(_FIELDS))
+    unknown = sorted(set(value) - {*_FIELDS, "pose_axes"})
     return f"missing fields {missing}, unknown fields {unknown}"
 
 
