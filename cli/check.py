@@ -6,14 +6,14 @@ from typing import Any
 import click
 
 from p2pkit.cli.options import AS_JSON, config_of, options_of, refuse
-from p2pkit.cli.recognised import recognised
+from p2pkit.cli.recognised import RecordingPath, recognised
 from p2pkit.pipelines.settings import CheckConfig
 
 MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
 
 
 @click.command()
-@click.argument("source", required=False, type=click.Path(path_type=Path))
+@click.argument("source", required=False, type=RecordingPath())
 @options_of(CheckConfig)
 @AS_JSON
 def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> None:
@@ -24,16 +24,19 @@ def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> 
 
     Example: p2pkit check --dataset demo-scene --frames 8
     """
-    from p2pkit.datasets.registry import GENERATED
+    from p2pkit.datasets.registry import is_kind
     from p2pkit.pipelines.check.run import run
     from p2pkit.store.location import MANIFEST
 
     if dataset is None and source is not None and (source / MANIFEST).is_file():
-        refuse(["camera", "seed"], "a store has its own calibration and frames; leave this out")
+        refuse(
+            ["camera", "seed", "depth_units"],
+            "a store has its own calibration and frames; leave this out",
+        )
     elif dataset is None:
         found = recognised(source)
         source, dataset = found.root, found.dataset
-    if dataset not in GENERATED:
+    if dataset is None or not is_kind(dataset, "generated"):
         refuse(["seed"], f"it draws generated scenes, and {dataset} is a recording; leave this out")
     report = run(config_of(CheckConfig, source=source, dataset=dataset))
     if as_json:

@@ -41,6 +41,7 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
     from p2pkit.pipelines.extract.feature_stage import WEIGHTS_ORIGIN
     from p2pkit.pipelines.extract.run import Progress
     from p2pkit.settings import config_to_toml
+    from p2pkit.store.manifest import LEFT_OUT
     from p2pkit.store.writing import read_manifest
 
     if print_config:
@@ -62,6 +63,8 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
 
         store = run_on(engine, config, progress=show)
     if is_first():
+        for part in read_manifest(store).layers[0].details.get(LEFT_OUT, ()):
+            click.echo(f"Left out: {part['name']}: {part['reason']}", err=True)
         if failed:
             reasons = f"{store}/failures.jsonl says why"
             click.echo(f"{failed} of {bar.total} frames could not be used: {reasons}", err=True)

@@ -34,6 +34,8 @@ def _settings(source: str | None, preset: str | None, dataset: str | None) -> st
     from p2pkit.pipelines.extract.starting_settings import recognised_settings, starting_settings
     from p2pkit.pipelines.train.presets import starting_training
 
+    if source is not None and not source.strip():
+        raise click.UsageError("the path is empty; name a recording or a store")
     if source is not None and dataset is None and _is_store(source):
         return starting_training(source, preset or "paper")
     if preset is not None:

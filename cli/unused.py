@@ -19,11 +19,11 @@ def refuse_unnamed_views() -> None:
 
 def refuse_unused_in_extraction(config: ExtractConfig) -> None:
     """Raise UsageError where an option was typed for what this extraction does not have."""
-    from p2pkit.datasets.registry import LIDAR, WITHOUT_IMAGES
+    from p2pkit.datasets.registry import is_kind
 
-    if config.dataset in (*LIDAR, *WITHOUT_IMAGES):
+    if is_kind(config.dataset, "sweeps", "points"):
         refuse(
-            ["depth_range", "flying_margin"],
+            ["depth_range", "flying_margin", "depth_units"],
             f"it is for depth images, and {config.dataset} has points, which are kept at any "
             "distance; leave this out",
         )

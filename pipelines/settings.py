@@ -38,6 +38,12 @@ class CheckConfig:
         description="Calibration to use in place of the recording's own.",
         json_schema_extra=option(),
     )
+    depth_units: float | None = Field(
+        default=None,
+        gt=0,
+        description="Units per metre of depth images, in place of the recording's, to try out.",
+        json_schema_extra=option(),
+    )
     seed: int = Field(
         default=0,
         ge=0,

@@ -24,6 +24,7 @@ import numpy as np
 # The checkout's own package, also where it is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from p2pkit.datasets.world import FAR_M
 from p2pkit.geometry.transforms import transform_from_quaternion
 
 
@@ -60,19 +61,37 @@ def _write_sweep(sweep: Path, source: Path, target: Path, time: float) -> None:
     import pandas
 
     points = pandas.read_pickle(sweep)
-    semseg = source / "annotations" / "semseg" / sweep.name
-    if semseg.is_file():
+    semseg = _label_file(source / "annotations" / "semseg", target.stem)
+    if semseg is not None:
         label = np.asarray(pandas.read_pickle(semseg)["class"], dtype=np.uint8)
     else:
         label = np.zeros(len(points), dtype=np.uint8)
     np.savez_compressed(
         target,
-        xyz=np.asarray(points[["x", "y", "z"]], dtype=np.float32),
+        xyz=_fine_enough(np.asarray(points[["x", "y", "z"]], dtype=np.float64)),
         intensity=np.asarray(points["i"]).round().astype(np.uint8),
         t=(np.asarray(points["t"], dtype=np.float64) - time).astype(np.float32),
         sensor=np.asarray(points["d"], dtype=np.uint8),
         label=label,
     )
+
+
+def _label_file(folder: Path, number: str) -> Path | None:
+    """The labels of a sweep, with either ending; None if there are none.
+
+    That is said on stderr where the sequence has a folder of labels.
+    """
+    for path in (folder / f"{number}.pkl.gz", folder / f"{number}.pkl"):
+        if path.is_file():
+            return path
+    if folder.is_dir():
+        print(f"{folder} has no labels of sweep {number}; its points get label 0", file=sys.stderr)
+    return None
+
+
+def _fine_enough(xyz: np.ndarray) -> np.ndarray:
+    """float32, or float64 where that has steps above 1 mm."""
+    return xyz if np.abs(xyz).max(initial=0) > FAR_M else xyz.astype(np.float32)
 
 
 def _camera(folder: Path, numbers: list[str]) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class Frame:
         intensity: strength of each point's return, 0 to 1; None where the sensor gives none.
         point_time_s: when each point was measured, relative to the frame's time (s), or None.
         speed_m_s: how fast the sensor moves (m/s); 0 where it is unknown.
+        interval_s: the usual time between frames of the sequence (s), or None.
         colors: RGB of each of `points` where the recording has them; None where the views give it.
     """
 
@@ -83,6 +84,7 @@ class Frame:
     intensity: Float32[np.ndarray, "points"] | None = None
     point_time_s: Float32[np.ndarray, "points"] | None = None
     speed_m_s: float = 0.0
+    interval_s: float | None = None
     colors: UInt8[np.ndarray, "points 3"] | None = None
 
 
@@ -137,6 +139,8 @@ class SourceOptions:
         seed: for sources that generate their frames.
         flying_margin: drop flying pixels of depth images (see `geometry.flying_pixels`); 0 keeps
             all.
+        depth_units: units per metre of stored depth, in place of what the recording says; None
+            takes that.
         fuse: make one sample of so many neighbouring posed frames (see `datasets.fused`); 0: none.
         depth_range_m: fuse depth pixels in this range only (m); frames that are not fused keep all.
     """
@@ -148,4 +152,5 @@ class SourceOptions:
     every: int = 1
     flying_margin: float = 0.0
     fuse: int = 0
+    depth_units: float | None = None
     depth_range_m: tuple[float, float] = ANY_DEPTH

@@ -45,11 +45,12 @@ def existing_root(options: SourceOptions, dataset: str) -> Path:
 
 
 def visible_files(folder: Path, pattern: str) -> list[Path]:
-    """The folder's files that fit the pattern, sorted by name; none that begins with a dot.
+    """The folder's files that fit the pattern, 2.png before 10.png; none that begins with a dot.
 
     macOS leaves a `._NAME` beside each `NAME` on other file systems: no image, whatever its end.
     """
-    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    found = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
+    return sorted(found, key=lambda path: natural_order(path.name))
 
 
 def image_suffix(folder: Path) -> str | None:

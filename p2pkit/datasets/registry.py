@@ -1,169 +1,264 @@
-"""The datasets by name: how each is opened, and the files by which it is recognised.
+"""The datasets: one row each with its name, its reader, and all else that differs by dataset.
 
-To add a dataset see docs/datasets.md. The functions import their module when they are called, so
-that importing this module stays light.
+To add a dataset see docs/datasets.md. A row names its reader as `module:Class` below
+`p2pkit.datasets`; it is imported when a recording is opened, so that importing this module stays
+light.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from fnmatch import fnmatch
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
 
 from p2pkit.datasets.frame import FrameSource, SourceOptions
-from p2pkit.datasets.listing import folders_below
-from p2pkit.errors import ConfigError, SourceError
+from p2pkit.datasets.layout import ANYWHERE, HERE, HERE_OR_BELOW, Layout
+from p2pkit.errors import ConfigError
+
+Kind = Literal["depth", "sweeps", "points", "generated"]
 
 
-def _open_posed_rgbd(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.rgbd.posed_rgbd import PosedRgbd
+@dataclass(frozen=True)
+class Dataset:
+    """What is known of a dataset before a recording of it is opened.
 
-    return PosedRgbd(options)
+    Args:
+        name: as given with `--dataset`.
+        reader: `module:Class` below `p2pkit.datasets`, a `FrameSource` made from `SourceOptions`.
+        kind: `depth` for depth images with colour; `sweeps` for LiDAR sweeps with cameras, tens of
+            metres wide with decimetres between the points; `points` for labelled points without
+            images, to evaluate on; `generated` for depth images made by code, without a folder.
+        layouts: how its recordings lie on the disk; a folder in any of them is recognised.
+        world_up: the axis of the world that points up, or None where it has to be estimated.
+        labels: what the labels are, or empty.
+        has_poses: whether recordings can have poses.
+        takes_camera_file: whether `--camera` gives the calibration.
+        same_files_as: the dataset whose files it reads for other classes, or empty; such a dataset
+            is never recognised, only named.
+        settings: dotted settings of `ExtractConfig` that replace the defaults.
+        typical: files that hardly another dataset has; a folder that holds them but matches none of
+            `layouts` is a near miss.
+        hint: `module:NAME` below `p2pkit.datasets` of a text that helps with a near miss, or empty.
+    """
 
-
-def _open_kitti_object(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.lidar.kitti_object import KittiObject
-
-    return KittiObject(options)
-
-
-def _open_kitti_odometry(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.lidar.kitti_odometry import KittiOdometry
-
-    return KittiOdometry(options)
-
-
-def _open_kitti_raw(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.lidar.kitti_raw import KittiRaw
-
-    return KittiRaw(options)
-
-
-def _open_nuscenes(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.lidar.nuscenes import NuScenes
-
-    return NuScenes(options)
-
-
-def _open_nyuv2(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.rgbd.nyuv2 import NyuV2
-
-    return NyuV2(options)
-
-
-def _open_pandaset(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.lidar.pandaset import PandaSet
-
-    return PandaSet(options)
+    name: str
+    reader: str
+    kind: Kind = "depth"
+    layouts: tuple[Layout, ...] = ()
+    world_up: Literal["z"] | None = None
+    labels: str = ""
+    has_poses: bool = True
+    takes_camera_file: bool = False
+    same_files_as: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    typical: tuple[Layout, ...] = ()
+    hint: str = ""
 
 
-def _open_demo_scene(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.rooms.demo_scene import DemoScene
-
-    return DemoScene(options)
-
-
-def _open_seven_scenes(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.rgbd.seven_scenes import SevenScenes
-
-    return SevenScenes(options)
-
-
-def _open_arkitscenes(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.rgbd.arkitscenes import ArkitScenes
-
-    return ArkitScenes(options)
-
-
-def _open_redwood(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.rgbd.redwood import Redwood
-
-    return Redwood(options)
-
-
-def _open_sunrgbd(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.rgbd.sunrgbd import SunRgbd
-
-    return SunRgbd(options)
-
-
-def _open_tum(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.rgbd.tum import TumRgbd
-
-    return TumRgbd(options)
-
-
-def _open_scannet(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.rgbd.scannet import ScanNet
-
-    return ScanNet(options)
-
-
-def _open_scannet200(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.rgbd.scannet import ScanNet
-
-    return ScanNet(options, classes=200)
-
-
-def _open_s3dis(options: SourceOptions) -> FrameSource:
-    from p2pkit.datasets.points.s3dis import S3dis
-
-    return S3dis(options)
-
-
-SOURCES: dict[str, Callable[[SourceOptions], FrameSource]] = {
-    "7scenes": _open_seven_scenes,
-    "arkitscenes": _open_arkitscenes,
-    "demo-scene": _open_demo_scene,
-    "kitti-object": _open_kitti_object,
-    "kitti-odometry": _open_kitti_odometry,
-    "kitti-raw": _open_kitti_raw,
-    "nuscenes": _open_nuscenes,
-    "nyuv2": _open_nyuv2,
-    "pandaset": _open_pandaset,
-    "posed-rgbd": _open_posed_rgbd,
-    "redwood": _open_redwood,
-    "s3dis": _open_s3dis,
-    "scannet": _open_scannet,
-    "scannet200": _open_scannet200,
-    "sunrgbd": _open_sunrgbd,
-    "tum": _open_tum,
+LARGEST_UNITS = 1e9
+"""Units of depth per metre are at most so many."""
+SWEEP_VOXEL_M = 0.05
+"""Voxels of stored sweeps: the default, made for rooms, would keep nearly every point."""
+SWEEP_NEAR_LIMIT_M = 1.0
+"""Pairs nearer to a camera are left out, as by SLidR: they are of the vehicle itself."""
+_SWEEPS: dict[str, Any] = {
+    "geometry.voxel_size": SWEEP_VOXEL_M,
+    "geometry.near_limit": SWEEP_NEAR_LIMIT_M,
 }
+_SEVEN_SCENES = ("frame-*.color.png", "frame-*.pose.txt")
 
-WITHOUT_IMAGES = ("s3dis",)
-"""Labelled points to evaluate on; no teacher can look at them."""
-LIDAR = ("kitti-object", "kitti-odometry", "kitti-raw", "nuscenes", "pandaset")
-"""Sweeps with cameras: tens of metres wide, with decimetres between the points."""
-GENERATED = ("demo-scene",)
-"""Made by code; no folder is read."""
-TAKE_A_CAMERA_FILE = ("posed-rgbd", "tum")
+_ROWS = (
+    Dataset(
+        "7scenes",
+        "rgbd.seven_scenes:SevenScenes",
+        layouts=(
+            Layout(_SEVEN_SCENES, places=("seq-*", "*/seq-*")),
+            Layout(_SEVEN_SCENES, name="seq-*"),
+        ),
+    ),
+    Dataset(
+        "arkitscenes",
+        "rgbd.arkitscenes:ArkitScenes",
+        layouts=(Layout(("lowres_depth", "lowres_wide.traj"), places=(ANYWHERE,)),),
+        world_up="z",
+        typical=(Layout(("lowres_depth",), HERE_OR_BELOW),),
+    ),
+    Dataset(
+        "demo-scene",
+        "rooms.demo_scene:DemoScene",
+        kind="generated",
+        world_up="z",
+        labels="11 classes",
+    ),
+    Dataset(
+        "kitti-object",
+        "lidar.kitti_object:KittiObject",
+        kind="sweeps",
+        layouts=(Layout(("velodyne/*.bin", "calib/*.txt"), places=(HERE, "training", "testing")),),
+        has_poses=False,
+        settings=_SWEEPS,
+        typical=(Layout(("velodyne/*.bin",), places=(HERE, "training", "testing")),),
+    ),
+    Dataset(
+        "kitti-odometry",
+        "lidar.kitti_odometry:KittiOdometry",
+        kind="sweeps",
+        layouts=(Layout(("velodyne", "calib.txt"), places=("sequences/*",)),),
+        labels="SemanticKITTI, 19",
+        settings=_SWEEPS,
+        typical=(Layout(("velodyne",), places=("sequences/*",)),),
+    ),
+    Dataset(
+        "kitti-raw",
+        "lidar.kitti_raw:KittiRaw",
+        kind="sweeps",
+        layouts=(Layout(("calib_velo_to_cam.txt", "*/velodyne_points"), HERE_OR_BELOW),),
+        settings=_SWEEPS,
+        typical=(Layout(("*/velodyne_points",), HERE_OR_BELOW),),
+    ),
+    Dataset(
+        "nuscenes",
+        "lidar.nuscenes:NuScenes",
+        kind="sweeps",
+        layouts=(
+            Layout(("sample_data.json", "calibrated_sensor.json"), places=(HERE, "v1.0-*")),
+            Layout(("calib.json", "*LIDAR_TOP*.pcd.bin")),
+        ),
+        labels="lidarseg, 16",
+        settings=_SWEEPS,
+        typical=(Layout(("samples/LIDAR_TOP",)), Layout(("*LIDAR_TOP*.pcd.bin",))),
+    ),
+    Dataset(
+        "nyuv2",
+        "rgbd.nyuv2:NyuV2",
+        layouts=(
+            Layout(("classes40.txt", "train.txt", "rgb/*.jpg", "depth/*.png")),
+            Layout(("classes40.txt", "test.txt", "rgb/*.jpg", "depth/*.png")),
+        ),
+        labels="40 classes",
+        has_poses=False,
+    ),
+    Dataset(
+        "pandaset",
+        "lidar.pandaset:PandaSet",
+        kind="sweeps",
+        layouts=(Layout(("calib.json", "lidar/*.npz"), HERE_OR_BELOW),),
+        labels="42 classes",
+        settings=_SWEEPS,
+        typical=(
+            Layout(("lidar/*.npz",), HERE_OR_BELOW),
+            Layout(("lidar/*.pkl*", "lidar/poses.json"), HERE_OR_BELOW),
+        ),
+        hint="lidar.pandaset:CONVERSION",
+    ),
+    Dataset(
+        "posed-rgbd",
+        "rgbd.posed_rgbd:PosedRgbd",
+        layouts=(
+            Layout(("camera.json", "frame-*.depth.*"), HERE_OR_BELOW),
+            Layout(("camera.json", "*/frame-*.depth.*")),
+        ),
+        labels="your own",
+        takes_camera_file=True,
+        typical=(
+            Layout(("frame-*.depth.*", "frame-*.color.*"), HERE_OR_BELOW),
+            Layout(("camera.json", "frame-*.color.*")),
+        ),
+        hint="rgbd.calibration:MISSING",
+    ),
+    Dataset(
+        "redwood",
+        "rgbd.redwood:Redwood",
+        layouts=(
+            Layout(("depth/*.png", "*intrinsic.json"), HERE_OR_BELOW),
+            Layout(("depth/*.png", "camera.json"), HERE_OR_BELOW),
+            Layout(("depth/*.png", "camera_primesense.json"), HERE_OR_BELOW),
+        ),
+        typical=tuple(
+            Layout((f"{color}/*.[jp][pn]g", "depth/*.png"), HERE_OR_BELOW)
+            for color in ("color", "image", "rgb")
+        ),
+        hint="rgbd.redwood:INTRINSICS_FORM",
+    ),
+    Dataset(
+        "s3dis",
+        "points.s3dis:S3dis",
+        kind="points",
+        layouts=(Layout(("Annotations/*.txt",), places=("Area_*/*", "*", HERE)),),
+        world_up="z",
+        labels="13 classes",
+        settings={"features.teacher.name": "none"},
+    ),
+    Dataset(
+        "scannet",
+        "rgbd.scannet:ScanNet",
+        layouts=(
+            Layout(("*.sens",), HERE_OR_BELOW),
+            Layout(("color", "depth", "pose"), HERE_OR_BELOW),
+        ),
+        world_up="z",
+        labels="20 classes",
+    ),
+    Dataset(
+        "scannet200",
+        "rgbd.scannet:ScanNet200",
+        world_up="z",
+        labels="200 classes",
+        same_files_as="scannet",
+    ),
+    Dataset(
+        "sunrgbd",
+        "rgbd.sunrgbd:SunRgbd",
+        layouts=(Layout(("intrinsics.txt", "image/*.jpg", "depth*/*.png"), places=(ANYWHERE,)),),
+        has_poses=False,
+    ),
+    Dataset(
+        "tum",
+        "rgbd.tum:TumRgbd",
+        layouts=(Layout(("rgb.txt", "depth.txt"), HERE_OR_BELOW),),
+        typical=(Layout(("rgb.txt",), HERE_OR_BELOW), Layout(("depth.txt",), HERE_OR_BELOW)),
+        world_up="z",
+        takes_camera_file=True,
+    ),
+)
+
+DATASETS: dict[str, Dataset] = {row.name: row for row in _ROWS}
+"""The datasets by name, in alphabetical order."""
 
 
-def refuse_unknown_dataset(name: str) -> None:
-    """Raise a ConfigError that lists the datasets unless `name` is one of them."""
-    if name not in SOURCES:
-        raise ConfigError(f"unknown dataset {name!r}; choose one of {', '.join(sorted(SOURCES))}")
+def dataset_row(name: str) -> Dataset:
+    """The row of a dataset.
+
+    Raises:
+        ConfigError: there is no dataset of that name; the message lists them.
+    """
+    if name not in DATASETS:
+        raise ConfigError(f"unknown dataset {name!r}; choose one of {', '.join(sorted(DATASETS))}")
+    return DATASETS[name]
+
+
+def is_kind(name: str, *kinds: Kind) -> bool:
+    """Whether `name` is a dataset of one of these kinds; False for names that are no dataset."""
+    return name in DATASETS and DATASETS[name].kind in kinds
 
 
 def open_source(name: str, options: SourceOptions) -> FrameSource:
     """Open a recording.
 
     Raises:
-        ConfigError: `name` is no key of `SOURCES` (the message lists them), `limit` or `every` is
-            below 1, a camera file is given to a dataset that has its own calibration, or a folder
-            to one that is generated.
+        ConfigError: there is no such dataset (the message lists them), `limit` or `every` is below
+            1, a camera file is given to a dataset that has its own calibration, or a folder to one
+            that is generated.
         SourceError: the recording or its calibration cannot be used.
     """
-    refuse_unknown_dataset(name)
-    if options.limit is not None and options.limit < 1:
-        raise ConfigError(f"limit is {options.limit}; it must be at least 1 frame, or left out")
-    if options.every < 1:
-        raise ConfigError(f"every is {options.every}; it must be at least 1: use each n-th frame")
-    if options.camera_file is not None and name not in TAKE_A_CAMERA_FILE:
-        takers = " and ".join(TAKE_A_CAMERA_FILE)
-        raise ConfigError(f"a camera file is for {takers} only; {name} has its own calibration")
-    if options.root is not None and name in GENERATED:
-        raise ConfigError(f"{name} is generated and reads no folder; leave out {options.root}")
-    source = SOURCES[name](options)
+    row = dataset_row(name)
+    _check_options(row, options)
+    module, _, reader = row.reader.partition(":")
+    source: FrameSource = getattr(import_module(f"p2pkit.datasets.{module}"), reader)(options)
+    if row.kind == "depth":
+        from p2pkit.datasets.rgbd.depth_scale import ProbesDepth, check_depth_scale
+
+        if isinstance(source, ProbesDepth):
+            check_depth_scale(source.depth_probes())
     if options.flying_margin:
         from p2pkit.datasets.rgbd.clean_depth import CleanDepth
 
@@ -171,149 +266,30 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
     if options.fuse:
         from p2pkit.datasets.rgbd.fused import FusedFrames
 
-        source = FusedFrames(source, options.fuse, options.depth_range_m)
+        source = FusedFrames(
+            source,
+            options.fuse,
+            depth_range_m=options.depth_range_m,
+            world_up=row.world_up,
+        )
     return source
 
 
-HERE = "."
-ANYWHERE = "**"
-HERE_OR_BELOW = (HERE, "*")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way in which a format lies on the disk.
-
-    Args:
-        files: glob patterns, each of which must match something in one folder.
-        places: where that folder may be, as patterns below the recording's; `.` is this itself.
-        name: pattern of the name of the recording's folder.
-    """
-
-    files: tuple[str, ...]
-    places: tuple[str, ...] = (HERE,)
-    name: str = "*"
-
-    def matches(self, root: Path) -> bool:
-        """Whether `root` is such a recording."""
-        return fnmatch(root.resolve().name, self.name) and any(
-            all(any(folder.glob(pattern)) for pattern in self.files)
-            for place in self.places
-            for folder in _folders(root, place)
-        )
-
-    def __str__(self) -> str:
-        places = ("the folder" if place == HERE else place for place in self.places)
-        named = "" if self.name == "*" else f" {self.name}"
-        return f"{' + '.join(self.files)} in {' or '.join(places)}{named}"
-
-
-def _folders(root: Path, place: str) -> Iterable[Path]:
-    if place == HERE:
-        return (root,)
-    if place == ANYWHERE:
-        return (folder for folder, _ in folders_below(root))
-    return root.glob(f"{place}/")
-
-
-_SEVEN_SCENES = ("frame-*.color.png", "frame-*.pose.txt")
-
-LAYOUTS: dict[str, tuple[Layout, ...]] = {
-    "7scenes": (
-        Layout(_SEVEN_SCENES, places=("seq-*", "*/seq-*")),
-        Layout(_SEVEN_SCENES, name="seq-*"),
-    ),
-    "arkitscenes": (Layout(("lowres_depth", "lowres_wide.traj"), places=(ANYWHERE,)),),
-    "kitti-object": (
-        Layout(("velodyne/*.bin", "calib/*.txt"), places=(HERE, "training", "testing")),
-    ),
-    "kitti-odometry": (Layout(("velodyne", "calib.txt"), places=("sequences/*",)),),
-    "kitti-raw": (Layout(("calib_velo_to_cam.txt", "*/velodyne_points"), HERE_OR_BELOW),),
-    "nuscenes": (
-        Layout(("sample_data.json", "calibrated_sensor.json"), places=(HERE, "v1.0-*")),
-        Layout(("calib.json", "*LIDAR_TOP*.pcd.bin")),
-    ),
-    "nyuv2": (
-        Layout(("classes40.txt", "train.txt", "rgb/*.jpg", "depth/*.png")),
-        Layout(("classes40.txt", "test.txt", "rgb/*.jpg", "depth/*.png")),
-    ),
-    "pandaset": (Layout(("calib.json", "lidar/*.npz"), HERE_OR_BELOW),),
-    "posed-rgbd": (
-        Layout(("camera.json", "frame-*.depth.*"), HERE_OR_BELOW),
-        Layout(("camera.json", "*/frame-*.depth.*")),
-    ),
-    "redwood": (
-        Layout(("depth/*.png", "*intrinsic.json"), HERE_OR_BELOW),
-        Layout(("depth/*.png", "camera.json"), HERE_OR_BELOW),
-        Layout(("depth/*.png", "camera_primesense.json"), HERE_OR_BELOW),
-    ),
-    "s3dis": (Layout(("Annotations/*.txt",), places=("Area_*/*", "*", HERE)),),
-    "scannet": (
-        Layout(("*.sens",), HERE_OR_BELOW),
-        Layout(("color", "depth", "pose"), HERE_OR_BELOW),
-    ),
-    "sunrgbd": (Layout(("intrinsics.txt", "image/*.jpg", "depth*/*.png"), places=(ANYWHERE,)),),
-    "tum": (Layout(("rgb.txt", "depth.txt"), HERE_OR_BELOW),),
-}
-"""The layouts of each format; a recording in any of them is one of that format."""
-
-SAME_FILES = {"scannet200": "scannet"}
-"""Datasets that read the files of another: they are never recognised, only named."""
-
-
-@dataclass(frozen=True)
-class Recognised:
-    """A recording whose format is known.
-
-    Args:
-        dataset: a name out of `p2pkit.datasets.SOURCES`.
-        root: the recording's folder.
-        layout: by which it was recognised.
-    """
-
-    dataset: str
-    root: Path
-    layout: Layout
-
-    @property
-    def told(self) -> list[str]:
-        """Sentences: what was recognised, and which datasets read the same files."""
-        others = (other for other, same in SAME_FILES.items() if same == self.dataset)
-        return [
-            f"Recognised as {self.dataset} by {self.layout}.",
-            *(f"{other} reads the same files, for other classes." for other in others),
-        ]
-
-
-def recognise(place: Path) -> Recognised:
-    """The format of the recording at `place`, which may be one of the files in its folder.
-
-    Raises:
-        SourceError: nothing is there, no format has these files (the message lists what each would
-            have), or several have.
-    """
-    if not place.exists():
-        raise SourceError(f"{place} does not exist; the folder of a recording is needed")
-    root = place if place.is_dir() else place.parent
-    found = [
-        Recognised(dataset, root, layout)
-        for dataset, layouts in LAYOUTS.items()
-        if (layout := next((layout for layout in layouts if layout.matches(root)), None))
-    ]
-    if not found:
-        looked_for = (
-            f"\n  {dataset}: {', or '.join(map(str, layouts))}"
-            for dataset, layouts in LAYOUTS.items()
-        )
-        raise SourceError(
-            f"{root} is no recording in a format that is recognised; name its format with "
-            f"--dataset. Looked for (** is any folder below):{''.join(looked_for)}\n"
-            "A recording in a form of its own is best brought into posed-rgbd (depth images) or "
-            "pandaset (LiDAR and cameras): docs/datasets/own.md has a script for each"
-        )
-    if len(found) > 1:
-        matching = "; ".join(f"{one.dataset} by {one.layout}" for one in found)
-        raise SourceError(
-            f"{root} may be in {len(found)} formats: {matching}. Name the right one with --dataset"
-        )
-    return found[0]
+def _check_options(row: Dataset, options: SourceOptions) -> None:
+    if options.limit is not None and options.limit < 1:
+        raise ConfigError(f"limit is {options.limit}; it must be at least 1 frame, or left out")
+    if options.every < 1:
+        raise ConfigError(f"every is {options.every}; it must be at least 1: use each n-th frame")
+    if options.camera_file is not None and not row.takes_camera_file:
+        takers = " and ".join(one.name for one in DATASETS.values() if one.takes_camera_file)
+        raise ConfigError(f"a camera file is for {takers} only; {row.name} has its own calibration")
+    if options.depth_units is not None:
+        if row.kind != "depth":
+            raise ConfigError(f"depth units are of recorded depth images; {row.name} has none")
+        if not 0 < options.depth_units <= LARGEST_UNITS:
+            raise ConfigError(
+                f"depth_units is {options.depth_units:g}; the units per metre are positive and at "
+                f"most {LARGEST_UNITS:g}"
+            )
+    if options.root is not None and row.kind == "generated":
+        raise ConfigError(f"{row.name} is generated and reads no folder; leave out {options.root}")

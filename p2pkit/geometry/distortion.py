@@ -8,10 +8,11 @@ Brandt, "A generic camera model and calibration method", PAMI 2006).
 
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8, UInt16
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8, UInt16
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.camera import Camera
@@ -23,6 +24,10 @@ MODELS = {
     "fisheye": kernels.distort_fisheye,
 }
 """Each model's function from ideal to distorted image coordinates at unit depth."""
+_BAND_ROWS = 256
+"""Rows worked on at a time: images of many megapixels would take gigabytes at once."""
+# Threads that start together wait for the first one's result instead of each computing its own.
+_ONE_AT_A_TIME = Lock()
 _COEFFICIENTS = {"radial-tangential": (4, 5, 8), "fisheye": (4,)}
 
 
@@ -87,7 +92,6 @@ def distortion_from_json(value: Any, where: str) -> Distortion:
         raise GeometryError(f"{where}: {error}") from error
 
 
-@lru_cache(maxsize=16)
 def source_pixels(camera: Camera, distortion: Distortion) -> Float32[np.ndarray, "height width 2"]:
     """Where in the distorted image each pixel of the undistorted one comes from (px).
 
@@ -97,26 +101,48 @@ def source_pixels(camera: Camera, distortion: Distortion) -> Float32[np.ndarray,
         GeometryError: the model turns back within the image: distortion that does not grow with
             the angle shows one scene point twice, and such coefficients are wrong for this lens.
     """
-    u, v = np.meshgrid(np.arange(camera.width, dtype=np.float64), np.arange(camera.height))
+    with _ONE_AT_A_TIME:
+        return _source_pixels(camera, distortion)
+
+
+@lru_cache(maxsize=16)
+def _source_pixels(camera: Camera, distortion: Distortion) -> Float32[np.ndarray, "height width 2"]:
+    result = np.empty((camera.height, camera.width, 2), dtype=np.float32)
+    for start in range(0, camera.height, _BAND_ROWS):
+        # One row more, so that each row is compared with the one below it.
+        rows = np.arange(start, min(start + _BAND_ROWS + 1, camera.height))
+        pixels = _source_rows(camera, distortion, rows)
+        if _folds(camera, pixels):
+            raise GeometryError(
+                f"{distortion.model} distortion {distortion.coefficients} folds the image over "
+                f"within {camera.width} x {camera.height} px; check the coefficients and their "
+                "order"
+            )
+        result[rows] = pixels
+    result.flags.writeable = False
+    return result
+
+
+def _source_rows(
+    camera: Camera, distortion: Distortion, rows: Int64[np.ndarray, " rows"]
+) -> Float64[np.ndarray, "rows width 2"]:
+    u, v = np.meshgrid(np.arange(camera.width, dtype=np.float64), rows)
     x = ((u - camera.cx) / camera.fx).ravel()
     y = ((v - camera.cy) / camera.fy).ravel()
     coefficients = np.zeros(8)
     coefficients[: len(distortion.coefficients)] = distortion.coefficients
     bent = np.empty((x.size, 2))
     MODELS[distortion.model](x, y, coefficients, bent)
-    bent = bent.reshape(camera.height, camera.width, 2)
-    pixels = bent * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+    bent = bent.reshape(len(rows), camera.width, 2)
+    return bent * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+
+
+def _folds(camera: Camera, pixels: Float64[np.ndarray, "rows width 2"]) -> bool:
+    """Whether the model turns back within the image."""
     u, v = pixels[..., 0], pixels[..., 1]
     inside = (u >= -1) & (u <= camera.width) & (v >= -1) & (v <= camera.height)
     grows = (np.diff(u, axis=1)[:-1] > 0) & (np.diff(v, axis=0)[:, :-1] > 0)
-    if np.any(inside[:-1, :-1] & ~grows):
-        raise GeometryError(
-            f"{distortion.model} distortion {distortion.coefficients} folds the image over within "
-            f"{camera.width} x {camera.height} px; check the coefficients and their order"
-        )
-    result = pixels.astype(np.float32)
-    result.flags.writeable = False
-    return result
+    return bool(np.any(inside[:-1, :-1] & ~grows))
 
 
 def undistort_image(

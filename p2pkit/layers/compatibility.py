@@ -8,7 +8,7 @@ from p2pkit.errors import FingerprintError
 from p2pkit.files import canonical_json
 from p2pkit.layers.digests import INPUTS
 from p2pkit.store.location import Location
-from p2pkit.store.manifest import GEOMETRY, LayerSpec, Plan
+from p2pkit.store.manifest import GEOMETRY, LEFT_OUT, LayerSpec, Plan
 from p2pkit.store.strict_json import differences
 
 MADE_FROM = "made_from"
@@ -95,7 +95,9 @@ def _plain_details(layer: LayerSpec) -> dict[str, Any]:
 
 def _made_details(layer: LayerSpec) -> dict[str, Any]:
     """The details without what says which frames were read, and whether samples have digests."""
-    details = {name: value for name, value in layer.details.items() if name != INPUTS}
+    details = {
+        name: value for name, value in layer.details.items() if name not in (INPUTS, LEFT_OUT)
+    }
     if "reading" in details:
         details["reading"] = {
             name: value for name, value in details["reading"].items() if name not in WHICH_FRAMES

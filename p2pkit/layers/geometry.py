@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from p2pkit.datasets.frame import DepthImage, Frame, View
+from p2pkit.datasets.plausible import motion_m
 from p2pkit.errors import FrameError
 from p2pkit.geometry.backproject import back_project, back_project_pixels
 from p2pkit.geometry.camera import Camera, camera_from_json
@@ -323,7 +324,7 @@ def _seen_in(
         view.camera,
         _margins(config),
         spacing_px=0.0 if is_dense else line_spacing_px(projection, view.camera),
-        motion_m=abs(view.time_offset_s or 0.0) * frame.speed_m_s,
+        motion_m=motion_m(frame, view),
         hide=not registered,
     )
 

@@ -18,6 +18,8 @@ FORMAT = "p2pkit-store"
 
 FORMAT_VERSION = 1
 
+LEFT_OUT = "left_out"
+"""The entry of the geometry's details: parts of the recording that were not read."""
 GEOMETRY = "geometry"
 
 FEATURES = "features/"

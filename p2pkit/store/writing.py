@@ -25,6 +25,7 @@ from p2pkit.store.location import (
 from p2pkit.store.manifest import (
     FEATURES,
     GEOMETRY,
+    LEFT_OUT,
     SUPERPIXELS,
     LayerSpec,
     Manifest,
@@ -187,12 +188,15 @@ class StoreWriter:
     def write_failures(self) -> Path:
         """Gather the failures of the geometry's records, in shard order, into failures.jsonl.
 
+        Parts of the recording that were not read at all, such as damaged sequences, come first.
+
         Shards that are not written yet are passed over.
         """
         shards = range(self.manifest.plan.shards)
         done = [shard for shard in shards if self.is_done(GEOMETRY, shard)]
         path = self.root / FAILURES
-        lines = failure_lines([self.record(GEOMETRY, shard) for shard in done])
+        parts = self._layer(GEOMETRY).details.get(LEFT_OUT, [])
+        lines = failure_lines([self.record(GEOMETRY, shard) for shard in done], parts)
         with refusals_told(path):
             write_atomic(path, lines)
         return path
@@ -283,9 +287,16 @@ def _create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
     return StoreWriter(path, read_manifest(path))
 
 
-def failure_lines(records: Sequence[ShardRecord]) -> bytes:
-    """The content of failures.jsonl: one JSON row per frame left out, in shard order."""
-    rows = [row for record in records for row in record.failures]
+def failure_lines(records: Sequence[ShardRecord], left_out: Sequence[dict[str, str]] = ()) -> bytes:
+    """The content of failures.jsonl.
+
+    One JSON row for each part of the recording that was not read, and one per frame left out, in
+    shard order.
+    """
+    rows = [
+        {"key": part["name"], "stage": "recording", "reason": part["reason"]} for part in left_out
+    ]
+    rows += [row for record in records for row in record.failures]
     return "".join(canonical_json(row) + "\n" for row in rows).encode()
 
 

@@ -1,6 +1,6 @@
 """check: can a recording's or a store's pixel-point pairs be trusted, and if not, what is wrong?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from PIL import Image
 from p2pkit.alignment.shifts import Profile, profiles
 from p2pkit.alignment.verdicts import Verdict, judge_alignment, judge_each_view, judge_poses
 from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, left_out_by
+from p2pkit.datasets.plausible import implausible_times
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.files import write_atomic, write_json
@@ -57,6 +59,7 @@ class _Visit:
     statistics: PairStatistics = field(default_factory=PairStatistics)
     empty: list[str] = field(default_factory=list)
     without_views: int = 0
+    implausible: list[str] = field(default_factory=list)
     overlays: dict[str, Picture] = field(default_factory=dict)
 
     def __call__(self, frame: Frame) -> None:
@@ -105,6 +108,7 @@ def check_source(
     samples: list[Sample] = []
 
     def look(frame: Frame) -> None:
+        visit.implausible += implausible_times(frame)
         if not frame.views:
             visit.without_views += 1
         elif store is None:
@@ -120,7 +124,9 @@ def check_source(
         return field_problems(frame, source.label_names) if store is None else []
 
     found = gather(source, config.frames, problems=problems, visit=look)
-    verdicts = [_judge_fields(found)]
+    verdicts = [_judge_fields(found, visit.implausible)]
+    if left_out := left_out_by(source):
+        verdicts.append(_judge_completeness(left_out))
     curves: list[Profile] = []
     if visit.without_views:
         verdicts.append(_without_pairs(visit.without_views))
@@ -147,17 +153,35 @@ def _store_of(config: CheckConfig) -> Store | None:
 def _source_of(config: CheckConfig) -> FrameSource:
     if config.dataset is None:
         raise ConfigError("name a store, or a recording and its --dataset")
-    options = SourceOptions(root=config.source, camera_file=config.camera, seed=config.seed)
+    options = SourceOptions(
+        root=config.source,
+        camera_file=config.camera,
+        seed=config.seed,
+        depth_units=config.depth_units,
+    )
     return open_source(config.dataset, options)
 
 
-def _judge_fields(found: Gathered) -> Verdict:
+def _judge_fields(found: Gathered, implausible: list[str]) -> Verdict:
     bad = [reason for _, reason in found.failures]
-    figures = {"problems": bad[:20]}
+    figures = {"problems": bad[:20], "implausible": implausible[:20]}
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         return Verdict("fields", "fail", f"{bad[0]}{more}", "unreadable or wrong fields", figures)
-    return Verdict("fields", "pass", f"{len(found.keys)} frames are as promised", "", figures)
+    remark = ""
+    if implausible:
+        more = f" (and {len(implausible) - 1} more)" if len(implausible) > 1 else ""
+        remark = f"; counted as not known: {implausible[0]}{more}"
+    reason = f"{len(found.keys)} frames are as promised{remark}"
+    return Verdict("fields", "pass", reason, "", figures)
+
+
+def _judge_completeness(left_out: Sequence[LeftOut]) -> Verdict:
+    """What is left out is a remark: the pairs of the rest can be trusted all the same."""
+    first = f"{left_out[0].name}: {left_out[0].reason}"
+    more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+    figures = {"left_out": [part._asdict() for part in left_out]}
+    return Verdict("left out", "pass", f"{first}{more}", "", figures)
 
 
 def _without_pairs(frames: int) -> Verdict:

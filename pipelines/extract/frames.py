@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
+from p2pkit.datasets.left_out import left_out_by
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError, SourceError
 from p2pkit.geometry import KERNEL_VERSION
@@ -13,7 +14,15 @@ from p2pkit.layers.geometry import encode_geometry, geometry_fields
 from p2pkit.layers.superpixels import FIELD as SUPERPIXEL
 from p2pkit.pipelines.extract.settings import READING, ExtractConfig
 from p2pkit.store.location import MANIFEST, local_folder
-from p2pkit.store.manifest import FieldSpec, LayerSpec, Manifest, Plan, Sample, with_codecs
+from p2pkit.store.manifest import (
+    LEFT_OUT,
+    FieldSpec,
+    LayerSpec,
+    Manifest,
+    Plan,
+    Sample,
+    with_codecs,
+)
 from p2pkit.store.tar.writer import LONGEST_NAME, member_name
 from p2pkit.store.writing import read_manifest
 
@@ -37,6 +46,7 @@ def open_frames(config: ExtractConfig) -> tuple[FrameSource, Sequence[str]]:
             flying_margin=config.flying_margin,
             fuse=config.fuse,
             depth_range_m=(config.geometry.depth_min, config.geometry.depth_max),
+            depth_units=config.depth_units,
         ),
     )
     keys = source.keys()
@@ -104,6 +114,7 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
         "label_names": None if source.label_names is None else list(source.label_names),
         "ignore_label": source.ignore_label,
     }
+    left_out = left_out_by(source)
     geometry = LayerSpec(
         name="geometry",
         fields=with_codecs(fields, stored | config.codecs),
@@ -114,7 +125,11 @@ def plan_geometry(config: ExtractConfig, source: FrameSource, keys: Sequence[str
             **_label_rule(config, fields),
             "kernel_version": KERNEL_VERSION,
         },
-        details={"reading": {name: getattr(config, name) for name in READING}, INPUTS: DIGEST},
+        details={
+            "reading": {name: getattr(config, name) for name in READING},
+            INPUTS: DIGEST,
+            **({LEFT_OUT: [part._asdict() for part in left_out]} if left_out else {}),
+        },
     )
     return Manifest(dataset=dataset, plan=plan, storage=config.format, layers=(geometry,))
 

@@ -32,7 +32,7 @@ class SourceConfig:
     """Where the recording and the teacher's weights of a store are.
 
     Args:
-        dataset: a name out of `p2pkit.datasets.SOURCES`; None takes the store's.
+        dataset: a name out of `p2pkit.datasets.registry.DATASETS`; None takes the store's.
         root: the recording's folder; None for generated scenes.
         camera: calibration from elsewhere, if the store was made with one.
         weights: as for `extract`; random weights of the store's seed and `default` are tried too.

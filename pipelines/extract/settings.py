@@ -10,7 +10,7 @@ from p2pkit.settings.layers import FeatureConfig, GeometryConfig, Superpixels
 
 NO_TEACHER = "none"
 """Name of the teacher in settings where none is meant."""
-READING = ("limit", "every", "flying_margin", "fuse")
+READING = ("limit", "every", "flying_margin", "fuse", "depth_units")
 """Settings of how a recording is read. They stand in the geometry's details, for extracting again;
 what they lead to (frame list, margin, fusion) is in the fingerprint.
 """
@@ -66,6 +66,13 @@ class ExtractConfig:
         description="Make one sample of N neighbouring posed frames, at least 2; 0 makes one of "
         "each.",
         json_schema_extra=option(metavar="N"),
+    )
+    depth_units: float | None = Field(
+        default=None,
+        gt=0,
+        description="Units per metre of stored depth images, such as 1000 for millimetres, in "
+        "place of what the recording says.",
+        json_schema_extra=option(),
     )
     camera: Path | None = Field(
         default=None,

@@ -4,33 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from p2pkit.datasets.registry import (
-    LIDAR,
-    SOURCES,
-    WITHOUT_IMAGES,
-    recognise,
-    refuse_unknown_dataset,
-)
-from p2pkit.pipelines.extract.settings import NO_TEACHER, ExtractConfig
+from p2pkit.datasets.recognise import recognise
+from p2pkit.datasets.registry import DATASETS, SWEEP_VOXEL_M, dataset_row, is_kind
+from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.settings import comment, commented_toml, config_from_json, nested
 
-LIDAR_VOXEL_SIZE = 0.05
-LIDAR_NEAR_LIMIT = 1.0
 LIDAR_REMARK = (
-    f"{LIDAR_VOXEL_SIZE} m because these are LiDAR sweeps: the default, made for rooms, would keep "
+    f"{SWEEP_VOXEL_M} m because these are LiDAR sweeps: the default, made for rooms, would keep "
     "nearly every point, and students of sweeps have voxels of 0.1 m or more."
 )
 
 
 def settings_of(dataset: str) -> dict[str, Any]:
     """Nested settings that a dataset has in place of the defaults of `ExtractConfig`."""
-    own: dict[str, Any] = {}
-    if dataset in WITHOUT_IMAGES:
-        own["features.teacher.name"] = NO_TEACHER
-    if dataset in LIDAR:
-        own["geometry.voxel_size"] = LIDAR_VOXEL_SIZE
-        own["geometry.near_limit"] = LIDAR_NEAR_LIMIT
-    return nested(own)
+    return nested(dataset_row(dataset).settings if dataset in DATASETS else {})
 
 
 def recognised_settings(recording: Path) -> str:
@@ -40,7 +27,7 @@ def recognised_settings(recording: Path) -> str:
         SourceError: the format is not recognised, or several are possible.
     """
     found = recognise(recording)
-    return starting_settings(found.dataset, found.root, told=found.told)
+    return starting_settings(found.dataset, found.root, told=found.sentences)
 
 
 def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = ()) -> str:
@@ -49,21 +36,21 @@ def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = 
     Values are the defaults, but for those of `settings_of`.
 
     Args:
-        dataset: a name out of `SOURCES`.
+        dataset: a name out of `DATASETS`.
         root: the recording's folder; None for generated scenes.
         told: what else the file begins with.
 
     Raises:
         ConfigError: there is no such dataset.
     """
-    refuse_unknown_dataset(dataset)
+    _ = dataset_row(dataset)  # raises where there is none of that name
     head = (
         "Settings for `p2pkit extract --config FILE`; what is typed there goes over them.",
         *told,
-        f"Datasets: {', '.join(sorted(SOURCES))}.",
+        f"Datasets: {', '.join(sorted(DATASETS))}.",
     )
     name = dataset if root is None else root.resolve().name
     place = {"dataset": dataset, "root": root, "out": Path(f"{name}.store")}
     config = config_from_json(ExtractConfig, {**settings_of(dataset), **place})
-    remarks = {"geometry.voxel_size": LIDAR_REMARK} if dataset in LIDAR else {}
+    remarks = {"geometry.voxel_size": LIDAR_REMARK} if is_kind(dataset, "sweeps") else {}
     return f"{''.join(map(comment, head))}\n{commented_toml(config, remarks)}"

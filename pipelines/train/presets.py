@@ -84,12 +84,12 @@ def starting_training(store: str, name: str) -> str:
         ConfigError: there is no such preset.
         StoreError: the store cannot be read.
     """
-    from p2pkit.datasets.registry import LIDAR
+    from p2pkit.datasets.registry import is_kind
     from p2pkit.store.reading import open_store
 
     config = preset(name, store)
     datasets = str(open_store(store).manifest.dataset.get("dataset")).split("+")
-    if name not in LIDAR_VOXEL_SIZE or not set(datasets) <= set(LIDAR):
+    if name not in LIDAR_VOXEL_SIZE or not all(is_kind(dataset, "sweeps") for dataset in datasets):
         return commented_toml(config)
     size, rooms = LIDAR_VOXEL_SIZE[name], config.stream.sample.voxel_size
     sample = replace(config.stream.sample, voxel_size=size)

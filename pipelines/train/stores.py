@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from p2pkit.errors import ConfigError
+from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.layers.map_coding import pca_basis
 from p2pkit.losses import SUPERPIXEL
 from p2pkit.pipelines.held_out import holdout_split
@@ -95,3 +95,18 @@ def _check_confidence(config: TrainConfig, store: Store) -> None:
             f"loss.confidence is 'weight', but {store.root} was extracted without "
             "pair_confidence; extract it again, or set loss.confidence=ignore"
         )
+    if config.loss.confidence == "weight" and not _has_confidence(store):
+        raise TrainingError(
+            f"loss.confidence is 'weight', but every pair in {store.root} has confidence 0, so "
+            "nothing would be learned; check the recording's time stamps with `p2pkit check`, or "
+            "set loss.confidence=ignore"
+        )
+
+
+def _has_confidence(store: Store) -> bool:
+    """Whether any pair counts; of a usable store the first sample says so."""
+    return any(
+        store.read("geometry", shard, row).arrays["pair_confidence"].any()
+        for shard, record in enumerate(store.records("geometry"))
+        for row in range(record.samples)
+    )

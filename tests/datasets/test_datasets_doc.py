@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from p2pkit.datasets.frame import FrameSource, SourceOptions
-from p2pkit.datasets.registry import SOURCES
+from p2pkit.datasets.registry import DATASETS
 from p2pkit.layers.geometry import GeometryConfig, encode_geometry
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -23,7 +23,7 @@ def example() -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("name", sorted(SOURCES))
+@pytest.mark.parametrize("name", sorted(DATASETS))
 def test_every_source_has_a_section_and_a_row(name: str) -> None:
     headings = [
         line
@@ -32,8 +32,12 @@ def test_every_source_has_a_section_and_a_row(name: str) -> None:
         if line.startswith("## ")
     ]
     assert any(f"`{name}`" in heading for heading in headings)
-    row = re.search(rf"^\| \[`{name}`\]\((.*?)#(.*?)\)", (DOCS / "datasets.md").read_text(), re.M)
+    table = (DOCS / "datasets.md").read_text()
+    row = re.search(rf"^\| \[`{name}`\]\((.*?)#(.*?)\)(.*)", table, re.M)
     assert row is not None
+    labels, poses = (cell.strip() for cell in row[3].split("|")[2:4])
+    assert labels == (DATASETS[name].labels or "–")
+    assert poses == ("yes" if DATASETS[name].has_poses else "–")
     page = (DOCS / (row[1] or "datasets.md")).read_text()
     anchors = [
         re.sub(r"[^a-z0-9 -]", "", line[3:].lower()).replace(" ", "-")

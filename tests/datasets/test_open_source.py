@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from p2pkit.datasets.frame import SourceOptions
-from p2pkit.datasets.registry import SOURCES, open_source
+from p2pkit.datasets.registry import DATASETS, open_source
 from p2pkit.errors import ConfigError, SourceError
 
 
@@ -24,7 +24,7 @@ def test_camera_file_is_refused_where_it_would_be_ignored(name: str, tmp_path: P
         open_source(name, SourceOptions(tmp_path, camera_file=tmp_path / "camera.json"))
 
 
-@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"demo-scene"}))
+@pytest.mark.parametrize("name", sorted(set(DATASETS) - {"demo-scene"}))
 def test_source_without_folder_is_refused(name: str, tmp_path: Path):
     with pytest.raises(SourceError, match="none was given"):
         open_source(name, SourceOptions())

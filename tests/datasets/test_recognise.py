@@ -4,10 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from rgbd_written import write_arkitscenes, write_redwood, write_sunrgbd, write_tum
 
+from p2pkit.cli.main import commands
 from p2pkit.datasets.frame import Frame, SourceOptions
-from p2pkit.datasets.registry import LAYOUTS, SAME_FILES, SOURCES, open_source, recognise
+from p2pkit.datasets.recognise import recognise
+from p2pkit.datasets.registry import DATASETS, open_source
 from p2pkit.errors import SourceError
 
 TREES: list[tuple[str, str, list[str]]] = [
@@ -62,9 +65,13 @@ def grow(folder: Path, files: list[str]) -> Path:
 
 
 def test_each_dataset_can_be_recognised_but_those_that_share_files() -> None:
-    assert set(LAYOUTS) | set(SAME_FILES) | {"demo-scene"} == set(SOURCES)
-    assert set(SAME_FILES.values()) <= set(LAYOUTS)
-    assert {dataset for dataset, _, _ in TREES} == set(LAYOUTS)
+    recognisable = {row.name for row in DATASETS.values() if row.layouts}
+    sharing = {row.name for row in DATASETS.values() if row.same_files_as}
+    generated = {row.name for row in DATASETS.values() if row.kind == "generated"}
+    assert recognisable | sharing | generated == set(DATASETS)
+    assert not recognisable & (sharing | generated)
+    assert {row.same_files_as for row in DATASETS.values()} - {""} <= recognisable
+    assert {dataset for dataset, _, _ in TREES} == recognisable
 
 
 @pytest.mark.parametrize(("dataset", "name", "files"), TREES)
@@ -118,15 +125,74 @@ def test_real_recordings(data_root: Path, name: str, dataset: str) -> None:
     assert open_source(found.dataset, SourceOptions(found.root, limit=1)).keys()
 
 
-def test_an_unknown_folder_is_told_what_was_looked_for(tmp_path: Path) -> None:
-    grow(tmp_path / "holiday", ["IMG_0001.jpg", "depth/0001.png"])
+def test_an_unknown_folder_lists_the_formats(tmp_path: Path) -> None:
+    grow(tmp_path / "holiday", ["IMG_0001.jpg", "maps/0001.png"])
     with pytest.raises(SourceError) as caught:
         recognise(tmp_path / "holiday")
     message = str(caught.value)
     assert "name its format with --dataset" in message
     assert "\n  tum: rgb.txt + depth.txt in the folder or *" in message
-    assert message.count("\n  ") == len(LAYOUTS)
+    assert message.count("\n  ") == sum(1 for row in DATASETS.values() if row.layouts)
     assert "docs/datasets/own.md has a script" in message.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("files", "dataset", "missing", "hint"),
+    [
+        (["frame-0.color.jpg", "frame-0.depth.png"], "posed-rgbd", "camera.json", '"color_from_'),
+        (["a/frame-0.color.jpg", "a/frame-0.depth.npy"], "posed-rgbd", "camera.json", '"pose":'),
+        (["camera.json", "frame-0.color.jpg"], "posed-rgbd", "frame-*.depth.*", ""),
+        (["rgb.txt", "rgb/1.png"], "tum", "depth.txt", ""),
+        (["color/0.jpg", "depth/0.png"], "redwood", "*intrinsic.json", '"intrinsic_matrix"'),
+        (["lidar/00.pkl.gz", "lidar/poses.json"], "pandaset", "calib.json", "pandaset_to_npz.py"),
+        (["velodyne/0.bin", "image_2/0.png"], "kitti-object", "calib/*.txt", ""),
+        (["drive/velodyne_points/data/0.bin"], "kitti-raw", "calib_velo_to_cam.txt", ""),
+        (["sequences/00/velodyne/0.bin"], "kitti-odometry", "calib.txt", ""),
+        (["4/lowres_depth/4_1.png"], "arkitscenes", "lowres_wide.traj", ""),
+        (["samples/LIDAR_TOP/a.pcd.bin"], "nuscenes", "sample_data.json", ""),
+    ],
+)
+def test_a_near_miss_names_what_is_missing(
+    files: list[str], dataset: str, missing: str, hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError) as caught:
+        recognise(grow(tmp_path / "here", files))
+    message = str(caught.value)
+    assert f"like {dataset}, but " in message
+    assert missing in message.partition(" missing in ")[0]
+    assert "Formats (**" not in message
+    assert hint in message
+
+
+@pytest.mark.parametrize(
+    ("files", "inside", "dataset"),
+    [
+        (["color/0.jpg", "depth/0.png", "camera_intrinsic.json"], "color", "redwood"),
+        (["rgb.txt", "depth.txt", "rgb/1.png"], "rgb", "tum"),
+        (["sequences/00/velodyne/0.bin", "sequences/00/calib.txt"], "sequences", "kitti-odometry"),
+        (["calib.json", "lidar/00.npz", "camera/front/00.jpg"], "camera/front", "pandaset"),
+    ],
+)
+def test_a_folder_inside_a_recording_names_the_recording(
+    files: list[str], inside: str, dataset: str, tmp_path: Path
+) -> None:
+    root = grow(tmp_path / "here", files)
+    with pytest.raises(SourceError, match=f"inside a {dataset} recording") as caught:
+        recognise(root / inside)
+    assert str(caught.value).endswith(f": {root}")
+
+
+def test_a_recording_beside_a_folder_does_not_hold_it(tmp_path: Path) -> None:
+    grow(tmp_path / "all", ["walk/camera.json", "walk/frame-0.depth.png", "other/notes.txt"])
+    with pytest.raises(SourceError, match="not a recording in a format"):
+        recognise(tmp_path / "all" / "other")
+
+
+@pytest.mark.parametrize("command", ["extract", "check", "plan", "init"])
+def test_an_empty_path_is_a_usage_error(command: str) -> None:
+    result = CliRunner().invoke(commands, [command, ""])
+    assert result.exit_code == 2
+    assert "the path is empty" in result.output
 
 
 def test_two_possible_formats_are_refused(tmp_path: Path) -> None:

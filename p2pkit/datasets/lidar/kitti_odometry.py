@@ -9,6 +9,7 @@ semantic-kitti-api.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,21 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.kitti_calibration import (
     matrix_of,
     read_named_numbers,
     split_projection,
     transform_of,
 )
-from p2pkit.datasets.lidar.rig import RigFrame, Shot, load_rig, read_point_labels, rig_fingerprint
+from p2pkit.datasets.lidar.rig import (
+    RigFrame,
+    Shot,
+    load_rig,
+    near_rigs,
+    read_point_labels,
+    rig_fingerprint,
+)
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
@@ -88,7 +97,7 @@ class KittiOdometry:
     Frames of sequences without a `labels` folder are unlabelled throughout, if others have one.
 
     Raises:
-        SourceError: there is no sequence, or a calibration, pose or time list is not usable.
+        SourceError: there is no sequence whose calibration, poses and time list are usable.
     """
 
     name = "kitti-odometry"
@@ -98,7 +107,9 @@ class KittiOdometry:
         folders = sorted(path.parent for path in root.glob("sequences/*/velodyne"))
         if not folders:
             raise SourceError(f"{root} holds no sequences/NN/velodyne; kitti-odometry needs one")
-        listed = [frame for folder in folders for frame in _listed(folder, root)]
+        self.left_out: list[LeftOut] = []
+        read = partial(_listed, root=root)
+        listed, self._origins = near_rigs(read_sequences(folders, read, self.left_out, root))
         self._frames = chosen_frames(listed, options)
         has_labels = any((folder / "labels").is_dir() for folder in folders)
         self.label_names: Sequence[str] | None = CLASSES if has_labels else None
@@ -121,7 +132,8 @@ class KittiOdometry:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, a digest of all calibrations and poses, and the class names."""
         labels = None if self.label_names is None else list(self.label_names)
-        return rig_fingerprint(self.name, self._frames.values()) | {"labels": labels}
+        found = rig_fingerprint(self.name, self._frames.values())
+        return found | {"labels": labels} | self._origins
 
     def _labels(
         self, listed: RigFrame, finite: Bool[np.ndarray, " records"]

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.kitti_calibration import (
     matrix_of,
     read_named_numbers,
@@ -31,6 +32,7 @@ from p2pkit.datasets.listing import (
     safe_key,
     visible_files,
 )
+from p2pkit.datasets.plausible import median_interval_s
 from p2pkit.datasets.text_files import read_text, rigid
 from p2pkit.errors import SourceError
 from p2pkit.geometry.transforms import invert_rigid
@@ -46,7 +48,7 @@ class KittiRaw:
     is corrected; `time_offset_s` and `speed_m_s` tell how much there is.
 
     Raises:
-        SourceError: there is no drive, or a calibration, pose or time list is not usable.
+        SourceError: there is no drive whose calibration, poses and time lists are usable.
     """
 
     name = "kitti-raw"
@@ -66,7 +68,8 @@ class KittiRaw:
                 f"{root}: kitti-raw needs a date's folder with calib_velo_to_cam.txt and drives "
                 f"that hold velodyne_points; found {len(dates)} dates and no drive"
             )
-        listed = [frame for drive in drives for frame in _listed(drive)]
+        self.left_out: list[LeftOut] = []
+        listed = read_sequences(drives, _listed, self.left_out, root)
         if not listed:
             raise SourceError(
                 f"{root}: none of its {len(drives)} drives holds velodyne_points/data/*.bin; the "
@@ -108,6 +111,7 @@ def _listed(drive: Path) -> list[RigFrame]:
     image_times = {camera: _times(drive / camera / "timestamps.txt") for camera in cameras}
     places = {camera: _placed(drive, camera) for camera in cameras}
     imu_from_lidar, motion = _poses(drive)
+    interval = _interval_s(lidar_times)
     frames: list[RigFrame] = []
     for sweep in visible_files(drive / "velodyne_points" / "data", "*.bin"):
         if not sweep.stem.isdecimal():
@@ -133,6 +137,7 @@ def _listed(drive: Path) -> list[RigFrame]:
                 shots=shots,
                 world_from_lidar=None if here is None else here.world_from_imu @ imu_from_lidar,
                 speed_m_s=0.0 if here is None else here.speed_m_s,
+                interval_s=interval,
             )
         )
     return frames
@@ -234,6 +239,11 @@ def _times(path: Path) -> list[datetime | None] | None:
         return [datetime.fromisoformat(line[:26]) if line else None for line in lines]
     except ValueError as error:
         raise SourceError(f"{path}: {error}; dates with times are needed") from error
+
+
+def _interval_s(times: list[datetime | None] | None) -> float | None:
+    known = [time for time in times or () if time is not None]
+    return median_interval_s([(time - known[0]).total_seconds() for time in known])
 
 
 def _between(

@@ -13,7 +13,14 @@ import numpy as np
 
 from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.lidar.nuscenes_tables import Tables
-from p2pkit.datasets.lidar.rig import RigFrame, Shot, load_rig, read_point_labels, rig_fingerprint
+from p2pkit.datasets.lidar.rig import (
+    RigFrame,
+    Shot,
+    load_rig,
+    near_rigs,
+    read_point_labels,
+    rig_fingerprint,
+)
 from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json, rigid
 from p2pkit.errors import FrameError, SourceError
@@ -81,6 +88,7 @@ class NuScenes:
         else:
             named, categories = _read_tables(_version_folder(root))
             listed = _unpacked(named, root)
+        listed, self._origins = near_rigs(listed)
         self._frames = chosen_frames(listed, options)
         self._class_of_index = _class_of_index(categories)
         self.label_names: Sequence[str] | None = CLASSES if categories else None
@@ -103,7 +111,8 @@ class NuScenes:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, a digest of all calibrations and poses, and the class names."""
         labels = None if self.label_names is None else list(self.label_names)
-        return rig_fingerprint(self.name, self._frames.values()) | {"labels": labels}
+        found = rig_fingerprint(self.name, self._frames.values())
+        return found | {"labels": labels} | self._origins
 
     def _labels(self, frame: RigFrame, finite: np.ndarray) -> np.ndarray | None:
         if self.label_names is None:

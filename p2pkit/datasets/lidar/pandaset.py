@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.rig import Shot, finite_rows, load_view, unit_intensity
 from p2pkit.datasets.listing import (
     chosen_frames,
@@ -28,13 +28,23 @@ from p2pkit.datasets.listing import (
     safe_key,
     visible_files,
 )
+from p2pkit.datasets.plausible import median_interval_s
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json
+from p2pkit.datasets.world import moved, near_origin, origins_json
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.transforms import check_rigid, invert_rigid, transform_points
 
+CONVERSION = (
+    "PandaSet's pickles must be converted once: python tools/pandaset_to_npz.py PANDASET OUT"
+)
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-_FIELDS = {"xyz": "float32", "intensity": "uint8", "t": "float32", "label": "uint8"}
+_FIELDS = {
+    "xyz": ("float32", "float64"),
+    "intensity": ("uint8",),
+    "t": ("float32",),
+    "label": ("uint8",),
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class PandaSet:
     motion within the sweep removed, to the LiDAR's frame at the sweep's time stamp.
 
     Raises:
-        SourceError: there is no sequence, or a `calib.json` is not usable.
+        SourceError: there is no sequence whose `calib.json` is usable.
     """
 
     name = "pandaset"
@@ -77,11 +87,18 @@ class PandaSet:
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
         folders = [root] if (root / "calib.json").is_file() else _sequence_folders(root)
-        self._calibrations = {
-            folder.name: read_json(folder / "calib.json", self.name) for folder in folders
-        }
-        listed = [_listed(folder, self._calibrations[folder.name]) for folder in folders]
-        self._frames = chosen_frames(list(chain.from_iterable(listed)), options)
+        self.left_out: list[LeftOut] = []
+        self._calibrations: dict[str, dict[str, Any]] = {}
+        self._origins: dict[str, Float64[np.ndarray, "3"]] = {}
+
+        def read(folder: Path) -> list[PandaFrame]:
+            calibration = read_json(folder / "calib.json", self.name)
+            listed = _listed(folder, calibration)
+            self._calibrations[folder.name] = calibration
+            self._origins[folder.name] = _origin(listed, calibration)
+            return listed
+
+        self._frames = chosen_frames(read_sequences(folders, read, self.left_out, root), options)
         self.label_names: Sequence[str] | None = _class_names(folders)
         self.ignore_label = None if self.label_names is None else 0
 
@@ -108,11 +125,12 @@ class PandaSet:
         return Frame(
             key=key,
             views=tuple(load_view(shot, key) for shot in shots),
-            points=transform_points(lidar_from_world, sweep["xyz"][finite]),
-            world_from_sensor=world_from_lidar,
+            points=transform_points(lidar_from_world, sweep["xyz"][finite]).astype(np.float32),
+            world_from_sensor=moved(world_from_lidar, self._origins[frame.folder.name]),
             labels=None if self.label_names is None else self._labels(sweep["label"][finite], key),
             sequence=frame.sequence,
             speed_m_s=speed_m_s,
+            interval_s=_interval_s(calibration.get("lidar_timestamp")),
             intensity=unit_intensity(sweep["intensity"][finite], key, 255.0),
             point_time_s=sweep["t"][finite],
         )
@@ -126,6 +144,7 @@ class PandaSet:
             "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
             "calibration": {name: sha256_json(value) for name, value in self._calibrations.items()},
             "labels": None if self.label_names is None else list(self.label_names),
+            **origins_json(self._origins),
         }
 
     def _labels(self, labels: np.ndarray, key: str) -> np.ndarray:
@@ -140,10 +159,7 @@ class PandaSet:
 def _sequence_folders(root: Path) -> list[Path]:
     folders = sorted(path for path in root.iterdir() if (path / "calib.json").is_file())
     if not folders:
-        raise SourceError(
-            f"{root}: neither it nor a folder of it holds calib.json; PandaSet's pickles must be "
-            "converted once with tools/pandaset_to_npz.py"
-        )
+        raise SourceError(f"{root}: neither it nor a folder of it holds calib.json. {CONVERSION}")
     return folders
 
 
@@ -167,6 +183,16 @@ def _listed(folder: Path, calibration: dict[str, Any]) -> list[PandaFrame]:
         PandaFrame(safe_key(folder.name, sweep.stem), folder.name, folder, sweep.stem, names)
         for sweep in sweeps
     ]
+
+
+def _origin(listed: list[PandaFrame], calibration: dict[str, Any]) -> Float64[np.ndarray, "3"]:
+    """Of the sequence's first frame with a usable pose; others fail when they are loaded."""
+    for frame in listed:
+        try:
+            return near_origin([_placed(frame, calibration)[0]])
+        except (SourceError, GeometryError):
+            continue
+    return np.zeros(3)
 
 
 def _placed(
@@ -219,6 +245,13 @@ def _speed(frame: PandaFrame, calibration: dict[str, Any]) -> float:
     return float(np.linalg.norm((here - there)[:3, 3]) / gap)
 
 
+def _interval_s(stamps: Any) -> float | None:
+    if not isinstance(stamps, dict):
+        return None
+    times = (_time(stamps, number) for number in stamps)
+    return median_interval_s(sorted(time for time in times if time is not None))
+
+
 def _time(stamps: Any, number: str) -> float | None:
     value = stamps.get(number) if isinstance(stamps, dict) else None
     return float(value) if isinstance(value, int | float) else None
@@ -236,13 +269,13 @@ def _read_sweep(path: Path, key: str) -> dict[str, np.ndarray]:
         raise FrameError(key, f"{path.name} does not exist") from error
     except _UNREADABLE as error:
         raise FrameError(key, f"{path.name} cannot be read: {error}") from error
-    for name, dtype in _FIELDS.items():
+    for name, dtypes in _FIELDS.items():
         shape = (len(sweep["xyz"]), 3) if name == "xyz" else (len(sweep["xyz"]),)
-        if sweep[name].dtype != dtype or sweep[name].shape != shape:
+        if sweep[name].dtype not in dtypes or sweep[name].shape != shape:
             raise FrameError(
                 key,
-                f"{path.name}: {name} is {sweep[name].dtype} {sweep[name].shape}; {dtype} {shape} "
-                "is needed",
+                f"{path.name}: {name} is {sweep[name].dtype} {sweep[name].shape}; "
+                f"{' or '.join(dtypes)} {shape} is needed",
             )
     return sweep
 

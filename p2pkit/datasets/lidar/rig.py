@@ -1,16 +1,17 @@
 """What LiDAR recordings with several cameras share: point files, and one image with its place."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Integer
+from jaxtyping import Bool, Float, Float32, Float64, Integer
 
 from p2pkit.datasets.frame import Frame, View
 from p2pkit.datasets.image_files import read_color
 from p2pkit.datasets.listing import frame_list_digest
+from p2pkit.datasets.world import moved, near_origin, origins_json, refuse_coarse
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import camera_from_matrix, check_size_fits
@@ -40,7 +41,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class RigFrame:
-    """One sweep and its images, not yet read; `speed_m_s` as in `Frame`."""
+    """One sweep and its images, not yet read; `speed_m_s` and `interval_s` as in `Frame`."""
 
     key: str
     sequence: str
@@ -49,6 +50,7 @@ class RigFrame:
     world_from_lidar: Float64[np.ndarray, "4 4"] | None
     labels: Path | None = None
     speed_m_s: float = 0.0
+    interval_s: float | None = None
 
     def paths(self) -> tuple[Path | None, ...]:
         """Sweep, labels and images."""
@@ -91,9 +93,23 @@ def load_rig(listed: RigFrame, *, columns: int, full_scale: float) -> Sweep:
         world_from_sensor=listed.world_from_lidar,
         sequence=listed.sequence,
         speed_m_s=listed.speed_m_s,
+        interval_s=listed.interval_s,
         intensity=unit_intensity(records[finite, 3], key, full_scale),
     )
     return Sweep(frame, finite)
+
+
+def near_rigs(listed: Sequence[RigFrame]) -> tuple[list[RigFrame], dict[str, Any]]:
+    """The frames with poses from a near origin for each sequence, and that for the fingerprint."""
+    poses: dict[str, list[Float64[np.ndarray, "4 4"] | None]] = {}
+    for frame in listed:
+        poses.setdefault(frame.sequence, []).append(frame.world_from_lidar)
+    origins = {sequence: near_origin(found) for sequence, found in poses.items()}
+    near = [
+        replace(frame, world_from_lidar=moved(frame.world_from_lidar, origins[frame.sequence]))
+        for frame in listed
+    ]
+    return near, origins_json(origins)
 
 
 def rig_fingerprint(name: str, frames: Collection[RigFrame]) -> dict[str, Any]:
@@ -159,12 +175,13 @@ def read_point_labels(
     return np.frombuffer(data, dtype=dtype)
 
 
-def finite_rows(points: Float32[np.ndarray, "points 3"], key: str) -> Bool[np.ndarray, " points"]:
+def finite_rows(points: Float[np.ndarray, "points 3"], key: str) -> Bool[np.ndarray, " points"]:
     """Which points have a finite position.
 
     Raises:
-        FrameError: none has.
+        FrameError: none has, or they are so far out that float32 is too coarse.
     """
+    refuse_coarse(points, key)
     finite = np.asarray(np.isfinite(points).all(axis=1))
     if not finite.any():
         raise FrameError(key, f"none of the {len(points)} points has a finite position")

@@ -6,7 +6,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float64
 
 from p2pkit.errors import FrameError
 
@@ -16,7 +16,7 @@ _ENCODING = "latin-1"
 _STRAY = re.compile(r"[^\S\r\n]|[\x00-\x08\x0e-\x1f\x7f-\xff]")
 
 
-def read_rows(path: Path, key: str, columns: int) -> Float32[np.ndarray, "rows columns"]:
+def read_rows(path: Path, key: str, columns: int) -> Float64[np.ndarray, "rows columns"]:
     """Rows of exactly `columns` finite numbers, separated by white space; blank lines do not count.
 
     Control and non-ASCII characters count as white space where the file cannot be read otherwise.
@@ -40,17 +40,17 @@ def read_rows(path: Path, key: str, columns: int) -> Float32[np.ndarray, "rows c
     return rows
 
 
-def _parsed(source: Path | StringIO, columns: int) -> Float32[np.ndarray, "rows columns"]:
+def _parsed(source: Path | StringIO, columns: int) -> Float64[np.ndarray, "rows columns"]:
     """Raises ValueError where a line is not `columns` numbers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "loadtxt: input contained no data", UserWarning)
-        rows = np.loadtxt(source, np.float32, comments=None, ndmin=2, encoding=_ENCODING)
+        rows = np.loadtxt(source, np.float64, comments=None, ndmin=2, encoding=_ENCODING)
     if rows.size and rows.shape[1] != columns:
         raise ValueError(f"{rows.shape[1]} columns")
     return rows.reshape(-1, columns)
 
 
-def _mended(path: Path, key: str, columns: int) -> Float32[np.ndarray, "rows columns"]:
+def _mended(path: Path, key: str, columns: int) -> Float64[np.ndarray, "rows columns"]:
     text = _STRAY.sub(" ", path.read_text(encoding=_ENCODING))
     try:
         return _parsed(StringIO(text), columns)

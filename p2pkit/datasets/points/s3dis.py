@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, UInt8
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
@@ -23,6 +24,7 @@ from p2pkit.datasets.listing import (
     safe_key,
 )
 from p2pkit.datasets.points.point_text import place_of, read_rows
+from p2pkit.datasets.world import FAR_M
 from p2pkit.errors import FrameError, SourceError
 
 CLASSES = (
@@ -70,7 +72,7 @@ class S3dis:
     room, so that parts can be cut by area.
 
     Raises:
-        SourceError: no room is there, or a room has no annotations.
+        SourceError: no room with annotations is there.
     """
 
     name = "s3dis"
@@ -79,7 +81,13 @@ class S3dis:
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
-        self._rooms = chosen_frames([_listed(folder) for folder in _room_folders(root)], options)
+        self.left_out: list[LeftOut] = []
+
+        def read(folder: Path) -> list[Room]:
+            return [_listed(folder)]
+
+        listed = read_sequences(_room_folders(root), read, self.left_out, root)
+        self._rooms = chosen_frames(listed, options)
 
     def keys(self) -> Sequence[str]:
         """`Area_5_office_1`: area and room."""
@@ -144,9 +152,12 @@ def _listed(folder: Path) -> Room:
 def _read_room(
     room: Room,
 ) -> tuple[
-    Float32[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"], UInt8[np.ndarray, " points"]
+    Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"], UInt8[np.ndarray, " points"]
 ]:
-    """Positions in the area's coordinates (m), colours and classes of all objects."""
+    """Positions in the area's coordinates (m), colours and classes of all objects.
+
+    Positions are float32, or float64 where that would be too coarse.
+    """
     points: list[np.ndarray] = []
     colors: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -164,4 +175,7 @@ def _read_room(
         points.append(np.ascontiguousarray(rows[:, :3]))
         colors.append(np.rint(rows[:, 3:]).astype(np.uint8))
         labels.append(np.full(len(rows), _CLASS_OF.get(name, 0), np.uint8))
-    return np.concatenate(points), np.concatenate(colors), np.concatenate(labels)
+    cloud = np.concatenate(points)
+    if np.abs(cloud).max() <= FAR_M:
+        cloud = cloud.astype(np.float32)
+    return cloud, np.concatenate(colors), np.concatenate(labels)

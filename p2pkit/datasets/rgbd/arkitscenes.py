@@ -16,6 +16,7 @@ from jaxtyping import Float64
 
 from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.image_files import read_labels
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
@@ -24,11 +25,13 @@ from p2pkit.datasets.listing import (
     safe_key,
     visible_files,
 )
+from p2pkit.datasets.pairing import nearest_index, without_moment
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.reading import (
     RgbdFiles,
     load_rgbd,
-    nearest_index,
+    probe_of,
     rgbd_fingerprint,
     speed_between,
 )
@@ -48,7 +51,7 @@ class ArkitScenes:
     """ARKitScenes videos as a `FrameSource`: one video's folder, or any folder above.
 
     Raises:
-        SourceError: no video is there, or a trajectory is not usable.
+        SourceError: no video is there whose trajectory and images are usable.
     """
 
     name = "arkitscenes"
@@ -60,9 +63,24 @@ class ArkitScenes:
         folders = folders_with(root, "lowres_depth")
         if not folders:
             raise SourceError(f"{root}: neither it nor a folder below holds lowres_depth/")
-        self._pincams = {folder: _timed(folder, "lowres_wide_intrinsics") for folder in folders}
-        listed = [frame for folder in folders for frame in _listed(folder)]
-        self._frames = chosen_frames(listed, options)
+        self.left_out: list[LeftOut] = []
+        self._units = options.depth_units
+        self._pincams: dict[Path, Timed] = {}
+
+        def read(folder: Path) -> list[RgbdFiles]:
+            self._pincams[folder] = _timed(folder, "lowres_wide_intrinsics")
+            return _listed(folder, self.left_out)
+
+        self._frames = chosen_frames(read_sequences(folders, read, self.left_out, root), options)
+
+    def depth_probes(self) -> Sequence[DepthProbe]:
+        """Those of all frames."""
+        return [
+            probe_of(
+                files, partial(self._calibration, files), decode=partial(_confident, files=files)
+            )
+            for files in self._frames.values()
+        ]
 
     def keys(self) -> Sequence[str]:
         """`VIDEO_000123456`: the video, and the time in milliseconds."""
@@ -75,20 +93,23 @@ class ArkitScenes:
             FrameError: a file is missing or damaged, or no depth is valid.
         """
         files = known_frame(self._frames, key)
-        folder = files.depth.parents[1]
-        path = _beside(self._pincams[folder], _time(files.depth))
+        decode = partial(_confident, files=files)
+        return load_rgbd(files, self._calibration(files), decode=decode)
+
+    def _calibration(self, files: RgbdFiles) -> RgbdCalibration:
+        path = _beside(self._pincams[files.depth.parents[1]], _time(files.depth))
         if path is None:
-            raise FrameError(key, f"no .pincam is within {MAX_GAP_S} s of {files.depth.name}")
-        camera = _pincam(path, key)
-        calibration = RgbdCalibration(
+            reason = f"no .pincam is within {MAX_GAP_S} s of {files.depth.name}"
+            raise FrameError(files.key, reason)
+        camera = _pincam(path, files.key)
+        return RgbdCalibration(
             units_per_metre=UNITS_PER_METRE,
             depth=camera,
             color=camera,
             color_from_depth=np.eye(4),
             pose="world_from_depth",
             invalid_depth=(0,),
-        )
-        return load_rgbd(files, calibration, decode=partial(_confident, files=files))
+        ).with_units(self._units)
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest and poses; the intrinsics lie in files of the recording."""
@@ -98,7 +119,9 @@ class ArkitScenes:
             for files in self._frames.values()
             if (path := _beside(self._pincams[files.depth.parents[1]], _time(files.depth)))
         ]
+        units = {} if self._units is None else {"depth_units_per_metre": self._units}
         return found | {
+            **units,
             "calibration": intrinsics[:1] if len(set(intrinsics)) == 1 else intrinsics,
             "max_gap_s": MAX_GAP_S,
             "least_confidence": LEAST_CONFIDENCE,
@@ -108,15 +131,17 @@ class ArkitScenes:
 Timed = tuple[list[float], list[Path]]
 
 
-def _listed(folder: Path) -> list[RgbdFiles]:
+def _listed(folder: Path, left_out: list[LeftOut]) -> list[RgbdFiles]:
     color = _timed(folder, "lowres_wide")
     pose_times, poses = _trajectory(folder / "lowres_wide.traj")
     depth_times, depth_paths = _timed(folder, "lowres_depth")
     frames: list[RgbdFiles] = []
+    alone: list[Path] = []
     for time, path in zip(depth_times, depth_paths, strict=True):
         near_color = nearest_index(color[0], time, MAX_GAP_S)
         near_pose = nearest_index(pose_times, time, MAX_GAP_S)
         if near_color is None or near_pose is None:
+            alone.append(path)
             continue
         frames.append(
             RgbdFiles(
@@ -134,6 +159,8 @@ def _listed(folder: Path) -> list[RgbdFiles]:
             f"{folder}: none of the {len(depth_paths)} depth images has a colour image and a pose "
             f"within {MAX_GAP_S} s"
         )
+    if alone:
+        left_out.append(LeftOut(folder.name, without_moment(alone, MAX_GAP_S)))
     return frames
 
 

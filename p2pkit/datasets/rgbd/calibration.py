@@ -1,12 +1,14 @@
 """`camera.json`: the calibration of a `posed-rgbd` folder. Nothing in it is guessed."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from p2pkit.datasets.registry import LARGEST_UNITS
 from p2pkit.datasets.text_files import read_json
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_json, told_number
@@ -20,6 +22,12 @@ POSE_CONVENTIONS = (
     "color_from_world",
     "none",
 )
+LARGEST_COLOR_PX = 4_000_000
+"""Larger colour images are shrunk where the depth is smaller, …"""
+SHRUNK_COLOR_PX = 2_000_000
+"""… to at most so many pixels."""
+POSE_AXES = ("opencv", "opengl")
+_OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 TEMPLATE = """{
  "format": "posed-rgbd",
  "depth_units_per_metre": 1000,
@@ -29,6 +37,9 @@ TEMPLATE = """{
  "pose": "world_from_depth",
  "invalid_depth": [0]
 }"""
+MISSING = (
+    f"A posed-rgbd folder needs its calibration as camera.json. Fill in this template:\n{TEMPLATE}"
+)
 _FIELDS = (
     "format",
     "depth_units_per_metre",
@@ -38,7 +49,6 @@ _FIELDS = (
     "pose",
     "invalid_depth",
 )
-LARGEST_UNITS = 1e9
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,8 @@ class RgbdCalibration:
         depth, color: intrinsics of the depth and of the colour image.
         color_from_depth: takes points of the depth camera to the colour camera (m).
         pose: which transform `.pose.txt` holds, one of `POSE_CONVENTIONS`.
+        pose_axes: axes of the camera in `.pose.txt`: `opencv`, x right, y down, z forward, or
+            `opengl`, x right, y up, z backward.
         invalid_depth: stored values that mean no measurement.
         depth_distortion, color_distortion: of the images as they are stored, or None.
     """
@@ -62,11 +74,15 @@ class RgbdCalibration:
     invalid_depth: tuple[int, ...]
     depth_distortion: Distortion | None = None
     color_distortion: Distortion | None = None
+    pose_axes: str = "opencv"
 
     def world_from_depth(
         self, stored: Float64[np.ndarray, "4 4"]
     ) -> Float64[np.ndarray, "4 4"] | None:
         """The depth camera's pose from what `.pose.txt` holds; None where `pose` is "none"."""
+        if self.pose_axes == "opengl":
+            turn = _OPENGL_FROM_OPENCV
+            stored = turn @ stored if self.pose.endswith("_from_world") else stored @ turn
         match self.pose:
             case "world_from_depth":
                 return stored
@@ -79,6 +95,32 @@ class RgbdCalibration:
             case _:
                 return None
 
+    def with_units(self, depth_units: float | None) -> "RgbdCalibration":
+        """This calibration with other units per metre; itself for None."""
+        return self if depth_units is None else replace(self, units_per_metre=depth_units)
+
+    @property
+    def used_color(self) -> Camera:
+        """The colour camera at the size that is worked on.
+
+        Images of more than `LARGEST_COLOR_PX` over smaller depth are shrunk by a whole factor: they
+        would take gigabytes, in the teacher most of all, and show what no depth pixel tells apart.
+        """
+        pixels = self.color.width * self.color.height
+        if pixels <= LARGEST_COLOR_PX:
+            return self.color
+        factor = math.ceil(math.sqrt(pixels / SHRUNK_COLOR_PX))
+        width, height = self.color.width // factor, self.color.height // factor
+        if width < self.depth.width:
+            return self.color
+        return self.color.resized(width, height)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that determines the frames' content, as JSON."""
+        used = self.used_color
+        shrunk = {} if used == self.color else {"used_color_px": [used.width, used.height]}
+        return self.to_json() | shrunk
+
     def to_json(self) -> dict[str, Any]:
         """The calibration in the form of `camera.json`."""
         return {
@@ -89,6 +131,7 @@ class RgbdCalibration:
             "color_from_depth": self.color_from_depth.tolist(),
             "pose": self.pose,
             "invalid_depth": list(self.invalid_depth),
+            **({} if self.pose_axes == "opencv" else {"pose_axes": self.pose_axes}),
         }
 
 
@@ -101,17 +144,20 @@ def read_calibration(path: Path) -> RgbdCalibration:
     """
     if not path.is_file():
         raise SourceError(
-            f"{path} does not exist: a posed-rgbd folder needs its calibration, or name the file "
-            f"with --camera. Fill in this template:\n{TEMPLATE}"
+            f"{path} does not exist; give the calibration there or with --camera FILE. {MISSING}"
         )
     value = read_json(path, "posed-rgbd")
-    if set(value) != set(_FIELDS):
+    if set(value) - {"pose_axes"} != set(_FIELDS):
         raise SourceError(f"{path}: {_field_names_differ(value)}. The form is:\n{TEMPLATE}")
     if value["format"] != "posed-rgbd":
         raise SourceError(f"{path}: format is {value['format']!r}; it must be 'posed-rgbd'")
     if value["pose"] not in POSE_CONVENTIONS:
         allowed = ", ".join(POSE_CONVENTIONS)
         raise SourceError(f"{path}: pose is {value['pose']!r}; it must be one of {allowed}")
+    axes = value.get("pose_axes", "opencv")
+    if axes not in POSE_AXES:
+        allowed = ", ".join(POSE_AXES)
+        raise SourceError(f"{path}: pose_axes is {axes!r}; it must be one of {allowed}")
     try:
         depth, depth_distortion = lens_from_json(value["depth"], "depth")
         color, color_distortion = lens_from_json(value["color"], "color")
@@ -123,6 +169,7 @@ def read_calibration(path: Path) -> RgbdCalibration:
             color_distortion=color_distortion,
             color_from_depth=_transform(value["color_from_depth"], path),
             pose=value["pose"],
+            pose_axes=axes,
             invalid_depth=_invalid_values(value["invalid_depth"], path),
         )
     except GeometryError as error:
@@ -149,7 +196,7 @@ def _lens_json(camera: Camera, distortion: Distortion | None) -> dict[str, Any]:
 
 def _field_names_differ(value: dict[str, Any]) -> str:
     missing = [name for name in _FIELDS if name not in value]
-    unknown = sorted(set(value) - set(_FIELDS))
+    unknown = sorted(set(value) - {*_FIELDS, "pose_axes"})
     return f"missing fields {missing}, unknown fields {unknown}"
 
 

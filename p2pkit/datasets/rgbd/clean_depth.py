@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from p2pkit.datasets.frame import Frame, FrameSource
+from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.flying_pixels import drop_flying_pixels
 
@@ -29,6 +30,11 @@ class CleanDepth:
         self.name = source.name
         self.label_names: Sequence[str] | None = source.label_names
         self.ignore_label: int | None = source.ignore_label
+
+    @property
+    def left_out(self) -> Sequence[LeftOut]:
+        """As the source."""
+        return left_out_by(self._source)
 
     def keys(self) -> Sequence[str]:
         """Those of the source."""

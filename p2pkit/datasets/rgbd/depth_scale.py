@@ -1,4 +1,4 @@
-"""Catches a wrong `depth_units_per_metre` before a recording is used.
+"""Catches wrong depth units before a recording is used, for every reader of depth images.
 
 Two checks, both on a handful of frames: the median depth must be one that a depth sensor gives,
 and where there are poses with a useful baseline, warping one frame into another must not agree far
@@ -6,19 +6,21 @@ better with another common unit. The second catches 5000 for 1000, which the fir
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64, UInt16
+from jaxtyping import Float64
 
-from p2pkit.datasets.image_files import read_pose
-from p2pkit.datasets.rgbd.posed_files import FrameFiles
-from p2pkit.errors import FrameError, SourceError
+from p2pkit.datasets.frame import DepthImage
+from p2pkit.errors import SourceError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import invert_rigid
 
 MEDIAN_RANGE_M = (0.05, 100.0)
 COMMON_UNITS = (1.0, 100.0, 256.0, 1000.0, 4000.0, 5000.0, 10000.0)
+# The median depth of rooms and streets, to suggest a unit.
+_LIKELY_M = (0.3, 30.0)
 _RELATIVE = 0.02
 # Another unit must reach the first, and the declared one stay below the second times that.
 _GOOD_AGREEMENT, _BAD_RATIO = 0.65, 0.6
@@ -28,23 +30,49 @@ _PAIRS, _STEP = 3, 4
 # Poses are looked at in runs of neighbours, since only these overlap in a long recording.
 _RUNS, _RUN_LENGTH = 4, 60
 
-ReadDepth = Callable[[FrameFiles], UInt16[np.ndarray, "height width"]]
-Posed = tuple[FrameFiles, Float64[np.ndarray, "4 4"]]
+
+@dataclass(frozen=True)
+class DepthProbe:
+    """A frame whose depth and pose can be read without the rest of it.
+
+    Args:
+        key, sequence: as in `Frame`.
+        depth: reads the depth image; raises SourceError where the frame is bad.
+        pose: reads world_from_depth; None without one; raises SourceError where it is bad.
+    """
+
+    key: str
+    sequence: str
+    depth: Callable[[], DepthImage]
+    pose: Callable[[], Float64[np.ndarray, "4 4"] | None]
+
+
+@runtime_checkable
+class ProbesDepth(Protocol):
+    """A source whose depth units can be checked."""
+
+    def depth_probes(self) -> Sequence[DepthProbe]:
+        """The frames to check, in recording order."""
+        ...
+
+
+Posed = tuple[DepthProbe, Float64[np.ndarray, "4 4"]]
 Item = TypeVar("Item")
 
 
-def check_depth_scale(frames: Sequence[FrameFiles], read_depth: ReadDepth) -> None:
-    """Raise SourceError if the frames' depth contradicts `depth_units_per_metre`.
+def check_depth_scale(probes: Sequence[DepthProbe]) -> None:
+    """Raise SourceError if the frames' depth contradicts their units.
 
-    Bad frames are skipped here: each becomes a row of its own when it is loaded. Of many sequences
-    the first, middle and last are looked at.
+    The message gives the factor and the option that mends it. Bad frames are skipped here: each
+    becomes a row of its own when it is loaded. Of many sequences the first, middle and last are
+    looked at.
     """
-    sequences: dict[str, list[FrameFiles]] = {}
-    for files in frames:
-        sequences.setdefault(files.sequence, []).append(files)
+    sequences: dict[str, list[DepthProbe]] = {}
+    for probe in probes:
+        sequences.setdefault(probe.sequence, []).append(probe)
     for sequence in _spread(list(sequences.values()), 3):
-        _check_median(sequence, read_depth)
-        _check_agreement(sequence, read_depth)
+        _check_median(sequence)
+        _check_agreement(sequence)
 
 
 def depth_agreement(
@@ -74,58 +102,76 @@ def depth_agreement(
     return float(close.sum() / measured) if measured >= 100 else float("nan")
 
 
-def _check_median(frames: Sequence[FrameFiles], read_depth: ReadDepth) -> None:
+def _check_median(probes: Sequence[DepthProbe]) -> None:
     medians: list[float] = []
-    for files in _spread(frames, 3):
+    declared = 0.0
+    for probe in _spread(probes, 3):
         try:
-            values = read_depth(files)
-        except FrameError:
+            depth = probe.depth()
+        except SourceError:
             continue
-        medians.append(float(np.median(values[values > 0])) / files.calibration.units_per_metre)
+        declared = depth.units_per_metre
+        medians.append(float(np.median(depth.values[depth.values > 0])))
     if not medians:
         return
     median, (low, high) = float(np.median(medians)), MEDIAN_RANGE_M
-    if not low < median < high:
-        raise SourceError(
-            f"{_where(frames)}: depth_units_per_metre is "
-            f"{frames[0].calibration.units_per_metre:g}, which puts the median depth of "
-            f"{len(medians)} frames at {median:g} m; plausible is {low:g} to {high:g} m. Correct "
-            "depth_units_per_metre in camera.json"
-        )
+    if low < median / declared < high:
+        return
+    fitting = [unit for unit in COMMON_UNITS if _LIKELY_M[0] < median / unit < _LIKELY_M[1]]
+    raise SourceError(
+        f"{_where(probes)}: depth_units_per_metre is {declared:g}, which puts the median depth of "
+        f"{len(medians)} frames at {median / declared:g} m; plausible is {low:g} to {high:g} m. "
+        + _mending([1000.0] if 1000.0 in fitting else fitting, declared)
+    )
 
 
-def _check_agreement(frames: Sequence[FrameFiles], read_depth: ReadDepth) -> None:
+def _check_agreement(probes: Sequence[DepthProbe]) -> None:
     rows: list[list[float]] = []
-    declared = frames[0].calibration.units_per_metre
-    units = [declared, *(unit for unit in COMMON_UNITS if unit != declared)]
-    for (first, world_from_i), (second, world_from_j) in _pairs_with_baseline(frames):
+    units: list[float] = []
+    for (first, world_from_i), (second, world_from_j) in _pairs_with_baseline(probes):
         try:
-            depth_i, depth_j = (read_depth(files).astype(np.float64) for files in (first, second))
-        except FrameError:
+            depths = first.depth(), second.depth()
+        except SourceError:
             continue
+        declared = depths[0].units_per_metre
+        units = [declared, *(unit for unit in COMMON_UNITS if unit != declared)]
+        depth_i, depth_j = (depth.values.astype(np.float64) for depth in depths)
         j_from_i = invert_rigid(world_from_j) @ world_from_i
-        camera = first.calibration.depth
-        rows.append(
-            [depth_agreement(depth_i / unit, depth_j / unit, camera, j_from_i) for unit in units]
-        )
+        camera = depths[0].camera
+        if depth_i.shape == depth_j.shape:
+            rows.append(
+                [
+                    depth_agreement(depth_i / unit, depth_j / unit, camera, j_from_i)
+                    for unit in units
+                ]
+            )
     if not rows:
         return
     agreement = np.median(np.nan_to_num(np.array(rows)), axis=0)
     best = int(np.argmax(agreement))
     if agreement[best] >= _GOOD_AGREEMENT and agreement[0] < _BAD_RATIO * agreement[best]:
         raise SourceError(
-            f"{_where(frames)}: depth_units_per_metre is {declared:g}, but through their poses "
-            f"{len(rows)} pairs of frames agree on {agreement[0]:.0%} of their depths with it "
-            f"and on {agreement[best]:.0%} with {units[best]:g}. Correct depth_units_per_metre, or "
-            "pose, in camera.json"
+            f"{_where(probes)}: depth_units_per_metre is {units[0]:g}, but through their "
+            f"poses {len(rows)} pairs of frames agree on {agreement[0]:.0%} of their depths with "
+            f"it and on {agreement[best]:.0%} with {units[best]:g}. "
+            + _mending(units[best : best + 1], units[0])
         )
 
 
-def _pairs_with_baseline(frames: Sequence[FrameFiles]) -> list[tuple[Posed, Posed]]:
+def _mending(units: Sequence[float], declared: float) -> str:
+    """The factor and the option for each possible unit."""
+    options = " or ".join(
+        f"--depth-units {unit:g} (depths become {declared / unit:g} times as large)"
+        for unit in units
+    )
+    return f"Give {options or '--depth-units N, the units per metre'}, or correct the recording"
+
+
+def _pairs_with_baseline(probes: Sequence[DepthProbe]) -> list[tuple[Posed, Posed]]:
     """The pairs whose motion along the optical axis, which scale changes most, is largest."""
     scored: list[tuple[float, tuple[Posed, Posed]]] = []
-    for start in _spread(range(max(1, len(frames) - _RUN_LENGTH + 1)), _RUNS):
-        posed = _read_poses(frames[start : start + _RUN_LENGTH])
+    for start in _spread(range(max(1, len(probes) - _RUN_LENGTH + 1)), _RUNS):
+        posed = _read_poses(probes[start : start + _RUN_LENGTH])
         for gap in (1, 2, 4, 8, 16):
             for first, second in zip(posed, posed[gap:], strict=False):
                 motion = invert_rigid(second[1]) @ first[1]
@@ -137,18 +183,16 @@ def _pairs_with_baseline(frames: Sequence[FrameFiles]) -> list[tuple[Posed, Pose
     return _without_repeats([pair for _, pair in scored])[:_PAIRS]
 
 
-def _read_poses(frames: Sequence[FrameFiles]) -> list[Posed]:
-    """The frames with depth and a good pose."""
+def _read_poses(probes: Sequence[DepthProbe]) -> list[Posed]:
+    """The frames with a good pose."""
     posed: list[Posed] = []
-    for files in frames:
-        if files.pose is None or files.depth is None:
-            continue
+    for probe in probes:
         try:
-            pose = files.calibration.world_from_depth(read_pose(files.pose, files.key))
-        except FrameError:
+            pose = probe.pose()
+        except SourceError:
             continue
         if pose is not None:
-            posed.append((files, pose))
+            posed.append((probe, pose))
     return posed
 
 
@@ -170,5 +214,5 @@ def _spread(items: Sequence[Item], count: int) -> list[Item]:
     return [items[int(index)] for index in indices]
 
 
-def _where(frames: Sequence[FrameFiles]) -> str:
-    return f"sequence {frames[0].sequence}"
+def _where(probes: Sequence[DepthProbe]) -> str:
+    return f"sequence {probes[0].sequence}"

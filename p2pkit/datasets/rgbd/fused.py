@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from p2pkit.datasets.frame import ANY_DEPTH, DepthImage, Frame, FrameSource, View
+from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.gravity import level_normals, rotation_to_z_up, up_direction
@@ -21,8 +22,6 @@ MOST_FUSED = 256
 """A pair names its view by one byte."""
 AGREE_M, AGREE_RELATIVE = 0.03, 0.02
 """A view sees a point if its depth image agrees to within the larger of the two there."""
-Z_UP = frozenset({"arkitscenes", "demo-scene", "scannet", "scannet200", "tum"})
-"""Recordings whose world has z up; for others the direction is estimated."""
 
 
 class FusedFrames:
@@ -36,19 +35,26 @@ class FusedFrames:
         source: frames with depth and poses; choose their spacing with `SourceOptions.every`.
         count: frames per sample; the rest of a sequence that makes no full sample is left out.
         depth_range_m: nearest and farthest depth that gives a point, and that a view is paired at.
+        world_up: z where that axis of the world points up; None to estimate the direction.
 
     Raises:
         ConfigError: `count` is below 2 or above 256, or no sequence has so many frames.
     """
 
     def __init__(
-        self, source: FrameSource, count: int, depth_range_m: tuple[float, float] = ANY_DEPTH
+        self,
+        source: FrameSource,
+        count: int,
+        *,
+        depth_range_m: tuple[float, float] = ANY_DEPTH,
+        world_up: Literal["z"] | None = None,
     ) -> None:
         if not 2 <= count <= MOST_FUSED:
             raise ConfigError(
                 f"fuse is {count}; 2 to {MOST_FUSED} frames make a sample, or leave it out"
             )
-        self._source, self._count, self._depth_range_m = source, count, depth_range_m
+        self._source, self._count, self._world_up = source, count, world_up
+        self._depth_range_m = depth_range_m
         self.name = source.name
         self.label_names: Sequence[str] | None = source.label_names
         self.ignore_label: int | None = source.ignore_label
@@ -62,6 +68,11 @@ class FusedFrames:
                 f"fuse is {count}, but no sequence of the recording has so many frames; it has "
                 f"{len(source.keys())} in all"
             )
+
+    @property
+    def left_out(self) -> Sequence[LeftOut]:
+        """As the source."""
+        return left_out_by(self._source)
 
     def keys(self) -> Sequence[str]:
         """The key of each sample's first frame."""
@@ -125,7 +136,7 @@ class FusedFrames:
             raise FrameError(
                 frames[0].key, f"its frames are of the sequences {', '.join(sorted(names))}"
             )
-        up = np.array([0.0, 0.0, 1.0]) if self.name in Z_UP else _estimated_up(frames)
+        up = np.array([0.0, 0.0, 1.0]) if self._world_up else _estimated_up(frames)
         pose = np.eye(4)
         pose[:3, :3] = rotation_to_z_up(up).T
         pose[:3, 3] = np.mean([_pose(frame)[:3, 3] for frame in frames], axis=0)

@@ -11,6 +11,7 @@ between sequences never cuts a scene. The 795 frames are 123 runs of up to 34.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from PIL import Image
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
 from p2pkit.datasets.image_files import check_depth, read_color, read_depth_png, read_labels
 from p2pkit.datasets.listing import existing_root, frame_list_digest
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.text_files import read_text
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, check_size_fits
@@ -57,6 +59,14 @@ class NyuV2:
         self._keys = present[:: options.every][: options.limit]
         self._sequence = _runs(listed)
         self._known = frozenset(self._keys)
+        self._units = options.depth_units or UNITS_PER_METRE
+
+    def depth_probes(self) -> Sequence[DepthProbe]:
+        """Those of all frames."""
+        return [
+            DepthProbe(key, self._sequence[key], partial(self._depth, key), lambda: None)
+            for key in self._keys
+        ]
 
     def keys(self) -> Sequence[str]:
         """The official frame numbers, "0003" and so on, in the dataset's order."""
@@ -71,18 +81,23 @@ class NyuV2:
         if key not in self._known:
             raise FrameError(key, f"no such frame; nyuv2 has {self._keys[0]} to {self._keys[-1]}")
         names = self.label_names
-        color_path, depth_path, label_path = self._paths(key)
+        color_path, _, label_path = self._paths(key)
         size = (self._camera.width, self._camera.height)
-        depth = _without_border(read_depth_png(depth_path, key, size), self._border)
-        check_depth(depth, key, depth_path.name)
         view = View(read_color(color_path, key, size), self._camera, np.eye(4))
         return Frame(
             key=key,
             views=(view,),
-            depth=DepthImage(depth, self._camera, UNITS_PER_METRE),
+            depth=self._depth(key),
             labels=None if names is None else read_labels(label_path, key, size, len(names)),
             sequence=self._sequence[key],
         )
+
+    def _depth(self, key: str) -> DepthImage:
+        path = self._paths(key)[1]
+        size = (self._camera.width, self._camera.height)
+        depth = _without_border(read_depth_png(path, key, size), self._border)
+        check_depth(depth, key, path.name)
+        return DepthImage(depth, self._camera, self._units)
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, intrinsics and the width of the dropped border."""
@@ -93,7 +108,7 @@ class NyuV2:
             "sequences": f"runs of consecutive numbers in {self._list}",
             "calibration": {
                 "camera": self._camera.to_json(),
-                "depth_units_per_metre": UNITS_PER_METRE,
+                "depth_units_per_metre": self._units,
                 "border_px": self._border,
             },
         }

@@ -1,12 +1,23 @@
 """Which files a `posed-rgbd` folder holds, and the keys and sequences of their frames."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float64, UInt16
+
+from p2pkit.datasets.frame import DepthImage, SourceOptions
+from p2pkit.datasets.image_files import read_depth_npy, read_depth_png, read_pose
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import natural_order, safe_key
+from p2pkit.datasets.pairing import without_partner
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, read_calibration
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.reading import usable_depth
 from p2pkit.datasets.text_files import read_json
-from p2pkit.errors import SourceError
+from p2pkit.datasets.world import near_origin
+from p2pkit.errors import FrameError, SourceError
 
 _ROLES = {
     ".color.jpg": "color",
@@ -36,38 +47,114 @@ class FrameFiles:
         return (self.color, self.depth, self.pose, self.label)
 
 
-def find_frames(root: Path, camera_file: Path | None) -> list[FrameFiles]:
+def find_frames(root: Path, options: SourceOptions, left_out: list[LeftOut]) -> list[FrameFiles]:
     """All frames of a recording or of a folder of recordings, in recording order.
 
     A frame is listed if its colour or its depth exists. Frames that lie in `root` itself have plain
-    keys; those of a sub-folder are prefixed with its name.
+    keys; those of a sub-folder are prefixed with its name. Sub-folders that cannot be used are
+    added to `left_out`.
 
     Raises:
-        SourceError: no frame at all, frames both in `root` and below, two frames with one key, two
-            files for one role, or a calibration that is missing or wrong.
+        SourceError: no frame at all, frames both in `root` and below, two frames with one key, or,
+            in every folder, two files for one role or a calibration that is missing or wrong.
     """
     here = _files_by_stem(root)
-    below = {folder: _files_by_stem(folder) for folder in _sub_folders(root)}
-    below = {folder: stems for folder, stems in below.items() if stems}
+    below = [folder for folder in _sub_folders(root) if _has_frames(folder)]
     if here and below:
-        first = next(iter(below))
         raise SourceError(
-            f"{root} holds frames itself and in {first.name}/; keep one of the two there"
+            f"{root} holds frames itself and in {below[0].name}/; keep one of the two there"
         )
     if not here and not below:
         raise SourceError(
             f"{root} holds no frame-*.color.jpg, .color.jpeg, .color.png, .depth.png or "
             ".depth.npy, nor does a sub-folder of it"
         )
-    frames: list[FrameFiles] = []
-    for folder, stems in below.items() if below else [(root, here)]:
-        calibration = read_calibration(camera_file or _own_or_parents(folder, root, "camera.json"))
+
+    def read(folder: Path) -> list[FrameFiles]:
+        path = options.camera_file or _own_or_parents(folder, root, "camera.json")
+        calibration = read_calibration(path).with_units(options.depth_units)
+        stems = _files_by_stem(folder)
         prefix = f"{folder.name}_" if below else ""
-        for stem in sorted(stems, key=natural_order):
-            key = safe_key(prefix + stem)
-            frames.append(FrameFiles(key, folder.name, calibration, **stems[stem]))
+        frames = [
+            FrameFiles(safe_key(prefix + stem), folder.name, calibration, **stems[stem])
+            for stem in sorted(stems, key=natural_order)
+        ]
+        left_out.extend(LeftOut(folder.name, reason) for reason in _gaps(frames))
+        return frames
+
+    frames = read_sequences(below or [root], read, left_out, root)
     _refuse_collisions(frames)
     return frames
+
+
+def _gaps(frames: list[FrameFiles]) -> Iterator[str]:
+    """Says which frames lack the pose or the labels that others of their folder have."""
+    for role in ("pose", "label"):
+        alone = [
+            next(filter(None, frame.paths())) for frame in frames if getattr(frame, role) is None
+        ]
+        if 0 < len(alone) < len(frames):
+            yield without_partner(alone, f"{role} file, which others have")
+
+
+def _has_frames(folder: Path) -> bool:
+    return any(
+        path.name.lower().endswith(suffix)
+        for path in folder.glob("frame-*")
+        for suffix, role in _ROLES.items()
+        if role in ("color", "depth")
+    )
+
+
+def read_frame_depth(files: FrameFiles) -> UInt16[np.ndarray, "height width"]:
+    """The frame's depth as stored, undistorted, with invalid values set to 0.
+
+    Raises:
+        FrameError: the depth is missing, damaged, of another size or mode, or nowhere valid.
+    """
+    calibration = files.calibration
+    if files.depth is None:
+        raise FrameError(
+            files.key, "there is no depth (.depth.png or .depth.npy) beside the colour"
+        )
+    if files.depth.suffix.lower() == ".npy":
+        values = read_depth_npy(
+            files.depth, files.key, calibration.depth, calibration.units_per_metre
+        )
+    else:
+        size = (calibration.depth.width, calibration.depth.height)
+        values = read_depth_png(files.depth, files.key, size)
+    return usable_depth(values, calibration, files.key)
+
+
+def probe_of_posed(files: FrameFiles) -> DepthProbe:
+    """What `check_depth_scale` needs of a frame."""
+
+    def depth() -> DepthImage:
+        calibration = files.calibration
+        values = read_frame_depth(files)
+        return DepthImage(values, calibration.depth, calibration.units_per_metre)
+
+    def pose() -> Float64[np.ndarray, "4 4"] | None:
+        if files.pose is None:
+            return None
+        return files.calibration.world_from_depth(read_pose(files.pose, files.key))
+
+    return DepthProbe(files.key, files.sequence, depth, pose)
+
+
+def find_origins(frames: list[FrameFiles]) -> dict[str, Float64[np.ndarray, "3"]]:
+    """The origin of each sequence's world, by its first readable pose."""
+    origins: dict[str, Float64[np.ndarray, "3"]] = {}
+    for files in frames:
+        if files.sequence not in origins:
+            try:
+                pose = probe_of_posed(files).pose()
+            except FrameError:
+                continue
+            if pose is not None:
+                origins[files.sequence] = near_origin([pose])
+    return {files.sequence: origins.get(files.sequence, np.zeros(3)) for files in frames}
 
 
 def find_label_names(root: Path, frames: list[FrameFiles]) -> tuple[tuple[str, ...], int] | None:

@@ -8,20 +8,27 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import UInt8
 
 from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.image_files import (
     read_color,
-    read_depth_npy,
-    read_depth_png,
     read_labels,
     read_pose,
 )
+from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import chosen_frames, existing_root, frame_list_digest, known_frame
-from p2pkit.datasets.rgbd.depth_scale import check_depth_scale
-from p2pkit.datasets.rgbd.posed_files import FrameFiles, find_frames, find_label_names
-from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.posed_files import (
+    FrameFiles,
+    find_frames,
+    find_label_names,
+    find_origins,
+    probe_of_posed,
+    read_frame_depth,
+)
+from p2pkit.datasets.rgbd.reading import RgbdListed, assemble
+from p2pkit.datasets.world import moved, origins_json
 from p2pkit.errors import FrameError
 from p2pkit.geometry.distortion import undistort_depth
 
@@ -30,20 +37,25 @@ class PosedRgbd:
     """A recording in the `posed-rgbd` form, as a `FrameSource`.
 
     Raises:
-        SourceError: the folder, its calibration or its labels cannot be used, or the depth of a few
-            frames contradicts `depth_units_per_metre` (see `depth_scale`).
+        SourceError: the folder, its calibration or its labels cannot be used.
     """
 
     name = "posed-rgbd"
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
-        listed = find_frames(root, options.camera_file)
+        self.left_out: list[LeftOut] = []
+        listed = find_frames(root, options, self.left_out)
         labels = find_label_names(root, listed)
         self.label_names: Sequence[str] | None = labels[0] if labels else None
         self.ignore_label: int | None = labels[1] if labels else None
         self._frames = chosen_frames(listed, options)
-        check_depth_scale(listed, read_frame_depth)
+        self._listed = listed
+        self._origins = find_origins(listed)
+
+    def depth_probes(self) -> Sequence[DepthProbe]:
+        """Those of all frames of the recording."""
+        return [probe_of_posed(files) for files in self._listed]
 
     def keys(self) -> Sequence[str]:
         """Frames sorted by folder and number."""
@@ -66,6 +78,7 @@ class PosedRgbd:
         image = read_color(files.color, key, (calibration.color.width, calibration.color.height))
         stored = read_pose(files.pose, key) if files.pose and calibration.pose != "none" else None
         pose = None if stored is None else calibration.world_from_depth(stored)
+        pose = moved(pose, self._origins[files.sequence])
         listed = RgbdListed(key=key, sequence=files.sequence, world_from_depth=pose)
         frame = assemble(listed, image, depth, calibration)
         return replace(frame, labels=self._labels(files))
@@ -73,13 +86,14 @@ class PosedRgbd:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, the calibration of each sequence, and the class names."""
         frames = self._frames.values()
-        sequences = {files.sequence: files.calibration.to_json() for files in frames}
+        sequences = {files.sequence: files.calibration.fingerprint() for files in frames}
         return {
             "dataset": self.name,
             "frames": len(frames),
             "frame_list": frame_list_digest((files.key, files.paths()) for files in frames),
             "calibration": list(sequences.values()),
             "labels": None if self.label_names is None else [*self.label_names, self.ignore_label],
+            **origins_json(self._origins),
         }
 
     def _labels(self, files: FrameFiles) -> UInt8[np.ndarray, "height width"] | None:
@@ -94,24 +108,3 @@ class PosedRgbd:
         if distortion is None:
             return labels
         return undistort_depth(labels.astype(np.uint16), camera, distortion).astype(np.uint8)
-
-
-def read_frame_depth(files: FrameFiles) -> UInt16[np.ndarray, "height width"]:
-    """The frame's depth as stored, undistorted, with invalid values set to 0.
-
-    Raises:
-        FrameError: the depth is missing, damaged, of another size or mode, or nowhere valid.
-    """
-    calibration = files.calibration
-    if files.depth is None:
-        raise FrameError(
-            files.key, "there is no depth (.depth.png or .depth.npy) beside the colour"
-        )
-    if files.depth.suffix.lower() == ".npy":
-        values = read_depth_npy(
-            files.depth, files.key, calibration.depth, calibration.units_per_metre
-        )
-    else:
-        size = (calibration.depth.width, calibration.depth.height)
-        values = read_depth_png(files.depth, files.key, size)
-    return usable_depth(values, calibration, files.key)

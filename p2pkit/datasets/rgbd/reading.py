@@ -1,18 +1,20 @@
 """What RGB-D readers share: from one frame's images and calibration to a `Frame`."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
+from PIL import Image
 
 from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.datasets.image_files import check_depth, read_color, read_depth_png
 from p2pkit.datasets.listing import frame_list_digest
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.world import moved, near_origin, origins_json
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.distortion import undistort_depth, undistort_image
@@ -72,6 +74,33 @@ def load_rgbd(
     return assemble(files, image, depth, calibration)
 
 
+def near_frames(listed: Sequence[RgbdFiles]) -> tuple[list[RgbdFiles], dict[str, Any]]:
+    """The frames with poses from a near origin for each sequence, and that for the fingerprint."""
+    poses: dict[str, list[Float64[np.ndarray, "4 4"] | None]] = {}
+    for files in listed:
+        poses.setdefault(files.sequence, []).append(files.world_from_depth)
+    origins = {sequence: near_origin(found) for sequence, found in poses.items()}
+    near = [
+        replace(files, world_from_depth=moved(files.world_from_depth, origins[files.sequence]))
+        for files in listed
+    ]
+    return near, origins_json(origins)
+
+
+def probe_of(
+    files: RgbdFiles, calibration: Callable[[], RgbdCalibration], *, decode: Decode | None = None
+) -> DepthProbe:
+    """What `check_depth_scale` needs of a frame whose images are files."""
+
+    def depth() -> DepthImage:
+        found = calibration()
+        values = read_depth_png(files.depth, files.key, (found.depth.width, found.depth.height))
+        values = usable_depth(values if decode is None else decode(values), found, files.key)
+        return DepthImage(values, found.depth, found.units_per_metre)
+
+    return DepthProbe(files.key, files.sequence, depth, lambda: files.world_from_depth)
+
+
 def assemble(
     listed: RgbdListed,
     image: UInt8[np.ndarray, "color_height color_width 3"],
@@ -84,14 +113,18 @@ def assemble(
         FrameError: the image's distortion cannot be undone.
     """
     valid = None
+    camera = calibration.used_color
+    if camera != calibration.color:
+        size = (camera.width, camera.height)
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     if calibration.color_distortion is not None:
         try:
-            image, valid = undistort_image(image, calibration.color, calibration.color_distortion)
+            image, valid = undistort_image(image, camera, calibration.color_distortion)
         except GeometryError as error:
             raise FrameError(listed.key, str(error)) from error
     view = View(
         image=image,
-        camera=calibration.color,
+        camera=camera,
         camera_from_sensor=calibration.color_from_depth,
         time_offset_s=listed.time_offset_s,
         valid=valid,
@@ -138,18 +171,8 @@ def rgbd_fingerprint(
                 for frame in frames
             ]
         ),
-        "calibration": {key: value.to_json() for key, value in calibrations.items()},
+        "calibration": {key: value.fingerprint() for key, value in calibrations.items()},
     }
-
-
-def nearest_index(times: Sequence[float], time: float, max_gap_s: float) -> int | None:
-    """Index of the sorted time nearest to `time`; None if it is farther than `max_gap_s`."""
-    place = bisect_left(times, time)
-    near = [index for index in (place - 1, place) if 0 <= index < len(times)]
-    if not near:
-        return None
-    best = min(near, key=lambda index: abs(times[index] - time))
-    return best if abs(times[best] - time) <= max_gap_s else None
 
 
 def speed_between(

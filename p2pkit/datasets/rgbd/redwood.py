@@ -1,15 +1,16 @@
 """`redwood`: the RGB-D layout of Open3D's reconstruction system and of the Redwood data sets.
 
-`color/` (or `image/`, `rgb/`) and `depth/` hold images that belong together in sorted order or, in
-the object scans, by the times in their names (`0000123-000004067811.png`), depth in millimetres and
-registered to colour; a JSON file holds `width`, `height` and `intrinsic_matrix`
-(nine numbers, column by column), as Open3D's `PinholeCameraIntrinsic` writes; `trajectory.log`
-holds world_from_camera as the Redwood page "file format" describes: a line of three integers, then
+`color/` (or `image/`, `rgb/`) and `depth/` hold images that belong together by the numbers in their
+names or, in the object scans, by the times there (`0000123-000004067811.png`), depth registered to
+colour; a JSON file holds `width`, `height` and `intrinsic_matrix` (nine numbers, column by column),
+as Open3D's `PinholeCameraIntrinsic` writes, and `depth_scale`, units per metre, where Open3D
+recorded from a sensor (1000 without it); `trajectory.log` holds world_from_camera as the Redwood
+page "file format" describes: a line of three integers, the first of which numbers the image, then
 4 x 4.
 """
 
-import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,25 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
     known_frame,
-    natural_order,
     safe_key,
     visible_files,
 )
+from p2pkit.datasets.pairing import named_number, pair_images, without_partner
+from p2pkit.datasets.registry import LARGEST_UNITS
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
-from p2pkit.datasets.rgbd.reading import RgbdFiles, load_rgbd, nearest_index, rgbd_fingerprint
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.reading import (
+    RgbdFiles,
+    load_rgbd,
+    near_frames,
+    probe_of,
+    rgbd_fingerprint,
+)
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import camera_from_matrix
@@ -35,17 +45,22 @@ from p2pkit.geometry.transforms import nearest_rigid
 COLOR_FOLDERS = ("color", "image", "rgb")
 INTRINSICS = ("intrinsic.json", "camera_intrinsic.json", "camera.json", "camera_primesense.json")
 TRAJECTORIES = ("trajectory.log", "scene/trajectory.log")
+INTRINSICS_FORM = (
+    "For a missing intrinsic.json write Open3D's form: "
+    '{"width": 640, "height": 480, "intrinsic_matrix": '
+    "[525, 0, 0, 0, 525, 0, 319.5, 239.5, 1]} (column by column)"
+)
 UNITS_PER_METRE = 1000.0
 MAX_GAP_S = 0.02
 """Where the images' names tell their times, colour is at most this far from depth."""
-_TIMED = re.compile(r"\d+-(\d+)")
 
 
 class Redwood:
     """A folder in Open3D's layout, or a folder of such folders, as a `FrameSource`.
 
     Raises:
-        SourceError: colour and depth do not pair, or intrinsics or trajectory are not usable.
+        SourceError: no sequence is left in which colour and depth pair, and intrinsics and
+            trajectory are usable.
     """
 
     name = "redwood"
@@ -61,12 +76,27 @@ class Redwood:
         )
         if not folders:
             raise SourceError(f"{root}: neither it nor a folder of it holds the folder depth")
-        self._calibrations = {folder.name: _calibration(folder) for folder in folders}
-        listed = [frame for folder in folders for frame in _listed(folder)]
+        self.left_out: list[LeftOut] = []
+        self._calibrations: dict[str, RgbdCalibration] = {}
+
+        def read(folder: Path) -> list[RgbdFiles]:
+            listed = _listed(folder, self.left_out)
+            calibration = _calibration(folder).with_units(options.depth_units)
+            self._calibrations[folder.name] = calibration
+            return listed
+
+        listed, self._origins = near_frames(read_sequences(folders, read, self.left_out, root))
         self._frames = chosen_frames(listed, options)
 
+    def depth_probes(self) -> Sequence[DepthProbe]:
+        """Those of all frames."""
+        return [
+            probe_of(files, partial(self._calibrations.__getitem__, files.sequence))
+            for files in self._frames.values()
+        ]
+
     def keys(self) -> Sequence[str]:
-        """`FOLDER_000012`: the number is the frame's place in sorted order."""
+        """`FOLDER_000012`: the number is the depth image's place in the order of numbers."""
         return list(self._frames)
 
     def load(self, key: str) -> Frame:
@@ -80,17 +110,14 @@ class Redwood:
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, poses and calibrations."""
-        return rgbd_fingerprint(self.name, self._frames.values(), self._calibrations)
+        found = rgbd_fingerprint(self.name, self._frames.values(), self._calibrations)
+        return found | self._origins
 
 
 def _calibration(folder: Path) -> RgbdCalibration:
     path = next((folder / name for name in INTRINSICS if (folder / name).is_file()), None)
     if path is None:
-        raise SourceError(
-            f"{folder} holds none of {', '.join(INTRINSICS)}; write Open3D's form: "
-            '{"width": 640, "height": 480, "intrinsic_matrix": '
-            "[525, 0, 0, 0, 525, 0, 319.5, 239.5, 1]} (column by column)"
-        )
+        raise SourceError(f"{folder} holds none of {', '.join(INTRINSICS)}. {INTRINSICS_FORM}")
     value = read_json(path, "redwood")
     size = (json_field(value, "width", path), json_field(value, "height", path))
     numbers = numeric_array(
@@ -106,7 +133,7 @@ def _calibration(folder: Path) -> RgbdCalibration:
     except GeometryError as error:
         raise SourceError(f"{path}: {error}") from error
     return RgbdCalibration(
-        units_per_metre=UNITS_PER_METRE,
+        units_per_metre=_depth_scale(value, path),
         depth=camera,
         color=camera,
         color_from_depth=np.eye(4),
@@ -115,79 +142,86 @@ def _calibration(folder: Path) -> RgbdCalibration:
     )
 
 
-def _listed(folder: Path) -> list[RgbdFiles]:
+def _depth_scale(value: dict[str, Any], path: Path) -> float:
+    """Units per metre as Open3D's recorders note them; millimetres where they are not noted."""
+    scale = value.get("depth_scale", UNITS_PER_METRE)
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not is_number or not 0 < scale <= LARGEST_UNITS:
+        raise SourceError(
+            f"{path}: depth_scale is {scale!r}; units per metre, a positive number up to "
+            f"{LARGEST_UNITS:g}, are needed"
+        )
+    return float(scale)
+
+
+def _listed(folder: Path, left_out: list[LeftOut]) -> list[RgbdFiles]:
     color_folder = next((folder / name for name in COLOR_FOLDERS if (folder / name).is_dir()), None)
     if color_folder is None:
         raise SourceError(f"{folder} holds none of the folders {', '.join(COLOR_FOLDERS)}")
-    color = _in_order(color_folder, (".jpg", ".png"))
-    depth = _in_order(folder / "depth", (".png",))
-    poses = _trajectory(folder)
-    if poses is not None and len(poses) != len(depth):
-        raise SourceError(
-            f"{folder}: the trajectory has {len(poses)} poses for {len(depth)} depth images; each "
-            "image needs one"
-        )
+    color = _images(color_folder, (".jpg", ".jpeg", ".png"))
+    depth = _images(folder / "depth", (".png",))
+    found = pair_images(color, depth, max_gap_s=MAX_GAP_S)
+    if found.alone:
+        reason = without_partner(found.alone, "partner by number or time")
+        left_out.append(LeftOut(folder.name, reason))
+    poses = _poses(folder, depth)
+    place = {path: number for number, path in enumerate(depth)}
     return [
         RgbdFiles(
-            key=safe_key(folder.name, f"{number:06d}"),
+            key=safe_key(folder.name, f"{place[pair.second]:06d}"),
             sequence=folder.name,
-            color=beside,
-            depth=depth[number],
-            world_from_depth=None if poses is None else poses[number],
-            time_offset_s=offset,
+            color=pair.first,
+            depth=pair.second,
+            world_from_depth=None if poses is None else poses[pair.second],
+            time_offset_s=pair.offset_s,
         )
-        for number, beside, offset in _paired(folder, color, depth)
+        for pair in found.pairs
     ]
 
 
-def _paired(
-    folder: Path, color: list[Path], depth: list[Path]
-) -> Sequence[tuple[int, Path, float | None]]:
-    """Place of each depth image, its colour image, and how much later that is where names tell."""
-    times = [[_named_time(path) for path in paths] for paths in (color, depth)]
-    color_times, depth_times = ([time for time in some if time is not None] for some in times)
-    if depth and len(color_times) == len(color) and len(depth_times) == len(depth):
-        near = [nearest_index(color_times, time, MAX_GAP_S) for time in depth_times]
-        found = [
-            (number, color[place], color_times[place] - depth_times[number])
-            for number, place in enumerate(near)
-            if place is not None
-        ]
-        if found:
-            return found
-    if len(color) != len(depth) or not depth:
-        raise SourceError(
-            f"{folder} holds {len(color)} colour and {len(depth)} depth images; as many of one as "
-            "of the other are needed, since they are paired in sorted order"
-        )
-    return [(number, path, None) for number, path in enumerate(color)]
-
-
-def _named_time(path: Path) -> float | None:
-    """Seconds out of names such as `0000123-000004067811.png`: number and microseconds."""
-    match = _TIMED.fullmatch(path.stem)
-    return None if match is None else int(match[1]) / 1e6
-
-
-def _in_order(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def _images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Images by the numbers in their names, as Open3D sorts them: 10.png comes after 9.png."""
-    found = (path for path in visible_files(folder, "*") if path.suffix in suffixes)
-    return sorted(found, key=lambda path: natural_order(path.name))
+    return [path for path in visible_files(folder, "*") if path.suffix.lower() in suffixes]
 
 
-def _trajectory(folder: Path) -> list[Float64[np.ndarray, "4 4"]] | None:
+def _poses(folder: Path, depth: list[Path]) -> dict[Path, Float64[np.ndarray, "4 4"]] | None:
+    """The pose of each depth image, by the trajectory's numbers; None without a trajectory.
+
+    Where these are those of the images' names they decide. A trajectory with as many poses as there
+    are depth images, numbered from 0, is in the images' order.
+    """
     path = next((folder / name for name in TRAJECTORIES if (folder / name).is_file()), None)
     if path is None:
         return None
+    rows = _trajectory(path)
+    by_number = dict(rows)
+    numbers = [named_number(image) for image in depth]
+    if len(by_number) == len(rows) and all(number in by_number for number in numbers):
+        return {
+            image: by_number[number]
+            for image, number in zip(depth, numbers, strict=True)
+            if number is not None
+        }
+    if len(rows) != len(depth):
+        raise SourceError(
+            f"{folder}: the trajectory has {len(rows)} poses for {len(depth)} depth images; each "
+            "image needs one, by its number or by its place"
+        )
+    return {image: pose for image, (_, pose) in zip(depth, rows, strict=True)}
+
+
+def _trajectory(path: Path) -> list[tuple[int, Float64[np.ndarray, "4 4"]]]:
+    """Number and world_from_camera of each pose."""
     lines = [line.split() for line in read_text(path, "redwood").splitlines() if line.strip()]
     if not lines or len(lines) % 5:
         raise SourceError(f"{path} has {len(lines)} lines; each pose takes five")
-    poses: list[Float64[np.ndarray, "4 4"]] = []
+    poses: list[tuple[int, Float64[np.ndarray, "4 4"]]] = []
     for start in range(0, len(lines), 5):
         where = f"{path}: the pose at line {start + 1}"
         try:
+            number = int(lines[start][0])
             rows = [[float(word) for word in line] for line in lines[start + 1 : start + 5]]
-            poses.append(nearest_rigid(np.array(rows), where))
+            poses.append((number, nearest_rigid(np.array(rows), where)))
         except (ValueError, GeometryError) as error:
             raise SourceError(f"{where} is not 4 x 4 and rigid: {error}") from error
     return poses

@@ -7,6 +7,7 @@ is a scene such as `scene0000_00` or holds scenes. Labels come from the scene's 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,20 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions
 from p2pkit.datasets.image_files import read_color, read_depth_png, read_pose
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
     frame_list_digest,
     known_frame,
     safe_key,
+    visible_files,
 )
+from p2pkit.datasets.pairing import without_partner
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
 from p2pkit.datasets.rgbd.scannet_labels import (
     CLASSES_20,
@@ -35,7 +40,12 @@ from p2pkit.datasets.rgbd.scannet_labels import (
     pixel_classes,
     read_table,
 )
-from p2pkit.datasets.rgbd.scannet_sens import read_frame, read_header
+from p2pkit.datasets.rgbd.scannet_sens import (
+    read_frame,
+    read_frame_depth,
+    read_frame_pose,
+    read_header,
+)
 from p2pkit.datasets.text_files import read_text
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
@@ -49,12 +59,30 @@ UNITS_PER_METRE = 1000.0
 _ASPECT_TOLERANCE = 0.02
 
 
-def exported_images(folder: Path) -> list[tuple[int, Path, Path]]:
-    """Number, colour and depth of each frame that has both, in the frames' order."""
-    depth = {path.stem: path for path in (folder / "depth").glob("*.png")}
-    color = [path for path in (folder / "color").iterdir() if path.suffix in (".jpg", ".png")]
-    both = [path for path in color if path.stem in depth and path.stem.isdecimal()]
-    return sorted((int(path.stem), path, depth[path.stem]) for path in both)
+def exported_images(folder: Path, left_out: list[LeftOut]) -> list[tuple[int, Path, Path]]:
+    """Number, colour and depth of each frame that has both, in the frames' order.
+
+    Those without a partner are added to `left_out`.
+    """
+    depth = _numbered(folder / "depth", (".png",))
+    color = _numbered(folder / "color", (".jpg", ".png"))
+    alone = [*(color[n] for n in color.keys() - depth), *(depth[n] for n in depth.keys() - color)]
+    if alone:
+        reason = without_partner(sorted(alone), "partner of the same number")
+        left_out.append(LeftOut(folder.name, reason))
+    return [(number, color[number], depth[number]) for number in sorted(color.keys() & depth)]
+
+
+def _numbered(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
+    """Images by the numbers that are their names: 000100.jpg and 100.jpg are of one frame."""
+    found: dict[int, Path] = {}
+    for path in visible_files(folder, "*"):
+        if path.suffix in suffixes and path.stem.isdecimal():
+            number = int(path.stem)
+            if number in found:
+                raise SourceError(f"{path} and {found[number].name} are both of frame {number}")
+            found[number] = path
+    return found
 
 
 def exported_calibration(folder: Path, color: Path, depth: Path) -> RgbdCalibration:
@@ -148,25 +176,29 @@ class ScanNet:
 
     Args:
         options: where; `every=25` takes the frames that the paper takes.
-        classes: 20 or 200.
 
     Raises:
-        SourceError: there is no scene, a `.sens` file's header is not usable, or the class table of
-            ScanNet200 is missing.
+        SourceError: there is no scene whose files are usable, or the class table of ScanNet200 is
+            missing.
     """
 
-    def __init__(self, options: SourceOptions, *, classes: int = 20) -> None:
-        self.name = "scannet" if classes == 20 else "scannet200"
+    name = "scannet"
+    classes = 20
+
+    def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
         folders = _scene_folders(root)
-        listed = [frame for folder in folders for frame in _listed(folder)]
+        self.left_out: list[LeftOut] = []
+        read = partial(_listed, left_out=self.left_out)
+        listed = read_sequences(folders, read, self.left_out, root)
         self._frames = chosen_frames(listed, options)
+        self._units = options.depth_units
         self._calibrations: dict[str, RgbdCalibration] = {}
         self._table = None
-        labelled = {folder for folder in folders if _has_labels(folder, classes)}
+        labelled = {folder for folder in folders if _has_labels(folder, self.classes)}
         self._labelled = frozenset(labelled)
         self.label_names: Sequence[str] | None = None
-        if labelled and classes == 200:
+        if labelled and self.classes == 200:
             places = (root / TABLE, root.parent / TABLE, root.parent.parent / TABLE)
             path = next((path for path in places if path.is_file()), places[0])
             self._table = read_table(path)
@@ -174,6 +206,18 @@ class ScanNet:
         elif labelled:
             self.label_names = ("void", *CLASSES_20.values())
         self.ignore_label: int | None = 0 if labelled else None
+
+    def depth_probes(self) -> Sequence[DepthProbe]:
+        """Those of all frames."""
+        return [
+            DepthProbe(
+                frame.key,
+                frame.sequence,
+                partial(self._depth, frame),
+                partial(_pose, frame),
+            )
+            for frame in self._frames.values()
+        ]
 
     def keys(self) -> Sequence[str]:
         """`scene0000_00_000025`: scene and frame."""
@@ -215,7 +259,7 @@ class ScanNet:
         for frame in self._frames.values():
             if frame.sequence not in found:
                 try:
-                    found[frame.sequence] = self._calibration(frame).to_json()
+                    found[frame.sequence] = self._calibration(frame).fingerprint()
                 except SourceError as error:
                     errors.setdefault(frame.sequence, error)
         for scene, error in errors.items():
@@ -226,8 +270,19 @@ class ScanNet:
     def _calibration(self, listed: ScanNetFrame) -> RgbdCalibration:
         """Of the frame's scene; read once."""
         if listed.sequence not in self._calibrations:
-            self._calibrations[listed.sequence] = _calibration(listed)
+            self._calibrations[listed.sequence] = _calibration(listed).with_units(self._units)
         return self._calibrations[listed.sequence]
+
+    def _depth(self, listed: ScanNetFrame) -> DepthImage:
+        calibration = self._calibration(listed)
+        camera, key = calibration.depth, listed.key
+        if listed.sens is not None:
+            values = read_frame_depth(listed.sens, listed.number, key)
+        else:
+            assert listed.depth is not None
+            values = read_depth_png(listed.depth, key, (camera.width, camera.height))
+        values = usable_depth(values, calibration, key)
+        return DepthImage(values, camera, calibration.units_per_metre)
 
     def _labels(
         self, listed: ScanNetFrame, frame: Frame
@@ -242,6 +297,13 @@ class ScanNet:
         if self._table is not None:
             return mesh_200(folder, self._table)
         return mesh_20(_labelled_mesh(folder))
+
+
+class ScanNet200(ScanNet):
+    """ScanNet's files with the 200 classes of ScanNet200."""
+
+    name = "scannet200"
+    classes = 200
 
 
 def _scene_folders(root: Path) -> list[Path]:
@@ -269,7 +331,7 @@ def _has_labels(folder: Path, classes: int) -> bool:
     return (_labelled_mesh(folder) if classes == 20 else groups_file(folder)).is_file()
 
 
-def _listed(folder: Path) -> list[ScanNetFrame]:
+def _listed(folder: Path, *, left_out: list[LeftOut]) -> list[ScanNetFrame]:
     scene = folder.name
     sens = folder / f"{scene}.sens"
     if sens.is_file():
@@ -281,7 +343,7 @@ def _listed(folder: Path) -> list[ScanNetFrame]:
         ScanNetFrame(
             safe_key(scene, f"{number:06d}"), scene, folder, number, color=color, depth=depth
         )
-        for number, color, depth in exported_images(folder)
+        for number, color, depth in exported_images(folder, left_out)
     ]
 
 
@@ -303,10 +365,10 @@ def _calibration(listed: ScanNetFrame) -> RgbdCalibration:
 
 def _load(listed: ScanNetFrame, calibration: RgbdCalibration) -> Frame:
     key = listed.key
-    offset, speed = None, 0.0
+    offset, speed, interval = None, 0.0, None
     if listed.sens is not None:
         read = read_frame(listed.sens, listed.number, key)
-        image, depth, pose, offset, speed = read
+        image, depth, pose, offset, speed, interval = read
     else:
         assert listed.color is not None
         assert listed.depth is not None
@@ -315,18 +377,29 @@ def _load(listed: ScanNetFrame, calibration: RgbdCalibration) -> Frame:
         depth = read_depth_png(listed.depth, key, (camera.width, camera.height))
         # By the image's own name: the 25k subset writes 000100, the exporter 100.
         pose = _exported_pose(listed.folder / "pose" / f"{listed.color.stem}.txt", key)
-    try:
-        pose = None if pose is None else nearest_rigid(pose, "the pose")
-    except GeometryError as error:
-        raise FrameError(key, str(error)) from error
     place = RgbdListed(
         key=key,
         sequence=listed.sequence,
-        world_from_depth=pose,
+        world_from_depth=_rigid_pose(pose, key),
         time_offset_s=offset,
         speed_m_s=speed,
     )
-    return assemble(place, image, usable_depth(depth, calibration, key), calibration)
+    frame = assemble(place, image, usable_depth(depth, calibration, key), calibration)
+    return replace(frame, interval_s=interval)
+
+
+def _pose(listed: ScanNetFrame) -> Float64[np.ndarray, "4 4"] | None:
+    if listed.sens is not None:
+        return _rigid_pose(read_frame_pose(listed.sens, listed.number, listed.key), listed.key)
+    assert listed.color is not None
+    return _exported_pose(listed.folder / "pose" / f"{listed.color.stem}.txt", listed.key)
+
+
+def _rigid_pose(pose: np.ndarray | None, key: str) -> Float64[np.ndarray, "4 4"] | None:
+    try:
+        return None if pose is None else nearest_rigid(pose, "the pose")
+    except GeometryError as error:
+        raise FrameError(key, str(error)) from error
 
 
 def _exported_pose(path: Path, key: str) -> np.ndarray | None:

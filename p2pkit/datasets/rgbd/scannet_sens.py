@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
 
 from p2pkit.datasets.image_files import decode_color
+from p2pkit.datasets.plausible import median_interval_s
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_matrix
 
@@ -70,6 +71,7 @@ class SensFrame(NamedTuple):
         world_from_camera: None where tracking was lost, which the file marks by infinite numbers.
         time_offset_s: colour's time minus depth's, or None where a time stamp is 0.
         speed_m_s: of the camera, from the frame before to the one after; 0 where it is not known.
+        interval_s: the median time between the file's depth images; None where it is not known.
     """
 
     image: UInt8[np.ndarray, "color_height color_width 3"]
@@ -77,6 +79,7 @@ class SensFrame(NamedTuple):
     world_from_camera: Float64[np.ndarray, "4 4"] | None
     time_offset_s: float | None
     speed_m_s: float
+    interval_s: float | None
 
 
 class _Stamp(NamedTuple):
@@ -177,11 +180,7 @@ def read_frame(path: Path, number: int, key: str) -> SensFrame:
         FrameError: the file ends before it, or its images are damaged.
     """
     header, places = read_header(path), frame_places(path)
-    if number >= len(places):
-        raise FrameError(
-            key, f"{path.name} is cut: it has {len(places)} of its {header.frames} frames"
-        )
-    place = places[number]
+    place = _place(path, number, key)
     around = (places[max(number - 1, 0)], places[min(number + 1, len(places) - 1)])
     with open(path, "rb") as file:
         before, after = (_stamp(file, other) for other in around)
@@ -194,7 +193,39 @@ def read_frame(path: Path, number: int, key: str) -> SensFrame:
         world_from_camera=stamp.pose if np.isfinite(stamp.pose).all() else None,
         time_offset_s=(stamp.color_us - stamp.depth_us) / 1e6 if known else None,
         speed_m_s=_speed(before, after),
+        interval_s=_interval_s(path),
     )
+
+
+def read_frame_depth(path: Path, number: int, key: str) -> UInt16[np.ndarray, "height width"]:
+    """Read the depth of one frame, without its colour; raises as `read_frame`."""
+    place = _place(path, number, key)
+    with open(path, "rb") as file:
+        file.seek(place.start + _FRAME.size + place.color_bytes)
+        return _depth(file.read(place.depth_bytes), read_header(path), key)
+
+
+def read_frame_pose(path: Path, number: int, key: str) -> Float64[np.ndarray, "4 4"] | None:
+    """world_from_camera of one frame, None where tracking was lost; raises as `read_frame`."""
+    with open(path, "rb") as file:
+        pose = _stamp(file, _place(path, number, key)).pose
+    return pose if np.isfinite(pose).all() else None
+
+
+def _place(path: Path, number: int, key: str) -> SensPlace:
+    places = frame_places(path)
+    if number >= len(places):
+        frames = read_header(path).frames
+        raise FrameError(key, f"{path.name} is cut: it has {len(places)} of its {frames} frames")
+    return places[number]
+
+
+@lru_cache(maxsize=256)
+def _interval_s(path: Path) -> float | None:
+    """The median time between depth images (s)."""
+    with open(path, "rb") as file:
+        stamps = [_stamp(file, place).depth_us for place in frame_places(path)]
+    return median_interval_s([stamp / 1e6 if stamp else None for stamp in stamps])
 
 
 def _stamp(file: BinaryIO, place: SensPlace) -> _Stamp:

@@ -20,9 +20,11 @@ from p2pkit.datasets.listing import (
     frame_list_digest,
     known_frame,
     safe_key,
+    visible_files,
 )
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
-from p2pkit.datasets.rgbd.posed_files import FrameFiles
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.posed_files import FrameFiles, probe_of_posed
 from p2pkit.datasets.rgbd.reading import RgbdFiles, load_rgbd
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.geometry.camera import Camera
@@ -57,7 +59,7 @@ class SevenScenes:
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
-        self._calibration = _kinect()
+        self._calibration = _kinect().with_units(options.depth_units)
         listed = [
             FrameFiles(
                 key=safe_key(*prefix, folder.name, color.name.partition(".")[0]),
@@ -68,7 +70,7 @@ class SevenScenes:
                 pose=color.with_name(color.name.replace(".color.png", ".pose.txt")),
             )
             for prefix, folder in _sequences(root)
-            for color in sorted(folder.glob("frame-*.color.png"))
+            for color in visible_files(folder, "frame-*.color.png")
         ]
         if not listed:
             raise SourceError(
@@ -80,6 +82,10 @@ class SevenScenes:
     def keys(self) -> Sequence[str]:
         """`seq-01_frame-000012`, after the scene's name where all scenes are read."""
         return list(self._frames)
+
+    def depth_probes(self) -> Sequence[DepthProbe]:
+        """Those of all frames."""
+        return [probe_of_posed(files) for files in self._frames.values()]
 
     def load(self, key: str) -> Frame:
         """Read one frame.
@@ -110,7 +116,7 @@ class SevenScenes:
             "dataset": self.name,
             "frames": len(frames),
             "frame_list": frame_list_digest((files.key, files.paths()) for files in frames),
-            "calibration": self._calibration.to_json(),
+            "calibration": self._calibration.fingerprint(),
         }
 
 

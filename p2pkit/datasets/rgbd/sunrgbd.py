@@ -7,6 +7,7 @@ by three. Its poses are tilts only, and its labels are a MATLAB file: neither is
 """
 
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
@@ -24,7 +26,8 @@ from p2pkit.datasets.listing import (
     visible_files,
 )
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
-from p2pkit.datasets.rgbd.reading import RgbdFiles, load_rgbd, rgbd_fingerprint
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.reading import RgbdFiles, load_rgbd, probe_of, rgbd_fingerprint
 from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
@@ -51,13 +54,23 @@ class SunRgbd:
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
         folders = folders_with(root, "intrinsics.txt")
-        listed = [files for folder in folders if (files := _files(folder, root)) is not None]
+        self.left_out: list[LeftOut] = []
+        found = [_files(folder, root, self.left_out) for folder in folders]
+        listed = [files for files in found if files is not None]
         if not listed:
             raise SourceError(
                 f"{root}: no folder below holds intrinsics.txt, image/*.jpg and one of "
                 f"{', '.join(DEPTH_FOLDERS)}; {len(folders)} hold intrinsics.txt"
             )
         self._frames = chosen_frames(listed, options)
+        self._units = options.depth_units
+
+    def depth_probes(self) -> Sequence[DepthProbe]:
+        """Those of all frames."""
+        return [
+            probe_of(files, partial(self._calibration, files), decode=_rotated)
+            for files in self._frames.values()
+        ]
 
     def keys(self) -> Sequence[str]:
         """The path of the frame's folder below the given one, with `_` for `/`; at most 80 long."""
@@ -70,28 +83,37 @@ class SunRgbd:
             FrameError: a file is missing or damaged, or no depth is valid.
         """
         files = known_frame(self._frames, key)
+        return load_rgbd(files, self._calibration(files), decode=_rotated)
+
+    def _calibration(self, files: RgbdFiles) -> RgbdCalibration:
         camera = _camera(files)
-        calibration = RgbdCalibration(
+        return RgbdCalibration(
             units_per_metre=UNITS_PER_METRE,
             depth=camera,
             color=camera,
             color_from_depth=np.eye(4),
             pose="none",
             invalid_depth=(0,),
-        )
-        return load_rgbd(files, calibration, decode=_rotated)
+        ).with_units(self._units)
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, and a digest of all intrinsics."""
         frames = self._frames.values()
         texts = [_intrinsics(files).read_text(errors="replace") for files in frames]
-        return rgbd_fingerprint(self.name, frames, {}) | {"calibration": sha256_json(texts)}
+        units = {} if self._units is None else {"depth_units_per_metre": self._units}
+        found = rgbd_fingerprint(self.name, frames, {})
+        return found | {"calibration": sha256_json(texts)} | units
 
 
-def _files(folder: Path, root: Path) -> RgbdFiles | None:
+def _files(folder: Path, root: Path, left_out: list[LeftOut]) -> RgbdFiles | None:
     color = visible_files(folder / "image", "*.jpg")
-    depth = [path for name in DEPTH_FOLDERS for path in visible_files(folder / name, "*.png")]
-    if not color or not depth:
+    found = (visible_files(folder / name, "*.png") for name in DEPTH_FOLDERS)
+    depth = next(filter(None, found), [])
+    if not color and not depth:
+        return None
+    if len(color) != 1 or len(depth) != 1:
+        reason = f"{len(color)} colour and {len(depth)} depth images; one of each is needed"
+        left_out.append(LeftOut(str(folder.relative_to(root)), reason))
         return None
     parts = folder.relative_to(root).parts or (folder.name,)
     return RgbdFiles(key=_key(parts), sequence="_".join(parts[:-1]), color=color[0], depth=depth[0])

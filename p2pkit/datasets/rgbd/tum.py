@@ -6,6 +6,7 @@ tz qx qy qz qw`, the colour camera's pose. Depth is registered to colour, 5000 t
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.pairing import nearest_index, without_moment
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, lens_from_json
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.reading import (
     RgbdFiles,
     load_rgbd,
-    nearest_index,
+    near_frames,
+    probe_of,
     rgbd_fingerprint,
     speed_between,
 )
@@ -46,8 +51,7 @@ class TumRgbd:
     """TUM sequences as a `FrameSource`; a frame is a depth image with the nearest colour image.
 
     Raises:
-        SourceError: a list is missing or wrong, no images are close in time, or the lens of a
-            sequence is not known.
+        SourceError: of no sequence are the lists usable, images close in time, and the lens known.
     """
 
     name = "tum"
@@ -57,11 +61,24 @@ class TumRgbd:
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
         folders = [root] if (root / "rgb.txt").is_file() else _sub_folders(root)
-        self._calibrations = {
-            folder.name: _calibration(folder, options.camera_file) for folder in folders
-        }
-        listed = [frame for folder in folders for frame in _listed(folder)]
+        self.left_out: list[LeftOut] = []
+        self._calibrations: dict[str, RgbdCalibration] = {}
+
+        def read(folder: Path) -> list[RgbdFiles]:
+            calibration = _calibration(folder, options.camera_file)
+            listed = _listed(folder, self.left_out)
+            self._calibrations[folder.name] = calibration.with_units(options.depth_units)
+            return listed
+
+        listed, self._origins = near_frames(read_sequences(folders, read, self.left_out, root))
         self._frames = chosen_frames(listed, options)
+
+    def depth_probes(self) -> Sequence[DepthProbe]:
+        """Those of all frames."""
+        return [
+            probe_of(files, partial(self._calibrations.__getitem__, files.sequence))
+            for files in self._frames.values()
+        ]
 
     def keys(self) -> Sequence[str]:
         """`SEQUENCE_000012`: the number counts the sequence's depth images."""
@@ -79,7 +96,7 @@ class TumRgbd:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, poses, lenses, and the largest gap in time."""
         found = rgbd_fingerprint(self.name, self._frames.values(), self._calibrations)
-        return found | {"max_gap_s": MAX_GAP_S}
+        return found | {"max_gap_s": MAX_GAP_S} | self._origins
 
 
 def _sub_folders(root: Path) -> list[Path]:
@@ -124,15 +141,17 @@ def _lens(folder: Path, camera_file: Path | None) -> tuple[Camera, Distortion | 
     )
 
 
-def _listed(folder: Path) -> list[RgbdFiles]:
+def _listed(folder: Path, left_out: list[LeftOut]) -> list[RgbdFiles]:
     color, depth = _listing(folder / "rgb.txt"), _listing(folder / "depth.txt")
     pose_times, poses = _trajectory(folder / "groundtruth.txt")
     color_times = [time for time, _ in color]
     frames: list[RgbdFiles] = []
+    alone: list[Path] = []
     for number, (time, words) in enumerate(depth):
         near_color = nearest_index(color_times, time, MAX_GAP_S)
         near_pose = nearest_index(pose_times, time, MAX_GAP_S)
         if near_color is None or (pose_times and near_pose is None):
+            alone.append(folder / words[0])
             continue
         frames.append(
             RgbdFiles(
@@ -150,6 +169,8 @@ def _listed(folder: Path) -> list[RgbdFiles]:
             f"{folder}: none of the {len(depth)} depth images has a colour image, and a pose if "
             f"there are poses, within {MAX_GAP_S} s; check that the lists are of one recording"
         )
+    if alone:
+        left_out.append(LeftOut(folder.name, without_moment(alone, MAX_GAP_S)))
     return frames
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from s3dis_written import NUMBERS_OF, write_room, write_rooms, write_rows
 
 from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
+from p2pkit.datasets.left_out import left_out_by
 from p2pkit.datasets.points.point_text import read_rows
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import FrameError, SourceError
@@ -162,8 +163,11 @@ def test_folders_that_are_no_rooms(root: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not lie in a folder Area_N"):
         open_source("s3dis", SourceOptions(tmp_path / "elsewhere" / "office_1"))
     (root / "Area_5" / "empty_1" / "Annotations").mkdir(parents=True)
+    (part,) = left_out_by(open_source("s3dis", SourceOptions(root)))
+    assert part.name == "empty_1"
+    assert "holds no file such as chair_1.txt" in part.reason
     with pytest.raises(SourceError, match=r"holds no file such as chair_1\.txt"):
-        open_source("s3dis", SourceOptions(root))
+        open_source("s3dis", SourceOptions(root / "Area_5" / "empty_1"))
 
 
 def test_points_come_back_from_a_store_with_their_own_colours(root: Path) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from tiny_recording import CAMERA, HEIGHT, WIDTH, write_recording
 
 from p2pkit.datasets.frame import SourceOptions
-from p2pkit.datasets.registry import open_source, recognise
+from p2pkit.datasets.recognise import recognise
+from p2pkit.datasets.registry import open_source
 
 PAGE = Path(__file__).parents[3] / "docs" / "datasets" / "own.md"
 CAMERA_FROM_LIDAR = np.array([[0, -1, 0, 0.1], [0, 0, -1, -0.2], [1, 0, 0, 0], [0, 0, 0, 1.0]])

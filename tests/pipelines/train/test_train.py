@@ -28,6 +28,7 @@ from p2pkit.pipelines.train.run import open_sources, read_config, resume, run
 from p2pkit.pipelines.train.run_folder import read_provenance
 from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig
 from p2pkit.pipelines.train.step import StepReport, Trainee
+from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import open_store
 from p2pkit.store.writing import create_or_open
 from p2pkit.stream.batches import Batch, BatchStream
@@ -412,6 +413,28 @@ def test_weighing_by_confidence_needs_stores_that_have_it(room_store: Path, tmp_
         run(tiny_train_config(old, loss=weighed), tmp_path / "refused")
     run(tiny_train_config(old, steps=1), tmp_path / "ignored")
     run(tiny_train_config(room_store, steps=1, loss=weighed), tmp_path / "weighed")
+
+
+def with_zeros(sample: Sample, field: str) -> Sample:
+    zeros = np.zeros_like(sample.arrays[field])
+    return replace(sample, arrays={**sample.arrays, field: zeros})
+
+
+def test_weighing_by_confidence_needs_a_pair_that_counts(room_store: Path, tmp_path: Path) -> None:
+    store = open_store(room_store)
+    out = tmp_path / "doubtful.store"
+    writer = create_or_open(out, store.manifest)
+    for shard in range(store.manifest.plan.shards):
+        for layer in store.manifest.layers:
+            rows = range(len(store.keys(shard)))
+            samples = [store.read(layer.name, shard, row) for row in rows]
+            if layer.name == "geometry":
+                samples = [with_zeros(one, "pair_confidence") for one in samples]
+            writer.write(layer.name, shard, samples)
+    writer.write_failures()
+    weighed = LossConfig(confidence="weight")
+    with pytest.raises(TrainingError, match=r"every pair in .*doubtful.store has confidence 0"):
+        run(tiny_train_config(out, loss=weighed), tmp_path / "refused")
 
 
 def test_a_device_that_is_not_there_is_named(room_store: Path, tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""How the files of a dataset lie on the disk, as patterns."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from p2pkit.datasets.listing import folders_below
+
+HERE = "."
+ANYWHERE = "**"
+HERE_OR_BELOW = (HERE, "*")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a format lies on the disk.
+
+    Args:
+        files: glob patterns, each of which must match something in one folder.
+        places: where that folder may be, as patterns below the recording's; `.` is this itself.
+        name: pattern of the name of the recording's folder.
+    """
+
+    files: tuple[str, ...]
+    places: tuple[str, ...] = (HERE,)
+    name: str = "*"
+
+    def matches(self, root: Path) -> bool:
+        """Whether `root` is such a recording."""
+        return any(True for _ in self.matching_folders(root))
+
+    def matching_folders(self, root: Path) -> Iterator[Path]:
+        """The folders that hold all of the files, where `root` is such a recording."""
+        if fnmatch(root.resolve().name, self.name):
+            for folder in self.possible_folders(root):
+                if not self.missing_in(folder):
+                    yield folder
+
+    def possible_folders(self, root: Path) -> Iterator[Path]:
+        """The folders in which the files are looked for."""
+        for place in self.places:
+            yield from _folders(root, place)
+
+    def folders_around(self, inside: Path, root: Path) -> list[Path]:
+        """The folders of `possible_folders(root)` that hold `inside` or that it holds.
+
+        Both are resolved. Of layouts that lie anywhere, only folders that hold it: to search all
+        of a folder above could take minutes.
+        """
+        if ANYWHERE in self.places:
+            holding = (inside, *inside.parents)
+            return [folder for folder in holding if folder.is_relative_to(root)]
+        folders = (folder.resolve() for folder in self.possible_folders(root))
+        return [
+            folder
+            for folder in folders
+            if inside.is_relative_to(folder) or folder.is_relative_to(inside)
+        ]
+
+    def missing_in(self, folder: Path) -> tuple[str, ...]:
+        """The patterns that match nothing in a folder."""
+        return tuple(pattern for pattern in self.files if not any(folder.glob(pattern)))
+
+    def __str__(self) -> str:
+        places = ("the folder" if place == HERE else place for place in self.places)
+        named = "" if self.name == "*" else f" {self.name}"
+        return f"{' + '.join(self.files)} in {' or '.join(places)}{named}"
+
+
+def _folders(root: Path, place: str) -> Iterable[Path]:
+    if place == HERE:
+        return (root,)
+    if place == ANYWHERE:
+        return (folder for folder, _ in folders_below(root))
+    return root.glob(f"{place}/")

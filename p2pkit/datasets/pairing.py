@@ -1,0 +1,156 @@
+"""Which image belongs to which, by the numbers or the times in their names; never by position."""
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from p2pkit.datasets.left_out import some_names
+from p2pkit.errors import SourceError
+
+LEAST_COMMON = 0.5
+"""Share of the shorter stream whose numbers the other one must have too."""
+# 0000123-000004067811: a number and microseconds, as in the Redwood object scans.
+_NUMBER_AND_TIME = re.compile(r"\d+-(\d{6,})")
+_DECIMAL = re.compile(r"(?:.*[^\d.])?(\d+\.\d+)")
+_INTEGER = re.compile(r"(?:.*\D)?(\d+)")
+# Unix times of this century in milliseconds, microseconds and nanoseconds.
+_UNITS_PER_SECOND = {13: 1e3, 16: 1e6, 19: 1e9}
+
+
+class Pair(NamedTuple):
+    """Two images of one moment.
+
+    Fields:
+        first, second: the files.
+        offset_s: first's time minus second's (s); None where names tell no time.
+    """
+
+    first: Path
+    second: Path
+    offset_s: float | None
+
+
+class Paired(NamedTuple):
+    """The pairs, in the order of their numbers or times, and the files without a partner."""
+
+    pairs: list[Pair]
+    alone: list[Path]
+
+
+def pair_images(first: Sequence[Path], second: Sequence[Path], *, max_gap_s: float) -> Paired:
+    """Pair two streams of images.
+
+    Where all names hold times, such as `1305031102.175304.png` or `0000123-000004067811.png`, each
+    image goes with the nearest of the other stream, at most `max_gap_s` away, if it is also that
+    one's nearest. Else the last number in the names counts: 7.png goes with 000007.jpg. Names
+    without numbers must be equal.
+
+    Raises:
+        SourceError: two images of a stream have one number; or numbers or times do not fit, so that
+            nothing says which belong together.
+    """
+    times = [[named_time(path) for path in stream] for stream in (first, second)]
+    known = [[time for time in stream if time is not None] for stream in times]
+    if first and second and len(known[0]) == len(first) and len(known[1]) == len(second):
+        return _paired_by_time(first, second, known, max_gap_s)
+    keys = [[_number_or_name(path) for path in stream] for stream in (first, second)]
+    by_key = [_unique(stream, of) for stream, of in zip((first, second), keys, strict=True)]
+    common = sorted(by_key[0].keys() & by_key[1].keys(), key=_order)
+    if not common or len(common) < LEAST_COMMON * min(len(first), len(second)):
+        folders = " and ".join(
+            f"{stream[0].parent.name}/ ({stream[0].name}, …)" if stream else "an empty folder"
+            for stream in (first, second)
+        )
+        raise SourceError(
+            f"{len(common)} of {min(len(first), len(second))} images of {folders} have a partner "
+            "with the same number, so nothing says which belong together; give images of one "
+            "moment one number"
+        )
+    pairs = [Pair(by_key[0][key], by_key[1][key], None) for key in common]
+    return Paired(pairs, _alone((first, second), pairs))
+
+
+def named_time(path: Path) -> float | None:
+    """Seconds that a file's name tells, or None."""
+    if match := _NUMBER_AND_TIME.fullmatch(path.stem):
+        return int(match[1]) / 1e6
+    if match := _DECIMAL.fullmatch(path.stem):
+        return float(match[1])
+    match = _INTEGER.fullmatch(path.stem)
+    if match is None or len(match[1]) not in _UNITS_PER_SECOND:
+        return None
+    return int(match[1]) / _UNITS_PER_SECOND[len(match[1])]
+
+
+def named_number(path: Path) -> int | None:
+    """The last number in a file's name without its ending, or None."""
+    found = re.findall(r"\d+", path.stem)
+    return int(found[-1]) if found else None
+
+
+def without_partner(alone: Sequence[Path], wanted: str) -> str:
+    """One line about files without a partner."""
+    files = "1 file has" if len(alone) == 1 else f"{len(alone)} files have"
+    return f"{files} no {wanted}: {some_names(alone)}"
+
+
+def without_moment(alone: Sequence[Path], max_gap_s: float) -> str:
+    """One line about depth images without colour, or without a pose, at their time."""
+    return without_partner(alone, f"colour image and pose within {max_gap_s} s")
+
+
+def nearest_index(times: Sequence[float], time: float, max_gap_s: float) -> int | None:
+    """Index of the sorted time nearest to `time`; None if it is farther than `max_gap_s`."""
+    place = bisect_left(times, time)
+    near = [index for index in (place - 1, place) if 0 <= index < len(times)]
+    if not near:
+        return None
+    best = min(near, key=lambda index: abs(times[index] - time))
+    return best if abs(times[best] - time) <= max_gap_s else None
+
+
+def _paired_by_time(
+    first: Sequence[Path], second: Sequence[Path], times: list[list[float]], max_gap_s: float
+) -> Paired:
+    rows = [sorted(zip(*both, strict=True)) for both in zip(times, (first, second), strict=True)]
+    moments = [[time for time, _ in stream] for stream in rows]
+    pairs: list[Pair] = []
+    for index, (time, path) in enumerate(rows[1]):
+        near = nearest_index(moments[0], time, max_gap_s)
+        if near is not None and nearest_index(moments[1], moments[0][near], max_gap_s) == index:
+            pairs.append(Pair(rows[0][near][1], path, moments[0][near] - time))
+    if not pairs:
+        raise SourceError(
+            f"none of {len(first)} and {len(second)} images are within {max_gap_s} s of each "
+            f"other; their names tell times from {moments[0][0]:.3f} s and {moments[1][0]:.3f} s "
+            "on: give both streams one clock"
+        )
+    return Paired(pairs, _alone((first, second), pairs))
+
+
+def _number_or_name(path: Path) -> int | str:
+    number = named_number(path)
+    return path.stem if number is None else number
+
+
+def _order(key: int | str) -> tuple[int, str]:
+    return (key, "") if isinstance(key, int) else (-1, key)
+
+
+def _unique(stream: Sequence[Path], keys: Sequence[int | str]) -> dict[int | str, Path]:
+    found: dict[int | str, Path] = {}
+    for key, path in zip(keys, stream, strict=True):
+        if key in found:
+            raise SourceError(
+                f"{path.parent.name}/ holds {found[key].name} and {path.name}, both of number "
+                f"{key}; keep one"
+            )
+        found[key] = path
+    return found
+
+
+def _alone(streams: tuple[Sequence[Path], Sequence[Path]], pairs: Sequence[Pair]) -> list[Path]:
+    used = {path for pair in pairs for path in (pair.first, pair.second)}
+    return [path for stream in streams for path in stream if path not in used]

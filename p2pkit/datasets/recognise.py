@@ -1,0 +1,147 @@
+"""Which dataset a folder is, by the files in it; and what is missing where it nearly is one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from importlib import import_module
+from pathlib import Path
+
+from p2pkit.datasets.layout import Layout
+from p2pkit.datasets.registry import DATASETS, Dataset
+from p2pkit.errors import SourceError
+
+LEVELS_ABOVE = 3
+"""How far above a folder a recording is looked for that holds it."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A recording whose format is known.
+
+    Args:
+        dataset: its name.
+        root: the recording's folder.
+        layout: by which it was recognised.
+    """
+
+    dataset: str
+    root: Path
+    layout: Layout
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was recognised, and which datasets read the same files."""
+        others = (row.name for row in DATASETS.values() if row.same_files_as == self.dataset)
+        return [
+            f"Recognised as {self.dataset} by {self.layout}.",
+            *(f"{other} reads the same files, for other classes." for other in others),
+        ]
+
+
+def recognise(place: Path) -> Recognised:
+    """The format of the recording at `place`, which may be one of the files in its folder.
+
+    Raises:
+        SourceError: nothing is there; no dataset has these files, where the message names the
+            dataset that lacks one file, the recording that holds `place`, or, failing both, what
+            was looked for; or several datasets have them.
+    """
+    if not place.exists():
+        raise SourceError(f"{place} does not exist; the folder of a recording is needed")
+    root = place if place.is_dir() else place.parent
+    found = _all_recognised(root)
+    if not found:
+        raise SourceError(_recording_above(root) or _near_misses(root) or _what_was_tried(root))
+    if len(found) > 1:
+        matching = "; ".join(f"{one.dataset} by {one.layout}" for one in found)
+        raise SourceError(
+            f"{root} may be in {len(found)} formats: {matching}. Name the right one with --dataset"
+        )
+    return found[0]
+
+
+def _all_recognised(root: Path) -> list[Recognised]:
+    return [
+        Recognised(row.name, root, layout)
+        for row in DATASETS.values()
+        if (layout := next((layout for layout in row.layouts if layout.matches(root)), None))
+    ]
+
+
+def _recording_above(root: Path) -> str:
+    """Says which folder above is the recording that `root` is a part of; empty if none is."""
+    inside = root.resolve()
+    for above in inside.parents[:LEVELS_ABOVE]:
+        for row in DATASETS.values():
+            for layout in row.layouts:
+                # A recording beside `root` makes the folder above a recording, but not of `root`.
+                places = layout.folders_around(inside, above)
+                named = fnmatch(above.name, layout.name)
+                if named and any(not layout.missing_in(place) for place in places):
+                    return (
+                        f"{root} is a folder inside a {row.name} recording; give the recording "
+                        f"itself: {above}"
+                    )
+    return ""
+
+
+@dataclass(frozen=True)
+class _NearMiss:
+    """A dataset whose typical files are there, and the patterns that match nothing."""
+
+    row: Dataset
+    missing: tuple[str, ...]
+    folder: Path
+
+
+def _near_misses(root: Path) -> str:
+    """Says which datasets `root` looks like, and what is missing; empty if it looks like none."""
+    found = [miss for row in DATASETS.values() for miss in _near_miss(row, root)]
+    if not found:
+        return ""
+    fewest = min(len(miss.missing) for miss in found)
+    found = [miss for miss in found if len(miss.missing) == fewest]
+    said = "; or like ".join(
+        f"{miss.row.name}, but {' and '.join(miss.missing)} "
+        f"{'is' if len(miss.missing) == 1 else 'are'} missing in {miss.folder}"
+        for miss in found
+    )
+    hints = [hint for miss in found if (hint := _hint(miss.row))]
+    return (
+        f"{root} looks like {said}. Add what is missing, or name another format with --dataset"
+        + "".join(f"\n{hint}" for hint in hints)
+    )
+
+
+def _near_miss(row: Dataset, root: Path) -> Iterator[_NearMiss]:
+    """At most one, by the layout that lacks the least beside the dataset's typical files."""
+    misses = [
+        _NearMiss(row, layout.missing_in(folder), folder)
+        for typical in row.typical
+        for folder in typical.matching_folders(root)
+        for layout in row.layouts
+    ]
+    if misses:
+        yield min(misses, key=lambda miss: len(miss.missing))
+
+
+def _hint(row: Dataset) -> str:
+    """How the missing file is made."""
+    if not row.hint:
+        return ""
+    module, _, name = row.hint.partition(":")
+    return str(getattr(import_module(f"p2pkit.datasets.{module}"), name))
+
+
+def _what_was_tried(root: Path) -> str:
+    tried = (
+        f"\n  {row.name}: {', or '.join(map(str, row.layouts))}"
+        for row in DATASETS.values()
+        if row.layouts
+    )
+    return (
+        f"{root} is not a recording in a format that is recognised; name its format with "
+        f"--dataset. Formats (** is any folder below):{''.join(tried)}\n"
+        "A recording in a custom form is best brought into posed-rgbd (depth images) or pandaset "
+        "(LiDAR and cameras): docs/datasets/own.md has a script for each"
+    )

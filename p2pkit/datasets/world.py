@@ -1,0 +1,56 @@
+"""World coordinates far from their origin, such as UTM: float32 cannot hold them finely enough."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Float64
+
+from p2pkit.errors import FrameError
+
+FAR_M = 8192.0
+"""Beyond it float32 has steps of 1 mm and more, and an origin is subtracted."""
+COARSEST_STEP_M = 0.01
+"""Coordinates with larger steps are refused: points would fall onto each other."""
+
+Pose = Float64[np.ndarray, "4 4"]
+
+
+def near_origin(poses: Iterable[Pose | None]) -> Float64[np.ndarray, "3"]:
+    """The origin (m, whole metres) to subtract from a sequence's world coordinates.
+
+    It is the place of the sequence's first pose where that is farther than `FAR_M` from the
+    world's origin on any axis, else 0, which changes nothing.
+    """
+    first = next((pose for pose in poses if pose is not None), None)
+    if first is None or not (np.abs(first[:3, 3]) > FAR_M).any():
+        return np.zeros(3)
+    return np.round(first[:3, 3])
+
+
+def moved(pose: Pose | None, origin: Float64[np.ndarray, "3"]) -> Pose | None:
+    """A pose in the world whose origin is at `origin` of the recording's."""
+    if pose is None or not origin.any():
+        return pose
+    nearer = pose.copy()
+    nearer[:3, 3] -= origin
+    return nearer
+
+
+def origins_json(origins: dict[str, Float64[np.ndarray, "3"]]) -> dict[str, dict[str, list[float]]]:
+    """For a source's fingerprint: the origin of each sequence that has one; empty without any."""
+    far = {name: origin.tolist() for name, origin in origins.items() if origin.any()}
+    return {"world_origin_m": far} if far else {}
+
+
+def refuse_coarse(points: np.ndarray, key: str) -> None:
+    """Raise FrameError where float32 `points` are so far out that their steps exceed 1 cm."""
+    if points.dtype != np.float32 or not points.size:
+        return
+    farthest = np.abs(points[np.isfinite(points)]).max(initial=0.0)
+    step = float(np.spacing(np.float32(farthest)))
+    if step > COARSEST_STEP_M:
+        raise FrameError(
+            key,
+            f"float32 near {farthest:,.0f} m has steps of {step:g} m; subtract an origin from "
+            "points and poses, or store the points as float64 where the format allows it",
+        )

@@ -1,0 +1,91 @@
+"""Streams are paired by what their names tell, and refused where the names tell nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from p2pkit.datasets.pairing import named_time, pair_images
+from p2pkit.errors import SourceError
+
+
+def stream(folder: str, *names: str) -> list[Path]:
+    return [Path(folder) / name for name in names]
+
+
+def names(first: list[Path], second: list[Path], max_gap_s: float = 0.02) -> list[tuple[str, str]]:
+    return [(a.name, b.name) for a, b, _ in pair_images(first, second, max_gap_s=max_gap_s).pairs]
+
+
+def test_numbers_pair_and_what_is_alone_is_reported() -> None:
+    color = stream("color", *(f"{n:06d}.jpg" for n in (0, 1, 3, 4, 5, 6, 7)))
+    depth = stream("depth", *(f"{n:06d}.png" for n in (0, 1, 2, 3, 4, 5, 7)))
+    found = pair_images(color, depth, max_gap_s=0.02)
+    assert [int(pair.first.stem) for pair in found.pairs] == [0, 1, 3, 4, 5, 7]
+    assert all(pair.first.stem == pair.second.stem for pair in found.pairs)
+    assert [path.name for path in found.alone] == ["000006.jpg", "000002.png"]
+
+
+def test_numbers_are_not_sorted_as_text() -> None:
+    color = stream("color", "10.jpg", "2.jpg", "1.jpg")
+    assert names(color, stream("depth", "0001.png", "0002.png", "0010.png")) == [
+        ("1.jpg", "0001.png"),
+        ("2.jpg", "0002.png"),
+        ("10.jpg", "0010.png"),
+    ]
+
+
+def test_decimal_times_are_not_sorted_as_text() -> None:
+    color = stream("color", "5.1.png", "5.033.png", "5.066.png")
+    depth = stream("depth", "5.035.png", "5.068.png", "5.102.png")
+    assert names(color, depth) == [
+        ("5.033.png", "5.035.png"),
+        ("5.066.png", "5.068.png"),
+        ("5.1.png", "5.102.png"),
+    ]
+
+
+def test_times_pair_each_image_once_with_its_nearest() -> None:
+    color = stream("color", "1-000000010000.png", "2-000000110000.png")
+    depth = stream("depth", "1-000000000000.png", "2-000000018000.png", "3-000000100000.png")
+    found = pair_images(color, depth, max_gap_s=0.02)
+    assert [(a.name[0], b.name[0]) for a, b, _ in found.pairs] == [("1", "2"), ("2", "3")]
+    assert found.pairs[1].offset_s == pytest.approx(0.01)
+    assert [path.name[0] for path in found.alone] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        ("1605000000123.png", 1605000000.123),
+        ("color_1605000000123456.png", 1605000000.123456),
+        ("1605000000123456789.png", 1605000000.1234567),
+        ("000012.png", None),
+        ("wall.png", None),
+    ],
+)
+def test_times_in_names(name: str, seconds: float | None) -> None:
+    assert named_time(Path(name)) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_names_without_numbers_must_be_equal() -> None:
+    assert names(stream("a", "door.jpg", "wall.jpg"), stream("b", "wall.png", "door.png")) == [
+        ("door.jpg", "door.png"),
+        ("wall.jpg", "wall.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("color", "depth", "message"),
+    [
+        (["1.jpg", "01.png"], ["1.png"], "both of number 1"),
+        (["a.jpg", "b.jpg"], ["c.png", "d.png"], "0 of 2 images"),
+        (["100.jpg", "133.jpg", "166.jpg"], ["101.png", "134.png", "166.png"], "1 of 3 images"),
+        (["5.1.png"], ["3605.1.png"], "one clock"),
+        ([], ["1.png"], "0 of 0 images"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused(
+    color: list[str], depth: list[str], message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        pair_images(stream("color", *color), stream("depth", *depth), max_gap_s=0.02)
