@@ -23,8 +23,8 @@ import torch
 from throughput import recording
 
 from p2pkit.datasets.frame import Frame
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.frames import geometry_sample
 from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.model import build_model

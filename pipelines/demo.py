@@ -8,10 +8,10 @@ from typing import Literal
 
 from p2pkit.errors import ConfigError
 from p2pkit.files import write_json
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.evaluate import probe
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.held_out import scene_split
 from p2pkit.pipelines.report import run_page as report
 from p2pkit.pipelines.train import run as train

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.losses import LossConfig
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.train.presets import PRESETS, preset
 from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from p2pkit import teachers
 from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.losses import LOSSES, ContrastBatch, LossConfig, build_loss
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.run import run
 from p2pkit.store.reading import open_store
 from p2pkit.teachers import Teacher, TeacherOptions

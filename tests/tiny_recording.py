@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import GeometryConfig
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.run import ExtractConfig
 from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig
 from p2pkit.stream.batches import StreamConfig

@@ -7,23 +7,102 @@ at the image fit.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import xxhash
 from jaxtyping import Float16, Float32, Int64, UInt8
 
-from p2pkit.errors import StoreError
+from p2pkit.errors import ConfigError, StoreError
 from p2pkit.geometry.grid import Alignment, FeatureGrid
-from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
+from p2pkit.geometry.joint_bilateral import JointBilateral, parse_upsampling, sample_joint_bilateral
 from p2pkit.geometry.sample_map import nearest_cell, sample_map
 from p2pkit.layers.geometry import PointCloud
-from p2pkit.layers.map_coding import FeatureCoder, MapCoding, PcaBasis, undo_scale
+from p2pkit.layers.map_coding import FeatureCoder, MapCoding, PcaBasis, parse_map_coding, undo_scale
 from p2pkit.layers.views import STORED_VIEWS, SeenImages, ViewMaps, map_field, seen_images
 from p2pkit.store.manifest import FieldSpec, Sample
+from p2pkit.teachers import TeacherOptions
+from p2pkit.teachers.views import View, check_scales, parse_views
 
 Layout = Literal["grid", "pixels"]
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """What a feature layer holds.
+
+    Args:
+        teacher: the 2D network.
+        layout: `grid` stores the teacher's map, `pixels` its upsampled value at sampled pairs.
+        pairs_per_frame: pairs per frame that `pixels` stores; 0 stores all.
+        seed: of the choice of pairs that `pixels` stores.
+        map: the numbers that are stored: float16, int8, pca:K or pca:K+int8, where K is the
+            number of principal components, such as pca:64.
+        upsampling: of the features that `pixels` stores: bilinear, or joint-bilateral with or
+            without :RANGE_SIGMA, which lets the image guide it.
+        stored_views: further views of the image whose maps are stored beside the image's: `flip`,
+            `scale:S`, with commas; empty for none. Training may draw one of them.
+    """
+
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
+    layout: Layout = "grid"
+    pairs_per_frame: int = 16384
+    seed: int = 0
+    map: str = "float16"
+    upsampling: str = "bilinear"
+    stored_views: str = ""
+
+    @property
+    def coding(self) -> MapCoding:
+        """`map`, read; ConfigError where it cannot be."""
+        return parse_map_coding(self.map)
+
+    @property
+    def joint_bilateral(self) -> JointBilateral | None:
+        """`upsampling`, read; None is bilinear.
+
+        Raises:
+            ConfigError: it cannot be read, or the layout stores nothing that is upsampled.
+        """
+        found = parse_upsampling(self.upsampling)
+        if found is not None and self.layout == "grid":
+            raise ConfigError(
+                f"upsampling is {self.upsampling!r} and the layout grid, which stores the map and "
+                "leaves the upsampling, bilinear, to readers: add --features pixels"
+            )
+        return found
+
+    @property
+    def further_views(self) -> tuple[View, ...]:
+        """`stored_views`, read.
+
+        Raises:
+            ConfigError: it cannot be read, names a view twice, or the layout stores no maps.
+        """
+        views = parse_views(self.stored_views)
+        if views and self.layout == "pixels":
+            raise ConfigError(
+                f"views {self.stored_views!r} cannot be stored by the layout pixels: use "
+                "--features grid, or average them"
+            )
+        if len({*views}) < len(views):
+            raise ConfigError(
+                f"views {self.stored_views!r} name one twice; storing it once is enough"
+            )
+        check_scales(self.stored_views, self.teacher.input_size)
+        return views
+
+    @property
+    def view_names(self) -> list[str]:
+        """The words of `stored_views`."""
+        return [word.strip() for word in self.stored_views.split(",")] if self.stored_views else []
+
+    @property
+    def looks(self) -> int:
+        """How often the teacher sees each image, as it is and in further views."""
+        return 1 + len(self.further_views) + len(parse_views(self.teacher.views))
+
 
 FLOAT16 = MapCoding()
 AS_THEY_ARE = FeatureCoder()

@@ -1,7 +1,7 @@
 """The teacher's side of `extract`: which layer is written, and each frame's sample for it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from p2pkit.datasets.frame import Frame
-from p2pkit.errors import ConfigError
 from p2pkit.files import sha256_json
-from p2pkit.geometry.joint_bilateral import JointBilateral, parse_upsampling
-from p2pkit.layers.features import Guide, Layout, encode_grid, encode_pixels, feature_fields
+from p2pkit.layers.features import FeatureConfig, Guide, encode_grid, encode_pixels, feature_fields
 from p2pkit.layers.geometry import decode_geometry
-from p2pkit.layers.map_coding import FeatureCoder, MapCoding, fit_basis, parse_map_coding, pca_basis
+from p2pkit.layers.map_coding import FeatureCoder, fit_basis, pca_basis
 from p2pkit.layers.views import STORED_VIEWS, SeenImages, ViewMaps
 from p2pkit.store.claims import locked
 from p2pkit.store.codecs import choose_map_codec
@@ -23,8 +21,8 @@ from p2pkit.store.location import claim_path
 from p2pkit.store.manifest import LayerSpec, Manifest, Sample, with_codecs
 from p2pkit.store.writing import StoreWriter, create_or_open, read_manifest
 from p2pkit.stream.prefetch import ordered_map
-from p2pkit.teachers import Teacher, TeacherOptions, open_teacher
-from p2pkit.teachers.views import View, check_scales, parse_views
+from p2pkit.teachers import Teacher, open_teacher
+from p2pkit.teachers.views import View
 
 PROBED_FRAMES = 8
 """Frames whose maps decide whether compression pays."""
@@ -32,82 +30,6 @@ BASIS_FRAMES = 64
 """Frames whose maps decide the basis of `pca:K`."""
 
 POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class FeatureConfig:
-    """What a feature layer holds.
-
-    Args:
-        teacher: the 2D network.
-        layout: `grid` stores the teacher's map, `pixels` its upsampled value at sampled pairs.
-        pairs_per_frame: pairs per frame that `pixels` stores; 0 stores all.
-        seed: of the choice of pairs that `pixels` stores.
-        map: the numbers that are stored: float16, int8, pca:K or pca:K+int8, where K is the
-            number of principal components, such as pca:64.
-        upsampling: of the features that `pixels` stores: bilinear, or joint-bilateral with or
-            without :RANGE_SIGMA, which lets the image guide it.
-        stored_views: further views of the image whose maps are stored beside the image's: `flip`,
-            `scale:S`, with commas; empty for none. Training may draw one of them.
-    """
-
-    teacher: TeacherOptions = field(default_factory=TeacherOptions)
-    layout: Layout = "grid"
-    pairs_per_frame: int = 16384
-    seed: int = 0
-    map: str = "float16"
-    upsampling: str = "bilinear"
-    stored_views: str = ""
-
-    @property
-    def coding(self) -> MapCoding:
-        """`map`, read; ConfigError where it cannot be."""
-        return parse_map_coding(self.map)
-
-    @property
-    def joint_bilateral(self) -> JointBilateral | None:
-        """`upsampling`, read; None is bilinear.
-
-        Raises:
-            ConfigError: it cannot be read, or the layout stores nothing that is upsampled.
-        """
-        found = parse_upsampling(self.upsampling)
-        if found is not None and self.layout == "grid":
-            raise ConfigError(
-                f"upsampling is {self.upsampling!r} and the layout grid, which stores the map and "
-                "leaves the upsampling, bilinear, to readers: add --features pixels"
-            )
-        return found
-
-    @property
-    def further_views(self) -> tuple[View, ...]:
-        """`stored_views`, read.
-
-        Raises:
-            ConfigError: it cannot be read, names a view twice, or the layout stores no maps.
-        """
-        views = parse_views(self.stored_views)
-        if views and self.layout == "pixels":
-            raise ConfigError(
-                f"views {self.stored_views!r} cannot be stored by the layout pixels: use "
-                "--features grid, or average them"
-            )
-        if len({*views}) < len(views):
-            raise ConfigError(
-                f"views {self.stored_views!r} name one twice; storing it once is enough"
-            )
-        check_scales(self.stored_views, self.teacher.input_size)
-        return views
-
-    @property
-    def view_names(self) -> list[str]:
-        """The words of `stored_views`."""
-        return [word.strip() for word in self.stored_views.split(",")] if self.stored_views else []
-
-    @property
-    def looks(self) -> int:
-        """How often the teacher sees each image, as it is and in further views."""
-        return 1 + len(self.further_views) + len(parse_views(self.teacher.views))
 
 
 FrameMaps = list[list[np.ndarray]]

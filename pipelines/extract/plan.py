@@ -13,9 +13,9 @@ import numpy as np
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import ConfigError, FrameError, SourceError
 from p2pkit.layers.digests import check_inputs
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.map_coding import FeatureCoder, pca_basis
 from p2pkit.pipelines.extract.feature_stage import (
-    FeatureConfig,
     FeatureStage,
     feature_fingerprint,
     layer_name,

@@ -11,9 +11,10 @@ from p2pkit.errors import FingerprintError, FrameError, SourceError, StoreError,
 from p2pkit.geometry.superpixels import SuperpixelConfig, parse_superpixels
 from p2pkit.layers.compatibility import MADE_FROM
 from p2pkit.layers.digests import check_inputs
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines.extract.diagnosis import known_inputs
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig, open_feature_stage
+from p2pkit.pipelines.extract.feature_stage import open_feature_stage
 from p2pkit.pipelines.extract.frames import geometry_sample, open_frames, plan_geometry
 from p2pkit.pipelines.extract.settings import READING, ExtractConfig
 from p2pkit.pipelines.extract.superpixel_stage import LayerStage, SuperpixelStage, layer_sample

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import GeometryConfig
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 
 NO_TEACHER = "none"
 """Name of the teacher in settings where none is meant."""

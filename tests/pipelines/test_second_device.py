@@ -13,6 +13,7 @@ from tiny_recording import TEACHER, recording_config, tiny_train_config
 
 from p2pkit.evaluation.linear_probe import ProbeConfig
 from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.losses import LossConfig
 from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.evaluate import probe
@@ -20,7 +21,6 @@ from p2pkit.pipelines.evaluate import run as evaluate
 from p2pkit.pipelines.evaluate.features import FrozenConfig
 from p2pkit.pipelines.evaluate.finetune import FinetuneConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.report import run_page as report
 from p2pkit.pipelines.train import profile as step_profile
 from p2pkit.pipelines.train import run as train

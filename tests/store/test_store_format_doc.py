@@ -17,8 +17,8 @@ from tiny_recording import TEACHER, WIDTH, recording_config
 from tiny_store import FAILED, FEATURES, KEYS, feature_sample, geometry_sample
 
 from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 
 HEADER = 128
 """Bytes of the .npy headers of the arrays here."""

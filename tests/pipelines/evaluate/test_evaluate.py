@@ -18,6 +18,7 @@ from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.segmentation import SegmentationScores
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.evaluate import features as frozen
 from p2pkit.pipelines.evaluate.features import FrozenConfig, FrozenFeatures
 from p2pkit.pipelines.evaluate.finetune import FinetuneConfig, finetune, look_steps
@@ -26,7 +27,6 @@ from p2pkit.pipelines.evaluate.run import EvaluateConfig, protocol, run
 from p2pkit.pipelines.evaluate.split import SplitConfig
 from p2pkit.pipelines.evaluate.weights import compared_weights
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.held_out import spread
 from p2pkit.pipelines.report.evaluation import evaluation_section, find_evaluation
 from p2pkit.pipelines.train import run as train

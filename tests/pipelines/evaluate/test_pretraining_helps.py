@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.demo import SETTINGS, TEACHER_INPUT
 from p2pkit.pipelines.evaluate import run as evaluate
 from p2pkit.pipelines.evaluate.features import FrozenConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.presets import preset

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny_recording import TEACHER, recording_config, write_recording
 
 from p2pkit.errors import ConfigError
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract.run import run
 from p2pkit.pipelines.held_out import all_keys, holdout_split, samples_in_key_order, scene_split
 from p2pkit.store.reading import open_store

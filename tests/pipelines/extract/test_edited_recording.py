@@ -16,7 +16,7 @@ from p2pkit.files import write_json
 from p2pkit.geometry.superpixels import SuperpixelConfig
 from p2pkit.layers.digest_files import read_inputs
 from p2pkit.layers.digests import INPUTS
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract.reextract import SourceConfig
 from p2pkit.pipelines.extract.repair import RepairConfig
 from p2pkit.pipelines.extract.repair import run as repair

@@ -15,10 +15,9 @@ from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FingerprintError, SourceError, StoreError
 from p2pkit.layers.digests import INPUTS, input_digests
-from p2pkit.layers.features import pair_features, usable_pairs
+from p2pkit.layers.features import FeatureConfig, pair_features, usable_pairs
 from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry
 from p2pkit.layers.map_coding import pca_basis
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.run import ExtractConfig, Progress, run
 from p2pkit.store.reading import Store, open_store
 from p2pkit.store.shard import STORAGES

@@ -13,9 +13,8 @@ from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError
 from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
-from p2pkit.layers.features import pair_features, usable_pairs
+from p2pkit.layers.features import FeatureConfig, pair_features, usable_pairs
 from p2pkit.layers.geometry import decode_geometry
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.reextract import SourceConfig
 from p2pkit.pipelines.extract.repair import RepairConfig
 from p2pkit.pipelines.extract.repair import run as repair

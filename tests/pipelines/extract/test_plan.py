@@ -13,8 +13,9 @@ from p2pkit.cli.main import commands
 from p2pkit.datasets.frame import Frame
 from p2pkit.errors import ConfigError, FingerprintError, SourceError
 from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig, FeatureStage
+from p2pkit.pipelines.extract.feature_stage import FeatureStage
 from p2pkit.pipelines.extract.plan import ExtractionPlan, PlanConfig, run
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.store.manifest import Sample

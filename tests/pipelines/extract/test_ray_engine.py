@@ -56,7 +56,7 @@ def test_wrong_engines_are_refused(
 
 
 def test_a_numbered_gpu_is_refused(room_recording: Path, tmp_path: Path) -> None:
-    from p2pkit.pipelines.extract.feature_stage import FeatureConfig
+    from p2pkit.layers.features import FeatureConfig
 
     features = FeatureConfig(teacher=TeacherOptions(device="cuda:1"))
     with pytest.raises(ConfigError, match="name cuda"):

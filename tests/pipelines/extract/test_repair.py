@@ -11,8 +11,8 @@ from store_files import tree
 from tiny_recording import TEACHER, recording_config, write_recording
 
 from p2pkit.errors import FingerprintError, SourceError, StoreError
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.reextract import SourceConfig
 from p2pkit.pipelines.extract.repair import RepairConfig, RepairReport, run
 from p2pkit.pipelines.shards.split import SplitConfig, split_store

@@ -14,8 +14,8 @@ from tiny_recording import recording_config
 
 from p2pkit.cli.main import commands
 from p2pkit.errors import FingerprintError
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.reextract import SourceConfig
 from p2pkit.pipelines.extract.repair import RepairConfig, run
 from p2pkit.teachers import TeacherOptions

@@ -16,11 +16,10 @@ from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.geometry.sample_map import sample_map
-from p2pkit.layers.features import pair_cells, pair_features
+from p2pkit.layers.features import FeatureConfig, pair_cells, pair_features
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.layers.map_coding import pca_basis
 from p2pkit.pipelines.extract import plan
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.reextract import SourceConfig
 from p2pkit.pipelines.extract.repair import RepairConfig
 from p2pkit.pipelines.extract.repair import run as repair

@@ -23,9 +23,9 @@ from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FingerprintError, StoreError
 from p2pkit.geometry.superpixels import SuperpixelConfig, superpixels
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.pipelines.extract import plan
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.reextract import SourceConfig
 from p2pkit.pipelines.extract.repair import RepairConfig, RepairReport
 from p2pkit.pipelines.extract.repair import run as run_repair

@@ -7,8 +7,8 @@ from object_server import Bucket, Fault, Faults, FolderHandler, Request, serve
 from tiny_recording import TEACHER, recording_config
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import repair
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.run import run as extract
 from p2pkit.pipelines.shards.transfer import TransferConfig, TransferReport, run
 from p2pkit.store.reading import open_store

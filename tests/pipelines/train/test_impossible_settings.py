@@ -12,10 +12,10 @@ import torch
 from tiny_recording import TEACHER, recording_config, write_recording
 
 from p2pkit.errors import ConfigError, SourceError
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines import view
 from p2pkit.pipelines.extract import plan
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.run import run
 from p2pkit.pipelines.train import run_folder as runs
 from p2pkit.store.reading import open_store

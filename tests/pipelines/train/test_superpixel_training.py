@@ -14,8 +14,8 @@ from tiny_recording import recording_config, tiny_train_config
 
 from p2pkit.errors import ConfigError, StoreError, TrainingError
 from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.losses import LossConfig
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.extract.run import ExtractConfig
 from p2pkit.pipelines.extract.run import run as extract
 from p2pkit.pipelines.train import run as train

@@ -14,10 +14,10 @@ from tiny_recording import TEACHER, recording_config, tiny_train_config, write_r
 
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, CorruptShardError, StoreError, TrainingError
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.losses import LossConfig
 from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureConfig
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint, list_checkpoints
 from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.logs import read_metrics
