@@ -42,8 +42,7 @@ def extract(engine: str, print_config: bool, **options: Any) -> None:
 
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
     """
-    from p2pkit.pipelines.extract.engines import run_on
-    from p2pkit.pipelines.extract.run import Progress
+    from p2pkit.pipelines.extract.run import Progress, run_on
     from p2pkit.settings import config_to_toml
 
     if print_config:
@@ -96,8 +95,7 @@ def settled(*, store_else: Path | None = None, **options: Any) -> "ExtractConfig
             without use.
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
-    from p2pkit.pipelines.extract.settings import ExtractConfig
-    from p2pkit.pipelines.extract.starting_settings import settings_of
+    from p2pkit.pipelines.extract.settings import ExtractConfig, settings_of
     from p2pkit.settings import config_from_json, merged_tables, nested, settings_from_toml
     from p2pkit.store.location import local_folder
 

@@ -30,7 +30,7 @@ def init(source: str | None, preset: str | None, dataset: str | None, out: Path 
 
 
 def _settings(source: str | None, preset: str | None, dataset: str | None) -> str:
-    from p2pkit.pipelines.extract.starting_settings import recognised_settings, starting_settings
+    from p2pkit.pipelines.extract.settings import recognised_settings, starting_settings
     from p2pkit.pipelines.train.presets import starting_training
 
     if source is not None and dataset is None and _is_store(source):

@@ -22,9 +22,6 @@ def family(layer: LayerSpec) -> dict[str, Any]:
     return {name: x for name, x in layer.fingerprint.items() if name not in OF_ONE_RECORDING}
 
 
-WHICH_FRAMES = ("limit", "every")
-
-
 def check_one_family(layers: Sequence[LayerSpec], roots: Sequence[Location]) -> None:
     """Raise unless all layers were made in the same way and have the same fields.
 
@@ -62,7 +59,7 @@ def made_geometry(
 ) -> LayerSpec:
     """A geometry layer made of the samples of others, on other frames and another plan."""
     fingerprint = {**family(layer), "dataset": dataset, "plan": asdict(plan), MADE_FROM: made_from}
-    return replace(layer, fingerprint=fingerprint)
+    return replace(layer, fingerprint=fingerprint, settings={})
 
 
 def made_beside(layer: LayerSpec, geometry: LayerSpec, made_from: dict[str, Any]) -> LayerSpec:
@@ -72,7 +69,7 @@ def made_beside(layer: LayerSpec, geometry: LayerSpec, made_from: dict[str, Any]
         GEOMETRY: geometry.fingerprint_sha256,
         MADE_FROM: made_from,
     }
-    made = replace(layer, fingerprint=fingerprint)
+    made = replace(layer, fingerprint=fingerprint, settings={})
     stem = layer.name.rpartition("-")[0] or layer.name
     return replace(made, name=f"{stem}-{made.fingerprint_sha256[:8]}")
 
@@ -94,10 +91,5 @@ def _plain_details(layer: LayerSpec) -> dict[str, Any]:
 
 
 def _made_details(layer: LayerSpec) -> dict[str, Any]:
-    """The details without what says which frames were read, and whether samples have digests."""
-    details = {name: value for name, value in layer.details.items() if name != INPUTS}
-    if "reading" in details:
-        details["reading"] = {
-            name: value for name, value in details["reading"].items() if name not in WHICH_FRAMES
-        }
-    return details
+    """The details without the name of the digests: those of merged samples are not comparable."""
+    return {name: value for name, value in layer.details.items() if name != INPUTS}

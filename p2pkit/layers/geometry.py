@@ -6,7 +6,8 @@ Point frames (LiDAR) store the points and explicit pairs into any number of view
 labelled points with colours of their own, to evaluate on.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.errors import FrameError
+from p2pkit.geometry import KERNEL_VERSION
 from p2pkit.geometry.backproject import back_project, back_project_pixels
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, visibility
 from p2pkit.geometry.project import Projection, nearest_pixels, project
 from p2pkit.geometry.voxelize import voxel_deduplicate
-from p2pkit.store.manifest import FieldSpec, Sample
+from p2pkit.layers.digests import DIGEST, INPUTS, input_digests, with_inputs
+from p2pkit.store.manifest import GEOMETRY, FieldSpec, LayerSpec, Plan, Sample
 
 
 def own_colors(
@@ -184,6 +187,55 @@ def geometry_fields(frame: Frame) -> tuple[FieldSpec, ...]:
     fields += (_LABEL,) if frame.labels is not None else ()
     fields += (_INTENSITY,) if frame.intensity is not None else ()
     return tuple(sorted(fields, key=lambda field: field.name))
+
+
+@dataclass(frozen=True, eq=False)
+class GeometryLayer:
+    """The geometry of a store: the first layer, on whose samples the others lie.
+
+    Args:
+        spec: see `geometry_spec`.
+        config: which points are kept.
+    """
+
+    spec: LayerSpec
+    config: GeometryConfig
+
+    def encode(self, frame: Frame, done: Mapping[str, Sample]) -> Sample:
+        """The frame's sample, with the digests of what it was made from.
+
+        Raises:
+            FrameError: no point is left, or the frame gives other fields than the layer has.
+        """
+        sample = encode_geometry(frame, self.config)
+        wanted = {spec.name for spec in self.spec.fields}
+        if set(sample.arrays) != wanted:
+            raise FrameError(
+                frame.key,
+                f"it gives the fields {sorted(sample.arrays)}, the recording's first readable "
+                f"frame gives {sorted(wanted)}; some frames only have labels or depth",
+            )
+        return with_inputs(sample, input_digests(frame))
+
+
+def geometry_spec(
+    frame: Frame, config: GeometryConfig, *, dataset: dict[str, Any], plan: Plan
+) -> LayerSpec:
+    """The layer that `config` makes.
+
+    Args:
+        frame: the first readable one of the recording; it decides the fields.
+        config: which points are kept.
+        dataset: JSON of all that determines the frames.
+        plan: how they are cut into shards.
+    """
+    fingerprint: dict[str, Any] = {
+        "dataset": dataset,
+        "plan": asdict(plan),
+        **asdict(config),
+        "kernel_version": KERNEL_VERSION,
+    }
+    return LayerSpec(GEOMETRY, geometry_fields(frame), fingerprint, details={INPUTS: DIGEST})
 
 
 def encode_geometry(frame: Frame, config: GeometryConfig) -> Sample:

@@ -1,19 +1,30 @@
-"""The settings of an extraction."""
+"""The settings of an extraction: what they are, which are possible, and a file to start from."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from p2pkit.datasets.registry import (
+    LIDAR,
+    SOURCES,
+    WITHOUT_IMAGES,
+    recognise,
+    refuse_unknown_dataset,
+)
+from p2pkit.errors import ConfigError
 from p2pkit.geometry.superpixels import SuperpixelConfig
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import GeometryConfig
+from p2pkit.settings import comment, commented_toml, config_from_json, config_to_json, nested
+from p2pkit.store.location import local_folder
+from p2pkit.teachers import TeacherOptions
 
 NO_TEACHER = "none"
 """Name of the teacher in settings where none is meant."""
-READING = ("limit", "every", "flying_margin", "fuse")
-"""Settings of how a recording is read. They stand in the geometry's details, for extracting again;
-what they lead to (frame list, margin, fusion) is in the fingerprint.
-"""
+NOT_KEPT = ("out", "features", "superpixels", "codecs", "threads", "max_failure_rate")
+"""Settings that a store does not keep: other layers keep theirs, and the rest changes no byte."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +76,111 @@ class ExtractConfig:
     threads: int = 4
     codecs: dict[str, str] = field(default_factory=dict)
     superpixels: SuperpixelConfig | None = None
+
+
+def kept_settings(config: ExtractConfig) -> dict[str, Any]:
+    """The settings as a store's geometry keeps them, to be extracted again.
+
+    Stores are shared, so that of paths only the last name is kept.
+    """
+    settings = {x: y for x, y in config_to_json(config).items() if x not in NOT_KEPT}
+    for name in ("root", "camera_file"):
+        if settings[name] is not None:
+            settings[name] = Path(settings[name]).name
+    return settings
+
+
+def check_settings(config: ExtractConfig) -> None:
+    """Raise ConfigError where a setting is impossible, before anything is opened."""
+    local_folder(config.out, "what is extracted")
+    if config.features is not None:
+        _ = config.features.coding  # raises where `map` cannot be read
+        _ = config.features.joint_bilateral  # and where `upsampling` cannot, or fits no layout
+        _ = config.features.further_views
+        _check_teacher(config.features.teacher)
+        if config.features.pairs_per_frame < 0:
+            raise ConfigError(
+                f"pairs_per_frame is {config.features.pairs_per_frame}; a positive number, or 0 "
+                "for all"
+            )
+    if not 0 <= config.max_failure_rate <= 1:
+        raise ConfigError(f"max_failure_rate is {config.max_failure_rate}; it must lie in 0–1")
+    _check_geometry(config.geometry)
+    if config.seed < 0:
+        raise ConfigError(f"seed is {config.seed}; it must be at least 0")
+    for name in ("shard_size", "threads"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} is {getattr(config, name)}; it must be at least 1")
+    if config.limit is not None and config.limit < 1:
+        raise ConfigError(f"limit is {config.limit}; it must be at least 1")
+
+
+def _check_geometry(config: GeometryConfig) -> None:
+    if not 0 <= config.voxel_size < math.inf:
+        raise ConfigError(
+            f"voxel_size is {config.voxel_size} m; it must be positive, or 0 to keep all"
+        )
+    if not 0 <= config.depth_min < config.depth_max < math.inf:
+        raise ConfigError(
+            f"the depth range is {config.depth_min} to {config.depth_max} m; two numbers from 0 "
+            "on, the smaller first, are needed"
+        )
+
+
+def _check_teacher(options: TeacherOptions) -> None:
+    if options.input_size is not None and min(options.input_size) < 1:
+        width, height = options.input_size
+        raise ConfigError(f"input_size is {width} x {height} px; both must be at least 1")
+
+
+LIDAR_VOXEL_SIZE = 0.05
+LIDAR_REMARK = (
+    f"{LIDAR_VOXEL_SIZE} m because these are LiDAR sweeps: the default, made for rooms, would keep "
+    "nearly every point, and students of sweeps have voxels of 0.1 m or more."
+)
+
+
+def settings_of(dataset: str) -> dict[str, Any]:
+    """Nested settings that a dataset has in place of the defaults of `ExtractConfig`."""
+    own: dict[str, Any] = {}
+    if dataset in WITHOUT_IMAGES:
+        own["features.teacher.name"] = NO_TEACHER
+    if dataset in LIDAR:
+        own["geometry.voxel_size"] = LIDAR_VOXEL_SIZE
+    return nested(own)
+
+
+def recognised_settings(recording: Path) -> str:
+    """`starting_settings` for a recording whose files tell the format.
+
+    Raises:
+        SourceError: the format is not recognised, or several are possible.
+    """
+    found = recognise(recording)
+    return starting_settings(found.dataset, found.root, told=found.told)
+
+
+def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = ()) -> str:
+    """TOML for `p2pkit extract --config`: each setting below its meaning.
+
+    Values are the defaults, but for those of `settings_of`.
+
+    Args:
+        dataset: a name out of `SOURCES`.
+        root: the recording's folder; None for generated scenes.
+        told: what else the file begins with.
+
+    Raises:
+        ConfigError: there is no such dataset.
+    """
+    refuse_unknown_dataset(dataset)
+    head = (
+        "Settings for `p2pkit extract --config FILE`; what is typed there goes over them.",
+        *told,
+        f"Datasets: {', '.join(sorted(SOURCES))}.",
+    )
+    name = dataset if root is None else root.resolve().name
+    place = {"dataset": dataset, "root": root, "out": Path(f"{name}.store")}
+    config = config_from_json(ExtractConfig, {**settings_of(dataset), **place})
+    remarks = {"geometry.voxel_size": LIDAR_REMARK} if dataset in LIDAR else {}
+    return f"{''.join(map(comment, head))}\n{commented_toml(config, remarks)}"

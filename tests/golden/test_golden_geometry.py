@@ -9,7 +9,9 @@ import pytest
 
 
 def _make() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_make", Path(__file__).with_name("make.py"))
+    spec = importlib.util.spec_from_file_location(
+        "golden_make", Path(__file__).with_name("make.py")
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -20,7 +20,7 @@ from p2pkit.pipelines.extract.plan import ExtractionPlan, PlanConfig, run
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import open_store
-from p2pkit.store.shard import STORAGES
+from p2pkit.store.storages import STORAGES
 
 
 def written(store: Path) -> dict[str, int]:

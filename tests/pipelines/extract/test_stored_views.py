@@ -27,7 +27,7 @@ from p2pkit.pipelines.extract.run import run
 from p2pkit.pipelines.shards.convert import convert_store
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store, open_store
-from p2pkit.store.shard import STORAGES
+from p2pkit.store.storages import STORAGES
 from p2pkit.store.verifying import verify_store
 from p2pkit.stream.batches import Batch, BatchStream, StreamConfig, StreamSource
 from p2pkit.stream.samples import SampleConfig

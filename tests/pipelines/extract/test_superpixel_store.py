@@ -37,7 +37,7 @@ from p2pkit.pipelines.shards.split import SplitConfig, split_store
 from p2pkit.pipelines.shards.transfer import TransferConfig
 from p2pkit.pipelines.shards.transfer import run as transfer
 from p2pkit.store.reading import Store, open_store
-from p2pkit.store.shard import STORAGES
+from p2pkit.store.storages import STORAGES
 from p2pkit.store.summary import store_summary
 from p2pkit.store.tar.reader import TarShard
 from p2pkit.store.verifying import verify_store
