@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from p2pkit.cli.recognised import recognised
+from p2pkit.cli.recognised import NamedPath, recognised
 from p2pkit.cli.unused import refuse
 
 MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
 
 
 @click.command()
-@click.argument("source", required=False, type=click.Path(path_type=Path))
+@click.argument("source", required=False, type=NamedPath(path_type=Path))
 @click.option(
     "--dataset", help="Format of a recording, such as nyuv2; told by its files if not given."
 )

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.extraction_options import SETTINGS, extraction_options
 from p2pkit.cli.placement import is_first, own_device
-from p2pkit.cli.recognised import recognised
+from p2pkit.cli.recognised import NamedPath, recognised
 from p2pkit.cli.unused import refuse_unnamed_views, refuse_unused_in_extraction
 from p2pkit.errors import ConfigError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @extraction_options
-@click.option("--out", type=click.Path(), help="The store to write, a folder; here or in --config.")
+@click.option("--out", type=NamedPath(), help="The store to write, a folder; here or in --config.")
 @click.option(
     "--engine",
     default="local",

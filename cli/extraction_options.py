@@ -5,12 +5,14 @@ from pathlib import Path
 
 import click
 
+from p2pkit.cli.recognised import NamedPath
+
 TEACHER = "tf_efficientnet_lite0"
 COUNT = click.IntRange(min=1)
 
 
 OPTIONS = (
-    click.argument("source", required=False, type=click.Path(path_type=Path)),
+    click.argument("source", required=False, type=NamedPath(path_type=Path)),
     click.option(
         "--dataset",
         help="Format of SOURCE, such as nyuv2; told by its files where neither this nor --config "

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from p2pkit.cli.recognised import NamedPath
 from p2pkit.errors import ConfigError
 
 
 @click.command()
-@click.argument("source", required=False, type=click.Path())
+@click.argument("source", required=False, type=NamedPath())
 @click.option("--preset", help="For a store: paper (default), slidr, slidr-superpixel, cpu-small.")
 @click.option("--dataset", help="For a recording: its format, where its files do not tell.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file; printed if not given.")

@@ -1,7 +1,7 @@
-"""The format of a recording that was named without `--dataset`."""
+"""The recording that a command is given, and its format where `--dataset` does not name it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,16 @@ from p2pkit.errors import SourceError
 
 if TYPE_CHECKING:
     from p2pkit.datasets.registry import Recognised
+
+
+class NamedPath(click.Path):
+    """A path that is not empty: `"$UNSET"` would name the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a usage error where it is empty."""
+        if value == "":
+            self.fail("the path is empty; is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def recognised(source: str | Path | None) -> "Recognised":

@@ -154,11 +154,12 @@ def feature_fields(
     dtype = "|u1" if coding.int8 else "<f2"
     scale = "smallest value and step of each channel: value = smallest + step * byte"
     if layout == "grid":
-        axes = ("views", "height", "width", "channels")
         fields: list[FieldSpec] = []
         for view, name in enumerate(("", *views)):
             told = f"the teacher's map, channels last{f', of {name}' if name else ''}"
             field = map_field(view)
+            sides = ("height", "width") if view == 0 else (f"height_{view}", f"width_{view}")
+            axes = ("views", *sides, "channels")
             fields.append(FieldSpec(field, dtype, axes, "", codec, told))
             spread = ("views", "2", "channels")
             fields.append(FieldSpec(f"{field}_scale", "<f2", spread, "", "none", scale))

@@ -20,9 +20,8 @@ from p2pkit.layers.features import FeatureConfig, pair_cells, pair_features
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.layers.map_coding import pca_basis
 from p2pkit.pipelines.extract import plan
-from p2pkit.pipelines.extract.reextract import SourceConfig
-from p2pkit.pipelines.extract.repair import RepairConfig
-from p2pkit.pipelines.extract.repair import run as repair
+from p2pkit.pipelines.extract.mend import RepairConfig, SourceConfig
+from p2pkit.pipelines.extract.mend import run as repair
 from p2pkit.pipelines.extract.run import run
 from p2pkit.pipelines.shards.convert import convert_store
 from p2pkit.store.manifest import Sample
