@@ -6,8 +6,8 @@ Point frames (LiDAR) store the points and explicit pairs into any number of view
 labelled points with colours of their own, to evaluate on.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,7 @@ class PointCloud:
         image_sizes: (width, height) of each view (px).
         intensity: strength of each point's return, 0 to 1, or None.
         pair_confidence: 0 … 255 for doubtful … sure; None in stores that were written without it.
+        fields: the arrays as stored, by name, of what `POINT_FIELDS` and `PAIR_FIELDS` declare.
     """
 
     key: str
@@ -111,6 +112,7 @@ class PointCloud:
     image_sizes: tuple[tuple[int, int], ...]
     intensity: Float32[np.ndarray, " points"] | None = None
     pair_confidence: UInt8[np.ndarray, " pairs"] | None = None
+    fields: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def pair_uv(self) -> Float32[np.ndarray, "pairs 2"]:
@@ -162,18 +164,53 @@ _CONFIDENCE = FieldSpec(
     "pair_confidence", "|u1", ("pairs",), "1/255", "zstd", "how sure each pair is"
 )
 
+
+@dataclass(frozen=True)
+class PointField:
+    """A field with a row for each point, of recordings that have it.
+
+    Args:
+        spec: its axes begin with `points`.
+        values: of each depth pixel [height width ...] or each point of the frame [points ...]; None
+            where the frame has none.
+    """
+
+    spec: FieldSpec
+    values: Callable[[Frame], np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class PairField:
+    """A field with a row for each pair.
+
+    Args:
+        spec: its only axis is `pairs`.
+        values: of each point, by how one view sees it.
+    """
+
+    spec: FieldSpec
+    values: Callable[[Visibility], np.ndarray]
+
+
+POINT_FIELDS = (
+    PointField(_INTENSITY, lambda frame: frame.intensity),
+    PointField(_LABEL, lambda frame: frame.labels),
+)
+PAIR_FIELDS = (PairField(_CONFIDENCE, lambda found: found.confidence),)
+"""What points and pairs have beside colours and places. An entry here is all that a further field
+needs: it is stored, read back as `PointCloud.fields` and handed out as `fields` of each batch.
+"""
+
 _DEPTH_FIELDS = (
     _COLORS,
-    _CONFIDENCE,
     FieldSpec("depth", "<u2", ("points",), "1/units_per_metre m", "delta-shuffle-lz4", "raw depth"),
     FieldSpec(
         "pixel", "<u4", ("points",), "px", "delta-shuffle-lz4", "v * width + u in the depth image"
     ),
 )
 
-_POINT_FIELDS = (
+_SWEEP_FIELDS = (
     _COLORS,
-    _CONFIDENCE,
     FieldSpec("pair_point", "<u4", ("pairs",), "row", "delta-shuffle-lz4", "row in points"),
     FieldSpec("pair_uv", "<f4", ("pairs", "uv"), "px", "none", "pixel in the pair's view"),
     FieldSpec("pair_view", "|u1", ("pairs",), "view", "none", "view of the pair"),
@@ -183,9 +220,9 @@ _POINT_FIELDS = (
 
 def geometry_fields(frame: Frame) -> tuple[FieldSpec, ...]:
     """The fields that frames like this one store, in name order."""
-    fields = _DEPTH_FIELDS if frame.depth is not None else _POINT_FIELDS
-    fields += (_LABEL,) if frame.labels is not None else ()
-    fields += (_INTENSITY,) if frame.intensity is not None else ()
+    fields = _DEPTH_FIELDS if frame.depth is not None else _SWEEP_FIELDS
+    fields += tuple(row.spec for row in PAIR_FIELDS)
+    fields += tuple(row.spec for row in POINT_FIELDS if row.values(frame) is not None)
     return tuple(sorted(fields, key=lambda field: field.name))
 
 
@@ -282,6 +319,11 @@ def decode_geometry(sample: Sample) -> PointCloud:
         image_sizes=tuple((camera.width, camera.height) for camera in cameras),
         intensity=arrays.get("intensity"),
         pair_confidence=arrays.get("pair_confidence"),
+        fields={
+            row.spec.name: arrays[row.spec.name]
+            for row in (*POINT_FIELDS, *PAIR_FIELDS)
+            if row.spec.name in arrays
+        },
     )
 
 
@@ -309,10 +351,11 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
         "depth": depth.values.reshape(-1)[pixel],
         "pixel": pixel,
         "colors": colors_at(view, project(points, view.camera, view.camera_from_sensor).pixel_uv),
-        "pair_confidence": found_in.confidence[keep],
     }
-    if frame.labels is not None:
-        arrays["label"] = frame.labels.reshape(-1)[pixel]
+    arrays |= {row.spec.name: row.values(found_in)[keep] for row in PAIR_FIELDS}
+    for row in POINT_FIELDS:
+        if (values := row.values(frame)) is not None:
+            arrays[row.spec.name] = values.reshape(-1, *values.shape[2:])[pixel]
     return arrays
 
 
@@ -326,10 +369,9 @@ def _encode_points(
     if frame.views:
         wanted = "a pixel in any view (check the calibration)"
         _refuse_empty(frame.key, len(arrays["pair_point"]), wanted)
-    if frame.labels is not None:
-        arrays["label"] = frame.labels[keep]
-    if frame.intensity is not None:
-        arrays["intensity"] = frame.intensity[keep]
+    for row in POINT_FIELDS:
+        if (values := row.values(frame)) is not None:
+            arrays[row.spec.name] = values[keep]
     return arrays
 
 
@@ -349,8 +391,9 @@ def _pairs_and_colors(
         "pair_point": [np.zeros(0, np.uint32)],
         "pair_view": [np.zeros(0, np.uint8)],
         "pair_uv": [np.zeros((0, 2), np.float32)],
-        "pair_confidence": [np.zeros(0, np.uint8)],
     }
+    for row in PAIR_FIELDS:
+        pairs[row.spec.name] = [np.zeros(0, row.spec.dtype)]
     for number, view in enumerate(frame.views):
         projection = project(points, view.camera, view.camera_from_sensor)
         found = _seen_in(projection, frame, view, config)
@@ -360,7 +403,8 @@ def _pairs_and_colors(
         pairs["pair_point"].append(seen.astype(np.uint32))
         pairs["pair_view"].append(np.full(len(seen), number, dtype=np.uint8))
         pairs["pair_uv"].append(uv)
-        pairs["pair_confidence"].append(found.confidence[seen])
+        for row in PAIR_FIELDS:
+            pairs[row.spec.name].append(row.values(found)[seen])
         new = ~colored[seen]
         colors[seen[new]] = colors_at(view, uv[new])
         colored[seen] = True

@@ -194,17 +194,23 @@ def run(
     planned = tuple(action for row in actions.values() for action in row)
     if config.dry_run:
         return RepairReport(planned, stale, None)
-    writer = create_or_open(root, store.manifest) if actions or stale else None
     done: list[Action] = []
-    for shard, chosen in actions.items():
-        assert writer is not None
-        mend = partial(_rewrite, store, writer, patients[shard])
-        if again is not None:
-            mend = partial(again.extract, writer, patients[shard])
-        done += _claimed(writer, shard, chosen, patients[shard], mend)
-    if writer is not None:
-        writer.write_failures()
+    if actions or stale:
+        writer = create_or_open(root, store.manifest)
+        for shard, chosen in actions.items():
+            mend = partial(_rewrite, store, writer, patients[shard])
+            if again is not None:
+                mend = partial(again.extract, writer, patients[shard])
+            done += _claimed(writer, shard, chosen, patients[shard], mend)
+        if not any(_unreadable(patients[a.shard]) for a in done if a.what == "leave"):
+            writer.write_failures()
     return RepairReport(tuple(done), stale, verify_store(root, deep=True))
+
+
+def _unreadable(conditions: Conditions) -> bool:
+    """Whether nothing says which frames of a shard had failed."""
+    geometry = conditions[GEOMETRY]
+    return geometry.record is None and not geometry.missing
 
 
 def examine(store: Store, layer: str, shard: int) -> Condition:
@@ -407,6 +413,7 @@ class Reextraction:
             "root": config.root,
             "camera_file": config.camera_file,
             "out": store.root,
+            "storage": store.manifest.storage,
             "threads": config.threads,
             "features": None,
         }

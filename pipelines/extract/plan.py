@@ -14,7 +14,6 @@ from p2pkit.layers.layer import Layer
 from p2pkit.layers.map_coding import pca_basis
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.extract.start import (
-    Recording,
     layers_manifest,
     open_features,
     open_geometry,
@@ -22,7 +21,7 @@ from p2pkit.pipelines.extract.start import (
     open_superpixels,
     stored_manifest,
 )
-from p2pkit.pipelines.extract.worker import Samples, Worker
+from p2pkit.pipelines.extract.worker import Recording, Samples, Worker
 from p2pkit.store.manifest import GEOMETRY, LayerSpec, Manifest, Sample, plan_shards
 from p2pkit.store.sizes import LAYER_SIZES, sample_bytes
 from p2pkit.store.writing import StoreWriter, read_and_compare
@@ -262,7 +261,9 @@ def run(config: PlanConfig, *, progress: Progress | None = None) -> ExtractionPl
     manifest = layers_manifest(extraction, layers)
     if stored is not None:
         read_and_compare(extraction.out, manifest)
-    worker = Worker(recording, layers, extraction.threads)
+    # Frames and maps that the layers were planned from do not count as work that is done.
+    fresh = Recording(recording.source, keys)
+    worker = Worker(fresh, layers, extraction.threads)
     shards = plan_shards(keys, manifest.plan)
     left = work_left(extraction.out, stored, manifest.layers, shards)
     probed = probe_frames(worker, chosen, many, left, progress or (lambda done, frames: None))
@@ -280,7 +281,9 @@ def _layers(
     if extraction.features is not None:
         teacher = open_teacher(extraction.features.teacher)
         frames = recording.readable(chosen)
-        layers.append(open_features(extraction, teacher, geometry.spec, stored, frames))
+        features = open_features(extraction, teacher, geometry.spec, stored, frames)
+        features.maps.clear()
+        layers.append(features)
     superpixels = open_superpixels(extraction, geometry.spec, stored)
     return layers if superpixels is None else [*layers, superpixels]
 

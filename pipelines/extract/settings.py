@@ -23,8 +23,18 @@ from p2pkit.teachers import TeacherOptions
 
 NO_TEACHER = "none"
 """Name of the teacher in settings where none is meant."""
-NOT_KEPT = ("out", "features", "superpixels", "codecs", "threads", "max_failure_rate")
-"""Settings that a store does not keep: other layers keep theirs, and the rest changes no byte."""
+NOT_KEPT = (
+    "out",
+    "features",
+    "superpixels",
+    "codecs",
+    "storage",
+    "threads",
+    "max_failure_rate",
+)
+"""Settings that a store's geometry does not keep: other layers keep theirs, the manifest has codecs
+and storage, and the rest changes no byte.
+"""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Extraction, its plan and the repair of a store all take frames this way and no other.
 """
 
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +42,6 @@ class Recording:
     source: FrameSource
     keys: Sequence[str]
     _held: dict[str, Frame | FrameError] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def load(self, key: str) -> Frame:
         """The frame; FrameError where it is bad."""
@@ -54,15 +52,14 @@ class Recording:
 
     def look(self, key: str) -> Frame | FrameError:
         """The frame, which stays in memory until `load` asks for it."""
-        with self._lock:
-            found = self._held.get(key)
-            if found is None:
-                try:
-                    found = self.source.load(key)
-                except FrameError as error:
-                    found = error
-                if self._bytes + _frame_bytes(found) <= HELD_BYTES:
-                    self._held[key] = found
+        found = self._held.get(key)
+        if found is None:
+            try:
+                found = self.source.load(key)
+            except FrameError as error:
+                found = error
+            if sum(map(_frame_bytes, [*self._held.values(), found])) <= HELD_BYTES:
+                self._held[key] = found
         return found
 
     def readable(self, keys: Iterable[str]) -> Iterator[Frame]:
@@ -71,10 +68,6 @@ class Recording:
             found = self.look(key)
             if not isinstance(found, FrameError):
                 yield found
-
-    @property
-    def _bytes(self) -> int:
-        return sum(map(_frame_bytes, self._held.values()))
 
 
 def _frame_bytes(frame: Frame | FrameError) -> int:

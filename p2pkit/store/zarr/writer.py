@@ -167,10 +167,10 @@ def fsync_tree(folder: Path) -> None:
 
 
 def rename_folder(temporary: Path, path: Path) -> None:
-    """Give the folder its name; one that a killed run left under that name goes first."""
+    """Give the folder its name; what has that name goes, once the new folder has it."""
+    aside = temporary.with_name(temporary.name.replace(".tmp-", ".tmp-old-", 1))
     if path.exists():
-        aside = temporary.with_name(temporary.name.replace(".tmp-", ".tmp-old-", 1))
         os.rename(path, aside)
-        shutil.rmtree(aside)
     os.rename(temporary, path)
     fsync_folder(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)

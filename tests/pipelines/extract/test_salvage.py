@@ -153,6 +153,15 @@ def test_a_layer_that_was_never_begun_costs_no_frame(tiny_tar: Path):
     assert tree(tiny_tar) == before
 
 
+@pytest.mark.parametrize("layer", ["geometry", FEATURES])
+def test_a_damaged_record_is_left_without_being_asked(tiny_tar: Path, layer: str):
+    (tiny_tar / layer / "000001.json").write_text("{}")
+    before = tree(tiny_tar)
+    report = repair(tiny_tar, drop=False)
+    assert {action.what for action in report.actions} == {"leave"}
+    assert tree(tiny_tar) == before
+
+
 def test_without_being_asked_nothing_is_dropped_and_each_frame_is_named(tiny_store: Path):
     keys = set(open_store(tiny_store).keys(1))
     [path] = [path for path in (tiny_store / FEATURES).glob("000001.*") if path.suffix != ".json"]
