@@ -15,6 +15,8 @@ MADE_FROM = "made_from"
 OF_ONE_RECORDING = frozenset({"dataset", "plan", "geometry", MADE_FROM})
 """Entries of a fingerprint that may differ within a family: they say which frames, not how."""
 GRIDS = "grids"
+HOW_READ = ("flying_margin", "fuse")
+"""Settings of a geometry that change its points, and stand in its fingerprint with the recording."""
 
 
 def family(layer: LayerSpec) -> dict[str, Any]:
@@ -91,5 +93,7 @@ def _plain_details(layer: LayerSpec) -> dict[str, Any]:
 
 
 def _made_details(layer: LayerSpec) -> dict[str, Any]:
-    """The details without the name of the digests: those of merged samples are not comparable."""
-    return {name: value for name, value in layer.details.items() if name != INPUTS}
+    """The details without the digests' name, and how the recording was read, not which frames."""
+    details = {name: value for name, value in layer.details.items() if name != INPUTS}
+    reading = {name: layer.settings[name] for name in HOW_READ if name in layer.settings}
+    return details | ({"reading": reading} if reading else {})

@@ -208,4 +208,20 @@ def test_stores_of_other_frames_of_a_recording_are_one_family(
     out = open_store(merge(tmp_path / "out", *stores, prefixes=("x-", "y-")))
     assert out.samples == 10
     assert out.layer("geometry").settings == {}
+    assert out.layer("geometry").details["reading"] == {"flying_margin": 0.02, "fuse": 0}
     assert verify_store(out.root, deep=True).ok
+
+
+def test_stores_that_were_read_in_other_ways_do_not_merge(
+    room_recording: Path, tmp_path: Path
+) -> None:
+    stores = [
+        extract.run(
+            recording_config(
+                room_recording, tmp_path / str(x), limit=4, features=None, flying_margin=x
+            )
+        )
+        for x in (0.02, 0.1)
+    ]
+    with pytest.raises(FingerprintError, match=r"reading\.flying_margin is 0\.02 in the first, 0"):
+        merge(tmp_path / "out", *stores, prefixes=("x-", "y-"))
