@@ -16,7 +16,7 @@ OF_ONE_RECORDING = frozenset({"dataset", "plan", "geometry", MADE_FROM})
 """Entries of a fingerprint that may differ within a family: they say which frames, not how."""
 GRIDS = "grids"
 HOW_READ = ("flying_margin", "fuse")
-"""Settings of a geometry that change its points, and stand in its fingerprint with the recording."""
+"""Settings of a geometry that change its points; its fingerprint has them with the recording."""
 
 
 def family(layer: LayerSpec) -> dict[str, Any]:

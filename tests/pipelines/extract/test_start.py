@@ -99,13 +99,6 @@ def test_settings_stand_in_the_manifest_without_paths(room_recording: Path, tmp_
     assert "device" not in features.settings["teacher"]
 
 
-def test_a_folder_may_be_named_by_text(room_recording: Path, tmp_path: Path) -> None:
-    config = recording_config(room_recording, tmp_path, limit=4, features=None)
-    out = run(replace(config, out=str(tmp_path / "text")))  # pyright: ignore[reportArgumentType]
-    assert out == tmp_path / "text"
-    assert open_store(out).samples == 4
-
-
 def test_a_development_store_is_named_as_one(room_recording: Path, tmp_path: Path) -> None:
     config = recording_config(room_recording, tmp_path / "out", limit=4, features=None)
     out = run(config)
