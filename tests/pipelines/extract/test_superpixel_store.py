@@ -193,7 +193,7 @@ def test_a_flipped_byte_is_found(store: Path) -> None:
 
 
 def repair(store: Path, recording: Path | None = None) -> RepairReport:
-    return run_repair(RepairConfig(store, SourceConfig(root=recording)))
+    return run_repair(RepairConfig(store, SourceConfig(root=recording), drop=recording is None))
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
