@@ -24,11 +24,10 @@ import numpy as np
 
 from p2pkit.evaluation.linear_probe import ProbeConfig, fit_linear_probe
 from p2pkit.evaluation.segmentation import confusion_matrix, segmentation_scores
-from p2pkit.layers.features import FeatureConfig, feature_fields, pair_features
+from p2pkit.layers.features import BASIS_FRAMES, FeatureConfig, feature_fields, pair_features
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.layers.map_coding import FeatureCoder, fit_basis, parse_map_coding, pca_basis
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import BASIS_FRAMES
 from p2pkit.pipelines.held_out import scene_split
 from p2pkit.store.manifest import LayerSpec, Sample
 from p2pkit.store.reading import Store, open_store

@@ -25,7 +25,7 @@ from throughput import recording
 from p2pkit.datasets.frame import Frame
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.frames import geometry_sample
+from p2pkit.pipelines.extract.job import Job, open_job
 from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.presets import preset
@@ -43,7 +43,7 @@ EPOCHS = (1, 5, 20)
 class TeacherInTheLoop(Store):
     """A store that makes each sample anew from the recording when it is read."""
 
-    def __init__(self, store: Store, job: extract.Job) -> None:
+    def __init__(self, store: Store, job: Job) -> None:
         super().__init__(store.root, store.manifest)
         self._job = job
         self._last = threading.local()
@@ -54,15 +54,14 @@ class TeacherInTheLoop(Store):
         """Geometry first, then the features of the same frame in the same thread."""
         key = self.keys(shard)[row]
         if layer == GEOMETRY:
-            frame = self._job.source.load(key)
-            sample = geometry_sample(frame, self._job.config, self.manifest.layers[0])
+            frame = self._job.worker.recording.load(key)
+            sample = self._job.worker.layers[0].encode(frame, {})
             self._last.made = (frame, sample)
             return sample
         made: tuple[Frame, Sample] = self._last.made
         if made[0].key != key:
             raise RuntimeError(f"the geometry of {key} was not asked for before its features")
-        assert self._job.stage is not None
-        return self._job.stage.encode(*made)
+        return self._job.worker.layers[1].encode(made[0], {GEOMETRY: made[1]})
 
 
 def prepared(frames: int, teacher: TeacherOptions, work: Path) -> tuple[Store, Store, float]:
@@ -73,9 +72,7 @@ def prepared(frames: int, teacher: TeacherOptions, work: Path) -> tuple[Store, S
     began = time.perf_counter()
     extract.run(config)
     extraction_s = time.perf_counter() - began
-    job = extract.begin(config)
-    assert job.stage is not None
-    job.stage.maps.clear()
+    job = open_job(config)
     store = open_store(config.out)
     return store, TeacherInTheLoop(store, job), extraction_s
 

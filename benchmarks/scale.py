@@ -23,9 +23,10 @@ import click
 import numpy as np
 
 from p2pkit.files import canonical_json
+from p2pkit.layers.features import FeatureLayer, frame_maps
 from p2pkit.pipelines.evaluate.inference import read_cloud
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import frame_maps
+from p2pkit.pipelines.extract.job import open_job, take
 from p2pkit.store.location import MANIFEST, record_path
 from p2pkit.store.manifest import GEOMETRY, Plan, plan_shards
 from p2pkit.store.reading import open_store
@@ -115,18 +116,19 @@ def frame_cost(dataset: str, root: Path | None, frames: int, out: Path) -> Frame
     """Run the teacher over the first frames, then extract them with its maps at hand."""
     config = extract.ExtractConfig(dataset=dataset, root=root, out=out, limit=frames)
     extract.run(replace(config, limit=2, out=out.with_suffix(".warm")))
-    job = extract.begin(config)
-    assert job.stage is not None
+    job = open_job(config)
+    features = job.worker.layers[1]
+    assert isinstance(features, FeatureLayer)
     keys = [key for shard in job.shards for key in shard]
     began = time.process_time()
-    loaded = {key: job.source.load(key) for key in keys}
+    loaded = {key: job.worker.recording.load(key) for key in keys}
     loading = time.process_time() - began
     began = time.process_time()
-    job.stage.maps.update((key, frame_maps(job.stage.teacher, loaded[key])) for key in keys)
+    features.maps.update((key, frame_maps(features.teacher, loaded[key])) for key in keys)
     teacher = time.process_time() - began
     began = time.process_time()
     for shard in range(len(job.shards)):
-        extract.take(job, shard)
+        take(job, shard)
     own = time.process_time() - began
     store = open_store(out)
     sizes = {x.name: sum(r.bytes for r in store.records(x.name)) for x in store.manifest.layers}

@@ -20,7 +20,7 @@ from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.geometry.superpixels import superpixels
 from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry
-from p2pkit.layers.superpixels import encode_superpixels, superpixel_layer
+from p2pkit.layers.superpixels import encode_superpixels, superpixel_spec
 from p2pkit.settings.layers import parse_superpixels
 from p2pkit.store.manifest import FieldSpec, LayerSpec
 from p2pkit.store.sizes import sample_bytes
@@ -61,7 +61,7 @@ def cost(dataset: str, root: Path | None, frames: int, text: str) -> Cost:
     """Cut the first frames of a recording."""
     config = parse_superpixels(text)
     source = open_source(dataset, SourceOptions(root=root, limit=frames))
-    layer = superpixel_layer(config, LayerSpec("geometry", (FieldSpec("x", "<f4", ()),), {}))
+    layer = superpixel_spec(config, LayerSpec("geometry", (FieldSpec("x", "<f4", ()),), {}))
     times: list[float] = []
     rows: list[tuple[float, ...]] = []
     size, images = (0, 0), 0

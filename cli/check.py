@@ -5,15 +5,15 @@ from typing import Any
 
 import click
 
-from p2pkit.cli.options import AS_JSON, config_of, options_of, refuse
-from p2pkit.cli.recognised import RecordingPath, recognised
+from p2pkit.cli.options import AS_JSON, NamedPath, config_of, options_of, refuse
+from p2pkit.cli.recognised import recognised
 from p2pkit.pipelines.settings import CheckConfig
 
 MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
 
 
 @click.command()
-@click.argument("source", required=False, type=RecordingPath())
+@click.argument("source", required=False, type=NamedPath(path_type=Path))
 @options_of(CheckConfig)
 @AS_JSON
 def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> None:

@@ -37,9 +37,8 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
 
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
     """
-    from p2pkit.pipelines.extract.engines import run_on
-    from p2pkit.pipelines.extract.feature_stage import WEIGHTS_ORIGIN
-    from p2pkit.pipelines.extract.run import Progress
+    from p2pkit.layers.features import WEIGHTS_ORIGIN
+    from p2pkit.pipelines.extract.run import Progress, run_on
     from p2pkit.settings import config_to_toml
     from p2pkit.store.manifest import LEFT_OUT
     from p2pkit.store.writing import read_manifest
@@ -96,7 +95,7 @@ def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConf
             dataset; the recording is not recognised; or an option has no effect beside the others.
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
-    from p2pkit.pipelines.extract.starting_settings import settings_of
+    from p2pkit.pipelines.extract.settings import settings_of
     from p2pkit.settings import config_from_json, merged_tables, nested, settings_from_toml
     from p2pkit.store.location import local_folder
 

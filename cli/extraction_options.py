@@ -3,19 +3,19 @@ in another form.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from p2pkit.cli.options import CONFIG_FILE, options_of, typed, typed_settings
-from p2pkit.cli.recognised import RecordingPath
+from p2pkit.cli.options import CONFIG_FILE, NamedPath, options_of, typed, typed_settings
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.settings.layers import GeometryConfig
 
 DEPTHS = GeometryConfig()
 
 OPTIONS = (
-    click.argument("source", required=False, type=RecordingPath()),
+    click.argument("source", required=False, type=NamedPath(path_type=Path)),
     CONFIG_FILE,
     options_of(ExtractConfig, optional=("dataset", "out")),
     click.option(

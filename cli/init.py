@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
+from p2pkit.cli.options import NamedPath
 from p2pkit.cli.train import PRESET
 from p2pkit.errors import ConfigError
 
 
 @click.command()
-@click.argument("source", required=False, type=click.Path())
+@click.argument("source", required=False, type=NamedPath())
 @PRESET
 @click.option("--dataset", help="For a recording: its format, where its files do not tell.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file; printed if not given.")
@@ -31,11 +32,9 @@ def init(source: str | None, preset: str | None, dataset: str | None, out: Path 
 
 
 def _settings(source: str | None, preset: str | None, dataset: str | None) -> str:
-    from p2pkit.pipelines.extract.starting_settings import recognised_settings, starting_settings
+    from p2pkit.pipelines.extract.settings import recognised_settings, starting_settings
     from p2pkit.pipelines.train.presets import starting_training
 
-    if source is not None and not source.strip():
-        raise click.UsageError("the path is empty; name a recording or a store")
     if source is not None and dataset is None and _is_store(source):
         return starting_training(source, preset or "paper")
     if preset is not None:

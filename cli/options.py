@@ -23,6 +23,17 @@ from p2pkit.settings import (
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+
+class NamedPath(click.Path):
+    """A path that is not empty: `"$UNSET"` would name the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a usage error where it is empty."""
+        if not str(value).strip():
+            self.fail("the path is empty; is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 CONFIG_FILE = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="Settings in a TOML file."
 )
@@ -187,7 +198,7 @@ def _click_type(setting: Setting) -> Any:
         if not bounds:
             return kind
         return click.IntRange(**limits) if kind is int else click.FloatRange(**limits)
-    return click.Path(path_type=Path) if kind is Path else str
+    return NamedPath(path_type=Path) if kind is Path else str
 
 
 def _text(default: Any) -> Any:

@@ -1,6 +1,5 @@
-"""The format of a recording that was named without `--dataset`."""
+"""The recording that a command is given, and its format where `--dataset` does not name it."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,24 +10,6 @@ from p2pkit.errors import SourceError
 
 if TYPE_CHECKING:
     from p2pkit.datasets.recognise import Recognised
-
-
-class RecordingPath(click.Path):
-    """A path that is not empty: `Path("")` would be the current folder."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(
-        self,
-        value: str | os.PathLike[str],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Path:
-        """The path; an empty one, such as an unset variable of a shell gives, is a usage error."""
-        if not str(value).strip():
-            self.fail("the path is empty; name the folder of a recording", param, ctx)
-        return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
 def recognised(source: str | Path | None) -> "Recognised":

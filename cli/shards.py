@@ -35,18 +35,17 @@ LOCAL_STORE = click.argument("store", type=FOLDER)
 @click.option(
     "--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Frames at once."
 )
-@click.option("--drop-missing", is_flag=True, help="Also drop what was never finished.")
+@click.option("--drop", is_flag=True, help="Without --source, leave out the frames that are lost.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def repair(store: Path, as_json: bool, **options: Any) -> None:
-    """Extract broken shards again, or, without the recording, drop the frames that are lost.
+    """Extract damaged shards again, or, without the recording, leave out frames that are lost.
 
     Exits with 1 when the store is not whole afterwards.
 
     Example: p2pkit shards repair STORE --source recordings/office
     """
-    from p2pkit.pipelines.extract.reextract import SourceConfig
-    from p2pkit.pipelines.extract.repair import RepairConfig, run
+    from p2pkit.pipelines.extract.mend import RepairConfig, SourceConfig, run
 
     if options["source"] is None and options["dataset"] is None:
         refuse(
@@ -54,7 +53,7 @@ def repair(store: Path, as_json: bool, **options: Any) -> None:
             "without the recording nothing is extracted; name it with --source",
         )
     else:
-        refuse(["drop_missing"], "what was never finished is extracted from the recording")
+        refuse(["drop"], "what is lost is extracted again from the recording")
     source = SourceConfig(
         dataset=options["dataset"],
         root=options["source"],
@@ -67,7 +66,7 @@ def repair(store: Path, as_json: bool, **options: Any) -> None:
     config = RepairConfig(
         store=store,
         source=source,
-        drop_missing=options["drop_missing"],
+        drop=options["drop"],
         dry_run=options["dry_run"],
     )
     with progress_bar("shards") as bar:
@@ -102,36 +101,6 @@ def merge(
     config = MergeConfig(stores, out, prefixes=prefixes, shard_size=shard_size, seed=seed)
     with progress_bar("shards") as bar:
         click.echo(merge_stores(config, shown_on(bar)))
-
-
-@click.command()
-@LOCAL_STORE
-@click.option("--val-fraction", required=True, type=float, help="Share of the samples, 0 to 1.")
-@click.option("--out-train", required=True, type=FOLDER, help="The new store to train on.")
-@click.option("--out-val", required=True, type=FOLDER, help="The new store to validate on.")
-@click.option(
-    "--by",
-    type=click.Choice(["sequence", "key-order"]),
-    default="sequence",
-    show_default=True,
-    help="Keep sequences whole, or cut off the last samples in key order.",
-)
-@click.option("--seed", default=0, show_default=True, help="Of the choice of sequences.")
-def split(store: Path, **options: Any) -> None:
-    """Make two stores of one, for training and validation, that share no sequence.
-
-    Example: p2pkit shards split STORE --val-fraction 0.2 --out-train t.store --out-val v.store
-    """
-    from p2pkit.pipelines.shards.split import SplitConfig, split_store
-
-    config = SplitConfig(store=store, **options)
-    with progress_bar("shards") as bar:
-        result = split_store(config, shown_on(bar))
-    click.echo(f"{config.out_train}\t{result.train} samples")
-    sequences = f"\tsequences {', '.join(result.val_sequences)}" if result.val_sequences else ""
-    click.echo(f"{config.out_val}\t{result.val} samples{sequences}")
-    if result.left_out:
-        click.echo(f"{result.left_out} frames that {store} left out are in neither", err=True)
 
 
 @click.command("drop-layer")
@@ -259,7 +228,7 @@ def shards() -> None:
     """
 
 
-for command in (repair, merge, split, drop_layer, convert, push, pull):
+for command in (repair, merge, drop_layer, convert, push, pull):
     shards.add_command(command)
 
 

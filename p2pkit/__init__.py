@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from p2pkit.layers.frames import FrameStore
     from p2pkit.networks.pretrained import PretrainedStudent
-    from p2pkit.store.reading import Store
     from p2pkit.store.zarr.view import TarView
 
 __version__ = "0.1.0"
@@ -34,17 +34,19 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
     return load(path, engine=engine)
 
 
-def open_store(store: str | Path) -> Store:
-    """A store for reading; `Store` tells its layers, keys and samples.
+def open_store(store: str | Path) -> FrameStore:
+    """A store for reading: `len(store)`, `store[0]` and `store["key"]` give frames.
+
+    `read` gives one sample of one layer as it is stored, `keys` the keys of a shard.
 
     Args:
         store: a folder, or a URL such as `s3://bucket/rooms.store`, as text.
 
     Raises:
-        StoreError: `store` is no store, or its manifest is damaged or of another version.
+        StoreError: `store` is not a store, or its manifest is damaged or of another version.
         MissingDependencyError: it is a URL, and obstore is not installed.
     """
-    from p2pkit.store.reading import open_store as open_for_reading
+    from p2pkit.layers.frames import open_store as open_for_reading
 
     return open_for_reading(store)
 

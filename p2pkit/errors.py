@@ -8,6 +8,7 @@
     ├── TeacherError             a 2D network or its weights cannot be used
     ├── StoreError               a store cannot be read, written or combined
     │   ├── CorruptShardError    bytes differ from their checksum, size or index
+    │   ├── DevelopmentStoreError  a version before the first release wrote it, in another form
     │   └── FingerprintError     stored data was made from other inputs than the ones asked for
     ├── TrainingError            a training run cannot start or go on
     └── MissingDependencyError   an optional part is not installed; names the command that mends it
@@ -75,6 +76,20 @@ class CorruptShardError(StoreError):
         self.reason = reason
         self.key = key
         self.field = field
+
+
+class DevelopmentStoreError(StoreError):
+    """A store is in a form that only versions before the first release wrote; it is not damaged.
+
+    Args:
+        where: the manifest.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"{where} was written by a development version of p2pkit, in a form that is not read "
+            "any more: extract the recording again"
+        )
 
 
 class FingerprintError(StoreError):

@@ -38,7 +38,8 @@ PREPARE = """
 p2pkit extract my-recording --out my.store
 p2pkit extract --dataset demo-scene --limit 28 --out rooms.store
 p2pkit train rooms.store --preset cpu-small --steps 2 --out run --set stream.sample.voxel_size=0.2
-p2pkit shards split rooms.store --val-fraction 0.5 --out-train kitchen.store --out-val office.store
+p2pkit extract --dataset demo-scene --limit 14 --out kitchen.store
+p2pkit extract --dataset demo-scene --limit 14 --seed 1 --out office.store
 """
 MADE_THERE = {
     "codecs.md": "rooms.store",

@@ -15,14 +15,13 @@ MADE_FROM = "made_from"
 OF_ONE_RECORDING = frozenset({"dataset", "plan", "geometry", MADE_FROM})
 """Entries of a fingerprint that may differ within a family: they say which frames, not how."""
 GRIDS = "grids"
+HOW_READ = ("flying_margin", "fuse")
+"""Settings of a geometry that change its points; its fingerprint has them with the recording."""
 
 
 def family(layer: LayerSpec) -> dict[str, Any]:
     """The part of a fingerprint that says how data was made, whatever the recording."""
     return {name: x for name, x in layer.fingerprint.items() if name not in OF_ONE_RECORDING}
-
-
-WHICH_FRAMES = ("limit", "every")
 
 
 def check_one_family(layers: Sequence[LayerSpec], roots: Sequence[Location]) -> None:
@@ -62,7 +61,7 @@ def made_geometry(
 ) -> LayerSpec:
     """A geometry layer made of the samples of others, on other frames and another plan."""
     fingerprint = {**family(layer), "dataset": dataset, "plan": asdict(plan), MADE_FROM: made_from}
-    return replace(layer, fingerprint=fingerprint)
+    return replace(layer, fingerprint=fingerprint, settings={})
 
 
 def made_beside(layer: LayerSpec, geometry: LayerSpec, made_from: dict[str, Any]) -> LayerSpec:
@@ -72,7 +71,7 @@ def made_beside(layer: LayerSpec, geometry: LayerSpec, made_from: dict[str, Any]
         GEOMETRY: geometry.fingerprint_sha256,
         MADE_FROM: made_from,
     }
-    made = replace(layer, fingerprint=fingerprint)
+    made = replace(layer, fingerprint=fingerprint, settings={})
     stem = layer.name.rpartition("-")[0] or layer.name
     return replace(made, name=f"{stem}-{made.fingerprint_sha256[:8]}")
 
@@ -94,12 +93,9 @@ def _plain_details(layer: LayerSpec) -> dict[str, Any]:
 
 
 def _made_details(layer: LayerSpec) -> dict[str, Any]:
-    """The details without what says which frames were read, and whether samples have digests."""
+    """The details without the digests' name, and how the recording was read, not which frames."""
     details = {
         name: value for name, value in layer.details.items() if name not in (INPUTS, LEFT_OUT)
     }
-    if "reading" in details:
-        details["reading"] = {
-            name: value for name, value in details["reading"].items() if name not in WHICH_FRAMES
-        }
-    return details
+    reading = {name: layer.settings[name] for name in HOW_READ if name in layer.settings}
+    return details | ({"reading": reading} if reading else {})

@@ -1,5 +1,6 @@
 """Digests of what a sample was made from, by which an edited recording is told."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,19 +9,16 @@ import numpy as np
 import xxhash
 
 from p2pkit.datasets.frame import Frame
-from p2pkit.errors import SourceError
+from p2pkit.errors import SourceError, StoreError
 from p2pkit.files import canonical_json
-from p2pkit.store.manifest import LayerSpec, Sample
+from p2pkit.store.location import record_path
+from p2pkit.store.manifest import Sample
+from p2pkit.store.reading import Store
 from p2pkit.store.strict_json import hex64
 
 INPUTS = "inputs"
-"""The entry of a sample's JSON, and of the geometry's details in stores whose samples have it."""
+"""The entry of a sample's JSON; the geometry's details name the digest under it."""
 DIGEST = "xxh3-64"
-
-
-def has_inputs(geometry: LayerSpec) -> bool:
-    """Whether the samples of a store have digests; those of stores by older versions do not."""
-    return INPUTS in geometry.details
 
 
 def input_digests(frame: Frame) -> dict[str, str]:
@@ -74,6 +72,20 @@ def check_inputs(frame: Frame, stored: Iterable[Mapping[str, Any]]) -> None:
             "otherwise. Put the former files back, or extract into a new folder; `p2pkit shards "
             "drop-layer` takes away a layer that cannot be finished"
         )
+
+
+def known_inputs(store: Store, shard: int) -> dict[str, list[dict[str, Any]]]:
+    """JSON of each sample of a shard that can be read, of whatever layers, by key."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for layer in store.manifest.layers:
+        if not record_path(store.root, layer.name, shard).exists():
+            continue
+        with contextlib.suppress(StoreError):
+            opened = store.alone(layer.name, shard)
+            for row, key in enumerate(opened.keys):
+                with contextlib.suppress(StoreError):
+                    found.setdefault(key, []).append(opened.read(row, ()).meta)
+    return found
 
 
 def _any(arrays: Iterable[np.ndarray | None]) -> bool:

@@ -6,25 +6,46 @@ sampled feature of a fixed random choice of pairs: larger, but plain rows, and u
 at the image fit.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 from jaxtyping import Float16, Float32, Int64, UInt8
 
+from p2pkit.datasets.frame import Frame
 from p2pkit.errors import StoreError
+from p2pkit.files import sha256_json
 from p2pkit.geometry.grid import Alignment, FeatureGrid
 from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
 from p2pkit.geometry.sample_map import nearest_cell, sample_map
-from p2pkit.layers.geometry import PointCloud
-from p2pkit.layers.map_coding import FeatureCoder, MapCoding, PcaBasis, undo_scale
+from p2pkit.layers.geometry import PointCloud, decode_geometry
+from p2pkit.layers.map_coding import (
+    FeatureCoder,
+    MapCoding,
+    PcaBasis,
+    fit_basis,
+    pca_basis,
+    undo_scale,
+)
 from p2pkit.layers.views import STORED_VIEWS, SeenImages, ViewMaps, map_field, seen_images
+from p2pkit.settings import config_to_json
 from p2pkit.settings.layers import FeatureConfig as FeatureConfig
 from p2pkit.settings.layers import Layout
-from p2pkit.store.manifest import FieldSpec, Sample
+from p2pkit.store.codecs import choose_map_codec
+from p2pkit.store.manifest import FEATURES, GEOMETRY, FieldSpec, LayerSpec, Sample
+from p2pkit.teachers import Teacher
+from p2pkit.teachers.views import View
 
+PROBED_FRAMES = 8
+"""Frames whose maps decide whether compression pays."""
+BASIS_FRAMES = 64
+"""Frames whose maps decide the basis of `pca:K`."""
+WEIGHTS_ORIGIN = "weights_origin"
+"""A layer's detail: which part of a checkpoint its teacher's weights are, where it has several."""
 FLOAT16 = MapCoding()
 AS_THEY_ARE = FeatureCoder()
 
@@ -56,11 +77,12 @@ def feature_fields(
     dtype = "|u1" if coding.int8 else "<f2"
     scale = "smallest value and step of each channel: value = smallest + step * byte"
     if layout == "grid":
-        axes = ("views", "height", "width", "channels")
         fields: list[FieldSpec] = []
         for view, name in enumerate(("", *views)):
             told = f"the teacher's map, channels last{f', of {name}' if name else ''}"
             field = map_field(view)
+            sides = ("height", "width") if view == 0 else (f"height_{view}", f"width_{view}")
+            axes = ("views", *sides, "channels")
             fields.append(FieldSpec(field, dtype, axes, "", codec, told))
             spread = ("views", "2", "channels")
             fields.append(FieldSpec(f"{field}_scale", "<f2", spread, "", "none", scale))
@@ -147,6 +169,163 @@ def encode_pixels(
         "feature_pair": rows.astype(np.uint32),
     }
     return Sample(key=cloud.key, arrays=arrays, meta=_meta(grids))
+
+
+FrameMaps = list[list[np.ndarray]]
+"""The teacher's maps of a frame: of each view, the image as it is first, one for each image."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureLayer:
+    """A teacher bound to the layer that it fills.
+
+    Args:
+        spec: see `planned_features`.
+        config: of the layer.
+        teacher: the frozen 2D network.
+        maps: maps computed while the layer was planned, by frame key; each is used once.
+    """
+
+    spec: LayerSpec
+    config: FeatureConfig
+    teacher: Teacher
+    maps: dict[str, FrameMaps] = field(default_factory=dict)
+
+    @cached_property
+    def coder(self) -> FeatureCoder:
+        """What turns maps into the layer's arrays."""
+        return FeatureCoder(self.config.coding.int8, pca_basis(self.spec))
+
+    def encode(self, frame: Frame, done: Mapping[str, Sample]) -> Sample:
+        """Run the teacher on the frame's views and build its sample."""
+        views = self.config.further_views
+        maps = self.maps.pop(frame.key, None) or frame_maps(self.teacher, frame, views)
+        sizes = [(image.camera.width, image.camera.height) for image in frame.views]
+        grids = [self.teacher.grid(size) for size in sizes]
+        if self.config.layout == "grid":
+            seen = [_seen(self.teacher, view, sizes) for view in views]
+            more = [ViewMaps(*row) for row in zip(seen, maps[1:], strict=True)]
+            return encode_grid(frame.key, maps[0], grids, self.coder, more=more)
+        weights = self.config.joint_bilateral
+        return encode_pixels(
+            decode_geometry(done[GEOMETRY]),
+            maps[0],
+            grids,
+            pairs=self.config.pairs_per_frame,
+            seed=self.config.seed,
+            coder=self.coder,
+            guide=Guide([view.image for view in frame.views], weights) if weights else None,
+        )
+
+
+def frame_maps(teacher: Teacher, frame: Frame, views: Sequence[View] = ()) -> FrameMaps:
+    """The teacher's maps of a frame's images, and of further views; none depends on another."""
+    return [
+        [teacher.features([view.of(image.image)])[0] for image in frame.views]
+        for view in (View(), *views)
+    ]
+
+
+def _seen(teacher: Teacher, view: View, sizes: Sequence[tuple[int, int]]) -> SeenImages:
+    there = tuple(view.size(size) for size in sizes)
+    return SeenImages(tuple(teacher.grid(size) for size in there), there, view.flip)
+
+
+def feature_fingerprint(
+    config: FeatureConfig, teacher: Teacher, geometry: LayerSpec
+) -> dict[str, Any]:
+    """All that determines a layer's bytes, but for the basis that its frames determine."""
+    coding = config.coding
+    fingerprint: dict[str, Any] = {
+        "geometry": geometry.fingerprint_sha256,
+        "teacher": teacher.fingerprint(),
+        "layout": config.layout,
+        "dtype": "|u1" if coding.int8 else "<f2",
+    }
+    if config.layout == "pixels":
+        fingerprint |= {"pairs_per_frame": config.pairs_per_frame, "seed": config.seed}
+    if (weights := config.joint_bilateral) is not None:
+        fingerprint |= {"upsampling": weights.name, "upsampling_weights": asdict(weights)}
+    if config.stored_views:
+        fingerprint[STORED_VIEWS] = ",".join(config.view_names)
+    if coding.components is not None:
+        fingerprint |= {"pca_components": coding.components, "pca_frames": BASIS_FRAMES}
+    return fingerprint
+
+
+def layer_name(teacher: Teacher, fingerprint: dict[str, Any]) -> str:
+    """`features/<teacher>-<first 8 of the fingerprint without the basis>`."""
+    plain = "".join(x if x.isalnum() or x in "_-" else "-" for x in teacher.name)
+    return f"{FEATURES}{plain}-{sha256_json(fingerprint)[:8]}"
+
+
+def probe_frames(config: FeatureConfig) -> int:
+    """How many frames decide the codec of a new layer, and its basis where it has one."""
+    return PROBED_FRAMES if config.coding.components is None else BASIS_FRAMES
+
+
+def planned_features(
+    config: FeatureConfig,
+    teacher: Teacher,
+    geometry: LayerSpec,
+    probed: Iterable[tuple[Frame, FrameMaps]],
+) -> FeatureLayer:
+    """A new layer, its codec and basis decided by the first frames, whose maps it keeps.
+
+    Args:
+        config: of the layer.
+        teacher: already open.
+        geometry: of the store.
+        probed: `probe_frames` frames with their `frame_maps`.
+    """
+    maps: dict[str, FrameMaps] = {}
+    sizes: set[tuple[int, int]] = set()
+    for frame, found in probed:
+        maps[frame.key] = found
+        sizes |= {(view.camera.width, view.camera.height) for view in frame.views}
+    fingerprint = feature_fingerprint(config, teacher, geometry)
+    name = layer_name(teacher, fingerprint)
+    components = config.coding.components
+    details: dict[str, Any] = {
+        "teacher": teacher.name,
+        "channels": teacher.channels if components is None else components,
+        "layout": config.layout,
+        "map": config.coding.name,
+        "grids": {f"{w}x{h}": teacher.grid((w, h)).to_json() for w, h in sorted(sizes)},
+    }
+    if origin := getattr(teacher, "weights_origin", ""):
+        details[WEIGHTS_ORIGIN] = origin
+    if (weights := config.joint_bilateral) is not None:
+        details["upsampling"] = weights.name
+    if config.stored_views:
+        details[STORED_VIEWS] = fingerprint[STORED_VIEWS]
+    coder = FeatureCoder(config.coding.int8)
+    if components is not None:
+        basis = fit_basis([found for views in maps.values() for found in views[0]], components)
+        coder = FeatureCoder(config.coding.int8, basis)
+        details["pca"] = basis.to_json()
+        fingerprint = {**fingerprint, "basis_sha256": basis.sha256}
+    stored = (
+        coder.arrays("map", [coder.project(views[0][0])], stacked=True)["map"]
+        for views in maps.values()
+    )
+    codec = choose_map_codec(stored)
+    fields = feature_fields(config.layout, codec, config.coding, views=config.view_names)
+    spec = LayerSpec(name, fields, fingerprint, details, shareable_settings(config))
+    return FeatureLayer(spec, config, teacher, maps)
+
+
+def shareable_settings(config: FeatureConfig) -> dict[str, Any]:
+    """The settings as a store keeps them: files and folders by their last name, no device."""
+    settings = config_to_json(config)
+    teacher = settings["teacher"]
+    del teacher["device"]
+    kind, colon, path = teacher["name"].partition(":")
+    if colon and Path(path).exists():
+        teacher["name"] = f"{kind}:{Path(path).name}"
+    if Path(teacher["weights"]).is_file():
+        teacher["weights"] = Path(teacher["weights"]).name
+    return settings
 
 
 def usable_pairs(sample: Sample, cloud: PointCloud) -> Int64[np.ndarray, " usable"]:

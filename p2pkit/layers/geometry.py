@@ -6,7 +6,8 @@ Point frames (LiDAR) store the points and explicit pairs into any number of view
 labelled points with colours of their own, to evaluate on.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,15 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.datasets.plausible import motion_m
 from p2pkit.errors import FrameError
+from p2pkit.geometry import KERNEL_VERSION
 from p2pkit.geometry.backproject import back_project, back_project_pixels
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, visibility
 from p2pkit.geometry.project import Projection, nearest_pixels, project
 from p2pkit.geometry.voxelize import VoxelDeduplication, majority_labels, voxel_deduplicate
+from p2pkit.layers.digests import DIGEST, INPUTS, input_digests, with_inputs
 from p2pkit.settings.layers import GeometryConfig
-from p2pkit.store.manifest import FieldSpec, Sample
+from p2pkit.store.manifest import GEOMETRY, FieldSpec, LayerSpec, Plan, Sample
 
 
 def own_colors(
@@ -97,6 +100,7 @@ class PointCloud:
         image_sizes: (width, height) of each view (px).
         intensity: strength of each point's return, 0 to 1, or None.
         pair_confidence: 0 … 255 for doubtful … sure; None in stores that were written without it.
+        fields: the arrays as stored, by name, of what `POINT_FIELDS` and `PAIR_FIELDS` declare.
     """
 
     key: str
@@ -110,6 +114,7 @@ class PointCloud:
     image_sizes: tuple[tuple[int, int], ...]
     intensity: Float32[np.ndarray, " points"] | None = None
     pair_confidence: UInt8[np.ndarray, " pairs"] | None = None
+    fields: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def pair_uv(self) -> Float32[np.ndarray, "pairs 2"]:
@@ -127,18 +132,73 @@ _CONFIDENCE = FieldSpec(
     "pair_confidence", "|u1", ("pairs",), "1/255", "zstd", "how sure each pair is"
 )
 
+
+@dataclass(frozen=True)
+class PointField:
+    """A field with a row for each point, of recordings that have it.
+
+    Args:
+        spec: its axes begin with `points`.
+        values: of each depth pixel [height width ...] or each point of the frame [points ...]; None
+            where the frame has none.
+        votes: whether a kept point takes the commonest value of its voxel, as a class does, or its
+            own.
+    """
+
+    spec: FieldSpec
+    values: Callable[[Frame], np.ndarray | None]
+    votes: bool = False
+
+    def thinned(
+        self,
+        values: np.ndarray,
+        points: Float32[np.ndarray, "points 3"],
+        voxels: VoxelDeduplication | None,
+    ) -> np.ndarray:
+        """The values [kept ...] of the points that are kept, out of those of all points.
+
+        Args:
+            values: of all points.
+            points: their positions (m).
+            voxels: which point each voxel keeps; None where all are kept.
+        """
+        if voxels is None:
+            return values
+        return majority_labels(points, values, voxels) if self.votes else values[voxels.keep]
+
+
+@dataclass(frozen=True)
+class PairField:
+    """A field with a row for each pair.
+
+    Args:
+        spec: its only axis is `pairs`.
+        values: of each point, by how one view sees it.
+    """
+
+    spec: FieldSpec
+    values: Callable[[Visibility], np.ndarray]
+
+
+POINT_FIELDS = (
+    PointField(_INTENSITY, lambda frame: frame.intensity),
+    PointField(_LABEL, lambda frame: frame.labels, votes=True),
+)
+PAIR_FIELDS = (PairField(_CONFIDENCE, lambda found: found.confidence),)
+"""What points and pairs have beside colours and places. An entry here is all that a further field
+needs: it is stored, read back as `PointCloud.fields` and handed out as `fields` of each batch.
+"""
+
 _DEPTH_FIELDS = (
     _COLORS,
-    _CONFIDENCE,
     FieldSpec("depth", "<u2", ("points",), "1/units_per_metre m", "delta-shuffle-lz4", "raw depth"),
     FieldSpec(
         "pixel", "<u4", ("points",), "px", "delta-shuffle-lz4", "v * width + u in the depth image"
     ),
 )
 
-_POINT_FIELDS = (
+_SWEEP_FIELDS = (
     _COLORS,
-    _CONFIDENCE,
     FieldSpec("pair_point", "<u4", ("pairs",), "row", "delta-shuffle-lz4", "row in points"),
     FieldSpec("pair_uv", "<f4", ("pairs", "uv"), "px", "none", "pixel in the pair's view"),
     FieldSpec("pair_view", "|u1", ("pairs",), "view", "none", "view of the pair"),
@@ -158,10 +218,61 @@ def _margins(config: GeometryConfig) -> Margins:
 
 def geometry_fields(frame: Frame) -> tuple[FieldSpec, ...]:
     """The fields that frames like this one store, in name order."""
-    fields = _DEPTH_FIELDS if frame.depth is not None else _POINT_FIELDS
-    fields += (_LABEL,) if frame.labels is not None else ()
-    fields += (_INTENSITY,) if frame.intensity is not None else ()
+    fields = _DEPTH_FIELDS if frame.depth is not None else _SWEEP_FIELDS
+    fields += tuple(row.spec for row in PAIR_FIELDS)
+    fields += tuple(row.spec for row in POINT_FIELDS if row.values(frame) is not None)
     return tuple(sorted(fields, key=lambda field: field.name))
+
+
+@dataclass(frozen=True, eq=False)
+class GeometryLayer:
+    """The geometry of a store: the first layer, on whose samples the others lie.
+
+    Args:
+        spec: see `geometry_spec`.
+        config: which points are kept.
+    """
+
+    spec: LayerSpec
+    config: GeometryConfig
+
+    def encode(self, frame: Frame, done: Mapping[str, Sample]) -> Sample:
+        """The frame's sample, with the digests of what it was made from.
+
+        Raises:
+            FrameError: no point is left, or the frame gives other fields than the layer has.
+        """
+        sample = encode_geometry(frame, self.config)
+        wanted = {spec.name for spec in self.spec.fields}
+        if set(sample.arrays) != wanted:
+            raise FrameError(
+                frame.key,
+                f"it gives the fields {sorted(sample.arrays)}, the recording's first readable "
+                f"frame gives {sorted(wanted)}; some frames only have labels or depth",
+            )
+        return with_inputs(sample, input_digests(frame))
+
+
+def geometry_spec(
+    frame: Frame, config: GeometryConfig, *, dataset: dict[str, Any], plan: Plan
+) -> LayerSpec:
+    """The layer that `config` makes.
+
+    Args:
+        frame: the first readable one of the recording; it decides the fields.
+        config: which points are kept.
+        dataset: JSON of all that determines the frames.
+        plan: how they are cut into shards.
+    """
+    fingerprint: dict[str, Any] = {
+        "dataset": dataset,
+        "plan": asdict(plan),
+        **config.fingerprint(),
+        "kernel_version": KERNEL_VERSION,
+    }
+    if frame.labels is not None and (config.voxel_size > 0 or "fuse" in dataset):
+        fingerprint["labels"] = "commonest in voxel"
+    return LayerSpec(GEOMETRY, geometry_fields(frame), fingerprint, details={INPUTS: DIGEST})
 
 
 def encode_geometry(frame: Frame, config: GeometryConfig) -> Sample:
@@ -208,6 +319,11 @@ def decode_geometry(sample: Sample) -> PointCloud:
         image_sizes=tuple((camera.width, camera.height) for camera in cameras),
         intensity=arrays.get("intensity"),
         pair_confidence=arrays.get("pair_confidence"),
+        fields={
+            row.spec.name: arrays[row.spec.name]
+            for row in (*POINT_FIELDS, *PAIR_FIELDS)
+            if row.spec.name in arrays
+        },
     )
 
 
@@ -237,10 +353,12 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
         "depth": depth.values.reshape(-1)[pixel],
         "pixel": pixel,
         "colors": colors_at(view, project(points, view.camera, view.camera_from_sensor).pixel_uv),
-        "pair_confidence": found_in.confidence[keep],
     }
-    if frame.labels is not None:
-        arrays["label"] = _labels(frame.labels.reshape(-1)[seen], seen_points, voxels)
+    arrays |= {row.spec.name: row.values(found_in)[keep] for row in PAIR_FIELDS}
+    for row in POINT_FIELDS:
+        if (values := row.values(frame)) is not None:
+            candidates = values.reshape(-1, *values.shape[2:])[seen]
+            arrays[row.spec.name] = row.thinned(candidates, seen_points, voxels)
     return arrays
 
 
@@ -256,10 +374,9 @@ def _encode_points(
         limit = f" at {config.near_limit} m or more" if config.near_limit else ""
         wanted = f"a pixel in any view{limit} (check the calibration)"
         _refuse_empty(frame.key, len(arrays["pair_point"]), wanted)
-    if frame.labels is not None:
-        arrays["label"] = _labels(frame.labels, every, voxels)
-    if frame.intensity is not None:
-        arrays["intensity"] = frame.intensity[keep]
+    for row in POINT_FIELDS:
+        if (values := row.values(frame)) is not None:
+            arrays[row.spec.name] = row.thinned(values, every, voxels)
     return arrays
 
 
@@ -279,8 +396,9 @@ def _pairs_and_colors(
         "pair_point": [np.zeros(0, np.uint32)],
         "pair_view": [np.zeros(0, np.uint8)],
         "pair_uv": [np.zeros((0, 2), np.float32)],
-        "pair_confidence": [np.zeros(0, np.uint8)],
     }
+    for row in PAIR_FIELDS:
+        pairs[row.spec.name] = [np.zeros(0, row.spec.dtype)]
     for number, view in enumerate(frame.views):
         projection = project(points, view.camera, view.camera_from_sensor)
         found = _seen_in(projection, frame, view, config)
@@ -293,7 +411,8 @@ def _pairs_and_colors(
         pairs["pair_point"].append(seen.astype(np.uint32))
         pairs["pair_view"].append(np.full(len(seen), number, dtype=np.uint8))
         pairs["pair_uv"].append(projection.pixel_uv.take(seen, axis=0))
-        pairs["pair_confidence"].append(found.confidence[seen])
+        for row in PAIR_FIELDS:
+            pairs[row.spec.name].append(row.values(found)[seen])
     return {"colors": colors, **{name: np.concatenate(rows) for name, rows in pairs.items()}}
 
 
@@ -302,15 +421,6 @@ def _voxels(
 ) -> VoxelDeduplication | None:
     """None where all points are kept."""
     return None if voxel_size == 0 else voxel_deduplicate(points, voxel_size)
-
-
-def _labels(
-    labels: UInt8[np.ndarray, " points"],
-    points: Float32[np.ndarray, "points 3"],
-    voxels: VoxelDeduplication | None,
-) -> UInt8[np.ndarray, " kept"]:
-    """Of the kept points: each speaks for its voxel, so it has the commonest label there."""
-    return labels if voxels is None else majority_labels(points, labels, voxels)
 
 
 def _seen_in(

@@ -1,17 +1,20 @@
 """A layer of superpixels: for each pair of the geometry the superpixel that its pixel lies in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
+from p2pkit.datasets.frame import Frame
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.project import nearest_pixels
-from p2pkit.layers.geometry import PointCloud
+from p2pkit.geometry.superpixels import superpixels
+from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.settings.layers import METHOD, SuperpixelConfig
-from p2pkit.store.manifest import SUPERPIXELS, FieldSpec, LayerSpec, Sample
+from p2pkit.store.manifest import GEOMETRY, SUPERPIXELS, FieldSpec, LayerSpec, Sample
 
 FIELD = FieldSpec(
     "superpixel", "<u2", ("pairs",), "", "zstd", "superpixel of the pair's pixel, unique over views"
@@ -20,7 +23,25 @@ MOST = np.iinfo(np.uint16).max + 1
 """Superpixels that the numbers of one sample can tell apart."""
 
 
-def superpixel_layer(config: SuperpixelConfig, geometry: LayerSpec) -> LayerSpec:
+@dataclass(frozen=True, eq=False)
+class SuperpixelLayer:
+    """A way to cut images, bound to the layer that it fills.
+
+    Args:
+        spec: see `superpixel_spec`.
+        config: of the superpixels.
+    """
+
+    spec: LayerSpec
+    config: SuperpixelConfig
+
+    def encode(self, frame: Frame, done: Mapping[str, Sample]) -> Sample:
+        """Cut the frame's views and look up each pair's superpixel."""
+        images = [superpixels(view.image, self.config) for view in frame.views]
+        return encode_superpixels(decode_geometry(done[GEOMETRY]), images)
+
+
+def superpixel_spec(config: SuperpixelConfig, geometry: LayerSpec) -> LayerSpec:
     """The layer that `config` makes beside a geometry layer: `superpixels/slic-<fingerprint8>`."""
     fingerprint: dict[str, Any] = {
         "geometry": geometry.fingerprint_sha256,
@@ -32,6 +53,7 @@ def superpixel_layer(config: SuperpixelConfig, geometry: LayerSpec) -> LayerSpec
         fields=(FIELD,),
         fingerprint=fingerprint,
         details={"superpixels": config.name},
+        settings=asdict(config),
     )
 
 

@@ -94,8 +94,6 @@ FAILURES = "failures.jsonl"
 
 CLAIMS = ".claims"
 
-INPUTS_FOLDER = "inputs"
-
 
 @overload
 def record_path(root: Path, layer: str, shard: int) -> Path: ...
@@ -129,23 +127,6 @@ def shard_path(root: Location, layer: str, shard: int, suffix: str) -> Location:
 def shard_path(root: Location, layer: str, shard: int, suffix: str) -> Location:
     """The shard itself; `suffix` is its storage's."""
     return root / layer / f"{shard:06d}{suffix}"
-
-
-@overload
-def inputs_path(root: Path, shard: int) -> Path: ...
-
-
-@overload
-def inputs_path(root: RemotePath, shard: int) -> RemotePath: ...
-
-
-@overload
-def inputs_path(root: Location, shard: int) -> Location: ...
-
-
-def inputs_path(root: Location, shard: int) -> Location:
-    """Digests of what one shard's samples were made from."""
-    return root / INPUTS_FOLDER / f"{shard:06d}.json"
 
 
 def claim_path(root: Path, name: str, shard: int | None = None) -> Path:

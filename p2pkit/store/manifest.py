@@ -1,4 +1,4 @@
-"""Which frames go into which shard."""
+"""The manifest of a store: its dataset, its layers and their fields, and which frames go where."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from p2pkit.errors import StoreError
+from p2pkit.errors import DevelopmentStoreError, StoreError
 from p2pkit.files import canonical_json, sha256_json
 from p2pkit.store.codecs import CODECS
 from p2pkit.store.npy import DTYPES, LARGEST_ARRAY, MOST_AXES, extent
@@ -108,12 +108,15 @@ class LayerSpec:
         fields: the fields table.
         fingerprint: JSON of all that determines the bytes of this layer.
         details: JSON that readers need, such as the feature grid; no part of the fingerprint.
+        settings: JSON of the settings that it was extracted with, without paths; empty for a layer
+            that was made from other stores.
     """
 
     name: str
     fields: tuple[FieldSpec, ...]
     fingerprint: dict[str, Any]
     details: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not LAYER_NAME.fullmatch(self.name):
@@ -268,6 +271,7 @@ def manifest_from_json(value: Any, where: str) -> Manifest:
     """Read what `Manifest.to_json` made.
 
     Raises:
+        DevelopmentStoreError: a version of p2pkit before its first release wrote it.
         StoreError: an entry is missing, unknown, of the wrong type or contradicts another; or the
             format is of another version. The message names it and `where`.
     """
@@ -284,6 +288,8 @@ def manifest_from_json(value: Any, where: str) -> Manifest:
         raise StoreError(f"{where}: format is {value['format']!r}; {FORMAT!r} is needed")
     plan = exact_object(value["plan"], ("seed", "shard_size", "frames"), f"{where}: plan")
     layers = typed(value["layers"], list, f"{where}: layers")
+    if any(isinstance(row, dict) and "settings" not in row for row in layers):
+        raise DevelopmentStoreError(where)
     return Manifest(
         dataset=typed(value["dataset"], dict, f"{where}: dataset"),
         plan=Plan(**plan),
@@ -293,7 +299,7 @@ def manifest_from_json(value: Any, where: str) -> Manifest:
 
 
 def _layer(value: Any, where: str) -> LayerSpec:
-    names = ("name", "fields", "fingerprint", "details", "fingerprint_sha256")
+    names = ("name", "fields", "fingerprint", "details", "settings", "fingerprint_sha256")
     value = exact_object(value, names, where)
     fields = typed(value["fields"], list, f"{where}.fields")
     layer = LayerSpec(
@@ -301,6 +307,7 @@ def _layer(value: Any, where: str) -> LayerSpec:
         fields=tuple(_field(row, f"{where}.fields[{i}]") for i, row in enumerate(fields)),
         fingerprint=typed(value["fingerprint"], dict, f"{where}.fingerprint"),
         details=typed(value["details"], dict, f"{where}.details"),
+        settings=typed(value["settings"], dict, f"{where}.settings"),
     )
     if layer.fingerprint_sha256 != value["fingerprint_sha256"]:
         raise StoreError(

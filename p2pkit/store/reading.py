@@ -15,7 +15,8 @@ from p2pkit.errors import CorruptShardError, FingerprintError, StoreError
 from p2pkit.store.location import Location, as_location, record_path, shard_path
 from p2pkit.store.manifest import FEATURES, GEOMETRY, SUPERPIXELS, LayerSpec, Manifest, Sample
 from p2pkit.store.records import ShardRecord, read_record
-from p2pkit.store.shard import Shard, find_storage
+from p2pkit.store.shard import Shard
+from p2pkit.store.storages import find_storage
 from p2pkit.store.writing import read_manifest
 
 T = TypeVar("T")
@@ -169,14 +170,28 @@ class Store:
                 self._open.popitem(last=False)
         return opened
 
+    def alone(self, layer: str, shard: int) -> Shard:
+        """A shard that is compared with its record alone, and not with the geometry.
+
+        Raises:
+            StoreError: it has no readable record, or is not what that says.
+        """
+        name = self.layer(layer).name
+        path = shard_path(self.root, name, shard, self._storage.suffix)
+        return self._storage.open(path, self.layer(name), self.record(name, shard))
+
     def _open_shard(self, layer: str, shard: int) -> Shard:
         path = shard_path(self.root, layer, shard, self._storage.suffix)
-        opened = self._storage.open(path, self.layer(layer), self.record(layer, shard))
+        opened = self.alone(layer, shard)
         if layer != GEOMETRY and opened.keys != self.shard(GEOMETRY, shard).keys:
             raise CorruptShardError(
                 str(path), "its keys are not those of the geometry; extract this layer again"
             )
         return opened
+
+    def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[Location, Manifest]]:
+        """What is open stays here: a copy in another process opens its shards anew."""
+        return type(self), (self.root, self.manifest)
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, int]]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from p2pkit.errors import CorruptShardError, StoreError
+from p2pkit.errors import CorruptShardError, DevelopmentStoreError, StoreError
 from p2pkit.store.location import FAILURES, MANIFEST, as_location
 from p2pkit.store.manifest import GEOMETRY
 from p2pkit.store.reading import Store, open_store
@@ -59,11 +59,14 @@ def verify_store(path: str | Path, *, deep: bool) -> VerifyReport:
             payload, and that each array decodes to what the fields table says.
 
     Raises:
+        DevelopmentStoreError: it is in a form of before the first release, which is no damage.
         StoreError: `path` holds no p2pkit.json at all; anything else is a row of the report.
     """
     root = as_location(path)
     try:
         store = open_store(root)
+    except DevelopmentStoreError:
+        raise
     except StoreError as error:
         if not (root / MANIFEST).is_file():
             raise

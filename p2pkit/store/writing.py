@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from p2pkit.errors import FingerprintError, StoreError
-from p2pkit.files import canonical_json, write_atomic, write_json
-from p2pkit.layers.digest_files import Digests, write_inputs
-from p2pkit.layers.digests import INPUTS, has_inputs
-from p2pkit.layers.same_recording import check_same_inputs
+from p2pkit.files import canonical_json, temporary_name, write_atomic, write_json
 from p2pkit.store.claims import Claim, locked, sweep, try_claim
+from p2pkit.store.comparison import check_same_inputs
 from p2pkit.store.location import (
     CLAIMS,
     FAILURES,
-    INPUTS_FOLDER,
     MANIFEST,
     Location,
     claim_path,
@@ -33,7 +30,8 @@ from p2pkit.store.manifest import (
     manifest_from_json,
 )
 from p2pkit.store.records import ShardRecord, Written, make_record, read_record
-from p2pkit.store.shard import find_storage
+from p2pkit.store.remote.copy import commit_fetched, remove
+from p2pkit.store.storages import find_storage
 from p2pkit.store.strict_json import read_sealed, sealed
 from p2pkit.store.tar.writer import StoredSample, write_stored_tar
 
@@ -41,7 +39,6 @@ OWN_NAMES = {
     MANIFEST,
     FAILURES,
     CLAIMS,
-    INPUTS_FOLDER,
     *(kind.rstrip("/") for kind in (GEOMETRY, FEATURES, SUPERPIXELS)),
 }
 """What lies in a store's folder."""
@@ -127,6 +124,8 @@ class StoreWriter:
         shard: int,
         samples: Iterable[Sample],
         failures: Sequence[dict[str, str]] = (),
+        *,
+        expected: str | None = None,
     ) -> ShardRecord:
         """Write one shard, then its record. An existing shard of that number is replaced.
 
@@ -136,13 +135,16 @@ class StoreWriter:
             samples: in the plan's order without the failed ones; consumed while writing.
             failures: a row with key, stage and reason for each planned frame that is left out; read
                 after `samples` ends, so it may grow while they are made.
+            expected: xxh3-128 that the shard must have; None where any will do.
 
         Raises:
+            FingerprintError: the shard has another checksum than expected; the one that was there
+                is as it was.
             StoreError: a sample does not match the fields table; samples and failures do not add up
                 to the planned frames; the keys differ from those of the geometry; or the disk is
                 full or does not allow writing.
         """
-        return self._commit(self._storage.write, layer, shard, samples, failures)
+        return self._commit(self._storage.write, layer, shard, samples, failures, expected)
 
     def write_stored(
         self,
@@ -170,20 +172,42 @@ class StoreWriter:
         shard: int,
         samples: Iterable[AnySample],
         failures: Sequence[dict[str, str]],
+        expected: str | None = None,
     ) -> ShardRecord:
         spec = self._layer(layer)
         if not 0 <= shard < self.manifest.plan.shards:
             raise StoreError(f"there is no shard {shard}; the plan has {self.manifest.plan.shards}")
         path = shard_path(self.root, layer, shard, self._storage.suffix)
-        digests: Digests = {}
-        checked = self._checked(layer, shard, _noting(samples, digests), failures)
+        checked = self._checked(layer, shard, samples, failures)
         with refusals_told(path):
-            written = write(path, spec, checked)
-            if layer == GEOMETRY and has_inputs(spec) and digests:
-                write_inputs(self.root, shard, digests)
+            written = self._written(write, path, spec, checked, expected)
             record = make_record(written, spec.fingerprint_sha256, self.manifest.storage, failures)
             record.write(record_path(self.root, layer, shard))
         return record
+
+    def _written(
+        self,
+        write: Callable[[Path, LayerSpec, Iterable[AnySample]], Written],
+        path: Path,
+        spec: LayerSpec,
+        samples: Iterable[AnySample],
+        expected: str | None,
+    ) -> Written:
+        if expected is None:
+            return write(path, spec, samples)
+        aside = path.with_name(temporary_name(path.name))
+        try:
+            written = write(aside, spec, samples)
+            if written.xxh3_128 != expected:
+                raise FingerprintError(
+                    f"{path} would get other bytes than its record says: the recording was edited, "
+                    "or other versions of libraries make other bytes of it. The shard was left as "
+                    "it is; put the former files back, or extract into a new folder"
+                )
+            commit_fetched(aside, path)
+        finally:
+            remove(aside)
+        return written
 
     def write_failures(self) -> Path:
         """Gather the failures of the geometry's records, in shard order, into failures.jsonl.
@@ -240,14 +264,6 @@ class StoreWriter:
                 f"shard {shard} of {layer} has other samples than the geometry ({other} differ); "
                 "a layer has the geometry's samples in the geometry's order"
             )
-
-
-def _noting(samples: Iterable[AnySample], digests: Digests) -> Iterator[AnySample]:
-    """Pass samples on and note the digests of their inputs."""
-    for sample in samples:
-        if isinstance(sample, Sample) and isinstance(found := sample.meta.get(INPUTS), dict):
-            digests[sample.key] = found
-        yield sample
 
 
 def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:

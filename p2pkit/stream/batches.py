@@ -1,8 +1,8 @@
 """Batches of training samples from stores, prepared ahead of time by threads."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -39,6 +39,8 @@ class Batch:
         wait_s: seconds that the consumer waited for this batch.
         pair_superpixel: id of each pair's superpixel, unique over the batch; None where the stream
             reads none.
+        fields: further values of each voxel's point or of each pair, by name, of the fields that
+            all frames have; `layers.geometry` declares them.
     """
 
     step: int
@@ -51,6 +53,7 @@ class Batch:
     frames: int
     wait_s: float = 0.0
     pair_superpixel: Int[Tensor, " pairs"] | None = None
+    fields: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: str) -> "Batch":
         """The batch with its tensors on a device; ids and rows too, coordinates included."""
@@ -64,7 +67,8 @@ class Batch:
         tensors = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **tensors)
+        fields = {name: change(value) for name, value in self.fields.items()}
+        return replace(self, **tensors, fields=fields)
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,4 +264,9 @@ def collate(step: int, samples: list[VoxelSample]) -> Batch:
         pair_superpixel=torch.from_numpy(np.concatenate(pair_superpixel))
         if pair_superpixel
         else None,
+        fields={
+            name: torch.from_numpy(np.concatenate([sample.fields[name] for sample in samples]))
+            for name in samples[0].fields
+            if all(name in sample.fields for sample in samples)
+        },
     )

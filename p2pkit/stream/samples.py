@@ -1,6 +1,7 @@
 """One training sample: augmented, voxelised, with its pairs' voxels and teacher features."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Float32, Int32, Int64
 
 from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.layers.features import pair_cells, pair_features, usable_pairs
-from p2pkit.layers.geometry import PointCloud
+from p2pkit.layers.geometry import PAIR_FIELDS, POINT_FIELDS, PointCloud
 from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.layers.superpixels import pair_superpixels
 from p2pkit.layers.views import STORED_VIEWS
@@ -50,6 +51,7 @@ class VoxelSample:
             each pair has a view of its own.
         pair_confidence: 0 … 1; 1 for all pairs where the store has none.
         pair_superpixel: id of each pair's superpixel; None where superpixels were not read.
+        fields: of each voxel's point or of each pair, by name, as `layers.geometry` declares them.
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
@@ -59,6 +61,7 @@ class VoxelSample:
     pair_cell: Int64[np.ndarray, " pairs"]
     pair_confidence: Float32[np.ndarray, " pairs"]
     pair_superpixel: Int64[np.ndarray, " pairs"] | None = None
+    fields: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def make_sample(
@@ -115,6 +118,7 @@ def make_sample(
         pair_cell=pair_cells(features, cloud, rows, view=view),
         pair_confidence=_confidence(cloud, rows),
         pair_superpixel=None if superpixels is None else pair_superpixels(superpixels, cloud, rows),
+        fields=_fields(cloud, points=first, pairs=rows),
     )
     lap("pairs")
     return sample
@@ -154,6 +158,18 @@ def _features(
     found = np.empty_like(parts)
     found[order] = parts
     return found
+
+
+def _fields(
+    cloud: PointCloud, *, points: Int64[np.ndarray, " voxels"], pairs: Int64[np.ndarray, " pairs"]
+) -> dict[str, np.ndarray]:
+    """The declared fields of the chosen points and pairs."""
+    return {
+        declared.spec.name: cloud.fields[declared.spec.name].take(rows, axis=0)
+        for kind, rows in ((POINT_FIELDS, points), (PAIR_FIELDS, pairs))
+        for declared in kind
+        if declared.spec.name in cloud.fields
+    }
 
 
 def _confidence(

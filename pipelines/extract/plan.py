@@ -2,39 +2,30 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import FrameError, SourceError
-from p2pkit.layers.digests import check_inputs
-from p2pkit.layers.features import FeatureConfig
-from p2pkit.layers.map_coding import FeatureCoder, pca_basis
-from p2pkit.pipelines.extract.feature_stage import (
-    FeatureStage,
-    feature_fingerprint,
-    layer_name,
-    plan_layer,
-)
-from p2pkit.pipelines.extract.frames import geometry_sample, loadable, open_frames, plan_geometry
+from p2pkit.layers.layer import Layer
+from p2pkit.layers.map_coding import pca_basis
 from p2pkit.pipelines.extract.settings import ExtractConfig, PlanConfig
-from p2pkit.pipelines.extract.superpixel_stage import (
-    LayerStage,
-    SuperpixelStage,
-    layer_sample,
-    planned_layer,
+from p2pkit.pipelines.extract.start import (
+    layers_manifest,
+    open_features,
+    open_geometry,
+    open_recording,
+    open_superpixels,
+    stored_manifest,
 )
-from p2pkit.store.location import MANIFEST
-from p2pkit.store.manifest import GEOMETRY, LayerSpec, Manifest, Sample, plan_shards, with_codecs
+from p2pkit.pipelines.extract.worker import Recording, Samples, Worker
+from p2pkit.store.manifest import GEOMETRY, LayerSpec, Manifest, Sample, plan_shards
 from p2pkit.store.sizes import LAYER_SIZES, sample_bytes
 from p2pkit.store.writing import StoreWriter, read_and_compare
-from p2pkit.stream.prefetch import ordered_map
-from p2pkit.teachers import check_teacher_device, open_teacher
+from p2pkit.teachers import open_teacher
 
 
 @dataclass(frozen=True)
@@ -149,52 +140,6 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Worker:
-    """What extracts single frames in memory.
-
-    Args:
-        extraction: how.
-        source: the recording.
-        stages: what fills the layers beside the geometry.
-        manifest: of the store as it would be, with those layers.
-    """
-
-    extraction: ExtractConfig
-    source: FrameSource
-    stages: tuple[LayerStage, ...]
-    manifest: Manifest
-
-    def geometry(self, key: str) -> tuple[Frame, Sample] | FrameError:
-        """The frame and its geometry sample, encoded once as writing would."""
-        layer = self.manifest.layers[0]
-        try:
-            frame = self.source.load(key)
-            sample = geometry_sample(frame, self.extraction, layer)
-        except FrameError as error:
-            return error
-        sample_bytes(layer, sample)
-        return frame, sample
-
-    def whole(self, key: str) -> tuple[Sample, ...] | FrameError:
-        """The samples of all layers, geometry first, encoded once as writing would."""
-        found = self.geometry(key)
-        if isinstance(found, FrameError):
-            return found
-        others = tuple(layer_sample(stage, *found) for stage in self.stages)
-        for layer, sample in zip(self.manifest.layers[1:], others, strict=True):
-            sample_bytes(layer, sample)
-        return found[1], *others
-
-    def further(self, geometry: Sample, lacking: Lacking) -> None:
-        """As `extract` adds layers to the geometry of a frame that is there."""
-        frame = self.source.load(geometry.key)
-        check_inputs(frame, [geometry.meta])
-        for stage, layer in zip(self.stages, self.manifest.layers[1:], strict=True):
-            if layer.name in lacking:
-                sample_bytes(layer, layer_sample(stage, frame, geometry))
-
-
-@dataclass(frozen=True)
 class Probe:
     """What the probed frames gave.
 
@@ -215,59 +160,61 @@ class Probe:
     seconds_of: dict[Lacking, float]
 
 
-def _untold(_done: int, _frames: int) -> None:
-    pass
-
-
 def probe_frames(
-    worker: Worker,
-    chosen: list[str],
-    many: list[str],
-    left: WorkLeft,
-    progress: Progress | None = None,
+    worker: Worker, chosen: list[str], many: list[str], left: WorkLeft, progress: Progress
 ) -> Probe:
     """Extract the chosen frames in memory, as `extract` would, and the geometry of the others.
 
     Raises:
         SourceError: no chosen frame is good.
     """
-    progress = progress or _untold
-    threads = worker.extraction.threads
     others = [key for key in many if key not in set(chosen)]
     frames = len(chosen) + len(others)
     progress(0, frames)
-    worker.whole(chosen[0])  # compiled kernels and the network's first pass are slower: not timed
+    # Compiled kernels and the network's first pass are slower: not timed.
+    encoded(worker, chosen[0], worker.names)
+    whole: list[Samples | FrameError] = []
     began = time.perf_counter()
-    whole: list[tuple[Sample, ...] | FrameError] = []
-    for row in ordered_map(worker.whole, chosen, threads=threads, ahead=2 * threads):
-        whole.append(row)
+    for result in worker.frames(lambda key: encoded(worker, key, worker.names), chosen):
+        whole.append(result)
         progress(len(whole), frames)
     seconds = (time.perf_counter() - began) / len(chosen)
-    rest: list[tuple[Frame, Sample] | FrameError] = []
-    for found in ordered_map(worker.geometry, others, threads=threads, ahead=2 * threads):
-        rest.append(found)
+    rest: list[Samples | FrameError] = []
+    for result in worker.frames(lambda key: encoded(worker, key, [GEOMETRY]), others):
+        rest.append(result)
         progress(len(chosen) + len(rest), frames)
-    good = [row for row in whole if not isinstance(row, FrameError)]
     failed = {row.key: row.reason for row in (*whole, *rest) if isinstance(row, FrameError)}
+    good = [row for row in whole if not isinstance(row, FrameError)]
     if not good:
         raise SourceError(
             f"none of the {len(chosen)} probed frames can be used; the first: {whole[0]}"
         )
-    samples = tuple(map(list, zip(*good, strict=True)))
+    samples = tuple([row[name] for row in good] for name in worker.names)
     seconds_of = {
         lacking: seconds if lacking[0] == GEOMETRY else _timed(worker, samples[0], lacking)
         for lacking in left.lacking
     }
-    samples[0].extend(row[1] for row in rest if isinstance(row, tuple))
+    samples[0].extend(row[GEOMETRY] for row in rest if not isinstance(row, FrameError))
     return Probe(chosen, many, samples, failed, seconds, seconds_of)
+
+
+def encoded(
+    worker: Worker, key: str, wanted: Sequence[str], geometry: Sample | None = None
+) -> Samples | FrameError:
+    """A frame's samples, encoded once as writing would."""
+    found = worker.frame(key, wanted, geometry=geometry)
+    if not isinstance(found, FrameError):
+        for layer in worker.layers:
+            if layer.spec.name in found:
+                sample_bytes(layer.spec, found[layer.spec.name])
+    return found
 
 
 def _timed(worker: Worker, geometry: Sequence[Sample], lacking: Lacking) -> float:
     """Seconds of a frame whose shard has its geometry and lacks these layers."""
-    threads = worker.extraction.threads
+    rows = {sample.key: sample for sample in geometry}
     began = time.perf_counter()
-    work = partial(worker.further, lacking=lacking)
-    done = list(ordered_map(work, geometry, threads=threads, ahead=2 * threads))
+    done = list(worker.frames(lambda key: encoded(worker, key, lacking, rows[key]), list(rows)))
     return (time.perf_counter() - began) / len(done)
 
 
@@ -283,30 +230,40 @@ def run(config: PlanConfig, *, progress: Progress | None = None) -> ExtractionPl
         FingerprintError: the store at `out` was made from other inputs; extract would stop too.
     """
     extraction = config.extraction
-    if extraction.features is not None:
-        check_teacher_device(extraction.features.teacher)
-    source, keys = open_frames(extraction)
-    manifest = plan_geometry(extraction, source, keys)
-    stored = _stored(extraction, manifest)
+    recording = open_recording(extraction)
+    stored = stored_manifest(extraction.out)
+    keys = recording.keys
     many = _spread(keys, GEOMETRY_FACTOR * config.frames, extraction.seed)
     chosen = _spread(many, config.frames, extraction.seed)
-    stages: list[LayerStage] = []
-    for stage, layer in _open_stages(extraction, source, manifest, stored, chosen):
-        stages.append(stage)
-        manifest = manifest.with_layer(layer)
+    layers = _layers(extraction, recording, stored, chosen)
+    manifest = layers_manifest(extraction, layers)
     if stored is not None:
         read_and_compare(extraction.out, manifest)
-    worker = Worker(extraction, source, tuple(stages), manifest)
+    # Frames and maps that the layers were planned from do not count as work that is done.
+    fresh = Recording(recording.source, keys)
+    worker = Worker(fresh, layers, extraction.threads)
     shards = plan_shards(keys, manifest.plan)
     left = work_left(extraction.out, stored, manifest.layers, shards)
-    probed = probe_frames(worker, chosen, many, left, progress)
-    return _plan(worker, shards, left, probed)
+    probed = probe_frames(worker, chosen, many, left, progress or (lambda done, frames: None))
+    return _plan(extraction, manifest, shards, left, probed)
 
 
-def _stored(extraction: ExtractConfig, manifest: Manifest) -> Manifest | None:
-    if not (extraction.out / MANIFEST).is_file():
-        return None
-    return read_and_compare(extraction.out, manifest)
+def _layers(
+    extraction: ExtractConfig, recording: Recording, stored: Manifest | None, chosen: list[str]
+) -> list[Layer]:
+    """What fills each layer, as the store has it or would get it; nothing is written."""
+    geometry = open_geometry(extraction, recording, stored)
+    layers: list[Layer] = [geometry]
+    if stored is not None:
+        read_and_compare(extraction.out, layers_manifest(extraction, layers))
+    if extraction.features is not None:
+        teacher = open_teacher(extraction.features.teacher)
+        frames = recording.readable(chosen)
+        features = open_features(extraction, teacher, geometry.spec, stored, frames)
+        features.maps.clear()
+        layers.append(features)
+    superpixels = open_superpixels(extraction, geometry.spec, stored)
+    return layers if superpixels is None else [*layers, superpixels]
 
 
 def _spread(keys: Sequence[str], frames: int, seed: int) -> list[str]:
@@ -316,44 +273,14 @@ def _spread(keys: Sequence[str], frames: int, seed: int) -> list[str]:
     return [keys[int(random.integers(first, end))] for first, end in pairwise(ends)]
 
 
-def _open_stages(
+def _plan(
     extraction: ExtractConfig,
-    source: FrameSource,
     manifest: Manifest,
-    stored: Manifest | None,
-    chosen: list[str],
-) -> Iterator[tuple[LayerStage, LayerSpec]]:
-    """What fills each layer beside the geometry, and that layer as the store has it or would."""
-    if extraction.features is not None:
-        frames = loadable(source, chosen)
-        yield _open_teacher(extraction, extraction.features, frames, manifest, stored)
-    if extraction.superpixels is not None:
-        layer = planned_layer(extraction.superpixels, manifest, stored, extraction.codecs)
-        yield SuperpixelStage(extraction.superpixels, layer.name), layer
-
-
-def _open_teacher(
-    extraction: ExtractConfig,
-    config: FeatureConfig,
-    frames: Iterator[Frame],
-    manifest: Manifest,
-    stored: Manifest | None,
-) -> tuple[FeatureStage, LayerSpec]:
-    """The teacher, and the layer that it has in the store or would get."""
-    teacher = open_teacher(config.teacher)
-    asked = feature_fingerprint(config, teacher, manifest)
-    name = layer_name(teacher, asked)
-    known = {layer.name: layer for layer in stored.layers} if stored is not None else {}
-    layer = known.get(name)
-    if layer is None:
-        layer, _ = plan_layer(config, teacher, asked, frames)
-    layer = replace(layer, fields=with_codecs(layer.fields, extraction.codecs))
-    coder = FeatureCoder(config.coding.int8, pca_basis(layer))
-    return FeatureStage(config, name, teacher, {}, coder), layer
-
-
-def _plan(worker: Worker, shards: list[list[str]], left: WorkLeft, probe: Probe) -> ExtractionPlan:
-    manifest, frames = worker.manifest, sum(map(len, shards))
+    shards: list[list[str]],
+    left: WorkLeft,
+    probe: Probe,
+) -> ExtractionPlan:
+    frames = sum(map(len, shards))
     good = len(probe.samples[0]) / len(probe.many)
     layers = tuple(
         replace(
@@ -363,9 +290,9 @@ def _plan(worker: Worker, shards: list[list[str]], left: WorkLeft, probe: Probe)
         for layer, rows in zip(manifest.layers, probe.samples, strict=True)
     )
     passes, teacher, unseen = 0.0, "none", 0
-    if worker.extraction.features is not None:
+    if extraction.features is not None:
         images = float(np.mean([len(sample.meta["grids"]) for sample in probe.samples[1]]))
-        passes = good * images * worker.extraction.features.looks
+        passes = good * images * extraction.features.looks
         teacher = manifest.layers[1].details["teacher"]
         unseen = frames - layers[1].frames_done
     return ExtractionPlan(

@@ -11,18 +11,32 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from p2pkit.errors import ConfigError, MissingDependencyError, P2pkitError, SourceError
-from p2pkit.pipelines.extract.frames import open_frames, plan_geometry
-from p2pkit.pipelines.extract.run import POLL_SECONDS, Job, Progress, begin, stop_if_too_many, take
+from p2pkit.pipelines.extract.job import (
+    POLL_SECONDS,
+    Job,
+    Progress,
+    Report,
+    open_job,
+    stop_if_too_many,
+    take,
+)
 from p2pkit.pipelines.extract.settings import ExtractConfig
+from p2pkit.pipelines.extract.start import (
+    layers_manifest,
+    open_geometry,
+    open_recording,
+    stored_manifest,
+)
+from p2pkit.store.location import local_folder
 from p2pkit.store.manifest import plan_shards
-from p2pkit.store.writing import create_or_open
+from p2pkit.store.writing import StoreWriter, read_manifest
 
 TASK_RETRIES = 3
 """So often may the workers of one shard die before the extraction gives up."""
@@ -36,7 +50,7 @@ def run(
     config: ExtractConfig,
     *,
     address: str | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Report | None = None,
 ) -> Path:
     """Extract a recording on a Ray cluster, or finish or extend a store that is there.
 
@@ -57,22 +71,22 @@ def run(
         P2pkitError: as `extract.run`, or the workers of one shard died again and again.
     """
     everywhere = _with_absolute_paths(config)
-    source, keys = open_frames(everywhere)
-    manifest = plan_geometry(everywhere, source, keys)
-    writer = create_or_open(everywhere.out, manifest)
-    frames = [len(shard) for shard in plan_shards(keys, manifest.plan)]
-    report = progress or (lambda report: None)
+    recording = open_recording(everywhere)
+    geometry = open_geometry(everywhere, recording, stored_manifest(everywhere.out))
+    plan = layers_manifest(everywhere, [geometry]).plan
+    frames = [len(shard) for shard in plan_shards(recording.keys, plan)]
+    show = progress or (lambda _: None)
     done = failed = 0
-    report(Progress(done, sum(frames), failed))
+    show(Progress(done, sum(frames), failed))
     with _cluster(address) as ray:
         for row in _rows(ray, everywhere, len(frames)):
             if row["error"]:
                 raise P2pkitError(row["error"])
             done, failed = done + frames[row["shard"]], failed + row["failed"]
-            report(Progress(done, sum(frames), failed))
-            stop_if_too_many(failed, sum(frames), config=everywhere, writer=writer)
-    writer.write_failures()
-    return config.out
+            show(Progress(done, sum(frames), failed))
+            stop_if_too_many(failed, sum(frames), config=everywhere)
+    StoreWriter(everywhere.out, read_manifest(everywhere.out)).write_failures()
+    return everywhere.out
 
 
 class ShardWorker:
@@ -83,7 +97,7 @@ class ShardWorker:
 
     @cached_property
     def _job(self) -> Job:
-        return begin(self._config)
+        return open_job(self._config)
 
     def __call__(self, batch: dict[str, Iterable[int]]) -> dict[str, list[Any]]:
         """Commit shards; p2pkit's own errors become rows, so that Ray does not try them again."""
@@ -226,7 +240,8 @@ def _quiet(context: Any) -> None:
 
 def _with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
     """The settings with paths as a process in another folder finds them."""
-    paths = {"root": config.root, "camera": config.camera, "out": config.out}
+    out = local_folder(config.out, "what is extracted")
+    paths = {"root": config.root, "camera": config.camera, "out": out}
     found = {name: path.absolute() for name, path in paths.items() if path is not None}
     if config.features is None:
         return replace(config, **found)

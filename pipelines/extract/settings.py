@@ -1,18 +1,38 @@
-"""The settings of an extraction and of a plan."""
+"""The settings of an extraction and of a plan, which are possible, and a file to start from."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from p2pkit.settings import option, settings_class
+from p2pkit.datasets.recognise import recognise
+from p2pkit.datasets.registry import DATASETS, SWEEP_VOXEL_M, dataset_row, is_kind
+from p2pkit.settings import (
+    comment,
+    commented_toml,
+    config_from_json,
+    config_to_json,
+    nested,
+    option,
+    settings_class,
+)
 from p2pkit.settings.layers import FeatureConfig, GeometryConfig, Superpixels
+from p2pkit.store.location import local_folder
 
 NO_TEACHER = "none"
 """Name of the teacher in settings where none is meant."""
-READING = ("limit", "every", "flying_margin", "fuse", "depth_units")
-"""Settings of how a recording is read. They stand in the geometry's details, for extracting again;
-what they lead to (frame list, margin, fusion) is in the fingerprint.
+NOT_KEPT = (
+    "out",
+    "features",
+    "superpixels",
+    "codecs",
+    "format",
+    "threads",
+    "max_failure_rate",
+)
+"""Settings that a store's geometry does not keep: other layers keep theirs, the manifest has codecs
+and format, and the rest changes no byte.
 """
 
 
@@ -136,3 +156,71 @@ class PlanConfig:
         "by the extraction's seed.",
         json_schema_extra=option("--probe"),
     )
+
+
+def kept_settings(config: ExtractConfig) -> dict[str, Any]:
+    """The settings as a store's geometry keeps them, to be extracted again.
+
+    Stores are shared, so that of paths only the last name is kept.
+    """
+    settings = {x: y for x, y in config_to_json(config).items() if x not in NOT_KEPT}
+    for name in ("root", "camera"):
+        if settings[name] is not None:
+            settings[name] = Path(settings[name]).name
+    return settings
+
+
+def check_settings(config: ExtractConfig) -> None:
+    """Raise ConfigError where a setting is impossible, before anything is opened."""
+    local_folder(config.out, "what is extracted")
+    if config.features is not None:
+        _ = config.features.coding  # raises where `map` cannot be read
+        _ = config.features.joint_bilateral  # and where `upsampling` cannot, or fits no layout
+        _ = config.features.further_views
+
+
+LIDAR_REMARK = (
+    f"{SWEEP_VOXEL_M} m because these are LiDAR sweeps: the default, made for rooms, would keep "
+    "nearly every point, and students of sweeps have voxels of 0.1 m or more."
+)
+
+
+def settings_of(dataset: str) -> dict[str, Any]:
+    """Nested settings that a dataset has in place of the defaults of `ExtractConfig`."""
+    return nested(dataset_row(dataset).settings if dataset in DATASETS else {})
+
+
+def recognised_settings(recording: Path) -> str:
+    """`starting_settings` for a recording whose files tell the format.
+
+    Raises:
+        SourceError: the format is not recognised, or several are possible.
+    """
+    found = recognise(recording)
+    return starting_settings(found.dataset, found.root, told=found.sentences)
+
+
+def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = ()) -> str:
+    """TOML for `p2pkit extract --config`: each setting below its meaning.
+
+    Values are the defaults, but for those of `settings_of`.
+
+    Args:
+        dataset: a name out of `DATASETS`.
+        root: the recording's folder; None for generated scenes.
+        told: what else the file begins with.
+
+    Raises:
+        ConfigError: there is no such dataset.
+    """
+    _ = dataset_row(dataset)  # raises where there is none of that name
+    head = (
+        "Settings for `p2pkit extract --config FILE`; what is typed there goes over them.",
+        *told,
+        f"Datasets: {', '.join(sorted(DATASETS))}.",
+    )
+    name = dataset if root is None else root.resolve().name
+    place = {"dataset": dataset, "root": root, "out": Path(f"{name}.store")}
+    config = config_from_json(ExtractConfig, {**settings_of(dataset), **place})
+    remarks = {"geometry.voxel_size": LIDAR_REMARK} if is_kind(dataset, "sweeps") else {}
+    return f"{''.join(map(comment, head))}\n{commented_toml(config, remarks)}"

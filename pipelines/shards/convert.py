@@ -7,7 +7,7 @@ from p2pkit.errors import StoreError
 from p2pkit.pipelines.shards.copying import CopyJob, NewShard, Place, Report, copy_samples
 from p2pkit.store.manifest import GEOMETRY
 from p2pkit.store.reading import Store, open_store
-from p2pkit.store.shard import find_storage
+from p2pkit.store.storages import find_storage
 
 
 def convert_store(path: Path, *, out: Path, storage: str, report: Report | None = None) -> Path:

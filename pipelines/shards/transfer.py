@@ -9,15 +9,13 @@ from pathlib import Path
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
 from p2pkit.files import json_text, write_atomic
-from p2pkit.layers.digest_files import inputs_content
-from p2pkit.layers.same_recording import check_same_inputs
 from p2pkit.pipelines.settings import TransferConfig
+from p2pkit.store.comparison import check_same_inputs
 from p2pkit.store.location import (
     FAILURES,
     MANIFEST,
     Location,
     as_location,
-    inputs_path,
     record_path,
     shard_path,
 )
@@ -34,7 +32,7 @@ from p2pkit.store.remote.copy import (
     shard_bytes,
     shard_checksum,
 )
-from p2pkit.store.shard import find_storage
+from p2pkit.store.storages import find_storage
 from p2pkit.store.strict_json import sealed
 from p2pkit.store.writing import create_or_open, read_manifest, refuse_foreign_folder
 
@@ -171,8 +169,6 @@ def _copy(job: _Job) -> bool:
         _pull(shard_path(job.source, *name), there, job.record)
     elif isinstance(job.source, Path) and isinstance(there, RemotePath):
         _push(shard_path(job.source, *name), there, job.record)
-    if job.layer == GEOMETRY and (inputs := inputs_content(job.source, job.number)) is not None:
-        _write(inputs_path(job.target, job.number), inputs)
     record = record_path(job.source, job.layer, job.number).read_bytes()
     _write(record_path(job.target, job.layer, job.number), record)
     return True

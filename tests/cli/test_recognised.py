@@ -103,3 +103,10 @@ def test_what_is_not_recognised_is_a_wrong_use(command: str, room: Path, tmp_pat
     gone = p2pkit(command, tmp_path / "gone", *out, code=1)
     assert isinstance(gone.exception, SourceError)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["extract", "plan", "check", "init"])
+def test_an_empty_source_is_a_usage_error(command: str) -> None:
+    result = p2pkit(command, "", code=2)
+    assert result.exit_code == 2
+    assert "the path is empty; is a variable of the shell not set?" in result.output

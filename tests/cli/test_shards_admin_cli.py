@@ -122,18 +122,6 @@ def test_merge(store: Path, tmp_path: Path):
     assert isinstance(error("merge", store, different, "--out", out), FingerprintError)
 
 
-def test_split(store: Path, tmp_path: Path):
-    train, val = tmp_path / "train", tmp_path / "val"
-    text = run("split", store, "--val-fraction", 0.4, "--out-train", train, "--out-val", val)
-    assert text.splitlines() == [f"{train}\t3 samples", f"{val}\t2 samples\tsequences a"]
-    assert sorted(line[:3] for line in run("ls", val).splitlines()) == ["a_1", "a_2"]
-    train, val = tmp_path / "first", tmp_path / "last"
-    ends = ("--out-train", train, "--out-val", val, "--by", "key-order")
-    text = run("split", store, "--val-fraction", 0.2, *ends)
-    assert text.splitlines() == [f"{train}\t4 samples", f"{val}\t1 samples"]
-    assert run("ls", val).startswith("b_3")
-
-
 def test_drop_layer_needs_a_yes(store: Path):
     text = run("drop-layer", store, "resnet50")
     assert text.startswith("would delete (add --yes) features/resnet50-0123abcd: 6 files, ")
@@ -147,11 +135,14 @@ def test_drop_layer_needs_a_yes(store: Path):
 def test_repair_says_what_it_drops(store: Path):
     assert run("repair", store) == "ok: 0 things done, every byte read again\n"
     (store / "geometry" / "000001.tar").unlink()
-    dry = run("repair", store, "--dry-run")
+    left = run("repair", store, code=1)
+    assert "leave layer geometry, shard 1: frames " in left
+    assert "--source brings them back, --drop leaves them out" in left
+    dry = run("repair", store, "--drop", "--dry-run")
     assert "would drop layer geometry, shard 1: frames " in dry
     assert "2 frames would become failures, stage repair" in dry
     run("verify", store, code=1)
-    text = run("repair", store)
+    text = run("repair", store, "--drop")
     assert "drop layer features/resnet50-0123abcd, shard 1: frames " in text
     assert "2 frames became failures, stage repair, and leave every layer" in text
     run("verify", store, "--deep")
@@ -167,4 +158,4 @@ def test_repair_exits_with_1_where_something_is_left(store: Path):
     value = json.loads(run("repair", store, "--json", code=1))
     assert value["actions"][0]["what"] == "leave"
     assert value["verified"]["ok"] is False
-    assert "1 frames became" in run("repair", store, "--drop-missing")
+    assert "1 frames became" in run("repair", store, "--drop")

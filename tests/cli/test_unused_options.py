@@ -141,8 +141,8 @@ def test_a_repair_extracts_only_from_a_recording() -> None:
     for words in (["--weights", "random"], ["--teacher", "hf:a"], ["--camera", "c.json"]):
         told = usage_error(*repair, *words)
         assert f"{words[0]} would be ignored: without the recording nothing is extracted" in told
-    told = usage_error(*repair, "--source", "here", "--drop-missing")
-    assert "--drop-missing would be ignored" in told
+    told = usage_error(*repair, "--source", "here", "--drop")
+    assert "--drop would be ignored" in told
 
 
 def test_a_check_of_a_store_takes_its_calibration(room_store: Path) -> None:

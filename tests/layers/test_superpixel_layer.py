@@ -4,7 +4,7 @@ import pytest
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.geometry.superpixels import SuperpixelConfig
 from p2pkit.layers.geometry import PointCloud
-from p2pkit.layers.superpixels import encode_superpixels, pair_superpixels, superpixel_layer
+from p2pkit.layers.superpixels import encode_superpixels, pair_superpixels, superpixel_spec
 from p2pkit.store.manifest import FieldSpec, LayerSpec, Sample
 
 SIZES = ((7, 5), (4, 6))
@@ -69,10 +69,10 @@ def test_the_layer_is_named_by_all_that_decides_its_bytes() -> None:
     geometry = LayerSpec("geometry", (FieldSpec("points", "<f4", ("points", "3")),), {"a": 1})
     other = LayerSpec("geometry", geometry.fields, {"a": 2})
     layers = [
-        superpixel_layer(SuperpixelConfig(), geometry),
-        superpixel_layer(SuperpixelConfig(), other),
-        superpixel_layer(SuperpixelConfig(151), geometry),
-        superpixel_layer(SuperpixelConfig(150, 7.0), geometry),
+        superpixel_spec(SuperpixelConfig(), geometry),
+        superpixel_spec(SuperpixelConfig(), other),
+        superpixel_spec(SuperpixelConfig(151), geometry),
+        superpixel_spec(SuperpixelConfig(150, 7.0), geometry),
     ]
     assert len({layer.name for layer in layers}) == len(layers)
     for layer in layers:

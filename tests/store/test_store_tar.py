@@ -82,7 +82,7 @@ def test_tarfile_and_gnu_tar_read_it(tiny_tar: Path):
     names = [
         f"{key}.{end}" for key in keys for end in ("depth.npy", "label.npy", "points.npy", "json")
     ]
-    names += ["__p2pkit__/index.npy", "__p2pkit__/meta.json"]
+    names += ["__p2pkit__/__index__.npy", "__p2pkit__/__meta__.json"]
     with tarfile.open(path) as file:
         assert file.getnames() == names
         member = file.extractfile(f"{keys[0]}.points.npy")
@@ -126,7 +126,7 @@ def test_shard_without_samples(tmp_path: Path):
     assert (record.samples, record.first_key, record.last_key) == (0, None, None)
     assert open_store(tmp_path).keys(0) == []
     with tarfile.open(tmp_path / "geometry" / "000000.tar") as file:
-        assert file.getnames() == ["__p2pkit__/index.npy", "__p2pkit__/meta.json"]
+        assert file.getnames() == ["__p2pkit__/__index__.npy", "__p2pkit__/__meta__.json"]
     with pytest.raises(StoreError, match="no row 0"):
         open_store(tmp_path).read("geometry", 0, 0)
 

@@ -157,3 +157,16 @@ def test_shard_without_its_record_is_replaced(tiny_zarr: Path):
     assert (tiny_zarr / "geometry" / "000000.json").read_bytes() == record
     assert verify_store(tiny_zarr, deep=True).ok
     assert not list(tiny_zarr.rglob(".tmp-*"))
+
+
+def test_axes_are_named_and_have_one_length_each(tmp_path: Path):
+    """What xarray needs to open a shard."""
+    write_all(tmp_path / "store", "zarr")
+    for folder in sorted((tmp_path / "store").rglob("*.zarr")):
+        lengths: dict[str, set[int]] = {}
+        for path in folder.glob("*/zarr.json"):
+            array = json.loads(path.read_text())
+            assert len(array["dimension_names"]) == len(array["shape"])
+            for name, length in zip(array["dimension_names"], array["shape"], strict=True):
+                lengths.setdefault(name, set()).add(length)
+        assert all(len(found) == 1 for found in lengths.values()), lengths

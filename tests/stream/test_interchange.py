@@ -58,3 +58,46 @@ def test_another_storage_is_refused(tmp_path):
     object.__setattr__(store.manifest, "storage", "zarr")
     with pytest.raises(StoreError, match="stored as zarr"):
         webdataset_pipeline(store)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_stock_webdataset_finds_the_samples_alone(tmp_path):
+    import webdataset
+
+    samples = write_store(tmp_path / "store", "tar")
+    shards = [str(path) for path in sorted((tmp_path / "store").glob("geometry/*.tar"))]
+    rows = list(webdataset.WebDataset(shards, shardshuffle=False))
+    gc.collect()
+    assert [row["__key__"] for row in rows] == [sample.key for sample in samples]
+
+
+def test_stock_hugging_face_datasets_finds_the_samples_alone(tmp_path, monkeypatch):
+    reason = "Hugging Face's datasets is not installed: pip install datasets"
+    datasets = pytest.importorskip("datasets", reason=reason)
+    if not hasattr(datasets, "load_dataset"):
+        pytest.skip(reason)  # what was imported is tests/datasets
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    samples = write_store(tmp_path / "store", "tar")
+    shards = [str(path) for path in sorted((tmp_path / "store").glob("geometry/*.tar"))]
+    rows = datasets.load_dataset(
+        "webdataset", data_files={"train": shards}, split="train", streaming=True
+    )
+    assert [row["__key__"] for row in rows] == [sample.key for sample in samples]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_two_lines_decode_a_compressed_field_of_stock_webdataset(tmp_path):
+    import io
+
+    import webdataset
+
+    from p2pkit.store.codecs import decode
+
+    samples = write_store(tmp_path / "store", "tar")
+    shards = [str(path) for path in sorted((tmp_path / "store").glob("geometry/*.tar"))]
+    row = next(iter(webdataset.WebDataset(shards, shardshuffle=False)))
+    pixel = decode(memoryview(row["pixel.npy"]), "delta-shuffle-lz4")
+    gc.collect()
+    np.testing.assert_array_equal(pixel, samples[0].arrays["pixel"])
+    colors = np.load(io.BytesIO(row["colors.npy"]))
+    np.testing.assert_array_equal(colors, samples[0].arrays["colors"])

@@ -19,8 +19,8 @@ BLOCK = 512
 END = bytes(2 * BLOCK)
 LONGEST_NAME = 100
 LARGEST_MEMBER = 8**11 - 1
-INDEX = "__p2pkit__/index.npy"
-META = "__p2pkit__/meta.json"
+INDEX = "__p2pkit__/__index__.npy"
+META = "__p2pkit__/__meta__.json"
 
 _AFTER_SIZE = b"%011o\0" % 0
 _BEFORE_SIZE = b"0000644\0" + 2 * b"0000000\0"

@@ -96,18 +96,22 @@ def _write_group(
         ).T
     }
     for name, arrays in columns.items():
+        axes: tuple[str, ...] = ("json_bytes",)
         if name == JSON_FIELD:
-            dtype, axes, codec = np.dtype(np.uint8), 1, "zstd"
+            dtype, codec = np.dtype(np.uint8), "zstd"
         else:
             spec = layer.field(name)
-            dtype, axes, codec = np.dtype(spec.dtype), len(spec.axes), spec.codec
+            dtype, axes, codec = np.dtype(spec.dtype), spec.axes, spec.codec
             shapes = [array.shape for array in arrays]
-            tables[f"{name}_shape"] = np.array(shapes, np.int64).reshape(len(keys), axes)
+            tables[f"{name}_shape"] = np.array(shapes, np.int64).reshape(len(keys), len(axes))
         stored, offset, chunk = _concatenate(arrays, dtype)
         tables[f"{name}_offset"] = offset
-        _write_array(group, name, stored, chunk, codec)
+        axes = axes if len(axes) == stored.ndim else (f"{name}_values",)
+        _write_array(group, name, stored, chunk, codec, axes)
     for name, table in tables.items():
-        _write_array(group, name, table, max(1, len(table)), "none")
+        rows = "samples_and_end" if name.endswith("_offset") else "samples"
+        axes = (rows, f"{name}_columns")[: table.ndim]
+        _write_array(group, name, table, max(1, len(table)), "none", axes)
     return tables
 
 
@@ -127,14 +131,25 @@ def _concatenate(arrays: list[np.ndarray], dtype: np.dtype) -> tuple[np.ndarray,
     return stored, offset, max(1, chunk)
 
 
-def _write_array(group: zarr.Group, name: str, array: np.ndarray, chunk: int, codec: str) -> None:
-    """Chunks of zeros are written too, so that a missing file always means a loss."""
+def _write_array(
+    group: zarr.Group,
+    name: str,
+    array: np.ndarray,
+    chunk: int,
+    codec: str,
+    axes: tuple[str, ...],
+) -> None:
+    """Chunks of zeros are written too, so that a missing file always means a loss.
+
+    Axes of one name have one length in the whole group, so that xarray opens it.
+    """
     group.create_array(
         name,
         data=array,
         chunks=(chunk, *(max(1, size) for size in array.shape[1:])),
         filters=None,
         compressors=COMPRESSORS[codec],
+        dimension_names=axes,
         config={"write_empty_chunks": True},
     )
 
@@ -152,10 +167,10 @@ def fsync_tree(folder: Path) -> None:
 
 
 def rename_folder(temporary: Path, path: Path) -> None:
-    """Give the folder its name; one that a killed run left under that name goes first."""
+    """Give the folder its name; what has that name goes, once the new folder has it."""
+    aside = temporary.with_name(temporary.name.replace(".tmp-", ".tmp-old-", 1))
     if path.exists():
-        aside = temporary.with_name(temporary.name.replace(".tmp-", ".tmp-old-", 1))
         os.rename(path, aside)
-        shutil.rmtree(aside)
     os.rename(temporary, path)
     fsync_folder(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)

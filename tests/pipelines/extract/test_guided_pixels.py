@@ -15,9 +15,8 @@ from p2pkit.errors import ConfigError
 from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
 from p2pkit.layers.features import FeatureConfig, pair_features, usable_pairs
 from p2pkit.layers.geometry import decode_geometry
-from p2pkit.pipelines.extract.reextract import SourceConfig
-from p2pkit.pipelines.extract.repair import RepairConfig
-from p2pkit.pipelines.extract.repair import run as repair
+from p2pkit.pipelines.extract.mend import RepairConfig, SourceConfig
+from p2pkit.pipelines.extract.mend import run as repair
 from p2pkit.pipelines.extract.run import run
 from p2pkit.store.reading import open_store
 from p2pkit.store.verifying import verify_store

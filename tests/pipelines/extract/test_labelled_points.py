@@ -15,9 +15,9 @@ from p2pkit.cli.extract import extract_config
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.check import run as check
-from p2pkit.pipelines.extract import plan, repair
+from p2pkit.pipelines.extract import mend, plan
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.reextract import SourceConfig
+from p2pkit.pipelines.extract.mend import SourceConfig
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.train import run as train
 from p2pkit.store.reading import open_store
@@ -104,7 +104,7 @@ def test_a_lost_shard_is_extracted_again(rooms: Path, tmp_path: Path) -> None:
     shard = store / "geometry" / "000001.tar"
     before = shard.read_bytes()
     shard.write_bytes(before[:700])
-    report = repair.run(repair.RepairConfig(store, SourceConfig(root=rooms)))
+    report = mend.run(mend.RepairConfig(store, SourceConfig(root=rooms)))
     assert report.verified is not None
     assert report.verified.ok
     assert shard.read_bytes() == before

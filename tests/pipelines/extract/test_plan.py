@@ -13,14 +13,13 @@ from p2pkit.cli.main import commands
 from p2pkit.datasets.frame import Frame
 from p2pkit.errors import ConfigError, FingerprintError, SourceError
 from p2pkit.geometry.superpixels import SuperpixelConfig
-from p2pkit.layers.features import FeatureConfig
+from p2pkit.layers.features import FeatureConfig, FeatureLayer
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.feature_stage import FeatureStage
 from p2pkit.pipelines.extract.plan import ExtractionPlan, PlanConfig, run
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import open_store
-from p2pkit.store.shard import STORAGES
+from p2pkit.store.storages import STORAGES
 
 
 def written(store: Path) -> dict[str, int]:
@@ -139,13 +138,13 @@ def test_the_time_is_that_of_what_lacks(
 @pytest.fixture
 def slow_teacher(monkeypatch: pytest.MonkeyPatch) -> float:
     """Seconds that a frame's maps take at least."""
-    encode, seconds = FeatureStage.encode, 0.2
+    encode, seconds = FeatureLayer.encode, 0.2
 
-    def encode_slowly(self: FeatureStage, frame: Frame, geometry: Sample) -> Sample:
+    def encode_slowly(self: FeatureLayer, frame: Frame, done: dict[str, Sample]) -> Sample:
         time.sleep(seconds)
-        return encode(self, frame, geometry)
+        return encode(self, frame, done)
 
-    monkeypatch.setattr(FeatureStage, "encode", encode_slowly)
+    monkeypatch.setattr(FeatureLayer, "encode", encode_slowly)
     return seconds
 
 

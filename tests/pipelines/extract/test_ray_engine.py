@@ -11,8 +11,8 @@ from store_files import tree
 from tiny_recording import recording_config
 
 from p2pkit.errors import ConfigError
-from p2pkit.pipelines.extract.engines import run_on
 from p2pkit.pipelines.extract.ray import Pool, pool_for
+from p2pkit.pipelines.extract.run import run_on
 from p2pkit.teachers import TeacherOptions
 
 needs_ray = pytest.mark.skipif(

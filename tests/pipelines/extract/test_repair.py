@@ -13,9 +13,8 @@ from tiny_recording import TEACHER, recording_config, write_recording
 from p2pkit.errors import FingerprintError, SourceError, StoreError
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.reextract import SourceConfig
-from p2pkit.pipelines.extract.repair import RepairConfig, RepairReport, run
-from p2pkit.pipelines.shards.split import SplitConfig, split_store
+from p2pkit.pipelines.extract.mend import RepairConfig, RepairReport, SourceConfig, run
+from p2pkit.pipelines.shards.merge import MergeConfig, merge_stores
 from p2pkit.store.reading import open_store
 from p2pkit.store.verifying import verify_store
 from p2pkit.stream.batches import BatchStream, StreamConfig, StreamSource
@@ -89,7 +88,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], set[tuple[str, int, str]]]] =
         lambda store: files(store, "features", "000000.tar").write_bytes(
             b"x" + files(store, "features", "000000.tar").read_bytes()[1:]
         ),
-        {("features", 0, "rewrite")},
+        {("features", 0, "extract")},
     ),
     "swapped shards": (swap, {("geometry", 0, "extract"), ("geometry", 1, "extract")}),
     "lost failures": (lambda store: (store / "failures.jsonl").unlink(), set()),
@@ -131,7 +130,10 @@ def test_frames_that_an_earlier_repair_dropped_come_back(
 ) -> None:
     flip_middle(files(store, "features", "000001.tar"))
     files(store, "geometry", "000002.tar").unlink()
-    report = repair(store)
+    before = tree(store)
+    assert {what for *_, what in whats(repair(store))} == {"leave"}
+    assert tree(store) == before
+    report = run(RepairConfig(store, drop=True))
     assert {what for *_, what in whats(report)} == {"drop"}
     rows = [json.loads(line) for line in (store / "failures.jsonl").read_text().splitlines()]
     assert {row["stage"] for row in rows} == {"repair"}
@@ -147,7 +149,7 @@ def test_frames_that_an_earlier_repair_dropped_come_back(
     assert verify_store(store, deep=True).ok
     back = repair(store, room_recording)
     assert {(shard, what) for _, shard, what in whats(back)} == {(1, "extract"), (2, "extract")}
-    assert "dropped by an earlier repair" in back.actions[0].reason
+    assert "left out by an earlier repair" in back.actions[0].reason
     assert tree(store) == tree(room_store)
 
 
@@ -208,7 +210,7 @@ def test_weights_of_a_file_must_be_named(room_recording: Path, tmp_path: Path) -
     whole = tree(out)
     flip_middle(files(out, "features", "000000.tar"))
     damaged = tree(out)
-    with pytest.raises(FingerprintError, match=r"Name its weights with --weights\. Tried: random"):
+    with pytest.raises(FingerprintError, match=r"Name its weights with --weights"):
         run(RepairConfig(out, SourceConfig(root=room_recording, weights="random")))
     assert tree(out) == damaged
     run(RepairConfig(out, SourceConfig(root=room_recording, weights=str(weights))))
@@ -229,9 +231,10 @@ def test_another_recording_is_refused_and_nothing_changed(store: Path, tmp_path:
 def test_a_store_made_from_stores_is_not_extracted(
     room_store: Path, room_recording: Path, tmp_path: Path
 ) -> None:
-    split_store(SplitConfig(room_store, tmp_path / "train", tmp_path / "val", val_fraction=0.3))
+    stores, out = (room_store, room_store), tmp_path / "merged"
+    merge_stores(MergeConfig(stores, out, prefixes=("a_", "b_")))
     with pytest.raises(StoreError, match="made from other stores"):
-        repair(tmp_path / "val", room_recording)
+        repair(out, room_recording)
 
 
 def test_a_dry_run_changes_nothing(store: Path, room_recording: Path) -> None:

@@ -16,8 +16,7 @@ from p2pkit.cli.main import commands
 from p2pkit.errors import FingerprintError
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.reextract import SourceConfig
-from p2pkit.pipelines.extract.repair import RepairConfig, run
+from p2pkit.pipelines.extract.mend import RepairConfig, SourceConfig, run
 from p2pkit.teachers import TeacherOptions
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -10,19 +11,18 @@ from hypothesis import strategies as st
 from store_files import tree
 from tiny_store import FAILED, FEATURES, KEYS, feature_sample, flip, geometry_sample, write_all
 
-from p2pkit.pipelines.extract.diagnosis import Action, Conditions
-from p2pkit.pipelines.extract.repair import RepairConfig, RepairReport, run
-from p2pkit.pipelines.extract.salvage import salvage
+from p2pkit.pipelines.extract.mend import RepairConfig, RepairReport, run
 from p2pkit.store.claims import Claim
-from p2pkit.store.reading import Store, open_store
+from p2pkit.store.reading import open_store
+from p2pkit.store.records import ShardRecord
 from p2pkit.store.verifying import verify_store
 from p2pkit.store.writing import StoreWriter, create_or_open
 
 MAKE = {"geometry": geometry_sample, FEATURES: feature_sample}
 
 
-def repair(store: Path, **settings: bool) -> RepairReport:
-    return run(RepairConfig(store, **settings))
+def repair(store: Path, *, drop: bool = True, dry_run: bool = False) -> RepairReport:
+    return run(RepairConfig(store, drop=drop, dry_run=dry_run))
 
 
 def failures(store: Path) -> list[dict[str, str]]:
@@ -133,16 +133,47 @@ def test_keys_that_nothing_names_are_question_marks(tiny_tar: Path):
 def test_what_was_never_finished_is_left_unless_asked(tiny_tar: Path):
     (tiny_tar / FEATURES / "000001.json").unlink()
     before = tree(tiny_tar)
-    report = repair(tiny_tar)
+    report = repair(tiny_tar, drop=False)
     assert [(a.layer, a.shard, a.what) for a in report.actions] == [(FEATURES, 1, "leave")]
     assert "run the same `p2pkit extract`" in report.actions[0].reason
     assert report.verified is not None
     assert not report.verified.ok
     assert tree(tiny_tar) == before
     (tiny_tar / "geometry" / "000001.json").unlink()
-    assert {action.what for action in repair(tiny_tar).actions} == {"leave"}
-    repair(tiny_tar, drop_missing=True)
+    assert {action.what for action in repair(tiny_tar, drop=False).actions} == {"leave"}
+    repair(tiny_tar)
     assert len(check_honest(tiny_tar)) == 3
+
+
+def test_a_layer_that_was_never_begun_costs_no_frame(tiny_tar: Path):
+    for record in (tiny_tar / FEATURES).glob("*.json"):
+        record.unlink()
+    before = tree(tiny_tar)
+    assert {action.what for action in repair(tiny_tar).actions} == {"leave"}
+    assert tree(tiny_tar) == before
+
+
+@pytest.mark.parametrize("layer", ["geometry", FEATURES])
+def test_a_damaged_record_is_left_without_being_asked(tiny_tar: Path, layer: str):
+    (tiny_tar / layer / "000001.json").write_text("{}")
+    before = tree(tiny_tar)
+    report = repair(tiny_tar, drop=False)
+    assert {action.what for action in report.actions} == {"leave"}
+    assert tree(tiny_tar) == before
+
+
+def test_without_being_asked_nothing_is_dropped_and_each_frame_is_named(tiny_store: Path):
+    keys = set(open_store(tiny_store).keys(1))
+    [path] = [path for path in (tiny_store / FEATURES).glob("000001.*") if path.suffix != ".json"]
+    os.rename(path, tiny_store.parent / "elsewhere")
+    before = tree(tiny_store)
+    report = repair(tiny_store, drop=False)
+    assert [action.what for action in report.actions] == ["leave", "leave"]
+    assert all(set(action.keys) == keys for action in report.actions)
+    assert all("--drop leaves them out" in action.reason for action in report.actions)
+    assert report.verified is not None
+    assert not report.verified.ok
+    assert tree(tiny_store) == before
 
 
 def test_a_dry_run_tells_the_same_and_changes_nothing(tiny_store: Path):
@@ -161,15 +192,16 @@ def test_a_drop_that_was_cut_short_is_finished(tiny_tar: Path, monkeypatch: pyte
     keys = {key for shard in (0, 1) for key in open_store(tiny_tar).keys(shard)}
     for shard in (0, 1):
         (tiny_tar / "geometry" / f"{shard:06d}.tar").write_bytes(b"")
-    calls: list[Action] = []
+    calls: list[int] = []
+    write = StoreWriter.write
 
-    def stop(store: Store, writer: StoreWriter, conditions: Conditions, action: Action) -> None:
-        calls.append(action)
+    def stop(self: StoreWriter, *arguments: Any) -> ShardRecord:
+        calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        salvage(store, writer, conditions, action)
+        return write(self, *arguments)
 
-    monkeypatch.setattr("p2pkit.pipelines.extract.repair.salvage", stop)
+    monkeypatch.setattr(StoreWriter, "write", stop)
     with pytest.raises(KeyboardInterrupt):
         repair(tiny_tar)
     monkeypatch.undo()

@@ -20,14 +20,13 @@ from p2pkit.layers.features import FeatureConfig, pair_cells, pair_features
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.layers.map_coding import pca_basis
 from p2pkit.pipelines.extract import plan
-from p2pkit.pipelines.extract.reextract import SourceConfig
-from p2pkit.pipelines.extract.repair import RepairConfig
-from p2pkit.pipelines.extract.repair import run as repair
+from p2pkit.pipelines.extract.mend import RepairConfig, SourceConfig
+from p2pkit.pipelines.extract.mend import run as repair
 from p2pkit.pipelines.extract.run import run
 from p2pkit.pipelines.shards.convert import convert_store
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store, open_store
-from p2pkit.store.shard import STORAGES
+from p2pkit.store.storages import STORAGES
 from p2pkit.store.verifying import verify_store
 from p2pkit.stream.batches import Batch, BatchStream, StreamConfig, StreamSource
 from p2pkit.stream.samples import SampleConfig

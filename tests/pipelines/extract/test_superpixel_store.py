@@ -26,18 +26,16 @@ from p2pkit.geometry.superpixels import SuperpixelConfig, superpixels
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.pipelines.extract import plan
-from p2pkit.pipelines.extract.reextract import SourceConfig
-from p2pkit.pipelines.extract.repair import RepairConfig, RepairReport
-from p2pkit.pipelines.extract.repair import run as run_repair
+from p2pkit.pipelines.extract.mend import RepairConfig, RepairReport, SourceConfig
+from p2pkit.pipelines.extract.mend import run as run_repair
 from p2pkit.pipelines.extract.run import Progress, run
 from p2pkit.pipelines.shards.convert import convert_store
 from p2pkit.pipelines.shards.drop_layer import drop_layer
 from p2pkit.pipelines.shards.merge import MergeConfig, merge_stores
-from p2pkit.pipelines.shards.split import SplitConfig, split_store
 from p2pkit.pipelines.shards.transfer import TransferConfig
 from p2pkit.pipelines.shards.transfer import run as transfer
 from p2pkit.store.reading import Store, open_store
-from p2pkit.store.shard import STORAGES
+from p2pkit.store.storages import STORAGES
 from p2pkit.store.summary import store_summary
 from p2pkit.store.tar.reader import TarShard
 from p2pkit.store.verifying import verify_store
@@ -189,7 +187,7 @@ def test_a_flipped_byte_is_found(store: Path) -> None:
 
 
 def repair(store: Path, recording: Path | None = None) -> RepairReport:
-    return run_repair(RepairConfig(store, SourceConfig(root=recording)))
+    return run_repair(RepairConfig(store, SourceConfig(root=recording), drop=recording is None))
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -268,21 +266,17 @@ def test_dropped_and_added_again(store: Path, cut_store: Path, room_recording: P
     assert tree(store) == tree(cut_store)
 
 
-def test_split_and_merged(store: Path, tmp_path: Path) -> None:
+def test_merged(store: Path, tmp_path: Path) -> None:
     [layer] = open_store(store).superpixel_layers
     old = contents(open_store(store), layer)
-    parts = (tmp_path / "train", tmp_path / "val")
-    split_store(SplitConfig(store, *parts, val_fraction=0.3))
-    merged = merge_stores(MergeConfig(stores=parts, out=tmp_path / "merged"))
-    for root in (*parts, merged):
-        made = open_store(root)
-        [name] = made.superpixel_layers
-        assert name == f"superpixels/slic-{made.layer(name).fingerprint_sha256[:8]}" != layer
-        assert made.layer(name).details == {"superpixels": "slic:20:6"}
-        found = contents(made, name)
-        assert found == {key: old[key] for key in found}
-        assert verify_store(root, deep=True).ok
-    assert contents(open_store(merged), name).keys() == old.keys()
+    config = MergeConfig(stores=(store, store), out=tmp_path / "merged", prefixes=("a_", "b_"))
+    made = open_store(merge_stores(config))
+    [name] = made.superpixel_layers
+    assert name == f"superpixels/slic-{made.layer(name).fingerprint_sha256[:8]}" != layer
+    assert made.layer(name).details == {"superpixels": "slic:20:6"}
+    found = contents(made, name)
+    assert found == {prefix + key: old[key] for prefix in ("a_", "b_") for key in old}
+    assert verify_store(made.root, deep=True).ok
 
 
 def test_stores_cut_in_other_ways_do_not_merge(

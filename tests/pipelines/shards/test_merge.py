@@ -11,7 +11,7 @@ from tiny_recording import recording_config
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.repair import RepairConfig, run
+from p2pkit.pipelines.extract.mend import RepairConfig, run
 from p2pkit.pipelines.shards.merge import MergeConfig, merge_stores
 from p2pkit.store.manifest import Plan, plan_shards
 from p2pkit.store.reading import open_store
@@ -160,7 +160,7 @@ def test_frames_without_a_known_key_are_left_out(parts: tuple[Path, Path], tmp_p
     for layer in open_store(parts[0]).manifest.layers:
         (parts[0] / layer.name / "000000.tar").write_bytes(b"")
     (parts[0] / "geometry" / "000000.json").write_text("{}")
-    run(RepairConfig(parts[0]))
+    run(RepairConfig(parts[0], drop=True))
     out = open_store(merge(tmp_path / "out", *parts))
     assert verify_store(out.root, deep=True).ok
     assert contents(out) == contents(open_store(parts[0])) | contents(open_store(parts[1]))
@@ -207,5 +207,21 @@ def test_stores_of_other_frames_of_a_recording_are_one_family(
     ]
     out = open_store(merge(tmp_path / "out", *stores, prefixes=("x-", "y-")))
     assert out.samples == 10
-    assert "limit" not in out.layer("geometry").details["reading"]
+    assert out.layer("geometry").settings == {}
+    assert out.layer("geometry").details["reading"] == {"flying_margin": 0.02, "fuse": 0}
     assert verify_store(out.root, deep=True).ok
+
+
+def test_stores_that_were_read_in_other_ways_do_not_merge(
+    room_recording: Path, tmp_path: Path
+) -> None:
+    stores = [
+        extract.run(
+            recording_config(
+                room_recording, tmp_path / str(x), limit=4, features=None, flying_margin=x
+            )
+        )
+        for x in (0.02, 0.1)
+    ]
+    with pytest.raises(FingerprintError, match=r"reading\.flying_margin is 0\.02 in the first, 0"):
+        merge(tmp_path / "out", *stores, prefixes=("x-", "y-"))

@@ -8,7 +8,7 @@ from tiny_recording import TEACHER, recording_config
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
 from p2pkit.layers.features import FeatureConfig
-from p2pkit.pipelines.extract import repair
+from p2pkit.pipelines.extract import mend
 from p2pkit.pipelines.extract.run import run as extract
 from p2pkit.pipelines.shards.transfer import TransferConfig, TransferReport, run
 from p2pkit.store.reading import open_store
@@ -88,7 +88,7 @@ def test_a_shard_without_its_record_is_not_sent_again(small_store: Path, bucket:
     bucket.faults.requests.clear()
     assert run(config).copied == 1
     ends = ["failures.jsonl", "p2pkit.json"]
-    assert writes(bucket) == ["inputs/000000.json", "geometry/000000.json", *ends]
+    assert writes(bucket) == ["geometry/000000.json", *ends]
 
 
 @pytest.mark.parametrize(("times", "copies"), [(1, 2), (99, 2)])
@@ -225,7 +225,7 @@ def test_ends_that_do_not_fit(source: str, target: str, message: str) -> None:
 def test_a_source_that_lost_frames_replaces_nothing(small_store: Path, bucket: Bucket) -> None:
     run(TransferConfig(str(small_store), bucket.url()))
     (small_store / "geometry" / "000001.tar").unlink()
-    repair.run(repair.RepairConfig(store=small_store))
+    mend.run(mend.RepairConfig(small_store, drop=True))
     with pytest.raises(StoreError, match=r"the source lost frames.*nothing was copied"):
         run(TransferConfig(str(small_store), bucket.url()))
     assert verify_store(bucket.url(), deep=True).ok

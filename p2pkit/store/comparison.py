@@ -4,7 +4,6 @@ from typing import Any
 
 from p2pkit.errors import FingerprintError
 from p2pkit.files import canonical_json
-from p2pkit.layers.compatibility import WHICH_FRAMES
 from p2pkit.store.location import Location
 from p2pkit.store.manifest import GEOMETRY, Manifest
 from p2pkit.store.strict_json import differences
@@ -14,6 +13,8 @@ LONGEST_TOLD = 60
 MOST_TOLD = 8
 FRAME_LIST = "dataset.frame_list"
 CALIBRATION = "dataset.calibration"
+WHICH_FRAMES = ("limit", "every")
+"""Settings of the geometry that choose frames of a recording."""
 
 
 def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> None:
@@ -45,8 +46,8 @@ def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> N
 
 
 def _other_frames_chosen(stored: Manifest, manifest: Manifest) -> list[Row]:
-    """Where the settings differ that choose frames of a recording, as far as details have them."""
-    have, want = (side.layers[0].details.get("reading", {}) for side in (stored, manifest))
+    """Where the settings differ that choose frames of a recording, as far as stores have them."""
+    have, want = (side.layers[0].settings for side in (stored, manifest))
     return [
         (name, have[name], want[name])
         for name in WHICH_FRAMES

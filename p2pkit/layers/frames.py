@@ -1,0 +1,177 @@
+"""A store as its users meet it: frames by number or key, each with what all layers hold of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt8
+
+from p2pkit.errors import StoreError
+from p2pkit.geometry.camera import Camera, camera_from_json
+from p2pkit.layers.features import pair_features, usable_pairs
+from p2pkit.layers.geometry import PointCloud, decode_geometry
+from p2pkit.layers.map_coding import pca_basis
+from p2pkit.store.location import Location, as_location
+from p2pkit.store.manifest import GEOMETRY, LayerSpec, Sample
+from p2pkit.store.reading import Store
+from p2pkit.store.writing import read_manifest
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The pixel-point pairs of a frame.
+
+    Args:
+        point: row in the cloud's points of each pair.
+        view: number of the image of each pair.
+        uv: pixel of each pair in its image (px, centres at integers).
+        confidence: 0 … 255 for doubtful … sure; None in stores that were written without it.
+    """
+
+    point: Int64[np.ndarray, " pairs"]
+    view: UInt8[np.ndarray, " pairs"]
+    uv: Float32[np.ndarray, "pairs 2"]
+    confidence: UInt8[np.ndarray, " pairs"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """How the images of a frame lie to its points.
+
+    Args:
+        cameras: intrinsics of each image (px).
+        camera_from_sensor: from the points' frame to that of each camera (m).
+        world_from_sensor: pose of the sensor (m), or None.
+    """
+
+    cameras: tuple[Camera, ...]
+    camera_from_sensor: Float64[np.ndarray, "views 4 4"]
+    world_from_sensor: Float64[np.ndarray, "4 4"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFrame:
+    """One frame of a store.
+
+    Args:
+        key: the frame's key.
+        samples: its sample in each layer, as stored: `arrays` and the JSON `meta`.
+        layers: of the store, by name.
+    """
+
+    key: str
+    samples: Mapping[str, Sample]
+    layers: Mapping[str, LayerSpec]
+
+    def __repr__(self) -> str:
+        cloud = self.cloud
+        counts = f"{len(cloud.points)} points, {len(cloud.pair_point)} pairs"
+        return f"<frame {self.key}: {counts}, {len(cloud.image_sizes)} images>"
+
+    @cached_property
+    def cloud(self) -> PointCloud:
+        """Points (m, in the sensor's frame), colours, labels and intensity."""
+        return decode_geometry(self.samples[GEOMETRY])
+
+    @property
+    def labels(self) -> UInt8[np.ndarray, " points"] | None:
+        """Class of each point, or None."""
+        return self.cloud.labels
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Which pixel shows which point."""
+        cloud = self.cloud
+        return Pairs(cloud.pair_point, cloud.pair_view, cloud.pair_uv, cloud.pair_confidence)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Cameras and poses."""
+        meta = self.samples[GEOMETRY].meta
+        pose, views = meta["world_from_sensor"], meta["views"]
+        transforms = [view["camera_from_sensor"] for view in views]
+        return Calibration(
+            tuple(camera_from_json(view["camera"], self.key) for view in views),
+            np.array(transforms, np.float64).reshape(len(views), 4, 4),
+            None if pose is None else np.array(pose, np.float64),
+        )
+
+    def features(
+        self, layer: str | None = None, rows: Int64[np.ndarray, " rows"] | None = None
+    ) -> Float32[np.ndarray, "rows channels"]:
+        """The teacher's features, upsampled at pairs; of `pca:K` in the teacher's own channels.
+
+        Args:
+            layer: whole name; the only feature layer where it is left out.
+            rows: rows of `pairs`; where they are left out, all that the layer has a feature for,
+                which are all pairs but for the layout pixels.
+
+        Raises:
+            StoreError: there is no such layer, or several and none is named.
+        """
+        known = [name for name, spec in self.layers.items() if spec.kind == "features"]
+        name = known[0] if layer is None and len(known) == 1 else layer
+        if name not in known:
+            raise StoreError(f"name a feature layer of the store: {', '.join(known) or 'none'}")
+        sample = self.samples[name]
+        if rows is None:
+            rows = usable_pairs(sample, self.cloud)
+        return pair_features(sample, self.cloud, rows, basis=pca_basis(self.layers[name]))
+
+
+class FrameStore(Store):
+    """A store for reading, made by `open_store`: `len(store)`, `store[0]`, `store["key"]`.
+
+    Single layers are read with `read`. A copy that was pickled opens its shards anew, so a store
+    can be given to worker processes.
+    """
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        layers = ", ".join(layer.name for layer in manifest.layers)
+        return f"<{manifest.storage} store {self.root}: {manifest.plan.frames} frames, {layers}>"
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return self.samples
+
+    def __getitem__(self, which: int | str) -> StoredFrame:
+        """One frame, by its number in the store's order or by its key.
+
+        Raises:
+            IndexError: there is no such number.
+            StoreError: there is no such key.
+            CorruptShardError: the bytes differ from those written.
+        """
+        shard, row = self.find(which) if isinstance(which, str) else self._place(which)
+        layers = {layer.name: layer for layer in self.manifest.layers}
+        samples = {name: self.read(name, shard, row) for name in layers}
+        return StoredFrame(samples[GEOMETRY].key, samples, layers)
+
+    def _place(self, number: int) -> tuple[int, int]:
+        ends = self._ends
+        count = int(ends[-1]) if len(ends) else 0
+        if not -count <= number < count:
+            raise IndexError(f"there is no sample {number}; {self.root} has {count}")
+        number %= count
+        shard = int(np.searchsorted(ends, number, side="right"))
+        return shard, number - (int(ends[shard - 1]) if shard else 0)
+
+    @cached_property
+    def _ends(self) -> Int64[np.ndarray, " shards"]:
+        return np.cumsum(self.sizes())
+
+
+def open_store(path: str | Location) -> FrameStore:
+    """Open a store for reading. Shards are opened when they are first read.
+
+    Args:
+        path: a folder, or a URL such as `s3://bucket/rooms.store`: see docs/sharing.md.
+
+    Raises:
+        StoreError: `path` is not a store, or its manifest is damaged or of another version.
+        MissingDependencyError: it is a URL, and obstore is not installed.
+    """
+    root = as_location(path)
+    return FrameStore(root, read_manifest(root))

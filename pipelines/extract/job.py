@@ -1,0 +1,124 @@
+"""One process's share of an extraction: shards that it claims, works on and commits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from p2pkit.errors import SourceError
+from p2pkit.pipelines.extract.settings import ExtractConfig
+from p2pkit.pipelines.extract.start import begin
+from p2pkit.pipelines.extract.worker import ShardTask, Worker
+from p2pkit.store.location import local_folder
+from p2pkit.store.manifest import GEOMETRY, plan_shards
+from p2pkit.store.writing import StoreWriter, read_manifest
+
+POLL_SECONDS = 1.0
+CLAIM = "extract"
+"""The claim on a shard while its frames are worked on, whoever does."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an extraction is.
+
+    Args:
+        done: frames that any worker committed or this one has worked on.
+        total: frames of the recording.
+        failed: bad frames in committed shards.
+    """
+
+    done: int
+    total: int
+    failed: int
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process's view of the work: what to write, and what it knows to be committed.
+
+    Args:
+        config: of the extraction.
+        worker: takes frames through the layers.
+        writer: of the store.
+        shards: the keys of each planned shard.
+        progress: is called with how far the work is.
+        failed: bad frames of each shard that is known to be committed.
+    """
+
+    config: ExtractConfig
+    worker: Worker
+    writer: StoreWriter
+    shards: list[list[str]]
+    progress: Report
+    failed: dict[int, int] = field(default_factory=dict)
+
+    def is_done(self, shard: int) -> bool:
+        """Whether all layers of a shard are committed, by whomever."""
+        if shard not in self.failed:
+            if self.lacking(shard):
+                return False
+            self.failed[shard] = len(self.writer.record(GEOMETRY, shard).failures)
+        return True
+
+    def lacking(self, shard: int) -> list[str]:
+        """Layers that a shard lacks."""
+        return [name for name in self.worker.names if not self.writer.is_done(name, shard)]
+
+    @property
+    def frames(self) -> int:
+        """Planned, of all shards."""
+        return sum(map(len, self.shards))
+
+
+def open_job(config: ExtractConfig, *, progress: Report | None = None) -> Job:
+    """Open the recording, the store and the teacher; `take` then works on single shards.
+
+    Raises:
+        P2pkitError: as `start.begin`.
+    """
+    config = replace(config, out=local_folder(config.out, "what is extracted"))
+    recording, layers, writer = begin(config)
+    worker = Worker(recording, layers, config.threads)
+    shards = plan_shards(recording.keys, writer.manifest.plan)
+    return Job(config, worker, writer, shards, progress or (lambda _: None))
+
+
+def take(job: Job, shard: int) -> bool:
+    """Make sure that a shard is committed; False if another worker holds it.
+
+    Raises:
+        SourceError: more than `max_failure_rate` of the frames is bad in the shards known so far.
+    """
+    if job.is_done(shard):
+        return True
+    claim = job.writer.claim(CLAIM, shard)
+    if claim is None:
+        return False
+    with claim:
+        if not job.is_done(shard):
+            task = ShardTask(shard, job.shards[shard], job.lacking(shard))
+            job.worker.write_shard(task, job.writer, lambda begun: report(job, begun))
+            failed = sum(job.failed.values()) if job.is_done(shard) else 0
+            stop_if_too_many(failed, job.frames, config=job.config)
+            report(job)
+    return True
+
+
+def stop_if_too_many(failed: int, frames: int, *, config: ExtractConfig) -> None:
+    """Raise SourceError where too many of all frames are bad, after their reasons are written."""
+    if failed > config.max_failure_rate * frames:
+        StoreWriter(config.out, read_manifest(config.out)).write_failures()
+        raise SourceError(
+            f"{failed} of {frames} frames are bad, above the failure rate "
+            f"{config.max_failure_rate}; reasons: {config.out / 'failures.jsonl'}. "
+            "Mend the recording and extract it into a new folder, or raise --max-failure-rate "
+            "to do without these frames"
+        )
+
+
+def report(job: Job, begun: int = 0) -> None:
+    """Show how far the work is, with the frames of a shard in work."""
+    done = begun + sum(len(job.shards[shard]) for shard in job.failed)
+    job.progress(Progress(done=done, total=job.frames, failed=sum(job.failed.values())))

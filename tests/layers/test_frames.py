@@ -1,0 +1,70 @@
+"""Frames out of a store: by number, by key, in another process."""
+
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import p2pkit
+from p2pkit.errors import StoreError
+from p2pkit.layers.features import pair_features
+from p2pkit.layers.frames import FrameStore, StoredFrame
+
+
+@pytest.fixture(scope="module")
+def store(room_store: Path) -> FrameStore:
+    return p2pkit.open_store(str(room_store))
+
+
+def test_numbers_and_keys_give_the_same_frames(store: FrameStore) -> None:
+    keys = [key for shard in store.all_keys() for key in shard]
+    assert len(store) == len(keys) == 12
+    assert [frame.key for frame in store] == keys
+    assert store[-1].key == keys[-1] == store[keys[-1]].key
+    with pytest.raises(IndexError, match=r"no sample 12; .* has 12"):
+        store[12]
+    with pytest.raises(StoreError, match="no sample 'nothing'"):
+        store["nothing"]
+
+
+def test_a_frame_has_what_its_layers_hold(store: FrameStore) -> None:
+    frame = store[5]
+    shard, row = store.find(frame.key)
+    geometry = store.read("geometry", shard, row)
+    assert frame.samples["geometry"].meta == geometry.meta
+    np.testing.assert_array_equal(frame.cloud.colors, geometry.arrays["colors"])
+    assert frame.labels is not None
+    np.testing.assert_array_equal(frame.labels, geometry.arrays["label"])
+    pairs = frame.pairs
+    assert len(pairs.point) == len(pairs.view) == len(pairs.uv) == len(frame.cloud.points)
+    camera = frame.calibration.cameras[0]
+    assert (camera.width, camera.height) == frame.cloud.image_sizes[0]
+    np.testing.assert_array_equal(frame.calibration.camera_from_sensor, [np.eye(4)])
+    assert frame.calibration.world_from_sensor is not None
+    [name] = store.feature_layers
+    rows = np.array([3, 1], np.int64)
+    expected = pair_features(store.read(name, shard, row), frame.cloud, rows)
+    np.testing.assert_array_equal(frame.features(rows=rows), expected)
+    assert frame.features(name).shape == (len(pairs.point), expected.shape[1])
+    with pytest.raises(StoreError, match=f"name a feature layer of the store: {name}"):
+        frame.features("features/other")
+
+
+def test_both_say_what_they_are(store: FrameStore, room_store: Path) -> None:
+    assert repr(store).startswith(f"<tar store {room_store}: 12 frames, geometry, features/")
+    assert f"<frame {store[0].key}: {len(store[0].cloud.points)} points, " in repr(store[0])
+
+
+def _key_of(store: FrameStore) -> str:
+    return store[3].key
+
+
+def test_a_store_that_was_read_goes_to_another_process(store: FrameStore) -> None:
+    frame = store[3]
+    copy = pickle.loads(pickle.dumps(store))
+    assert isinstance(copy, FrameStore)
+    assert isinstance(copy[3], StoredFrame)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(_key_of, [store]) == [frame.key]
