@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from p2pkit.datasets.recognise import recognise
-from p2pkit.datasets.registry import DATASETS, SWEEP_VOXEL_M, dataset_row, is_kind
 from p2pkit.settings import (
     comment,
     commented_toml,
@@ -18,7 +16,6 @@ from p2pkit.settings import (
     settings_class,
 )
 from p2pkit.settings.layers import FeatureConfig, GeometryConfig, Superpixels
-from p2pkit.store.location import local_folder
 
 NO_TEACHER = "none"
 """Name of the teacher in settings where none is meant."""
@@ -172,6 +169,8 @@ def kept_settings(config: ExtractConfig) -> dict[str, Any]:
 
 def check_settings(config: ExtractConfig) -> None:
     """Raise ConfigError where a setting is impossible, before anything is opened."""
+    from p2pkit.store.location import local_folder
+
     local_folder(config.out, "what is extracted")
     if config.features is not None:
         _ = config.features.coding  # raises where `map` cannot be read
@@ -179,15 +178,11 @@ def check_settings(config: ExtractConfig) -> None:
         _ = config.features.further_views
 
 
-LIDAR_REMARK = (
-    f"{SWEEP_VOXEL_M} m because these are LiDAR sweeps: the default, made for rooms, would keep "
-    "nearly every point, and students of sweeps have voxels of 0.1 m or more."
-)
-
-
 def settings_of(dataset: str) -> dict[str, Any]:
     """Nested settings that a dataset has in place of the defaults of `ExtractConfig`."""
-    return nested(dataset_row(dataset).settings if dataset in DATASETS else {})
+    from p2pkit.datasets.registry import DATASETS
+
+    return nested(DATASETS[dataset].settings if dataset in DATASETS else {})
 
 
 def recognised_settings(recording: Path) -> str:
@@ -196,6 +191,8 @@ def recognised_settings(recording: Path) -> str:
     Raises:
         SourceError: the format is not recognised, or several are possible.
     """
+    from p2pkit.datasets.recognise import recognise
+
     found = recognise(recording)
     return starting_settings(found.dataset, found.root, told=found.sentences)
 
@@ -213,7 +210,9 @@ def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = 
     Raises:
         ConfigError: there is no such dataset.
     """
-    _ = dataset_row(dataset)  # raises where there is none of that name
+    from p2pkit.datasets.registry import DATASETS, SWEEP_VOXEL_M, dataset_row
+
+    kind = dataset_row(dataset).kind
     head = (
         "Settings for `p2pkit extract --config FILE`; what is typed there goes over them.",
         *told,
@@ -222,5 +221,9 @@ def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = 
     name = dataset if root is None else root.resolve().name
     place = {"dataset": dataset, "root": root, "out": Path(f"{name}.store")}
     config = config_from_json(ExtractConfig, {**settings_of(dataset), **place})
-    remarks = {"geometry.voxel_size": LIDAR_REMARK} if is_kind(dataset, "sweeps") else {}
+    remark = (
+        f"{SWEEP_VOXEL_M} m because these are LiDAR sweeps: the default, made for rooms, would keep "
+        "nearly every point, and students of sweeps have voxels of 0.1 m or more."
+    )
+    remarks = {"geometry.voxel_size": remark} if kind == "sweeps" else {}
     return f"{''.join(map(comment, head))}\n{commented_toml(config, remarks)}"

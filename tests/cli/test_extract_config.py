@@ -86,7 +86,7 @@ def test_voxels_of_sweeps_are_larger_and_say_why(tmp_path: Path) -> None:
         why = text.partition("\nvoxel_size = 0.05\n")[0].splitlines()[-2:]
         assert why[0].startswith("# 0.05 m because these are LiDAR sweeps")
         settings = config_from_json(ExtractConfig, {"root": None, **tomllib.loads(text)})
-        assert settings.geometry == GeometryConfig(voxel_size=0.05)
+        assert settings.geometry == GeometryConfig(voxel_size=0.05, near_limit=1.0)
 
 
 @pytest.mark.parametrize(
