@@ -222,7 +222,7 @@ def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = 
     place = {"dataset": dataset, "root": root, "out": Path(f"{name}.store")}
     config = config_from_json(ExtractConfig, {**settings_of(dataset), **place})
     remark = (
-        f"{SWEEP_VOXEL_M} m because these are LiDAR sweeps: the default, made for rooms, would keep "
+        f"{SWEEP_VOXEL_M} m because these are LiDAR sweeps: the default, for rooms, would keep "
         "nearly every point, and students of sweeps have voxels of 0.1 m or more."
     )
     remarks = {"geometry.voxel_size": remark} if kind == "sweeps" else {}
