@@ -98,5 +98,12 @@ def test_api_pages_hold_the_docstrings_of_public_names(name: str, site: Path) ->
 @pytest.mark.slow
 def test_the_stages_stand_in_the_api(site: Path) -> None:
     source = (site / "api" / "pipelines.html").read_text()
-    for stage in ("extract", "train", "evaluate.probe", "evaluate", "check", "report"):
+    for stage in (
+        "extract.run",
+        "train.run",
+        "evaluate.probe",
+        "evaluate.run",
+        "check.run",
+        "report.run_page",
+    ):
         assert f'id="p2pkit.pipelines.{stage}.run"' in source

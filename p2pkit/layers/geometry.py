@@ -270,7 +270,7 @@ def geometry_spec(
         **config.fingerprint(),
         "kernel_version": KERNEL_VERSION,
     }
-    if frame.labels is not None and (config.voxel_size > 0 or "fuse" in dataset):
+    if frame.labels is not None and (config.voxel_size > 0 or "fused" in dataset):
         fingerprint["labels"] = "commonest in voxel"
     return LayerSpec(GEOMETRY, geometry_fields(frame), fingerprint, details={INPUTS: DIGEST})
 

@@ -92,7 +92,7 @@ def test_what_is_not_recognised_is_a_wrong_use(command: str, room: Path, tmp_pat
     out = ("--out", tmp_path / "out")
     (tmp_path / "holiday").mkdir()
     result = p2pkit(command, tmp_path / "holiday", *out, code=2)
-    assert "name its format with --dataset. Looked for" in result.stderr
+    assert "name its format with --dataset. Formats" in result.stderr
     assert "\n  tum: rgb.txt + depth.txt" in result.stderr
     both = shutil.copytree(room, tmp_path / "both")
     for name in ("rgb.txt", "depth.txt"):

@@ -82,7 +82,9 @@ def test_views_see_what_their_own_depth_confirms(sample: Frame, plain: FrameSour
 
 def test_depths_out_of_range_are_not_fused(sample: Frame, plain: FrameSource) -> None:
     near, far = 1.0, 2.0
-    source = FusedFrames(open_source("demo-scene", SourceOptions(limit=12)), 3, (near, far))
+    source = FusedFrames(
+        open_source("demo-scene", SourceOptions(limit=12)), 3, depth_range_m=(near, far)
+    )
     cut = source.load(source.keys()[0])
     assert cut.points is not None
     assert sample.points is not None
@@ -95,7 +97,7 @@ def test_depths_out_of_range_are_not_fused(sample: Frame, plain: FrameSource) ->
     assert source.fingerprint()["fused"]["depth_range_m"] == [near, far]
     assert "depth_range_m" not in FusedFrames(plain, 3).fingerprint()["fused"]
     with pytest.raises(FrameError, match=r"none of its frames .* in 50\.0–60\.0 m"):
-        FusedFrames(plain, 3, (50.0, 60.0)).load(plain.keys()[0])
+        FusedFrames(plain, 3, depth_range_m=(50.0, 60.0)).load(plain.keys()[0])
 
 
 def test_floor_is_level_and_below(sample: Frame) -> None:

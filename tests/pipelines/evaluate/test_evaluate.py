@@ -386,7 +386,7 @@ def test_the_rate_is_chosen_on_the_validation_part(
     assert "scratch 0.01 (1 ×); pretrained 0.01 (1 ×)." in (config.out / "report.md").read_text()
     with pytest.raises(ConfigError, match="to be chosen on the validation part"):
         replace(settings, choose="last")
-    with pytest.raises(ConfigError, match="expected positive numbers"):
+    with pytest.raises(ConfigError, match=r"rates.0.* greater than 0"):
         replace(settings, rates=(0.0,))
 
 

@@ -135,6 +135,4 @@ def test_the_teacher_of_the_command_line() -> None:
 
 def _config(arguments: list[str]) -> ExtractConfig:
     with command.make_context("extract", list(arguments)) as context:
-        options = dict(context.params)
-        del options["engine"], options["print_config"]
-        return extract_config(**options)
+        return extract_config(context.params["config_file"])

@@ -229,7 +229,7 @@ def test_another_scikit_image_does_not_repair_them(
 ) -> None:
     damage(store)
     before = tree(store)
-    monkeypatch.setattr("p2pkit.geometry.superpixels.version", lambda name: "0.1.0")
+    monkeypatch.setattr("p2pkit.settings.layers.version", lambda name: "0.1.0")
     with pytest.raises(FingerprintError, match=r"superpixels\.library is 'scikit-image .* 0\.1\.0"):
         repair(store, room_recording)
     assert tree(store) == before

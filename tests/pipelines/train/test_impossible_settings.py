@@ -115,12 +115,12 @@ def test_the_command_that_lacks_a_layer_names_its_own_option(
     store = open_store(out)
     key, png = store.keys(0)[0], tmp_path / "x.png"
     with pytest.raises(ConfigError, match=r"2 feature layers .*; name one with --layer NAME$"):
-        view.run(view.ViewConfig(str(out), key, png))
+        view.run(view.ViewConfig(str(out), (key,), png))
     with pytest.raises(ConfigError, match=r"name one with --set layer=NAME$"):
         runs.feature_layer(store, None)
     with pytest.raises(ConfigError, match=r"geometry holds no teacher's features; .*--layer NAME$"):
-        view.run(view.ViewConfig(str(out), key, png, layer="geometry"))
+        view.run(view.ViewConfig(str(out), (key,), png, layer="geometry"))
     assert not png.exists()
     part = store.feature_layers[0][-4:]
-    assert view.run(view.ViewConfig(str(out), key, png, layer=part)) == png
+    assert view.run(view.ViewConfig(str(out), (key,), png, layer=part)) == [png]
     assert runs.feature_layer(store, part) == store.feature_layers[0]
