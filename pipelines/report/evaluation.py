@@ -106,7 +106,7 @@ class ModeSection:
         mode: its name.
         better, worse, fractions: at how many of the label fractions the 95 % interval of the
             difference to scratch lies above and below 0.
-        gain: the difference at the smallest fraction, for the top of the page.
+        gain: at the smallest fraction, for the top of the page.
         plot: mIoU by label fraction.
         rows: of the table.
         notes: sentences below it.
@@ -189,14 +189,13 @@ def _mode(
 
 
 def _gain(mode: str, row: dict[str, Any]) -> Tile:
-    found, what = (
-        row["difference"],
-        f"mIoU over scratch, {mode}, {row['percent']:g} % of the labels",
-    )
-    interval = "one seed: no interval"
-    if found["low"] is not None and found["high"] is not None:
-        interval = f"95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
-    return Tile(what, f"{100 * found['mean']:+.1f}", interval)
+    """The difference to the better trivial baseline, and the interval of that to scratch."""
+    found, baseline = row["difference"], row["baseline"]
+    what = f"mIoU over {baseline['name']}, {mode}, {row['percent']:g} % of the labels"
+    detail = f"over scratch {100 * found['mean']:+.1f}"
+    if found["low"] is not None:
+        detail += f", 95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
+    return Tile(what, f"{100 * (row['miou'] - baseline['miou']):+.1f}", detail)
 
 
 def _series(rows: Sequence[dict[str, Any]], name: str) -> Series:
