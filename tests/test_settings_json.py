@@ -21,13 +21,15 @@ WRITTEN: list[tuple[Any, str]] = [
     (
         GeometryConfig(),
         '{"confidence_edge_px": 4.0, "confidence_motion_px": 8.0, "depth_max": 10.0, '
-        '"depth_min": 0.1, "occlusion_margin": 0.05, "occlusion_margin_relative": 0.05, '
+        '"depth_min": 0.1, "near_limit": 0.0, "occlusion_margin": 0.05, '
+        '"occlusion_margin_relative": 0.05, '
         '"voxel_size": 0.0125}',
     ),
     (
         GeometryConfig(voxel_size=0.05, depth_max=4.5, confidence_edge_px=2.0),
         '{"confidence_edge_px": 2.0, "confidence_motion_px": 8.0, "depth_max": 4.5, '
-        '"depth_min": 0.1, "occlusion_margin": 0.05, "occlusion_margin_relative": 0.05, '
+        '"depth_min": 0.1, "near_limit": 0.0, "occlusion_margin": 0.05, '
+        '"occlusion_margin_relative": 0.05, '
         '"voxel_size": 0.05}',
     ),
     (
@@ -37,7 +39,8 @@ WRITTEN: list[tuple[Any, str]] = [
     (
         FeatureConfig(),
         '{"layout": "grid", "map": "float16", "pairs_per_frame": 16384, "seed": 0, '
-        '"stored_views": "", "teacher": {"device": "cpu", "input_size": null, "layer": -1, '
+        '"stored_views": "", "teacher": {"device": "cpu", "final_norm": "last", "input_size": '
+        'null, "layer": -1, '
         '"name": "tf_efficientnet_lite0", "output_stride": null, "seed": 0, "views": "", '
         '"weights": "default"}, "upsampling": "bilinear"}',
     ),
@@ -48,20 +51,21 @@ WRITTEN: list[tuple[Any, str]] = [
             map="int8",
         ),
         '{"layout": "pixels", "map": "int8", "pairs_per_frame": 16384, "seed": 0, '
-        '"stored_views": "", "teacher": {"device": "cpu", "input_size": [640, 480], "layer": '
+        '"stored_views": "", "teacher": {"device": "cpu", "final_norm": "last", "input_size": '
+        '[640, 480], "layer": '
         '2, "name": "resnet50", "output_stride": null, "seed": 0, "views": "flip", '
         '"weights": "default"}, "upsampling": "bilinear"}',
     ),
     (
         FrozenConfig(),
         '{"most_neighbours": 20000, "neighbours": 20, "points_per_frame": 1000, "probe": '
-        '{"balanced": false, "iterations": 200, "l2": 0.0001, "max_points": 200000, "seed": '
+        '{"balanced": false, "iterations": 200, "l2": 0.0001, "max_points": 100000, "seed": '
         '0}, "statistics_frames": 32}',
     ),
     (
         FrozenConfig(neighbours=5, probe=ProbeConfig(l2=1e-3, balanced=True)),
         '{"most_neighbours": 20000, "neighbours": 5, "points_per_frame": 1000, "probe": '
-        '{"balanced": true, "iterations": 200, "l2": 0.001, "max_points": 200000, "seed": '
+        '{"balanced": true, "iterations": 200, "l2": 0.001, "max_points": 100000, "seed": '
         '0}, "statistics_frames": 32}',
     ),
     (
@@ -69,7 +73,8 @@ WRITTEN: list[tuple[Any, str]] = [
         '{"augment": {"color_drop_probability": 0.0, "color_jitter": 0.1, "drop_fraction": '
         '0.0, "elastic": [[0.2, 0.4], [0.8, 1.6]], "flip_probability": 0.0, "jitter_m": 0.0, '
         '"rotation_deg": 180.0, "scale": [0.9, 1.1], "tilt_deg": 2.8125, "up_axis": null}, '
-        '"batch_size": 4, "choose": "best", "head_rate": 0.01, "steps": 200, "trunk_rate": '
+        '"batch_size": 4, "choose": "best", "head_rate": 0.01, "rates": [], "steps": 200, '
+        '"trunk_rate": '
         '0.002, "validation_frames": 200, "validations": 5, "warmup": 0.1, "weight_decay": '
         "0.01}",
     ),
@@ -80,7 +85,8 @@ WRITTEN: list[tuple[Any, str]] = [
         '{"augment": {"color_drop_probability": 0.0, "color_jitter": 0.0, "drop_fraction": '
         '0.0, "elastic": [], "flip_probability": 0.0, "jitter_m": 0.0, "rotation_deg": '
         '180.0, "scale": [0.9, 1.1], "tilt_deg": 2.8125, "up_axis": [0.0, 0.0, 1.0]}, '
-        '"batch_size": 4, "choose": "best", "head_rate": 0.01, "steps": 10, "trunk_rate": '
+        '"batch_size": 4, "choose": "best", "head_rate": 0.01, "rates": [], "steps": 10, '
+        '"trunk_rate": '
         '0.002, "validation_frames": 200, "validations": 5, "warmup": 0.0, "weight_decay": '
         "0.01}",
     ),

@@ -74,4 +74,4 @@ def test_other_settings_in_the_same_folder_are_refused(config: demo.DemoConfig) 
 
 def test_make_demo_is_this_command() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
-    assert "demo: setup\n\t$(BIN)/p2pkit demo\n" in makefile
+    assert "demo: install\n\t$(BIN)/p2pkit demo\n" in makefile

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from p2pkit.errors import ConfigError, MissingDependencyError
-from p2pkit.networks import EngineChoice, build_student, choose_engine, sparse_engine
+from p2pkit.networks import EngineChoice, build_student, choose_engine
+from p2pkit.networks.sparse_engine import sparse_engine
 from p2pkit.networks.torch_engine import TorchEngine
 
 

@@ -75,7 +75,7 @@ def test_both_networks_take_their_statistics_from_frames_that_are_not_tested(
     assert seen[0] == seen[1]
     assert len(set(seen[0])) == 4
     assert held.isdisjoint(seen[0])
-    with pytest.raises(ConfigError, match="statistics_frames is 0; at least 1"):
+    with pytest.raises(ConfigError, match="statistics_frames is 0; must be at least 1"):
         replace(config, statistics_frames=0)
 
 
