@@ -16,7 +16,7 @@ ANY_DEPTH = (0.0, inf)
 
 @dataclass(frozen=True)
 class View:
-    """One image that looks at the frame's points.
+    """One image that shows the frame's points.
 
     Args:
         image: RGB, undistorted.
@@ -60,7 +60,7 @@ class Frame:
     Args:
         key: unique in the source; letters, digits, `_` and `-` only (it names tar members).
         views: one image for RGB-D, one per camera for LiDAR rigs; none for labelled points that
-            are there to evaluate on, which then bring `colors`.
+            serve evaluation only, which then bring `colors`.
         depth: the depth image, or None where `points` is given.
         points: points in the sensor's frame (m), or None where `depth` is given.
         world_from_sensor: pose of the depth camera or LiDAR, or None.
@@ -141,7 +141,8 @@ class SourceOptions:
             all.
         depth_units: units per metre of stored depth, in place of what the recording says; None
             takes that.
-        fuse: make one sample of so many neighbouring posed frames (see `datasets.fused`); 0: none.
+        fuse: fuse this many neighbouring posed frames into one sample (see `datasets.fused`); 0:
+            none.
         depth_range_m: fuse depth pixels in this range only (m); frames that are not fused keep all.
     """
 

@@ -31,7 +31,7 @@ ListedFrame = TypeVar("ListedFrame", bound=Listed)
 
 
 def existing_root(options: SourceOptions, dataset: str) -> Path:
-    """The folder in `options.root`, under a name of its own.
+    """The folder in `options.root`, under its own name.
 
     Raises:
         SourceError: no folder was given, or it does not exist.
@@ -39,8 +39,10 @@ def existing_root(options: SourceOptions, dataset: str) -> Path:
     if options.root is None:
         raise SourceError(f"{dataset} needs the folder of a recording; none was given")
     if not options.root.is_dir():
-        raise SourceError(f"{options.root} is no folder; {dataset} needs the folder of a recording")
-    # Sequences are named by folders, and `.` and `..` are no names.
+        raise SourceError(
+            f"{options.root} is not a folder; {dataset} needs the folder of a recording"
+        )
+    # Sequences are named by folders, and `.` and `..` are not names.
     return options.root.resolve() if options.root.name in ("", "..") else options.root
 
 
@@ -114,7 +116,7 @@ def chosen_frames(listed: Sequence[ListedFrame], options: SourceOptions) -> dict
         if options.limit is not None and len(chosen) == options.limit:
             break
         if frame.key in chosen:
-            raise SourceError(f"two frames give the key {frame.key}; rename a folder of theirs")
+            raise SourceError(f"two frames have the key {frame.key}; rename one of their folders")
         chosen[frame.key] = frame
     return chosen
 

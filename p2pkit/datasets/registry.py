@@ -55,7 +55,7 @@ class Dataset:
 
 
 LARGEST_UNITS = 1e9
-"""Units of depth per metre are at most so many."""
+"""Most units of depth per metre."""
 SWEEP_VOXEL_M = 0.05
 """Voxels of stored sweeps: the default, made for rooms, would keep nearly every point."""
 SWEEP_NEAR_LIMIT_M = 1.0
@@ -229,7 +229,7 @@ def dataset_row(name: str) -> Dataset:
     """The row of a dataset.
 
     Raises:
-        ConfigError: there is no dataset of that name; the message lists them.
+        ConfigError: there is not a dataset of that name; the message lists them.
     """
     if name not in DATASETS:
         raise ConfigError(f"unknown dataset {name!r}; choose one of {', '.join(sorted(DATASETS))}")
@@ -237,7 +237,7 @@ def dataset_row(name: str) -> Dataset:
 
 
 def is_kind(name: str, *kinds: Kind) -> bool:
-    """Whether `name` is a dataset of one of these kinds; False for names that are no dataset."""
+    """Whether `name` is a dataset of one of these kinds; False for names of no dataset."""
     return name in DATASETS and DATASETS[name].kind in kinds
 
 
@@ -282,13 +282,15 @@ def _check_options(row: Dataset, options: SourceOptions) -> None:
         raise ConfigError(f"every is {options.every}; it must be at least 1: use each n-th frame")
     if options.camera_file is not None and not row.takes_camera_file:
         takers = " and ".join(one.name for one in DATASETS.values() if one.takes_camera_file)
-        raise ConfigError(f"a camera file is for {takers} only; {row.name} has its own calibration")
+        raise ConfigError(
+            f"a camera file applies to {takers} only; {row.name} has its own calibration"
+        )
     if options.depth_units is not None:
         if row.kind != "depth":
-            raise ConfigError(f"depth units are of recorded depth images; {row.name} has none")
+            raise ConfigError(f"depth units apply to recorded depth images; {row.name} has none")
         if not 0 < options.depth_units <= LARGEST_UNITS:
             raise ConfigError(
-                f"depth_units is {options.depth_units:g}; the units per metre are positive and at "
+                f"depth_units is {options.depth_units:g}; expected positive units per metre, at "
                 f"most {LARGEST_UNITS:g}"
             )
     if options.root is not None and row.kind == "generated":

@@ -100,7 +100,7 @@ def camera_from_json(value: Any, where: str) -> Camera:
         # The comparison first: NaN and infinity are no whole numbers, and have no `int`.
         if not abs(value[name]) <= LARGEST_SIDE or value[name] != int(value[name]):
             raise GeometryError(
-                f"{where}: {name} is {told_number(value[name])}; a whole number of at most "
+                f"{where}: {name} is {shown_number(value[name])}; a whole number of at most "
                 f"{LARGEST_SIDE} (px) is needed"
             )
     try:
@@ -111,7 +111,7 @@ def camera_from_json(value: Any, where: str) -> Camera:
     return Camera(width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy)
 
 
-def told_number(value: int | float) -> str:
+def shown_number(value: int | float) -> str:
     """A number as messages give it: Python refuses to print very long integers."""
     return repr(value) if isinstance(value, float) or abs(value) < 10**18 else "a huge number"
 

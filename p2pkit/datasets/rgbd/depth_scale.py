@@ -64,7 +64,7 @@ def check_depth_scale(probes: Sequence[DepthProbe]) -> None:
     """Raise SourceError if the frames' depth contradicts their units.
 
     The message gives the factor and the option that mends it. Bad frames are skipped here: each
-    becomes a row of its own when it is loaded. Of many sequences the first, middle and last are
+    becomes a row of its own when it is loaded. With many sequences the first, middle and last are
     looked at.
     """
     sequences: dict[str, list[DepthProbe]] = {}
@@ -84,7 +84,7 @@ def depth_agreement(
     """Share of frame i's points, seen from frame j, whose depth is j's to within 2 %.
 
     Counted over every 4th pixel whose point falls on a valid pixel of j; NaN if under 100 do.
-    Points that are occluded in j count as disagreement, so even a perfect pair stays under 1.
+    Points that are occluded in j are counted as disagreement, so even a perfect pair stays under 1.
     """
     v, u = np.nonzero(depth_i[::_STEP, ::_STEP])
     v, u = v * _STEP, u * _STEP
@@ -120,7 +120,7 @@ def _check_median(probes: Sequence[DepthProbe]) -> None:
     fitting = [unit for unit in COMMON_UNITS if _LIKELY_M[0] < median / unit < _LIKELY_M[1]]
     raise SourceError(
         f"{_where(probes)}: depth_units_per_metre is {declared:g}, which puts the median depth of "
-        f"{len(medians)} frames at {median / declared:g} m; plausible is {low:g} to {high:g} m. "
+        f"{len(medians)} frames at {median / declared:g} m; expected {low:g} to {high:g} m. "
         + _mending([1000.0] if 1000.0 in fitting else fitting, declared)
     )
 
