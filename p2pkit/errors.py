@@ -87,8 +87,8 @@ class DevelopmentStoreError(StoreError):
 
     def __init__(self, where: str) -> None:
         super().__init__(
-            f"{where} was written by a development version of p2pkit, in a form that is not read "
-            "any more: extract the recording again"
+            f"{where} was written by a development version of p2pkit, in a form that this version "
+            "does not read; extract the recording again"
         )
 
 
@@ -105,5 +105,5 @@ class MissingDependencyError(P2pkitError):
 
 
 def first_line(error: Exception) -> str:
-    """The first line of another library's message, or the error's name where it says nothing."""
+    """The first line of another library's message, or the error's name if it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,5 @@
-"""The datasets: one row each with its name, its reader, and all else that differs by dataset.
+"""The datasets: one row each with its name, its reader, and everything else that differs by
+dataset.
 
 To add a dataset see docs/datasets.md. A row names its reader as `module:Class` below
 `p2pkit.datasets`; it is imported when a recording is opened, so that importing this module stays
@@ -35,8 +36,8 @@ class Dataset:
         same_files_as: the dataset whose files it reads for other classes, or empty; such a dataset
             is never recognised, only named.
         settings: dotted settings of `ExtractConfig` that replace the defaults.
-        typical: files that hardly another dataset has; a folder that holds them but matches none of
-            `layouts` is a near miss.
+        typical: files that hardly any other dataset has; a folder that holds them but matches none
+            of `layouts` is a near miss.
         hint: `module:NAME` below `p2pkit.datasets` of a text that helps with a near miss, or empty.
     """
 
@@ -59,7 +60,7 @@ LARGEST_UNITS = 1e9
 SWEEP_VOXEL_M = 0.05
 """Voxels of stored sweeps: the default, made for rooms, would keep nearly every point."""
 SWEEP_NEAR_LIMIT_M = 1.0
-"""Pairs nearer to a camera are left out, as by SLidR: they are of the vehicle itself."""
+"""Pairs nearer to a camera are left out, as by SLidR: they show the vehicle itself."""
 _SWEEPS: dict[str, Any] = {
     "geometry.voxel_size": SWEEP_VOXEL_M,
     "geometry.near_limit": SWEEP_NEAR_LIMIT_M,
@@ -229,7 +230,7 @@ def dataset_row(name: str) -> Dataset:
     """The row of a dataset.
 
     Raises:
-        ConfigError: there is not a dataset of that name; the message lists them.
+        ConfigError: no dataset has that name; the message lists them.
     """
     if name not in DATASETS:
         raise ConfigError(f"unknown dataset {name!r}; choose one of {', '.join(sorted(DATASETS))}")
@@ -237,7 +238,7 @@ def dataset_row(name: str) -> Dataset:
 
 
 def is_kind(name: str, *kinds: Kind) -> bool:
-    """Whether `name` is a dataset of one of these kinds; False for names of no dataset."""
+    """Whether `name` is a dataset of one of these kinds; False for unknown names."""
     return name in DATASETS and DATASETS[name].kind in kinds
 
 
@@ -245,7 +246,7 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
     """Open a recording.
 
     Raises:
-        ConfigError: there is no such dataset (the message lists them), `limit` or `every` is below
+        ConfigError: no dataset has that name (the message lists them), `limit` or `every` is below
             1, a camera file is given to a dataset that has its own calibration, or a folder to one
             that is generated.
         SourceError: the recording or its calibration cannot be used.

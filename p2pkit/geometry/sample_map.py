@@ -58,7 +58,7 @@ def nearest_cell(
 def _check_cells(cell_uv: Float[np.ndarray, "pairs 2"], cells: tuple[int, int]) -> None:
     check_array("cell_uv", cell_uv, (np.float64, np.float32, np.float16), (None, 2))
     if min(cells) < 1:
-        raise GeometryError(f"the map has {cells[0]} x {cells[1]} cells; at least one is needed")
+        raise GeometryError(f"the map has {cells[0]} x {cells[1]} cells; expected at least one")
     if not np.isfinite(cell_uv).all():
         row = int(np.argmin(np.isfinite(cell_uv).all(axis=1)))
         raise GeometryError(

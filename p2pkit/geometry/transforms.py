@@ -24,11 +24,11 @@ def check_rigid(
     """
     matrix = np.asarray(transform, dtype=np.float64)
     if matrix.shape != (4, 4):
-        raise GeometryError(f"{name} has shape {matrix.shape}; a rigid transform is 4 x 4")
+        raise GeometryError(f"{name} has shape {matrix.shape}; expected a 4 x 4 rigid transform")
     if not np.isfinite(matrix).all():
-        raise GeometryError(f"{name} holds NaN or infinity; a rigid transform is finite")
+        raise GeometryError(f"{name} contains NaN or infinity; expected a finite rigid transform")
     if np.abs(matrix[3] - (0, 0, 0, 1)).max() > RIGID_TOLERANCE:
-        raise GeometryError(f"{name} has the last row {matrix[3].tolist()}; it must be 0 0 0 1")
+        raise GeometryError(f"{name} has the last row {matrix[3].tolist()}; expected 0 0 0 1")
     determinant, skew = _determinant_and_skew(matrix[:3, :3])
     if abs(determinant - 1) > tolerance or skew > tolerance:
         raise GeometryError(
@@ -137,7 +137,7 @@ def _finite(
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise GeometryError(f"{name} is {values!r}; {length} numbers are needed") from error
+        raise GeometryError(f"{name} is {values!r}; expected {length} numbers") from error
     if array.shape != (length,) or not np.isfinite(array).all():
-        raise GeometryError(f"{name} is {list(values)!r}; {length} finite numbers are needed")
+        raise GeometryError(f"{name} is {list(values)!r}; expected {length} finite numbers")
     return array

@@ -1,4 +1,4 @@
-"""A store as its users meet it: frames by number or key, each with what all layers hold of it."""
+"""A store as its users see it: frames by number or key, each with the data of all layers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,7 +123,7 @@ class StoredFrame:
 class FrameStore(Store):
     """A store for reading, made by `open_store`: `len(store)`, `store[0]`, `store["key"]`.
 
-    Single layers are read with `read`. A copy that was pickled opens its shards anew, so a store
+    Single layers are read with `read`. A pickled copy reopens its shards, so a store
     can be given to worker processes.
     """
 

@@ -1,4 +1,4 @@
-"""What every kind of layer offers, whatever it holds: a spec, and a frame's sample."""
+"""What every kind of layer offers, whatever it stores: a spec, and a frame's sample."""
 
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -25,7 +25,7 @@ class Layer(Protocol):
         Args:
             frame: as the recording gives it.
             done: samples of the same frame in other layers, by name; the geometry's is always
-                there, but for the geometry itself.
+                present, except for the geometry itself.
 
         Raises:
             FrameError: the frame is bad; only the geometry says so.

@@ -91,7 +91,7 @@ def choose_engine(name: str, device: str = "cpu") -> EngineChoice:
             chosen for a GPU.
 
     Raises:
-        ConfigError: there is no such engine; the message lists the names.
+        ConfigError: the engine is unknown; the message lists the names.
     """
     if name in ENGINES:
         return EngineChoice(name)
@@ -118,6 +118,6 @@ def sparse_engine(name: str) -> SparseEngine:
     """The engine of that name; `auto` as `choose_engine` resolves it for the CPU.
 
     Raises:
-        ConfigError: there is none; the message lists the names.
+        ConfigError: the engine is unknown; the message lists the names.
     """
     return ENGINES[choose_engine(name).name]

@@ -1,4 +1,4 @@
-"""What a store holds: points, a teacher's features, superpixels."""
+"""What a store contains: points, a teacher's features, superpixels."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class GeometryConfig:
     def __post_init__(self) -> None:
         if self.depth_min >= self.depth_max:
             raise ConfigError(
-                f"the depth range is {self.depth_min} to {self.depth_max} m; the smaller comes "
+                f"the depth range is {self.depth_min} to {self.depth_max} m; expected the smaller "
                 "first"
             )
 
@@ -143,7 +143,7 @@ class TeacherOptions:
 
 @settings_class
 class FeatureConfig:
-    """What a feature layer holds."""
+    """What a feature layer stores."""
 
     teacher: TeacherOptions = Field(default=TeacherOptions(), description="The 2D network.")
     layout: Layout = Field(
@@ -303,7 +303,7 @@ def parse_superpixels(text: str) -> SuperpixelConfig:
         return SuperpixelConfig(int(numbers[0]), *map(float, numbers[1:]))
     except ValueError:
         raise ConfigError(
-            f"superpixels are {text!r}; they must be slic:SEGMENTS or slic:SEGMENTS:COMPACTNESS, "
+            f"superpixels are {text!r}; expected slic:SEGMENTS or slic:SEGMENTS:COMPACTNESS, "
             "such as slic:150 or slic:150:6"
         ) from None
 

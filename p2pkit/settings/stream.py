@@ -21,7 +21,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 def check_up_axis(axis: Axis) -> None:
     """Raise ConfigError unless the axis is a unit vector."""
     if not abs(hypot(*axis) - 1.0) <= 1e-6:
-        raise ConfigError(f"up_axis is {axis}; it must be a unit vector such as (0, -1, 0)")
+        raise ConfigError(f"up_axis is {axis}; expected a unit vector such as (0, -1, 0)")
 
 
 @settings_class
@@ -80,7 +80,7 @@ class AugmentConfig:
         if self.up_axis is not None:
             check_up_axis(self.up_axis)
         if self.scale[0] > self.scale[1]:
-            raise ConfigError(f"scale is {self.scale}; the smallest factor comes first")
+            raise ConfigError(f"scale is {self.scale}; expected the smallest factor first")
 
 
 @settings_class

@@ -96,7 +96,8 @@ class Store:
                 )
             if record.format != self.manifest.storage:
                 raise StoreError(
-                    f"{path} is of storage {record.format}; the store's is {self.manifest.storage}"
+                    f"{path} is stored as {record.format}; expected {self.manifest.storage}, as "
+                    "the whole store"
                 )
             self._records[spec.name, shard] = record
         return record
@@ -190,7 +191,7 @@ class Store:
         return opened
 
     def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[Location, Manifest]]:
-        """What is open stays here: a copy in another process opens its shards anew."""
+        """What is open stays here: a copy in another process reopens its shards."""
         return type(self), (self.root, self.manifest)
 
     @cached_property
@@ -226,7 +227,7 @@ def open_store(path: str | Location) -> Store:
         path: a folder, or a URL such as `s3://bucket/rooms.store`: see docs/sharing.md.
 
     Raises:
-        StoreError: `path` is no store, or its manifest is damaged or of another version.
+        StoreError: `path` is not a store, or its manifest is damaged or of another version.
         MissingDependencyError: it is a URL, and obstore is not installed.
     """
     root = as_location(path)

@@ -284,7 +284,7 @@ class TarView(ZarrStore):
 
     Each chunk and each sample's JSON is compared with its XXH3-64 as it is read. Nothing that the
     store's manifest and shards name is ever reported as absent, because zarr reads an absent chunk
-    as zeros: it is there, or a CorruptShardError or StoreError is raised.
+    as zeros: it is found, or a CorruptShardError or StoreError is raised.
     """
 
     def __init__(self, store: Store) -> None:
@@ -404,7 +404,7 @@ def open_zarr(path: str | Path) -> TarView:
     """Open a tar store as a read-only zarr store, for `zarr.open_group(view, mode="r")`.
 
     Raises:
-        StoreError: `path` is no store, is remote, or its shards are Zarr already.
+        StoreError: `path` is not a store, is remote, or its shards are Zarr already.
     """
     store = open_store(path)
     if not isinstance(store.root, Path):
