@@ -135,7 +135,7 @@ def _stand_ins() -> list[Any]:
 
 
 def read_weight_file(path: Path, error: type[P2pkitError]) -> Mapping[str, Any]:
-    """What a `.safetensors` or torch file holds, on the CPU; its content decides which it is.
+    """What a `.safetensors` or torch file contains, on the CPU; its content decides which it is.
 
     Args:
         path: of the file.

@@ -42,7 +42,7 @@ def read_color(
 def decode_color(
     data: bytes, key: str, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode an RGB image that lies in memory, of exactly `size` (width, height in px)."""
+    """Decode an RGB image in memory, of exactly `size` (width, height in px)."""
     return _decode(BytesIO(data), key, modes=_COLOR_MODES, expected="8-bit RGB", size=size)
 
 
@@ -155,7 +155,7 @@ def _refuse_unclear_turn(image: Image.Image, key: str, name: str, *, is_sized: b
     """Raise FrameError where an EXIF orientation leaves open which pixels a calibration means.
 
     Some programs turn the pixels by it, others do not. Where it swaps width and height, a size that
-    fits the calibration as the pixels lie already shows it.
+    fits the calibration settles the question.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

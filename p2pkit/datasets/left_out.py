@@ -52,7 +52,8 @@ def read_sequences(
         root: of the recording.
 
     Raises:
-        SourceError: no sequence is left; as the only one did, or with the first one's reason.
+        SourceError: no sequence is left; with its reason if there is one only, else with the first
+            one's.
     """
     items: list[Item] = []
     errors: list[SourceError] = []

@@ -49,14 +49,15 @@ def existing_root(options: SourceOptions, dataset: str) -> Path:
 def visible_files(folder: Path, pattern: str) -> list[Path]:
     """The folder's files that fit the pattern, 2.png before 10.png; none that begins with a dot.
 
-    macOS leaves a `._NAME` beside each `NAME` on other file systems: no image, whatever its end.
+    macOS leaves a `._NAME` beside each `NAME` on other file systems: not an image, whatever its
+    suffix.
     """
     found = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
     return sorted(found, key=lambda path: natural_order(path.name))
 
 
 def image_suffix(folder: Path) -> str | None:
-    """What a camera's images end with, .png or .jpg; None if it has none, or there is no folder."""
+    """The suffix of a camera's images, .png or .jpg; None without images or folder."""
     for suffix in (".png", ".jpg"):
         if visible_files(folder, f"*{suffix}"):
             return suffix
@@ -96,7 +97,7 @@ def _is_new(folder: Path, entered: set[Path]) -> bool:
 
 
 def frame_list_digest(frames: Iterable[tuple[str, Iterable[Path | None]]]) -> str:
-    """Hex sha256 over each frame's key and its files' sizes in bytes; -1 where there is no file."""
+    """Hex sha256 over each frame's key and its files' sizes in bytes; -1 for missing files."""
     return sha256_json([[key, *map(_file_size, paths)] for key, paths in frames])
 
 

@@ -1,4 +1,4 @@
-"""Which dataset a folder is, by the files in it; and what is missing where it nearly is one."""
+"""Which dataset a folder belongs to, by its files; and what is missing in near misses."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from p2pkit.datasets.registry import DATASETS, Dataset
 from p2pkit.errors import SourceError
 
 LEVELS_ABOVE = 3
-"""How far above a folder a recording is looked for that holds it."""
+"""How many folders above a given one are searched for the recording that contains it."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def recognise(place: Path) -> Recognised:
 
     Raises:
         SourceError: the folder does not exist; no dataset has these files, where the message names
-            the dataset that lacks one file, the recording that holds `place`, or, failing both,
-            what was looked for; or several datasets have them.
+            the dataset that lacks one file, the recording that holds `place`, or else what was
+            searched for; or several datasets have them.
     """
     if not place.exists():
         raise SourceError(f"{place} does not exist; expected the folder of a recording")

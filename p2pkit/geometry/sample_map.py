@@ -47,7 +47,7 @@ def nearest_cell(
         cells: number of cells (width, height), as in `FeatureGrid.cells`.
 
     Raises:
-        GeometryError: there are no cells or a coordinate is NaN or infinite.
+        GeometryError: the map has no cells or a coordinate is NaN or infinite.
     """
     _check_cells(cell_uv, cells)
     whole = np.floor(cell_uv.astype(np.float64) + 0.5)

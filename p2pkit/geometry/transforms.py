@@ -39,7 +39,7 @@ def check_rigid(
 
 
 def nearest_rigid(transform: np.ndarray, name: str) -> Float64[np.ndarray, "4 4"]:
-    """A tracker's pose, with the nearest rotation where rounding has made R none.
+    """A tracker's pose, with the nearest rotation if rounding has made R not quite one.
 
     R is kept as it is while `check_rigid` accepts it. Up to ten times as far off it is U Vᵀ of its
     singular value decomposition U S Vᵀ, the nearest orthogonal matrix (Schönemann 1966).

@@ -42,7 +42,7 @@ def input_digests(frame: Frame) -> dict[str, str]:
 
 
 def with_inputs(sample: Sample, digests: Mapping[str, str] | None) -> Sample:
-    """The sample with these digests in its JSON; as it is for None."""
+    """The sample with these digests in its JSON; unchanged for None."""
     if digests is None:
         return sample
     return replace(sample, meta={**sample.meta, INPUTS: dict(digests)})

@@ -89,7 +89,7 @@ class PointCloud:
 
     Args:
         key: the frame's key.
-        sequence: the recording or scene that it is of.
+        sequence: the recording or scene that it belongs to.
         points: in the sensor's frame (m).
         colors: RGB of each point: the recording's, else the views', 0 where none sees it.
         labels: class of each point, the commonest in its voxel of the extraction; or None.

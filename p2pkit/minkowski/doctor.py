@@ -1,4 +1,4 @@
-"""The state of the set-up: what is installed, what it is for, and the command that mends it."""
+"""The state of the set-up: what is installed, what it is for, and the command that repairs it."""
 
 import json
 import platform
@@ -69,7 +69,7 @@ class Finding:
         status: `ok`; `missing`: not installed; `broken`: installed, but does not work.
         version: as the part reports it, empty if unknown.
         purpose: what p2pkit does with it.
-        command: the command that mends it, empty where nothing is to mend.
+        command: the command that repairs it, empty if it works.
         detail: the variant that was found, or the reason of a failure.
         needed: False for the parts in `OPTIONAL`.
     """
@@ -133,7 +133,7 @@ def healthy(findings: Iterable[Finding]) -> bool:
 
 
 def to_finding(part: str, status: Status, version: str, detail: str) -> Finding:
-    """Add purpose and mending command to what a probe found."""
+    """Add the purpose and the repairing command to what a probe found."""
     command = "" if status == "ok" else mending_command(part, detail)
     return Finding(part, status, version, PURPOSES[part], command, detail, part not in OPTIONAL)
 

@@ -169,7 +169,7 @@ class PTv3(nn.Module):
             features: one row per voxel.
 
         Raises:
-            GeometryError: there are no voxels, one occurs twice, or they lie too far apart.
+            GeometryError: the batch has no voxels, one occurs twice, or they lie too far apart.
         """
         if len(coordinates) == 0:
             raise GeometryError("the batch has no voxels; expected at least one")

@@ -108,7 +108,7 @@ class Res16UNet(nn.Module):
             features: one row per voxel.
 
         Raises:
-            GeometryError: there are no voxels, or a voxel occurs twice.
+            GeometryError: the batch has no voxels, or a voxel occurs twice.
         """
         if len(coordinates) == 0:
             raise GeometryError("the batch has no voxels; expected at least one")

@@ -106,7 +106,7 @@ class SpUNet(nn.Module):
             features: one row per voxel.
 
         Raises:
-            GeometryError: there are no voxels, or a voxel occurs twice.
+            GeometryError: the batch has no voxels, or a voxel occurs twice.
         """
         if len(coordinates) == 0:
             raise GeometryError("the batch has no voxels; expected at least one")

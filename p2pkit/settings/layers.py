@@ -63,12 +63,12 @@ class GeometryConfig:
     confidence_edge_px: float = Field(
         default=4.0,
         ge=0,
-        description="Distance to a depth edge within which a pair is less sure (px).",
+        description="Distance to a depth edge within which a pair is less certain (px).",
     )
     confidence_motion_px: float = Field(
         default=8.0,
         ge=0,
-        description="Motion between points and image that makes a pair less sure (px).",
+        description="Motion between points and image that makes a pair less certain (px).",
     )
 
     def __post_init__(self) -> None:
@@ -112,14 +112,14 @@ class TeacherOptions:
     )
     input_size: tuple[Size, Size] | None = Field(
         default=None,
-        description="Width and height that images are resized to (px). They keep their size where "
-        "it is left out.",
+        description="Width and height that images are resized to (px). By default images keep "
+        "their size.",
         json_schema_extra=option(),
     )
     output_stride: int | None = Field(
         default=None,
         description="Dilate the network to this stride, 8 or 16, where its family can; the "
-        "network's own where it is left out.",
+        "network's own by default.",
     )
     device: str = Field(default="cpu", description="cpu or cuda.", json_schema_extra=option())
     seed: int = Field(default=0, ge=0, description="Random seed of `random` weights.")
@@ -160,11 +160,12 @@ class FeatureConfig:
     seed: int = Field(
         default=0,
         ge=0,
-        description="Random seed of the choice of pairs that the layout pixels stores.",
+        description="Random seed for choosing the pairs that the layout pixels stores.",
     )
     map: str = Field(
         default="float16",
-        description="Numbers that are stored: float16, int8, pca:K or pca:K+int8. K is the number "
+        description="Number format of the stored features: float16, int8, pca:K or pca:K+int8. K "
+        "is the number "
         "of principal components, such as pca:64.",
         json_schema_extra=option(metavar="CODING"),
     )
@@ -266,7 +267,7 @@ class SuperpixelConfig:
     segments: int = Field(
         default=150,
         ge=1,
-        description="Superpixels asked for in each image; SLIC gives about as many.",
+        description="Superpixels per image; SLIC returns about this many.",
     )
     compactness: float = Field(
         default=6.0,

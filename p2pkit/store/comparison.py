@@ -37,12 +37,12 @@ def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> N
     lines = [*_recording_lines(recording), *map(_line, others)]
     more = [f"and {len(lines) - MOST_LISTED} more"] if len(lines) > MOST_LISTED else []
     found = "; ".join([*lines[:MOST_LISTED], *more])
-    mend = (
+    advice = (
         "Extract this recording into a new folder"
         if recording
         else "Use the same settings, or another folder"
     )
-    raise FingerprintError(f"the store at {root} was made from other inputs: {found}. {mend}")
+    raise FingerprintError(f"the store at {root} was made from other inputs: {found}. {advice}")
 
 
 def _other_frames_chosen(stored: Manifest, manifest: Manifest) -> list[Row]:

@@ -94,7 +94,7 @@ def with_codecs(fields: tuple[FieldSpec, ...], codecs: Mapping[str, str]) -> tup
     """The same fields with other codecs, by field name; names of other fields are passed over.
 
     Raises:
-        StoreError: there is no such codec, or it is not for the field's type.
+        StoreError: the codec is unknown, or not for the field's type.
     """
     return tuple(replace(spec, codec=codecs.get(spec.name, spec.codec)) for spec in fields)
 

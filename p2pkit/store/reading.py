@@ -77,12 +77,14 @@ class Store:
         """The record of one shard.
 
         Raises:
-            StoreError: there is no such shard, it is not extracted yet, or its record is damaged.
+            StoreError: the shard does not exist, is not extracted yet, or its record is damaged.
             FingerprintError: the shard was made from other inputs than the layer.
         """
         spec = self.layer(layer)
         if not 0 <= shard < self.manifest.plan.shards:
-            raise StoreError(f"there is no shard {shard}; the plan has {self.manifest.plan.shards}")
+            raise StoreError(
+                f"shard {shard} does not exist; the plan has {self.manifest.plan.shards}"
+            )
         record = self._records.get((spec.name, shard))
         if record is None:
             path = record_path(self.root, spec.name, shard)
@@ -135,7 +137,7 @@ class Store:
 
         Raises:
             CorruptShardError: the bytes differ from those written; names shard, key and field.
-            StoreError: there is no such layer, shard, row or field.
+            StoreError: the layer, shard, row or field does not exist.
         """
         opened = self.shard(layer, shard)
         if not 0 <= row < len(opened.keys):

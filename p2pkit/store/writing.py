@@ -176,7 +176,9 @@ class StoreWriter:
     ) -> ShardRecord:
         spec = self._layer(layer)
         if not 0 <= shard < self.manifest.plan.shards:
-            raise StoreError(f"there is no shard {shard}; the plan has {self.manifest.plan.shards}")
+            raise StoreError(
+                f"shard {shard} does not exist; the plan has {self.manifest.plan.shards}"
+            )
         path = shard_path(self.root, layer, shard, self._storage.suffix)
         checked = self._checked(layer, shard, samples, failures)
         with system_refusals_as_store_errors(path):

@@ -83,7 +83,7 @@ def make_sample(
         features: the frame's sample of the feature layer; of its maps, those of `view` are needed,
             or all of them for `random-per-pair`.
         config: how.
-        random: what decides.
+        random: source of all random choices.
         basis: of a layer of PCA coefficients, to get the teacher's own channels back.
         superpixels: the frame's sample of a layer of superpixels, if they are wanted.
         view: the stored view that all pairs take, unless each draws its own.

@@ -104,7 +104,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
 
     Raises:
         MissingDependencyError: transformers is not installed.
-        TeacherError: no such model or layer, it is not one that gives maps, or its weights are
+        TeacherError: the model or layer does not exist, it gives no maps, or its weights are
             damaged or lack a tensor that the map depends on.
     """
     transformers = _transformers()

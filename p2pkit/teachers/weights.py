@@ -91,7 +91,8 @@ def read_weights(path: Path) -> State:
     """All tensors of a checkpoint under dotted names, however deep its dictionaries nest them.
 
     Raises:
-        TeacherError: no such file, it cannot be read, it holds no tensor, or it holds objects other
+        TeacherError: the file does not exist, cannot be read, contains no tensor, or contains
+            objects other
             than plain data: loading those would run their code.
     """
     if not path.is_file():

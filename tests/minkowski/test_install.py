@@ -86,7 +86,7 @@ def test_a_failing_cuda_build_gives_way_to_the_cpu_build(machine: Machine) -> No
     assert installed == Installed(CPU, "cublas_v2.h: No such file or directory")
     assert machine.attempts == [True, False]
     assert machine.lines == [
-        "no CUDA build: cublas_v2.h: No such file or directory; going on with the CPU build"
+        "no CUDA build: cublas_v2.h: No such file or directory; continuing with the CPU build"
     ]
 
 

@@ -36,7 +36,7 @@ SPLITS = ("training", "testing")
 
 @dataclass(frozen=True)
 class ObjectFrame:
-    """One frame's place: the split's folder, the frame's number as a text, cameras and endings."""
+    """Where one frame lies: the split's folder, its number as text, cameras and suffixes."""
 
     key: str
     sequence: str
@@ -70,7 +70,7 @@ class KittiObject:
     """The KITTI object benchmark as a `FrameSource`.
 
     Raises:
-        SourceError: there is no `velodyne` folder with sweeps.
+        SourceError: no `velodyne` folder has sweeps.
     """
 
     name = "kitti-object"

@@ -1,4 +1,4 @@
-"""`kitti-odometry`: the KITTI odometry benchmark, with SemanticKITTI's labels where they are.
+"""`kitti-odometry`: the KITTI odometry benchmark, with SemanticKITTI's labels where they exist.
 
 The folder holds `sequences/NN/` with `calib.txt` (P2, P3, Tr), `velodyne/`, `image_2/` and
 `image_3/` or one of them, `times.txt` and SemanticKITTI's `labels/`; poses are `poses/NN.txt` or,
@@ -97,7 +97,7 @@ class KittiOdometry:
     Frames of sequences without a `labels` folder are unlabelled throughout, if others have one.
 
     Raises:
-        SourceError: there is no sequence whose calibration, poses and time list are usable.
+        SourceError: no sequence has a usable calibration, poses and time list.
     """
 
     name = "kitti-odometry"

@@ -48,7 +48,7 @@ class KittiRaw:
     is corrected; `time_offset_s` and `speed_m_s` say how much.
 
     Raises:
-        SourceError: there is no drive whose calibration, poses and time lists are usable.
+        SourceError: no drive has a usable calibration, poses and time lists.
     """
 
     name = "kitti-raw"

@@ -75,7 +75,8 @@ class NuScenes:
     """nuScenes key frames as a `FrameSource`; the points are in the frame of LIDAR_TOP.
 
     Raises:
-        SourceError: there is no version folder or more than one, or its tables are not usable.
+        SourceError: the version folder is missing or not the only one, or its tables are not
+            usable.
     """
 
     name = "nuscenes"

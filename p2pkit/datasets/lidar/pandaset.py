@@ -78,7 +78,7 @@ class PandaSet:
     motion within the sweep removed, to the LiDAR's frame at the sweep's time stamp.
 
     Raises:
-        SourceError: there is no sequence whose `calib.json` is usable.
+        SourceError: no sequence has a usable `calib.json`.
     """
 
     name = "pandaset"

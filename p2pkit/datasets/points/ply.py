@@ -1,6 +1,6 @@
 """The vertices of PLY files: binary or text, scalar properties only, which is what ScanNet ships.
 
-The form is Greg Turk's "The PLY Polygon File Format" (1994).
+The format is Greg Turk's "The PLY Polygon File Format" (1994).
 """
 
 from pathlib import Path
@@ -35,7 +35,8 @@ def read_vertices(path: Path) -> np.ndarray:
     """The vertices as a structured array with the file's property names.
 
     Raises:
-        SourceError: the file is missing, no PLY, does not begin with vertices, or is cut.
+        SourceError: the file is missing, not a PLY file, truncated, or does not begin with
+            vertices.
     """
     if not path.is_file():
         raise SourceError(f"{path} does not exist")

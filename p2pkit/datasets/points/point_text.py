@@ -17,13 +17,13 @@ _STRAY = re.compile(r"[^\S\r\n]|[\x00-\x08\x0e-\x1f\x7f-\xff]")
 
 
 def read_rows(path: Path, key: str, columns: int) -> Float64[np.ndarray, "rows columns"]:
-    """Rows of exactly `columns` finite numbers, separated by white space; blank lines do not count.
+    """Rows of exactly `columns` finite numbers, separated by white space; blank lines are skipped.
 
     Control and non-ASCII characters are treated as white space where the file cannot be read
     otherwise.
 
     Raises:
-        FrameError: the file is missing or empty, or a line is none of such numbers; the reason
+        FrameError: the file is missing or empty, or a line does not have such numbers; the reason
             names file and line.
     """
     try:

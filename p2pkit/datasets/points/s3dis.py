@@ -1,4 +1,4 @@
-"""`s3dis`: rooms of S3DIS as labelled points without images, to evaluate on.
+"""`s3dis`: rooms of S3DIS as labelled points without images, for evaluation.
 
 Armeni et al., "3D Semantic Parsing of Large-Scale Indoor Spaces", CVPR 2016; the files are those of
 `Stanford3dDataset_v1.2_Aligned_Version`: `Area_N/ROOM/Annotations/CLASS_k.txt`, one file for each

@@ -101,7 +101,7 @@ class RgbdCalibration:
 
     @property
     def used_color(self) -> Camera:
-        """The colour camera at the size that is worked on.
+        """The colour camera at the size that is used.
 
         Images of more than `LARGEST_COLOR_PX` over smaller depth are shrunk by a whole factor: they
         would take gigabytes, in the teacher most of all, and show detail that no depth pixel
@@ -140,7 +140,7 @@ def read_calibration(path: Path) -> RgbdCalibration:
     """Read and check a `camera.json`.
 
     Raises:
-        SourceError: the file is missing (the message holds a template) or a field is unknown,
+        SourceError: the file is missing (the message contains a template) or a field is unknown,
             missing, of the wrong type or out of range; the message names the file and the field.
     """
     if not path.is_file():

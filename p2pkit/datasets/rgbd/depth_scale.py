@@ -1,6 +1,6 @@
-"""Catches wrong depth units before a recording is used, for every reader of depth images.
+"""Catch wrong depth units before a recording is used, for every reader of depth images.
 
-Two checks, both on a handful of frames: the median depth must be one that a depth sensor gives,
+Two checks, both on a handful of frames: the median depth must be plausible for a depth sensor,
 and where there are poses with a useful baseline, warping one frame into another must not agree far
 better with another common unit. The second catches 5000 for 1000, which the first cannot see.
 """
@@ -27,7 +27,7 @@ _GOOD_AGREEMENT, _BAD_RATIO = 0.65, 0.6
 _BASELINE_M = (0.1, 0.6)
 _MIN_COS_ROTATION = np.cos(np.deg2rad(25.0))
 _PAIRS, _STEP = 3, 4
-# Poses are looked at in runs of neighbours, since only these overlap in a long recording.
+# Poses are compared in runs of neighbours, since only these overlap in a long recording.
 _RUNS, _RUN_LENGTH = 4, 60
 
 
@@ -63,9 +63,8 @@ Item = TypeVar("Item")
 def check_depth_scale(probes: Sequence[DepthProbe]) -> None:
     """Raise SourceError if the frames' depth contradicts their units.
 
-    The message gives the factor and the option that mends it. Bad frames are skipped here: each
-    becomes a row of its own when it is loaded. With many sequences the first, middle and last are
-    looked at.
+    The message gives the factor and the option that corrects it. Bad frames are skipped here: each
+    is reported when it is loaded. With many sequences the first, middle and last are checked.
     """
     sequences: dict[str, list[DepthProbe]] = {}
     for probe in probes:

@@ -41,8 +41,8 @@ class NyuV2:
     Without `train.txt`, or if none of its frames exists, those of `test.txt`.
 
     Raises:
-        SourceError: a text is missing or wrong, no listed frame exists, or the intrinsics are for
-            another size than the images'.
+        SourceError: a text file is missing or wrong, no listed frame exists, or the intrinsics are
+            for another size than the images'.
     """
 
     name = "nyuv2"
@@ -160,7 +160,7 @@ def _without_border(depth: np.ndarray, border: int) -> np.ndarray:
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
-    """Parse lines of the form `7 table`; line 0, void, loses its remark in brackets."""
+    """Parse lines of the form `7 table`; line 0, void, loses its comment in brackets."""
     names: list[str] = []
     for line in read_text(path, "nyuv2").splitlines():
         number, _, name = line.strip().partition(" ")

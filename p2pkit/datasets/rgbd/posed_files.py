@@ -32,7 +32,7 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """The files of one frame; a None is a file that is not there."""
+    """The files of one frame; None stands for a missing file."""
 
     key: str
     sequence: str

@@ -140,7 +140,7 @@ def mesh_200(folder: Path, table: LabelTable) -> LabelledMesh:
     """The mesh with the classes of its segments' groups.
 
     Raises:
-        SourceError: a file is missing or wrong, or they do not fit together.
+        SourceError: a file is missing or wrong, or they do not match.
     """
     return _mesh_200(folder, _hashable(table))
 
@@ -177,7 +177,7 @@ def groups_file(folder: Path) -> Path:
 def pixel_classes(
     mesh: LabelledMesh, depth: DepthImage, world_from_depth: Float64[np.ndarray, "4 4"]
 ) -> UInt8[np.ndarray, "height width"]:
-    """Class of each depth pixel; 0 where there is no depth or no vertex near."""
+    """Class of each depth pixel; 0 without depth or without a vertex nearby."""
     found = back_project(depth.values, depth.camera, units_per_metre=depth.units_per_metre)
     points = transform_points(world_from_depth, found.points)
     distance, vertex = mesh.tree.query(points, distance_upper_bound=MAX_DISTANCE_M)

@@ -1,4 +1,4 @@
-"""`tum`: sequences in the form of the TUM RGB-D benchmark.
+"""`tum`: sequences in the format of the TUM RGB-D benchmark.
 
 Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012; the benchmark's
 page "File Formats". `rgb.txt` and `depth.txt` list `time file`, `groundtruth.txt` lists `time tx ty
@@ -51,7 +51,7 @@ class TumRgbd:
     """TUM sequences as a `FrameSource`; a frame is a depth image with the nearest colour image.
 
     Raises:
-        SourceError: of no sequence are the lists usable, images close in time, and the lens known.
+        SourceError: no sequence has usable lists, images close in time, and a known lens.
     """
 
     name = "tum"
@@ -177,7 +177,7 @@ def _listed(folder: Path, left_out: list[LeftOut]) -> list[RgbdFiles]:
 
 
 def _listing(path: Path) -> Listing:
-    """Lines `time words`, sorted by time; `#` begins a remark."""
+    """Lines `time words`, sorted by time; `#` begins a comment."""
     rows: Listing = []
     for number, line in enumerate(read_text(path, "tum").splitlines(), start=1):
         words = line.split("#")[0].split()

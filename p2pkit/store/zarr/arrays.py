@@ -60,7 +60,7 @@ def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def folder_sizes(folder: Location) -> list[tuple[str, int]]:
-    """(relative path with slashes, bytes) of each file, sorted; empty where there is no folder."""
+    """(relative path with slashes, bytes) of each file, sorted; empty without a folder."""
     if isinstance(folder, RemotePath):
         return folder.files()
     return [(name, path.stat().st_size) for name, path in folder_files(folder)]
