@@ -11,8 +11,7 @@
     │   ├── DevelopmentStoreError  a version before the first release wrote it, in another form
     │   └── FingerprintError     stored data was made from other inputs than the ones asked for
     ├── TrainingError            a training run cannot start or continue
-    └── MissingDependencyError   an optional part is not installed; names the command that installs
-    it
+    └── MissingDependencyError   an optional part is missing; names the command that installs it
 
 A message says what is wrong, which value, what is allowed, and what to do.
 """

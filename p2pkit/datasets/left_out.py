@@ -52,8 +52,7 @@ def read_sequences(
         root: of the recording.
 
     Raises:
-        SourceError: no sequence is left; with its reason if there is one only, else with the first
-            one's.
+        SourceError: no sequence can be read; the message gives the first one's reason.
     """
     items: list[Item] = []
     errors: list[SourceError] = []

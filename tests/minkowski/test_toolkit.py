@@ -111,7 +111,9 @@ def test_of_many_absent_headers_two_are_named(tmp_path: Path) -> None:
 
 
 def test_packages_that_make_no_complete_toolkit_are_refused(bare: Path) -> None:
-    with pytest.raises(MissingDependencyError, match=r"not make a complete toolkit: .*curand\.h of cuRAND"):
+    with pytest.raises(
+        MissingDependencyError, match=r"not make a complete toolkit: .*curand\.h of cuRAND"
+    ):
         require_toolkit("13.0", lambda command: write_toolkit(bare, "13.0", "curand.h") and None)
 
 

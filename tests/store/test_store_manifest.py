@@ -143,7 +143,10 @@ def test_layers_added_at_the_same_time_are_all_there(tmp_path: Path):
             "has format version 2; this p2pkit reads 1; a newer p2pkit wrote it: upgrade",
         ),
         ({"more": 1}, "needs exactly the entries"),
-        ({"plan": {"seed": 0, "shard_size": 0, "frames": 1}}, "plan.shard_size is 0; expected at least 1"),
+        (
+            {"plan": {"seed": 0, "shard_size": 0, "frames": 1}},
+            "plan.shard_size is 0; expected at least 1",
+        ),
         (
             {"plan": {"seed": 0, "shard_size": True, "frames": 1}},
             "size is True; expected int",

@@ -129,7 +129,10 @@ def test_the_stray_character_of_the_public_file_is_mended(
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("1 2 3 4 5", r"hallway_6/Annotations/chair_1\.txt, line 3, is '1 2 3 4 5'; expected 6 numbers"),
+        (
+            "1 2 3 4 5",
+            r"hallway_6/Annotations/chair_1\.txt, line 3, is '1 2 3 4 5'; expected 6 numbers",
+        ),
         ("1 2 3 4 5 6 7", "line 3, is '1 2 3 4 5 6 7'"),
         ("1 2 three 4 5 6", "line 3"),
         ("1 2 3 4 5 1_0", "line 3"),

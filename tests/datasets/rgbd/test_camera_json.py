@@ -67,7 +67,10 @@ def test_missing_field_is_named(tmp_path: Path, name: str):
         ({"invalid_depth": 0}, "invalid_depth is 0"),
         ({"invalid_depth": [70000]}, r"invalid_depth is \[70000\]"),
         ({"invalid_depth": [1.5]}, r"invalid_depth is \[1.5\]"),
-        ({"depth": CALIBRATION["depth"] | {"width": float("nan")}}, "depth: width is nan; expected a whole"),
+        (
+            {"depth": CALIBRATION["depth"] | {"width": float("nan")}},
+            "depth: width is nan; expected a whole",
+        ),
         ({"color": CALIBRATION["color"] | {"height": float("inf")}}, "color: height is inf"),
         ({"color": CALIBRATION["color"] | {"height": 10**400}}, "color: height is a huge number"),
         ({"color": CALIBRATION["color"] | {"fx": 10**400}}, "color: a number of fx, fy, cx and cy"),

@@ -143,7 +143,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         "mode 'L'; expected 16-bit grey",
     ),
     "depth size": (damage_image(".depth.png", GREY16[:24]), "64 x 24 px, but .* 64 x 48"),
-    "grey color": (damage_image(".color.png", GREY16.astype(np.uint8)), "mode 'L'; expected 8-bit RGB"),
+    "grey color": (
+        damage_image(".color.png", GREY16.astype(np.uint8)),
+        "mode 'L'; expected 8-bit RGB",
+    ),
     "color size": (
         damage_image(".color.png", np.zeros((HEIGHT, 32, 3), np.uint8)),
         "32 x 48 px, but .* 64 x 48",
@@ -154,7 +157,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "short pose": (damage_write(".pose.txt", "1 0 0 1"), "16 numbers of a 4 x 4 pose, found 4"),
     "NaN npy": (damage_npy(np.full((HEIGHT, WIDTH), np.nan, np.float32)), "no valid depth"),
     "negative npy": (damage_npy(np.full((HEIGHT, WIDTH), -1, np.float32)), "negative depth, -1 m"),
-    "float64 npy": (damage_npy(np.ones((HEIGHT, WIDTH))), r"float32 \(48, 64\).* found float64 \(48, 64\)"),
+    "float64 npy": (
+        damage_npy(np.ones((HEIGHT, WIDTH))),
+        r"float32 \(48, 64\).* found float64 \(48, 64\)",
+    ),
     "npy in millimetres": (
         damage_npy(np.full((HEIGHT, WIDTH), 1900, np.float32)),
         r"depth\.npy has the median 1900, and its unit is metres: .*divide by 1000",
