@@ -9,7 +9,7 @@
     ├── StoreError               a store cannot be read, written or combined
     │   ├── CorruptShardError    bytes differ from their checksum, size or index
     │   ├── DevelopmentStoreError  a version before the first release wrote it, in another form
-    │   └── FingerprintError     stored data was made from other inputs than the ones asked for
+    │   └── FingerprintError     stored data was made from other inputs than the requested ones
     ├── TrainingError            a training run cannot start or continue
     └── MissingDependencyError   an optional part is missing; names the command that installs it
 
@@ -93,7 +93,7 @@ class DevelopmentStoreError(StoreError):
 
 
 class FingerprintError(StoreError):
-    """Stored data was made from other inputs than the ones asked for."""
+    """Stored data was made from other inputs than the requested ones."""
 
 
 class TrainingError(P2pkitError):

@@ -201,7 +201,7 @@ def _read_torch(path: Path, error: type[P2pkitError]) -> Any:
     import torch
 
     try:
-        # Opened here: given a name, torch goes by its ending.
+        # Opened here: given a name, torch decides by its suffix.
         with open(path, "rb") as file, torch.serialization.safe_globals(_stand_ins()):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as reason:

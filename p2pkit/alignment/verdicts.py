@@ -20,18 +20,18 @@ from p2pkit.alignment.wrong_calibrations import Hypothesis, hypotheses
 
 CHANCE = 0.01
 """Chance of a false alarm in a whole family of alternatives (Bonferroni)."""
-CLEARLY = 0.25
-"""An alternative must also be better by this share of its own score."""
+RELATIVE_GAIN = 0.25
+"""An alternative must also be better by this share of its score."""
 SHIFT_TOLERANCE, ROLL_TOLERANCE_DEG = 0.0075, 1.25
 """The best displacement may be this far from zero, as a share of the image's width, and the best
 rotation about the optical axis, which moves few pixels far (degrees)."""
-SETTLED = 16
+SETTLED_IMAGES = 16
 """Images over which each one's own displacement (shutter, exposure at another time than the depth)
-has averaged out; fewer are failed by more only."""
-SURELY = 1e-4
+has averaged out; with fewer, only larger ones fail."""
+PASS_CHANCE = 1e-4
 """Chance of a score as high as the declared one's without any alignment; below it is a pass."""
 SHIFT_CHANCE = 1e-3
-SHIFT_CLEARLY = 0.08
+SHIFT_RELATIVE_GAIN = 0.08
 MUCH_BETTER = 1.35
 """A small change is reported instead of a named alternative if it fits this many times better."""
 CHANCE_SCORE = 0.02
@@ -115,7 +115,7 @@ def _clearly_above(found: Score, declared: Score, family: int) -> bool:
     """Above zero and above the declared one, by more than chance and by more than a little."""
     gain = found.mean - declared.mean
     return (
-        gain > CLEARLY * found.mean
+        gain > RELATIVE_GAIN * found.mean
         and above_zero(found).p * family < CHANCE
         and above(found, declared).p * family < CHANCE
     )
@@ -141,7 +141,7 @@ def _judge_alternatives(
         best, found = better[0]
         reason = f"{measured}, but {found.mean:.3f} if {best.fault}: {best.detail}"
         return Verdict("edge alignment", "fail", reason, best.fault, figures)
-    if evidence.p < SURELY:
+    if evidence.p < PASS_CHANCE:
         return Verdict(
             "edge alignment",
             "pass",
@@ -158,10 +158,10 @@ def _judge_alternatives(
 
 
 def _tolerance(images: int) -> float:
-    """What fails; `SHIFT_TOLERANCE` is that of a mean over `SETTLED` images, whose spread goes with
-    one over the root of their number.
+    """Displacement that fails. `SHIFT_TOLERANCE` is for a mean over `SETTLED_IMAGES` images; its
+    spread falls with the root of their number.
     """
-    return SHIFT_TOLERANCE * math.sqrt(max(1.0, SETTLED / max(images, 1)))
+    return SHIFT_TOLERANCE * math.sqrt(max(1.0, SETTLED_IMAGES / max(images, 1)))
 
 
 def _outcome(
@@ -171,7 +171,7 @@ def _outcome(
     if (best.displacement > tolerance or is_turned) and _is_sure(best.found, best.evidence):
         return "fail"
     is_near = best.displacement <= SHIFT_TOLERANCE and not is_turned
-    return "pass" if above_zero(declared).p < SURELY and is_near else "cannot tell"
+    return "pass" if above_zero(declared).p < PASS_CHANCE and is_near else "cannot tell"
 
 
 def _doubt(outcome: Outcome, best: Misalignment | TimeOffset) -> str:
@@ -243,7 +243,7 @@ def _is_sure(found: Score, evidence: Evidence) -> bool:
     return (
         evidence.p < SHIFT_CHANCE
         and above_zero(found).p < SHIFT_CHANCE
-        and evidence.difference > SHIFT_CLEARLY * found.mean
+        and evidence.difference > SHIFT_RELATIVE_GAIN * found.mean
     )
 
 

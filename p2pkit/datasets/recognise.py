@@ -114,7 +114,7 @@ def _near_misses(root: Path) -> str:
 
 
 def _near_miss(row: Dataset, root: Path) -> Iterator[_NearMiss]:
-    """At most one, by the layout that lacks the least beside the dataset's typical files."""
+    """At most one, by the layout that lacks the fewest files besides the dataset's typical ones."""
     misses = [
         _NearMiss(row, layout.missing_in(folder), folder)
         for typical in row.typical

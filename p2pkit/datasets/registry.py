@@ -38,7 +38,7 @@ class Dataset:
         settings: dotted settings of `ExtractConfig` that replace the defaults.
         typical: files that hardly any other dataset has; a folder that holds them but matches none
             of `layouts` is a near miss.
-        hint: `module:NAME` below `p2pkit.datasets` of a text that helps with a near miss, or empty.
+        hint: `module:NAME` below `p2pkit.datasets` of a text that explains a near miss, or empty.
     """
 
     name: str

@@ -25,7 +25,7 @@ def retrieval_top1(
         point_embedding: rows of unit length.
         pixel_embedding: row i is the pixel of point i.
         cell_id: where given, any pixel in the same cell of the teacher's map is right too, since
-            their features are nearly the same; None asks for the very pixel.
+            their features are nearly the same; None requires the exact pixel.
 
     Raises:
         ConfigError: no pairs are given.

@@ -1,9 +1,9 @@
 """Lens distortion as OpenCV defines it, and images without it.
 
-An image is undistorted once, before the teacher sees it; all else in p2pkit works with pinholes.
-The two models and their parameter order are those of OpenCV's documentation: "Camera Calibration
-and 3D Reconstruction" (k1 k2 p1 p2 k3 k4 k5 k6) and its fisheye section (k1 k2 k3 k4; Kannala and
-Brandt, "A generic camera model and calibration method", PAMI 2006).
+An image is undistorted once, before the teacher sees it; everything else in p2pkit works with
+pinholes. The two models and their parameter order are those of OpenCV's documentation: "Camera
+Calibration and 3D Reconstruction" (k1 k2 p1 p2 k3 k4 k5 k6) and its fisheye section (k1 k2
+k3 k4; Kannala and Brandt, "A generic camera model and calibration method", PAMI 2006).
 """
 
 from dataclasses import dataclass

@@ -65,7 +65,7 @@ def made_geometry(
 
 
 def made_beside(layer: LayerSpec, geometry: LayerSpec, made_from: dict[str, Any]) -> LayerSpec:
-    """A layer made of the samples of others, beside a geometry layer so made."""
+    """A layer made of the samples of others, for a geometry layer made in this way."""
     fingerprint = {
         **family(layer),
         GEOMETRY: geometry.fingerprint_sha256,

@@ -358,7 +358,7 @@ def pair_features(
         view: which of the stored views of the images; 0 is the image as it is.
 
     Raises:
-        StoreError: a `pixels` layer lacks a pair, or is asked for another alignment; or the layer
+        StoreError: a `pixels` layer lacks a pair, or another alignment is requested; or the layer
             stores no such view.
     """
     if "feature_pair" in sample.arrays:

@@ -63,9 +63,9 @@ def colors_at(
 
 @dataclass(frozen=True, eq=False)
 class ProjectedPixels:
-    """Pixels of a depth frame's pairs, of which pair i is point i; projected when asked for.
+    """Pixels of a depth frame's pairs, where pair i is point i; projected on demand.
 
-    A training sample asks for some hundreds of tens of thousands.
+    A training sample needs some hundreds of tens of thousands.
 
     Args:
         points: in the sensor's frame (m).
@@ -187,7 +187,7 @@ POINT_FIELDS = (
 PAIR_FIELDS = (PairField(_CONFIDENCE, lambda found: found.confidence),)
 """What points and pairs have besides colours and positions. An entry here is all that a further
 field
-needs: it is stored, read back as `PointCloud.fields` and handed out as `fields` of each batch.
+needs: it is stored, read back as `PointCloud.fields` and returned as `fields` of each batch.
 """
 
 _DEPTH_FIELDS = (

@@ -11,7 +11,7 @@ from p2pkit.store.manifest import LayerSpec, Sample
 class Layer(Protocol):
     """One kind of data of each frame: the geometry, a teacher's features, superpixels.
 
-    How a sample is read back stands beside it in the layer's own module.
+    The code that reads a sample back is in the layer's own module.
     """
 
     @property

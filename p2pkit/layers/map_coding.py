@@ -3,7 +3,7 @@
 `float16` stores them as they are. `int8` stores one byte per value: each channel of each map has
 its own smallest value and step, so a channel that is small everywhere loses nothing to one that is
 large, and exact zeros behind a ReLU stay exact. `pca:K` stores the K coefficients on the directions
-of largest variance; readers hand out the coefficients, because the trained linear
+of largest variance; readers return the coefficients, because the trained linear
 map behind them absorbs basis and mean: W (mean + B c) + b = (W B) c + (W mean + b).
 """
 

@@ -42,7 +42,7 @@ class SuperpixelLayer:
 
 
 def superpixel_spec(config: SuperpixelConfig, geometry: LayerSpec) -> LayerSpec:
-    """The layer that `config` makes beside a geometry layer: `superpixels/slic-<fingerprint8>`."""
+    """The layer that `config` makes for a geometry layer: `superpixels/slic-<fingerprint8>`."""
     fingerprint: dict[str, Any] = {
         "geometry": geometry.fingerprint_sha256,
         "superpixels": config.fingerprint(),

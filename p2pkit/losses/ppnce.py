@@ -121,7 +121,7 @@ def anchor_weight(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, " p
     """Weight of each anchor; None where all have the same.
 
     Raises:
-        TrainingError: weights are asked for and the batch has none.
+        TrainingError: the settings need weights and the batch has none.
     """
     if config.confidence == "ignore":
         return None

@@ -35,7 +35,7 @@ def superpixel_loss(
         logits_at_once: as for `ppnce`, of superpixels.
 
     Raises:
-        TrainingError: the batch lacks superpixels, or confidence that is asked for.
+        TrainingError: the batch lacks superpixels, or the confidence that the settings need.
     """
     if batch.superpixel_id is None:
         raise TrainingError("the loss 'superpixel' needs superpixels, and the batch has none")

@@ -163,8 +163,9 @@ def probe_in_process(parts: tuple[str, ...]) -> list[dict[str, Any]]:
 def mending_command(part: str, detail: str) -> str:
     """The command for a part that is missing or broken.
 
-    A shared library that the detail names is Debian's to install; all else is pip's. The installed
-    torch stands beside a package that is missing, or pip might exchange it for another build.
+    A shared library that the detail names is Debian's to install; everything else is pip's. The
+    command names the installed torch with the missing package, or pip might exchange it for another
+    build.
     """
     library = re.search(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object", detail)
     if library and library[1] in SYSTEM_LIBRARIES:
@@ -188,7 +189,7 @@ def distribution_name(part: str) -> str:
 
 
 def requirement_of(distribution: str) -> str:
-    """How p2pkit's own metadata asks for a distribution, such as `timm>=1.0.31`."""
+    """How p2pkit's own metadata requires a distribution, such as `timm>=1.0.31`."""
     try:
         declared = requires("p2pkit") or []
     except PackageNotFoundError:

@@ -38,7 +38,7 @@ def install_minkowski(*, cuda: bool | None, report: Report) -> Installed:
     p2pkit works without it, on its torch engine.
 
     Args:
-        cuda: True or False asks for a GPU or a CPU build; None takes a GPU build where torch sees a
+        cuda: True or False requests a GPU or a CPU build; None takes a GPU build where torch sees a
             GPU, and leaves an engine that works alone.
         report: takes one line of progress at a time.
     """

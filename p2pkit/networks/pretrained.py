@@ -16,7 +16,7 @@ from p2pkit.weight_files import EMA_CONTAINERS, read_metadata, read_weight_file
 CONTAINERS = ("state_dict", "model_state_dict", "model_points", "model")
 WRAPPER = "module."
 ABOUT = "p2pkit"
-"""Where an exported file says what it is; a torch file without containers has it beside it."""
+"""Key of an exported file's description; torch files without metadata have it in a file beside."""
 FORMAT = "p2pkit-student"
 FINAL = "final.kernel"
 
@@ -135,7 +135,7 @@ def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
 
 
 def sidecar(path: Path) -> Path:
-    """The JSON beside a file of weights that has no place for it."""
+    """The JSON beside a file of weights that cannot store it."""
     return path.with_name(f"{path.name}.json")
 
 

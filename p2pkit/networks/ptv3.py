@@ -262,7 +262,7 @@ class _Pooling(nn.Module):
 
 
 class _Unpooling(nn.Module):
-    """The coarser voxel's features beside those of the encoder, added."""
+    """The coarser voxel's features added to those of the encoder."""
 
     def __init__(self, below: int, skip: int, width: int) -> None:
         super().__init__()

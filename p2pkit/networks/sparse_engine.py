@@ -83,7 +83,7 @@ class EngineChoice:
 
 
 def choose_engine(name: str, device: str = "cpu") -> EngineChoice:
-    """The engine to use where `name` is asked for; any name but `auto` is kept.
+    """The engine to use for `name`; any name except `auto` is kept.
 
     Args:
         name: a key of `ENGINES`, or `auto`.

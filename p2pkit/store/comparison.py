@@ -76,7 +76,7 @@ def _differences(stored: Manifest, manifest: Manifest) -> list[Row]:
 
 
 def _recording_lines(rows: list[Row]) -> list[str]:
-    """Digests and calibrations in words first: they mean another recording, not other settings."""
+    """Digests and calibrations described first: they mean another recording, not other settings."""
     if not rows:
         return []
     found = ["it is another recording, or this one was changed since the store was begun"]

@@ -91,7 +91,7 @@ class FieldSpec:
 
 
 def with_codecs(fields: tuple[FieldSpec, ...], codecs: Mapping[str, str]) -> tuple[FieldSpec, ...]:
-    """The same fields with other codecs, by field name; names of other fields are passed over.
+    """The same fields with other codecs, by field name; names of other fields are ignored.
 
     Raises:
         StoreError: the codec is unknown, or not for the field's type.

@@ -47,7 +47,7 @@ def layer_statistics(
     """Bytes that each field takes in the layer's complete shards, and its values in some samples.
 
     Args:
-        store: may be in the making; shards that are not complete are passed over.
+        store: may be unfinished; incomplete shards are skipped.
         layer: of the store.
         samples: how many to read, drawn without replacement.
         seed: of the draw.

@@ -216,7 +216,7 @@ class StoreWriter:
 
         Parts of the recording that were not read at all, such as damaged sequences, come first.
 
-        Shards that are not written yet are passed over.
+        Shards that are not written yet are skipped.
         """
         shards = range(self.manifest.plan.shards)
         done = [shard for shard in shards if self.is_done(GEOMETRY, shard)]
@@ -331,7 +331,7 @@ def read_manifest(root: Location) -> Manifest:
 
 
 def read_and_compare(root: Path, manifest: Manifest) -> Manifest:
-    """The manifest of the store at `root`, if what `manifest` asks for fits it.
+    """The manifest of the store at `root`, if it satisfies `manifest`.
 
     Raises:
         StoreError: `root` is not a store, or its manifest is damaged.

@@ -365,13 +365,13 @@ def check_declared(network: nn.Module, grid: FeatureGrid, *, name: str) -> None:
         f"teacher {name} declares the first centre at {grid.offset[0]:g} px and a stride of "
         f"{grid.stride[0]:g} px, but its map changes with the input as if the first centre were at "
         f"({seen[0]:.1f}, {seen[1]:.1f}) px. Declare the offset that the network has, such as "
-        "(stride - 1) / 2 for patches and 0 for ResNets; where it is known and the weights look to "
-        'one side, as TensorFlow-padded ones may, add "trust_offset": true beside it'
+        "(stride - 1) / 2 for patches and 0 for ResNets; if it is known and the weights are "
+        'lopsided, as TensorFlow-padded ones may be, add "trust_offset": true beside it'
     )
 
 
 def answer_shift(network: nn.Module, grid: FeatureGrid, *, name: str) -> tuple[float, float]:
-    """How far (u, v) from pokes over the map's middle cell it changes, in the mean (strides)."""
+    """Mean distance (u, v) from pokes over the map's middle cell to where it changes (strides)."""
     cell = (grid.cells[0] // 2, grid.cells[1] // 2)
     steps = [(step + 0.5) / _POKED_PLACES - 0.5 for step in range(_POKED_PLACES)]
     turned = steps[_POKED_PLACES // 2 :] + steps[: _POKED_PLACES // 2]

@@ -223,7 +223,7 @@ def _layer(
     count = len(stages) - 1
     if not -count <= options.layer < count:
         raise TeacherError(
-            f"teacher hf:{name} has no layer {options.layer}; valid are {-count} to {count - 1}"
+            f"teacher hf:{name} has no layer {options.layer}; expected {-count} to {count - 1}"
         )
     index = options.layer % count
     config.out_indices = [index + 1]

@@ -202,7 +202,7 @@ def _digest(path: Path, output: str) -> str:
         import onnx
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "onnx teachers need the package onnx beside ONNX Runtime: pip install onnx"
+            "onnx teachers need the package onnx besides ONNX Runtime: pip install onnx"
         ) from error
     try:
         model = onnx.load(path)

@@ -72,7 +72,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
     stages = _stages(whole)
     if not -len(stages) <= options.layer < len(stages):
         raise TeacherError(
-            f"teacher {name} has no layer {options.layer}; valid are {-len(stages)} to "
+            f"teacher {name} has no layer {options.layer}; expected {-len(stages)} to "
             f"{len(stages) - 1} (strides {[stage['reduction'] for stage in stages]})"
         )
     index = options.layer % len(stages)

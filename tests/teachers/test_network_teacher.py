@@ -145,7 +145,7 @@ def test_random_weights_leave_the_random_state_alone() -> None:
         ({"name": "hf_hub:someone/net"}, ConfigError, "write hf:someone/net"),
         ({"final_norm": "all"}, TeacherError, "has no final norm"),
         ({"name": "resnet18.wide"}, TeacherError, r"tag \(wide\) .*has resnet18\.a1_in1k, "),
-        ({"layer": 5}, TeacherError, r"no layer 5; valid are -5 to 4"),
+        ({"layer": 5}, TeacherError, r"no layer 5; expected -5 to 4"),
         ({"name": "caffe:resnet50"}, ConfigError, "no kind 'caffe'; choose one of timm"),
         ({"output_stride": 8, "name": "vit_tiny_patch16_224"}, TeacherError, "output_stride"),
         ({"weights": "absent.pth"}, TeacherError, "'absent.pth': the file does not exist"),

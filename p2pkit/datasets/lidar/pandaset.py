@@ -49,7 +49,7 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class PandaFrame:
-    """One sweep's place: its sequence folder, its number as a text, and the sequence's cameras."""
+    """Where one sweep lies: its sequence folder, its number as text, and the sequence's cameras."""
 
     key: str
     sequence: str

@@ -152,7 +152,7 @@ class ShardCache:
             source: the shard.
             record: of the shard; a fetched copy must have its size and checksum.
             open_copy: opens the copy, and raises CorruptShardError where it is damaged.
-            fetch: whether to fetch a shard that is not cached, or wait for who does.
+            fetch: whether to fetch a shard that is not cached, or wait for the process that does.
 
         Raises:
             CorruptShardError: the server's bytes are not those of the record.
@@ -300,7 +300,7 @@ def entry_name(source: RemotePath, record: ShardRecord) -> str:
 
 
 def find_cache() -> ShardCache:
-    """The cache that the environment asks for; one object for each folder and limit.
+    """The cache that the environment configures; one object for each folder and limit.
 
     Raises:
         ConfigError: the limit is not a number, or the cache has no folder.

@@ -235,7 +235,7 @@ def tried(action: Callable[[], T], url: str, *, verb: str = "read") -> T:
 
 
 def _waits() -> Iterator[float]:
-    """Seconds before each try: none, then doubling, each shortened at random by up to a half."""
+    """Seconds before each try: none, then doubling, each shortened at random by up to half."""
     yield 0.0
     for number in range(TRIES - 1):
         yield min(FIRST_WAIT_S * 2**number, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)

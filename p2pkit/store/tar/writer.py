@@ -70,7 +70,7 @@ def tar_header(name: str, size: int) -> bytes:
 
 
 class _Tar:
-    """A tar in the making: hands out its bytes and keeps count of them."""
+    """A tar being written: yields its bytes and counts them."""
 
     def __init__(self) -> None:
         self.bytes = 0

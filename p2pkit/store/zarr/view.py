@@ -317,7 +317,7 @@ class TarView(ZarrStore):
         return True
 
     def with_read_only(self, read_only: bool = False) -> "TarView":
-        """This view again; StoreError where a writable one is asked for."""
+        """This view again; StoreError if a writable one is requested."""
         if not read_only:
             self._refuse()
         return TarView(self._store)
