@@ -214,7 +214,7 @@ def test_missing_key_and_shard(tmp_path: Path):
     store = open_store(tmp_path)
     with pytest.raises(StoreError, match="no sample 'nothing'"):
         store.find("nothing")
-    with pytest.raises(StoreError, match="no shard 3; the plan has 3"):
+    with pytest.raises(StoreError, match="shard 3 does not exist; the plan has 3"):
         store.read("geometry", 3, 0)
 
 

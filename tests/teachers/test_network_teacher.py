@@ -211,7 +211,7 @@ def test_pretrained_weights_without_a_network_name_the_way_out(
 def test_images_of_several_sizes_are_refused(lite0: Teacher) -> None:
     with pytest.raises(TeacherError, match=r"sizes \[\(32, 64\), \(64, 64\)\]"):
         lite0.features([noise(64, 64), noise(64, 32)])
-    with pytest.raises(TeacherError, match="got 0 images"):
+    with pytest.raises(TeacherError, match="found 0 images"):
         lite0.features([])
 
 
