@@ -124,6 +124,6 @@ def test_a_cuda_build_says_what_it_uses_and_links_pips_libraries(
     lines: list[str] = []
     environment = cuda_environment("13.0", lines.append)
     assert environment["CUDA_HOME"] == str(tmp_path / "cu13")
-    assert lines == ["passed over: CUDA 12.4", f"CUDA toolkit 13.0: {tmp_path / 'cu13'}"]
+    assert lines == ["skipped: CUDA 12.4", f"CUDA toolkit 13.0: {tmp_path / 'cu13'}"]
     linked = environment["LIBRARY_PATH"].startswith(str(tmp_path / "wheels"))
     assert linked is from_pip
