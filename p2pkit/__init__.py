@@ -57,7 +57,7 @@ def open_zarr(store: str | Path) -> TarView:
     Every chunk is compared with its checksum as it is read; docs/format.md shows the hierarchy.
 
     Raises:
-        StoreError: `store` is no store, or its shards are Zarr groups already.
+        StoreError: `store` is not a store, or its shards are Zarr groups already.
     """
     from p2pkit.store.zarr.view import open_zarr as open_view
 

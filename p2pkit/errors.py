@@ -3,15 +3,15 @@
     P2pkitError
     ├── ConfigError              a setting is unknown, of the wrong type, or contradicts another
     ├── SourceError              a recording or its calibration cannot be used at all
-    │   └── FrameError           one frame is bad; the run records it and goes on
+    │   └── FrameError           one frame is bad; the run records it and continues
     ├── GeometryError            a camera, transform or depth makes no geometric sense
     ├── TeacherError             a 2D network or its weights cannot be used
     ├── StoreError               a store cannot be read, written or combined
     │   ├── CorruptShardError    bytes differ from their checksum, size or index
     │   ├── DevelopmentStoreError  a version before the first release wrote it, in another form
-    │   └── FingerprintError     stored data was made from other inputs than the ones asked for
-    ├── TrainingError            a training run cannot start or go on
-    └── MissingDependencyError   an optional part is not installed; names the command that mends it
+    │   └── FingerprintError     stored data was made from other inputs than the requested ones
+    ├── TrainingError            a training run cannot start or continue
+    └── MissingDependencyError   an optional part is missing; names the command that installs it
 
 A message says what is wrong, which value, what is allowed, and what to do.
 """
@@ -30,7 +30,7 @@ class SourceError(P2pkitError):
 
 
 class FrameError(SourceError):
-    """One frame is bad. `extract` writes `key` and `reason` to failures.jsonl and goes on.
+    """One frame is bad. `extract` writes `key` and `reason` to failures.jsonl and continues.
 
     Args:
         key: the frame's key.
@@ -87,23 +87,23 @@ class DevelopmentStoreError(StoreError):
 
     def __init__(self, where: str) -> None:
         super().__init__(
-            f"{where} was written by a development version of p2pkit, in a form that is not read "
-            "any more: extract the recording again"
+            f"{where} was written by a development version of p2pkit, in a form that this version "
+            "does not read; extract the recording again"
         )
 
 
 class FingerprintError(StoreError):
-    """Stored data was made from other inputs than the ones asked for."""
+    """Stored data was made from other inputs than the requested ones."""
 
 
 class TrainingError(P2pkitError):
-    """A training run cannot start or go on."""
+    """A training run cannot start or continue."""
 
 
 class MissingDependencyError(P2pkitError):
-    """An optional part is not installed; the message names the command that mends it."""
+    """An optional part is not installed; the message names the command that installs it."""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of another library's message, or the error's name where it says nothing."""
+    """The first line of another library's message, or the error's name if it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

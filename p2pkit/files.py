@@ -52,7 +52,7 @@ def write_atomic(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> No
         if isinstance(error, OSError) and (
             error.filename == temporary or error.errno in (errno.ENOSPC, errno.EDQUOT)
         ):
-            # The system tells the temporary name, and of a full disk none.
+            # The system names the temporary file, and with a full disk none.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     fsync_folder(path.parent)
@@ -73,7 +73,7 @@ def process_space() -> str:
 
 
 def temporary_name(name: str) -> str:
-    """A name that no other writer uses, and that tells which process made it."""
+    """A name that no other writer uses, and that says which process made it."""
     return f".tmp-{name}-{uuid.uuid4().hex[:12]}-{process_space()}-{os.getpid()}"
 
 

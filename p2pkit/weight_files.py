@@ -29,7 +29,7 @@ HEAD_BYTES = 512
 _LFS = b"version https://git-lfs"
 _ADVICE = "copy or download it again"
 _KINDS: tuple[tuple[bytes, str], ...] = (
-    (b"<", f"is a web page or XML, as a failed download leaves it; {_ADVICE}"),
+    (b"<", f"is a web page or XML, as left by a failed download; {_ADVICE}"),
     (b"\x89HDF", "is an HDF5 file; convert it to a torch state_dict or .safetensors first"),
     (b"\x93NUMPY", "is a numpy array; convert it to a torch state_dict or .safetensors first"),
     (b"\x1f\x8b", "is compressed with gzip; unpack it first"),
@@ -135,7 +135,7 @@ def _stand_ins() -> list[Any]:
 
 
 def read_weight_file(path: Path, error: type[P2pkitError]) -> Mapping[str, Any]:
-    """What a `.safetensors` or torch file holds, on the CPU; its content decides which it is.
+    """What a `.safetensors` or torch file contains, on the CPU; its content decides which it is.
 
     Args:
         path: of the file.
@@ -153,8 +153,8 @@ def read_weight_file(path: Path, error: type[P2pkitError]) -> Mapping[str, Any]:
     content = _read_torch(path, error)
     if not isinstance(content, Mapping):
         raise error(
-            f"{path} holds a {type(content).__name__}, not a state_dict; save the network's "
-            "state_dict()"
+            f"expected a state_dict, found a {type(content).__name__} in {path}; save the "
+            "network's state_dict()"
         )
     return content
 
@@ -194,14 +194,14 @@ def _read_safetensors(path: Path, error: type[P2pkitError]) -> Mapping[str, Any]
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as reason:
-        raise error(f"{path} is cut or damaged ({first_line(reason)}); {_ADVICE}") from None
+        raise error(f"{path} is truncated or damaged ({first_line(reason)}); {_ADVICE}") from None
 
 
 def _read_torch(path: Path, error: type[P2pkitError]) -> Any:
     import torch
 
     try:
-        # Opened here: given a name, torch goes by its ending.
+        # Opened here: given a name, torch decides by its suffix.
         with open(path, "rb") as file, torch.serialization.safe_globals(_stand_ins()):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as reason:
@@ -218,12 +218,12 @@ def _unreadable(path: Path, reason: Exception) -> str:
     if isinstance(reason, pickle.UnpicklingError) and found and not _is_cut(path):
         what = found[1] or found[2]
         return (
-            f"{path} cannot be read as plain tensors: it holds {what}, which could run code. Save "
-            "the network's state_dict() alone, where you trust the file's origin, as .safetensors"
+            f"{path} cannot be read as plain tensors: it contains {what}, which could run code. "
+            "Save the network's state_dict() alone, if you trust the file's origin, as .safetensors"
         )
     return (
-        f"{path} is cut, damaged or not a checkpoint of torch; {_ADVICE}, or save the network's "
-        "state_dict() with torch.save"
+        f"{path} is truncated, damaged or not a checkpoint of torch; {_ADVICE}, or save the "
+        "network's state_dict() with torch.save"
     )
 
 
@@ -254,4 +254,4 @@ def read_metadata(path: Path, error: type[P2pkitError]) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as reason:
-        raise error(f"{path} is cut or damaged ({first_line(reason)}); {_ADVICE}") from None
+        raise error(f"{path} is truncated or damaged ({first_line(reason)}); {_ADVICE}") from None

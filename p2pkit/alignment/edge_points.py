@@ -15,7 +15,7 @@ LIMITS = (0.08, 3.0)
 DEPTH_GAP_PX = 12
 ROW_GAP, COLUMN_GAP = 5, 6
 RANGE_OF_MEDIAN = (0.15, 8.0)
-"""Distances that count, as shares of the median: not the vehicle, and not the farthest specks."""
+"""Distances in use, as shares of the median: not the vehicle, and not the farthest specks."""
 INTENSITY_SHARE = 0.02
 MOST_POINTS = 24_000
 BLOCKS = 48

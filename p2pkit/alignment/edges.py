@@ -56,7 +56,7 @@ def edge_strength(
 
 
 def _eroded(inside: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
-    """Without what lies near the border of the content; the image's own border is none."""
+    """Without what lies near the border of the content; the image's own border does not count."""
     return np.asarray(
         ndimage.binary_erosion(inside, iterations=BORDER_PX, border_value=1), np.bool_
     )
@@ -160,7 +160,7 @@ def make_looks(
     *,
     moves: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> list[Look]:
-    """The looks of a frame, which is the `number`-th that is looked at."""
+    """The looks of a frame, the `number`-th that is measured."""
     edges = edge_points(frame, np.random.default_rng(number))
     return [_look(number, row, frame, view, edges, moves) for row, view in enumerate(frame.views)]
 
@@ -189,7 +189,7 @@ def _look(
 
 
 def _interval_s(frame: Frame, moves: tuple[np.ndarray | None, np.ndarray | None]) -> float | None:
-    """Way over speed; None where the sensor hardly moves."""
+    """Distance over speed; None where the sensor hardly moves."""
     ways = [float(np.linalg.norm(move[:3, 3])) for move in moves if move is not None]
     if not ways or frame.speed_m_s < SLOWEST_M_S:
         return None

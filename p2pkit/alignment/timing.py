@@ -24,7 +24,7 @@ class TimeOffset(NamedTuple):
         milliseconds: the same; None where the interval is not known.
         displacement: mean distance that this moves the edge points' pixels, as a share of the
             image's width.
-        reach: the same for a whole interval; where it is small, no time can be told.
+        reach: the same for a whole interval; where it is small, no time offset can be found.
         evidence: that the time fits better, found on one half of the data and tested on the other.
         found: its score, tested in this way.
     """

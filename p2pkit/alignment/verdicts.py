@@ -20,20 +20,20 @@ from p2pkit.alignment.wrong_calibrations import Hypothesis, hypotheses
 
 CHANCE = 0.01
 """Chance of a false alarm in a whole family of alternatives (Bonferroni)."""
-CLEARLY = 0.25
-"""An alternative must also be better by this share of its own score."""
+RELATIVE_GAIN = 0.25
+"""An alternative must also be better by this share of its score."""
 SHIFT_TOLERANCE, ROLL_TOLERANCE_DEG = 0.0075, 1.25
 """The best displacement may be this far from zero, as a share of the image's width, and the best
 rotation about the optical axis, which moves few pixels far (degrees)."""
-SETTLED = 16
+SETTLED_IMAGES = 16
 """Images over which each one's own displacement (shutter, exposure at another time than the depth)
-has averaged out; fewer are failed by more only."""
-SURELY = 1e-4
+has averaged out; with fewer, only larger ones fail."""
+PASS_CHANCE = 1e-4
 """Chance of a score as high as the declared one's without any alignment; below it is a pass."""
 SHIFT_CHANCE = 1e-3
-SHIFT_CLEARLY = 0.08
+SHIFT_RELATIVE_GAIN = 0.08
 MUCH_BETTER = 1.35
-"""A small change must fit so much better than a named alternative to be told instead of it."""
+"""A small change is reported instead of a named alternative if it fits this many times better."""
 CHANCE_SCORE = 0.02
 AGREEMENT_GAIN = 0.05
 TIME_FAULT = "points and images differ in time"
@@ -75,21 +75,21 @@ def judge_alignment(looks: Sequence[Look]) -> tuple[Verdict, Verdict, Verdict]:
         if late.found.mean > moved.found.mean:
             shift = replace(shift, fault=TIME_FAULT)
         else:
-            told = f"{time.reason}; the shift test's change fits better"
-            time = replace(time, outcome="cannot tell", reason=told, fault="")
+            reason = f"{time.reason}; the shift test's change fits better"
+            time = replace(time, outcome="cannot tell", reason=reason, fault="")
     if better and shift.outcome == "fail" and moved.found.mean > MUCH_BETTER * better[0][1].mean:
         better = []
     found = _judge_alternatives(declared, better, len(tried))
     if found.outcome == "fail" and not found.fault and shift.outcome == "fail":
-        told = f"edge score {declared.mean:.3f} (chance is 0): the shift test says why"
-        found = replace(found, reason=told, fault=shift.fault)
+        reason = f"edge score {declared.mean:.3f} (chance is 0): the shift test says why"
+        found = replace(found, reason=reason, fault=shift.fault)
     return found, shift, time
 
 
 def judge_each_view(looks: Sequence[Look]) -> Verdict | None:
-    """The test `each camera`: `edge alignment` and `shift test` of each by itself.
+    """The test `each camera`: `edge alignment` and `shift test` of each camera alone.
 
-    All cameras together hide a fault of one. None where there is only one.
+    All cameras together would hide a fault in one. None where there is only one.
     """
     views = sorted({look.view for look in looks})
     if len(views) < 2:
@@ -102,11 +102,11 @@ def judge_each_view(looks: Sequence[Look]) -> Verdict | None:
     if failed:
         bad = ", ".join(str(view) for view in dict.fromkeys(view for view, _ in failed))
         view, test = failed[0]
-        reason = f"views {bad} fail by themselves; view {view}, {test.test}: {test.reason}"
+        reason = f"views {bad} fail on their own; view {view}, {test.test}: {test.reason}"
         return Verdict("each camera", "fail", reason, test.fault, figures)
     unsure = [view for view in views if found[view][0].outcome != "pass"]
     if unsure:
-        reason = f"views {', '.join(map(str, unsure))} have too little to be judged by themselves"
+        reason = f"views {', '.join(map(str, unsure))} show too little to be judged on their own"
         return Verdict("each camera", "cannot tell", reason, "", figures)
     return Verdict("each camera", "pass", f"each of {len(views)} views passes", "", figures)
 
@@ -115,7 +115,7 @@ def _clearly_above(found: Score, declared: Score, family: int) -> bool:
     """Above zero and above the declared one, by more than chance and by more than a little."""
     gain = found.mean - declared.mean
     return (
-        gain > CLEARLY * found.mean
+        gain > RELATIVE_GAIN * found.mean
         and above_zero(found).p * family < CHANCE
         and above(found, declared).p * family < CHANCE
     )
@@ -136,32 +136,32 @@ def _judge_alternatives(
             for one, found in better[:5]
         ],
     }
-    told = f"edge score {declared.mean:.3f} (chance is 0; t = {evidence.t:.1f})"
+    measured = f"edge score {declared.mean:.3f} (chance is 0; t = {evidence.t:.1f})"
     if better:
         best, found = better[0]
-        reason = f"{told}, but {found.mean:.3f} if {best.fault}: {best.detail}"
+        reason = f"{measured}, but {found.mean:.3f} if {best.fault}: {best.detail}"
         return Verdict("edge alignment", "fail", reason, best.fault, figures)
-    if evidence.p < SURELY:
+    if evidence.p < PASS_CHANCE:
         return Verdict(
             "edge alignment",
             "pass",
-            f"{told}; none of {family} alternatives is better",
+            f"{measured}; none of {family} alternatives fits better",
             "",
             figures,
         )
     error = abs(declared.mean / evidence.t) if evidence.t else float("inf")
     if declared.mean + 3 * error < CHANCE_SCORE:
-        reason = f"{told}: the image has nothing to do with the points; no alternative fits either"
+        reason = f"{measured}: the image does not match the points, and no alternative fits either"
         return Verdict("edge alignment", "fail", reason, "", figures)
-    reason = f"{told} from {int(declared.number.sum())} points: too few edges to judge by"
+    reason = f"{measured} from {int(declared.number.sum())} points: too few edges to judge by"
     return Verdict("edge alignment", "cannot tell", reason, "", figures)
 
 
 def _tolerance(images: int) -> float:
-    """What fails; `SHIFT_TOLERANCE` is that of a mean over `SETTLED` images, whose spread goes with
-    one over the root of their number.
+    """Displacement that fails. `SHIFT_TOLERANCE` is for a mean over `SETTLED_IMAGES` images; its
+    spread falls with the root of their number.
     """
-    return SHIFT_TOLERANCE * math.sqrt(max(1.0, SETTLED / max(images, 1)))
+    return SHIFT_TOLERANCE * math.sqrt(max(1.0, SETTLED_IMAGES / max(images, 1)))
 
 
 def _outcome(
@@ -171,15 +171,15 @@ def _outcome(
     if (best.displacement > tolerance or is_turned) and _is_sure(best.found, best.evidence):
         return "fail"
     is_near = best.displacement <= SHIFT_TOLERANCE and not is_turned
-    return "pass" if above_zero(declared).p < SURELY and is_near else "cannot tell"
+    return "pass" if above_zero(declared).p < PASS_CHANCE and is_near else "cannot tell"
 
 
 def _doubt(outcome: Outcome, best: Misalignment | TimeOffset) -> str:
-    """Why a test that neither passes nor fails cannot tell."""
+    """Why a test is undecided."""
     if outcome != "cannot tell":
         return ""
     if best.displacement > SHIFT_TOLERANCE:
-        return ", which so few images, or so few edges, do not settle"
+        return ", which too few images or edges confirm"
     return ", but too weakly to judge by"
 
 
@@ -196,7 +196,7 @@ def _judge_shift(looks: list[Look], declared: Score, moved: Misalignment) -> Ver
     }
     turn = ", ".join(f"{angle:g}" for angle in moved.turn_deg)
     shift = ", ".join(f"{distance:.2g}" for distance in moved.shift_m)
-    told = (
+    measured = (
         f"edges fit best {100 * moved.displacement:.2f} % of the width away (tolerance "
         f"{100 * tolerance:.2g} %, or {ROLL_TOLERANCE_DEG:g} degrees about z; points "
         f"turned by ({turn}) degrees and moved by ({shift}) m, image scale {moved.image_scale:g})"
@@ -204,7 +204,7 @@ def _judge_shift(looks: list[Look], declared: Score, moved: Misalignment) -> Ver
     is_turned = abs(moved.turn_deg[2]) > ROLL_TOLERANCE_DEG
     outcome = _outcome(declared, moved, tolerance, is_turned=is_turned)
     fault = _fault_of(looks[0], moved) if outcome == "fail" else ""
-    return Verdict("shift test", outcome, told + _doubt(outcome, moved), fault, figures)
+    return Verdict("shift test", outcome, measured + _doubt(outcome, moved), fault, figures)
 
 
 def _judge_time(images: int, declared: Score, late: TimeOffset | None) -> Verdict:
@@ -223,16 +223,19 @@ def _judge_time(images: int, declared: Score, late: TimeOffset | None) -> Verdic
     offset = f"{late.intervals:+g} frame intervals"
     if late.milliseconds is not None:
         offset = f"{late.milliseconds:+.0f} ms"
-    told = (
+    measured = (
         f"edges fit best with the images' time {offset}, {100 * late.displacement:.2f} % of the "
         f"width away (tolerance {100 * tolerance:.2g} %)"
     )
     if late.reach < 2 * SHIFT_TOLERANCE:
-        told = f"a frame interval moves the points by {100 * late.reach:.2f} % of the width only"
-        return Verdict(name, "cannot tell", f"{told}: too little motion to judge by", "", figures)
+        reason = (
+            f"a frame interval moves the points by only {100 * late.reach:.2f} % of the width: too "
+            "little motion to judge by"
+        )
+        return Verdict(name, "cannot tell", reason, "", figures)
     outcome = _outcome(declared, late, tolerance)
     fault = TIME_FAULT if outcome == "fail" else ""
-    return Verdict(name, outcome, told + _doubt(outcome, late), fault, figures)
+    return Verdict(name, outcome, measured + _doubt(outcome, late), fault, figures)
 
 
 def _is_sure(found: Score, evidence: Evidence) -> bool:
@@ -240,7 +243,7 @@ def _is_sure(found: Score, evidence: Evidence) -> bool:
     return (
         evidence.p < SHIFT_CHANCE
         and above_zero(found).p < SHIFT_CHANCE
-        and evidence.difference > SHIFT_CLEARLY * found.mean
+        and evidence.difference > SHIFT_RELATIVE_GAIN * found.mean
     )
 
 
@@ -255,7 +258,7 @@ def judge_poses(pairs: Sequence[FramePair]) -> Verdict:
     """The test `depth agreement` of posed frames."""
     name = "depth agreement"
     if not pairs:
-        return Verdict(name, "cannot tell", "there are no two posed frames of one sequence")
+        return Verdict(name, "cannot tell", "no sequence has two posed frames")
     declared = agreement(pairs, PoseHypothesis("", "", declared_poses))
     tried = [(one, agreement(pairs, one)) for one in pose_hypotheses(pairs)]
     still = tried[0][1]
@@ -278,17 +281,17 @@ def judge_poses(pairs: Sequence[FramePair]) -> Verdict:
             for one, found in better[:5]
         ],
     }
-    told = f"{100 * declared.mean:.1f} % of the depths agree"
+    measured = f"{100 * declared.mean:.1f} % of the depths agree"
     if better:
         best, found = better[0]
-        reason = f"{told}, but {100 * found.mean:.1f} % if {best.fault}: {best.detail}"
+        reason = f"{measured}, but {100 * found.mean:.1f} % if {best.fault}: {best.detail}"
         return Verdict(name, "fail", reason, best.fault, figures)
     if likelier:
         best, found = likelier[0]
-        told += f", {100 * found.mean:.1f} % if {best.fault}: {best.detail}"
-        reason = f"{told}; {len(pairs)} pairs of frames are too few to be sure"
+        measured += f", {100 * found.mean:.1f} % if {best.fault}: {best.detail}"
+        reason = f"{measured}; {len(pairs)} pairs of frames are too few to be sure"
         return Verdict(name, "cannot tell", reason, "", figures)
-    told += f", {100 * still.mean:.1f} % if the poses are left out"
+    measured += f", {100 * still.mean:.1f} % if the poses are left out"
     if above(declared, still).p < CHANCE:
-        return Verdict(name, "pass", told, "", figures)
-    return Verdict(name, "cannot tell", f"{told}: too little motion to judge by", "", figures)
+        return Verdict(name, "pass", measured, "", figures)
+    return Verdict(name, "cannot tell", f"{measured}: too little motion to judge by", "", figures)

@@ -16,7 +16,7 @@ ANY_DEPTH = (0.0, inf)
 
 @dataclass(frozen=True)
 class View:
-    """One image that looks at the frame's points.
+    """One image that shows the frame's points.
 
     Args:
         image: RGB, undistorted.
@@ -59,8 +59,8 @@ class Frame:
 
     Args:
         key: unique in the source; letters, digits, `_` and `-` only (it names tar members).
-        views: one image for RGB-D, one per camera for LiDAR rigs; none for labelled points that
-            are there to evaluate on, which then bring `colors`.
+        views: one image for RGB-D, one per camera for LiDAR rigs; none for labelled points
+            for evaluation, which bring `colors`.
         depth: the depth image, or None where `points` is given.
         points: points in the sensor's frame (m), or None where `depth` is given.
         world_from_sensor: pose of the depth camera or LiDAR, or None.
@@ -141,7 +141,7 @@ class SourceOptions:
             all.
         depth_units: units per metre of stored depth, in place of what the recording says; None
             takes that.
-        fuse: make one sample of so many neighbouring posed frames (see `datasets.fused`); 0: none.
+        fuse: neighbouring posed frames to fuse into one sample (see `datasets.fused`); 0: none.
         depth_range_m: fuse depth pixels in this range only (m); frames that are not fused keep all.
     """
 

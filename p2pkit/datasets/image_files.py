@@ -42,7 +42,7 @@ def read_color(
 def decode_color(
     data: bytes, key: str, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode an RGB image that lies in memory, of exactly `size` (width, height in px)."""
+    """Decode an RGB image in memory, of exactly `size` (width, height in px)."""
     return _decode(BytesIO(data), key, modes=_COLOR_MODES, expected="8-bit RGB", size=size)
 
 
@@ -53,7 +53,9 @@ def read_depth_png(
     values = _decode(path, key, modes=_DEPTH_MODES, expected="16-bit grey", size=size)
     if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
         raise FrameError(
-            key, f"{path.name} holds values from {values.min()} to {values.max()}; 16 bits are due"
+            key,
+            f"expected 16-bit depth, found values from {values.min()} to {values.max()} in "
+            f"{path.name}",
         )
     return values.astype(np.uint16, copy=False)
 
@@ -76,12 +78,12 @@ def read_depth_npy(
     if metres.dtype != np.float32 or metres.shape != (camera.height, camera.width):
         raise FrameError(
             key,
-            f"{path.name} holds {metres.dtype} {metres.shape}; float32 "
-            f"{(camera.height, camera.width)} (height, width) in metres is needed",
+            f"expected float32 {(camera.height, camera.width)} (height, width) in metres, found "
+            f"{metres.dtype} {metres.shape} in {path.name}",
         )
     units = np.round(metres.astype(np.float64) * units_per_metre)
     if (units < 0).any():
-        raise FrameError(key, f"{path.name} holds a negative depth, {np.nanmin(metres):g} m")
+        raise FrameError(key, f"{path.name} contains a negative depth, {np.nanmin(metres):g} m")
     _refuse_other_unit(metres, path, key)
     fits = np.isfinite(units) & (units <= np.iinfo(np.uint16).max)
     return np.where(fits, units, 0).astype(np.uint16)
@@ -93,7 +95,7 @@ def _refuse_other_unit(metres: np.ndarray, path: Path, key: str) -> None:
     if median > FARTHEST_MEDIAN_M:
         raise FrameError(
             key,
-            f"{path.name} has the median {median:g}, and its unit is metres: if it holds "
+            f"{path.name} has the median {median:g}, and its unit is metres: if it contains "
             "millimetres, divide by 1000",
         )
 
@@ -105,7 +107,8 @@ def read_labels(
     labels = _decode(path, key, modes=("L", "P"), expected="8-bit grey or palette", size=size)
     if labels.max() >= classes:
         raise FrameError(
-            key, f"{path.name} holds label {labels.max()}, but only 0 to {classes - 1} have names"
+            key,
+            f"{path.name} contains label {labels.max()}, but only 0 to {classes - 1} have names",
         )
     return labels
 
@@ -117,7 +120,9 @@ def read_pose(path: Path, key: str) -> Float64[np.ndarray, "4 4"]:
     except (OSError, ValueError) as error:
         raise FrameError(key, f"{path.name} cannot be read as numbers: {error}") from error
     if len(numbers) != 16:
-        raise FrameError(key, f"{path.name} holds {len(numbers)} numbers; a 4 x 4 pose has 16")
+        raise FrameError(
+            key, f"expected the 16 numbers of a 4 x 4 pose, found {len(numbers)} in {path.name}"
+        )
     try:
         return nearest_rigid(np.array(numbers).reshape(4, 4), path.name)
     except GeometryError as error:
@@ -140,8 +145,8 @@ def _opaque(image: Image.Image, key: str, name: str) -> Image.Image:
     if low != 255:
         raise FrameError(
             key,
-            f"{name} is transparent somewhere (alpha {low}); 8-bit RGB, or alpha 255 throughout, "
-            "is needed",
+            f"{name} is transparent somewhere (alpha {low}); expected 8-bit RGB, or alpha 255 "
+            "everywhere",
         )
     return image.convert("RGB")
 
@@ -150,15 +155,15 @@ def _refuse_unclear_turn(image: Image.Image, key: str, name: str, *, is_sized: b
     """Raise FrameError where an EXIF orientation leaves open which pixels a calibration means.
 
     Some programs turn the pixels by it, others do not. Where it swaps width and height, a size that
-    fits the calibration as the pixels lie has told.
+    fits the calibration settles the question.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _DECODING_ERRORS:
-        # Damaged remarks are no reason to leave out an image; damaged pixels show when decoded.
+        # Damaged metadata is no reason to leave out an image; damaged pixels show when decoded.
         return
-    is_told = is_sized and orientation in _TURNED_BY_90 and image.width != image.height
-    if orientation in range(2, 9) and not is_told:
+    is_known = is_sized and orientation in _TURNED_BY_90 and image.width != image.height
+    if orientation in range(2, 9) and not is_known:
         raise FrameError(
             key,
             f"{name} has the EXIF orientation {orientation}, by which some programs turn an image "
@@ -179,7 +184,7 @@ def _decode(
         with Image.open(source) as opened:
             image = _opaque(opened, key, name) if modes == _COLOR_MODES else opened
             if image.mode not in modes:
-                raise FrameError(key, f"{name} has mode {image.mode!r}; {expected} is needed")
+                raise FrameError(key, f"{name} has mode {image.mode!r}; expected {expected}")
             if size is not None and image.size != size:
                 raise FrameError(
                     key,

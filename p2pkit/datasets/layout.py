@@ -38,7 +38,7 @@ class Layout:
                     yield folder
 
     def possible_folders(self, root: Path) -> Iterator[Path]:
-        """The folders in which the files are looked for."""
+        """The folders in which the files are searched for."""
         for place in self.places:
             yield from _folders(root, place)
 

@@ -52,7 +52,7 @@ def read_sequences(
         root: of the recording.
 
     Raises:
-        SourceError: no sequence is left; as the only one did, or with the first one's reason.
+        SourceError: no sequence can be read; the message gives the first one's reason.
     """
     items: list[Item] = []
     errors: list[SourceError] = []

@@ -31,7 +31,7 @@ ListedFrame = TypeVar("ListedFrame", bound=Listed)
 
 
 def existing_root(options: SourceOptions, dataset: str) -> Path:
-    """The folder in `options.root`, under a name of its own.
+    """The folder in `options.root`, under its own name.
 
     Raises:
         SourceError: no folder was given, or it does not exist.
@@ -39,22 +39,25 @@ def existing_root(options: SourceOptions, dataset: str) -> Path:
     if options.root is None:
         raise SourceError(f"{dataset} needs the folder of a recording; none was given")
     if not options.root.is_dir():
-        raise SourceError(f"{options.root} is no folder; {dataset} needs the folder of a recording")
-    # Sequences are named by folders, and `.` and `..` are no names.
+        raise SourceError(
+            f"{options.root} is not a folder; {dataset} needs the folder of a recording"
+        )
+    # Sequences are named by folders, and `.` and `..` are not names.
     return options.root.resolve() if options.root.name in ("", "..") else options.root
 
 
 def visible_files(folder: Path, pattern: str) -> list[Path]:
     """The folder's files that fit the pattern, 2.png before 10.png; none that begins with a dot.
 
-    macOS leaves a `._NAME` beside each `NAME` on other file systems: no image, whatever its end.
+    macOS leaves a `._NAME` beside each `NAME` on other file systems: not an image, whatever its
+    suffix.
     """
     found = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
     return sorted(found, key=lambda path: natural_order(path.name))
 
 
 def image_suffix(folder: Path) -> str | None:
-    """What a camera's images end with, .png or .jpg; None if it has none, or there is no folder."""
+    """The suffix of a camera's images, .png or .jpg; None without images or folder."""
     for suffix in (".png", ".jpg"):
         if visible_files(folder, f"*{suffix}"):
             return suffix
@@ -94,7 +97,7 @@ def _is_new(folder: Path, entered: set[Path]) -> bool:
 
 
 def frame_list_digest(frames: Iterable[tuple[str, Iterable[Path | None]]]) -> str:
-    """Hex sha256 over each frame's key and its files' sizes in bytes; -1 where there is no file."""
+    """Hex sha256 over each frame's key and its files' sizes in bytes; -1 for missing files."""
     return sha256_json([[key, *map(_file_size, paths)] for key, paths in frames])
 
 
@@ -114,7 +117,7 @@ def chosen_frames(listed: Sequence[ListedFrame], options: SourceOptions) -> dict
         if options.limit is not None and len(chosen) == options.limit:
             break
         if frame.key in chosen:
-            raise SourceError(f"two frames give the key {frame.key}; rename a folder of theirs")
+            raise SourceError(f"two frames have the key {frame.key}; rename one of their folders")
         chosen[frame.key] = frame
     return chosen
 

@@ -24,7 +24,7 @@ class Pair(NamedTuple):
 
     Fields:
         first, second: the files.
-        offset_s: first's time minus second's (s); None where names tell no time.
+        offset_s: first's time minus second's (s); None where names give no time.
     """
 
     first: Path
@@ -73,7 +73,7 @@ def pair_images(first: Sequence[Path], second: Sequence[Path], *, max_gap_s: flo
 
 
 def named_time(path: Path) -> float | None:
-    """Seconds that a file's name tells, or None."""
+    """Seconds in a file's name, or None."""
     if match := _NUMBER_AND_TIME.fullmatch(path.stem):
         return int(match[1]) / 1e6
     if match := _DECIMAL.fullmatch(path.stem):
@@ -124,8 +124,8 @@ def _paired_by_time(
     if not pairs:
         raise SourceError(
             f"none of {len(first)} and {len(second)} images are within {max_gap_s} s of each "
-            f"other; their names tell times from {moments[0][0]:.3f} s and {moments[1][0]:.3f} s "
-            "on: give both streams one clock"
+            f"other; their names give times from {moments[0][0]:.3f} s and {moments[1][0]:.3f} s "
+            "on: record both streams with one clock"
         )
     return Paired(pairs, _alone((first, second), pairs))
 
@@ -144,8 +144,8 @@ def _unique(stream: Sequence[Path], keys: Sequence[int | str]) -> dict[int | str
     for key, path in zip(keys, stream, strict=True):
         if key in found:
             raise SourceError(
-                f"{path.parent.name}/ holds {found[key].name} and {path.name}, both of number "
-                f"{key}; keep one"
+                f"{path.parent.name}/ contains {found[key].name} and {path.name}, both with "
+                f"number {key}; keep one"
             )
         found[key] = path
     return found

@@ -9,7 +9,7 @@ from p2pkit.datasets.frame import Frame, View
 LARGEST_OFFSET_S = 1.0
 """An image is not farther from its points in time; clocks that differ are."""
 MOST_INTERVALS = 5.0
-"""Nor farther than so many frames."""
+"""Nor more than this many frames away."""
 LEAST_LIMIT_S = 0.05
 FASTEST_M_S = 150.0
 """No car or drone that carries the sensors is faster."""
@@ -18,8 +18,8 @@ FASTEST_M_S = 150.0
 def motion_m(frame: Frame, view: View) -> float:
     """How far the sensor moves between the points and an image (m); 0 where that is not known.
 
-    Offsets and speeds that are not plausible count as not known: an uninitialised time stamp, or a
-    camera with another clock, says nothing about the pairs.
+    Offsets and speeds that are not plausible are treated as unknown: an uninitialised time stamp,
+    or a camera with another clock, says nothing about the pairs.
     """
     offset, speed = view.time_offset_s, frame.speed_m_s
     if (
@@ -44,11 +44,11 @@ def implausible_times(frame: Frame) -> Iterator[str]:
     for number, view in enumerate(frame.views):
         if view.time_offset_s is not None and not abs(view.time_offset_s) <= limit:
             yield (
-                f"{frame.key}: image {number} is {view.time_offset_s:g} s from its points; at most "
-                f"{limit:g} s is plausible"
+                f"{frame.key}: image {number} is {view.time_offset_s:g} s from its points; "
+                f"expected at most {limit:g} s"
             )
     if not 0 <= frame.speed_m_s <= FASTEST_M_S:
-        speed = f"the speed is {frame.speed_m_s:g} m/s; 0 to {FASTEST_M_S:g} is plausible"
+        speed = f"the speed is {frame.speed_m_s:g} m/s; expected 0 to {FASTEST_M_S:g}"
         yield f"{frame.key}: {speed}"
 
 

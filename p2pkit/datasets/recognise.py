@@ -1,4 +1,4 @@
-"""Which dataset a folder is, by the files in it; and what is missing where it nearly is one."""
+"""Which dataset a folder belongs to, by its files; and what is missing in near misses."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from p2pkit.datasets.registry import DATASETS, Dataset
 from p2pkit.errors import SourceError
 
 LEVELS_ABOVE = 3
-"""How far above a folder a recording is looked for that holds it."""
+"""How many folders above a given one are searched for the recording that contains it."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ def recognise(place: Path) -> Recognised:
     """The format of the recording at `place`, which may be one of the files in its folder.
 
     Raises:
-        SourceError: nothing is there; no dataset has these files, where the message names the
-            dataset that lacks one file, the recording that holds `place`, or, failing both, what
-            was looked for; or several datasets have them.
+        SourceError: the folder does not exist; no dataset has these files, where the message names
+            the dataset that lacks one file, the recording that holds `place`, or else what was
+            searched for; or several datasets have them.
     """
     if not place.exists():
-        raise SourceError(f"{place} does not exist; the folder of a recording is needed")
+        raise SourceError(f"{place} does not exist; expected the folder of a recording")
     root = place if place.is_dir() else place.parent
     found = _all_recognised(root)
     if not found:
@@ -87,7 +87,7 @@ def _recording_above(root: Path) -> str:
 
 @dataclass(frozen=True)
 class _NearMiss:
-    """A dataset whose typical files are there, and the patterns that match nothing."""
+    """A dataset whose typical files exist, and the patterns that match nothing."""
 
     row: Dataset
     missing: tuple[str, ...]
@@ -114,7 +114,7 @@ def _near_misses(root: Path) -> str:
 
 
 def _near_miss(row: Dataset, root: Path) -> Iterator[_NearMiss]:
-    """At most one, by the layout that lacks the least beside the dataset's typical files."""
+    """At most one, by the layout that lacks the fewest files besides the dataset's typical ones."""
     misses = [
         _NearMiss(row, layout.missing_in(folder), folder)
         for typical in row.typical
@@ -140,8 +140,8 @@ def _what_was_tried(root: Path) -> str:
         if row.layouts
     )
     return (
-        f"{root} is not a recording in a format that is recognised; name its format with "
-        f"--dataset. Formats (** is any folder below):{''.join(tried)}\n"
-        "A recording in a custom form is best brought into posed-rgbd (depth images) or pandaset "
+        f"{root} is not a recording in a known format; name its format with --dataset. Formats "
+        f"(** is any folder below):{''.join(tried)}\n"
+        "A recording in a custom format is best converted to posed-rgbd (depth images) or pandaset "
         "(LiDAR and cameras): docs/datasets/own.md has a script for each"
     )

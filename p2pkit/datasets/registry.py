@@ -1,4 +1,5 @@
-"""The datasets: one row each with its name, its reader, and all else that differs by dataset.
+"""The datasets: one row each with its name, its reader, and everything else that differs by
+dataset.
 
 To add a dataset see docs/datasets.md. A row names its reader as `module:Class` below
 `p2pkit.datasets`; it is imported when a recording is opened, so that importing this module stays
@@ -35,9 +36,9 @@ class Dataset:
         same_files_as: the dataset whose files it reads for other classes, or empty; such a dataset
             is never recognised, only named.
         settings: dotted settings of `ExtractConfig` that replace the defaults.
-        typical: files that hardly another dataset has; a folder that holds them but matches none of
-            `layouts` is a near miss.
-        hint: `module:NAME` below `p2pkit.datasets` of a text that helps with a near miss, or empty.
+        typical: files that hardly any other dataset has; a folder that holds them but matches none
+            of `layouts` is a near miss.
+        hint: `module:NAME` below `p2pkit.datasets` of a text that explains a near miss, or empty.
     """
 
     name: str
@@ -55,11 +56,11 @@ class Dataset:
 
 
 LARGEST_UNITS = 1e9
-"""Units of depth per metre are at most so many."""
+"""Most units of depth per metre."""
 SWEEP_VOXEL_M = 0.05
 """Voxels of stored sweeps: the default, made for rooms, would keep nearly every point."""
 SWEEP_NEAR_LIMIT_M = 1.0
-"""Pairs nearer to a camera are left out, as by SLidR: they are of the vehicle itself."""
+"""Pairs nearer to a camera are left out, as by SLidR: they show the vehicle itself."""
 _SWEEPS: dict[str, Any] = {
     "geometry.voxel_size": SWEEP_VOXEL_M,
     "geometry.near_limit": SWEEP_NEAR_LIMIT_M,
@@ -229,7 +230,7 @@ def dataset_row(name: str) -> Dataset:
     """The row of a dataset.
 
     Raises:
-        ConfigError: there is no dataset of that name; the message lists them.
+        ConfigError: no dataset has that name; the message lists them.
     """
     if name not in DATASETS:
         raise ConfigError(f"unknown dataset {name!r}; choose one of {', '.join(sorted(DATASETS))}")
@@ -237,7 +238,7 @@ def dataset_row(name: str) -> Dataset:
 
 
 def is_kind(name: str, *kinds: Kind) -> bool:
-    """Whether `name` is a dataset of one of these kinds; False for names that are no dataset."""
+    """Whether `name` is a dataset of one of these kinds; False for unknown names."""
     return name in DATASETS and DATASETS[name].kind in kinds
 
 
@@ -245,7 +246,7 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
     """Open a recording.
 
     Raises:
-        ConfigError: there is no such dataset (the message lists them), `limit` or `every` is below
+        ConfigError: no dataset has that name (the message lists them), `limit` or `every` is below
             1, a camera file is given to a dataset that has its own calibration, or a folder to one
             that is generated.
         SourceError: the recording or its calibration cannot be used.
@@ -282,13 +283,15 @@ def _check_options(row: Dataset, options: SourceOptions) -> None:
         raise ConfigError(f"every is {options.every}; it must be at least 1: use each n-th frame")
     if options.camera_file is not None and not row.takes_camera_file:
         takers = " and ".join(one.name for one in DATASETS.values() if one.takes_camera_file)
-        raise ConfigError(f"a camera file is for {takers} only; {row.name} has its own calibration")
+        raise ConfigError(
+            f"a camera file applies to {takers} only; {row.name} has its own calibration"
+        )
     if options.depth_units is not None:
         if row.kind != "depth":
-            raise ConfigError(f"depth units are of recorded depth images; {row.name} has none")
+            raise ConfigError(f"depth units apply to recorded depth images; {row.name} has none")
         if not 0 < options.depth_units <= LARGEST_UNITS:
             raise ConfigError(
-                f"depth_units is {options.depth_units:g}; the units per metre are positive and at "
+                f"depth_units is {options.depth_units:g}; expected positive units per metre, at "
                 f"most {LARGEST_UNITS:g}"
             )
     if options.root is not None and row.kind == "generated":

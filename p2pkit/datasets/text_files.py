@@ -40,7 +40,7 @@ def read_json(path: Path, needed_by: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise SourceError(f"{path} holds a {type(value).__name__}; a JSON object is needed")
+        raise SourceError(f"expected a JSON object, found a {type(value).__name__} in {path}")
     return value
 
 
@@ -48,10 +48,10 @@ def json_field(value: Any, name: str, path: Path) -> Any:
     """A field of a JSON object that came from `path`.
 
     Raises:
-        SourceError: `value` is no object or lacks the field; the message lists what is there.
+        SourceError: `value` is not an object or lacks the field; the message lists its fields.
     """
     if not isinstance(value, dict):
-        raise SourceError(f"{path}: {name} is wanted of a {type(value).__name__}, not of an object")
+        raise SourceError(f"{path}: expected an object with {name}, found a {type(value).__name__}")
     if name not in value:
         raise SourceError(f"{path}: {name} is missing; found {sorted(map(str, value))[:12]}")
     return value[name]
@@ -66,9 +66,9 @@ def numeric_array(value: Any, name: str, path: Path) -> Float64[np.ndarray, "...
     try:
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise SourceError(f"{path}: {name} is {value!r}; numbers are needed") from error
+        raise SourceError(f"{path}: {name} is {value!r}; expected numbers") from error
     if not np.isfinite(array).all():
-        raise SourceError(f"{path}: {name} holds NaN or infinity")
+        raise SourceError(f"{path}: {name} contains NaN or infinity")
     return array
 
 

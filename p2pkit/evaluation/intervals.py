@@ -58,7 +58,7 @@ def paired_difference(
         ConfigError: the numbers of values differ, or there are none.
     """
     if len(ours) != len(theirs) or not ours:
-        raise ConfigError(f"{len(ours)} and {len(theirs)} values cannot be paired")
+        raise ConfigError(f"expected equally many values, found {len(ours)} and {len(theirs)}")
     differences = np.subtract(ours, theirs).astype(np.float64)
     mean, pairs = float(differences.mean()), len(differences)
     shared = np.eye(pairs) if shared is None else shared
@@ -114,7 +114,7 @@ def bootstrap_interval(
     *,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean difference in mIoU when test scenes are drawn anew.
+    """95 % percentile interval of the mean difference in mIoU when test scenes are resampled.
 
     Both methods and all draws get the same resampled scenes. None with a single test scene.
 
@@ -147,6 +147,6 @@ def _miou(counts: Float64[np.ndarray, "resamples 3 classes"]) -> Float64[np.ndar
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean, and the standard deviation of single values (None with one)."""
     if not values:
-        raise ConfigError("there are no values")
+        raise ConfigError("expected at least one value, found none")
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return float(np.mean(values)), deviation

@@ -1,4 +1,4 @@
-"""Label sets of the field: which stored class counts as which class of a task, by name."""
+"""Label sets of the field: which stored class belongs to which class of a task, by name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ NYU13: dict[str, tuple[str, ...]] = {
     "wall": ("wall", "door"),
     "window": ("window", "blinds", "curtain"),
 }
-"""The 13 classes of Couprie et al. 2013 (arXiv 1301.3572) out of NYU40's names, as in
+"""The 13 classes of Couprie et al. 2013 (arXiv 1301.3572) from NYU40's names, as in
 map40to13.txt of ankurhanda/nyuv2-meta-data."""
 
 STORED = "stored"
@@ -64,7 +64,7 @@ def open_label_set(name: str, stored: Sequence[str], ignore: int | None) -> Labe
     """The label set of this name for a store whose label values have the names `stored`.
 
     Raises:
-        ConfigError: there is no such label set, or the store lacks one of its classes.
+        ConfigError: the label set is unknown, or the store lacks one of its classes.
     """
     if name not in LABEL_SETS:
         raise ConfigError(f"no label set is called {name!r}; choose one of {', '.join(LABEL_SETS)}")

@@ -61,7 +61,7 @@ def fit_linear_probe(
         config: settings, `ProbeConfig()` if None.
 
     Raises:
-        ConfigError: there are no rows, a label is out of range, or a feature is not finite.
+        ConfigError: the probe has no rows, a label is out of range, or a feature is not finite.
     """
     config = config or ProbeConfig()
     _check(features, labels, classes)
@@ -82,11 +82,11 @@ def fit_linear_probe(
 
 def _check(features: np.ndarray, labels: np.ndarray, classes: int) -> None:
     if len(features) == 0:
-        raise ConfigError("a probe needs at least one labelled point; there are none")
+        raise ConfigError("expected at least one labelled point, found none")
     if labels.min() < 0 or labels.max() >= classes:
         raise ConfigError(
-            f"labels lie in {labels.min()}..{labels.max()}, allowed is 0..{classes - 1}: leave "
-            "void points out before fitting"
+            f"labels lie in {labels.min()}..{labels.max()}; expected 0..{classes - 1}: leave out "
+            "void points before fitting"
         )
     if not np.isfinite(features).all():
         raise ConfigError("a feature is NaN or infinite; the network's weights are probably broken")

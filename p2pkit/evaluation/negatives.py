@@ -60,12 +60,12 @@ def compare_negatives(batch: ContrastBatch, config: LossConfig) -> Negatives:
     """Compare every anchor of a batch with every pixel. Memory grows with the pairs' square.
 
     Raises:
-        ConfigError: fewer than two pairs, so there is no negative.
+        ConfigError: fewer than two pairs, so no negatives.
         TrainingError: the batch has no teacher features.
     """
     pairs = len(batch.point_embedding)
     if pairs < 2:
-        raise ConfigError(f"{pairs} pairs have no negatives; at least 2 are needed")
+        raise ConfigError(f"{pairs} pairs have no negatives; expected at least 2")
     student = batch.point_embedding.detach() @ batch.pixel_embedding.detach().T
     features = unit_teacher(batch)
     teacher = features @ features.T

@@ -31,7 +31,7 @@ def nearest_by_frame(
         features: of any length; cosines are compared.
         query: a row.
         frame: of each row.
-        scene: of each row; rows of the query's own scene are no candidates.
+        scene: of each row; rows of the query's own scene are not candidates.
         count: of frames at most.
 
     Returns:
@@ -55,7 +55,7 @@ def neighbour_agreement(
     """Share of the queries whose most similar row of another scene has their label.
 
     Raises:
-        ConfigError: there is no query, or one has no row of another scene.
+        ConfigError: no query is given, or one has no row of another scene.
     """
     _check_candidates(queries, scene)
     hits = 0
@@ -87,6 +87,6 @@ def chance_agreement(
 def _check_candidates(queries: np.ndarray, scene: np.ndarray) -> None:
     if not len(queries) or len(np.unique(scene)) < 2:
         raise ConfigError(
-            f"{len(queries)} queries and rows of {len(np.unique(scene))} scenes: nearest points of "
-            "other scenes need a query and at least two scenes"
+            f"expected a query and rows of at least two scenes, found {len(queries)} queries and "
+            f"{len(np.unique(scene))} scenes"
         )

@@ -17,7 +17,7 @@ class SegmentationScores:
     Args:
         iou: intersection over union of each class; NaN for classes absent from the ground truth.
         miou: mean of `iou` over the classes present in the ground truth. A class that is only
-            predicted has no `iou` of its own, but its points lower the classes they were taken
+            predicted has no `iou` itself, but its points lower the classes they were taken
             from.
         accuracy: fraction of points with the right class.
         class_accuracy: mean recall over the classes present in the ground truth.
@@ -65,7 +65,7 @@ def segmentation_scores(
     """
     total = int(confusion.sum())
     if total == 0:
-        raise ConfigError("no labelled point was counted: every label is void, or there are none")
+        raise ConfigError("no labelled point was counted: every label is void, or no point has one")
     hits = np.diagonal(confusion)
     support = confusion.sum(axis=1)
     present = support > 0

@@ -103,7 +103,7 @@ def _unit_range(depth_range_m: tuple[float, float], units_per_metre: float) -> t
     nearest, farthest = depth_range_m
     if not 0 <= nearest <= farthest:
         raise GeometryError(
-            f"depth_range_m is {depth_range_m}; 0 <= nearest <= farthest is needed (m)"
+            f"depth_range_m is {depth_range_m}; expected 0 <= nearest <= farthest (m)"
         )
     values = range(1, 2**16)
     first = bisect_left(values, nearest, key=lambda value: value / units_per_metre)

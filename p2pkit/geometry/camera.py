@@ -68,7 +68,7 @@ class Camera:
 def check_size_fits(camera: Camera, where: str) -> Camera:
     """Return `camera` unless its intrinsics belong to an image of another size.
 
-    For calibrations that do not tell their size: images that were shrunk after calibrating put the
+    For calibrations that do not state their size: images that were shrunk after calibrating put the
     principal point far off their middle.
 
     Raises:
@@ -95,13 +95,13 @@ def camera_from_json(value: Any, where: str) -> Camera:
         raise GeometryError(f"{where}: a camera needs exactly the fields {names}; found {found}")
     for name in names:
         if isinstance(value[name], bool) or not isinstance(value[name], int | float):
-            raise GeometryError(f"{where}: {name} is {value[name]!r}; a number (px) is needed")
+            raise GeometryError(f"{where}: {name} is {value[name]!r}; expected a number (px)")
     for name in ("width", "height"):
-        # The comparison first: NaN and infinity are no whole numbers, and have no `int`.
+        # The comparison first: NaN and infinity are not whole numbers, and have no `int`.
         if not abs(value[name]) <= LARGEST_SIDE or value[name] != int(value[name]):
             raise GeometryError(
-                f"{where}: {name} is {told_number(value[name])}; a whole number of at most "
-                f"{LARGEST_SIDE} (px) is needed"
+                f"{where}: {name} is {shown_number(value[name])}; expected a whole number of at "
+                f"most {LARGEST_SIDE} (px)"
             )
     try:
         fx, fy, cx, cy = (float(value[name]) for name in names[2:])
@@ -111,7 +111,7 @@ def camera_from_json(value: Any, where: str) -> Camera:
     return Camera(width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy)
 
 
-def told_number(value: int | float) -> str:
+def shown_number(value: int | float) -> str:
     """A number as messages give it: Python refuses to print very long integers."""
     return repr(value) if isinstance(value, float) or abs(value) < 10**18 else "a huge number"
 
@@ -124,8 +124,8 @@ def camera_from_matrix(matrix: np.ndarray, size: tuple[int, int], where: str) ->
     """
     k = np.asarray(matrix, dtype=np.float64)
     if k.ndim != 2 or min(k.shape) < 3:
-        raise GeometryError(f"{where} has shape {k.shape}; an intrinsic matrix is 3 x 3")
+        raise GeometryError(f"{where} has shape {k.shape}; expected a 3 x 3 intrinsic matrix")
     if k[0, 1] or k[1, 0] or not np.array_equal(k[2, :3], (0.0, 0.0, 1.0)):
-        raise GeometryError(f"{where} is {k[:3, :3].tolist()}; a pinhole without skew is needed")
+        raise GeometryError(f"{where} is {k[:3, :3].tolist()}; expected a pinhole without skew")
     fx, fy, cx, cy = (float(k[index]) for index in ((0, 0), (1, 1), (0, 2), (1, 2)))
     return Camera(width=size[0], height=size[1], fx=fx, fy=fy, cx=cx, cy=cy)

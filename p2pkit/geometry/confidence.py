@@ -18,7 +18,7 @@ LARGEST_REACH_PX = 64.0
 
 @dataclass(frozen=True)
 class Margins:
-    """When a point counts as hidden, and when a pair counts as sure.
+    """When a point is hidden, and how sure a pair is.
 
     Args:
         margin_m, margin_relative: a point is hidden if it lies behind its blocker by more than the

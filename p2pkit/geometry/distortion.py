@@ -1,9 +1,9 @@
 """Lens distortion as OpenCV defines it, and images without it.
 
-An image is undistorted once, before the teacher sees it; all else in p2pkit works with pinholes.
-The two models and their parameter order are those of OpenCV's documentation: "Camera Calibration
-and 3D Reconstruction" (k1 k2 p1 p2 k3 k4 k5 k6) and its fisheye section (k1 k2 k3 k4; Kannala and
-Brandt, "A generic camera model and calibration method", PAMI 2006).
+An image is undistorted once, before the teacher sees it; everything else in p2pkit works with
+pinholes. The two models and their parameter order are those of OpenCV's documentation: "Camera
+Calibration and 3D Reconstruction" (k1 k2 p1 p2 k3 k4 k5 k6) and its fisheye section (k1 k2
+k3 k4; Kannala and Brandt, "A generic camera model and calibration method", PAMI 2006).
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Distortion:
         if len(self.coefficients) not in allowed or not np.isfinite(self.coefficients).all():
             raise GeometryError(
                 f"{self.model} distortion has the coefficients {self.coefficients}; "
-                f"{' or '.join(map(str, allowed))} finite numbers in OpenCV's order are needed"
+                f"expected {' or '.join(map(str, allowed))} finite numbers in OpenCV's order"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -79,13 +79,15 @@ def distortion_from_json(value: Any, where: str) -> Distortion:
         GeometryError: another form, an unknown model or a wrong number of coefficients.
     """
     if not isinstance(value, dict) or set(value) != {"model", "coefficients"}:
-        raise GeometryError(f"{where}: distortion needs model and coefficients; found {value!r}")
+        raise GeometryError(
+            f"{where}: expected model and coefficients in distortion, found {value!r}"
+        )
     numbers = value["coefficients"]
     is_numbers = isinstance(numbers, list) and all(
         isinstance(number, int | float) and not isinstance(number, bool) for number in numbers
     )
     if not is_numbers or not isinstance(value["model"], str):
-        raise GeometryError(f"{where}: distortion is {value!r}; a model and numbers are needed")
+        raise GeometryError(f"{where}: distortion is {value!r}; expected a model and numbers")
     try:
         return Distortion(value["model"], tuple(float(number) for number in numbers))
     except (GeometryError, OverflowError) as error:

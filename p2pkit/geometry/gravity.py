@@ -45,7 +45,7 @@ def up_direction(
     """
     length = float(np.linalg.norm(guess))
     if not (np.isfinite(length) and length > 0):
-        raise GeometryError(f"the guess for up is {guess.tolist()}; a direction is needed")
+        raise GeometryError(f"the guess for up is {guess.tolist()}; expected a direction")
     up = guess / length
     for degrees in _CONES_DEGREES:
         cosine = normals @ up

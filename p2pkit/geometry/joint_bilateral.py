@@ -38,7 +38,7 @@ class JointBilateral:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.radius < 1:
-            raise ConfigError(f"radius is {self.radius} cells; at least 1 is needed")
+            raise ConfigError(f"radius is {self.radius} cells; expected at least 1")
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ def parse_upsampling(text: str) -> JointBilateral | None:
     """Read `bilinear`, which gives None, `joint-bilateral` or `joint-bilateral:RANGE_SIGMA`.
 
     Raises:
-        ConfigError: it is none of these, or the sigma is no positive, finite number.
+        ConfigError: it is none of these, or the sigma is not a positive, finite number.
     """
     kind, colon, number = text.partition(":")
     if text == BILINEAR:

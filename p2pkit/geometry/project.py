@@ -76,7 +76,7 @@ def visible_after_occlusion(
     margin_m: float = 0.05,
     margin_relative: float = 0.05,
 ) -> Bool[np.ndarray, " points"]:
-    """Take away the visible points that lie behind a nearer one (z-buffer test).
+    """Mark points that lie behind a nearer one as invisible (z-buffer test).
 
     Each visible point covers (2 splat_px + 1)² cells of an image of 1/downscale the size; a point
     is hidden if it is deeper than the nearest one covering its cell by more than both margins.

@@ -47,7 +47,7 @@ def nearest_cell(
         cells: number of cells (width, height), as in `FeatureGrid.cells`.
 
     Raises:
-        GeometryError: there are no cells or a coordinate is NaN or infinite.
+        GeometryError: the map has no cells or a coordinate is NaN or infinite.
     """
     _check_cells(cell_uv, cells)
     whole = np.floor(cell_uv.astype(np.float64) + 0.5)
@@ -58,7 +58,7 @@ def nearest_cell(
 def _check_cells(cell_uv: Float[np.ndarray, "pairs 2"], cells: tuple[int, int]) -> None:
     check_array("cell_uv", cell_uv, (np.float64, np.float32, np.float16), (None, 2))
     if min(cells) < 1:
-        raise GeometryError(f"the map has {cells[0]} x {cells[1]} cells; at least one is needed")
+        raise GeometryError(f"the map has {cells[0]} x {cells[1]} cells; expected at least one")
     if not np.isfinite(cell_uv).all():
         row = int(np.argmin(np.isfinite(cell_uv).all(axis=1)))
         raise GeometryError(

@@ -24,11 +24,11 @@ def check_rigid(
     """
     matrix = np.asarray(transform, dtype=np.float64)
     if matrix.shape != (4, 4):
-        raise GeometryError(f"{name} has shape {matrix.shape}; a rigid transform is 4 x 4")
+        raise GeometryError(f"{name} has shape {matrix.shape}; expected a 4 x 4 rigid transform")
     if not np.isfinite(matrix).all():
-        raise GeometryError(f"{name} holds NaN or infinity; a rigid transform is finite")
+        raise GeometryError(f"{name} contains NaN or infinity; expected a finite rigid transform")
     if np.abs(matrix[3] - (0, 0, 0, 1)).max() > RIGID_TOLERANCE:
-        raise GeometryError(f"{name} has the last row {matrix[3].tolist()}; it must be 0 0 0 1")
+        raise GeometryError(f"{name} has the last row {matrix[3].tolist()}; expected 0 0 0 1")
     determinant, skew = _determinant_and_skew(matrix[:3, :3])
     if abs(determinant - 1) > tolerance or skew > tolerance:
         raise GeometryError(
@@ -39,7 +39,7 @@ def check_rigid(
 
 
 def nearest_rigid(transform: np.ndarray, name: str) -> Float64[np.ndarray, "4 4"]:
-    """A tracker's pose, with the nearest rotation where rounding has made R none.
+    """A tracker's pose, with the nearest rotation if rounding has made R not quite one.
 
     R is kept as it is while `check_rigid` accepts it. Up to ten times as far off it is U Vᵀ of its
     singular value decomposition U S Vᵀ, the nearest orthogonal matrix (Schönemann 1966).
@@ -137,7 +137,7 @@ def _finite(
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise GeometryError(f"{name} is {values!r}; {length} numbers are needed") from error
+        raise GeometryError(f"{name} is {values!r}; expected {length} numbers") from error
     if array.shape != (length,) or not np.isfinite(array).all():
-        raise GeometryError(f"{name} is {list(values)!r}; {length} finite numbers are needed")
+        raise GeometryError(f"{name} is {list(values)!r}; expected {length} finite numbers")
     return array

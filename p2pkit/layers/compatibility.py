@@ -1,4 +1,4 @@
-"""Which layers of different stores hold the same kind of data, and layers made from others."""
+"""Which layers of different stores contain the same kind of data, and layers made from others."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -41,12 +41,12 @@ def check_one_family(layers: Sequence[LayerSpec], roots: Sequence[Location]) -> 
         shared = sorted({*grids} & {*others})
         rows += [row for n in shared for row in differences(grids[n], others[n], f"{GRIDS}.{n}")]
         if rows:
-            told = "; ".join(
+            shown = "; ".join(
                 f"{path} is {a!r} in the first, {b!r} in the other" for path, a, b in rows
             )
             raise FingerprintError(
                 f"{first.name} of {roots[0]} and {layer.name} of {root} were made in different "
-                f"ways: {told}"
+                f"ways: {shown}"
             )
 
 
@@ -65,7 +65,7 @@ def made_geometry(
 
 
 def made_beside(layer: LayerSpec, geometry: LayerSpec, made_from: dict[str, Any]) -> LayerSpec:
-    """A layer made of the samples of others, beside a geometry layer so made."""
+    """A layer made of the samples of others, for a geometry layer made in this way."""
     fingerprint = {
         **family(layer),
         GEOMETRY: geometry.fingerprint_sha256,
@@ -86,7 +86,7 @@ def _table(layer: LayerSpec) -> dict[str, dict[str, Any]]:
 
 
 def _plain_details(layer: LayerSpec) -> dict[str, Any]:
-    """What must be equal; a PCA basis is told by its sha256 in the fingerprint."""
+    """What must be equal; a PCA basis is identified by its sha256 in the fingerprint."""
     return {
         name: value for name, value in _made_details(layer).items() if name not in (GRIDS, "pca")
     }

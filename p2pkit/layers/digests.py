@@ -1,4 +1,4 @@
-"""Digests of what a sample was made from, by which an edited recording is told."""
+"""Digests of what a sample was made from, by which an edited recording is recognised."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -42,7 +42,7 @@ def input_digests(frame: Frame) -> dict[str, str]:
 
 
 def with_inputs(sample: Sample, digests: Mapping[str, str] | None) -> Sample:
-    """The sample with these digests in its JSON; as it is for None."""
+    """The sample with these digests in its JSON; unchanged for None."""
     if digests is None:
         return sample
     return replace(sample, meta={**sample.meta, INPUTS: dict(digests)})
@@ -68,9 +68,9 @@ def check_inputs(frame: Frame, stored: Iterable[Mapping[str, Any]]) -> None:
     if changed:
         raise SourceError(
             f"frame {frame.key}: other {' and '.join(changed)} than its samples in the store were "
-            "made from: the recording was edited, or other versions of libraries decode it "
-            "otherwise. Put the former files back, or extract into a new folder; `p2pkit shards "
-            "drop-layer` takes away a layer that cannot be finished"
+            "made from: the recording was edited, or other library versions decode it "
+            "differently. Restore the original files, or extract into a new folder; `p2pkit "
+            "shards drop-layer` removes a layer that cannot be finished"
         )
 
 

@@ -2,8 +2,8 @@
 
 `grid` stores the teacher's map; sampling it at a pair when read equals upsampling it first, because
 bilinear weights sum to one and the trained projection after it is linear. `pixels` stores the
-sampled feature of a fixed random choice of pairs: larger, but plain rows, and upsamplers that look
-at the image fit.
+sampled feature of a fixed random choice of pairs: larger, but plain rows, and upsamplers guided by
+the image fit.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +52,7 @@ AS_THEY_ARE = FeatureCoder()
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """What joint bilateral upsampling looks at beside the maps.
+    """What joint bilateral upsampling reads besides the maps.
 
     Args:
         images: the recording's image of each view.
@@ -79,19 +79,19 @@ def feature_fields(
     if layout == "grid":
         fields: list[FieldSpec] = []
         for view, name in enumerate(("", *views)):
-            told = f"the teacher's map, channels last{f', of {name}' if name else ''}"
+            description = f"the teacher's map, channels last{f', of {name}' if name else ''}"
             field = map_field(view)
             sides = ("height", "width") if view == 0 else (f"height_{view}", f"width_{view}")
             axes = ("views", *sides, "channels")
-            fields.append(FieldSpec(field, dtype, axes, "", codec, told))
+            fields.append(FieldSpec(field, dtype, axes, "", codec, description))
             spread = ("views", "2", "channels")
             fields.append(FieldSpec(f"{field}_scale", "<f2", spread, "", "none", scale))
         kept = fields if coding.int8 else fields[::2]
         return tuple(sorted(kept, key=lambda field: field.name))
     rows = "row in the sample's pairs of each stored feature, ascending"
-    told = "the map sampled at the pair"
+    description = "the map sampled at the pair"
     rows_fields = (
-        FieldSpec("feature", dtype, ("rows", "channels"), "", codec, told),
+        FieldSpec("feature", dtype, ("rows", "channels"), "", codec, description),
         FieldSpec("feature_pair", "<u4", ("rows",), "row", "delta-shuffle-lz4", rows),
         FieldSpec("feature_scale", "<f2", ("2", "channels"), "", "none", scale),
     )
@@ -133,8 +133,8 @@ def _check_one_shape(key: str, maps: Sequence[np.ndarray]) -> None:
     shapes = {feature_map.shape for feature_map in maps}
     if len(shapes) != 1:
         raise StoreError(
-            f"frame {key}: its views give maps of shapes {sorted(shapes)}; one frame needs one "
-            "shape: give the teacher a fixed input size"
+            f"frame {key}: its views give maps of shapes {sorted(shapes)}; expected one shape per "
+            "frame: give the teacher a fixed input size"
         )
 
 
@@ -352,13 +352,13 @@ def pair_features(
     Args:
         sample: of the feature layer, same key as `cloud`.
         cloud: the frame's geometry.
-        rows: rows of the cloud's pairs; for a `pixels` layer out of `usable_pairs`.
+        rows: rows of the cloud's pairs; for a `pixels` layer from `usable_pairs`.
         alignment: how a `grid` layer's map lies over the image.
         basis: of a `pca:K` layer, to get the teacher's own channels back.
         view: which of the stored views of the images; 0 is the image as it is.
 
     Raises:
-        StoreError: a `pixels` layer lacks a pair, or is asked for another alignment; or the layer
+        StoreError: a `pixels` layer lacks a pair, or another alignment is requested; or the layer
             stores no such view.
     """
     if "feature_pair" in sample.arrays:
@@ -375,14 +375,14 @@ def _sampled_before(
 ) -> Float32[np.ndarray, "pairs stored"]:
     if alignment != "measured":
         raise StoreError(
-            f"alignment {alignment!r} needs the teacher's map; this layer holds sampled features: "
+            f"alignment {alignment!r} needs the teacher's map; this layer stores sampled features: "
             "extract with --features grid"
         )
     stored = sample.arrays["feature_pair"].astype(np.int64)
     found = np.minimum(np.searchsorted(stored, rows), len(stored) - 1)
     if not np.array_equal(stored[found], rows):
         raise StoreError(
-            f"frame {cloud.key}: the layer holds no feature for some of the pairs asked for"
+            f"frame {cloud.key}: the layer stores no feature for some of the requested pairs"
         )
     features = sample.arrays["feature"][found].astype(np.float32)
     scale = sample.arrays.get("feature_scale")

@@ -1,4 +1,4 @@
-"""A store as its users meet it: frames by number or key, each with what all layers hold of it."""
+"""A store as its users see it: frames by number or key, each with the data of all layers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How the images of a frame lie to its points.
+    """How the images of a frame relate to its points.
 
     Args:
         cameras: intrinsics of each image (px).
@@ -103,12 +103,12 @@ class StoredFrame:
         """The teacher's features, upsampled at pairs; of `pca:K` in the teacher's own channels.
 
         Args:
-            layer: whole name; the only feature layer where it is left out.
-            rows: rows of `pairs`; where they are left out, all that the layer has a feature for,
-                which are all pairs but for the layout pixels.
+            layer: full name; by default the only feature layer.
+            rows: rows of `pairs`; by default all pairs that the layer has a feature for: all of
+                them, except with the layout pixels.
 
         Raises:
-            StoreError: there is no such layer, or several and none is named.
+            StoreError: the layer does not exist, or several do and none is named.
         """
         known = [name for name, spec in self.layers.items() if spec.kind == "features"]
         name = known[0] if layer is None and len(known) == 1 else layer
@@ -123,7 +123,7 @@ class StoredFrame:
 class FrameStore(Store):
     """A store for reading, made by `open_store`: `len(store)`, `store[0]`, `store["key"]`.
 
-    Single layers are read with `read`. A copy that was pickled opens its shards anew, so a store
+    Single layers are read with `read`. A pickled copy reopens its shards, so a store
     can be given to worker processes.
     """
 
@@ -140,8 +140,8 @@ class FrameStore(Store):
         """One frame, by its number in the store's order or by its key.
 
         Raises:
-            IndexError: there is no such number.
-            StoreError: there is no such key.
+            IndexError: the number is out of range.
+            StoreError: the store has no such key.
             CorruptShardError: the bytes differ from those written.
         """
         shard, row = self.find(which) if isinstance(which, str) else self._place(which)
@@ -153,7 +153,7 @@ class FrameStore(Store):
         ends = self._ends
         count = int(ends[-1]) if len(ends) else 0
         if not -count <= number < count:
-            raise IndexError(f"there is no sample {number}; {self.root} has {count}")
+            raise IndexError(f"sample {number} does not exist; {self.root} has {count}")
         number %= count
         shard = int(np.searchsorted(ends, number, side="right"))
         return shard, number - (int(ends[shard - 1]) if shard else 0)

@@ -3,7 +3,7 @@
 RGB-D frames store the depth value and the pixel of each kept point, from which the points are
 rebuilt to the bit; every point has a colour, and pair i is point i at its projection in view 0.
 Point frames (LiDAR) store the points and explicit pairs into any number of views, also into none:
-labelled points with colours of their own, to evaluate on.
+coloured, labelled points for evaluation.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ def own_colors(
     if frame.colors is not None:
         return frame.colors[keep], np.ones(len(keep), dtype=bool)
     if not frame.views:
-        raise FrameError(frame.key, "it has neither views nor colours of its points; give either")
+        raise FrameError(frame.key, "it has neither views nor colours of its points; add either")
     return np.zeros((len(keep), 3), dtype=np.uint8), np.zeros(len(keep), dtype=bool)
 
 
@@ -63,9 +63,9 @@ def colors_at(
 
 @dataclass(frozen=True, eq=False)
 class ProjectedPixels:
-    """Pixels of a depth frame's pairs, of which pair i is point i; projected when asked for.
+    """Pixels of a depth frame's pairs, where pair i is point i; projected on demand.
 
-    A training sample asks for some hundreds of tens of thousands.
+    A training sample needs some hundreds of tens of thousands.
 
     Args:
         points: in the sensor's frame (m).
@@ -89,7 +89,7 @@ class PointCloud:
 
     Args:
         key: the frame's key.
-        sequence: the recording or scene that it is of.
+        sequence: the recording or scene that it belongs to.
         points: in the sensor's frame (m).
         colors: RGB of each point: the recording's, else the views', 0 where none sees it.
         labels: class of each point, the commonest in its voxel of the extraction; or None.
@@ -185,8 +185,9 @@ POINT_FIELDS = (
     PointField(_LABEL, lambda frame: frame.labels, votes=True),
 )
 PAIR_FIELDS = (PairField(_CONFIDENCE, lambda found: found.confidence),)
-"""What points and pairs have beside colours and places. An entry here is all that a further field
-needs: it is stored, read back as `PointCloud.fields` and handed out as `fields` of each batch.
+"""What points and pairs have besides colours and positions. An entry here is all that a further
+field
+needs: it is stored, read back as `PointCloud.fields` and returned as `fields` of each batch.
 """
 
 _DEPTH_FIELDS = (
@@ -247,8 +248,8 @@ class GeometryLayer:
         if set(sample.arrays) != wanted:
             raise FrameError(
                 frame.key,
-                f"it gives the fields {sorted(sample.arrays)}, the recording's first readable "
-                f"frame gives {sorted(wanted)}; some frames only have labels or depth",
+                f"expected the fields {sorted(wanted)} of the recording's first readable frame, "
+                f"found {sorted(sample.arrays)}: only some frames have labels or depth",
             )
         return with_inputs(sample, input_digests(frame))
 
@@ -286,7 +287,7 @@ def encode_geometry(frame: Frame, config: GeometryConfig) -> Sample:
     elif frame.points is not None:
         arrays = _encode_points(frame, frame.points, config)
     else:
-        raise FrameError(frame.key, "it has neither a depth image nor points; one is needed")
+        raise FrameError(frame.key, "expected a depth image or points, found neither")
     return Sample(key=frame.key, arrays=arrays, meta=_meta(frame))
 
 
@@ -329,7 +330,7 @@ def decode_geometry(sample: Sample) -> PointCloud:
 
 def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> dict[str, np.ndarray]:
     if len(frame.views) != 1:
-        raise FrameError(frame.key, f"a depth frame has one view; this one has {len(frame.views)}")
+        raise FrameError(frame.key, f"expected one view in a depth frame, found {len(frame.views)}")
     view = frame.views[0]
     found = back_project(
         depth.values,
@@ -426,7 +427,7 @@ def _voxels(
 def _seen_in(
     projection: Projection, frame: Frame, view: View, config: GeometryConfig
 ) -> Visibility:
-    """What the view sees of points, by their projection; a registered one hides none of its own."""
+    """Which points the view sees, by their projection; a registered view hides none of its own."""
     is_dense = frame.depth is not None
     registered = frame.depth is not None and _is_registered(frame.depth, view)
     return visibility(
@@ -445,7 +446,7 @@ def _is_registered(depth: DepthImage, view: View) -> bool:
 
 def _refuse_empty(key: str, count: int, wanted: str) -> None:
     if count == 0:
-        raise FrameError(key, f"no point has {wanted}; at least one is needed")
+        raise FrameError(key, f"no point has {wanted}; expected at least one")
 
 
 def _meta(frame: Frame) -> dict[str, Any]:

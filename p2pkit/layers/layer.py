@@ -1,4 +1,4 @@
-"""What every kind of layer offers, whatever it holds: a spec, and a frame's sample."""
+"""What every kind of layer offers, whatever it stores: a spec, and a frame's sample."""
 
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -11,7 +11,7 @@ from p2pkit.store.manifest import LayerSpec, Sample
 class Layer(Protocol):
     """One kind of data of each frame: the geometry, a teacher's features, superpixels.
 
-    How a sample is read back stands beside it in the layer's own module.
+    The code that reads a sample back is in the layer's own module.
     """
 
     @property
@@ -25,7 +25,7 @@ class Layer(Protocol):
         Args:
             frame: as the recording gives it.
             done: samples of the same frame in other layers, by name; the geometry's is always
-                there, but for the geometry itself.
+                present, except for the geometry itself.
 
         Raises:
             FrameError: the frame is bad; only the geometry says so.

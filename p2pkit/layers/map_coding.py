@@ -1,9 +1,9 @@
 """How a teacher's features become the numbers that a layer stores, and back.
 
 `float16` stores them as they are. `int8` stores one byte per value: each channel of each map has
-the smallest value and the step of its own, so a channel that is small everywhere loses nothing to
-one that is large, and exact zeros behind a ReLU stay exact. `pca:K` stores the K coefficients on
-the directions of largest variance; readers hand out the coefficients, because the trained linear
+its own smallest value and step, so a channel that is small everywhere loses nothing to one that is
+large, and exact zeros behind a ReLU stay exact. `pca:K` stores the K coefficients on the directions
+of largest variance; readers return the coefficients, because the trained linear
 map behind them absorbs basis and mean: W (mean + B c) + b = (W B) c + (W mean + b).
 """
 
@@ -22,7 +22,7 @@ from p2pkit.store.manifest import LayerSpec
 
 STEPS = 255
 HELD_OUT = 4
-"""Every so many maps of a fit only test the basis."""
+"""One map in this many is left out of a fit, to test the basis."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def parse_map_coding(text: str) -> MapCoding:
     match = re.fullmatch(r"pca:([1-9]\d{0,5})(\+int8)?", text)
     if match is None:
         raise ConfigError(
-            f"map is {text!r}; it must be float16, int8, pca:K or pca:K+int8, such as pca:64"
+            f"map is {text!r}; expected float16, int8, pca:K or pca:K+int8, such as pca:64"
         )
     return MapCoding(components=int(match[1]), int8=match[2] is not None)
 
@@ -134,8 +134,8 @@ def pca_basis(layer: LayerSpec) -> PcaBasis | None:
     wanted = layer.fingerprint.get("basis_sha256")
     if basis.sha256 != wanted:
         raise StoreError(
-            f"layer {layer.name}: its PCA basis has the sha256 {basis.sha256}, its fingerprint "
-            f"names {wanted}; restore p2pkit.json from a copy"
+            f"layer {layer.name}: its PCA basis has the sha256 {basis.sha256}, but its "
+            f"fingerprint names {wanted}; restore p2pkit.json from a copy"
         )
     return basis
 
@@ -198,7 +198,7 @@ class FeatureCoder:
 
         Args:
             name: of the field.
-            parts: projected features; each gets a scale of its own.
+            parts: projected features; each gets its own scale.
             stacked: whether the arrays have an axis for the parts; else there must be one part.
 
         Raises:

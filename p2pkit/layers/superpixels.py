@@ -20,7 +20,7 @@ FIELD = FieldSpec(
     "superpixel", "<u2", ("pairs",), "", "zstd", "superpixel of the pair's pixel, unique over views"
 )
 MOST = np.iinfo(np.uint16).max + 1
-"""Superpixels that the numbers of one sample can tell apart."""
+"""Most superpixels of one sample: its numbers have 16 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class SuperpixelLayer:
 
 
 def superpixel_spec(config: SuperpixelConfig, geometry: LayerSpec) -> LayerSpec:
-    """The layer that `config` makes beside a geometry layer: `superpixels/slic-<fingerprint8>`."""
+    """The layer that `config` makes for a geometry layer: `superpixels/slic-<fingerprint8>`."""
     fingerprint: dict[str, Any] = {
         "geometry": geometry.fingerprint_sha256,
         "superpixels": config.fingerprint(),
@@ -65,13 +65,13 @@ def encode_superpixels(cloud: PointCloud, images: Sequence[Int64[np.ndarray, "_ 
         images: of each view, [height, width]: the superpixel of each pixel, from 0 without gaps.
 
     Raises:
-        ConfigError: the views have more superpixels than 16 bits can tell apart.
+        ConfigError: the views have more superpixels than 16 bits can number.
     """
     counts = [int(image.max()) + 1 for image in images]
     if sum(counts) > MOST:
         raise ConfigError(
             f"frame {cloud.key}: its {len(counts)} views have {sum(counts)} superpixels together; "
-            f"at most {MOST} can be stored: ask for fewer segments with --superpixels"
+            f"expected at most {MOST}: choose fewer segments with --superpixels"
         )
     ids = np.zeros(len(cloud.pair_point), dtype=np.uint16)
     first = 0
@@ -90,12 +90,12 @@ def pair_superpixels(
     """Id of the superpixel of each of the chosen pairs, unique over the frame's views.
 
     Raises:
-        StoreError: the layer is of another number of pairs than the geometry.
+        StoreError: the layer has another number of pairs than the geometry.
     """
     stored = sample.arrays[FIELD.name]
     if len(stored) != len(cloud.pair_point):
         raise StoreError(
-            f"frame {cloud.key}: its superpixels are of {len(stored)} pairs, the geometry has "
+            f"frame {cloud.key}: it has superpixels for {len(stored)} pairs, but the geometry has "
             f"{len(cloud.pair_point)}; extract the superpixels again"
         )
     return stored[rows].astype(np.int64)

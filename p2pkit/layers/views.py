@@ -1,7 +1,7 @@
 """Further views of the images in a `grid` layer: fields, sample JSON, and where pixels lie in them.
 
-View 0 is the image as it is, in the field `map`. Each other one, such as the mirror image, has a
-field and grids of its own, because another size of the image gives another number of cells.
+View 0 is the image as it is, in the field `map`. Each other one, such as the mirror image, has its
+own field and grids, because another size of the image gives another number of cells.
 """
 
 from collections.abc import Mapping, Sequence
@@ -95,7 +95,7 @@ def stored_views(layer: LayerSpec) -> int:
 
 
 def seen_images(meta: Mapping[str, Any], view: int) -> SeenImages:
-    """A view, out of the JSON of a sample.
+    """A view, from the JSON of a sample.
 
     Raises:
         StoreError: the sample has no such view.

@@ -36,7 +36,7 @@ def build_loss(config: LossConfig) -> Callable[[ContrastBatch], Tensor]:
     """The loss that `config` describes: it takes a batch and gives a scalar to minimise.
 
     Raises:
-        ConfigError: there is no loss of that name.
+        ConfigError: no loss has that name.
     """
     if config.name not in LOSSES:
         raise ConfigError(f"no loss is called {config.name!r}; choose one of {', '.join(LOSSES)}")

@@ -1,4 +1,4 @@
-"""What every loss is given, and what it may be told about likely false negatives."""
+"""What every loss is given, and what it may know of likely false negatives."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class ContrastBatch:
         confidence: 0 … 1, how sure it is that the pixel sees the point; None where that is unknown.
         teacher_feature: the teacher's feature of each pixel before the projection; None where no
             loss needs it.
-        other_pixels, other_points: embeddings that other processes computed of frames of their own:
+        other_pixels, other_points: embeddings that other processes computed from their own frames:
             further negatives of every anchor. They carry gradients.
         superpixel_id: equal where two pixels lie in one superpixel of one view; None where no loss
             needs it. As with cells, the number means nothing but must differ between frames and

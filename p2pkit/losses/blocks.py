@@ -21,7 +21,7 @@ def mean_in_blocks(
     weight: Float[Tensor, " pairs"] | None = None,
     logits_at_once: int = LOGITS_AT_ONCE,
 ) -> Float[Tensor, ""]:
-    """(Weighted) mean of the anchors' losses; 0 if all weights are 0, or there are no anchors.
+    """(Weighted) mean of the anchors' losses; 0 if all weights are 0, or without anchors.
 
     Where anchors times candidates are more than `logits_at_once`, blocks of anchors are worked
     through one after the other and computed again in the backward pass: memory stays bounded, loss

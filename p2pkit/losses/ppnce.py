@@ -27,8 +27,8 @@ def ppnce(
 ) -> Float[Tensor, ""]:
     """One-way InfoNCE: each point finds its own pixel among all sampled pixels.
 
-    L = -mean_i log( exp(z3_i.z2_i / t) / sum_j exp(z3_i.z2_j / t) ). Points are the anchors; there
-    is no term in which pixels are. The embeddings are taken as they are: the heads normalise them.
+    L = -mean_i log( exp(z3_i.z2_i / t) / sum_j exp(z3_i.z2_j / t) ). Points are the anchors; no
+    term has pixels as anchors. The embeddings are taken as they are: the heads normalise them.
 
     Args:
         point_embedding: z3, one row per pair.
@@ -118,10 +118,10 @@ def soft_ppnce_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, "
 
 
 def anchor_weight(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, " pairs"] | None:
-    """How much each anchor counts; None where all count alike.
+    """Weight of each anchor; None where all have the same.
 
     Raises:
-        TrainingError: weights are asked for and the batch has none.
+        TrainingError: the settings need weights and the batch has none.
     """
     if config.confidence == "ignore":
         return None

@@ -18,7 +18,7 @@ def cosine_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
     """L = mean_i (1 - z3_i.z2_i), with rows of unit length; weighed like `ppnce`, 0 of no pairs.
 
     Raises:
-        TrainingError: weights are asked for and the batch has none.
+        TrainingError: the settings need weights and the batch has none.
     """
     return _mean(1 - (batch.point_embedding * batch.pixel_embedding).sum(dim=1), batch, config)
 
@@ -29,7 +29,7 @@ def l2_loss(batch: ContrastBatch, config: LossConfig) -> Float[Tensor, ""]:
     |z3 - z2|² = 2 - 2 z3.z2; the root is cut at 1e-6, where its slope would be infinite.
 
     Raises:
-        TrainingError: weights are asked for and the batch has none.
+        TrainingError: the settings need weights and the batch has none.
     """
     squared = (batch.point_embedding - batch.pixel_embedding).square().sum(dim=1)
     return _mean(squared.clamp_min(1e-12).sqrt(), batch, config)

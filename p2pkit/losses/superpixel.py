@@ -22,11 +22,11 @@ def superpixel_loss(
     brought back to unit length; t is 0.07 there (`config.temperature`).
 
     SLidR takes q_s over all pixels of the superpixel. Here it is over the pixels of the sampled
-    pairs, as k_s is: pixels that no sampled point falls on have no say.
+    pairs, as k_s is: pixels that no sampled point falls on have no influence.
 
     With `confidence` `weight` both means weigh each pair by its confidence, and superpixels of no
-    confidence at all are left out; the others count alike. L is 0 where none is left, or where
-    there are no pairs. On a GPU the order of the sums, so the last bits, may change between calls.
+    confidence at all are left out; the others have equal weight. L is 0 if none is left, or without
+    pairs. On a GPU the order of the sums, so the last bits, may change between calls.
 
     Args:
         batch: with `superpixel_id`.
@@ -35,7 +35,7 @@ def superpixel_loss(
         logits_at_once: as for `ppnce`, of superpixels.
 
     Raises:
-        TrainingError: the batch lacks superpixels, or confidence that is asked for.
+        TrainingError: the batch lacks superpixels, or the confidence that the settings need.
     """
     if batch.superpixel_id is None:
         raise TrainingError("the loss 'superpixel' needs superpixels, and the batch has none")

@@ -1,9 +1,9 @@
 """Build MinkowskiEngine's wheel from its published source, without editing that source.
 
 Its setup.py has habits that this file works around: it calls `pip uninstall MinkowskiEngine`
-whenever metadata is asked for (a `pip` that does nothing stands first on PATH), it asks for
-OpenBLAS (the shim header and an empty archive lead those calls to libtorch), and it imports torch
-(hence no build isolation).
+whenever metadata is requested (a `pip` that does nothing is first on PATH), it requires OpenBLAS
+(the shim header and an empty archive lead those calls to libtorch), and it imports torch (hence no
+build isolation).
 """
 
 import importlib.util
@@ -142,7 +142,7 @@ def _write_work_files(work: Path, target: BuildTarget) -> None:
 
 
 def _wheel_command(work: Path, folder: Path) -> list[str]:
-    # No pip cache: pip's ignores the build options, and would hand out the wrong variant.
+    # No pip cache: pip's ignores the build options, and would return the wrong variant.
     pip = [sys.executable, "-m", "pip", "--verbose", "--no-cache-dir", "wheel", "--no-deps"]
     build = ["--no-build-isolation", "--use-pep517", "--no-binary", "MinkowskiEngine"]
     return [*pip, *build, "-w", str(folder), "-r", str(work / "requirements.txt")]

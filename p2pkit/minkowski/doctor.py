@@ -1,4 +1,4 @@
-"""The state of the set-up: what is there, what it is for, and the command that mends it."""
+"""The state of the set-up: what is installed, what it is for, and the command that repairs it."""
 
 import json
 import platform
@@ -35,7 +35,7 @@ PURPOSES = {
     "CUDA toolkit": "builds MinkowskiEngine for a GPU",
 }
 OPTIONAL = frozenset({"MinkowskiEngine", "open3d", "C++ compiler", "CUDA toolkit"})
-"""Parts without which p2pkit works: their place is taken by another, or few commands need them."""
+"""Parts without which p2pkit works: another takes their place, or few commands need them."""
 
 INSTALL_ENGINE = "p2pkit doctor --install minkowski"
 
@@ -67,9 +67,9 @@ class Finding:
     Args:
         name: the part.
         status: `ok`; `missing`: not installed; `broken`: installed, but does not work.
-        version: as the part tells it, empty where unknown.
+        version: as the part reports it, empty if unknown.
         purpose: what p2pkit does with it.
-        command: the command that mends it, empty where nothing is to mend.
+        command: the command that repairs it, empty if it works.
         detail: the variant that was found, or the reason of a failure.
         needed: False for the parts in `OPTIONAL`.
     """
@@ -88,7 +88,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at all parts, in the order of `PURPOSES`; each import runs in a process of its own."""
+    """Check all parts, in the order of `PURPOSES`; each import runs in a separate process."""
     with ThreadPoolExecutor() as pool:
         engine = pool.submit(examine_engine)
         groups = [pool.submit(probe_in_process, group) for group in GROUPS]
@@ -104,7 +104,7 @@ def summary(findings: Iterable[Finding]) -> str:
     found = {finding.name: finding for finding in findings}
     wrong = [part.name for part in found.values() if part.needed and part.status != "ok"]
     if wrong:
-        return f"Not ready: {', '.join(wrong)} must be mended first, by the commands above."
+        return f"Not ready: {', '.join(wrong)} must be repaired first, with the commands above."
     has_gpu = found["torch"].detail.startswith("CUDA") and not _sees_no_gpu(found["torch"])
     engine = found["MinkowskiEngine"]
     place = "a GPU" if has_gpu else "the CPU"
@@ -133,7 +133,7 @@ def healthy(findings: Iterable[Finding]) -> bool:
 
 
 def to_finding(part: str, status: Status, version: str, detail: str) -> Finding:
-    """Add purpose and mending command to what a probe found."""
+    """Add the purpose and the repairing command to what a probe found."""
     command = "" if status == "ok" else mending_command(part, detail)
     return Finding(part, status, version, PURPOSES[part], command, detail, part not in OPTIONAL)
 
@@ -163,8 +163,9 @@ def probe_in_process(parts: tuple[str, ...]) -> list[dict[str, Any]]:
 def mending_command(part: str, detail: str) -> str:
     """The command for a part that is missing or broken.
 
-    A shared library that the detail names is Debian's to install; all else is pip's. The installed
-    torch stands beside a package that is missing, or pip might exchange it for another build.
+    A shared library that the detail names is Debian's to install; everything else is pip's. The
+    command names the installed torch with the missing package, or pip might exchange it for another
+    build.
     """
     library = re.search(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object", detail)
     if library and library[1] in SYSTEM_LIBRARIES:
@@ -188,7 +189,7 @@ def distribution_name(part: str) -> str:
 
 
 def requirement_of(distribution: str) -> str:
-    """How p2pkit's own metadata asks for a distribution, such as `timm>=1.0.31`."""
+    """How p2pkit's own metadata requires a distribution, such as `timm>=1.0.31`."""
     try:
         declared = requires("p2pkit") or []
     except PackageNotFoundError:
@@ -212,7 +213,7 @@ def examine_cuda_toolkit() -> Finding:
     """A toolkit that can compile for the installed torch."""
     part, cuda = "CUDA toolkit", torch_cuda_version()
     if cuda is None:
-        detail = "of no use to a torch that is built for the CPU"
+        detail = "not usable with a torch that is built for the CPU"
         return Finding(part, "missing", "", PURPOSES[part], "", detail, False)
     toolkit, reasons = usable_toolkit(cuda)
     if toolkit is not None:

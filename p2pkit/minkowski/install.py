@@ -24,7 +24,7 @@ class Installed:
 
     Args:
         result: the self-check's, see `p2pkit.minkowski.self_check`; None where nothing works.
-        problem: why the variant that was wanted is not there; empty where it is.
+        problem: why the requested variant is not installed; empty if it is.
     """
 
     result: dict[str, Any] | None
@@ -38,7 +38,7 @@ def install_minkowski(*, cuda: bool | None, report: Report) -> Installed:
     p2pkit works without it, on its torch engine.
 
     Args:
-        cuda: True or False asks for a GPU or a CPU build; None takes a GPU build where torch sees a
+        cuda: True or False requests a GPU or a CPU build; None takes a GPU build where torch sees a
             GPU, and leaves an engine that works alone.
         report: takes one line of progress at a time.
     """
@@ -55,7 +55,7 @@ def install_minkowski(*, cuda: bool | None, report: Report) -> Installed:
     done = _attempt(True, report)
     if done.result is not None:
         return done
-    report(f"no CUDA build: {done.problem}; going on with the CPU build")
+    report(f"no CUDA build: {done.problem}; continuing with the CPU build")
     if present is not None:
         return Installed(present, done.problem)
     instead = _attempt(False, report)
@@ -105,7 +105,7 @@ def cuda_environment(cuda: str, report: Report) -> dict[str, str]:
     """
     toolkit, reasons = require_toolkit(cuda, _run_pip)
     for reason in reasons:
-        report(f"passed over: {reason}")
+        report(f"skipped: {reason}")
     report(f"CUDA toolkit {toolkit.version}: {toolkit.home}")
     links = library_links(toolkit, wheel_cache_folder()) if toolkit.from_pip else None
     return toolkit_environment(toolkit, links, os.environ)

@@ -1,7 +1,7 @@
 """Try parts of the set-up by importing them: `python -m p2pkit.minkowski.probes PART…`.
 
 Each part gives one JSON line on stdout as soon as it is known, so that what a crash swallows is
-only the part that crashed and those after it. `p2pkit doctor` runs this in processes of its own.
+only the part that crashed and those after it. `p2pkit doctor` runs this in separate processes.
 """
 
 import json
@@ -57,7 +57,7 @@ def probe_numba() -> str:
         raise RuntimeError("a compiled loop gives a wrong sum")
     folder = os.environ.get("NUMBA_CACHE_DIR")
     if folder is None:
-        return "no cache can be written: kernels compile at each start"
+        return "no cache can be written: kernels are compiled at each start"
     return f"kernels are kept in {folder}"
 
 

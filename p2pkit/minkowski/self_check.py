@@ -232,7 +232,7 @@ def main() -> int:
     ]
     if wrong:
         found = "; ".join(wrong)
-        print(f"MinkowskiEngine is wrong: {found}; {TOLERANCE:g} is allowed", file=sys.stderr)
+        print(f"MinkowskiEngine is wrong: {found}; expected at most {TOLERANCE:g}", file=sys.stderr)
     return int(bool(wrong))
 
 

@@ -58,7 +58,7 @@ def current_target(cuda: bool) -> BuildTarget:
             of the visible GPUs, else `DEFAULT_CUDA_ARCHITECTURES`.
 
     Raises:
-        MissingDependencyError: a GPU build is asked for without a CUDA torch, or no BLAS is found.
+        MissingDependencyError: a GPU build is requested without a CUDA torch, or no BLAS is found.
     """
     import torch
 

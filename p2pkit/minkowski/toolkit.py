@@ -52,7 +52,7 @@ class Toolkit:
     from_pip: bool
 
     def include_folders(self) -> list[Path]:
-        """Where its headers are; Thrust moved into a folder of its own with CUDA 13."""
+        """Where its headers are; Thrust moved into a separate folder with CUDA 13."""
         return [self.home / "include" / "cccl", self.home / "include"]
 
     def lacks(self, cuda: str) -> str:
@@ -60,7 +60,7 @@ class Toolkit:
         if not self.version:
             return f"{self.home} has no nvcc"
         if self.version != cuda:
-            return f"nvcc in {self.home} is of CUDA {self.version}, torch's CUDA is {cuda}"
+            return f"nvcc in {self.home} belongs to CUDA {self.version}, expected {cuda}"
         absent = [
             f"{header} of {part}"
             for header, part in HEADERS.items()
@@ -157,7 +157,7 @@ def require_toolkit(cuda: str, run_pip: RunCommand) -> tuple[Toolkit, list[str]]
     lacks = toolkit.lacks(cuda)
     if lacks:
         raise MissingDependencyError(
-            f"pip's packages of CUDA {cuda} make no complete toolkit: {why}{lacks}"
+            f"pip's packages for CUDA {cuda} do not make a complete toolkit: {why}{lacks}"
         )
     return toolkit, reasons
 

@@ -16,7 +16,7 @@ from p2pkit.weight_files import EMA_CONTAINERS, read_metadata, read_weight_file
 CONTAINERS = ("state_dict", "model_state_dict", "model_points", "model")
 WRAPPER = "module."
 ABOUT = "p2pkit"
-"""Where an exported file says what it is; a torch file without containers has it beside it."""
+"""Key of an exported file's description; torch files without metadata have it in a file beside."""
 FORMAT = "p2pkit-student"
 FINAL = "final.kernel"
 
@@ -49,7 +49,7 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class PretrainedStudent:
-    """A student out of an exported file, and what it expects.
+    """A student from an exported file, and what it expects.
 
     Args:
         student: in evaluation mode, on the CPU; with the point projection as its last layer where
@@ -57,7 +57,7 @@ class PretrainedStudent:
         inputs: what its input channels are, in order, such as `color`.
         voxel_size_m: of pretraining (m).
         up_axis: unit vector that was up in the points; None where the run does not say.
-        about: all that the file says of itself, JSON.
+        about: all that the file says about itself, JSON.
     """
 
     student: Student
@@ -107,7 +107,7 @@ def _engine() -> str:
 
 
 def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The content of an exported file, and what it, or the file beside it, says of itself."""
+    """The content of an exported file, and what it, or the file beside it, says about itself."""
     content = read_weights(path)
     beside = sidecar(path)
     about = content.get(ABOUT)
@@ -117,11 +117,11 @@ def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
         elif about is None and path.read_bytes()[8:9] == b"{":
             about = json.loads(read_metadata(path, TrainingError).get(ABOUT, "null"))
     except (OSError, ValueError) as error:
-        raise TrainingError(f"what {path} says of itself cannot be read: {error}") from None
+        raise TrainingError(f"the description in {path} cannot be read: {error}") from None
     needed = ("student", "in_channels", "inputs", "conv1_kernel_size", "voxel_size_m")
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise TrainingError(
-            f"{path} does not say which student it is of: it is no export of p2pkit, or "
+            f"{path} does not say which student it belongs to: it is not an export of p2pkit, or "
             f"{beside.name} is missing beside it. Build the network with build_student and fill it "
             "with load_student_weights"
         )
@@ -135,7 +135,7 @@ def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
 
 
 def sidecar(path: Path) -> Path:
-    """The JSON beside a file of weights that has no place for it."""
+    """The JSON beside a file of weights that cannot store it."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -186,7 +186,7 @@ def load_student_weights(
 
 
 def read_weights(path: Path) -> Mapping[str, Any]:
-    """What a `.safetensors` or torch file holds, on the CPU; no code in the file is run.
+    """What a `.safetensors` or torch file contains, on the CPU; no code in the file is run.
 
     Raises:
         TrainingError: the file is absent, cut, a Git LFS pointer, or holds other objects than
@@ -229,13 +229,13 @@ def _select(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _check_names(wanted: set[str], offered: set[str], *, strict: bool) -> None:
     if not wanted & offered:
         raise TrainingError(
-            f"no parameter of the student is in the checkpoint: it holds {_some(offered)}, the "
-            f"student wants {_some(wanted)}"
+            f"no parameter of the student is in the checkpoint: it contains {_some(offered)}, the "
+            f"student needs {_some(wanted)}"
         )
     if strict and wanted != offered:
         raise TrainingError(
-            f"the checkpoint is of another network: absent {_some(wanted - offered)}; additional "
-            f"{_some(offered - wanted)}"
+            f"the checkpoint belongs to another network: absent {_some(wanted - offered)}; "
+            f"additional {_some(offered - wanted)}"
         )
 
 

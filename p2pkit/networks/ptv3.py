@@ -169,10 +169,10 @@ class PTv3(nn.Module):
             features: one row per voxel.
 
         Raises:
-            GeometryError: there are no voxels, one occurs twice, or they lie too far apart.
+            GeometryError: the batch has no voxels, one occurs twice, or they lie too far apart.
         """
         if len(coordinates) == 0:
-            raise GeometryError("the batch has no voxels; at least one is needed")
+            raise GeometryError("the batch has no voxels; expected at least one")
         lowest = coordinates.amin(dim=0).clamp_max(0)
         lowest[0] = 0
         maps = VoxelMaps(coordinates - lowest)
@@ -262,7 +262,7 @@ class _Pooling(nn.Module):
 
 
 class _Unpooling(nn.Module):
-    """The coarser voxel's features beside those of the encoder, added."""
+    """The coarser voxel's features added to those of the encoder."""
 
     def __init__(self, below: int, skip: int, width: int) -> None:
         super().__init__()
@@ -297,7 +297,7 @@ class _Block(nn.Module):
         return rows + self._dropped(self.ls2(self.mlp(self.norm2(rows))))
 
     def _dropped(self, branch: Tensor) -> Tensor:
-        """Stochastic depth (Huang et al. 2016), for each voxel by itself as published."""
+        """Stochastic depth (Huang et al. 2016), for each voxel separately, as published."""
         if not self.training or self._drop == 0:
             return branch
         kept = torch.rand(len(branch), 1, device=branch.device) >= self._drop

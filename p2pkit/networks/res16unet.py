@@ -108,10 +108,10 @@ class Res16UNet(nn.Module):
             features: one row per voxel.
 
         Raises:
-            GeometryError: there are no voxels, or a voxel occurs twice.
+            GeometryError: the batch has no voxels, or a voxel occurs twice.
         """
         if len(coordinates) == 0:
-            raise GeometryError("the batch has no voxels; at least one is needed")
+            raise GeometryError("the batch has no voxels; expected at least one")
         # Neither engine's convolutions know half precision.
         with torch.autocast(features.device.type, enabled=False):
             x = self._engine.sparse_tensor(coordinates, features)

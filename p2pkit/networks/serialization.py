@@ -58,7 +58,7 @@ def serialization_code(
         depth: bits per axis.
 
     Raises:
-        ConfigError: there is no such order.
+        ConfigError: the order is unknown.
         GeometryError: a coordinate needs more bits than `depth`, or `depth` exceeds `DEEPEST`.
     """
     if order not in ORDERS:
@@ -67,7 +67,7 @@ def serialization_code(
         raise GeometryError(
             f"voxels from {cells[:, 1:].amin(dim=0).tolist()} to "
             f"{cells[:, 1:].amax(dim=0).tolist()} do not fit in {min(depth, DEEPEST)} bits per "
-            "axis; use larger voxels, and look for far outliers among the points"
+            "axis; use larger voxels, and check the points for far outliers"
         )
     xyz = cells[:, 1:]
     if order.endswith(SWAPPED):

@@ -83,7 +83,7 @@ class EngineChoice:
 
 
 def choose_engine(name: str, device: str = "cpu") -> EngineChoice:
-    """The engine to use where `name` is asked for; any name but `auto` is kept.
+    """The engine to use for `name`; any name except `auto` is kept.
 
     Args:
         name: a key of `ENGINES`, or `auto`.
@@ -91,7 +91,7 @@ def choose_engine(name: str, device: str = "cpu") -> EngineChoice:
             chosen for a GPU.
 
     Raises:
-        ConfigError: there is no such engine; the message lists the names.
+        ConfigError: the engine is unknown; the message lists the names.
     """
     if name in ENGINES:
         return EngineChoice(name)
@@ -118,6 +118,6 @@ def sparse_engine(name: str) -> SparseEngine:
     """The engine of that name; `auto` as `choose_engine` resolves it for the CPU.
 
     Raises:
-        ConfigError: there is none; the message lists the names.
+        ConfigError: the engine is unknown; the message lists the names.
     """
     return ENGINES[choose_engine(name).name]

@@ -106,10 +106,10 @@ class SpUNet(nn.Module):
             features: one row per voxel.
 
         Raises:
-            GeometryError: there are no voxels, or a voxel occurs twice.
+            GeometryError: the batch has no voxels, or a voxel occurs twice.
         """
         if len(coordinates) == 0:
-            raise GeometryError("the batch has no voxels; at least one is needed")
+            raise GeometryError("the batch has no voxels; expected at least one")
         with torch.autocast(features.device.type, enabled=False):
             x: Any = self.conv_input(self._engine.sparse_tensor(coordinates, features))
             skips: list[Any] = []

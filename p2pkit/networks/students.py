@@ -89,7 +89,7 @@ def build_student(
             results differ by rounding only.
 
     Raises:
-        ConfigError: there is no such student or engine, or the kernel size is not odd and positive.
+        ConfigError: the student or engine is unknown, or the kernel size is not odd and positive.
         MissingDependencyError: the engine is MinkowskiEngine, and it is not installed.
     """
     if name not in STUDENTS:

@@ -14,7 +14,7 @@ from torch import Tensor
 from p2pkit.errors import GeometryError
 
 MARGIN = 128
-"""Empty cells around the voxels' box (voxels): no neighbour that is looked up lies outside it."""
+"""Empty cells around the voxels' box (voxels): no neighbour in a search lies outside it."""
 
 Rows = Int64[Tensor, "_"]
 """Rows of one side; each kernel row has its own number of pairs."""
@@ -43,7 +43,7 @@ class KernelMap:
 class VoxelMaps:
     """The voxels of one batch at every stride, and the kernel maps between them.
 
-    Made anew for each forward pass; every map is computed once and shared by all layers that need
+    Built for each forward pass; every map is computed once and shared by all layers that need
     it. Rows are sorted by (batch, x, y, z) at every stride.
 
     Args:
@@ -65,8 +65,8 @@ class VoxelMaps:
         if box * int(high[0] - low[0] + 1) >= 2**63:
             raise GeometryError(
                 f"the voxels span {(high - low)[1:].tolist()} cells in {int(high[0] - low[0] + 1)} "
-                "samples, more than 2^63 cells; use larger voxels or a smaller batch, and look for "
-                "far outliers among the points"
+                "samples, more than 2^63 cells; use larger voxels or a smaller batch, and check "
+                "the points for far outliers"
             )
         self._steps = (box, y * z, z, 1)
         keys, self.order = self._pack(cells).sort()
@@ -157,7 +157,7 @@ def _refuse_repeated(keys: Int64[Tensor, " voxels"]) -> None:
 
 
 def repeated_voxels(repeated: int, voxels: int) -> GeometryError:
-    """What every engine says of rows that are not one per voxel."""
+    """What every engine says about rows that are not one per voxel."""
     return GeometryError(
         f"{repeated} of {voxels} voxels repeat another row's (batch, x, y, z); keep one row per "
         "voxel before the student"

@@ -264,9 +264,9 @@ def _explain(kind: type, entry: Any) -> str:
         return _unknown(kind, name)
     if entry["type"] == "missing":
         return f"setting {name} is missing"
-    told = ALLOWED.get(entry["type"])
+    rule = ALLOWED.get(entry["type"])
     message = entry["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    allowed = told(entry.get("ctx", {})) if told is not None else message
+    allowed = rule(entry.get("ctx", {})) if rule is not None else message
     return f"{name} is {entry['input']!r}; {allowed}"
 
 
@@ -313,14 +313,14 @@ def _table(config: Any, prefix: str, remarks: Mapping[str, str]) -> str:
     for key, field in fields_of(type(config)).items():
         name = f"{prefix}.{key}" if prefix else key
         value = getattr(config, key)
-        told = comment(field.description or "") + comment(remarks.get(name, ""))
+        heading = comment(field.description or "") + comment(remarks.get(name, ""))
         if dataclasses.is_dataclass(value):
-            tables.append("\n" + told + _table(value, name, remarks))
+            tables.append("\n" + heading + _table(value, name, remarks))
             continue
         if isinstance(value, dict):
-            tables.append(f"\n{told}[{name}]\n{tomli_w.dumps(values[key])}")
+            tables.append(f"\n{heading}[{name}]\n{tomli_w.dumps(values[key])}")
             continue
-        lines.append(told.rstrip("\n"))
+        lines.append(heading.rstrip("\n"))
         if values[key] is None:
             lines.append(f"# {key} = ")
         else:

@@ -16,10 +16,10 @@ class ProbeConfig:
         "the mean cross-entropy of the standardised features.",
     )
     balanced: bool = Field(
-        default=False, description="Weigh each class inversely to its number of points."
+        default=False, description="Weight each class inversely to its number of points."
     )
     max_points: int = Field(
-        default=100_000, ge=1, description="More rows than this are thinned out at random first."
+        default=100_000, ge=1, description="Most rows; more are thinned out at random."
     )
     iterations: int = Field(
         default=200, ge=1, description="Most iterations of L-BFGS; it stops earlier once converged."

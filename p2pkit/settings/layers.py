@@ -1,4 +1,4 @@
-"""What a store holds: points, a teacher's features, superpixels."""
+"""What a store contains: points, a teacher's features, superpixels."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ class GeometryConfig:
     confidence_edge_px: float = Field(
         default=4.0,
         ge=0,
-        description="Distance to a depth edge within which a pair is less sure (px).",
+        description="Distance to a depth edge within which a pair is less certain (px).",
     )
     confidence_motion_px: float = Field(
         default=8.0,
         ge=0,
-        description="Motion between points and image that makes a pair less sure (px).",
+        description="Motion between points and image that makes a pair less certain (px).",
     )
 
     def __post_init__(self) -> None:
         if self.depth_min >= self.depth_max:
             raise ConfigError(
-                f"the depth range is {self.depth_min} to {self.depth_max} m; the smaller comes "
+                f"the depth range is {self.depth_min} to {self.depth_max} m; expected the smaller "
                 "first"
             )
 
@@ -112,14 +112,14 @@ class TeacherOptions:
     )
     input_size: tuple[Size, Size] | None = Field(
         default=None,
-        description="Width and height that images are resized to (px). They keep their size where "
-        "it is left out.",
+        description="Width and height that images are resized to (px). By default images keep "
+        "their size.",
         json_schema_extra=option(),
     )
     output_stride: int | None = Field(
         default=None,
         description="Dilate the network to this stride, 8 or 16, where its family can; the "
-        "network's own where it is left out.",
+        "network's own by default.",
     )
     device: str = Field(default="cpu", description="cpu or cuda.", json_schema_extra=option())
     seed: int = Field(default=0, ge=0, description="Random seed of `random` weights.")
@@ -143,7 +143,7 @@ class TeacherOptions:
 
 @settings_class
 class FeatureConfig:
-    """What a feature layer holds."""
+    """What a feature layer stores."""
 
     teacher: TeacherOptions = Field(default=TeacherOptions(), description="The 2D network.")
     layout: Layout = Field(
@@ -160,11 +160,12 @@ class FeatureConfig:
     seed: int = Field(
         default=0,
         ge=0,
-        description="Random seed of the choice of pairs that the layout pixels stores.",
+        description="Random seed for choosing the pairs that the layout pixels stores.",
     )
     map: str = Field(
         default="float16",
-        description="Numbers that are stored: float16, int8, pca:K or pca:K+int8. K is the number "
+        description="Number format of the stored features: float16, int8, pca:K or pca:K+int8. K "
+        "is the number "
         "of principal components, such as pca:64.",
         json_schema_extra=option(metavar="CODING"),
     )
@@ -266,7 +267,7 @@ class SuperpixelConfig:
     segments: int = Field(
         default=150,
         ge=1,
-        description="Superpixels asked for in each image; SLIC gives about as many.",
+        description="Superpixels per image; SLIC returns about this many.",
     )
     compactness: float = Field(
         default=6.0,
@@ -303,7 +304,7 @@ def parse_superpixels(text: str) -> SuperpixelConfig:
         return SuperpixelConfig(int(numbers[0]), *map(float, numbers[1:]))
     except ValueError:
         raise ConfigError(
-            f"superpixels are {text!r}; they must be slic:SEGMENTS or slic:SEGMENTS:COMPACTNESS, "
+            f"superpixels are {text!r}; expected slic:SEGMENTS or slic:SEGMENTS:COMPACTNESS, "
             "such as slic:150 or slic:150:6"
         ) from None
 

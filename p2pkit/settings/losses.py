@@ -28,8 +28,7 @@ class LossConfig:
 
     name: str = Field(
         default="ppnce",
-        description="Which loss, by its name in `p2pkit.losses.LOSSES`; docs/losses.md describes "
-        "each.",
+        description="Loss, by its name in `p2pkit.losses.LOSSES`; docs/losses.md describes each.",
     )
     temperature: float = Field(
         default=0.04,
@@ -45,8 +44,9 @@ class LossConfig:
     )
     confidence: Literal["ignore", "weight"] = Field(
         default="ignore",
-        description="`ignore` counts all anchors alike; `weight` counts each by its pair's "
-        "confidence, which says how surely the pixel sees the point; with the loss `superpixel` "
+        description="`ignore` weighs all anchors equally; `weight` weighs each by the confidence "
+        "of its pair, which says how certain it is that the pixel sees the point; with the loss "
+        "`superpixel` "
         "the pairs within each superpixel.",
     )
     similarity: float = Field(
@@ -59,7 +59,7 @@ class LossConfig:
     )
     across_ranks: bool = Field(
         default=False,
-        description="With several processes, the pixels of the others are negatives, too.",
+        description="With several processes, use the pixels of the others as negatives, too.",
     )
 
     def __post_init__(self) -> None:

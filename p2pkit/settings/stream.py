@@ -21,7 +21,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 def check_up_axis(axis: Axis) -> None:
     """Raise ConfigError unless the axis is a unit vector."""
     if not abs(hypot(*axis) - 1.0) <= 1e-6:
-        raise ConfigError(f"up_axis is {axis}; it must be a unit vector such as (0, -1, 0)")
+        raise ConfigError(f"up_axis is {axis}; expected a unit vector such as (0, -1, 0)")
 
 
 @settings_class
@@ -34,7 +34,8 @@ class AugmentConfig:
 
     up_axis: Axis | None = Field(
         default=None,
-        description="Unit vector up, of all recordings. None takes each recording's own: -y of "
+        description="Unit vector that points up in all recordings. None takes each recording's "
+        "own: -y of "
         "depth cameras, whose OpenCV axes have y down; z of LiDARs, fused frames and rooms.",
     )
     rotation_deg: Degrees = Field(
@@ -53,7 +54,7 @@ class AugmentConfig:
     )
     flip_probability: Probability = Field(
         default=0.0,
-        description="Probability of a mirroring across a vertical plane; 0 turns it off.",
+        description="Probability of mirroring across a vertical plane; 0 turns it off.",
     )
     elastic: tuple[tuple[Positive, NotNegative], ...] = Field(
         default=((0.2, 0.4), (0.8, 1.6)),
@@ -64,7 +65,7 @@ class AugmentConfig:
         description="Standard deviation of Gaussian noise on each coordinate (m); 0 turns it off.",
     )
     drop_fraction: Probability = Field(
-        default=0.0, description="Share of the points that is left out; 0 turns it off."
+        default=0.0, description="Share of the points that are dropped; 0 turns it off."
     )
     color_jitter: Probability = Field(
         default=0.0,
@@ -80,7 +81,7 @@ class AugmentConfig:
         if self.up_axis is not None:
             check_up_axis(self.up_axis)
         if self.scale[0] > self.scale[1]:
-            raise ConfigError(f"scale is {self.scale}; the smallest factor comes first")
+            raise ConfigError(f"scale is {self.scale}; expected the smallest factor first")
 
 
 @settings_class
@@ -89,7 +90,7 @@ class SampleConfig:
 
     voxel_size: float = Field(default=0.025, gt=0, description="Edge of the student's voxels (m).")
     pairs_per_frame: int = Field(
-        default=1024, ge=2, description="Pairs drawn per frame; a contrast needs at least 2."
+        default=1024, ge=2, description="Pairs drawn per frame; at least 2."
     )
     pairs: PairSelection = Field(
         default="random",
@@ -106,7 +107,7 @@ class SampleConfig:
         default="random",
         description="Where a layer stores several views of each image: `random` draws one for each "
         "sample, as augmenting the image before the teacher would, `random-per-pair` one for each "
-        "pair, `image` takes the image as it is. With one stored view there is no difference.",
+        "pair, `image` takes the image as it is. With one stored view they are the same.",
     )
     augment: AugmentConfig = Field(
         default=AugmentConfig(), description="Random changes to points and colours."
@@ -122,7 +123,7 @@ class StreamConfig:
         default=SampleConfig(), description="How a frame becomes a training sample."
     )
     threads: int = Field(default=2, ge=1, description="Threads that read and prepare samples.")
-    ahead: int = Field(default=3, ge=1, description="Batches prepared before they are asked for.")
+    ahead: int = Field(default=3, ge=1, description="Batches prepared in advance.")
     seed: int = Field(
         default=0,
         ge=0,

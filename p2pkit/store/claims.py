@@ -1,10 +1,10 @@
 """Claim files, through which workers on any number of machines share work without a scheduler.
 
 A claim is a file made with O_EXCL; a thread touches it while its owner lives. A claim that was not
-touched for two minutes, or whose owner on this machine is gone, may be taken over. Its age is told
-by the file system's clock, and a waiting worker also watches by its own whether it is touched at
-all, so a wrong clock cannot keep a dead worker's claim. Two workers that hold one claim (a
-suspended owner that wakes up) only waste work: shards are deterministic.
+touched for two minutes, or whose owner on this machine is gone, may be taken over. Its age is
+measured by the file system's clock, and a waiting worker also watches by its own clock whether it
+is touched at all, so a wrong clock cannot keep a dead worker's claim. Two workers that hold one
+claim (a suspended owner that wakes up) only waste work: shards are deterministic.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ _watched: OrderedDict[tuple[str, int, int], float] = OrderedDict()
 class Claim:
     """A claim that is held; leaving its `with` block, `release`, or being forgotten gives it up.
 
-    Its file is made, touched and removed by a thread of its own. Ctrl-C interrupts the main thread
+    Its file is made, touched and removed by a separate thread. Ctrl-C interrupts the main thread
     alone, between any two of its steps: what it loses there is collected, and ends the thread.
     """
 
@@ -72,17 +72,17 @@ class _Keeper:
         self._path, self._token = path, uuid.uuid4().hex
         self._held = False
         self._error: OSError | None = None
-        self._told, self._stop = threading.Event(), threading.Event()
+        self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"claim {path.name}", daemon=True)
 
     def begin(self) -> bool:
-        """Make the file; False where another worker's is there.
+        """Make the file; False if another worker's exists.
 
         Raises:
             OSError: it cannot be written.
         """
         self._thread.start()
-        self._told.wait()
+        self._ready.wait()
         if self._error is not None:
             raise self._error
         return self._held
@@ -99,13 +99,13 @@ class _Keeper:
         except OSError as error:
             self._error = error
         finally:
-            self._told.set()
+            self._ready.set()
         if self._held:
             self._beat()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            # Gone, or the folder is not writable any more: others may take the claim, no harm.
+            # The file is gone or the folder no longer writable: others may take the claim, no harm.
             with contextlib.suppress(OSError):
                 os.utime(self._path)
         # What cannot be removed grows stale; work that is done stays done.
@@ -119,7 +119,7 @@ def try_claim(path: Path, *, stale_s: float = STALE_S) -> Claim | None:
 
     Args:
         path: of the claim file; its folder is made where needed.
-        stale_s: age at which a claim without a heartbeat counts as left behind (s).
+        stale_s: age at which a claim without a heartbeat is taken as left behind (s).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     seen = _state(path)
@@ -180,7 +180,7 @@ def _create(path: Path, token: str) -> bool:
 
 
 def _owner(path: Path) -> dict[str, object]:
-    """What a claim says; empty where it is gone, not written yet, or no claim of ours."""
+    """What a claim says; empty if it is gone, not written yet, or not one of our claims."""
     try:
         with open(open_regular(path), "rb") as file:
             value = json.loads(file.read(LARGEST_CLAIM))

@@ -155,7 +155,9 @@ def decode(payload: memoryview, codec: str) -> np.ndarray:
     if fill is None:
         return stored
     if stored.dtype != np.uint8 or stored.ndim != 1:
-        raise NpyError(f"a {codec} payload must hold bytes, not {stored.dtype.str} {stored.shape}")
+        raise NpyError(
+            f"expected bytes in a {codec} payload, found {stored.dtype.str} {stored.shape}"
+        )
     data = stored.data
     dtype, shape, nbytes, length = parse_header(data)
     array = np.empty(shape, dtype)

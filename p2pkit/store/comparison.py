@@ -1,4 +1,4 @@
-"""Whether a store was made from the inputs that are asked for, and if not, what differs."""
+"""Whether a store was made from the requested inputs, and if not, what differs."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from p2pkit.store.manifest import GEOMETRY, Manifest
 from p2pkit.store.strict_json import differences
 
 Row = tuple[str, Any, Any]
-LONGEST_TOLD = 60
-MOST_TOLD = 8
+LONGEST_VALUE = 60
+MOST_LISTED = 8
 FRAME_LIST = "dataset.frame_list"
 CALIBRATION = "dataset.calibration"
 WHICH_FRAMES = ("limit", "every")
@@ -21,8 +21,8 @@ def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> N
     """Raise FingerprintError where the store at `root` was made from other inputs.
 
     Args:
-        stored: the manifest that is there.
-        manifest: what is asked for; a layer that only one of the two has is no difference.
+        stored: the existing manifest.
+        manifest: the requested one; a layer that only one of the two has is not a difference.
         root: for the message.
     """
     rows = _differences(stored, manifest)
@@ -34,15 +34,15 @@ def check_same_inputs(stored: Manifest, manifest: Manifest, root: Location) -> N
         rows = chosen + [row for row in rows if row[0] not in (FRAME_LIST, CALIBRATION)]
     recording = [row for row in rows if row[0].startswith((FRAME_LIST, CALIBRATION))]
     others = [row for row in rows if row not in recording]
-    all_told = [*_recording_told(recording), *map(_told, others)]
-    more = [f"and {len(all_told) - MOST_TOLD} more"] if len(all_told) > MOST_TOLD else []
-    told = "; ".join([*all_told[:MOST_TOLD], *more])
-    mend = (
+    lines = [*_recording_lines(recording), *map(_line, others)]
+    more = [f"and {len(lines) - MOST_LISTED} more"] if len(lines) > MOST_LISTED else []
+    found = "; ".join([*lines[:MOST_LISTED], *more])
+    advice = (
         "Extract this recording into a new folder"
         if recording
         else "Use the same settings, or another folder"
     )
-    raise FingerprintError(f"the store at {root} was made from other inputs: {told}. {mend}")
+    raise FingerprintError(f"the store at {root} was made from other inputs: {found}. {advice}")
 
 
 def _other_frames_chosen(stored: Manifest, manifest: Manifest) -> list[Row]:
@@ -75,17 +75,17 @@ def _differences(stored: Manifest, manifest: Manifest) -> list[Row]:
     return rows
 
 
-def _recording_told(rows: list[Row]) -> list[str]:
-    """Digests and calibrations in words first: they mean another recording, not other settings."""
+def _recording_lines(rows: list[Row]) -> list[str]:
+    """Digests and calibrations described first: they mean another recording, not other settings."""
     if not rows:
         return []
-    told = ["it is another recording, or this one was changed since the store was begun"]
+    found = ["it is another recording, or this one was changed since the store was begun"]
     if any(path.startswith(FRAME_LIST) for path, _, _ in rows):
-        told.append(f"{FRAME_LIST}: files were added, removed, renamed or changed in size")
-    return told + [_told(row) for row in rows if not row[0].startswith(FRAME_LIST)]
+        found.append(f"{FRAME_LIST}: files were added, removed, renamed or changed in size")
+    return found + [_line(row) for row in rows if not row[0].startswith(FRAME_LIST)]
 
 
-def _told(row: Row) -> str:
+def _line(row: Row) -> str:
     path, old, new = row
     if isinstance(old, list) and isinstance(new, list) and len(old) != len(new):
         return f"{path} has {len(old)} entries in the store, {len(new)} now"
@@ -96,4 +96,4 @@ def _shortened(value: Any) -> str:
     if value is None:
         return "not set"
     text = canonical_json(value) if isinstance(value, dict | list) else repr(value)
-    return text if len(text) <= LONGEST_TOLD else f"{text[:LONGEST_TOLD]}…"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"

@@ -11,7 +11,7 @@ from p2pkit.store.remote.client import SCHEMES, RemotePath
 Location = Path | RemotePath
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
-"""A scheme of two letters or more: `C:/` is no URL."""
+"""A scheme of two letters or more: `C:/` is not a URL."""
 
 
 def as_location(address: str | Location) -> Location:
@@ -35,8 +35,8 @@ def as_location(address: str | Location) -> Location:
         return _local_path(f"file:{match[2]}{match[3]}")
     if scheme not in SCHEMES:
         raise StoreError(
-            f"{address} is of the kind {scheme}://, which is not known; a store is a path, or a "
-            f"URL of {', '.join(f'{name}://' for name in ('file', *SCHEMES))}"
+            f"{address} has the unknown scheme {scheme}://; expected a path or a URL of "
+            f"{', '.join(f'{name}://' for name in ('file', *SCHEMES))}"
         )
     if isinstance(address, Path):
         raise StoreError(

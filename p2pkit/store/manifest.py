@@ -68,7 +68,8 @@ class FieldSpec:
             )
         if self.codec not in CODECS:
             raise StoreError(
-                f"field {self.name}: no codec {self.codec!r}; there are {', '.join(CODECS)}"
+                f"field {self.name}: no codec is called {self.codec!r}; choose one of "
+                f"{', '.join(CODECS)}"
             )
         if CODECS[self.codec].integers_only and np.dtype(self.dtype).kind not in "iu":
             raise StoreError(
@@ -90,10 +91,10 @@ class FieldSpec:
 
 
 def with_codecs(fields: tuple[FieldSpec, ...], codecs: Mapping[str, str]) -> tuple[FieldSpec, ...]:
-    """The same fields with other codecs, by field name; names of other fields are passed over.
+    """The same fields with other codecs, by field name; names of other fields are ignored.
 
     Raises:
-        StoreError: there is no such codec, or it is not for the field's type.
+        StoreError: the codec is unknown, or not for the field's type.
     """
     return tuple(replace(spec, codec=codecs.get(spec.name, spec.codec)) for spec in fields)
 
@@ -279,13 +280,13 @@ def manifest_from_json(value: Any, where: str) -> Manifest:
     if isinstance(value, dict) and value.get("format") == FORMAT and version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         raise StoreError(
-            f"{where} is of format version {version}; this p2pkit reads {FORMAT_VERSION}"
+            f"{where} has format version {version}; this p2pkit reads {FORMAT_VERSION}"
             + ("; a newer p2pkit wrote it: upgrade p2pkit to read it" if newer else "")
         )
     names = ("format", "format_version", "dataset", "plan", "storage", "layers")
     value = exact_object(value, names, where)
     if value["format"] != FORMAT:
-        raise StoreError(f"{where}: format is {value['format']!r}; {FORMAT!r} is needed")
+        raise StoreError(f"{where}: format is {value['format']!r}; expected {FORMAT!r}")
     plan = exact_object(value["plan"], ("seed", "shard_size", "frames"), f"{where}: plan")
     layers = typed(value["layers"], list, f"{where}: layers")
     if any(isinstance(row, dict) and "settings" not in row for row in layers):
@@ -312,7 +313,7 @@ def _layer(value: Any, where: str) -> LayerSpec:
     if layer.fingerprint_sha256 != value["fingerprint_sha256"]:
         raise StoreError(
             f"{where}: fingerprint_sha256 is {value['fingerprint_sha256']!r}; "
-            f"the fingerprint's own is {layer.fingerprint_sha256}"
+            f"expected {layer.fingerprint_sha256}"
         )
     return layer
 

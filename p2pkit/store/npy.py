@@ -43,9 +43,9 @@ def extent(shape: tuple[int, ...]) -> int:
 def _parse(header: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
     match = HEADER.fullmatch(header[PREFIX:].decode("latin-1"))
     if match is None:
-        raise NpyError("the .npy header is not that of a C-ordered array of little-endian numbers")
+        raise NpyError("expected the .npy header of a C-ordered array of little-endian numbers")
     if match[1] not in DTYPES:
-        raise NpyError(f"the .npy header names the dtype {match[1]!r}; allowed are {DTYPES}")
+        raise NpyError(f"the .npy header names the dtype {match[1]!r}; expected one of {DTYPES}")
     dtype = np.dtype(match[1])
     shape = tuple(int(size) for size in match[2].split(",") if size.strip())
     if len(shape) > MOST_AXES:

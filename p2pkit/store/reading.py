@@ -77,12 +77,14 @@ class Store:
         """The record of one shard.
 
         Raises:
-            StoreError: there is no such shard, it is not extracted yet, or its record is damaged.
+            StoreError: the shard does not exist, is not extracted yet, or its record is damaged.
             FingerprintError: the shard was made from other inputs than the layer.
         """
         spec = self.layer(layer)
         if not 0 <= shard < self.manifest.plan.shards:
-            raise StoreError(f"there is no shard {shard}; the plan has {self.manifest.plan.shards}")
+            raise StoreError(
+                f"shard {shard} does not exist; the plan has {self.manifest.plan.shards}"
+            )
         record = self._records.get((spec.name, shard))
         if record is None:
             path = record_path(self.root, spec.name, shard)
@@ -96,7 +98,8 @@ class Store:
                 )
             if record.format != self.manifest.storage:
                 raise StoreError(
-                    f"{path} is of storage {record.format}; the store's is {self.manifest.storage}"
+                    f"{path} is stored as {record.format}; expected {self.manifest.storage}, as "
+                    "the whole store"
                 )
             self._records[spec.name, shard] = record
         return record
@@ -134,7 +137,7 @@ class Store:
 
         Raises:
             CorruptShardError: the bytes differ from those written; names shard, key and field.
-            StoreError: there is no such layer, shard, row or field.
+            StoreError: the layer, shard, row or field does not exist.
         """
         opened = self.shard(layer, shard)
         if not 0 <= row < len(opened.keys):
@@ -190,7 +193,7 @@ class Store:
         return opened
 
     def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[Location, Manifest]]:
-        """What is open stays here: a copy in another process opens its shards anew."""
+        """What is open stays here: a copy in another process reopens its shards."""
         return type(self), (self.root, self.manifest)
 
     @cached_property
@@ -226,7 +229,7 @@ def open_store(path: str | Location) -> Store:
         path: a folder, or a URL such as `s3://bucket/rooms.store`: see docs/sharing.md.
 
     Raises:
-        StoreError: `path` is no store, or its manifest is damaged or of another version.
+        StoreError: `path` is not a store, or its manifest is damaged or of another version.
         MissingDependencyError: it is a URL, and obstore is not installed.
     """
     root = as_location(path)

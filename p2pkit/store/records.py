@@ -31,7 +31,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Written:
-    """What a storage tells about a shard that it wrote.
+    """What a storage reports of a shard that it wrote.
 
     Args:
         keys: of the samples, in order.
@@ -83,7 +83,7 @@ def make_record(
     """The record of a shard that was just written.
 
     Raises:
-        StoreError: a failure is no row of key, stage and reason.
+        StoreError: a failure is not a row of key, stage and reason.
     """
     return ShardRecord(
         samples=len(written.keys),
@@ -107,7 +107,7 @@ def read_record(path: Location) -> ShardRecord:
     names = (*ShardRecord.__dataclass_fields__, "format_version")
     value = exact_object(read_sealed(path), names, str(path))
     if value.pop("format_version") != FORMAT_VERSION:
-        raise StoreError(f"{path} is of another format version; this p2pkit reads {FORMAT_VERSION}")
+        raise StoreError(f"{path} has another format version; this p2pkit reads {FORMAT_VERSION}")
     for name in ("first_key", "last_key"):
         if (value[name] is None) != (value["samples"] == 0):
             raise StoreError(f"{path}: {name} is {value[name]!r} with {value['samples']!r} samples")

@@ -40,7 +40,7 @@ def read_keys(meta: dict[str, Any], layer: LayerSpec, record: ShardRecord) -> tu
     if meta != expected:
         raise ShardMetaError(
             f"has format, version and fields {[meta.get(name) for name in list(expected)[:3]]}; "
-            f"{[*expected.values()][:3]} are needed"
+            f"expected {[*expected.values()][:3]}"
         )
     ends = (keys[0], keys[-1]) if keys else (None, None)
     if len(keys) != record.samples or ends != (record.first_key, record.last_key):
@@ -54,10 +54,10 @@ def read_keys(meta: dict[str, Any], layer: LayerSpec, record: ShardRecord) -> tu
 
 
 def object_bytes(value: dict[str, Any], name: str) -> bytes:
-    """Canonical JSON that `parse_object` reads back; `name` is told where it cannot.
+    """Canonical JSON that `parse_object` reads back; errors give `name`.
 
     Raises:
-        StoreError: it is too long, or holds a NaN or what JSON has no form for.
+        StoreError: it is too long, or contains NaN or a value that JSON cannot represent.
     """
     try:
         data = canonical_json(value).encode()
@@ -72,14 +72,14 @@ def parse_object(data: memoryview) -> dict[str, Any]:
     """The JSON object in `data`.
 
     Raises:
-        ShardMetaError: it is no JSON, no object, or too long.
+        ShardMetaError: it is not JSON, not an object, or too long.
     """
     if len(data) > LARGEST_JSON:
         raise ShardMetaError(f"has {len(data)} bytes of JSON; at most {LARGEST_JSON} are allowed")
     try:
         value = json.loads(bytes(data))
     except (ValueError, RecursionError) as error:
-        raise ShardMetaError(f"is no JSON: {error}") from None
+        raise ShardMetaError(f"is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise ShardMetaError(f"holds a JSON {type(value).__name__}, no object")
+        raise ShardMetaError(f"contains a JSON {type(value).__name__}; expected an object")
     return value

@@ -62,5 +62,5 @@ STORAGES: dict[str, Storage] = {
 def find_storage(name: str) -> Storage:
     """The storage of this name; StoreError lists the right ones."""
     if name not in STORAGES:
-        raise StoreError(f"no storage {name!r}; there are {', '.join(STORAGES)}")
+        raise StoreError(f"no storage is called {name!r}; choose one of {', '.join(STORAGES)}")
     return STORAGES[name]

@@ -53,12 +53,14 @@ def read_sealed(path: Location) -> dict[str, Any]:
     """Read a JSON object that `sealed` closed, without its checksum.
 
     Raises:
-        StoreError: the file is missing, no JSON object, or its checksum differs.
+        StoreError: the file is missing, not a JSON object, or its checksum differs.
     """
     try:
         value = json.loads(read_bounded(path, LARGEST_JSON))
         if not isinstance(value, dict):
-            raise StoreError(f"{path} holds a JSON {type(value).__name__}; an object is needed")
+            raise StoreError(
+                f"expected a JSON object, found a JSON {type(value).__name__} in {path}"
+            )
         stored = value.pop("checksum", None)
         intact = isinstance(stored, str) and sealed(value)["checksum"] == stored
     except FileNotFoundError:
@@ -66,7 +68,7 @@ def read_sealed(path: Location) -> dict[str, Any]:
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is not readable as JSON: {error}") from None
+        raise StoreError(f"{path} cannot be read as JSON: {error}") from None
     if not intact:
         raise StoreError(
             f"{path} differs from its own checksum ({stored!r}): it is damaged or was edited by "
@@ -96,7 +98,7 @@ def read_bounded(path: Location, limit: int) -> bytes:
 
 
 def _too_large(path: Location, size: int, limit: int) -> str:
-    return f"{path} has {size} bytes; no store writes more than {limit} there"
+    return f"{path} has {size} bytes; expected at most {limit}"
 
 
 def exact_object(value: Any, names: Collection[str], where: str) -> dict[str, Any]:
@@ -108,23 +110,23 @@ def exact_object(value: Any, names: Collection[str], where: str) -> dict[str, An
 
 
 def typed(value: Any, kind: type[T], where: str) -> T:
-    """`value` if it is of the JSON type `kind` (a bool is no int); StoreError otherwise."""
+    """`value` if it is of the JSON type `kind` (a bool is not an int); StoreError otherwise."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise StoreError(f"{where} is {value!r}; {kind.__name__} is needed")
+        raise StoreError(f"{where} is {value!r}; expected {kind.__name__}")
     return value
 
 
 def count(value: Any, where: str, *, least: int = 0) -> int:
     """`value` if it is a whole number of at least `least`; StoreError otherwise."""
     if typed(value, int, where) < least:
-        raise StoreError(f"{where} is {value}; at least {least} is needed")
+        raise StoreError(f"{where} is {value}; expected at least {least}")
     return value
 
 
 def hex_text(value: Any, digits: int, where: str) -> str:
-    """`value` if it is a string of so many lower-case hex digits; StoreError otherwise."""
+    """`value` if it is a string of this many lower-case hex digits; StoreError otherwise."""
     if not re.fullmatch(rf"[0-9a-f]{{{digits}}}", typed(value, str, where)):
-        raise StoreError(f"{where} is {value!r}; {digits} hex digits are needed")
+        raise StoreError(f"{where} is {value!r}; expected {digits} hex digits")
     return value
 
 

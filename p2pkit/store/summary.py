@@ -1,4 +1,4 @@
-"""What a store and its samples hold, as JSON for the command line and for reports."""
+"""What a store and its samples contain, as JSON for the command line and for reports."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -47,14 +47,14 @@ def layer_statistics(
     """Bytes that each field takes in the layer's complete shards, and its values in some samples.
 
     Args:
-        store: may be in the making; shards that are not complete are passed over.
+        store: may be unfinished; incomplete shards are skipped.
         layer: of the store.
-        samples: how many to look at, drawn without replacement.
+        samples: how many to read, drawn without replacement.
         seed: of the draw.
 
     Returns:
         `looked_at` and `of` (numbers of samples), and by field `bytes` (of all samples), `values`,
-        `not_finite`, `min`, `max`, `mean` (of those looked at; None where there is no finite
+        `not_finite`, `min`, `max`, `mean` (of those read; None where there is no finite
         value). `damage` is the first error met, else None; the rest is then incomplete.
     """
     stored = dict.fromkeys(layer.columns, 0)
@@ -101,7 +101,7 @@ def _complete(store: Store, layer: LayerSpec) -> list[int]:
 
 
 def provenance(layer: LayerSpec) -> dict[str, Any]:
-    """Where a layer comes from, out of its fingerprint: entries that it has, under plain names."""
+    """Where a layer comes from, by its fingerprint: entries that it has, under plain names."""
     fingerprint = layer.fingerprint
     teacher = fingerprint.get("teacher")
     found: dict[str, Any] = {}
@@ -131,7 +131,7 @@ def store_summary(store: Store, *, samples: int = 0, seed: int = 0) -> dict[str,
 
     Args:
         store: to be described.
-        samples: how many samples of each layer the statistics look at; 0 leaves them out.
+        samples: how many samples of each layer the statistics read; 0 leaves them out.
         seed: of the choice of samples.
     """
     manifest = store.manifest

@@ -59,8 +59,8 @@ def verify_store(path: str | Path, *, deep: bool) -> VerifyReport:
             payload, and that each array decodes to what the fields table says.
 
     Raises:
-        DevelopmentStoreError: it is in a form of before the first release, which is no damage.
-        StoreError: `path` holds no p2pkit.json at all; anything else is a row of the report.
+        DevelopmentStoreError: a version before the first release wrote it; it is not damaged.
+        StoreError: `path` has no p2pkit.json at all; anything else is a row of the report.
     """
     root = as_location(path)
     try:
@@ -73,17 +73,17 @@ def verify_store(path: str | Path, *, deep: bool) -> VerifyReport:
         return VerifyReport((Problem(str(error)),), 0, 0, deep)
     problems: list[Problem] = []
     shards = samples = 0
-    told: set[tuple[int, str]] = set()
+    reported: set[tuple[int, str]] = set()
     for layer in store.manifest.layers:
         for shard in range(store.manifest.plan.shards):
             try:
                 opened = store.shard(layer.name, shard)
             except StoreError as error:
-                # A layer is compared with the geometry, whose own fault is told already.
-                if (shard, str(error)) not in told:
+                # A layer is compared with the geometry, whose own fault is already reported.
+                if (shard, str(error)) not in reported:
                     problems.append(_problem(error, layer.name, shard))
                 if layer.name == GEOMETRY:
-                    told.add((shard, str(error)))
+                    reported.add((shard, str(error)))
                 continue
             shards, samples = shards + 1, samples + len(opened.keys)
             if deep:
@@ -107,17 +107,17 @@ def _deep_problems(opened: Shard, layer: str, shard: int) -> Iterator[Problem]:
 
 
 def _list_problems(store: Store) -> Iterator[Problem]:
-    """Frames that are neither sample nor failure, keys that come twice, and failures.jsonl."""
+    """Frames that are neither sample nor failure, keys that occur twice, and failures.jsonl."""
     seen: dict[str, int] = {}
     for shard in range(store.manifest.plan.shards):
         try:
             record, keys = store.record(GEOMETRY, shard), store.keys(shard)
         except StoreError:
-            return  # already told by the check of that shard
+            return  # already reported by the check of that shard
         planned = store.manifest.plan.planned(shard)
         if len(keys) + len(record.failures) != planned:
             counted = f"{len(keys)} samples and {len(record.failures)} failures"
-            yield Problem(f"{counted}; {planned} frames are planned", GEOMETRY, shard)
+            yield Problem(f"{counted}; expected {planned} frames", GEOMETRY, shard)
         for key in keys:
             if key in seen:
                 yield Problem(f"shard {seen[key]} has this key too", GEOMETRY, shard, key)
@@ -127,6 +127,6 @@ def _list_problems(store: Store) -> Iterator[Problem]:
     found = path.read_bytes() if path.is_file() else b""
     if found != expected:
         yield Problem(
-            f"{path} does not hold the {len(expected.splitlines())} failures of the records; "
+            f"{path} does not list the {len(expected.splitlines())} failures of the records; "
             "run the same `p2pkit extract` again"
         )

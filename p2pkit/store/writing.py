@@ -41,15 +41,15 @@ OWN_NAMES = {
     CLAIMS,
     *(kind.rstrip("/") for kind in (GEOMETRY, FEATURES, SUPERPIXELS)),
 }
-"""What lies in a store's folder."""
+"""The entries of a store's folder."""
 
 
 def refuse_foreign_folder(path: Path) -> None:
-    """Raise StoreError where something is in a folder that is no store, nor the beginning of one.
+    """Raise StoreError if a folder that is not a store, nor the beginning of one, is not empty.
 
     Its files would lie among the store's, and what is called `.tmp-…` there would be swept away.
     """
-    with refusals_told(path):
+    with system_refusals_as_store_errors(path):
         if (path / MANIFEST).exists() or not path.exists():
             return
         names = sorted(entry.name for entry in path.iterdir())
@@ -57,21 +57,21 @@ def refuse_foreign_folder(path: Path) -> None:
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise StoreError(
-            f"{path} is no store and not empty: it holds {foreign[0]}{more}. Name a folder that is "
-            "new or empty, or the store that is to be gone on with"
+            f"{path} is not a store and not empty: it contains {foreign[0]}{more}. Name a new or "
+            "empty folder, or the store to continue"
         )
 
 
 @contextlib.contextmanager
-def refusals_told(path: Path) -> Generator[None, None, None]:
+def system_refusals_as_store_errors(path: Path) -> Generator[None, None, None]:
     """Turn the system's refusal to write (disk full, read-only, ...) into a StoreError."""
     try:
         yield
     except OSError as error:
-        told = error.strerror or repr(error)
+        reason = error.strerror or repr(error)
         raise StoreError(
-            f"{path} cannot be written: {told}. What was complete before is still good; make room "
-            "or get write access, then run the same command again"
+            f"{path} cannot be written: {reason}. What was complete before is still good; make "
+            "room or get write access, then run the same command again"
         ) from error
 
 
@@ -115,7 +115,7 @@ class StoreWriter:
             name: a layer's name, or any name for work that fills several layers at once.
             shard: the shard's number.
         """
-        with refusals_told(self.root):
+        with system_refusals_as_store_errors(self.root):
             return try_claim(claim_path(self.root, name, shard))
 
     def write(
@@ -138,8 +138,8 @@ class StoreWriter:
             expected: xxh3-128 that the shard must have; None where any will do.
 
         Raises:
-            FingerprintError: the shard has another checksum than expected; the one that was there
-                is as it was.
+            FingerprintError: the shard has another checksum than expected; the existing one is
+                unchanged.
             StoreError: a sample does not match the fields table; samples and failures do not add up
                 to the planned frames; the keys differ from those of the geometry; or the disk is
                 full or does not allow writing.
@@ -153,7 +153,7 @@ class StoreWriter:
         samples: Iterable[StoredSample],
         failures: Sequence[dict[str, str]] = (),
     ) -> ShardRecord:
-        """As `write`, out of the payloads of other tar shards with the same fields table.
+        """As `write`, from the payloads of other tar shards with the same fields table.
 
         Raises:
             StoreError: as `write`, or this store keeps its shards in another form than tar.
@@ -176,10 +176,12 @@ class StoreWriter:
     ) -> ShardRecord:
         spec = self._layer(layer)
         if not 0 <= shard < self.manifest.plan.shards:
-            raise StoreError(f"there is no shard {shard}; the plan has {self.manifest.plan.shards}")
+            raise StoreError(
+                f"shard {shard} does not exist; the plan has {self.manifest.plan.shards}"
+            )
         path = shard_path(self.root, layer, shard, self._storage.suffix)
         checked = self._checked(layer, shard, samples, failures)
-        with refusals_told(path):
+        with system_refusals_as_store_errors(path):
             written = self._written(write, path, spec, checked, expected)
             record = make_record(written, spec.fingerprint_sha256, self.manifest.storage, failures)
             record.write(record_path(self.root, layer, shard))
@@ -201,8 +203,8 @@ class StoreWriter:
             if written.xxh3_128 != expected:
                 raise FingerprintError(
                     f"{path} would get other bytes than its record says: the recording was edited, "
-                    "or other versions of libraries make other bytes of it. The shard was left as "
-                    "it is; put the former files back, or extract into a new folder"
+                    "or other library versions decode it differently. The shard was left as "
+                    "it is; restore the original files, or extract into a new folder"
                 )
             commit_fetched(aside, path)
         finally:
@@ -214,14 +216,14 @@ class StoreWriter:
 
         Parts of the recording that were not read at all, such as damaged sequences, come first.
 
-        Shards that are not written yet are passed over.
+        Shards that are not written yet are skipped.
         """
         shards = range(self.manifest.plan.shards)
         done = [shard for shard in shards if self.is_done(GEOMETRY, shard)]
         path = self.root / FAILURES
         parts = self._layer(GEOMETRY).details.get(LEFT_OUT, [])
         lines = failure_lines([self.record(GEOMETRY, shard) for shard in done], parts)
-        with refusals_told(path):
+        with system_refusals_as_store_errors(path):
             write_atomic(path, lines)
         return path
 
@@ -267,7 +269,7 @@ class StoreWriter:
 
 
 def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
-    """Start a store, go on with one, or add layers to one; safe in several processes at once.
+    """Start a store, continue one, or add layers to one; safe in several processes at once.
 
     Layers of `manifest` that the store does not have yet are added to its manifest; layers that it
     has and `manifest` does not name stay.
@@ -275,12 +277,13 @@ def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
     Raises:
         FingerprintError: the store was made from another dataset, plan, storage, fields table or
             fingerprint; the message names each entry that differs, with both values.
-        StoreError: its manifest is damaged, or the folder cannot be written or is another's.
+        StoreError: its manifest is damaged, or the folder cannot be written or contains other
+            files.
     """
     find_storage(manifest.storage)
     path = local_folder(path, "a store")
     refuse_foreign_folder(path)
-    with refusals_told(path):
+    with system_refusals_as_store_errors(path):
         return _create_or_open(path, manifest)
 
 
@@ -320,18 +323,18 @@ def read_manifest(root: Location) -> Manifest:
     """Read and check `p2pkit.json`.
 
     Raises:
-        StoreError: `root` is no store, or its manifest is damaged or of another version.
+        StoreError: `root` is not a store, or its manifest is damaged or of another version.
     """
     if not (root / MANIFEST).is_file():
-        raise StoreError(f"{root} is no store: it has no {MANIFEST}; `p2pkit extract` makes one")
+        raise StoreError(f"{root} is not a store: it has no {MANIFEST}; `p2pkit extract` makes one")
     return manifest_from_json(read_sealed(root / MANIFEST), str(root / MANIFEST))
 
 
 def read_and_compare(root: Path, manifest: Manifest) -> Manifest:
-    """The manifest of the store at `root`, if what `manifest` asks for fits it.
+    """The manifest of the store at `root`, if it satisfies `manifest`.
 
     Raises:
-        StoreError: `root` is no store, or its manifest is damaged.
+        StoreError: `root` is not a store, or its manifest is damaged.
         FingerprintError: as `create_or_open`.
     """
     stored = read_manifest(root)

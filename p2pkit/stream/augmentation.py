@@ -39,12 +39,12 @@ def augment_points(
 
     Raises:
         GeometryError: a coordinate is NaN or infinite.
-        ConfigError: `up_axis` is no unit vector.
+        ConfigError: `up_axis` is not a unit vector.
     """
     check_array("points", points, (np.float32,), (None, 3))
     if not np.isfinite(points).all():
         row = int(np.argmin(np.isfinite(points).all(axis=1)))
-        raise GeometryError(f"point {row} is {points[row].tolist()} m; points must be finite")
+        raise GeometryError(f"point {row} is {points[row].tolist()} m; expected finite coordinates")
     moved = points.astype(np.float64)
     for granularity, magnitude in config.elastic:
         _distort(moved, rng, granularity, magnitude)

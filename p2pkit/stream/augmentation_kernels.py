@@ -99,7 +99,8 @@ def add_noise_field(
 def apply_linear_map(points: Array, matrix: Array, mapped: Array) -> None:
     """Fill each row of `mapped` with matrix @ p of the row p of float64 `points`.
 
-    Unlike BLAS this starts no threads beside the prefetch threads and gives the same bits anywhere.
+    Unlike BLAS this starts no threads besides the prefetch threads and gives the same bits
+    anywhere.
     """
     for row in range(points.shape[0]):
         x, y, z = points[row, 0], points[row, 1], points[row, 2]

@@ -60,7 +60,7 @@ class Batch:
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """The batch in page-locked memory, from which a GPU copies beside its work."""
+        """The batch in page-locked memory, from which a GPU copies while it works."""
         return self._mapped(Tensor.pin_memory)
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
@@ -80,7 +80,7 @@ class StreamSource:
         layer: the feature layer; all sources of a stream give equally many channels.
         samples: ids of the frames to train on.
         weight: turns in a period of the mixture; see `order.whole_weights`.
-        basis: of a layer of PCA coefficients, where the batches shall hold the teacher's own
+        basis: of a layer of PCA coefficients, if the batches are to contain the teacher's own
             channels, because the sources have other bases.
         superpixels: the layer of superpixels to read; None reads none. All sources of a stream, or
             none of them, have one.
@@ -120,11 +120,12 @@ class BatchStream:
         rank, ranks: this process and how many there are.
         parts: micro-batches into which a process splits its part of a global batch.
         pin: put batches into page-locked memory, for training on a GPU.
-        lap: told when a part of the work on a sample ends: read, decode, augment, voxelise, pairs.
+        lap: called when a part of the work on a sample ends: read, decode, augment, voxelise,
+            pairs.
 
     Raises:
-        ConfigError: a global batch has fewer frames than there are parts in all, or pairs shall
-            draw views where no source stores any.
+        ConfigError: a global batch has fewer frames than there are parts in all, or pairs are set
+            to draw views and no source stores any.
     """
 
     def __init__(
@@ -140,8 +141,9 @@ class BatchStream:
     ) -> None:
         if config.batch_size < ranks * parts:
             raise ConfigError(
-                f"stream.batch_size is {config.batch_size}, the frames of a global batch; {ranks} "
-                f"processes with {parts} micro-batches each need at least {ranks * parts}"
+                f"stream.batch_size is {config.batch_size}, the frames of a global batch; "
+                f"expected at least {ranks * parts} for {ranks} processes with {parts} "
+                "micro-batches each"
             )
         self._sources = tuple(sources)
         _check_views(self._sources, config)
@@ -159,7 +161,7 @@ class BatchStream:
         self.order = MixtureOrder(orders, [source.weight for source in self._sources])
 
     def batches(self, start: int, stop: int) -> Generator[Batch]:
-        """Batches of the steps `start` … `stop - 1`; resuming at a step needs nothing else.
+        """Batches of the steps `start` … `stop - 1`; resuming needs only the step.
 
         Each step gives its `parts` micro-batches one after the other.
 
@@ -176,7 +178,7 @@ class BatchStream:
             batch = collate(one[0], [next(samples) for _ in self._places(*one)])
             return batch.pin_memory() if self._pin else batch
 
-        # A thread of its own joins them, one after the other, so that the consumer need not.
+        # A separate thread joins them, one after the other, so that the consumer need not.
         ready = ordered_map(joined, wanted, threads=1, ahead=1)
         try:
             for _ in wanted:

@@ -27,7 +27,9 @@ class MixtureOrder:
         self.orders = tuple(orders)
         self.weights = tuple(weights)
         if len(self.orders) != len(self.weights):
-            raise ConfigError(f"{len(orders)} stores have {len(weights)} weights; give one to each")
+            raise ConfigError(
+                f"expected one weight per store, found {len(weights)} for {len(orders)} stores"
+            )
         self._source, self._turn = mixture_turns(self.weights)
 
     def batch(self, step: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> list[Place]:
@@ -77,8 +79,8 @@ def mixture_turns(weights: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """
     if not weights or min(weights) < 1 or sum(weights) > LONGEST_PERIOD:
         raise ConfigError(
-            f"mixture weights are {list(weights)}; whole numbers from 1 on with a sum of at most "
-            f"{LONGEST_PERIOD} are needed"
+            f"mixture weights are {list(weights)}; expected whole numbers of at least 1 with a "
+            f"sum of at most {LONGEST_PERIOD}"
         )
     source = np.empty(sum(weights), np.uint16)
     turn = np.empty(sum(weights), np.int64)

@@ -18,7 +18,7 @@ def ordered_map(
 ) -> Generator[Result]:
     """Yield `function(item)` in the order of `items`, computed by up to `threads` threads.
 
-    At most `ahead` results exist before they are asked for, so memory is bounded also for endless
+    At most `ahead` results exist before they are consumed, so memory is bounded also for endless
     `items`. An exception of `function` is raised at its item's turn. Closing the iterator drops
     what has not begun and waits for what has.
     """

@@ -35,7 +35,7 @@ def stored_up(store: Store) -> Axis:
 
 
 VIEW_DRAW = 1
-"""Tells the generator that draws a sample's view from the one for all else."""
+"""Separates the generator that draws a sample's view from the one for all other choices."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class VoxelSample:
         pair_voxel: row in `coordinates` of each pair.
         pair_feature: the teacher's upsampled feature of each pair.
         pair_cell: id of the teacher cell nearest to each pair; those of the image as it is where
-            each pair has a view of its own.
+            each pair has its own view.
         pair_confidence: 0 … 1; 1 for all pairs where the store has none.
         pair_superpixel: id of each pair's superpixel; None where superpixels were not read.
         fields: of each voxel's point or of each pair, by name, as `layers.geometry` declares them.
@@ -83,12 +83,12 @@ def make_sample(
         features: the frame's sample of the feature layer; of its maps, those of `view` are needed,
             or all of them for `random-per-pair`.
         config: how.
-        random: what decides.
+        random: source of all random choices.
         basis: of a layer of PCA coefficients, to get the teacher's own channels back.
         superpixels: the frame's sample of a layer of superpixels, if they are wanted.
         view: the stored view that all pairs take, unless each draws its own.
-        up_axis: of the frame, see `stored_up`; counts where `config.augment` names none.
-        lap: told when the parts `augment`, `voxelise` and `pairs` end.
+        up_axis: of the frame, see `stored_up`; used if `config.augment` names none.
+        lap: called when the parts `augment`, `voxelise` and `pairs` end.
     """
     kept = drop_points(len(cloud.points), random, config.augment)
     # `take` copies rows at four times the speed of an index in brackets.
@@ -125,10 +125,10 @@ def make_sample(
 
 
 def draw_view(config: SampleConfig, views: int, seed: tuple[int, int]) -> int:
-    """The view that a sample takes out of so many stored ones; 0 is the image as it is.
+    """The view that a sample takes of the stored ones; 0 is the image as it is.
 
-    A generator of its own draws, before the sample is read, so that nothing else that is random
-    about the sample depends on how many views are stored.
+    A separate generator draws it before the sample is read, so that no other random choice depends
+    on how many views are stored.
 
     Args:
         config: how.

@@ -24,8 +24,8 @@ def _open_hf(options: TeacherOptions, name: str) -> Teacher:
     from p2pkit.teachers.network_teacher import NetworkTeacher
 
     # A folder is known by its own name: its path may be another one elsewhere.
-    told = f"hf:{Path(name).name if Path(name).is_dir() else name}"
-    return NetworkTeacher(told, build_network(options, name), options.device)
+    shown = f"hf:{Path(name).name if Path(name).is_dir() else name}"
+    return NetworkTeacher(shown, build_network(options, name), options.device)
 
 
 def _open_torchscript(options: TeacherOptions, name: str) -> Teacher:
@@ -34,8 +34,8 @@ def _open_torchscript(options: TeacherOptions, name: str) -> Teacher:
     from p2pkit.teachers.network_teacher import NetworkTeacher
     from p2pkit.teachers.torchscript_network import build_network
 
-    told = f"torchscript:{Path(name).name}"
-    return NetworkTeacher(told, build_network(options, name), options.device)
+    shown = f"torchscript:{Path(name).name}"
+    return NetworkTeacher(shown, build_network(options, name), options.device)
 
 
 def _open_onnx(options: TeacherOptions, name: str) -> Teacher:
@@ -59,14 +59,14 @@ def open_teacher(options: TeacherOptions) -> Teacher:
     """Load the network that `options` names, frozen and ready to run.
 
     Raises:
-        ConfigError: no such kind of teacher, no such device, or the views make no sense.
-        TeacherError: no such model or layer, or the weights do not fit it.
+        ConfigError: the kind of teacher or the device is unknown, or the views make no sense.
+        TeacherError: the model or layer does not exist, or the weights do not fit it.
     """
     kind, name = _kind_and_name(options.name)
     if kind not in TEACHERS:
         raise ConfigError(
-            f"teacher {options.name!r}: no kind {kind!r}; the kinds are {', '.join(TEACHERS)}. "
-            "A name without a kind is a timm model's."
+            f"teacher {options.name!r}: no kind {kind!r}; choose one of {', '.join(TEACHERS)}. A "
+            "name without a kind is a timm model."
         )
     check_teacher_device(options)
     prefer_huge_pages()

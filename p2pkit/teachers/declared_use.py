@@ -4,7 +4,7 @@
                     "interpolation": "bicubic"}
 
 The name is the network file's with `.json` after it. `stride` and `offset` are px of the network's
-input: distance of the cells, and the first cell's centre. The network is poked to check them; with
+input: distance of the cells, and the first cell's centre. The network is probed to check them; with
 `"trust_offset": true` only an offset that is wrong by a whole cell is refused.
 """
 
@@ -32,7 +32,7 @@ class DeclaredUse:
         stride: distance of the map's cells (px).
         offset: centre of the first cell (px).
         output: which of several outputs is the map; None where the file does not say.
-        trust_offset: whether the offset stands although the map answers elsewhere.
+        trust_offset: whether the offset is kept although the map answers elsewhere.
     """
 
     preprocessing: Preprocessing
@@ -42,37 +42,37 @@ class DeclaredUse:
     trust_offset: bool = False
 
 
-def refuse_other_options(options: TeacherOptions, told: str) -> None:
-    """Raise TeacherError where an option is set that a file with one network cannot follow."""
+def refuse_other_options(options: TeacherOptions, teacher: str) -> None:
+    """Raise TeacherError if an option is set that does not apply to a file with one network."""
     if options.weights != "default" or options.layer not in (-1, 0) or options.output_stride:
         raise TeacherError(
-            f"teacher {told}: the file has one layer and its own weights; --layer, --weights and "
-            "the output stride do not apply"
+            f"teacher {teacher}: the file has one layer and its own weights; --layer, --weights "
+            "and the output stride do not apply"
         )
 
 
-def map_channels(layer: nn.Module, use: DeclaredUse, told: str) -> int:
+def map_channels(layer: nn.Module, use: DeclaredUse, teacher: str) -> int:
     """Channels of a network's map, from one image.
 
     Args:
         layer: gives maps [batch, cells_v, cells_u, channels]; a ValueError where it cannot.
         use: its input size, where it has one, else eight cells a side.
-        told: the teacher's name, for the message.
+        teacher: its name, for the message.
 
     Raises:
         TeacherError: the network fails on the image, or its map is not the same each time.
     """
     side = 8 * max(1, round(use.stride))
     size = use.preprocessing.input_size or (side, side)
-    supported = "Where the size is at fault, set --input-size to one that it takes"
-    return int(first_map(layer, size, told=told, supported=supported).shape[3])
+    supported = "If the size is the cause, set --input-size to one that it accepts"
+    return int(first_map(layer, size, name=teacher, supported=supported).shape[3])
 
 
 def read_declared_use(network: Path, input_size: tuple[int, int] | None) -> DeclaredUse:
     """Read `NETWORK.json`, where `network` is the path of NETWORK.
 
     Raises:
-        TeacherError: it is missing, no JSON, or lacks or has an entry that makes no sense.
+        TeacherError: it is missing, not JSON, or lacks or has an entry that makes no sense.
     """
     path = network.with_name(f"{network.name}.json")
     value = _checked(_read(path), path)
@@ -102,21 +102,23 @@ def _read(path: Path) -> dict[str, Any]:
             '"offset": 6.5}'
         ) from error
     except ValueError as error:
-        raise TeacherError(f"{path} is no JSON: {error}") from error
+        raise TeacherError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise TeacherError(f"{path} holds {value!r}; an object with {', '.join(NEEDED)} is due")
+        raise TeacherError(
+            f"expected an object with {', '.join(NEEDED)}, found {value!r} in {path}"
+        )
     return value
 
 
 def _checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
     missing = [name for name in NEEDED if name not in value]
     if missing:
-        raise TeacherError(f"{path} lacks {', '.join(missing)}; needed are {', '.join(NEEDED)}")
+        raise TeacherError(f"{path} lacks {', '.join(missing)}; expected {', '.join(NEEDED)}")
     value.setdefault("interpolation", "bilinear")
     value.setdefault("trust_offset", False)
     if not isinstance(value["trust_offset"], bool):
         raise TeacherError(
-            f"{path}: trust_offset is {value['trust_offset']!r}; true or false is due"
+            f"{path}: trust_offset is {value['trust_offset']!r}; expected true or false"
         )
     if value["interpolation"] not in FILTERS:
         raise TeacherError(
@@ -126,10 +128,10 @@ def _checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
     for key in ("mean", "std"):
         numbers = value[key]
         if not (isinstance(numbers, list) and len(numbers) == 3):
-            raise TeacherError(f"{path}: {key} is {numbers!r}; three numbers are due")
+            raise TeacherError(f"{path}: {key} is {numbers!r}; expected three numbers")
     for key in ("stride", "offset"):
         if not isinstance(value[key], int | float) or (key == "stride" and not value[key] > 0):
             raise TeacherError(
-                f"{path}: {key} is {value[key]!r}; a number is due, stride above 0 (px)"
+                f"{path}: {key} is {value[key]!r}; expected a number, for stride above 0 (px)"
             )
     return value

@@ -167,8 +167,8 @@ def position_network(network: nn.Module) -> nn.Module:
 def _replacement(module: nn.Module) -> nn.Module | None:
     family = type(module).__mro__
     if any(word in type(module).__name__ for word in _ATTENTION_NAMES):
-        told = str(inspect.signature(type(module).forward).return_annotation)
-        return _Nothing(with_weights="tuple" in told.lower())
+        annotation = str(inspect.signature(type(module).forward).return_annotation)
+        return _Nothing(with_weights="tuple" in annotation.lower())
     if isinstance(module, nn.Conv2d):
         return _CentreTap(module, module.out_channels)
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
@@ -207,12 +207,12 @@ def measure_grid(
     """Stride, offset and number of the cells for one input size.
 
     Padding depends on the size only modulo the stride, so that the centres are measured on a small
-    input of the same remainder; a network of fixed input size is measured at that size.
+    input with the same remainder; a network of fixed input size is measured at that size.
 
     Args:
         network: takes NCHW images and returns one map, channels-last.
         input_size: (width, height) of the network's input (px).
-        nominal_stride: distance of the cells (px) by the network's own account.
+        nominal_stride: distance of the cells (px) as the network reports it.
         name: what the messages call the network.
 
     Raises:
@@ -261,8 +261,9 @@ def _cell_centres(probe: nn.Module, size: tuple[int, int], name: str) -> Tensor:
     except Exception as error:
         # Modules of any library, of which some get what they do not expect.
         raise TeacherError(
-            f"teacher {name}: where its cells sit cannot be measured, as the probe does not know "
-            f"how {_failing_module(error)} moves positions ({first_line(error)}). Networks of "
+            f"teacher {name}: the position of its cells cannot be measured, because the probe "
+            f"does not know how {_failing_module(error)} moves positions ({first_line(error)}). "
+            "Networks of "
             "convolutions, plain ViTs and windowed transformers such as Swin can be measured; "
             "choose another, or export it and declare its grid: --teacher onnx:FILE"
         ) from error
@@ -279,7 +280,7 @@ def _run(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def _map(network: nn.Module, images: Tensor, name: str) -> Tensor:
-    """The map of the network itself; TeacherError where it cannot take the size."""
+    """The map of the network itself; TeacherError if it does not accept the size."""
     try:
         return _run(network, images)
     except Exception as error:
@@ -287,7 +288,7 @@ def _map(network: nn.Module, images: Tensor, name: str) -> Tensor:
         height, width = images.shape[2:]
         raise TeacherError(
             f"teacher {name} cannot take an input of {width} x {height} px: {first_line(error)}. "
-            "Set input_size to one that it takes, for a ViT a multiple of its patch"
+            "Set input_size to one that it accepts, for a ViT a multiple of its patch"
         ) from error
 
 
@@ -309,7 +310,7 @@ def _fit(centres: Tensor, name: str) -> tuple[float, float]:
     if inner.shape[0] < 1 or count < 2:
         raise TeacherError(
             f"teacher {name}: a map of {centres.shape[1]} x {centres.shape[0]} cells is too small "
-            "to measure; 4 cells per side are needed: use larger images or an input_size"
+            "to measure; expected 4 cells per side: use larger images or an input_size"
         )
     stride = float((inner[0, -1] - inner[0, 0]) / (count - 1))
     offset = float(inner[0, 0]) - stride
@@ -330,8 +331,8 @@ def check_response(
     """Poke the input around the centre of the map's middle cell: the map must change there.
 
     The change is located with the network's own weights, which need not be symmetric (those of
-    TensorFlow-padded networks look half a stride to one side), so that this catches a wrong cell
-    but does not improve on the measured centre. `before` is the network's map of the probe's noise,
+    TensorFlow-padded networks are shifted by half a stride), so that this catches a wrong cell but
+    does not improve on the measured centre. `before` is the network's map of the probe's noise,
     where that is known already.
 
     Raises:
@@ -364,13 +365,13 @@ def check_declared(network: nn.Module, grid: FeatureGrid, *, name: str) -> None:
         f"teacher {name} declares the first centre at {grid.offset[0]:g} px and a stride of "
         f"{grid.stride[0]:g} px, but its map changes with the input as if the first centre were at "
         f"({seen[0]:.1f}, {seen[1]:.1f}) px. Declare the offset that the network has, such as "
-        "(stride - 1) / 2 for patches and 0 for ResNets; where it is known and the weights look to "
-        'one side, as TensorFlow-padded ones may, add "trust_offset": true beside it'
+        "(stride - 1) / 2 for patches and 0 for ResNets; if it is known and the weights are "
+        'lopsided, as TensorFlow-padded ones may be, add "trust_offset": true beside it'
     )
 
 
 def answer_shift(network: nn.Module, grid: FeatureGrid, *, name: str) -> tuple[float, float]:
-    """How far (u, v) from pokes over the map's middle cell it changes, in the mean (strides)."""
+    """Mean distance (u, v) from pokes over the map's middle cell to where it changes (strides)."""
     cell = (grid.cells[0] // 2, grid.cells[1] // 2)
     steps = [(step + 0.5) / _POKED_PLACES - 0.5 for step in range(_POKED_PLACES)]
     turned = steps[_POKED_PLACES // 2 :] + steps[: _POKED_PLACES // 2]

@@ -1,9 +1,9 @@
-"""Vision networks of Hugging Face's transformers, out of a local folder or the hub.
+"""Vision networks of Hugging Face's transformers, from a local folder or the hub.
 
 `AutoBackbone` gives maps of any stage for the families that have it (DINOv2 with and without
 registers, DINOv3, ConvNeXt, ResNet, Swin, BEiT, ...). Other models with patch tokens (ViT, DeiT,
 MAE, the vision towers of CLIP and SigLIP, ...) give their last hidden state, without the tokens
-that are no patches.
+that are not patches.
 """
 
 import inspect
@@ -31,7 +31,7 @@ _PROBED_PX = 224
 WITHOUT_NETWORK = "Without a network, give a folder written by save_pretrained: hf:/path/of/it"
 SUPPORTED = (
     "Supported are families with an AutoBackbone, and models with square patches whose last "
-    "tokens are the patches, row by row; where the size is at fault, set input_size"
+    "tokens are the patches, row by row; if the size is the cause, set input_size"
 )
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _BACKBONE_NORMS = "hidden_states_norms."
@@ -104,15 +104,15 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
 
     Raises:
         MissingDependencyError: transformers is not installed.
-        TeacherError: no such model or layer, it is not one that gives maps, or its weights are
+        TeacherError: the model or layer does not exist, it gives no maps, or its weights are
             damaged or lack a tensor that the map depends on.
     """
     transformers = _transformers()
     if options.output_stride is not None or options.weights not in ("default", "random"):
         raise TeacherError(
             f"teacher hf:{name}: weights {options.weights!r} and output_stride "
-            f"{options.output_stride}; 'default' or 'random' and none are possible. Weights lie in "
-            "the model's folder"
+            f"{options.output_stride}; expected 'default' or 'random', and no output stride. "
+            "Weights come from the model's folder"
         )
     if not Path(name).exists():
         check_hub(f"hf:{name}", name, ["config.json"], instead=WITHOUT_NETWORK)
@@ -121,7 +121,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
     layer, index, report = _layer(transformers, config, options, name)
     layer.eval().requires_grad_(False)
     size = options.input_size or _size(config)
-    probe = first_map(layer, size, told=f"hf:{name}", supported=SUPPORTED)
+    probe = first_map(layer, size, name=f"hf:{name}", supported=SUPPORTED)
     normed, used = _final_norm(layer, options, size, name)
     _check_report(report, layer, used, name)
     state = layer.state_dict()
@@ -144,7 +144,7 @@ def _transformers() -> Any:
         import transformers
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "teachers of the kind hf need transformers: pip install 'p2pkit[hf]'"
+            "hf teachers need transformers: pip install 'p2pkit[hf]'"
         ) from error
     return transformers
 
@@ -171,7 +171,7 @@ def _config(transformers: Any, name: str) -> Any:
         with _quiet(transformers):
             config = transformers.AutoConfig.from_pretrained(name)
     except Exception as error:
-        # Files of any content end in errors of any kind.
+        # Damaged files raise errors of any kind.
         raise _unreadable(name, error) from error
     return getattr(config, "vision_config", None) or config
 
@@ -219,11 +219,11 @@ def _layer(
             raise TeacherError(f"teacher hf:{name} is a {type(config).__name__}. {SUPPORTED}")
         network, report = _network(transformers, models[type(config)], config, options, name)
         return TokenLayer(network, patch), 0, report
-    # Stage 0 is what goes into the first stage; no layer of its own.
+    # Stage 0 is what goes into the first stage; not a layer itself.
     count = len(stages) - 1
     if not -count <= options.layer < count:
         raise TeacherError(
-            f"teacher hf:{name} has no layer {options.layer}; valid are {-count} to {count - 1}"
+            f"teacher hf:{name} has no layer {options.layer}; expected {-count} to {count - 1}"
         )
     index = options.layer % count
     config.out_indices = [index + 1]
@@ -257,7 +257,7 @@ def _network(
                 ignore_mismatched_sizes=True,
             )
     except Exception as error:
-        # The library speaks of its own reading; the file itself says what is wrong with it.
+        # The library describes its own reading; the file itself shows what is wrong.
         for path in files:
             read_weight_file(path, TeacherError)
         raise _unreadable(name, error) from error
@@ -315,7 +315,7 @@ def _check_report(
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         faults = "; ".join(listing(word, names) for word, names in kinds.items() if names)
         raise TeacherError(
-            f"teacher hf:{name}: its weights do not fit its config.json: {faults}. They are of "
+            f"teacher hf:{name}: its weights do not fit its config.json: {faults}. They belong to "
             "another network or another size"
         )
 
@@ -364,10 +364,12 @@ def _preprocessing(name: str, options: TeacherOptions) -> Preprocessing:
         found, _ = ImageProcessingMixin.get_image_processor_dict(name)
         mean, std = (tuple(map(float, found[key])) for key in ("image_mean", "image_std"))
         if (len(mean), len(std)) != (3, 3):
-            raise ValueError(f"image_mean {mean} and image_std {std} need three numbers each")
+            raise ValueError(
+                f"expected three numbers each in image_mean and image_std, found {mean} and {std}"
+            )
         filter_ = int(found.get("resample") or 2)
     except Exception as error:
-        # Files of any content end in errors of any kind.
+        # Damaged files raise errors of any kind.
         raise TeacherError(
             f"teacher hf:{name}: its preprocessor_config.json with image_mean and image_std cannot "
             f"be read ({first_line(error)}); it says how images were prepared, which must not be "

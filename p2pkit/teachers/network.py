@@ -62,7 +62,7 @@ class TeacherNetwork:
             evaluation mode.
         layer_index: the layer, counted from the first.
         channels: channels of the layer's cells.
-        nominal_stride: image pixels per cell by the library's account.
+        nominal_stride: image pixels per cell as the library reports it.
         weights_sha256: digest of the layer's tensors.
         preprocessing: from the model's configuration.
         library: names and versions of what computes it.
@@ -85,13 +85,13 @@ class TeacherNetwork:
     trust_offset: bool = False
 
 
-def first_map(layer: nn.Module, size: tuple[int, int], *, told: str, supported: str) -> Tensor:
+def first_map(layer: nn.Module, size: tuple[int, int], *, name: str, supported: str) -> Tensor:
     """The map of an image of noise; run twice, since a teacher must not draw at random.
 
     Args:
         layer: whose code nobody has run so far.
         size: (width, height) of the image (px).
-        told: the teacher's name, for the message.
+        name: of the teacher, for the message.
         supported: what the message says of the networks and sizes that can be used.
 
     Raises:
@@ -105,15 +105,15 @@ def first_map(layer: nn.Module, size: tuple[int, int], *, told: str, supported: 
             found, again = layer(image), layer(image)
     except Exception as error:
         raise TeacherError(
-            f"teacher {told} fails on an input of {width} x {height} px "
+            f"teacher {name} fails on an input of {width} x {height} px "
             f"({type(error).__name__}: {first_line(error)}). {supported}"
         ) from error
     if not isinstance(found, Tensor) or found.ndim != 4:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise TeacherError(f"teacher {told} gives {shape}, not one map. {supported}")
+        raise TeacherError(f"teacher {name} gives {shape}, not one map. {supported}")
     if not torch.equal(found, again):
         raise TeacherError(
-            f"teacher {told} gives another map of the same image each time: it masks patches or "
+            f"teacher {name} gives another map for the same image each time: it masks patches or "
             f"drops values at random. {supported}"
         )
     return found

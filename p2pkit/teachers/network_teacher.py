@@ -21,7 +21,7 @@ from p2pkit.teachers.network import TeacherNetwork
 def check_teacher_device(options: TeacherOptions) -> None:
     """Raise ConfigError where torch cannot compute on a teacher's device.
 
-    ONNX files run without torch and are not looked at: their runtime tells its own devices.
+    ONNX files run without torch and are not checked here: their runtime knows its own devices.
     """
     if options.name.startswith("onnx:"):
         return
@@ -40,10 +40,10 @@ def check_teacher_device(options: TeacherOptions) -> None:
 def prefer_huge_pages() -> None:
     """Have torch ask the kernel for huge pages, unless the environment already decides that.
 
-    A network's activations are mapped anew for each image, hundreds of megabytes for a large one.
-    In pages of 4 KiB the kernel then works as long as the network; in pages of 2 MiB it does not,
-    and the maps are the same to the bit. Torch looks at the variable when it first takes memory and
-    never again; where there are no such pages it changes nothing.
+    A network's activations are allocated again for each image, hundreds of megabytes for a large
+    one. In pages of 4 KiB the kernel then works as long as the network; in pages of 2 MiB it does
+    not, and the maps are the same to the bit. Torch reads the variable when it first allocates
+    memory and never again; without such pages it changes nothing.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
@@ -111,8 +111,8 @@ class NetworkTeacher:
         sizes = {(image.shape[1], image.shape[0]) for image in images}
         if len(sizes) != 1:
             raise TeacherError(
-                f"teacher {self.name}: features need one or more images of one size; "
-                f"got {len(images)} images of sizes {sorted(sizes)}"
+                f"teacher {self.name}: expected one or more images of one size, found "
+                f"{len(images)} images of sizes {sorted(sizes)}"
             )
         return np.stack(list(self._workers.map(self._map_of, images)))
 
@@ -151,8 +151,8 @@ class NetworkTeacher:
             height, width = prepared.shape[2:]
             raise TeacherError(
                 f"teacher {self.name} fails on an input of {width} x {height} px: "
-                f"{first_line(error)}. Where the size is at fault, set input_size to one that it "
-                "takes"
+                f"{first_line(error)}. If the size is the cause, set input_size to one that it "
+                "accepts"
             ) from error
 
 

@@ -59,7 +59,7 @@ class OnnxLayer(nn.Module):
         try:
             found = self.session.run([self.output], {self.input.name: given})[0]
         except Exception as error:
-            # ONNX Runtime's errors have no base of their own but Exception.
+            # ONNX Runtime's errors have no base class but Exception.
             raise ValueError(f"ONNX Runtime stops: {first_line(error)}") from error
         found = np.asarray(found, dtype=np.float32)
         if found.ndim == 4 and len(found) == 1:
@@ -69,8 +69,8 @@ class OnnxLayer(nn.Module):
             patches = found[0, found.shape[1] - rows * columns :]
             return patches.reshape(rows, columns, found.shape[2])
         raise ValueError(
-            f"its output {self.output!r} has shape {found.shape}; a map [1, channels, rows, "
-            f"columns], or [1, tokens, channels] with at least {rows} x {columns} tokens, is due"
+            f"its output {self.output!r} has shape {found.shape}; expected a map [1, channels, "
+            f"rows, columns], or [1, tokens, channels] with at least {rows} x {columns} tokens"
         )
 
 
@@ -79,22 +79,22 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
-        TeacherError: a file is missing or cannot be read, its input or output is none that a
-            teacher can use, ONNX Runtime lacks the device, or an option does not apply.
+        TeacherError: a file is missing or cannot be read, its input or output cannot be used by a
+            teacher, ONNX Runtime lacks the device, or an option does not apply.
     """
-    told = f"onnx:{name}"
-    refuse_other_options(options, told)
+    teacher = f"onnx:{name}"
+    refuse_other_options(options, teacher)
     runtime = _runtime()
     path = Path(name)
     use = read_declared_use(path, options.input_size)
     session = _load(runtime, path, options.device)
-    _check_input(session, use, told)
+    _check_input(session, use, teacher)
     output = _output(session, use, path)
     layer = OnnxLayer(session, output, use.stride)
     return TeacherNetwork(
         layer=layer,
         layer_index=0,
-        channels=map_channels(layer, use, told),
+        channels=map_channels(layer, use, teacher),
         nominal_stride=max(1, round(use.stride)),
         weights_sha256=_digest(path, output),
         preprocessing=use.preprocessing,
@@ -109,7 +109,7 @@ def _runtime() -> Any:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "teachers of the kind onnx need ONNX Runtime: pip install 'p2pkit[onnx]', or "
+            "onnx teachers need ONNX Runtime: pip install 'p2pkit[onnx]', or "
             "onnxruntime-gpu instead for CUDA"
         ) from error
     return onnxruntime
@@ -128,15 +128,15 @@ def _load(runtime: Any, path: Path, device: str) -> Any:
     except TeacherError:
         raise
     except Exception as error:
-        # ONNX Runtime's errors have no base of their own but Exception.
+        # ONNX Runtime's errors have no base class but Exception.
         raise TeacherError(f"teacher onnx:{path} cannot be read: {first_line(error)}") from error
 
 
 def graph_sha256(model: Any, output: str) -> str:
     """Digest of the nodes and tensors that an output is computed from, whatever they are called.
 
-    Unused tensors and outputs, names, remarks and the exporter's notes decide no byte of a map.
-    Nodes with graphs of their own, and functions, refer to others by name: with them all names
+    Unused tensors and outputs, names, comments and the exporter's notes decide no byte of a map.
+    Nodes with inner graphs, and functions, refer to others by name: with them all names
     count.
 
     Args:
@@ -202,7 +202,7 @@ def _digest(path: Path, output: str) -> str:
         import onnx
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "teachers of the kind onnx need the package onnx beside ONNX Runtime: pip install onnx"
+            "onnx teachers need the package onnx besides ONNX Runtime: pip install onnx"
         ) from error
     try:
         model = onnx.load(path)
@@ -212,42 +212,42 @@ def _digest(path: Path, output: str) -> str:
     return graph_sha256(model, output)
 
 
-def _providers(runtime: Any, device: str, told: str) -> list[Any]:
+def _providers(runtime: Any, device: str, name: str) -> list[Any]:
     kind, _, number = device.partition(":")
     if kind == "cpu":
         return ["CPUExecutionProvider"]
     available = runtime.get_available_providers()
     if kind != "cuda" or _CUDA not in available:
         raise TeacherError(
-            f"teacher {told}: device {device!r}; this ONNX Runtime has {', '.join(available)}. Use "
+            f"teacher {name}: device {device!r}; this ONNX Runtime has {', '.join(available)}. Use "
             "cpu, or for cuda install onnxruntime-gpu instead of onnxruntime"
         )
     # TF32 keeps 10 bits of the mantissa only.
     return [(_CUDA, {"device_id": int(number or 0), "use_tf32": 0})]
 
 
-def _check_input(session: Any, use: DeclaredUse, told: str) -> None:
+def _check_input(session: Any, use: DeclaredUse, name: str) -> None:
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
-        raise TeacherError(f"teacher {told} has {len(inputs)} inputs ({names}); one is due")
+        raise TeacherError(f"teacher {name} has {len(inputs)} inputs ({names}); expected one")
     shape, kind = inputs[0].shape, inputs[0].type
     channels = shape[1] if len(shape) == 4 else None
     if kind not in _TYPES or len(shape) != 4 or (isinstance(channels, int) and channels != 3):
         raise TeacherError(
-            f"teacher {told}: its input is {kind} {shape}; float or float16 [batch, 3, height, "
-            "width] is due"
+            f"teacher {name}: its input is {kind} {shape}; expected float or float16 [batch, 3, "
+            "height, width]"
         )
     if isinstance(shape[0], int) and shape[0] != 1:
         raise TeacherError(
-            f"teacher {told} takes batches of {shape[0]} only; export it for a batch of 1 or any"
+            f"teacher {name} takes batches of {shape[0]} only; export it for a batch of 1 or any"
         )
     size = use.preprocessing.input_size
     fixed = (shape[3], shape[2])
     wanted = tuple(side for side in fixed if isinstance(side, int))
     if len(wanted) == 2 and size != wanted:
         raise TeacherError(
-            f"teacher {told} takes images of {wanted[0]} x {wanted[1]} px only and input_size is "
+            f"teacher {name} takes images of {wanted[0]} x {wanted[1]} px only and input_size is "
             f"{size}; set --input-size {wanted[0]} {wanted[1]}"
         )
 

@@ -64,15 +64,15 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
     """Build the network on the CPU.
 
     Raises:
-        TeacherError: no such model or layer, an option that its family lacks, or weights that do
-            not fit.
+        TeacherError: the model or layer does not exist, an option that its family lacks, or weights
+            that do not fit.
     """
     _check_name(name)
     whole, arguments = _outline(options, name)
     stages = _stages(whole)
     if not -len(stages) <= options.layer < len(stages):
         raise TeacherError(
-            f"teacher {name} has no layer {options.layer}; valid are {-len(stages)} to "
+            f"teacher {name} has no layer {options.layer}; expected {-len(stages)} to "
             f"{len(stages) - 1} (strides {[stage['reduction'] for stage in stages]})"
         )
     index = options.layer % len(stages)
@@ -105,7 +105,7 @@ def _check_name(name: str) -> None:
         _check_tag(name)
         return
     near = near_names(name, [*timm.list_models(), *timm.list_pretrained()])
-    advice = f"; near names: {', '.join(near)}" if near else ""
+    advice = f"; similar names: {', '.join(near)}" if near else ""
     if "/" in name and not _VIT.match(name):
         advice = f"; for a model of transformers, or its folder, write hf:{name}"
     raise TeacherError(
@@ -171,7 +171,7 @@ def _outline(options: TeacherOptions, name: str) -> tuple[nn.Module, dict[str, A
         arguments["output_stride"] = options.output_stride
     choices = [arguments]
     if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
-        # Some families adapt to any size, others are told one size, once.
+        # Some families adapt to any size, others are built for one size.
         choices.insert(0, {**arguments, "dynamic_img_size": True})
         if options.input_size is not None:
             choices.insert(1, {**arguments, "img_size": options.input_size[::-1]})
@@ -229,8 +229,8 @@ def _feature_network(
             whole = timm.create_model(name, pretrained=pretrained, **arguments)
             return FeatureGetterNet(whole, out_indices=(index,), norm=True)
     except Exception as error:
-        # Downloads, damaged files and models without features each end in errors of their own.
-        advice = f"timm's pretrained weights come over the network. {WITHOUT_NETWORK}"
+        # Downloads, damaged files and models without features each raise different errors.
+        advice = f"timm's pretrained weights are downloaded. {WITHOUT_NETWORK}"
         raise TeacherError(
             f"teacher {name}: timm could not build its feature network ({first_line(error)}); "
             + (advice if pretrained else "choose a model that timm can build with features_only")

@@ -34,26 +34,26 @@ class ScriptedLayer(nn.Module):
         """Maps [batch, cells_v, cells_u, channels]."""
         found = self.network(images)
         if not isinstance(found, Tensor) or found.ndim != 4:
-            told = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(f"it gives {told}; a map [batch, channels, rows, columns] is due")
+            shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"expected a map [batch, channels, rows, columns], found {shown}")
         return found.permute(0, 2, 3, 1)
 
 
 def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
-    """Load the file on the CPU. TorchScript is a language of its own; no Python in it is run.
+    """Load the file on the CPU. TorchScript is a separate language; no Python code in it is run.
 
     Raises:
         TeacherError: a file is missing or cannot be read, or an option does not apply.
     """
-    told = f"torchscript:{name}"
-    refuse_other_options(options, told)
+    teacher = f"torchscript:{name}"
+    refuse_other_options(options, teacher)
     path = Path(name)
     use = read_declared_use(path, options.input_size)
     layer = ScriptedLayer(_load(path)).eval()
     return TeacherNetwork(
         layer=layer,
         layer_index=0,
-        channels=map_channels(layer, use, told),
+        channels=map_channels(layer, use, teacher),
         nominal_stride=max(1, round(use.stride)),
         weights_sha256=program_sha256(layer.network),
         preprocessing=use.preprocessing,
@@ -98,7 +98,7 @@ def _load(path: Path) -> nn.Module:
             warnings.simplefilter("ignore")
             return torch.jit.load(str(path), map_location="cpu")
     except Exception as error:
-        # Damaged archives end in errors of any kind.
+        # Damaged archives raise errors of any kind.
         raise TeacherError(
             f"teacher torchscript:{path} cannot be read: {first_line(error)}. It must be a file "
             "that torch.jit.save wrote; copy it again, or give a state_dict as --weights FILE"

@@ -1,7 +1,7 @@
 """Which tensors of a network its map depends on.
 
 A network may hold more: poolers, mask tokens, heads, stages behind the chosen one. What they hold
-decides no byte of a map, so they are neither asked for nor part of a layer's identity.
+decides no byte of a map, so they are neither required nor part of a layer's identity.
 """
 
 from collections.abc import Iterable

@@ -19,7 +19,7 @@ _SCALES = (0.25, 4.0)
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image besides as it is.
+    """One further view of an image.
 
     Args:
         flip: left and right exchanged.
@@ -70,7 +70,7 @@ def _view(word: str) -> View:
         scale = 0.0
     if kind != "scale" or not _SCALES[0] <= scale <= _SCALES[1]:
         raise ConfigError(
-            f"views: {word!r} is none; write flip, scale:S with S in {_SCALES[0]:g}–"
+            f"views: {word!r} is not a view; write flip, scale:S with S in {_SCALES[0]:g}–"
             f"{_SCALES[1]:g}, or several with commas, such as flip,scale:0.75"
         )
     return View(scale=scale)
@@ -93,12 +93,12 @@ def check_scales(text: str, input_size: Sequence[int] | None) -> None:
 class ViewsTeacher:
     """A teacher whose map is the mean of its maps of the image and of the views.
 
-    A view's map has cells of its own: a flipped grid of offset o and stride s does not fall on
-    itself unless the width is as that wants. So each view is sampled, bilinearly, at the centres
-    of the cells of the unchanged image; centres beyond a view's outermost cells take their values.
+    A view's map has its own cells: a flipped grid of offset o and stride s does not fall on itself
+    unless the width fits. So each view is sampled, bilinearly, at the centres of the cells of the
+    unchanged image; centres beyond a view's outermost cells take their values.
 
     Args:
-        teacher: which looks.
+        teacher: gives the maps.
         views: as `parse_views` reads them.
     """
 

@@ -91,17 +91,18 @@ def read_weights(path: Path) -> State:
     """All tensors of a checkpoint under dotted names, however deep its dictionaries nest them.
 
     Raises:
-        TeacherError: no such file, it cannot be read, it holds no tensor, or it holds objects other
+        TeacherError: the file does not exist, cannot be read, contains no tensor, or contains
+            objects other
             than plain data: loading those would run their code.
     """
     if not path.is_file():
         raise TeacherError(
-            f"weights {str(path)!r}: no such file; give a .pth, .pt or .safetensors state_dict, or "
-            "one of 'default', 'timm' and 'random'"
+            f"weights {str(path)!r}: the file does not exist; give a .pth, .pt or .safetensors "
+            "state_dict, or one of 'default', 'timm' and 'random'"
         )
     state = dict(_tensors(read_weight_file(path, TeacherError), ""))
     if not state:
-        raise TeacherError(f"weights {path}: holds no tensor; a state_dict is needed")
+        raise TeacherError(f"weights {path}: contains no tensor; expected a state_dict")
     return state
 
 
@@ -180,7 +181,7 @@ def match_weights(
     unexpected = [name for name in state if name not in expected and not is_optional(name)]
     if missing or unexpected:
         raise TeacherError(
-            f"weights {where} are of another network: {listing('missing', missing)}; "
+            f"weights {where} belong to another network: {listing('missing', missing)}; "
             f"{listing('unexpected', unexpected)}"
         )
     matched = {name: state[name] for name in required if name in state}
@@ -188,7 +189,7 @@ def match_weights(
         if tensor.shape != expected[name].shape:
             raise TeacherError(
                 f"weights {where}: {name} has shape {tuple(tensor.shape)}; "
-                f"the network needs {tuple(expected[name].shape)}"
+                f"expected {tuple(expected[name].shape)}"
             )
     return matched
 

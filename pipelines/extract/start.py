@@ -48,8 +48,8 @@ from p2pkit.store.writing import (
     create_or_open,
     read_and_compare,
     read_manifest,
-    refusals_told,
     refuse_foreign_folder,
+    system_refusals_as_store_errors,
 )
 from p2pkit.stream.prefetch import ordered_map
 from p2pkit.teachers import Teacher, check_teacher_device, open_teacher
@@ -224,7 +224,7 @@ def _planning(out: Path) -> Generator[None, None, None]:
     """Hold the store's claim on planning; a folder that it made goes again if nothing follows."""
     try:
         with contextlib.ExitStack() as holding:
-            with refusals_told(out):
+            with system_refusals_as_store_errors(out):
                 holding.enter_context(locked(claim_path(out, "plan"), poll_s=POLL_SECONDS))
             yield
     finally:

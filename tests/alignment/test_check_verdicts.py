@@ -225,7 +225,7 @@ def test_the_one_bad_camera_of_a_rig_is_named(data_root: Path) -> None:
     assert wrong is not None
     assert wrong.outcome == "fail"
     assert wrong.fault in names
-    assert wrong.reason.startswith("views 1 fail by themselves")
+    assert wrong.reason.startswith("views 1 fail on their own")
 
 
 REAL = {

@@ -201,9 +201,9 @@ def test_wrong_settings_are_named(wrong: str, message: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("depths", "message"),
     [
-        (("3", "1"), "the depth range is 3.0 to 1.0 m; the smaller comes first"),
+        (("3", "1"), "the depth range is 3.0 to 1.0 m; expected the smaller first"),
         (("-1", "2"), "geometry.depth_min is -1.0; must be at least 0"),
-        (("1", "1"), "the smaller comes first"),
+        (("1", "1"), "expected the smaller first"),
     ],
 )
 def test_an_empty_range_of_depths_is_refused(

@@ -31,7 +31,7 @@ def p2pkit(*words: object) -> Result:
 def refused(folder: Path, *words: object) -> None:
     error = p2pkit(*words).exception
     assert isinstance(error, StoreError), error
-    told = f"{folder} is no store and not empty: it holds notes.txt. Name a folder that is new or"
+    told = f"{folder} is not a store and not empty: it contains notes.txt. Name a new or empty"
     assert told in str(error)
     assert sorted(path.name for path in folder.iterdir()) == [TEMPORARY, "notes.txt"]
 
@@ -68,7 +68,7 @@ def test_an_empty_folder_and_what_was_begun_are_gone_on_with(
 def test_many_files_are_counted_and_a_file_is_no_folder(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).touch()
-    with pytest.raises(StoreError, match="it holds a and 2 more"):
+    with pytest.raises(StoreError, match="it contains a and 2 more"):
         refuse_foreign_folder(tmp_path)
     with pytest.raises(StoreError, match="cannot be written: Not a directory"):
         refuse_foreign_folder(tmp_path / "a")

@@ -20,7 +20,7 @@ def test_limit_below_one_is_refused(limit: int):
 
 @pytest.mark.parametrize("name", ["demo-scene", "nyuv2"])
 def test_camera_file_is_refused_where_it_would_be_ignored(name: str, tmp_path: Path):
-    with pytest.raises(ConfigError, match="for posed-rgbd and tum only"):
+    with pytest.raises(ConfigError, match="to posed-rgbd and tum only"):
         open_source(name, SourceOptions(tmp_path, camera_file=tmp_path / "camera.json"))
 
 
@@ -28,5 +28,5 @@ def test_camera_file_is_refused_where_it_would_be_ignored(name: str, tmp_path: P
 def test_source_without_folder_is_refused(name: str, tmp_path: Path):
     with pytest.raises(SourceError, match="none was given"):
         open_source(name, SourceOptions())
-    with pytest.raises(SourceError, match="is no folder"):
+    with pytest.raises(SourceError, match="is not a folder"):
         open_source(name, SourceOptions(tmp_path / "gone"))

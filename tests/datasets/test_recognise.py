@@ -184,7 +184,7 @@ def test_a_folder_inside_a_recording_names_the_recording(
 
 def test_a_recording_beside_a_folder_does_not_hold_it(tmp_path: Path) -> None:
     grow(tmp_path / "all", ["walk/camera.json", "walk/frame-0.depth.png", "other/notes.txt"])
-    with pytest.raises(SourceError, match="not a recording in a format"):
+    with pytest.raises(SourceError, match="not a recording in a known format"):
         recognise(tmp_path / "all" / "other")
 
 

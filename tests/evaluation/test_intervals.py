@@ -49,7 +49,7 @@ def test_one_pair_has_no_interval_and_none_is_an_error() -> None:
     assert (found.low, found.high, found.is_clear) == (None, None, False)
     assert mean_and_deviation([0.3]) == (0.3, None)
     for ours, theirs in (([], []), ([1.0], [1.0, 2.0])):
-        with pytest.raises(ConfigError, match="cannot be paired"):
+        with pytest.raises(ConfigError, match="expected equally many values"):
             paired_difference(ours, theirs)
 
 

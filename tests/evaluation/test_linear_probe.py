@@ -94,7 +94,7 @@ def test_unusable_input_is_named():
     features, labels = blobs(20)
     with pytest.raises(ConfigError, match="at least one labelled point"):
         fit_linear_probe(features[:0], labels[:0], classes=4)
-    with pytest.raises(ConfigError, match=r"allowed is 0\.\.1"):
+    with pytest.raises(ConfigError, match=r"expected 0\.\.1"):
         fit_linear_probe(features, labels, classes=2)
     features[3, 1] = np.nan
     with pytest.raises(ConfigError, match="NaN"):

@@ -124,7 +124,7 @@ def test_training_refuses_a_cut_shard_and_a_lost_record(room_store: Path, tmp_pa
     root = shutil.copytree(room_store, tmp_path / "store")
     path = root / "geometry" / "000002.tar"
     os.truncate(path, path.stat().st_size // BLOCK // 2 * BLOCK)
-    with pytest.raises(CorruptShardError, match="it is cut in"):
+    with pytest.raises(CorruptShardError, match="it is truncated in"):
         train(root)
     (root / "geometry" / "000002.json").unlink()
     with pytest.raises(StoreError, match="incomplete: 2 of 3 shards"):

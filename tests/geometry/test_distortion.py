@@ -128,7 +128,7 @@ def test_folding_coefficients_are_refused() -> None:
         ({"model": "fisheye", "coefficients": [0, 0, 0]}, "4 finite numbers"),
         ({"model": "radial-tangential", "coefficients": [0] * 6}, "4 or 5 or 8 finite"),
         ({"model": "fisheye", "coefficients": [0, 0, 0, float("nan")]}, "finite numbers"),
-        ({"model": "fisheye", "coefficients": "none"}, "numbers are needed"),
+        ({"model": "fisheye", "coefficients": "none"}, "expected a model and numbers"),
         ({"model": "fisheye"}, "model and coefficients"),
         (3, "model and coefficients"),
     ],

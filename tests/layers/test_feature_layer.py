@@ -148,7 +148,7 @@ def test_pixels_refuse_what_they_do_not_hold() -> None:
     cloud = make_cloud()
     sample = encode_pixels(cloud, make_maps(), GRIDS, pairs=50, seed=0)
     missing = np.setdiff1d(np.arange(300), usable_pairs(sample, cloud))[:1]
-    with pytest.raises(StoreError, match="no feature for some of the pairs"):
+    with pytest.raises(StoreError, match="no feature for some of the requested pairs"):
         pair_features(sample, cloud, missing)
     with pytest.raises(StoreError, match="extract with --features grid"):
         pair_features(sample, cloud, usable_pairs(sample, cloud), alignment="slidr")

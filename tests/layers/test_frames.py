@@ -23,7 +23,7 @@ def test_numbers_and_keys_give_the_same_frames(store: FrameStore) -> None:
     assert len(store) == len(keys) == 12
     assert [frame.key for frame in store] == keys
     assert store[-1].key == keys[-1] == store[keys[-1]].key
-    with pytest.raises(IndexError, match=r"no sample 12; .* has 12"):
+    with pytest.raises(IndexError, match=r"sample 12 does not exist; .* has 12"):
         store[12]
     with pytest.raises(StoreError, match="no sample 'nothing'"):
         store["nothing"]

@@ -299,7 +299,7 @@ def test_intensity_stays_with_its_point() -> None:
             KEEP_ALL,
             r"a pixel in the colour image \(check color_from_depth\)",
         ),
-        (Frame(key="none", views=()), KEEP_ALL, "neither a depth image nor points"),
+        (Frame(key="none", views=()), KEEP_ALL, "expected a depth image or points, found neither"),
         (
             Frame(key="empty", views=(), points=np.zeros((0, 3), np.float32)),
             KEEP_ALL,
@@ -317,7 +317,7 @@ def test_intensity_stays_with_its_point() -> None:
         (
             Frame(key="two", views=points_frame()[0].views, depth=depth_frame().depth),
             KEEP_ALL,
-            "a depth frame has one view; this one has 2",
+            "expected one view in a depth frame, found 2",
         ),
     ],
 )

@@ -159,7 +159,7 @@ def test_names_of_codings_are_read_back(text: str) -> None:
     "text", ["", "int4", "pca", "pca:", "pca:0", "pca:-3", "pca:6.5", "pca:64+int4", "PCA:64"]
 )
 def test_other_names_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="must be float16, int8, pca:K"):
+    with pytest.raises(ConfigError, match="expected float16, int8, pca:K"):
         parse_map_coding(text)
 
 

@@ -55,13 +55,13 @@ def test_more_than_sixteen_bits_are_refused_and_all_sixteen_are_used() -> None:
     cloud = cloud_of()
     images = images_of((65533, 3))
     assert encode_superpixels(cloud, images).meta == {"superpixels": [65533, 3]}
-    with pytest.raises(ConfigError, match="65537 superpixels together; at most 65536"):
+    with pytest.raises(ConfigError, match="65537 superpixels together; expected at most 65536"):
         encode_superpixels(cloud, images_of((65534, 3)))
 
 
 def test_superpixels_of_another_geometry_are_refused() -> None:
     sample = Sample("frame-0", {"superpixel": np.zeros(39, np.uint16)}, {"superpixels": [1, 1]})
-    with pytest.raises(StoreError, match="of 39 pairs, the geometry has 40"):
+    with pytest.raises(StoreError, match="for 39 pairs, but the geometry has 40"):
         pair_superpixels(sample, cloud_of(), np.arange(3))
 
 

@@ -102,8 +102,8 @@ def test_only_needed_parts_decide(findings: list[Finding], expected: bool) -> No
 
 
 def test_a_part_that_nothing_mends_has_its_reason_in_the_table() -> None:
-    useless = replace(GOOD, name="toolkit", status="missing", detail="of no use", needed=False)
-    assert table([useless])[1].endswith("of no use")
+    useless = replace(GOOD, name="toolkit", status="missing", detail="not usable", needed=False)
+    assert table([useless])[1].endswith("not usable")
     assert len(table([useless])) == 2
 
 
@@ -144,7 +144,7 @@ def test_the_last_sentence_says_ready_for_what(
 def test_the_last_sentence_names_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run_doctor([], monkeypatch, [TORCH, ENGINE, BAD])
     last = done.stdout.splitlines()[-1]
-    assert last == "Not ready: timm must be mended first, by the commands above."
+    assert last == "Not ready: timm must be repaired first, with the commands above."
 
 
 @pytest.mark.parametrize(
@@ -182,15 +182,15 @@ def test_one_line_says_what_became_of_an_installation(
 @pytest.mark.parametrize(
     ("cuda", "status", "detail"),
     [
-        (None, "missing", "of no use"),
+        (None, "missing", "not usable"),
         ("13.0", "missing", "no nvcc of CUDA 13.0"),
-        ("12.8", "broken", "is of CUDA 13.0, torch's CUDA is 12.8"),
+        ("12.8", "broken", "belongs to CUDA 13.0, expected 12.8"),
     ],
 )
 def test_a_toolkit_is_compared_with_torchs_cuda(
     cuda: str | None, status: str, detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reasons = ["nvcc in /cuda is of CUDA 13.0, torch's CUDA is 12.8"] if cuda == "12.8" else []
+    reasons = ["nvcc in /cuda belongs to CUDA 13.0, expected 12.8"] if cuda == "12.8" else []
     monkeypatch.setattr("p2pkit.minkowski.doctor.torch_cuda_version", lambda: cuda)
     monkeypatch.setattr("p2pkit.minkowski.doctor.usable_toolkit", lambda version: (None, reasons))
     finding = examine_cuda_toolkit()

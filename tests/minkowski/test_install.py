@@ -86,7 +86,7 @@ def test_a_failing_cuda_build_gives_way_to_the_cpu_build(machine: Machine) -> No
     assert installed == Installed(CPU, "cublas_v2.h: No such file or directory")
     assert machine.attempts == [True, False]
     assert machine.lines == [
-        "no CUDA build: cublas_v2.h: No such file or directory; going on with the CPU build"
+        "no CUDA build: cublas_v2.h: No such file or directory; continuing with the CPU build"
     ]
 
 
@@ -124,6 +124,6 @@ def test_a_cuda_build_says_what_it_uses_and_links_pips_libraries(
     lines: list[str] = []
     environment = cuda_environment("13.0", lines.append)
     assert environment["CUDA_HOME"] == str(tmp_path / "cu13")
-    assert lines == ["passed over: CUDA 12.4", f"CUDA toolkit 13.0: {tmp_path / 'cu13'}"]
+    assert lines == ["skipped: CUDA 12.4", f"CUDA toolkit 13.0: {tmp_path / 'cu13'}"]
     linked = environment["LIBRARY_PATH"].startswith(str(tmp_path / "wheels"))
     assert linked is from_pip

@@ -78,7 +78,7 @@ def test_a_toolkit_of_another_version_or_without_a_header_is_named(
     found, reasons = usable_toolkit("13.0")
     assert found is None
     assert reasons == [
-        f"nvcc in {older} is of CUDA 12.4, torch's CUDA is 13.0",
+        f"nvcc in {older} belongs to CUDA 12.4, expected 13.0",
         f"{part} lacks cublas_v2.h of cuBLAS",
     ]
 
@@ -111,7 +111,9 @@ def test_of_many_absent_headers_two_are_named(tmp_path: Path) -> None:
 
 
 def test_packages_that_make_no_complete_toolkit_are_refused(bare: Path) -> None:
-    with pytest.raises(MissingDependencyError, match=r"no complete toolkit: .*curand\.h of cuRAND"):
+    with pytest.raises(
+        MissingDependencyError, match=r"not make a complete toolkit: .*curand\.h of cuRAND"
+    ):
         require_toolkit("13.0", lambda command: write_toolkit(bare, "13.0", "curand.h") and None)
 
 

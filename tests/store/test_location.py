@@ -35,7 +35,7 @@ def test_addresses(address: str | Path, expected: Path | RemotePath) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("ftp://host/a", "not known; a store is a path, or a URL of file://, s3://"),
+        ("ftp://host/a", "unknown scheme ftp://; expected a path or a URL of file://, s3://"),
         ("s3:///a", "names no bucket or host"),
         ("s3:/bucket/a", "names no bucket or host"),
         (Path("s3://bucket/a"), "loses a slash: pass it as text"),

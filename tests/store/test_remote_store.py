@@ -88,7 +88,7 @@ def test_plain_http(web: tuple[str, Faults], tiny_tar: Path) -> None:
     assert verify_store(f"{web[0]}/store/", deep=True).ok
     tiny_tar.rename(tiny_tar.parent / "my rooms")
     read_everything(open_store(f"{web[0]}/my%20rooms"))
-    with pytest.raises(StoreError, match=r"nowhere is no store: it has no p2pkit\.json"):
+    with pytest.raises(StoreError, match=r"nowhere is not a store: it has no p2pkit\.json"):
         open_store(f"{web[0]}/nowhere")
 
 

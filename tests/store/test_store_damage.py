@@ -208,7 +208,7 @@ def test_failures_file_is_compared(tiny_store: Path):
     assert json.loads(path.read_text()) == {"key": FAILED, "stage": "load", "reason": "cut"}
     path.write_text("")
     [problem] = verify_store(tiny_store, deep=False).problems
-    assert "does not hold the 1 failures" in problem.reason
+    assert "does not list the 1 failures" in problem.reason
 
 
 def test_a_fault_of_the_geometry_is_told_once(tiny_store: Path):
@@ -230,5 +230,5 @@ def test_report_of_a_damaged_manifest_and_of_no_store(tiny_store: Path, tmp_path
     (tiny_store / "p2pkit.json").write_text("{")
     [problem] = verify_store(tiny_store, deep=False).problems
     assert isinstance(problem, Problem)
-    with pytest.raises(StoreError, match="is no store"):
+    with pytest.raises(StoreError, match="is not a store"):
         verify_store(tmp_path / "nothing", deep=False)

@@ -140,15 +140,18 @@ def test_layers_added_at_the_same_time_are_all_there(tmp_path: Path):
         ({"format": "x"}, "format is 'x'"),
         (
             {"format_version": 2},
-            "of format version 2; this p2pkit reads 1; a newer p2pkit wrote it: upgrade",
+            "has format version 2; this p2pkit reads 1; a newer p2pkit wrote it: upgrade",
         ),
         ({"more": 1}, "needs exactly the entries"),
-        ({"plan": {"seed": 0, "shard_size": 0, "frames": 1}}, "plan.shard_size is 0; at least 1"),
+        (
+            {"plan": {"seed": 0, "shard_size": 0, "frames": 1}},
+            "plan.shard_size is 0; expected at least 1",
+        ),
         (
             {"plan": {"seed": 0, "shard_size": True, "frames": 1}},
-            "size is True; int is needed",
+            "size is True; expected int",
         ),
-        ({"storage": 3}, "storage is 3; str is needed"),
+        ({"storage": 3}, "storage is 3; expected str"),
         ({"layers": []}, "one layer 'geometry', first"),
         ({"dataset": []}, "dataset is"),
     ],
@@ -159,7 +162,7 @@ def test_manifest_is_read_strictly(change: dict, message: str):
 
 
 def test_unknown_storage_lists_the_right_ones(tmp_path: Path):
-    with pytest.raises(StoreError, match="no storage 'hdf5'; there are tar"):
+    with pytest.raises(StoreError, match="no storage is called 'hdf5'; choose one of tar"):
         create_or_open(tmp_path, manifest("hdf5"))
 
 
@@ -173,7 +176,7 @@ def test_unknown_storage_lists_the_right_ones(tmp_path: Path):
         (("a", ">f4", ()), "not allowed"),
         (("a", "|O", ()), "not allowed"),
         (("a", "nonsense", ()), "dtype .nonsense. is not allowed"),
-        (("a", "<f4", (), "m", "lz5"), "no codec 'lz5'; there are none, lz4, zstd, "),
+        (("a", "<f4", (), "m", "lz5"), "no codec is called 'lz5'; choose one of none, lz4, zstd, "),
         (("a", "<f4", (), "m", "delta-shuffle-lz4"), "is for integers"),
     ],
 )
@@ -211,7 +214,7 @@ def test_missing_key_and_shard(tmp_path: Path):
     store = open_store(tmp_path)
     with pytest.raises(StoreError, match="no sample 'nothing'"):
         store.find("nothing")
-    with pytest.raises(StoreError, match="no shard 3; the plan has 3"):
+    with pytest.raises(StoreError, match="shard 3 does not exist; the plan has 3"):
         store.read("geometry", 3, 0)
 
 

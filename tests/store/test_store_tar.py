@@ -232,7 +232,7 @@ def test_features_must_follow_the_geometry(tmp_path: Path):
     shard, _ = places(writer)["frame-4"]
     with pytest.raises(StoreError, match="other samples than the geometry"):
         writer.write(FEATURES, shard, [feature_sample("frame-4")])
-    with pytest.raises(StoreError, match="comes twice"):
+    with pytest.raises(StoreError, match="occurs twice"):
         writer.write(FEATURES, shard, [feature_sample("frame-4")] * 2)
 
 

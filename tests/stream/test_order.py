@@ -265,7 +265,7 @@ def test_impossible_turns_are_refused(weights: tuple[int, ...]) -> None:
 
 
 def test_each_store_needs_a_weight() -> None:
-    with pytest.raises(ConfigError, match="1 stores have 2 weights"):
+    with pytest.raises(ConfigError, match="found 2 for 1 stores"):
         MixtureOrder([SampleOrder(np.arange(3), sizes=np.array([3]), seed=0)], (1, 1))
 
 

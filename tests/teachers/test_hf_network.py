@@ -108,7 +108,7 @@ def test_layers_are_the_stages(folders: Path) -> None:
     channels = [opened(folders, "resnet", layer=layer).channels for layer in range(4)]
     assert channels == STAGES["hidden_sizes"]
     assert opened(folders, "resnet", layer=-2).fingerprint()["layer"] == 2
-    with pytest.raises(TeacherError, match="valid are -4 to 3"):
+    with pytest.raises(TeacherError, match="expected -4 to 3"):
         opened(folders, "resnet", layer=4)
     assert np.array_equal(  # the backbone's own norm is on its last stage alone
         opened(folders, "dinov2", layer=0, final_norm="none").features([noise(56, 56)]),

@@ -136,19 +136,19 @@ def test_random_weights_leave_the_random_state_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"name": "resnet5o"}, TeacherError, "near names: .*resnet50"),
-        ({"name": "dinov2_vits14"}, TeacherError, "near names: vit_small_patch14_dinov2, "),
+        ({"name": "resnet5o"}, TeacherError, "similar names: .*resnet50"),
+        ({"name": "dinov2_vits14"}, TeacherError, "similar names: vit_small_patch14_dinov2, "),
         ({"name": "dinov2_vitb14_reg"}, TeacherError, "names: vit_base_patch14_reg4_dinov2, "),
         ({"name": "dino_vits16"}, TeacherError, r"names: vit_small_patch16_224\.dino, "),
-        ({"name": "ViT-B/32"}, TeacherError, "near names: vit_base_patch32_"),
+        ({"name": "ViT-B/32"}, TeacherError, "similar names: vit_base_patch32_"),
         ({"name": "facebook/dinov2-small"}, TeacherError, "write hf:facebook/dinov2-small"),
         ({"name": "hf_hub:someone/net"}, ConfigError, "write hf:someone/net"),
         ({"final_norm": "all"}, TeacherError, "has no final norm"),
         ({"name": "resnet18.wide"}, TeacherError, r"tag \(wide\) .*has resnet18\.a1_in1k, "),
-        ({"layer": 5}, TeacherError, r"no layer 5; valid are -5 to 4"),
-        ({"name": "caffe:resnet50"}, ConfigError, "no kind 'caffe'; the kinds are timm"),
+        ({"layer": 5}, TeacherError, r"no layer 5; expected -5 to 4"),
+        ({"name": "caffe:resnet50"}, ConfigError, "no kind 'caffe'; choose one of timm"),
         ({"output_stride": 8, "name": "vit_tiny_patch16_224"}, TeacherError, "output_stride"),
-        ({"weights": "absent.pth"}, TeacherError, "'absent.pth': no such file"),
+        ({"weights": "absent.pth"}, TeacherError, "'absent.pth': the file does not exist"),
     ],
 )
 def test_wrong_options_say_what_is_right(
@@ -211,7 +211,7 @@ def test_pretrained_weights_without_a_network_name_the_way_out(
 def test_images_of_several_sizes_are_refused(lite0: Teacher) -> None:
     with pytest.raises(TeacherError, match=r"sizes \[\(32, 64\), \(64, 64\)\]"):
         lite0.features([noise(64, 64), noise(64, 32)])
-    with pytest.raises(TeacherError, match="got 0 images"):
+    with pytest.raises(TeacherError, match="found 0 images"):
         lite0.features([])
 
 

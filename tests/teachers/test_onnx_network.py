@@ -162,7 +162,9 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         opened(saved(tmp_path), layer=2)
     with pytest.raises(TeacherError, match="2 inputs"):
         opened(saved(tmp_path, inputs=2))
-    with pytest.raises(TeacherError, match=r"float or float16 \[batch, 3, height, width\] is due"):
+    with pytest.raises(
+        TeacherError, match=r"expected float or float16 \[batch, 3, height, width\]"
+    ):
         opened(saved_nhwc(tmp_path))
     with pytest.raises(TeacherError, match=r"outputs map, tokens, and .* names none"):
         opened(saved(tmp_path, outputs=("map", "tokens")))

@@ -80,10 +80,10 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="choose one of nearest"):
         opened(path)
     saved(tmp_path, patches(), stride="8")
-    with pytest.raises(TeacherError, match="a number is due"):
+    with pytest.raises(TeacherError, match="expected a number"):
         opened(path)
     saved(tmp_path, patches(), trust_offset="yes")
-    with pytest.raises(TeacherError, match="trust_offset is 'yes'; true or false is due"):
+    with pytest.raises(TeacherError, match="trust_offset is 'yes'; expected true or false"):
         opened(path)
     saved(tmp_path, patches(), mean=[0.5])
     with pytest.raises(TeacherError, match="three numbers"):
@@ -92,7 +92,7 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=r"network\.pt\.json cannot be read"):
         opened(path)
     saved(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)))
-    with pytest.raises(TeacherError, match=r"a map .* is due"):
+    with pytest.raises(TeacherError, match=r"expected a map .*found"):
         opened(path)
     path.write_bytes(b"no network")
     with pytest.raises(TeacherError, match="cannot be read"):
@@ -142,5 +142,5 @@ def test_a_map_that_is_drawn_at_random_is_refused(tmp_path: Path) -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.patches(images * torch.rand_like(images))
 
-    with pytest.raises(TeacherError, match="another map of the same image each time"):
+    with pytest.raises(TeacherError, match="another map for the same image each time"):
         opened(saved(tmp_path, Noisy()))

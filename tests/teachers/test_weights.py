@@ -107,7 +107,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="cannot be read as plain tensors"):
         read_weights(path)
     torch.save({"epoch": 3}, path)
-    with pytest.raises(TeacherError, match="holds no tensor"):
+    with pytest.raises(TeacherError, match="contains no tensor"):
         read_weights(path)
 
 

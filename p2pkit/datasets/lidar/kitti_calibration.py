@@ -17,7 +17,7 @@ def read_named_numbers(path: Path, needed_by: str) -> dict[str, list[float]]:
     """The lines `NAME: numbers`; lines that hold other text, such as dates, are left out.
 
     Raises:
-        SourceError: the file is missing or is no text.
+        SourceError: the file is missing or is not text.
     """
     found: dict[str, list[float]] = {}
     for line in read_text(path, needed_by).splitlines():
@@ -41,8 +41,8 @@ def matrix_of(
         raise SourceError(f"{path}: {name} is missing; found {', '.join(values) or 'nothing'}")
     numbers = np.array(values[name], dtype=np.float64)
     if numbers.size != shape[0] * shape[1] or not np.isfinite(numbers).all():
-        wanted = f"{shape[0]} x {shape[1]} finite numbers are needed"
-        raise SourceError(f"{path}: {name} holds {values[name]}; {wanted}")
+        wanted = f"expected {shape[0]} x {shape[1]} finite numbers"
+        raise SourceError(f"{path}: {name} is {values[name]}; {wanted}")
     return numbers.reshape(shape)
 
 

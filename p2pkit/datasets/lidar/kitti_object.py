@@ -1,7 +1,7 @@
 """`kitti-object`: the KITTI 3D object benchmark, single frames of many drives.
 
 The folder is `training/` or `testing/` or holds them: `velodyne/N.bin` (float32 x y z reflectance),
-`image_2/N.png`, `image_3/N.png` if it is there, and `calib/N.txt` (P2, R0_rect, Tr_velo_to_cam).
+`image_2/N.png`, `image_3/N.png` if it exists, and `calib/N.txt` (P2, R0_rect, Tr_velo_to_cam).
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ SPLITS = ("training", "testing")
 
 @dataclass(frozen=True)
 class ObjectFrame:
-    """One frame's place: the split's folder, the frame's number as a text, cameras and endings."""
+    """Where one frame lies: the split's folder, its number as text, cameras and suffixes."""
 
     key: str
     sequence: str
@@ -70,7 +70,7 @@ class KittiObject:
     """The KITTI object benchmark as a `FrameSource`.
 
     Raises:
-        SourceError: there is no `velodyne` folder with sweeps.
+        SourceError: no `velodyne` folder has sweeps.
     """
 
     name = "kitti-object"
@@ -130,8 +130,8 @@ def _listed(root: Path) -> list[ObjectFrame]:
             frames.append(ObjectFrame(key, sequence, folder, path.stem, cameras))
     if not frames or not all(frame.cameras for frame in frames):
         raise SourceError(
-            f"{root}: kitti-object needs velodyne/*.bin, image_2/ and calib/ there or in its "
-            f"folders training and testing; found {len(frames)} sweeps, and no "
+            f"{root}: kitti-object needs velodyne/*.bin, image_2/ and calib/ in this folder or in "
+            f"training/ and testing/; found {len(frames)} sweeps, and no "
             f"{'image folder with .png or .jpg' if frames else 'velodyne folder with a sweep'}"
         )
     return frames
@@ -151,7 +151,7 @@ def _drives(root: Path) -> Mapping[str, str]:
             return {f"{number:06d}": rows[row - 1][1] for number, row in enumerate(order)}
         except (ValueError, IndexError) as error:
             raise SourceError(
-                f"{order_file} and {drive_file.name} do not fit together: {error}"
+                f"{order_file} and {drive_file.name} do not match: {error}"
             ) from error
     return {}
 

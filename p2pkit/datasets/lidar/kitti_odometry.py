@@ -1,4 +1,4 @@
-"""`kitti-odometry`: the KITTI odometry benchmark, with SemanticKITTI's labels where they are.
+"""`kitti-odometry`: the KITTI odometry benchmark, with SemanticKITTI's labels where they exist.
 
 The folder holds `sequences/NN/` with `calib.txt` (P2, P3, Tr), `velodyne/`, `image_2/` and
 `image_3/` or one of them, `times.txt` and SemanticKITTI's `labels/`; poses are `poses/NN.txt` or,
@@ -97,7 +97,7 @@ class KittiOdometry:
     Frames of sequences without a `labels` folder are unlabelled throughout, if others have one.
 
     Raises:
-        SourceError: there is no sequence whose calibration, poses and time list are usable.
+        SourceError: no sequence has a usable calibration, poses and time list.
     """
 
     name = "kitti-odometry"
@@ -106,7 +106,7 @@ class KittiOdometry:
         root = existing_root(options, self.name)
         folders = sorted(path.parent for path in root.glob("sequences/*/velodyne"))
         if not folders:
-            raise SourceError(f"{root} holds no sequences/NN/velodyne; kitti-odometry needs one")
+            raise SourceError(f"{root} contains no sequences/NN/velodyne; kitti-odometry needs one")
         self.left_out: list[LeftOut] = []
         read = partial(_listed, root=root)
         listed, self._origins = near_rigs(read_sequences(folders, read, self.left_out, root))
@@ -147,7 +147,7 @@ class KittiOdometry:
         classes = _class_of_value()[values]
         if (classes == _UNKNOWN).any():
             unknown = sorted(set(values[classes == _UNKNOWN].tolist()))
-            raise FrameError(listed.key, f"labels {unknown[:8]} are no values of SemanticKITTI")
+            raise FrameError(listed.key, f"labels {unknown[:8]} are not in SemanticKITTI")
         return classes
 
 
@@ -164,7 +164,7 @@ def _listed(folder: Path, root: Path) -> list[RigFrame]:
     cameras = {name: image_suffix(folder / name) for name in ("image_2", "image_3")}
     if not any(cameras.values()):
         raise SourceError(
-            f"{folder} holds no .png or .jpg in image_2 or image_3; colour images are needed"
+            f"{folder} contains no .png or .jpg in image_2 or image_3; expected colour images"
         )
     poses = _poses(folder, root)
     places = None if poses is None else poses[:, :3, 3]
@@ -172,7 +172,7 @@ def _listed(folder: Path, root: Path) -> list[RigFrame]:
     frames: list[RigFrame] = []
     for sweep in visible_files(folder / "velodyne", "*.bin"):
         if not sweep.stem.isdecimal():
-            raise SourceError(f"{sweep} is not named by its frame's number")
+            raise SourceError(f"{sweep} is not named after its frame number")
         number = int(sweep.stem)
         if poses is not None and number >= len(poses):
             raise SourceError(f"{sweep} has no pose: the list has {len(poses)}, one per frame")
@@ -235,7 +235,7 @@ def _numbers(line: str, path: Path) -> list[float]:
     try:
         return [float(word) for word in line.split()] or [float("nan")]
     except ValueError as error:
-        raise SourceError(f"{path}: {error}; lines of numbers are needed") from error
+        raise SourceError(f"{path}: {error}; expected lines of numbers") from error
 
 
 def _speed(

@@ -45,10 +45,10 @@ class KittiRaw:
     """Raw drives as a `FrameSource`.
 
     The cameras are triggered when the scanner looks forward, so no motion between sweep and image
-    is corrected; `time_offset_s` and `speed_m_s` tell how much there is.
+    is corrected; `time_offset_s` and `speed_m_s` say how much.
 
     Raises:
-        SourceError: there is no drive whose calibration, poses and time lists are usable.
+        SourceError: no drive has a usable calibration, poses and time lists.
     """
 
     name = "kitti-raw"
@@ -65,15 +65,15 @@ class KittiRaw:
         ]
         if not drives:
             raise SourceError(
-                f"{root}: kitti-raw needs a date's folder with calib_velo_to_cam.txt and drives "
-                f"that hold velodyne_points; found {len(dates)} dates and no drive"
+                f"{root}: kitti-raw needs the folder of a date with calib_velo_to_cam.txt and "
+                f"drives that contain velodyne_points; found {len(dates)} dates and no drive"
             )
         self.left_out: list[LeftOut] = []
         listed = read_sequences(drives, _listed, self.left_out, root)
         if not listed:
             raise SourceError(
-                f"{root}: none of its {len(drives)} drives holds velodyne_points/data/*.bin; the "
-                "text sweeps of unsynchronised drives (..._extract) are not read: take ..._sync"
+                f"{root}: none of its {len(drives)} drives contains velodyne_points/data/*.bin; "
+                "the text sweeps of unsynchronised drives (..._extract) are not read: take ..._sync"
             )
         self._frames = chosen_frames(listed, options)
 
@@ -106,7 +106,7 @@ def _listed(drive: Path) -> list[RigFrame]:
     suffixes = {camera: image_suffix(drive / camera / "data") for camera in CAMERAS}
     cameras = [camera for camera in CAMERAS if suffixes[camera]]
     if not cameras:
-        raise SourceError(f"{drive} holds no .png or .jpg in image_02/data or image_03/data")
+        raise SourceError(f"{drive} contains no .png or .jpg in image_02/data or image_03/data")
     lidar_times = _times(drive / "velodyne_points" / "timestamps.txt")
     image_times = {camera: _times(drive / camera / "timestamps.txt") for camera in cameras}
     places = {camera: _placed(drive, camera) for camera in cameras}
@@ -115,7 +115,7 @@ def _listed(drive: Path) -> list[RigFrame]:
     frames: list[RigFrame] = []
     for sweep in visible_files(drive / "velodyne_points" / "data", "*.bin"):
         if not sweep.stem.isdecimal():
-            raise SourceError(f"{sweep} is not named by its frame's number")
+            raise SourceError(f"{sweep} is not named after its frame number")
         number = int(sweep.stem)
         here = motion.get(sweep.stem)
         shots = tuple(
@@ -144,7 +144,7 @@ def _listed(drive: Path) -> list[RigFrame]:
 
 
 class _Place(NamedTuple):
-    """K of a rectified camera, its place, and the size of its rectified images if it is told."""
+    """K of a rectified camera, its place, and the size of its rectified images if it is known."""
 
     intrinsics: Float64[np.ndarray, "3 3"]
     camera_from_lidar: Float64[np.ndarray, "4 4"]
@@ -202,10 +202,11 @@ def _oxts_row(path: Path) -> Float64[np.ndarray, " values"]:
     try:
         row = np.array([float(word) for word in words])
     except ValueError as error:
-        raise SourceError(f"{path}: {error}; numbers are needed") from error
+        raise SourceError(f"{path}: {error}; expected numbers") from error
     if len(row) < 11 or not np.isfinite(row[:11]).all() or not abs(row[0]) < 89:
         raise SourceError(
-            f"{path} holds {words[:11]}; 11 or more numbers from latitude to upward speed are due"
+            f"expected 11 or more numbers from latitude to upward speed, found {words[:11]} in "
+            f"{path}"
         )
     return row
 
@@ -238,7 +239,7 @@ def _times(path: Path) -> list[datetime | None] | None:
     try:
         return [datetime.fromisoformat(line[:26]) if line else None for line in lines]
     except ValueError as error:
-        raise SourceError(f"{path}: {error}; dates with times are needed") from error
+        raise SourceError(f"{path}: {error}; expected dates with times") from error
 
 
 def _interval_s(times: list[datetime | None] | None) -> float | None:

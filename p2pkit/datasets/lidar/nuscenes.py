@@ -75,7 +75,8 @@ class NuScenes:
     """nuScenes key frames as a `FrameSource`; the points are in the frame of LIDAR_TOP.
 
     Raises:
-        SourceError: there is no version folder or more than one, or its tables are not usable.
+        SourceError: the version folder is missing or not the only one, or its tables are not
+            usable.
     """
 
     name = "nuscenes"
@@ -123,7 +124,7 @@ class NuScenes:
         classes = self._class_of_index[labels]
         if (classes == 255).any():
             unknown = sorted(set(labels[classes == 255].tolist()))
-            raise FrameError(frame.key, f"labels {unknown} are no index in category.json")
+            raise FrameError(frame.key, f"labels {unknown} are not indices in category.json")
         return classes
 
 
@@ -134,8 +135,8 @@ def _version_folder(root: Path) -> Path:
     if len(folders) != 1:
         found = ", ".join(path.name for path in folders) or "none"
         raise SourceError(
-            f"{root}: one folder of tables such as v1.0-mini is needed; found {found}. Give the "
-            "folder that holds samples/ and it, or the folder of tables itself"
+            f"{root}: expected one folder of tables such as v1.0-mini, found {found}; give the "
+            "folder that contains it and samples/, or the folder of tables itself"
         )
     return folders[0]
 
@@ -145,21 +146,23 @@ def _read_tables(folder: Path) -> tuple[list[RigFrame], dict[int, str]]:
         tables = Tables(folder)
         return tables.frames(), tables.categories()
     except (KeyError, TypeError, ValueError) as error:
-        raise SourceError(f"{folder}: the tables do not fit together: {error!r}") from error
+        raise SourceError(f"{folder}: the tables do not match: {error!r}") from error
 
 
 def _unpacked(listed: list[RigFrame], root: Path) -> list[RigFrame]:
-    """The frames of scenes of which a sweep is there: the tables name those of every archive."""
+    """Frames of scenes with at least one sweep on disk; the tables name those of every archive."""
     if not listed:
         raise SourceError(f"{root}: the tables name no sample with a LIDAR_TOP sweep")
     present = {frame.sequence for frame in listed if frame.lidar.is_file()}
     if not present:
         raise SourceError(
-            f"{root}: none of the {len(listed)} sweeps that the tables name is there, such as "
+            f"{root}: none of the {len(listed)} sweeps that the tables name exists, such as "
             f"{listed[0].lidar}; unpack samples/ beside the folder of tables"
         )
     if not any(frame.shots for frame in listed):
-        raise SourceError(f"{root}: no folder of a camera, such as samples/CAM_FRONT, is there")
+        raise SourceError(
+            f"{root}: expected a folder for each camera, such as samples/CAM_FRONT, found none"
+        )
     return [frame for frame in listed if frame.sequence in present]
 
 
@@ -168,7 +171,7 @@ def _class_of_index(categories: dict[int, str]) -> np.ndarray:
     classes = np.full(256, 255, dtype=np.uint8)
     for index, name in categories.items():
         if not 0 <= index < 255:
-            raise SourceError(f"category.json gives {name!r} the index {index}; 0 to 254 are due")
+            raise SourceError(f"category.json gives {name!r} the index {index}; expected 0 to 254")
         classes[index] = CLASSES.index(_CLASS_OF_CATEGORY.get(name, "void"))
     return classes
 

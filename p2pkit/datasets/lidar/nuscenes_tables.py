@@ -37,14 +37,14 @@ def table_records(path: Path) -> Iterator[Record]:
     """The records of a table, decoded one after the other.
 
     Raises:
-        SourceError: the file is missing, or is no list of objects.
+        SourceError: the file is missing, or is not a list of objects.
     """
     text = read_text(path, "nuscenes")
     decoder = json.JSONDecoder()
     opening = _BETWEEN.match(text)
     place = opening.end() if opening else 0
     if text[place : place + 1] != "[":
-        raise SourceError(f"{path}: a table is a list of records; it begins with {text[:20]!r}")
+        raise SourceError(f"{path}: expected a list of records, found {text[:20]!r}")
     place += 1
     while True:
         gap = _BETWEEN.match(text, place)
@@ -56,7 +56,7 @@ def table_records(path: Path) -> Iterator[Record]:
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{path} is not JSON at character {place}: {error}") from error
         if not isinstance(record, dict):
-            raise SourceError(f"{path}: a record is {record!r}; an object is needed")
+            raise SourceError(f"{path}: expected a record that is an object, found {record!r}")
         yield record
 
 

@@ -49,7 +49,7 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class PandaFrame:
-    """One sweep's place: its sequence folder, its number as a text, and the sequence's cameras."""
+    """Where one sweep lies: its sequence folder, its number as text, and the sequence's cameras."""
 
     key: str
     sequence: str
@@ -78,7 +78,7 @@ class PandaSet:
     motion within the sweep removed, to the LiDAR's frame at the sweep's time stamp.
 
     Raises:
-        SourceError: there is no sequence whose `calib.json` is usable.
+        SourceError: no sequence has a usable `calib.json`.
     """
 
     name = "pandaset"
@@ -151,7 +151,7 @@ class PandaSet:
         assert self.label_names is not None
         if labels.max() >= len(self.label_names):
             raise FrameError(
-                key, f"label {labels.max()} has no name; 0 to {len(self.label_names) - 1} have"
+                key, f"label {labels.max()} has no name; expected 0 to {len(self.label_names) - 1}"
             )
         return labels
 
@@ -159,7 +159,9 @@ class PandaSet:
 def _sequence_folders(root: Path) -> list[Path]:
     folders = sorted(path for path in root.iterdir() if (path / "calib.json").is_file())
     if not folders:
-        raise SourceError(f"{root}: neither it nor a folder of it holds calib.json. {CONVERSION}")
+        raise SourceError(
+            f"{root}: neither it nor a folder in it contains calib.json. {CONVERSION}"
+        )
     return folders
 
 
@@ -171,14 +173,14 @@ def _listed(folder: Path, calibration: dict[str, Any]) -> list[PandaFrame]:
     names = tuple(str(name) for name in cameras if image_suffix(folder / "camera" / str(name)))
     if not names:
         raise SourceError(
-            f"{folder / 'camera'} holds no folder of a camera, with images, that {path} names: "
+            f"{folder / 'camera'} contains no camera folder with images that {path} names: "
             f"{', '.join(map(str, cameras))}"
         )
     for name in names:
         numeric_array(json_field(cameras[name], "K", path), f"cameras.{name}.K", path)
     sweeps = visible_files(folder / "lidar", "*.npz")
     if not sweeps:
-        raise SourceError(f"{folder / 'lidar'} holds no .npz sweep")
+        raise SourceError(f"{folder / 'lidar'} contains no .npz sweep")
     return [
         PandaFrame(safe_key(folder.name, sweep.stem), folder.name, folder, sweep.stem, names)
         for sweep in sweeps
@@ -275,7 +277,7 @@ def _read_sweep(path: Path, key: str) -> dict[str, np.ndarray]:
             raise FrameError(
                 key,
                 f"{path.name}: {name} is {sweep[name].dtype} {sweep[name].shape}; "
-                f"{' or '.join(dtypes)} {shape} is needed",
+                f"expected {' or '.join(dtypes)} {shape}",
             )
     return sweep
 
@@ -295,5 +297,5 @@ def _class_names(folders: list[Path]) -> tuple[str, ...] | None:
     names = dict(next(iter(read)))
     values = [str(value) for value in range(1, len(names) + 1)]
     if set(names) != set(values) or not all(isinstance(name, str) for name in names.values()):
-        raise SourceError(f"{present[0]}: names for the values 1, 2, … are needed; found {names}")
+        raise SourceError(f"{present[0]}: expected names for the values 1, 2, …, found {names}")
     return ("unlabelled", *(names[value] for value in values))

@@ -28,7 +28,7 @@ class Shot:
         intrinsics: K of the rectified image (px).
         camera_from_sensor: from the LiDAR at the sweep's time to the camera at the image's (m).
         time_offset_s: image's time minus sweep's (s), or None.
-        size: width and height that the intrinsics are for (px), where the recording tells.
+        size: width and height that the intrinsics are for (px), where the recording gives it.
     """
 
     name: str
@@ -142,7 +142,7 @@ def load_view(shot: Shot, key: str) -> View:
 def read_records(path: Path, key: str, columns: int) -> Float32[np.ndarray, "points columns"]:
     """Read a headerless file of little-endian float32 rows, x y z first.
 
-    Rows whose position is NaN or infinite stay; `finite_rows` tells which to leave out.
+    Rows whose position is NaN or infinite stay; `finite_rows` says which to leave out.
 
     Raises:
         FrameError: the file is missing, empty, or no whole number of rows long.
@@ -151,8 +151,8 @@ def read_records(path: Path, key: str, columns: int) -> Float32[np.ndarray, "poi
     if not data or len(data) % (4 * columns):
         raise FrameError(
             key,
-            f"{path.name} has {len(data)} bytes; rows of {columns} float32 ({4 * columns} bytes) "
-            "are needed",
+            f"{path.name} has {len(data)} bytes; expected rows of {columns} float32 "
+            f"({4 * columns} bytes)",
         )
     return np.frombuffer(data, dtype="<f4").reshape(-1, columns)
 
@@ -169,8 +169,8 @@ def read_point_labels(
     if len(data) != size * points:
         raise FrameError(
             key,
-            f"{path.name} has {len(data)} bytes; {points} points with {size} bytes each need "
-            f"{size * points}",
+            f"{path.name} has {len(data)} bytes; expected {size * points} for {points} points "
+            f"with {size} bytes each",
         )
     return np.frombuffer(data, dtype=dtype)
 
@@ -199,7 +199,7 @@ def unit_intensity(
     scaled = (values / np.float32(full_scale)).astype(np.float32)
     if not ((scaled >= 0) & (scaled <= 1)).all():
         low, high = float(np.min(values)), float(np.max(values))
-        raise FrameError(key, f"intensity is {low:g} to {high:g}; 0 to {full_scale:g} is allowed")
+        raise FrameError(key, f"intensity is {low:g} to {high:g}; expected 0 to {full_scale:g}")
     return scaled
 
 

@@ -1,1 +1,1 @@
-"""Readers of labelled points without images, to evaluate on."""
+"""Readers of labelled points without images, for evaluation."""

@@ -1,6 +1,6 @@
 """The vertices of PLY files: binary or text, scalar properties only, which is what ScanNet ships.
 
-The form is Greg Turk's "The PLY Polygon File Format" (1994).
+The format is Greg Turk's "The PLY Polygon File Format" (1994).
 """
 
 from pathlib import Path
@@ -35,14 +35,15 @@ def read_vertices(path: Path) -> np.ndarray:
     """The vertices as a structured array with the file's property names.
 
     Raises:
-        SourceError: the file is missing, no PLY, does not begin with vertices, or is cut.
+        SourceError: the file is missing, not a PLY file, truncated, or does not begin with
+            vertices.
     """
     if not path.is_file():
         raise SourceError(f"{path} does not exist")
     data = path.read_bytes()
     end = data.find(b"end_header", 0, _LONGEST_HEADER)
     if not data.startswith(b"ply") or end < 0:
-        raise SourceError(f"{path} is no PLY file: it begins with {data[:12]!r}")
+        raise SourceError(f"{path} is not a PLY file: it begins with {data[:12]!r}")
     body = data.find(b"\n", end) + 1
     lines = data[:end].decode("ascii", errors="replace").split("\n")
     form, count, fields = _layout([line.split() for line in lines], path)
@@ -51,8 +52,8 @@ def read_vertices(path: Path) -> np.ndarray:
         return _text_vertices(data[body:], count, dtype, path)
     if len(data) - body < count * dtype.itemsize:
         raise SourceError(
-            f"{path} is cut: {count} vertices of {dtype.itemsize} bytes are due, "
-            f"{len(data) - body} bytes are there"
+            f"{path} is truncated: expected {count} vertices of {dtype.itemsize} bytes, found "
+            f"{len(data) - body} bytes"
         )
     return np.frombuffer(data, dtype=dtype, count=count, offset=body)
 
@@ -71,11 +72,13 @@ def _layout(lines: list[list[str]], path: Path) -> tuple[str, int, list[tuple[st
             case ["property", kind, name] if element == "vertex" and kind in _TYPES:
                 fields.append((name, _TYPES[kind]))
             case ["property", *_] if element == "vertex":
-                raise SourceError(f"{path}: the vertex property {' '.join(words)!r} is not read")
+                raise SourceError(
+                    f"{path}: the vertex property {' '.join(words)!r} is not supported"
+                )
             case _:
                 continue
     if not form or count < 0 or not fields or len({name for name, _ in fields}) < len(fields):
-        raise SourceError(f"{path}: a format, then vertices with distinct properties are needed")
+        raise SourceError(f"{path}: expected a format, then vertices with distinct properties")
     return form, count, fields
 
 
@@ -83,7 +86,7 @@ def _text_vertices(body: bytes, count: int, dtype: np.dtype, path: Path) -> np.n
     rows = [line.split() for line in body.split(b"\n")[:count]]
     width = len(dtype.names or ())
     if len(rows) != count or any(len(row) != width for row in rows):
-        raise SourceError(f"{path}: {count} lines of {width} numbers are due")
+        raise SourceError(f"{path}: expected {count} lines of {width} numbers")
     try:
         numbers = np.array([[float(word) for word in row] for row in rows]).reshape(count, width)
     except ValueError as error:

@@ -17,12 +17,13 @@ _STRAY = re.compile(r"[^\S\r\n]|[\x00-\x08\x0e-\x1f\x7f-\xff]")
 
 
 def read_rows(path: Path, key: str, columns: int) -> Float64[np.ndarray, "rows columns"]:
-    """Rows of exactly `columns` finite numbers, separated by white space; blank lines do not count.
+    """Rows of exactly `columns` finite numbers, separated by white space; blank lines are skipped.
 
-    Control and non-ASCII characters count as white space where the file cannot be read otherwise.
+    Control and non-ASCII characters are treated as white space where the file cannot be read
+    otherwise.
 
     Raises:
-        FrameError: the file is missing or empty, or a line is none of such numbers; the reason
+        FrameError: the file is missing or empty, or a line does not have such numbers; the reason
             names file and line.
     """
     try:
@@ -32,11 +33,11 @@ def read_rows(path: Path, key: str, columns: int) -> Float64[np.ndarray, "rows c
     except ValueError:
         rows = _mended(path, key, columns)
     if not len(rows):
-        raise FrameError(key, f"{place_of(path)} is empty; rows of {columns} numbers are needed")
+        raise FrameError(key, f"{place_of(path)} is empty; expected rows of {columns} numbers")
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         row = int(np.argmin(finite))
-        raise FrameError(key, f"{place_of(path)}: row {row + 1} holds NaN or infinity")
+        raise FrameError(key, f"{place_of(path)}: row {row + 1} contains NaN or infinity")
     return rows
 
 
@@ -58,8 +59,8 @@ def _mended(path: Path, key: str, columns: int) -> Float64[np.ndarray, "rows col
         number, line = _first_wrong(text, columns)
     raise FrameError(
         key,
-        f"{place_of(path)}, line {number}, is {line[:60]!r}; {columns} numbers with spaces between "
-        "them are needed: correct the line",
+        f"{place_of(path)}, line {number}, is {line[:60]!r}; expected {columns} numbers separated "
+        "by spaces; correct the line",
     )
 
 

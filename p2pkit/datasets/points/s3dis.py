@@ -1,4 +1,4 @@
-"""`s3dis`: rooms of S3DIS as labelled points without images, to evaluate on.
+"""`s3dis`: rooms of S3DIS as labelled points without images, for evaluation.
 
 Armeni et al., "3D Semantic Parsing of Large-Scale Indoor Spaces", CVPR 2016; the files are those of
 `Stanford3dDataset_v1.2_Aligned_Version`: `Area_N/ROOM/Annotations/CLASS_k.txt`, one file for each
@@ -46,10 +46,10 @@ CLASSES = (
 """The 13 classes, and 0 for files of any other name."""
 
 _CLASS_OF = {name: number for number, name in enumerate(CLASSES) if number}
-# Some rooms have stairs, which are no class: PointNet's preparation, and what follows it, counts
+# Some rooms have stairs, which are not a class: PointNet's preparation, and what follows it, counts
 # them as clutter.
 _CLASS_OF["stairs"] = _CLASS_OF["clutter"]
-# Others that lie there are no objects: `wall_3 (1).txt`, a copy, and what macOS leaves behind.
+# Other files in the folder are not objects: `wall_3 (1).txt`, a copy, and what macOS leaves behind.
 _OBJECT = re.compile(r"([A-Za-z]+)_\d+\.txt")
 _AREA = re.compile(r"Area_\w+")
 
@@ -72,7 +72,7 @@ class S3dis:
     room, so that parts can be cut by area.
 
     Raises:
-        SourceError: no room with annotations is there.
+        SourceError: the folder contains no room with annotations.
     """
 
     name = "s3dis"
@@ -132,8 +132,8 @@ def _room_folders(root: Path) -> list[Path]:
         if folders:
             return folders
     raise SourceError(
-        f"{root} holds no Area_N/ROOM/Annotations; give the folder of S3DIS's aligned version 1.2 "
-        "(Stanford3dDataset_v1.2_Aligned_Version), of one area, or of one room"
+        f"{root} contains no Area_N/ROOM/Annotations; give the folder of S3DIS's aligned version "
+        "1.2 (Stanford3dDataset_v1.2_Aligned_Version), of one area, or of one room"
     )
 
 
@@ -141,11 +141,13 @@ def _listed(folder: Path) -> Room:
     annotations = folder / "Annotations"
     objects = sorted(path for path in annotations.iterdir() if _OBJECT.fullmatch(path.name))
     if not objects:
-        raise SourceError(f"{annotations} holds no file such as chair_1.txt; rooms need labels")
+        raise SourceError(f"{annotations} contains no file such as chair_1.txt; rooms need labels")
     area = folder.absolute().parent.name
     name = safe_key(area, folder.absolute().name)
     if not _AREA.fullmatch(area):
-        raise SourceError(f"{folder} does not lie in a folder Area_N; parts are cut by area")
+        raise SourceError(
+            f"{folder} is not in a folder Area_N; expected AREA/ROOM, since the parts are areas"
+        )
     return Room(name, name, folder, tuple(objects))
 
 
@@ -168,8 +170,8 @@ def _read_room(
             row = int(np.argmax(wrong))
             raise FrameError(
                 room.key,
-                f"{place_of(path)}: row {row + 1} has the colour {rows[row, 3:].tolist()}; 0 to "
-                "255 is allowed",
+                f"{place_of(path)}: row {row + 1} has the colour {rows[row, 3:].tolist()}; "
+                "expected 0 to 255",
             )
         name = path.name.partition("_")[0]
         points.append(np.ascontiguousarray(rows[:, :3]))

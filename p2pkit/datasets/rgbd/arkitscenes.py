@@ -43,7 +43,7 @@ from p2pkit.geometry.transforms import invert_rigid, transform_from_axis_angle
 MAX_GAP_S = 0.02
 """Colour, depth, intrinsics and pose of one frame are at most this far apart."""
 LEAST_CONFIDENCE = 1
-"""Depth with a lower confidence counts as no measurement."""
+"""Depth with a lower confidence is treated as no measurement."""
 UNITS_PER_METRE = 1000.0
 
 
@@ -51,7 +51,7 @@ class ArkitScenes:
     """ARKitScenes videos as a `FrameSource`: one video's folder, or any folder above.
 
     Raises:
-        SourceError: no video is there whose trajectory and images are usable.
+        SourceError: no video has a usable trajectory and images.
     """
 
     name = "arkitscenes"
@@ -62,7 +62,7 @@ class ArkitScenes:
         root = existing_root(options, self.name)
         folders = folders_with(root, "lowres_depth")
         if not folders:
-            raise SourceError(f"{root}: neither it nor a folder below holds lowres_depth/")
+            raise SourceError(f"{root}: neither it nor a folder below contains lowres_depth/")
         self.left_out: list[LeftOut] = []
         self._units = options.depth_units
         self._pincams: dict[Path, Timed] = {}
@@ -201,7 +201,7 @@ def _trajectory(path: Path) -> tuple[list[float], list[Float64[np.ndarray, "4 4"
         except ValueError as error:
             raise SourceError(f"{path}: line {number}: {error}") from error
         if len(row) != 7:
-            raise SourceError(f"{path}: line {number} has {len(row)} numbers; 7 are needed")
+            raise SourceError(f"{path}: line {number} has {len(row)} numbers; expected 7")
         rows.append(row)
     rows.sort()
     try:

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from p2pkit.datasets.registry import LARGEST_UNITS
 from p2pkit.datasets.text_files import read_json
 from p2pkit.errors import GeometryError, SourceError
-from p2pkit.geometry.camera import Camera, camera_from_json, told_number
+from p2pkit.geometry.camera import Camera, camera_from_json, shown_number
 from p2pkit.geometry.distortion import Distortion, distortion_from_json
 from p2pkit.geometry.transforms import check_rigid, invert_rigid
 
@@ -25,7 +25,7 @@ POSE_CONVENTIONS = (
 LARGEST_COLOR_PX = 4_000_000
 """Larger colour images are shrunk where the depth is smaller, …"""
 SHRUNK_COLOR_PX = 2_000_000
-"""… to at most so many pixels."""
+"""… to at most this many pixels."""
 POSE_AXES = ("opencv", "opengl")
 _OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 TEMPLATE = """{
@@ -101,10 +101,11 @@ class RgbdCalibration:
 
     @property
     def used_color(self) -> Camera:
-        """The colour camera at the size that is worked on.
+        """The colour camera at the size that is used.
 
         Images of more than `LARGEST_COLOR_PX` over smaller depth are shrunk by a whole factor: they
-        would take gigabytes, in the teacher most of all, and show what no depth pixel tells apart.
+        would take gigabytes, in the teacher most of all, and show detail that no depth pixel
+        resolves.
         """
         pixels = self.color.width * self.color.height
         if pixels <= LARGEST_COLOR_PX:
@@ -139,12 +140,13 @@ def read_calibration(path: Path) -> RgbdCalibration:
     """Read and check a `camera.json`.
 
     Raises:
-        SourceError: the file is missing (the message holds a template) or a field is unknown,
+        SourceError: the file is missing (the message contains a template) or a field is unknown,
             missing, of the wrong type or out of range; the message names the file and the field.
     """
     if not path.is_file():
         raise SourceError(
-            f"{path} does not exist; give the calibration there or with --camera FILE. {MISSING}"
+            f"{path} does not exist; write the calibration there or pass it with --camera FILE. "
+            f"{MISSING}"
         )
     value = read_json(path, "posed-rgbd")
     if set(value) - {"pose_axes"} != set(_FIELDS):
@@ -203,10 +205,10 @@ def _field_names_differ(value: dict[str, Any]) -> str:
 def _positive_number(value: dict[str, Any], name: str, path: Path) -> float:
     number = value[name]
     if isinstance(number, bool) or not isinstance(number, int | float):
-        raise SourceError(f"{path}: {name} is {number!r}; a number is needed")
+        raise SourceError(f"{path}: {name} is {number!r}; expected a number")
     if not 0 < number <= LARGEST_UNITS:
         raise SourceError(
-            f"{path}: {name} is {told_number(number)}; it must be positive and at most "
+            f"{path}: {name} is {shown_number(number)}; it must be positive and at most "
             f"{LARGEST_UNITS:g}"
         )
     return float(number)
@@ -220,11 +222,13 @@ def _transform(value: Any, path: Path) -> Float64[np.ndarray, "4 4"]:
         for row in value
     )
     if not is_numbers or len(value) != 4:
-        raise SourceError(f"{path}: color_from_depth must be 4 rows of 4 numbers; found {value!r}")
+        raise SourceError(
+            f"{path}: expected 4 rows of 4 numbers in color_from_depth, found {value!r}"
+        )
     try:
         matrix = np.array(value, dtype=np.float64)
     except OverflowError:
-        raise SourceError(f"{path}: color_from_depth holds a number that is too large") from None
+        raise SourceError(f"{path}: color_from_depth contains a number that is too large") from None
     return check_rigid(matrix, "color_from_depth")
 
 
@@ -235,6 +239,6 @@ def _invalid_values(value: Any, path: Path) -> tuple[int, ...]:
     )
     if not is_list:
         raise SourceError(
-            f"{path}: invalid_depth is {value!r}; a list of whole numbers from 0 to 65535 is needed"
+            f"{path}: invalid_depth is {value!r}; expected a list of whole numbers from 0 to 65535"
         )
     return tuple(value)

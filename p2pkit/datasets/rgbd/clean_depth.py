@@ -24,7 +24,7 @@ class CleanDepth:
     def __init__(self, source: FrameSource, margin: float) -> None:
         if not 0 < margin < 1:
             raise ConfigError(
-                f"flying_margin is {margin}; it must lie between 0 and 1, or be 0 to keep all"
+                f"flying_margin is {margin}; expected a number between 0 and 1; 0 keeps all"
             )
         self._source, self._margin = source, margin
         self.name = source.name

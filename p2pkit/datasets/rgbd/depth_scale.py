@@ -1,6 +1,6 @@
-"""Catches wrong depth units before a recording is used, for every reader of depth images.
+"""Catch wrong depth units before a recording is used, for every reader of depth images.
 
-Two checks, both on a handful of frames: the median depth must be one that a depth sensor gives,
+Two checks, both on a handful of frames: the median depth must be plausible for a depth sensor,
 and where there are poses with a useful baseline, warping one frame into another must not agree far
 better with another common unit. The second catches 5000 for 1000, which the first cannot see.
 """
@@ -27,7 +27,7 @@ _GOOD_AGREEMENT, _BAD_RATIO = 0.65, 0.6
 _BASELINE_M = (0.1, 0.6)
 _MIN_COS_ROTATION = np.cos(np.deg2rad(25.0))
 _PAIRS, _STEP = 3, 4
-# Poses are looked at in runs of neighbours, since only these overlap in a long recording.
+# Poses are compared in runs of neighbours, since only these overlap in a long recording.
 _RUNS, _RUN_LENGTH = 4, 60
 
 
@@ -63,9 +63,8 @@ Item = TypeVar("Item")
 def check_depth_scale(probes: Sequence[DepthProbe]) -> None:
     """Raise SourceError if the frames' depth contradicts their units.
 
-    The message gives the factor and the option that mends it. Bad frames are skipped here: each
-    becomes a row of its own when it is loaded. Of many sequences the first, middle and last are
-    looked at.
+    The message gives the factor and the option that corrects it. Bad frames are skipped here: each
+    is reported when it is loaded. With many sequences the first, middle and last are checked.
     """
     sequences: dict[str, list[DepthProbe]] = {}
     for probe in probes:
@@ -84,7 +83,7 @@ def depth_agreement(
     """Share of frame i's points, seen from frame j, whose depth is j's to within 2 %.
 
     Counted over every 4th pixel whose point falls on a valid pixel of j; NaN if under 100 do.
-    Points that are occluded in j count as disagreement, so even a perfect pair stays under 1.
+    Points that are occluded in j are counted as disagreement, so even a perfect pair stays under 1.
     """
     v, u = np.nonzero(depth_i[::_STEP, ::_STEP])
     v, u = v * _STEP, u * _STEP
@@ -120,7 +119,7 @@ def _check_median(probes: Sequence[DepthProbe]) -> None:
     fitting = [unit for unit in COMMON_UNITS if _LIKELY_M[0] < median / unit < _LIKELY_M[1]]
     raise SourceError(
         f"{_where(probes)}: depth_units_per_metre is {declared:g}, which puts the median depth of "
-        f"{len(medians)} frames at {median / declared:g} m; plausible is {low:g} to {high:g} m. "
+        f"{len(medians)} frames at {median / declared:g} m; expected {low:g} to {high:g} m. "
         + _mending([1000.0] if 1000.0 in fitting else fitting, declared)
     )
 

@@ -38,7 +38,7 @@ class FusedFrames:
         world_up: z where that axis of the world points up; None to estimate the direction.
 
     Raises:
-        ConfigError: `count` is below 2 or above 256, or no sequence has so many frames.
+        ConfigError: `count` is below 2 or above 256, or no sequence has that many frames.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class FusedFrames:
     ) -> None:
         if not 2 <= count <= MOST_FUSED:
             raise ConfigError(
-                f"fuse is {count}; 2 to {MOST_FUSED} frames make a sample, or leave it out"
+                f"fuse is {count}; expected 2 to {MOST_FUSED} frames, or leave it out"
             )
         self._source, self._count, self._world_up = source, count, world_up
         self._depth_range_m = depth_range_m
@@ -65,7 +65,7 @@ class FusedFrames:
         }
         if not self._groups:
             raise ConfigError(
-                f"fuse is {count}, but no sequence of the recording has so many frames; it has "
+                f"fuse is {count}, but no sequence of the recording has that many frames; it has "
                 f"{len(source.keys())} in all"
             )
 
@@ -126,7 +126,9 @@ class FusedFrames:
         except FrameError as error:
             raise FrameError(key, f"its frame {member}: {error.reason}") from error
         if frame.depth is None or frame.world_from_sensor is None:
-            raise FrameError(key, f"its frame {member} has no depth image or no pose to fuse with")
+            raise FrameError(
+                key, f"its frame {member} has no depth image or no pose, which fusing needs"
+            )
         return frame
 
     def _scene_pose(self, frames: list[Frame]) -> Float64[np.ndarray, "4 4"]:
@@ -134,7 +136,7 @@ class FusedFrames:
         names = {frame.sequence for frame in frames}
         if len(names) > 1:
             raise FrameError(
-                frames[0].key, f"its frames are of the sequences {', '.join(sorted(names))}"
+                frames[0].key, f"its frames belong to several sequences: {', '.join(sorted(names))}"
             )
         up = np.array([0.0, 0.0, 1.0]) if self._world_up else _estimated_up(frames)
         pose = np.eye(4)

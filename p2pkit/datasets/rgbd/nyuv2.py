@@ -38,11 +38,11 @@ BORDER = 4
 class NyuV2:
     """The frames of `train.txt` whose colour image exists, as a `FrameSource`.
 
-    Without `train.txt`, or if none of its frames is there, those of `test.txt`.
+    Without `train.txt`, or if none of its frames exists, those of `test.txt`.
 
     Raises:
-        SourceError: a text is missing or wrong, no listed frame is there, or the intrinsics are for
-            another size than the images'.
+        SourceError: a text file is missing or wrong, no listed frame exists, or the intrinsics are
+            for another size than the images'.
     """
 
     name = "nyuv2"
@@ -133,7 +133,7 @@ def _present(root: Path) -> tuple[str, list[str], list[str]]:
     for name in found:
         listed = read_text(root / name, "nyuv2").split()
         if wrong := [key for key in listed if not key.isdecimal()]:
-            raise SourceError(f"{root / name} holds {wrong[0]!r}; frame numbers are due")
+            raise SourceError(f"expected frame numbers, found {wrong[0]!r} in {root / name}")
         present = [key for key in listed if (root / "rgb" / f"{key}.jpg").is_file()]
         if present:
             return name, listed, present
@@ -160,17 +160,17 @@ def _without_border(depth: np.ndarray, border: int) -> np.ndarray:
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
-    """Parse lines of the form `7 table`; line 0, void, loses its remark in brackets."""
+    """Parse lines of the form `7 table`; line 0, void, loses its comment in brackets."""
     names: list[str] = []
     for line in read_text(path, "nyuv2").splitlines():
         number, _, name = line.strip().partition(" ")
         if number != str(len(names)) or not name:
             raise SourceError(
-                f"{path}: line {len(names) + 1} is {line!r}; '{len(names)} NAME' is due"
+                f"{path}: line {len(names) + 1} is {line!r}; expected '{len(names)} NAME'"
             )
         names.append(name.partition("(")[0].strip())
     if len(names) != 41 or names[0] != "void":
-        raise SourceError(f"{path}: found {len(names)} classes; void and 40 classes are due")
+        raise SourceError(f"{path}: expected void and 40 classes, found {len(names)}")
     return tuple(names)
 
 
@@ -180,9 +180,11 @@ def _read_intrinsics(path: Path, image: Path) -> Camera:
     try:
         numbers = [float(word) for word in read_text(path, "nyuv2").split()]
     except ValueError as error:
-        raise SourceError(f"{path}: {error}; a 3 x 3 matrix of numbers is needed") from error
+        raise SourceError(f"{path}: {error}; expected a 3 x 3 matrix of numbers") from error
     if len(numbers) != 9 or numbers[1] or numbers[3] or numbers[6:] != [0.0, 0.0, 1.0]:
-        raise SourceError(f"{path} holds {numbers}; a 3 x 3 pinhole matrix without skew is needed")
+        raise SourceError(
+            f"expected a 3 x 3 pinhole matrix without skew, found {numbers} in {path}"
+        )
     try:
         camera = Camera(width, height, fx=numbers[0], fy=numbers[4], cx=numbers[2], cy=numbers[5])
         return check_size_fits(camera, image.name)
@@ -191,7 +193,7 @@ def _read_intrinsics(path: Path, image: Path) -> Camera:
 
 
 def _size(image: Path) -> tuple[int, int]:
-    """Of an image; half size where it cannot be read, which its own frame tells when loaded."""
+    """Of an image; half size if it cannot be read, which loading the frame reports."""
     try:
         with Image.open(image) as opened:
             return opened.size if opened.size in SIZES else SIZES[0]

@@ -32,7 +32,7 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """The files of one frame; a None is a file that is not there."""
+    """The files of one frame; None stands for a missing file."""
 
     key: str
     sequence: str
@@ -62,11 +62,11 @@ def find_frames(root: Path, options: SourceOptions, left_out: list[LeftOut]) -> 
     below = [folder for folder in _sub_folders(root) if _has_frames(folder)]
     if here and below:
         raise SourceError(
-            f"{root} holds frames itself and in {below[0].name}/; keep one of the two there"
+            f"{root} contains frames itself and in {below[0].name}/; keep one of the two"
         )
     if not here and not below:
         raise SourceError(
-            f"{root} holds no frame-*.color.jpg, .color.jpeg, .color.png, .depth.png or "
+            f"{root} contains no frame-*.color.jpg, .color.jpeg, .color.png, .depth.png or "
             ".depth.npy, nor does a sub-folder of it"
         )
 
@@ -115,7 +115,7 @@ def read_frame_depth(files: FrameFiles) -> UInt16[np.ndarray, "height width"]:
     calibration = files.calibration
     if files.depth is None:
         raise FrameError(
-            files.key, "there is no depth (.depth.png or .depth.npy) beside the colour"
+            files.key, "the colour image has no depth (.depth.png or .depth.npy) beside it"
         )
     if files.depth.suffix.lower() == ".npy":
         values = read_depth_npy(
@@ -174,17 +174,19 @@ def find_label_names(root: Path, frames: list[FrameFiles]) -> tuple[tuple[str, .
 def _read_label_names(path: Path) -> tuple[tuple[str, ...], int]:
     form = '{"names": ["void", "wall", "floor"], "ignore": 0}'
     if not path.is_file():
-        raise SourceError(f"{path} does not exist, but there are label images; its form is {form}")
+        raise SourceError(
+            f"{path} does not exist, but the recording has label images; write it as {form}"
+        )
     value = read_json(path, "posed-rgbd")
     if set(value) != {"names", "ignore"}:
-        raise SourceError(f"{path} needs exactly the fields names and ignore; its form is {form}")
+        raise SourceError(f"{path} needs exactly the fields names and ignore; write it as {form}")
     names, ignore = value["names"], value["ignore"]
     is_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not is_names or not 0 < len(names) <= 256:
-        raise SourceError(f"{path}: names must be a list of 1 to 256 strings; found {names!r}")
+        raise SourceError(f"{path}: expected a list of 1 to 256 strings in names, found {names!r}")
     if isinstance(ignore, bool) or not isinstance(ignore, int) or not 0 <= ignore < len(names):
         raise SourceError(
-            f"{path}: ignore is {ignore!r}; a value from 0 to {len(names) - 1} is due"
+            f"{path}: ignore is {ignore!r}; expected a value from 0 to {len(names) - 1}"
         )
     return tuple(names), ignore
 
@@ -202,7 +204,9 @@ def _files_by_stem(folder: Path) -> dict[str, dict[str, Path]]:
             if path.name.lower().endswith(suffix):
                 files = stems.setdefault(path.name[: -len(suffix)], {})
                 if role in files:
-                    raise SourceError(f"{path} and {files[role].name} are both {role} of one frame")
+                    raise SourceError(
+                        f"{path} and {files[role].name} are both the {role} of one frame"
+                    )
                 files[role] = path
     return {stem: files for stem, files in stems.items() if "color" in files or "depth" in files}
 
@@ -219,5 +223,5 @@ def _refuse_collisions(frames: list[FrameFiles]) -> None:
         if other is not frame:
             files = [next(filter(None, one.paths())) for one in (other, frame)]
             raise SourceError(
-                f"{files[0]} and {files[1]} both give the key {frame.key}; rename one"
+                f"{files[0]} and {files[1]} both have the key {frame.key}; rename one"
             )

@@ -73,7 +73,7 @@ class PosedRgbd:
         depth = read_frame_depth(files)
         if files.color is None:
             raise FrameError(
-                key, "there is no colour image (.color.jpg, .jpeg or .png) beside the depth"
+                key, "the depth has no colour image (.color.jpg, .jpeg or .png) beside it"
             )
         image = read_color(files.color, key, (calibration.color.width, calibration.color.height))
         stored = read_pose(files.pose, key) if files.pose and calibration.pose != "none" else None

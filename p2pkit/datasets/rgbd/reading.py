@@ -42,7 +42,7 @@ class RgbdListed:
 
 @dataclass(frozen=True, kw_only=True)
 class RgbdFiles(RgbdListed):
-    """A frame whose images are files of their own."""
+    """A frame whose images are separate files."""
 
     color: Path
     depth: Path

@@ -1,7 +1,7 @@
 """`redwood`: the RGB-D layout of Open3D's reconstruction system and of the Redwood data sets.
 
 `color/` (or `image/`, `rgb/`) and `depth/` hold images that belong together by the numbers in their
-names or, in the object scans, by the times there (`0000123-000004067811.png`), depth registered to
+names or, in the object scans, by their times (`0000123-000004067811.png`), depth registered to
 colour; a JSON file holds `width`, `height` and `intrinsic_matrix` (nine numbers, column by column),
 as Open3D's `PinholeCameraIntrinsic` writes, and `depth_scale`, units per metre, where Open3D
 recorded from a sensor (1000 without it); `trajectory.log` holds world_from_camera as the Redwood
@@ -46,13 +46,13 @@ COLOR_FOLDERS = ("color", "image", "rgb")
 INTRINSICS = ("intrinsic.json", "camera_intrinsic.json", "camera.json", "camera_primesense.json")
 TRAJECTORIES = ("trajectory.log", "scene/trajectory.log")
 INTRINSICS_FORM = (
-    "For a missing intrinsic.json write Open3D's form: "
+    "If intrinsic.json is missing, write it in Open3D's format: "
     '{"width": 640, "height": 480, "intrinsic_matrix": '
     "[525, 0, 0, 0, 525, 0, 319.5, 239.5, 1]} (column by column)"
 )
 UNITS_PER_METRE = 1000.0
 MAX_GAP_S = 0.02
-"""Where the images' names tell their times, colour is at most this far from depth."""
+"""Where the images' names give their times, colour is at most this far from depth."""
 
 
 class Redwood:
@@ -75,7 +75,7 @@ class Redwood:
             else sorted(path.parent for path in root.glob("*/depth") if path.is_dir())
         )
         if not folders:
-            raise SourceError(f"{root}: neither it nor a folder of it holds the folder depth")
+            raise SourceError(f"{root}: neither it nor a folder in it contains the folder depth")
         self.left_out: list[LeftOut] = []
         self._calibrations: dict[str, RgbdCalibration] = {}
 
@@ -117,7 +117,7 @@ class Redwood:
 def _calibration(folder: Path) -> RgbdCalibration:
     path = next((folder / name for name in INTRINSICS if (folder / name).is_file()), None)
     if path is None:
-        raise SourceError(f"{folder} holds none of {', '.join(INTRINSICS)}. {INTRINSICS_FORM}")
+        raise SourceError(f"{folder} contains none of {', '.join(INTRINSICS)}. {INTRINSICS_FORM}")
     value = read_json(path, "redwood")
     size = (json_field(value, "width", path), json_field(value, "height", path))
     numbers = numeric_array(
@@ -125,8 +125,8 @@ def _calibration(folder: Path) -> RgbdCalibration:
     ).reshape(-1)
     if len(numbers) != 9 or not all(isinstance(length, int) for length in size):
         raise SourceError(
-            f"{path}: width and height must be whole numbers and intrinsic_matrix 9 numbers; found "
-            f"{size} and {len(numbers)} numbers"
+            f"{path}: expected whole numbers width and height and 9 numbers in intrinsic_matrix, "
+            f"found {size} and {len(numbers)} numbers"
         )
     try:
         camera = camera_from_matrix(numbers.reshape(3, 3).T, size, "intrinsic_matrix")
@@ -148,8 +148,8 @@ def _depth_scale(value: dict[str, Any], path: Path) -> float:
     is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
     if not is_number or not 0 < scale <= LARGEST_UNITS:
         raise SourceError(
-            f"{path}: depth_scale is {scale!r}; units per metre, a positive number up to "
-            f"{LARGEST_UNITS:g}, are needed"
+            f"{path}: depth_scale is {scale!r}; expected units per metre, a positive number up to "
+            f"{LARGEST_UNITS:g}"
         )
     return float(scale)
 
@@ -157,7 +157,7 @@ def _depth_scale(value: dict[str, Any], path: Path) -> float:
 def _listed(folder: Path, left_out: list[LeftOut]) -> list[RgbdFiles]:
     color_folder = next((folder / name for name in COLOR_FOLDERS if (folder / name).is_dir()), None)
     if color_folder is None:
-        raise SourceError(f"{folder} holds none of the folders {', '.join(COLOR_FOLDERS)}")
+        raise SourceError(f"{folder} contains none of the folders {', '.join(COLOR_FOLDERS)}")
     color = _images(color_folder, (".jpg", ".jpeg", ".png"))
     depth = _images(folder / "depth", (".png",))
     found = pair_images(color, depth, max_gap_s=MAX_GAP_S)
@@ -204,8 +204,8 @@ def _poses(folder: Path, depth: list[Path]) -> dict[Path, Float64[np.ndarray, "4
         }
     if len(rows) != len(depth):
         raise SourceError(
-            f"{folder}: the trajectory has {len(rows)} poses for {len(depth)} depth images; each "
-            "image needs one, by its number or by its place"
+            f"{folder}: the trajectory has {len(rows)} poses for {len(depth)} depth images; "
+            "expected one for each image, by number or by position"
         )
     return {image: pose for image, (_, pose) in zip(depth, rows, strict=True)}
 
@@ -214,7 +214,7 @@ def _trajectory(path: Path) -> list[tuple[int, Float64[np.ndarray, "4 4"]]]:
     """Number and world_from_camera of each pose."""
     lines = [line.split() for line in read_text(path, "redwood").splitlines() if line.strip()]
     if not lines or len(lines) % 5:
-        raise SourceError(f"{path} has {len(lines)} lines; each pose takes five")
+        raise SourceError(f"{path} has {len(lines)} lines; expected five for each pose")
     poses: list[tuple[int, Float64[np.ndarray, "4 4"]]] = []
     for start in range(0, len(lines), 5):
         where = f"{path}: the pose at line {start + 1}"

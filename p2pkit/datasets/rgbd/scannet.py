@@ -80,7 +80,9 @@ def _numbered(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
         if path.suffix in suffixes and path.stem.isdecimal():
             number = int(path.stem)
             if number in found:
-                raise SourceError(f"{path} and {found[number].name} are both of frame {number}")
+                raise SourceError(
+                    f"{path} and {found[number].name} both belong to frame {number}; keep one"
+                )
             found[number] = path
     return found
 
@@ -112,7 +114,7 @@ def _camera(folder: Path, name: str, native: tuple[int, int], image: Path) -> Ca
     try:
         # Some exports have shrunk the intrinsics with the images; shrinking them twice is wrong.
         camera = camera_from_matrix(_matrix(path), native, str(path))
-        check_size_fits(camera, f"{name}, whose size {folder.name}.txt may tell")
+        check_size_fits(camera, f"{name}, whose size {folder.name}.txt may give")
         _refuse_uncalibrated(path.with_name(f"extrinsic_{name}.txt"))
         with Image.open(image) as opened:
             size = opened.size
@@ -136,7 +138,7 @@ def _refuse_uncalibrated(path: Path) -> None:
     if path.is_file() and not np.allclose(_matrix(path), np.eye(4), atol=1e-4):
         raise SourceError(
             f"{path} is not the identity, so colour is not registered to depth; the published "
-            "scans, whose colour is, have the identity there"
+            "scans, whose colour is, have the identity"
         )
 
 
@@ -178,7 +180,7 @@ class ScanNet:
         options: where; `every=25` takes the frames that the paper takes.
 
     Raises:
-        SourceError: there is no scene whose files are usable, or the class table of ScanNet200 is
+        SourceError: no scene has usable files, or the class table of ScanNet200 is
             missing.
     """
 
@@ -253,7 +255,7 @@ class ScanNet:
         }
 
     def _all_calibrations(self) -> dict[str, dict[str, Any]]:
-        """Of each scene, by its first frame that tells: a damaged image costs one frame only."""
+        """Of each scene, from its first readable frame: a damaged image costs one frame only."""
         found: dict[str, dict[str, Any]] = {}
         errors: dict[str, SourceError] = {}
         for frame in self._frames.values():
@@ -312,7 +314,7 @@ def _scene_folders(root: Path) -> list[Path]:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and _is_scene(path))
     if not folders:
         raise SourceError(
-            f"{root}: neither it nor a folder of it is a scene with NAME.sens, or with color/ and "
+            f"{root}: neither it nor a folder in it is a scene with NAME.sens, or with color/ and "
             "depth/ of an exported one"
         )
     return folders

@@ -90,7 +90,9 @@ def read_table(path: Path) -> LabelTable:
     header = lines[0].split("\t") if lines else []
     missing = [name for name in ("id", "raw_category", "category") if name not in header]
     if missing:
-        raise SourceError(f"{path}: the columns {', '.join(missing)} are missing in its first line")
+        raise SourceError(
+            f"{path}: the columns {', '.join(missing)} are missing from its first line"
+        )
     columns = [header.index(name) for name in ("id", "raw_category", "category")]
     value_of = {number: value for value, number in enumerate(class_ids_200(), start=1)}
     names: dict[int, str] = {}
@@ -128,7 +130,9 @@ def mesh_20(path: Path) -> LabelledMesh:
     classes[list(CLASSES_20)] = np.arange(1, len(CLASSES_20) + 1)
     names = vertices.dtype.names or ()
     if "label" not in names or vertices["label"].dtype.kind not in "iu":
-        raise SourceError(f"{path}: vertices have {names}; a whole-numbered label is needed")
+        raise SourceError(
+            f"{path}: expected vertices with a label of an integer type, found {names}"
+        )
     return _mesh(vertices, classes[vertices["label"].astype(np.uint16)], path)
 
 
@@ -136,7 +140,7 @@ def mesh_200(folder: Path, table: LabelTable) -> LabelledMesh:
     """The mesh with the classes of its segments' groups.
 
     Raises:
-        SourceError: a file is missing or wrong, or they do not fit together.
+        SourceError: a file is missing or wrong, or they do not match.
     """
     return _mesh_200(folder, _hashable(table))
 
@@ -173,7 +177,7 @@ def groups_file(folder: Path) -> Path:
 def pixel_classes(
     mesh: LabelledMesh, depth: DepthImage, world_from_depth: Float64[np.ndarray, "4 4"]
 ) -> UInt8[np.ndarray, "height width"]:
-    """Class of each depth pixel; 0 where there is no depth or no vertex near."""
+    """Class of each depth pixel; 0 without depth or without a vertex nearby."""
     found = back_project(depth.values, depth.camera, units_per_metre=depth.units_per_metre)
     points = transform_points(world_from_depth, found.points)
     distance, vertex = mesh.tree.query(points, distance_upper_bound=MAX_DISTANCE_M)
@@ -188,10 +192,12 @@ def _mesh(vertices: np.ndarray, classes: np.ndarray, path: Path) -> LabelledMesh
 
     names = vertices.dtype.names or ()
     if not {"x", "y", "z"} <= set(names) or not len(vertices):
-        raise SourceError(f"{path}: {len(vertices)} vertices with {names}; some with x y z are due")
+        raise SourceError(
+            f"{path}: expected vertices with x y z, found {len(vertices)} vertices with {names}"
+        )
     points = np.stack([vertices[axis].astype(np.float64) for axis in "xyz"], axis=1)
     if not np.isfinite(points).all():
-        raise SourceError(f"{path} holds vertices that are NaN or infinite")
+        raise SourceError(f"{path} contains vertices that are NaN or infinite")
     return LabelledMesh(KDTree(points), np.ascontiguousarray(classes))
 
 

@@ -112,8 +112,8 @@ def _header(file: BinaryIO, path: Path) -> SensHeader:
     version, name_length = struct.unpack("<IQ", file.read(12))
     if version != VERSION or name_length > _LONGEST_NAME:
         raise SourceError(
-            f"{path} begins with version {version} and a name of {name_length} bytes; .sens files "
-            f"of version {VERSION} are read"
+            f"{path} begins with version {version} and a name of {name_length} bytes; expected "
+            f".sens version {VERSION}"
         )
     file.seek(name_length, 1)
     matrices = [
@@ -125,13 +125,19 @@ def _header(file: BinaryIO, path: Path) -> SensHeader:
     color_coding, depth_coding, width, height, depth_width, depth_height, units, frames = values
     sides = (width, height, depth_width, depth_height)
     if not 1 <= min(sides) <= max(sides) <= _LONGEST_SIDE:
-        raise SourceError(f"{path} has images of {sides} px; 1 to {_LONGEST_SIDE} are possible")
+        raise SourceError(f"{path} has images of {sides} px; expected 1 to {_LONGEST_SIDE}")
     if color_coding not in (_COLOR_RAW, _COLOR_PNG, _COLOR_JPEG):
-        raise SourceError(f"{path}: colour coding {color_coding} is not raw, PNG or JPEG (0, 1, 2)")
+        raise SourceError(
+            f"{path}: colour coding {color_coding} is unknown; expected raw, PNG or JPEG (0, 1, 2)"
+        )
     if depth_coding not in (_DEPTH_RAW, _DEPTH_ZLIB):
-        raise SourceError(f"{path}: depth coding {depth_coding} is not raw or zlib (0, 1)")
+        raise SourceError(
+            f"{path}: depth coding {depth_coding} is unknown; expected raw or zlib (0, 1)"
+        )
     if not (np.isfinite(units) and units > 0):
-        raise SourceError(f"{path}: the depth has {units} units per metre; it must be positive")
+        raise SourceError(
+            f"{path}: the depth has {units} units per metre; expected a positive number"
+        )
     if frames * _FRAME.size > path.stat().st_size:
         raise SourceError(f"{path} says that it has {frames} frames, but is too small for them")
     return SensHeader(
@@ -216,7 +222,9 @@ def _place(path: Path, number: int, key: str) -> SensPlace:
     places = frame_places(path)
     if number >= len(places):
         frames = read_header(path).frames
-        raise FrameError(key, f"{path.name} is cut: it has {len(places)} of its {frames} frames")
+        raise FrameError(
+            key, f"{path.name} is truncated: it has {len(places)} of its {frames} frames"
+        )
     return places[number]
 
 
@@ -247,7 +255,7 @@ def _color(data: bytes, header: SensHeader, key: str) -> UInt8[np.ndarray, "heig
     if header.color_coding != _COLOR_RAW:
         return decode_color(data, key, (width, height))
     if len(data) != width * height * 3:
-        raise FrameError(key, f"raw colour has {len(data)} bytes, not {width * height * 3}")
+        raise FrameError(key, f"raw colour has {len(data)} bytes; expected {width * height * 3}")
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
 
@@ -256,12 +264,12 @@ def _depth(data: bytes, header: SensHeader, key: str) -> UInt16[np.ndarray, "hei
     wanted = width * height * 2
     if header.depth_coding == _DEPTH_ZLIB:
         try:
-            # One byte more than wanted tells a longer image without unpacking all of it.
+            # One byte more than expected reveals a longer image without unpacking all of it.
             data = zlib.decompressobj().decompress(data, wanted + 1)
         except zlib.error as error:
             raise FrameError(key, f"the depth cannot be decompressed: {error}") from error
     if len(data) != wanted:
         raise FrameError(
-            key, f"the depth has {len(data)} bytes; {width} x {height} px need {wanted}"
+            key, f"the depth has {len(data)} bytes; expected {wanted} for {width} x {height} px"
         )
     return np.frombuffer(data, dtype="<u2").reshape(height, width)

@@ -50,7 +50,7 @@ class SevenScenes:
     """7-Scenes as a `FrameSource`: a scene's folder, one `seq-NN` of it, or all scenes.
 
     Raises:
-        SourceError: no `seq-NN` with frames is there.
+        SourceError: no `seq-NN` has frames.
     """
 
     name = "7scenes"
@@ -74,8 +74,9 @@ class SevenScenes:
         ]
         if not listed:
             raise SourceError(
-                f"{root}: 7scenes needs seq-NN/frame-*.color.png there, in the scenes below, or "
-                "frames in the folder itself if it is a seq-NN; unpack the seq-NN.zip files"
+                f"{root}: 7scenes needs seq-NN/frame-*.color.png in this folder or in the scenes "
+                "below it, or frames in the folder itself if it is a seq-NN; unpack the "
+                "seq-NN.zip files"
             )
         self._frames = chosen_frames(listed, options)
 

@@ -59,8 +59,8 @@ class SunRgbd:
         listed = [files for files in found if files is not None]
         if not listed:
             raise SourceError(
-                f"{root}: no folder below holds intrinsics.txt, image/*.jpg and one of "
-                f"{', '.join(DEPTH_FOLDERS)}; {len(folders)} hold intrinsics.txt"
+                f"{root}: no folder below contains intrinsics.txt, image/*.jpg and one of "
+                f"{', '.join(DEPTH_FOLDERS)}; {len(folders)} contain intrinsics.txt"
             )
         self._frames = chosen_frames(listed, options)
         self._units = options.depth_units
@@ -112,7 +112,7 @@ def _files(folder: Path, root: Path, left_out: list[LeftOut]) -> RgbdFiles | Non
     if not color and not depth:
         return None
     if len(color) != 1 or len(depth) != 1:
-        reason = f"{len(color)} colour and {len(depth)} depth images; one of each is needed"
+        reason = f"{len(color)} colour and {len(depth)} depth images; expected one of each"
         left_out.append(LeftOut(str(folder.relative_to(root)), reason))
         return None
     parts = folder.relative_to(root).parts or (folder.name,)

@@ -1,4 +1,4 @@
-"""`tum`: sequences in the form of the TUM RGB-D benchmark.
+"""`tum`: sequences in the format of the TUM RGB-D benchmark.
 
 Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012; the benchmark's
 page "File Formats". `rgb.txt` and `depth.txt` list `time file`, `groundtruth.txt` lists `time tx ty
@@ -51,7 +51,7 @@ class TumRgbd:
     """TUM sequences as a `FrameSource`; a frame is a depth image with the nearest colour image.
 
     Raises:
-        SourceError: of no sequence are the lists usable, images close in time, and the lens known.
+        SourceError: no sequence has usable lists, images close in time, and a known lens.
     """
 
     name = "tum"
@@ -102,7 +102,9 @@ class TumRgbd:
 def _sub_folders(root: Path) -> list[Path]:
     folders = sorted(path.parent for path in root.glob("*/rgb.txt"))
     if not folders:
-        raise SourceError(f"{root}: neither it nor a folder of it holds rgb.txt; tum needs it")
+        raise SourceError(
+            f"{root}: neither it nor a folder in it contains rgb.txt, which tum needs"
+        )
     return folders
 
 
@@ -126,7 +128,7 @@ def _lens(folder: Path, camera_file: Path | None) -> tuple[Camera, Distortion | 
             return lens_from_json(read_json(camera_file, "tum"), str(camera_file))
         except GeometryError as error:
             raise SourceError(str(error)) from error
-    # A link's own name may tell, or that of what it leads to.
+    # Either a link's own name or that of its target may say it.
     names = f"{folder.name} {folder.resolve().name}"
     for name, ((fx, fy, cx, cy), coefficients) in _LENSES.items():
         if name in names:
@@ -167,7 +169,7 @@ def _listed(folder: Path, left_out: list[LeftOut]) -> list[RgbdFiles]:
     if not frames:
         raise SourceError(
             f"{folder}: none of the {len(depth)} depth images has a colour image, and a pose if "
-            f"there are poses, within {MAX_GAP_S} s; check that the lists are of one recording"
+            f"there are poses, within {MAX_GAP_S} s; check that the lists belong to one recording"
         )
     if alone:
         left_out.append(LeftOut(folder.name, without_moment(alone, MAX_GAP_S)))
@@ -175,7 +177,7 @@ def _listed(folder: Path, left_out: list[LeftOut]) -> list[RgbdFiles]:
 
 
 def _listing(path: Path) -> Listing:
-    """Lines `time words`, sorted by time; `#` begins a remark."""
+    """Lines `time words`, sorted by time; `#` begins a comment."""
     rows: Listing = []
     for number, line in enumerate(read_text(path, "tum").splitlines(), start=1):
         words = line.split("#")[0].split()
@@ -184,15 +186,17 @@ def _listing(path: Path) -> Listing:
         try:
             time = float(words[0])
         except ValueError as error:
-            raise SourceError(f"{path}: line {number} is {line!r}; a time comes first") from error
+            raise SourceError(
+                f"{path}: line {number} is {line!r}; expected a time first"
+            ) from error
         if len(words) < 2 or not np.isfinite(time):
-            raise SourceError(f"{path}: line {number} is {line!r}; a time and a value are needed")
+            raise SourceError(f"{path}: line {number} is {line!r}; expected a time and a value")
         rows.append((time, words[1:]))
     return sorted(rows)
 
 
 def _trajectory(path: Path) -> tuple[list[float], list[Float64[np.ndarray, "4 4"]]]:
-    """Times and world_from_camera; both empty where there is no file.
+    """Times and world_from_camera; both empty if the file does not exist.
 
     Rows without a pose, which hold NaN or zeros for the quaternion, are left out.
     """
@@ -209,6 +213,6 @@ def _trajectory(path: Path) -> tuple[list[float], list[Float64[np.ndarray, "4 4"
             times.append(time)
         except (ValueError, GeometryError) as error:
             raise SourceError(
-                f"{path}: {' '.join(words)} is no pose 'tx ty tz qx qy qz qw': {error}"
+                f"{path}: {' '.join(words)} is not a pose 'tx ty tz qx qy qz qw': {error}"
             ) from error
     return times, poses

@@ -51,7 +51,7 @@ class DemoScene:
         """Render one frame.
 
         Raises:
-            FrameError: there is no such frame.
+            FrameError: the frame does not exist.
         """
         number, frame = known_frame(self._places, key)
         room = self._rooms[number]

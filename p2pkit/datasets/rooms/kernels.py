@@ -125,7 +125,7 @@ def sample_texture(texels: Array, level: Array, s: float, t: float, color: Array
 
 @kernel
 def lamp_brightness(scene: Hits, point: Array, normal: Array, light: Array) -> float:
-    """Brightness of a surface whose `normal` looks at the viewer; a shadow keeps a quarter."""
+    """Brightness of a surface whose `normal` faces the viewer; a shadow keeps a quarter."""
     to_light = light - point
     distance = math.sqrt((to_light * to_light).sum())
     to_light /= distance

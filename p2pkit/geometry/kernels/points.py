@@ -87,7 +87,7 @@ def gather_colors(image: Array, pixel: Array, colors: Array) -> None:
 
 @kernel
 def _hashed(x: int, y: int, z: int) -> np.uint64:
-    """A number whose high bits tell voxels apart."""
+    """A number whose high bits distinguish voxels."""
     mixed = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)
     mixed += np.uint64(y) * np.uint64(0xBF58476D1CE4E5B9)
     return mixed + np.uint64(z) * np.uint64(0x94D049BB133111EB)

@@ -100,7 +100,7 @@ HELD_AT_ONCE = 8
 """Entries that a process keeps open between reads; open entries are not removed."""
 
 FETCHES = 2
-"""Downloads of a shard before its bytes count as damaged on the server."""
+"""Downloads of a shard before its bytes are taken as damaged on the server."""
 
 TEMPORARY = ".tmp-"
 
@@ -152,7 +152,7 @@ class ShardCache:
             source: the shard.
             record: of the shard; a fetched copy must have its size and checksum.
             open_copy: opens the copy, and raises CorruptShardError where it is damaged.
-            fetch: whether to fetch a shard that is not there, or wait for who does.
+            fetch: whether to fetch a shard that is not cached, or wait for the process that does.
 
         Raises:
             CorruptShardError: the server's bytes are not those of the record.
@@ -282,9 +282,10 @@ class ShardCache:
     def _warn(self, error: OSError) -> None:
         if not self._warned:
             self._warned = True
-            told = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+            reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
             warnings.warn(
-                f"the cache of remote shards at {self.folder} cannot be used ({told}): samples are "
+                f"the cache of remote shards at {self.folder} cannot be used ({reason}): samples "
+                "are "
                 f"read one by one from the server. Set {FOLDER_VARIABLE} to a folder with room, or "
                 f"{LIMIT_VARIABLE} to less",
                 RuntimeWarning,
@@ -299,10 +300,10 @@ def entry_name(source: RemotePath, record: ShardRecord) -> str:
 
 
 def find_cache() -> ShardCache:
-    """The cache that the environment asks for; one object for each folder and limit.
+    """The cache that the environment configures; one object for each folder and limit.
 
     Raises:
-        ConfigError: the limit is no number, or there is no folder for the cache.
+        ConfigError: the limit is not a number, or the cache has no folder.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     text = os.environ.get(LIMIT_VARIABLE, str(DEFAULT_LIMIT_GB))
@@ -318,7 +319,7 @@ def find_cache() -> ShardCache:
         place = Path(folder) if folder else user_cache_folder() / "shards"
     except RuntimeError:
         raise ConfigError(
-            f"this user has no home folder to cache remote shards in: set {FOLDER_VARIABLE}"
+            f"this user has no home folder for the cache of remote shards; set {FOLDER_VARIABLE}"
         ) from None
     return open_cache(place, limit)
 

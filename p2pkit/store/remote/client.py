@@ -85,7 +85,7 @@ class RemotePath:
         """Exactly `length` bytes from `offset`.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             ShortAnswerError: the server sends fewer bytes, each time.
             StoreError: the server cannot be reached, or refuses.
         """
@@ -94,7 +94,9 @@ class RemotePath:
         def read() -> memoryview:
             data = memoryview(client.get_range(key, start=offset, length=length))
             if len(data) != length:
-                raise ShortAnswerError(f"{len(data)} of {length} bytes came from byte {offset} on")
+                raise ShortAnswerError(
+                    f"expected {length} bytes from byte {offset} on, got {len(data)}"
+                )
             return data
 
         return tried(read, self.url) if length else memoryview(b"")
@@ -120,7 +122,7 @@ class RemotePath:
         return tried(read, self.url)
 
     def write(self, content: bytes | Path) -> None:
-        """Store a file, whole or not at all; one that is there is replaced.
+        """Store a file, whole or not at all; an existing one is replaced.
 
         Raises:
             StoreError: the server cannot be reached, or refuses.
@@ -133,7 +135,7 @@ class RemotePath:
         )
 
     def delete(self) -> None:
-        """Delete the file, if it is there."""
+        """Delete the file, if it exists."""
         client, key = self._client, self._key
         tried(lambda: client.delete(key), self.url, verb="deleted")
 
@@ -194,7 +196,7 @@ def tried(action: Callable[[], T], url: str, *, verb: str = "read") -> T:
         verb: what was to be done, for the message.
 
     Raises:
-        FileNotFoundError: there is no such object.
+        FileNotFoundError: the object does not exist.
         ShortAnswerError: `action` raised it at the last try too.
         StoreError: the server refuses the credentials, or every try failed.
     """
@@ -220,8 +222,8 @@ def tried(action: Callable[[], T], url: str, *, verb: str = "read") -> T:
             last = error
             if isinstance(error, NotSupportedError) or "non-partial response" in str(error):
                 raise StoreError(
-                    f"{url} cannot be {verb}: the server ignores byte ranges; use one that answers "
-                    "them, or copy the files"
+                    f"{url} cannot be {verb}: the server ignores byte ranges; use a server that "
+                    "supports them, or copy the files"
                 ) from None
     if isinstance(last, ShortAnswerError):
         raise last
@@ -233,7 +235,7 @@ def tried(action: Callable[[], T], url: str, *, verb: str = "read") -> T:
 
 
 def _waits() -> Iterator[float]:
-    """Seconds before each try: none, then doubling, each shortened at random by up to a half."""
+    """Seconds before each try: none, then doubling, each shortened at random by up to half."""
     yield 0.0
     for number in range(TRIES - 1):
         yield min(FIRST_WAIT_S * 2**number, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)

@@ -72,7 +72,7 @@ def commit_fetched(temporary: Path, target: Path) -> None:
 
 
 def remove(shard: Path) -> None:
-    """Delete a local shard of either storage, if it is there."""
+    """Delete a local shard of either storage, if it exists."""
     if shard.is_dir():
         shutil.rmtree(shard)
     else:
@@ -109,7 +109,7 @@ def _fetch_folder(source: RemotePath, record: ShardRecord, target: Path) -> None
     def one(entry: tuple[str, int]) -> None:
         name, length = entry
         if ".." in PurePosixPath(name).parts or name.startswith("/"):
-            raise CorruptShardError(str(source), f"holds a file {name!r}, outside the shard")
+            raise CorruptShardError(str(source), f"contains a file {name!r}, outside the shard")
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_range(source / name, 0, length))

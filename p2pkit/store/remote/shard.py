@@ -19,10 +19,10 @@ from p2pkit.store.shard import Shard
 T = TypeVar("T")
 
 READS_OF_DAMAGED = 3
-"""Reads of bytes that fail a checksum before they count as damaged on the server."""
+"""Reads of bytes that fail a checksum before they are taken as damaged on the server."""
 DIRECT_READS = 1
-"""Samples read straight from the server before the whole shard is fetched: one that is looked at
-alone, as by `p2pkit shards show`, is not worth a shard."""
+"""Samples read straight from the server before the whole shard is fetched: a single sample,
+as read by `p2pkit shards show`, is not worth a shard."""
 
 
 class RemoteShard:
@@ -68,7 +68,7 @@ class RemoteShard:
                 return held.value.read(row, fields)
             except (CorruptShardError, OSError) as error:
                 warnings.warn(
-                    f"the copy of {self.path} in the cache is damaged and was thrown away: {error}",
+                    f"the copy of {self.path} in the cache is damaged and was deleted: {error}",
                     RuntimeWarning,
                     stacklevel=2,
                 )
@@ -79,7 +79,7 @@ class RemoteShard:
         """Download the shard, not by way of the cache, and yield what is wrong with any byte.
 
         Raises:
-            StoreError: there is no room for the download.
+            StoreError: the disk has no room for the download.
         """
         with tempfile.TemporaryDirectory(prefix="p2pkit-verify-") as folder:
             copy = Path(folder) / self._path.name
@@ -90,8 +90,8 @@ class RemoteShard:
                 found = [error]
             except OSError as error:
                 raise StoreError(
-                    f"{self.path} cannot be downloaded to {folder}: {error}; {self._record.bytes} "
-                    "bytes are needed there: point TMPDIR to a larger disk"
+                    f"{self.path} cannot be downloaded to {folder}: {error}; it needs "
+                    f"{self._record.bytes} bytes: point TMPDIR to a larger disk"
                 ) from None
         for error in found:
             yield CorruptShardError(self.path, error.reason, key=error.key, field=error.field)

@@ -41,7 +41,7 @@ class Cut:
 
 
 def first_cut(read: Callable[[int, int], bytes | memoryview], size: int) -> Cut | None:
-    """The first member of which bytes are missing; None where the headers do not tell.
+    """The first member of which bytes are missing; None where the headers do not show it.
 
     Args:
         read: gives bytes from (offset, length), inside the file.
@@ -63,7 +63,7 @@ def first_cut(read: Callable[[int, int], bytes | memoryview], size: int) -> Cut 
 
 
 def _cut(name: str) -> Cut:
-    """Key and field out of a member's name, `<key>.<field>.npy` or `<key>.json`."""
+    """Key and field from a member's name, `<key>.<field>.npy` or `<key>.json`."""
     key, _, rest = name.partition(".")
     if not KEY.fullmatch(key):
         return Cut(name, None, None)
@@ -191,7 +191,7 @@ class TarShard:
     def _payloads(
         self, row: int, chosen: list[tuple[str, int]]
     ) -> Iterator[tuple[str, memoryview]]:
-        """(Column, verified payload) of columns in file order, out of one range of the file."""
+        """(Column, verified payload) of columns in file order, from one range of the file."""
         ranges = self._index[row].tolist()
         start = ranges[chosen[0][1]][0]
         data = self._pread(start, sum(ranges[chosen[-1][1]][:2]) - start)
@@ -203,12 +203,12 @@ class TarShard:
             yield name, payload
 
     def _of_another_size(self, size: int) -> CorruptShardError:
-        """Tells the first member that a cut took bytes of, where one did."""
+        """Finds the first member that lost bytes to a cut, if any."""
         reason = f"has {size} bytes; its record says {self._record.bytes}"
         cut = first_cut(self._pread, size) if size < self._record.bytes else None
         if cut is None:
             return self._corrupt(reason)
-        return self._corrupt(f"{reason}: it is cut in {cut.name}", cut.key, cut.field)
+        return self._corrupt(f"{reason}: it is truncated in {cut.name}", cut.key, cut.field)
 
     def _pread(self, offset: int, length: int) -> memoryview:
         data = np.empty(length, np.uint8).data
@@ -216,9 +216,7 @@ class TarShard:
         while done < length:
             got = self._file.read_into(data[done:], offset + done)
             if got == 0:
-                raise self._corrupt(
-                    f"ends at byte {offset + done}; {length - done} more are needed"
-                )
+                raise self._corrupt(f"ends at byte {offset + done}; expected {length - done} more")
             done += got
         return data
 
@@ -229,8 +227,8 @@ class TarShard:
             raise self._corrupt(f"its record places the {name} at {member}, outside the file")
         if member.length > LARGEST_TABLE[name]:
             raise self._corrupt(
-                f"its record gives the {name} {member.length} bytes; at most {LARGEST_TABLE[name]} "
-                "are possible"
+                f"its record gives the {name} {member.length} bytes; expected at most "
+                f"{LARGEST_TABLE[name]}"
             )
         data = self._pread(member.offset, member.length)
         if hex64(xxhash.xxh3_64_intdigest(data)) != member.xxh3_64:
@@ -245,7 +243,7 @@ class TarShard:
         shape = (self._record.samples, len(self._columns), 3)
         if index.dtype != np.uint64 or index.shape != shape:
             raise self._corrupt(
-                f"the index is {index.dtype.str} {index.shape}; <u8 {shape} is needed"
+                f"the index is {index.dtype.str} {index.shape}; expected <u8 {shape}"
             )
         self._check_ranges(index)
         return index

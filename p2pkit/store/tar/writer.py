@@ -70,7 +70,7 @@ def tar_header(name: str, size: int) -> bytes:
 
 
 class _Tar:
-    """A tar in the making: hands out its bytes and keeps count of them."""
+    """A tar being written: yields its bytes and counts them."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -118,7 +118,7 @@ def write_tar(path: Path, layer: LayerSpec, samples: Iterable[Sample]) -> Writte
 
 
 def write_stored_tar(path: Path, layer: LayerSpec, samples: Iterable[StoredSample]) -> Written:
-    """Write one shard atomically out of the payloads of others, bytes as they are.
+    """Write one shard atomically from the payloads of others, bytes as they are.
 
     Raises:
         StoreError: a key repeats or is too long.
@@ -144,7 +144,7 @@ def _write(
         rows: list[list[tuple[int, int, int]]] = []
         for key, members in samples:
             if key in keys:
-                raise StoreError(f"shard {path}: key {key} comes twice")
+                raise StoreError(f"shard {path}: key {key} occurs twice")
             keys[key] = None
             rows.append([])
             for name, payload in members:

@@ -60,7 +60,7 @@ def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def folder_sizes(folder: Location) -> list[tuple[str, int]]:
-    """(relative path with slashes, bytes) of each file, sorted; empty where there is no folder."""
+    """(relative path with slashes, bytes) of each file, sorted; empty without a folder."""
     if isinstance(folder, RemotePath):
         return folder.files()
     return [(name, path.stat().st_size) for name, path in folder_files(folder)]
@@ -130,7 +130,7 @@ class StoredArray:
     codec: str
 
     def read(self, first: int, end: int) -> np.ndarray:
-        """Rows `first` … `end - 1`, in memory of their own.
+        """Rows `first` … `end - 1`, in new memory.
 
         Raises:
             ZarrArrayError: a chunk is missing, does not decode to its size, or the rows are too
@@ -163,7 +163,7 @@ class StoredArray:
             elif len(data) == out.nbytes:
                 out.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
             else:
-                raise NpyError(f"has {len(data)} bytes; {out.nbytes} are needed")
+                raise NpyError(f"has {len(data)} bytes; expected {out.nbytes}")
         except (RuntimeError, ValueError) as error:
             raise ZarrArrayError(f"chunk {name} does not decode: {error}") from None
         return out
@@ -173,7 +173,7 @@ def read_part(folder: Location, name: str, limit: int) -> bytes:
     """The content of the file `name` below a folder of a shard.
 
     Raises:
-        ZarrArrayError: it is missing, no plain file, or has more than `limit` bytes.
+        ZarrArrayError: it is missing, not a plain file, or has more than `limit` bytes.
         StoreError: its server cannot be reached, or refuses.
     """
     try:
@@ -210,7 +210,7 @@ def open_array(folder: Location, *, dtype: str, axes: int, codec: str) -> Stored
             ("storage_transformers", []),
         ):
             if value[name] != wanted:
-                raise StoreError(f"{META} has the {name} {value[name]!r}; {wanted!r} is needed")
+                raise StoreError(f"{META} has the {name} {value[name]!r}; expected {wanted!r}")
         shape = _sizes(value["shape"], "shape", least=0)
         grid = exact_object(value["chunk_grid"], ("name", "configuration"), f"{META}: chunk_grid")
         sizes = exact_object(grid["configuration"], ("chunk_shape",), f"{META}: chunk_grid")
@@ -230,7 +230,7 @@ def size_of_files(folder: Location) -> int:
     """Bytes of all files of a shard.
 
     Raises:
-        ZarrArrayError: it is no folder, or something in it is a link, a pipe or a device.
+        ZarrArrayError: it is not a folder, or something in it is a link, a pipe or a device.
         StoreError: its server cannot be reached, or cannot list.
     """
     if isinstance(folder, RemotePath):
@@ -251,7 +251,9 @@ def size_of_files(folder: Location) -> int:
                     total += status.st_size
                 else:
                     name = os.path.relpath(entry.path, folder)
-                    raise ZarrArrayError(f"{name} is a link or no file; neither belongs in a shard")
+                    raise ZarrArrayError(
+                        f"{name} is a link or not a regular file; neither belongs in a shard"
+                    )
     return total
 
 
@@ -269,7 +271,7 @@ def _check_codecs(value: Any, codec: str) -> None:
     decoder = DECODERS[codec]
     wanted = ["bytes", *([] if decoder is None else [decoder[0]])]
     if names != wanted:
-        raise StoreError(f"{META} has the codecs {names}; {wanted} are needed for {codec}")
+        raise StoreError(f"{META} has the codecs {names}; expected {wanted} for {codec}")
     settings = rows[0].get("configuration", {})
     if not isinstance(settings, dict) or settings.get("endian", "little") != "little":
         raise StoreError(f"{META} has numbers that are not little-endian")

@@ -171,7 +171,7 @@ class ZarrShard:
                 if tables[name][-1] != rows:
                     raise self._corrupt(f"{name} ends at {tables[name][-1]} of {rows} rows")
             if name != CHECKSUM and tables[name].min(initial=0) < 0:
-                raise self._corrupt(f"{name} holds negative numbers")
+                raise self._corrupt(f"{name} contains negative numbers")
 
     def _read_rows(self, name: str, row: int, key: str) -> np.ndarray:
         """The values of one sample, C-ordered, in the shape in which they are stored."""

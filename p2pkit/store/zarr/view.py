@@ -69,7 +69,7 @@ class Nodes:
         return list(self._places)
 
     def document(self, path: str) -> Document | None:
-        """The zarr.json of a node, None where there is no node of this path."""
+        """The zarr.json of a node, None if no node has this path."""
         if path == "":
             return _group(self._root_attributes())
         if path in self._groups:
@@ -94,7 +94,7 @@ class Nodes:
                 return None
 
     def children(self, path: str) -> list[str] | None:
-        """Names of the nodes below a group, None for arrays and where there is no node."""
+        """Names of the nodes below a group, None for arrays and if no node has this path."""
         if path == "":
             return sorted({layer.kind for layer in self._layers.values()})
         if path in self._groups:
@@ -116,7 +116,7 @@ class Nodes:
                 return None
 
     def chunk_keys(self, path: str) -> list[str]:
-        """The chunks of an array, below its path; none where there is no array, or it is empty."""
+        """The chunks of an array, below its path; none if the array does not exist or is empty."""
         document = self.document(path)
         if document is None or document["node_type"] != "array" or 0 in document["shape"]:
             return []
@@ -284,7 +284,7 @@ class TarView(ZarrStore):
 
     Each chunk and each sample's JSON is compared with its XXH3-64 as it is read. Nothing that the
     store's manifest and shards name is ever reported as absent, because zarr reads an absent chunk
-    as zeros: it is there, or a CorruptShardError or StoreError is raised.
+    as zeros: it is found, or a CorruptShardError or StoreError is raised.
     """
 
     def __init__(self, store: Store) -> None:
@@ -317,7 +317,7 @@ class TarView(ZarrStore):
         return True
 
     def with_read_only(self, read_only: bool = False) -> "TarView":
-        """This view again; StoreError where a writable one is asked for."""
+        """This view again; StoreError if a writable one is requested."""
         if not read_only:
             self._refuse()
         return TarView(self._store)
@@ -383,7 +383,7 @@ class TarView(ZarrStore):
         return (DOCUMENT, "c") if self._nodes.chunk_keys(path) else ()
 
     def _below(self, path: str, prefix: str) -> Iterator[str]:
-        """Keys at and below a node that start with a prefix; other branches are not looked into."""
+        """Keys at and below a node that start with a prefix; other branches are not searched."""
         inside = f"{path}/" if path else ""
         for leaf in (DOCUMENT, *self._nodes.chunk_keys(path)):
             if (inside + leaf).startswith(prefix):
@@ -404,7 +404,7 @@ def open_zarr(path: str | Path) -> TarView:
     """Open a tar store as a read-only zarr store, for `zarr.open_group(view, mode="r")`.
 
     Raises:
-        StoreError: `path` is no store, is remote, or its shards are Zarr already.
+        StoreError: `path` is not a store, is remote, or its shards are Zarr already.
     """
     store = open_store(path)
     if not isinstance(store.root, Path):

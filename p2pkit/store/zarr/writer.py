@@ -74,7 +74,7 @@ def _gather(
     keys: dict[str, None] = {}
     for sample in samples:
         if sample.key in keys:
-            raise StoreError(f"shard {path}: key {sample.key} comes twice")
+            raise StoreError(f"shard {path}: key {sample.key} occurs twice")
         keys[sample.key] = None
         layer.check(sample)
         for name, array in sample.arrays.items():

@@ -89,7 +89,7 @@ def test_drives_of_the_mapping_are_the_sequences(folder: Path) -> None:
     frame = open_source("kitti-object", SourceOptions(folder)).load("training_000001")
     assert frame.sequence == "2011_09_26_drive_0005_sync"
     (mapping / "train_rand.txt").write_text("2,7")
-    with pytest.raises(SourceError, match="do not fit together"):
+    with pytest.raises(SourceError, match="do not match"):
         open_source("kitti-object", SourceOptions(folder))
 
 

@@ -102,7 +102,7 @@ def test_damage_is_named(root: Path) -> None:
     with pytest.raises(FrameError, match=f"{POINTS} points"):
         source.load(KEY)
     labels.write_bytes(b"\x09" * POINTS)
-    with pytest.raises(FrameError, match=r"labels \[9\] are no index"):
+    with pytest.raises(FrameError, match=r"labels \[9\] are not indices"):
         source.load(KEY)
     sweep = next((root / "samples" / "LIDAR_TOP").iterdir())
     sweep.write_bytes(sweep.read_bytes()[:-6])
@@ -117,15 +117,15 @@ def test_damage_is_named(root: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "text", "reason"),
     [
-        ("sample_data", "{}", "a table is a list"),
-        ("sample_data", "[1]", "a record is 1"),
+        ("sample_data", "{}", "expected a list of records"),
+        ("sample_data", "[1]", "expected a record that is an object, found 1"),
         ("sample_data", '[{"token": "x"}]', "sample_token is missing"),
         ("sample_data", "[{", "is not JSON at character 1"),
         ("sample_data", "[]", "name no sample"),
         ("ego_pose", "[]", "has no record 'e-LIDAR_TOP'"),
-        ("scene", "[]", "do not fit together: KeyError"),
+        ("scene", "[]", "do not match: KeyError"),
         ("sample_data", '[{"token": [], "sample_token": []', "is not JSON"),
-        ("sensor", '[{"token": [], "channel": "CAM_FRONT"}]', "do not fit together: TypeError"),
+        ("sensor", '[{"token": [], "channel": "CAM_FRONT"}]', "do not match: TypeError"),
         (
             "ego_pose",
             '[{"token": "e-LIDAR_TOP", "rotation": [2, 0, 0, 0], "translation": [0, 0, 0]}]',

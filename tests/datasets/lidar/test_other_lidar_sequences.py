@@ -96,7 +96,7 @@ def test_nuscenes_of_one_archive_of_ten(data_root: Path, tmp_path: Path) -> None
     assert len(front.views) == len(first.views) - 1
     for channel in (root / "samples").glob("*CAM*"):
         shutil.rmtree(channel)
-    with pytest.raises(SourceError, match=r"no folder of a camera, such as samples/CAM_FRONT"):
+    with pytest.raises(SourceError, match=r"a folder for each camera, such as samples/CAM_FRONT"):
         open_source("nuscenes", SourceOptions(root))
     shutil.rmtree(root / "samples")
     with pytest.raises(SourceError, match=r"none of the 3 sweeps .*unpack samples/"):

@@ -129,13 +129,16 @@ def test_the_stray_character_of_the_public_file_is_mended(
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("1 2 3 4 5", r"hallway_6/Annotations/chair_1\.txt, line 3, is '1 2 3 4 5'; 6 numbers"),
+        (
+            "1 2 3 4 5",
+            r"hallway_6/Annotations/chair_1\.txt, line 3, is '1 2 3 4 5'; expected 6 numbers",
+        ),
         ("1 2 3 4 5 6 7", "line 3, is '1 2 3 4 5 6 7'"),
         ("1 2 three 4 5 6", "line 3"),
         ("1 2 3 4 5 1_0", "line 3"),
         ("# 2 3 4 5 6", "line 3"),
-        ("1 nan 3 4 5 6", "row 2 holds NaN or infinity"),
-        ("1 2 3 4 5 256", r"row 2 has the colour \[4.0, 5.0, 256.0\]; 0 to 255 is allowed"),
+        ("1 nan 3 4 5 6", "row 2 contains NaN or infinity"),
+        ("1 2 3 4 5 256", r"row 2 has the colour \[4.0, 5.0, 256.0\]; expected 0 to 255"),
         ("1 2 3 -1 5 6", "row 2 has the colour"),
     ],
 )
@@ -149,7 +152,7 @@ def test_a_wrong_line_is_named(root: Path, line: str, reason: str) -> None:
 def test_empty_and_missing_files(root: Path) -> None:
     source = open_source("s3dis", SourceOptions(root))
     (annotations(root) / "chair_1.txt").write_text("\n")
-    with pytest.raises(FrameError, match=r"chair_1\.txt is empty; rows of 6 numbers"):
+    with pytest.raises(FrameError, match=r"chair_1\.txt is empty; expected rows of 6 numbers"):
         source.load(KEY)
     (annotations(root) / "chair_1.txt").unlink()
     with pytest.raises(FrameError, match=r"chair_1\.txt cannot be read"):
@@ -157,16 +160,16 @@ def test_empty_and_missing_files(root: Path) -> None:
 
 
 def test_folders_that_are_no_rooms(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="holds no Area_N/ROOM/Annotations"):
+    with pytest.raises(SourceError, match="contains no Area_N/ROOM/Annotations"):
         open_source("s3dis", SourceOptions(tmp_path / "Stanford3dDataset_v1.2_Aligned_Version/.."))
     write_room(tmp_path / "elsewhere" / "office_1", np.zeros(3))
-    with pytest.raises(SourceError, match="does not lie in a folder Area_N"):
+    with pytest.raises(SourceError, match="is not in a folder Area_N"):
         open_source("s3dis", SourceOptions(tmp_path / "elsewhere" / "office_1"))
     (root / "Area_5" / "empty_1" / "Annotations").mkdir(parents=True)
     (part,) = left_out_by(open_source("s3dis", SourceOptions(root)))
     assert part.name == "empty_1"
-    assert "holds no file such as chair_1.txt" in part.reason
-    with pytest.raises(SourceError, match=r"holds no file such as chair_1\.txt"):
+    assert "contains no file such as chair_1.txt" in part.reason
+    with pytest.raises(SourceError, match=r"contains no file such as chair_1\.txt"):
         open_source("s3dis", SourceOptions(root / "Area_5" / "empty_1"))
 
 

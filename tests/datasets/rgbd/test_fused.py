@@ -167,7 +167,7 @@ def test_what_cannot_be_fused(plain: FrameSource, tmp_path: Path) -> None:
         def load(self, key: str) -> Frame:
             return plain.load(f"room-{key}_frame-000000")
 
-    with pytest.raises(FrameError, match="sequences room-0, room-1"):
+    with pytest.raises(FrameError, match="sequences: room-0, room-1"):
         FusedFrames(Mixed(), 2).load("0")
 
     class NoPoses:
@@ -177,7 +177,7 @@ def test_what_cannot_be_fused(plain: FrameSource, tmp_path: Path) -> None:
         def load(self, key: str) -> Frame:
             return replace(plain.load(key), world_from_sensor=None)
 
-    with pytest.raises(FrameError, match="no pose to fuse with"):
+    with pytest.raises(FrameError, match="no pose, which fusing needs"):
         FusedFrames(NoPoses(), 2).load(plain.keys()[0])
 
 

@@ -38,7 +38,7 @@ def test_a_sequence_is_a_run_of_consecutive_numbers(data_root: Path):
 
 def test_frame_numbers_must_be_numbers(folder: Path):
     (folder / "train.txt").write_text("0003 kitchen\n")
-    with pytest.raises(SourceError, match="holds 'kitchen'"):
+    with pytest.raises(SourceError, match="found 'kitchen'"):
         open_source("nyuv2", SourceOptions(folder))
 
 
@@ -108,8 +108,8 @@ def test_damaged_frames(folder: Path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("classes40.txt", "0 void\n2 wall", "'1 NAME' is due"),
-        ("classes40.txt", "0 void\n1 wall", "found 2 classes"),
+        ("classes40.txt", "0 void\n2 wall", "expected '1 NAME'"),
+        ("classes40.txt", "0 void\n1 wall", "classes, found 2"),
         ("intrinsics.txt", "1 2 3", "pinhole matrix"),
         ("intrinsics.txt", "-9 0 5 0 9 5 0 0 1", r"intrinsics\.txt: .*fx=-9"),
         ("intrinsics.txt", "f 0 0 0 f 0 0 0 1", "3 x 3 matrix of numbers"),

@@ -62,7 +62,7 @@ def test_jpeg_color_is_read(make_recording: MakeRecording):
     folder = make_recording(count=1)
     color = folder / "frame-000000.color.png"
     Image.open(color).save(folder / "frame-000000.color.jpg")
-    with pytest.raises(SourceError, match="both color of one frame"):
+    with pytest.raises(SourceError, match="both the color of one frame"):
         open_folder(folder)
     color.unlink()
     assert load_first(folder).views[0].image.shape == (HEIGHT, WIDTH, 3)
@@ -135,26 +135,32 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut depth": (damage_truncate(".depth.png"), r"depth\.png cannot be decoded"),
     "empty color": (damage_write(".color.png", ""), r"color\.png cannot be decoded"),
     "text as depth": (damage_write(".depth.png", "depth"), r"depth\.png cannot be decoded"),
-    "no color": (lambda stem: Path(f"{stem}.color.png").unlink(), "there is no colour image"),
-    "no depth": (lambda stem: Path(f"{stem}.depth.png").unlink(), "there is no depth"),
+    "no color": (lambda stem: Path(f"{stem}.color.png").unlink(), "has no colour image"),
+    "no depth": (lambda stem: Path(f"{stem}.depth.png").unlink(), "has no depth"),
     "zero depth": (damage_image(".depth.png", GREY16 * 0), "no valid depth: all 3072 pixels"),
     "8-bit depth": (
         damage_image(".depth.png", GREY16.astype(np.uint8)),
-        "mode 'L'; 16-bit grey is needed",
+        "mode 'L'; expected 16-bit grey",
     ),
     "depth size": (damage_image(".depth.png", GREY16[:24]), "64 x 24 px, but .* 64 x 48"),
-    "grey color": (damage_image(".color.png", GREY16.astype(np.uint8)), "mode 'L'; 8-bit RGB"),
+    "grey color": (
+        damage_image(".color.png", GREY16.astype(np.uint8)),
+        "mode 'L'; expected 8-bit RGB",
+    ),
     "color size": (
         damage_image(".color.png", np.zeros((HEIGHT, 32, 3), np.uint8)),
         "32 x 48 px, but .* 64 x 48",
     ),
-    "NaN pose": (damage_write(".pose.txt", "nan " * 16), r"pose\.txt holds NaN"),
+    "NaN pose": (damage_write(".pose.txt", "nan " * 16), r"pose\.txt contains NaN"),
     "skewed pose": (damage_write(".pose.txt", SKEWED), r"pose\.txt is not rigid: det R = 2"),
     "word in pose": (damage_write(".pose.txt", "1 0 0 zero"), r"pose\.txt cannot be read .*'zero'"),
-    "short pose": (damage_write(".pose.txt", "1 0 0 1"), "holds 4 numbers; a 4 x 4 pose has 16"),
+    "short pose": (damage_write(".pose.txt", "1 0 0 1"), "16 numbers of a 4 x 4 pose, found 4"),
     "NaN npy": (damage_npy(np.full((HEIGHT, WIDTH), np.nan, np.float32)), "no valid depth"),
     "negative npy": (damage_npy(np.full((HEIGHT, WIDTH), -1, np.float32)), "negative depth, -1 m"),
-    "float64 npy": (damage_npy(np.ones((HEIGHT, WIDTH))), r"holds float64 \(48, 64\); float32"),
+    "float64 npy": (
+        damage_npy(np.ones((HEIGHT, WIDTH))),
+        r"float32 \(48, 64\).* found float64 \(48, 64\)",
+    ),
     "npy in millimetres": (
         damage_npy(np.full((HEIGHT, WIDTH), 1900, np.float32)),
         r"depth\.npy has the median 1900, and its unit is metres: .*divide by 1000",
@@ -163,7 +169,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda stem: Image.fromarray(np.full((HEIGHT, WIDTH), 70000, np.int32)).save(
             f"{stem}.depth.png", format="TIFF"
         ),
-        "holds values from 70000 to 70000; 16 bits are due",
+        "expected 16-bit depth, found values from 70000 to 70000",
     ),
     "object npy": (damage_npy(np.array([{}], dtype=object)), r"depth\.npy cannot be read"),
 }
@@ -204,17 +210,17 @@ def test_sequences_in_sub_folders(make_recording: MakeRecording, tmp_path: Path)
 def test_two_frames_with_one_key_are_refused(make_recording: MakeRecording, tmp_path: Path):
     make_recording("all/a.b", count=1)
     make_recording("all/a b", count=1)
-    with pytest.raises(SourceError, match="both give the key a-b_frame-000000"):
+    with pytest.raises(SourceError, match="both have the key a-b_frame-000000"):
         open_folder(tmp_path / "all")
 
 
 def test_folder_without_frames_or_with_both_forms(make_recording: MakeRecording, tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="holds no frame-"):
+    with pytest.raises(SourceError, match="contains no frame-"):
         open_folder(tmp_path / "empty")
     make_recording("all/a", count=1)
     write_frame(tmp_path / "all", 0)
-    with pytest.raises(SourceError, match="holds frames itself and in a/"):
+    with pytest.raises(SourceError, match="contains frames itself and in a/"):
         open_folder(tmp_path / "all")
 
 
@@ -252,7 +258,7 @@ def test_labels(make_recording: MakeRecording):
     assert unlabelled.shape == (HEIGHT, WIDTH)
     assert not unlabelled.any()
     write_labels(folder, 3)
-    with pytest.raises(FrameError, match="holds label 3, but only 0 to 2 have names"):
+    with pytest.raises(FrameError, match="contains label 3, but only 0 to 2 have names"):
         open_folder(folder).load("frame-000000")
 
 
@@ -261,8 +267,8 @@ def test_labels(make_recording: MakeRecording):
     [
         ("[", "is not JSON"),
         ('{"names": ["a"]}', "exactly the fields names and ignore"),
-        ('{"names": [1], "ignore": 0}', "names must be a list"),
-        ('{"names": ["a"], "ignore": 1}', "ignore is 1; a value from 0 to 0"),
+        ('{"names": [1], "ignore": 0}', "expected a list of 1 to 256 strings in names"),
+        ('{"names": ["a"], "ignore": 1}', "ignore is 1; expected a value from 0 to 0"),
     ],
 )
 def test_wrong_labels_json(make_recording: MakeRecording, text: str, message: str):

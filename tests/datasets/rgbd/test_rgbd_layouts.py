@@ -130,16 +130,16 @@ def test_tum_of_another_camera_needs_its_lens(cabinet: list[Frame], tmp_path: Pa
     source = open_source("tum", SourceOptions(folder, camera_file=tmp_path / "lens.json"))
     assert_same(source.load(source.keys()[0]), cabinet[0])
     (tmp_path / "lens.json").write_text(json.dumps(lens | {"distortion": {"model": "f"}}))
-    with pytest.raises(SourceError, match="distortion needs model and coefficients"):
+    with pytest.raises(SourceError, match="model and coefficients in distortion"):
         open_source("tum", SourceOptions(folder, camera_file=tmp_path / "lens.json"))
 
 
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("rgb.txt", "noon rgb/1.png", "a time comes first"),
+        ("rgb.txt", "noon rgb/1.png", "expected a time first"),
         ("depth.txt", "1.0", "a time and a value"),
-        ("groundtruth.txt", "1.0 0 0 0 0 0 1", "is no pose"),
+        ("groundtruth.txt", "1.0 0 0 0 0 0 1", "is not a pose"),
         ("groundtruth.txt", "1.0 0 0 0 0 0 0 2", "has length 2"),
     ],
 )
@@ -191,7 +191,7 @@ def test_redwood_gives_the_real_frames(office: list[Frame], tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("trajectory.log", lambda text: text + "2 2 3\n", "each pose takes five"),
+        ("trajectory.log", lambda text: text + "2 2 3\n", "expected five for each pose"),
         ("trajectory.log", lambda text: "\n".join(text.splitlines()[:5]), "1 poses for 2"),
         ("trajectory.log", lambda text: text.replace("0.", "1.", 1), "rigid"),
         ("intrinsic.json", lambda text: "[]", "JSON object"),
@@ -219,7 +219,7 @@ def test_redwood_pairs_only_equal_numbers(office: list[Frame], tmp_path: Path) -
     assert part.name == "office"
     assert part.reason.endswith(": depth/000001.png")
     (tmp_path / "office" / "intrinsic.json").unlink()
-    with pytest.raises(SourceError, match="write Open3D's form"):
+    with pytest.raises(SourceError, match="write it in Open3D's format"):
         open_source("redwood", SourceOptions(tmp_path))
 
 
@@ -290,5 +290,5 @@ def test_sunrgbd_gives_the_real_frame(office: list[Frame], tmp_path: Path) -> No
     with pytest.raises(FrameError):
         source.load(source.keys()[0])
     (folder / "intrinsics.txt").unlink()
-    with pytest.raises(SourceError, match="0 hold intrinsics"):
+    with pytest.raises(SourceError, match="0 contain intrinsics"):
         open_source("sunrgbd", SourceOptions(tmp_path))

@@ -101,7 +101,7 @@ def test_a_cut_file_loses_only_its_last_frames(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     source = open_source("scannet", SourceOptions(tmp_path))
     source.load(f"{SCENE}_000001")
-    with pytest.raises(FrameError, match="is cut: it has 2 of its 3 frames"):
+    with pytest.raises(FrameError, match="is truncated: it has 2 of its 3 frames"):
         source.load(f"{SCENE}_000002")
 
 
@@ -289,10 +289,10 @@ def test_ply_vertices_in_three_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("off", "is no PLY file"),
+        ("off", "is not a PLY file"),
         (
             "ply\nformat ascii 1.0\nelement vertex 1\nproperty list uchar int x\nend_header\n",
-            "read",
+            "not supported",
         ),
         ("ply\nformat ascii 1.0\nend_header\n", "vertices with distinct properties"),
         (
@@ -302,7 +302,7 @@ def test_ply_vertices_in_three_forms(tmp_path: Path) -> None:
         ("ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\na\n", "could not"),
         (
             "ply\nformat binary_little_endian 1.0\nelement vertex 9\nproperty int x\nend_header\n",
-            "is cut: 9 vertices",
+            "is truncated: expected 9 vertices",
         ),
     ],
 )

@@ -201,7 +201,7 @@ def test_labels_without_names_are_told(frame: Frame) -> None:
     ("change", "named"),
     [
         (lambda f: replace(f, depth=None), "exactly one of depth and points"),
-        (lambda f: forced(f, world_from_sensor=np.eye(4)[:3]), "a rigid transform is 4 x 4"),
+        (lambda f: forced(f, world_from_sensor=np.eye(4)[:3]), "expected a 4 x 4 rigid transform"),
         (lambda f: with_view(f, image=f.views[0].image[..., 0]), "(48, 64, 3) is needed"),
     ],
 )

@@ -223,7 +223,7 @@ def test_another_recording_is_refused_and_nothing_changed(store: Path, tmp_path:
     other = write_recording(tmp_path / "other", 6)
     with pytest.raises(FingerprintError, match=r"another recording, .*dataset\.frame_list: files"):
         repair(store, other)
-    with pytest.raises(SourceError, match="is no folder"):
+    with pytest.raises(SourceError, match="is not a folder"):
         repair(store, tmp_path / "nothing")
     assert tree(store) == damaged
 

@@ -74,7 +74,7 @@ def test_the_same_storage_an_unknown_one_and_an_unfinished_store(tmp_path: Path)
     write_all(tmp_path / "a")
     with pytest.raises(StoreError, match="stored as tar already"):
         convert_store(tmp_path / "a", out=tmp_path / "b", storage="tar")
-    with pytest.raises(StoreError, match="no storage 'hdf5'; there are tar, zarr"):
+    with pytest.raises(StoreError, match="no storage is called 'hdf5'; choose one of tar, zarr"):
         convert_store(tmp_path / "a", out=tmp_path / "b", storage="hdf5")
     with pytest.raises(FingerprintError, match="storage is 'tar' in the store, 'zarr' now"):
         convert_store(tmp_path / "a", out=tmp_path / "a", storage="zarr")

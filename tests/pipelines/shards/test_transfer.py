@@ -68,7 +68,7 @@ def test_a_push_that_was_stopped_goes_on(small_store: Path, bucket: Bucket, faul
     with pytest.raises(StoreError, match=r"geometry/000001\.tar cannot be .*run the same command"):
         run(config)
     bucket.faults.choose = lambda request: None
-    with pytest.raises(StoreError, match="is no store"):
+    with pytest.raises(StoreError, match="is not a store"):
         open_store(bucket.url())
     done = [
         name for name in writes(bucket) if re.fullmatch(r"(geometry|features/.*)/0.*json", name)
@@ -126,7 +126,7 @@ def test_a_damaged_source_is_not_pushed(small_store: Path, bucket: Bucket, how: 
     with pytest.raises(CorruptShardError, match=re.escape(str(path))):
         run(TransferConfig(str(small_store), bucket.url()))
     assert not {"geometry/000001.tar", "geometry/000001.json"} & set(writes(bucket))
-    with pytest.raises(StoreError, match="is no store"):
+    with pytest.raises(StoreError, match="is not a store"):
         open_store(bucket.url())
 
 

@@ -174,7 +174,7 @@ def test_sigterm_saves_the_step_in_work(
 
 def test_more_processes_than_frames_are_refused(room_store: Path) -> None:
     config = tiny_train_config(room_store)
-    with pytest.raises(ConfigError, match="need at least 4"):
+    with pytest.raises(ConfigError, match="expected at least 4"):
         BatchStream(open_sources(config), config=config.stream, ranks=2, parts=2)
 
 

@@ -196,7 +196,7 @@ def test_an_unfinished_store_is_refused(room_store: Path, tmp_path: Path) -> Non
     sorted(store.glob("features/*/000001.json"))[0].unlink()
     with pytest.raises(StoreError, match="incomplete"):
         run(tiny_train_config(store), tmp_path / "run")
-    with pytest.raises(StoreError, match="is no store"):
+    with pytest.raises(StoreError, match="is not a store"):
         run(tiny_train_config(tmp_path / "nothing"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
