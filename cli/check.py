@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from p2pkit.cli.extract import recognised
 from p2pkit.cli.options import AS_JSON, NamedPath, config_of, options_of, refuse
-from p2pkit.cli.recognised import recognised
 from p2pkit.pipelines.settings import CheckConfig
 
 MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}

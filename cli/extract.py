@@ -1,20 +1,59 @@
-"""`p2pkit extract`: a recording in, a store out."""
+"""`p2pkit extract`: a recording in, a store out. `p2pkit plan` has the same options."""
 
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.bars import progress_bar
-from p2pkit.cli.extraction_options import extraction_options, typed_extraction
-from p2pkit.cli.options import PRINT_CONFIG
-from p2pkit.cli.placement import is_first, own_device
-from p2pkit.cli.recognised import recognised
-from p2pkit.cli.unused import refuse_unnamed_views, refuse_unused_in_extraction
+from p2pkit.cli.options import (
+    CONFIG_FILE,
+    PRINT_CONFIG,
+    NamedPath,
+    options_of,
+    refuse,
+    typed,
+    typed_settings,
+)
+from p2pkit.cli.progress import is_first, local_rank, progress_bar
+from p2pkit.errors import SourceError
 from p2pkit.pipelines.extract.settings import NO_TEACHER, ExtractConfig
+from p2pkit.settings.layers import GeometryConfig
+
+if TYPE_CHECKING:
+    from p2pkit.datasets.recognise import Recognised
+
+DEPTHS = GeometryConfig()
+
+OPTIONS = (
+    click.argument("source", required=False, type=NamedPath(path_type=Path)),
+    CONFIG_FILE,
+    options_of(ExtractConfig, optional=("dataset", "out")),
+    click.option(
+        "--views-as",
+        type=click.Choice(["average", "stored"]),
+        default="average",
+        show_default=True,
+        help="Average the maps of --views, or store each, for training to draw one.",
+    ),
+    click.option(
+        "--depth-range",
+        type=(float, float),
+        default=(DEPTHS.depth_min, DEPTHS.depth_max),
+        show_default=True,
+        help="Smallest and largest depth kept of depth images (m).",
+    ),
+)
+
+
+def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the recording and all options that decide what is stored of it."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -117,6 +156,116 @@ def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConf
     config = config_from_json(ExtractConfig, settings)
     refuse_unused_in_extraction(config)
     return config
+
+
+def typed_extraction() -> dict[str, Any]:
+    """The settings of `ExtractConfig` that stand on the command line, by dotted name."""
+    settings, params = typed_settings(ExtractConfig), click.get_current_context().params
+    if params["source"] is not None:
+        settings["root"] = params["source"]
+    if typed("depth_range"):
+        settings |= dict(
+            zip(("geometry.depth_min", "geometry.depth_max"), params["depth_range"], strict=True)
+        )
+    views = "features.teacher.views"
+    if views in settings:  # averaged or stored, not both
+        stored = params["views_as"] == "stored"
+        settings["features.stored_views"] = settings[views] if stored else ""
+        settings[views] = "" if stored else settings[views]
+    return settings
+
+
+def recognised(source: str | Path | None) -> "Recognised":
+    """The format that a recording's files tell, said on stderr.
+
+    Raises:
+        SourceError: nothing is there.
+        click.UsageError: no recording is named, or a store; or no format has its files, or several
+            have: the message lists them.
+    """
+    from p2pkit.datasets.recognise import recognise
+    from p2pkit.store.location import MANIFEST
+
+    if source is None:
+        raise click.UsageError(
+            "Missing argument 'SOURCE': name a recording; generated rooms need none, only "
+            "--dataset demo-scene"
+        )
+    place = Path(source)
+    if (place / MANIFEST).is_file():
+        raise click.UsageError(f"{place} is a store; name the recording that it was extracted from")
+    try:
+        found = recognise(place)
+    except SourceError as error:
+        if not place.exists():
+            raise
+        raise click.UsageError(str(error)) from error
+    if is_first():
+        click.echo(
+            f"{' '.join(found.sentences)} If that is wrong, name another --dataset.", err=True
+        )
+    return found
+
+
+def refuse_unnamed_views() -> None:
+    """Raise UsageError where --views-as was typed without --views."""
+    if not click.get_current_context().params["features__teacher__views"]:
+        refuse(
+            ["views_as"],
+            "it says what becomes of the views of --views; add these, such as --views flip. Views "
+            "of a --config are averaged as views of [features.teacher], stored as stored_views of "
+            "[features]",
+        )
+
+
+def refuse_unused_in_extraction(config: ExtractConfig) -> None:
+    """Raise UsageError where an option was typed for what this extraction does not have."""
+    from p2pkit.datasets.registry import is_kind
+
+    if is_kind(config.dataset, "sweeps", "points"):
+        refuse(
+            ["depth_range", "flying_margin", "depth_units"],
+            f"it is for depth images, and {config.dataset} has points, which are kept at any "
+            "distance; leave this out",
+        )
+    features = config.features
+    if features is None or features.teacher.name == NO_TEACHER:
+        options = [str(option.name) for option in click.get_current_context().command.params]
+        of_a_teacher = [name for name in options if name.startswith("features__")]
+        of_a_teacher.remove("features__teacher__name")
+        refuse(
+            [*of_a_teacher, "views_as"],
+            "the teacher is none; name one with --teacher, or leave this out",
+        )
+    elif features.layout != "pixels":
+        refuse(
+            ["features__pairs_per_frame"],
+            f"the layout {features.layout} stores the map, from which training samples any pair; "
+            "add --features pixels, or leave this out",
+        )
+
+
+def own_device(device: str, *, visible: int | None = None) -> str:
+    """`cuda` as the GPU of this process's number; others as they are.
+
+    Where a process sees fewer GPUs than there are processes, the numbers wrap: a launcher that
+    shows each process its own GPU (`srun --gpus-per-task=1`) calls all of them number 0.
+
+    Args:
+        device: as the user named it.
+        visible: GPUs that this process sees; torch is asked where it is None.
+    """
+    number = local_rank()
+    if device != "cuda" or number is None:
+        return device
+    count = _visible_gpus() if visible is None else visible
+    return f"cuda:{number % count}" if count else device
+
+
+def _visible_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _on_own_device(config: ExtractConfig) -> ExtractConfig:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.bars import progress_bar, shown_on
-from p2pkit.cli.extract import extract_config
-from p2pkit.cli.extraction_options import extraction_options
+from p2pkit.cli.extract import extract_config, extraction_options
 from p2pkit.cli.options import AS_JSON, option_of, setting_of
+from p2pkit.cli.progress import progress_bar, shown_on
 from p2pkit.pipelines.extract.settings import PlanConfig
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.bars import progress_bar, shown_on
-from p2pkit.cli.unused import refuse
+from p2pkit.cli.options import refuse
+from p2pkit.cli.progress import progress_bar, shown_on
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.shards.transfer import TransferReport

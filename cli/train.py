@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.options import CONFIG_FILE, PRINT_CONFIG, options_of, typed_settings
+from p2pkit.cli.progress import progress_bar
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.train.presets import PRESETS
 from p2pkit.pipelines.train.settings import TrainConfig

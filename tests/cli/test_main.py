@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from interruptible import interruptible
 
 from p2pkit import __version__
-from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.main import COMMANDS, Lazy, commands, main
+from p2pkit.cli.progress import progress_bar
 from p2pkit.errors import ConfigError
 from p2pkit.files import write_atomic
 

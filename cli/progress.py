@@ -1,9 +1,27 @@
-"""Progress bars: on stderr, so that results on stdout can be piped."""
+"""Progress bars on stderr, so that results on stdout can be piped, and which process draws them."""
 
+import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+VARIABLES = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
+"""Of torchrun, SLURM and Open MPI: this process's number on its machine."""
+
+
+def local_rank(environment: Mapping[str, str] | None = None) -> int | None:
+    """This process's number on its machine; None where no launcher says one."""
+    values = os.environ if environment is None else environment
+    for name in VARIABLES:
+        if values.get(name, "").isdecimal():
+            return int(values[name])
+    return None
+
+
+def is_first() -> bool:
+    """Whether this process of its machine draws the progress bar and prints the result."""
+    return local_rank() in (None, 0)
 
 
 @contextmanager
