@@ -8,6 +8,7 @@ from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.evaluate.split import cut_at_scenes, in_test_scenes, place_of
+from p2pkit.sampling import evenly_spread
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store
 from p2pkit.stream.order import locate
@@ -100,8 +101,7 @@ def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] =
 
 def spread(samples: Int64[np.ndarray, " samples"], count: int) -> Int64[np.ndarray, " chosen"]:
     """Up to `count` of the samples, evenly spread from the first to the last."""
-    rows = np.linspace(0, len(samples) - 1, min(count, len(samples)))
-    return samples[np.unique(rows.round().astype(int))]
+    return samples[evenly_spread(len(samples), count)]
 
 
 def chosen_samples(samples: np.ndarray, count: int) -> Sequence[int]:

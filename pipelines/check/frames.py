@@ -10,6 +10,7 @@ from p2pkit.alignment.edges import Look, make_looks
 from p2pkit.alignment.poses import FramePair, PosedDepth, posed_depth
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import FrameError
+from p2pkit.sampling import evenly_spread
 
 Move = Float64[np.ndarray, "4 4"] | None
 Problems = Callable[[Frame], list[str]]
@@ -82,7 +83,7 @@ def gather(
         visit: called with each of these frames; nothing else keeps their images.
     """
     keys = list(source.keys())
-    chosen = np.unique(np.linspace(0, len(keys) - 1, min(count, len(keys))).round().astype(int))
+    chosen = evenly_spread(len(keys), count)
     reader = _Reader(source, problems)
     seen: list[str] = []
     looks: list[Look] = []

@@ -32,6 +32,7 @@ from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance, run_layer
 from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.sampling import evenly_spread
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import Store, open_store
 from p2pkit.store.summary import store_summary
@@ -182,7 +183,7 @@ def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str
 
 
 def _sizes_text(store: Store, geometry: dict[str, Any], features: dict[str, Any]) -> str:
-    samples = sorted(set(np.linspace(0, store.samples - 1, 8).astype(int).tolist()))
+    samples = evenly_spread(store.samples, 8).tolist()
     points = float(np.mean([len(read_cloud(store, sample).points) for sample in samples]))
     upsampled = points * int(features["details"]["channels"]) * 2
     stored = features["bytes"] / geometry["samples"]

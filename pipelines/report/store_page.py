@@ -24,6 +24,7 @@ from p2pkit.pipelines.report.frames import (
 from p2pkit.pipelines.report.page import Tile, captioned, grid_text, render
 from p2pkit.pipelines.report.pictures import ReadFeatures, draw_dots, draw_points, principal_basis
 from p2pkit.pipelines.settings import StoreReportConfig
+from p2pkit.sampling import evenly_spread
 from p2pkit.store.reading import open_store
 from p2pkit.store.summary import store_summary
 from p2pkit.viewer import point_viewer
@@ -172,7 +173,7 @@ def _pictures(
         found[f"{TEACHER} on the image"] = on_image.reshape(*_image_rows(view).shape[:2], 3)
     found[f"{TEACHER} on the points"] = view.draw_with_cells(on_points)
     found[f"The points, turned by {TURN_DEGREES:g}°"] = _turned(view, on_points)
-    shown = np.linspace(0, len(view.rows) - 1, min(SHOWN_PAIRS, len(view.rows))).astype(np.int64)
+    shown = evenly_spread(len(view.rows), SHOWN_PAIRS)
     near, far = view.depth_range_m
     captions = {
         "depth": f"Pairs by depth, {near:.1f} m dark to {far:.1f} m bright",
