@@ -30,7 +30,7 @@ from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.presets import preset
 from p2pkit.pipelines.train.run_folder import feature_layer
-from p2pkit.pipelines.train.step import Trainee
+from p2pkit.pipelines.train.step import Trainer
 from p2pkit.settings import with_settings
 from p2pkit.store.manifest import GEOMETRY, Sample
 from p2pkit.store.reading import Store, open_store
@@ -90,18 +90,18 @@ def measured(
         for name, store in stores.items()
     }
     model = build_model(config, int(first.layer(layer).details["channels"]), seed=0).train()
-    trainee = Trainee(model, config, model, Ranks())
+    trainer = Trainer(model, config, model, Ranks())
     both = [next(iter(stream.batches(0, 1))) for stream in streams.values()]
     for name in ("coordinates", "inputs", "pair_voxel", "pair_feature", "pair_cell"):
         if not torch.equal(*(getattr(batch, name) for batch in both)):
             raise RuntimeError(f"the two ways make other batches: {name} differs")
-    trainee.step([both[0]], 1e-3)
+    trainer.step([both[0]], 1e-3)
     times: dict[str, list[float]] = {name: [] for name in stores}
     for turn in range(repeat):
         for name, stream in streams.items():
             began = time.perf_counter()
             for batch in stream.batches(turn * steps, (turn + 1) * steps):
-                trainee.step([batch], 1e-3)
+                trainer.step([batch], 1e-3)
             times[name].append((time.perf_counter() - began) / steps)
     medians = {name: statistics.median(values) for name, values in times.items()}
     return medians, config.stream.batch_size

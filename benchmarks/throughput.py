@@ -27,7 +27,7 @@ from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.presets import preset
 from p2pkit.pipelines.train.run_folder import feature_layer
 from p2pkit.pipelines.train.settings import TrainConfig
-from p2pkit.pipelines.train.step import Trainee
+from p2pkit.pipelines.train.step import Trainer
 from p2pkit.settings import with_settings
 from p2pkit.store.reading import open_store
 from p2pkit.stream.batches import Batch, BatchStream, StreamSource
@@ -137,10 +137,10 @@ class _Trainer:
 
     def __init__(self, config: TrainConfig, channels: int) -> None:
         model = build_model(config, channels, seed=0).train()
-        self._trainee = Trainee(model, config, model, Ranks())
+        self._trainer = Trainer(model, config, model, Ranks())
 
     def __call__(self, batch: Batch) -> None:
-        self._trainee.step([batch], 1e-3)
+        self._trainer.step([batch], 1e-3)
 
 
 def share(costs: dict[str, Cost], ideal: str, real: str) -> dict[str, float]:

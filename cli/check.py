@@ -31,13 +31,13 @@ def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> 
     if dataset is None and source is not None and (source / MANIFEST).is_file():
         refuse(
             ["camera", "seed", "depth_units"],
-            "a store has its own calibration and frames; leave this out",
+            "a store has its own calibration and frames; omit it",
         )
     elif dataset is None:
         found = recognised(source)
         source, dataset = found.root, found.dataset
     if dataset is None or not is_kind(dataset, "generated"):
-        refuse(["seed"], f"it draws generated scenes, and {dataset} is a recording; leave this out")
+        refuse(["seed"], f"it seeds generated scenes, but {dataset} is a recording; omit it")
     report = run(config_of(CheckConfig, source=source, dataset=dataset))
     if as_json:
         click.echo(report.path.read_text())

@@ -1,4 +1,4 @@
-"""`p2pkit extract`: a recording in, a store out. `p2pkit plan` has the same options."""
+"""`p2pkit extract`: a recording in, a store out. `p2pkit plan` shares its options."""
 
 import sys
 from collections.abc import Callable
@@ -37,7 +37,7 @@ OPTIONS = (
         type=click.Choice(["average", "stored"]),
         default="average",
         show_default=True,
-        help="Average the maps of --views, or store each, for training to draw one.",
+        help="Average the maps of --views, or store each so that training can draw one.",
     ),
     click.option(
         "--depth-range",
@@ -50,7 +50,7 @@ OPTIONS = (
 
 
 def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the recording and all options that decide what is stored of it."""
+    """Add the SOURCE argument and all options that decide what is stored."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
@@ -63,7 +63,7 @@ def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
     default="local",
     show_default=True,
     metavar="local|ray[://ADDRESS]",
-    help="Who hands out the shards.",
+    help="What distributes the shards.",
 )
 @PRINT_CONFIG
 def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any) -> None:
@@ -71,7 +71,7 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
 
     SOURCE is the recording's folder; `p2pkit init SOURCE` writes all settings into a file.
     Running the same command again finishes an interrupted extraction; another --teacher, or
-    --superpixels, adds a layer to the same store. Several processes of it, under torchrun, in a
+    --superpixels, adds a layer to the same store. Several processes, under torchrun, in a
     SLURM array or on several machines with one folder, share the shards.
 
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
@@ -88,7 +88,7 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
     config = extract_config(config_file)
     if engine == "local":
         config = _on_own_device(config)
-    # Ray tells of its workers on stdout, which is for the result.
+    # Ray reports on its workers on stdout, which is reserved for the result.
     failed = 0
     with progress_bar("frames", hide=not is_first()) as bar, redirect_stdout(sys.stderr):
 
@@ -113,7 +113,7 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
 
 
 def extract_config(file: Path | None, *, store_else: Path | None = None) -> ExtractConfig:
-    """What `settled` gives, with no features where the teacher is none."""
+    """The resolved settings, with `features` None if the teacher is none."""
     config = settled(file, store_else=store_else)
     without = config.features is not None and config.features.teacher.name == NO_TEACHER
     return replace(config, features=None) if without else config
@@ -122,16 +122,16 @@ def extract_config(file: Path | None, *, store_else: Path | None = None) -> Extr
 def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConfig:
     """The settings on the command line over those of --config.
 
-    A recording whose dataset is not named is recognised by its files. Where nothing else is named,
-    recordings without images have the teacher none, and LiDAR sweeps voxels for sweeps.
+    A recording whose dataset is not named is recognised by its files. By default,
+    recordings without images get the teacher none, and LiDAR sweeps get voxels for sweeps.
 
     Args:
         file: of --config.
-        store_else: the store where neither names one.
+        store_else: the store if neither the options nor the file names one.
 
     Raises:
         click.UsageError: neither the options nor the file name the store, or a recording or
-            dataset; the recording is not recognised; or an option has no effect beside the others.
+            dataset; the recording is not recognised; or an option has no effect.
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
     from p2pkit.pipelines.extract.settings import settings_of
@@ -144,7 +144,7 @@ def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConf
     settings = merged_tables(settings, nested(typed_extraction()))
     if "out" not in settings:
         raise click.UsageError(
-            "Missing option '--out': name the store to write, here or as out in the file of "
+            "Missing option '--out': name the store to write, here or as `out` in the file of "
             "--config; `p2pkit init SOURCE` writes one"
         )
     if "dataset" not in settings:
@@ -159,7 +159,7 @@ def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConf
 
 
 def typed_extraction() -> dict[str, Any]:
-    """The settings of `ExtractConfig` that stand on the command line, by dotted name."""
+    """The settings of `ExtractConfig` given on the command line, by dotted name."""
     settings, params = typed_settings(ExtractConfig), click.get_current_context().params
     if params["source"] is not None:
         settings["root"] = params["source"]
@@ -176,20 +176,20 @@ def typed_extraction() -> dict[str, Any]:
 
 
 def recognised(source: str | Path | None) -> "Recognised":
-    """The format that a recording's files tell, said on stderr.
+    """Recognise a recording's format by its files, and print it on stderr.
 
     Raises:
-        SourceError: nothing is there.
-        click.UsageError: no recording is named, or a store; or no format has its files, or several
-            have: the message lists them.
+        SourceError: the path does not exist.
+        click.UsageError: no recording is named, or a store is; or no format matches, or several
+            do; the message lists them.
     """
     from p2pkit.datasets.recognise import recognise
     from p2pkit.store.location import MANIFEST
 
     if source is None:
         raise click.UsageError(
-            "Missing argument 'SOURCE': name a recording; generated rooms need none, only "
-            "--dataset demo-scene"
+            "Missing argument 'SOURCE': name a recording, or choose generated rooms with --dataset "
+            "demo-scene"
         )
     place = Path(source)
     if (place / MANIFEST).is_file():
@@ -208,25 +208,25 @@ def recognised(source: str | Path | None) -> "Recognised":
 
 
 def refuse_unnamed_views() -> None:
-    """Raise UsageError where --views-as was typed without --views."""
+    """Raise UsageError if --views-as is given without --views."""
     if not click.get_current_context().params["features__teacher__views"]:
         refuse(
             ["views_as"],
-            "it says what becomes of the views of --views; add these, such as --views flip. Views "
-            "of a --config are averaged as views of [features.teacher], stored as stored_views of "
-            "[features]",
+            "it says how the maps of --views are kept; add --views, such as --views flip. Views in "
+            "a --config are averaged if in [features.teacher] (views), stored if in [features] "
+            "(stored_views)",
         )
 
 
 def refuse_unused_in_extraction(config: ExtractConfig) -> None:
-    """Raise UsageError where an option was typed for what this extraction does not have."""
+    """Raise UsageError if an option has no effect on this extraction."""
     from p2pkit.datasets.registry import is_kind
 
     if is_kind(config.dataset, "sweeps", "points"):
         refuse(
             ["depth_range", "flying_margin", "depth_units"],
-            f"it is for depth images, and {config.dataset} has points, which are kept at any "
-            "distance; leave this out",
+            f"it is for depth images, but {config.dataset} has points, which are kept at any "
+            "distance; omit it",
         )
     features = config.features
     if features is None or features.teacher.name == NO_TEACHER:
@@ -235,25 +235,25 @@ def refuse_unused_in_extraction(config: ExtractConfig) -> None:
         of_a_teacher.remove("features__teacher__name")
         refuse(
             [*of_a_teacher, "views_as"],
-            "the teacher is none; name one with --teacher, or leave this out",
+            "the teacher is none; name one with --teacher, or omit this",
         )
     elif features.layout != "pixels":
         refuse(
             ["features__pairs_per_frame"],
-            f"the layout {features.layout} stores the map, from which training samples any pair; "
-            "add --features pixels, or leave this out",
+            f"the layout {features.layout} stores the whole map, from which training samples any "
+            "pair; add --features pixels, or omit this",
         )
 
 
 def own_device(device: str, *, visible: int | None = None) -> str:
-    """`cuda` as the GPU of this process's number; others as they are.
+    """The GPU with this process's number for `cuda`; any other device unchanged.
 
     Where a process sees fewer GPUs than there are processes, the numbers wrap: a launcher that
     shows each process its own GPU (`srun --gpus-per-task=1`) calls all of them number 0.
 
     Args:
-        device: as the user named it.
-        visible: GPUs that this process sees; torch is asked where it is None.
+        device: as given by the user.
+        visible: number of GPUs that this process sees; None asks torch.
     """
     number = local_rank()
     if device != "cuda" or number is None:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 VARIABLES = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
-"""Of torchrun, SLURM and Open MPI: this process's number on its machine."""
+"""Set by torchrun, SLURM and Open MPI to this process's number on its machine."""
 
 
 def local_rank(environment: Mapping[str, str] | None = None) -> int | None:
-    """This process's number on its machine; None where no launcher says one."""
+    """This process's number on its machine; None without a launcher."""
     values = os.environ if environment is None else environment
     for name in VARIABLES:
         if values.get(name, "").isdecimal():
@@ -20,7 +20,7 @@ def local_rank(environment: Mapping[str, str] | None = None) -> int | None:
 
 
 def is_first() -> bool:
-    """Whether this process of its machine draws the progress bar and prints the result."""
+    """Whether this process is the one on its machine that draws the bar and prints the result."""
     return local_rank() in (None, 0)
 
 
@@ -28,7 +28,7 @@ def is_first() -> bool:
 def progress_bar(unit: str, total: int | None = None, *, hide: bool = False) -> Generator[Any]:
     """A tqdm bar on stderr; `hide` draws none, as in all but the first of several processes.
 
-    An error before the first step erases it: its message shall not stand behind an empty bar.
+    An error before the first step erases it: so that its message does not follow an empty bar.
     """
     from tqdm import tqdm
 
@@ -49,7 +49,7 @@ def progress_bar(unit: str, total: int | None = None, *, hide: bool = False) -> 
 
 
 def shown_on(bar: Any) -> Callable[[int, int], None]:
-    """What takes how many are done, and of how many, and shows both on a bar."""
+    """A callback that takes the number done and the total, and shows both on a bar."""
 
     def show(done: int, total: int) -> None:
         bar.total = total

@@ -20,7 +20,7 @@ def all_keys(store: Store) -> list[str]:
 
 
 def without_arrays(store: Store, samples: Int64[np.ndarray, " samples"]) -> Iterator[Sample]:
-    """Key and JSON of each of the samples' geometry, and nothing else of it."""
+    """Key and JSON of each sample's geometry, without its arrays."""
     sizes = store.sizes("geometry")
     return (store.read("geometry", *locate(sizes, int(sample)), fields=()) for sample in samples)
 
@@ -39,12 +39,13 @@ def holdout_split(
     end rather than a random choice.
 
     Raises:
-        ConfigError: nothing would be left to train on.
+        ConfigError: no frame would be left to train on.
     """
     samples = samples_in_key_order(store)
     if count >= len(samples):
         raise ConfigError(
-            f"holdout is {count}, but the store has {len(samples)} frames; leave some to train on"
+            f"holdout is {count}, but the store has only {len(samples)} frames; leave "
+            "some for training"
         )
     cut = len(samples) - count
     return samples[:cut], samples[cut:]
@@ -75,10 +76,10 @@ def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] =
     several. Frames of `test_scenes` (patterns of sequences), if any, are the second part instead.
 
     Raises:
-        ConfigError: one side would be empty, the fraction is none, or a pattern fits no sequence.
+        ConfigError: one side would be empty, the fraction is out of range, or no sequence matches.
     """
     if not 0 < test_fraction < 1:
-        raise ConfigError(f"test_fraction is {test_fraction}; it must lie between 0 and 1")
+        raise ConfigError(f"test_fraction is {test_fraction}; expected a value between 0 and 1")
     samples = samples_in_key_order(store)
     sequences = [sample.meta["sequence"] for sample in without_arrays(store, samples)]
     sequence = dict(zip(samples.tolist(), sequences, strict=True))

@@ -1,4 +1,4 @@
-"""The frames that a check looks at, with their neighbours, each loaded once."""
+"""The frames that a check reads, with their neighbours, each loaded once."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,14 +15,14 @@ from p2pkit.sampling import evenly_spread
 Move = Float64[np.ndarray, "4 4"] | None
 Problems = Callable[[Frame], list[str]]
 PARTNERS = (1, 2, 5)
-"""Depths are compared with those of the frames so many further on."""
+"""Depths are compared with those of the frames this many places further on."""
 
 
 class Gathered(NamedTuple):
-    """What was read of a source.
+    """What was read from a source.
 
     Fields:
-        keys: of the frames that were looked at.
+        keys: of the frames that were checked.
         looks: their views, ready for trying calibrations.
         pairs: posed frames of one sequence.
         failures: (key, reason) of frames that could not be read.
@@ -37,7 +37,7 @@ class Gathered(NamedTuple):
 class _Reader:
     """Loads frames of a source; keeps what others need of them instead of the images.
 
-    A frame with a wrong field counts as bad: nothing else could be computed of it.
+    A frame with an invalid field counts as bad: nothing else can be computed from it.
     """
 
     def __init__(self, source: FrameSource, problems: Problems) -> None:
@@ -78,7 +78,7 @@ def gather(
 
     Args:
         source: the recording.
-        count: frames to look at.
+        count: frames to check.
         problems: what is wrong with a frame's fields; a frame with any is a failure.
         visit: called with each of these frames; nothing else keeps their images.
     """

@@ -171,7 +171,7 @@ def test_ctrl_c_during_the_import_of_torch(tmp_path: Path) -> None:
     )
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1].endswith(
-        "to go on: p2pkit train rooms.store --out run --resume"
+        "to continue: p2pkit train rooms.store --out run --resume"
     )
 
 

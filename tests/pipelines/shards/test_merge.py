@@ -168,7 +168,7 @@ def test_frames_without_a_known_key_are_left_out(parts: tuple[Path, Path], tmp_p
 
 
 def test_impossible_merges(parts: tuple[Path, Path], tmp_path: Path):
-    with pytest.raises(ConfigError, match="at least two stores; got 1"):
+    with pytest.raises(ConfigError, match="at least two stores to merge, found 1"):
         merge(tmp_path / "out", parts[0])
     with pytest.raises(ConfigError, match="2 stores and 1 prefixes"):
         merge(tmp_path / "out", *parts, prefixes=("a",))
