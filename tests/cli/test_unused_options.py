@@ -66,7 +66,7 @@ def test_settings_of_a_file_may_be_without_use(tmp_path: Path) -> None:
 
 def test_the_number_of_pairs_is_for_pixels() -> None:
     told = usage_error(*DEMO, "--pairs-per-frame", "50")
-    assert "--pairs-per-frame would be ignored: the layout grid stores the map" in told
+    assert "--pairs-per-frame would be ignored: the layout grid stores the whole map" in told
     pixels = [*DEMO, "--pairs-per-frame", "50", "--features", "pixels"]
     assert CliRunner().invoke(commands, pixels).exit_code == 0
 
