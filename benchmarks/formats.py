@@ -1,4 +1,4 @@
-"""The store against other formats on the same samples, side by side in one run.
+"""The store against other formats on the same samples, in one run.
 
 Samples of a realistic size: 30,000 points with colours, depth and pixel, and a 15 x 20 x 320 fp16
 map. Page cache warm, local disk, one thread; CPU seconds (user + system) of this process, medians
@@ -254,7 +254,7 @@ FORMATS = {
         _write_mds,
         _open_mds,
         needs="streaming",
-        install="none beside this numpy and xxhash: mosaicml-streaming pins older ones",
+        install="not possible with this numpy and xxhash: mosaicml-streaming pins older ones",
     ),
 }
 """In every format the reader copies what it reads: a training step changes its arrays."""

@@ -1,4 +1,4 @@
-"""Time p2pkit's geometry kernels beside numpy, torch and open3d: one run, one core for all.
+"""Time p2pkit's geometry kernels against numpy, torch and open3d: one run, one core for all.
 
 CPU time is taken, which on one core is wall time without what other processes take away.
 

@@ -1,4 +1,4 @@
-"""Time and peak memory of the contrasts in blocks beside the plain N x N form, in one run.
+"""Time and peak memory of the contrasts in blocks against the plain N x N form, in one run.
 
 Each measurement runs in a fresh process: forward and backward of one loss on random unit vectors,
 one thread. Memory is the growth of the process's peak (VmHWM), CPU time is user + system.

@@ -2,8 +2,8 @@
 
 `frames`: CPU seconds and bytes per frame of real recordings, the teacher's share given separately,
 because only that share runs on a GPU. `metadata`: stores of many samples whose records are real
-except for their numbers (a real shard's record, once for each planned shard; there are no shards
-beside them), so that what scales with the number of shards can be measured without terabytes.
+except for their numbers (a real shard's record, once for each planned shard; the shards do not
+exist), so that what scales with the number of shards can be measured without terabytes.
 
 Example: python benchmarks/scale.py --samples 1000 --samples 100000
 """

@@ -156,7 +156,7 @@ def _free_changes(saved: TrainConfig, asked: AskedSettings) -> TrainConfig:
     old, new = config_to_json(kept), config_to_json(again)
     changed = [name for name in old if old[name] != new[name]]
     if changed:
-        changes = "; ".join(f"{name} is {old[name]}, asked for {new[name]}" for name in changed)
+        changes = "; ".join(f"{name} is {old[name]}, requested {new[name]}" for name in changed)
         raise ConfigError(
             f"a resumed run keeps its settings: {changes}. Start a new run with --out"
         )

@@ -44,8 +44,8 @@ def holdout_split(
     samples = samples_in_key_order(store)
     if count >= len(samples):
         raise ConfigError(
-            f"holdout is {count}, but the store has only {len(samples)} frames; leave "
-            "some for training"
+            f"holdout is {count}, but the store has only {len(samples)} frames; leave some for "
+            "training"
         )
     cut = len(samples) - count
     return samples[:cut], samples[cut:]
@@ -57,7 +57,7 @@ class SceneSplit:
 
     Args:
         train, test: sample ids in key order.
-        sequence: that the store names, by sample id; empty where it names none.
+        sequence: named in the store, by sample id; empty if it names none.
     """
 
     train: Int64[np.ndarray, " train"]

@@ -111,7 +111,7 @@ class ViewConfig:
     )
     run: Path | None = Field(
         default=None,
-        description="A run on the store, whose student is shown beside the teacher.",
+        description="A run on the store, whose student is shown next to the teacher.",
         json_schema_extra=option(),
     )
     layer: str | None = Field(

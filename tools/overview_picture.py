@@ -57,7 +57,7 @@ def embedding_colors(view: FrameView, networks: RunNetworks) -> list[UInt8[np.nd
 def seen_from_the_side(
     view: FrameView,
 ) -> tuple[Float32[np.ndarray, "rows 2"], Float32[np.ndarray, " rows"]]:
-    """Where the points lie in a picture from the right and above, and how far they are from there.
+    """Positions of the points in a picture from the right and above, and their distances to it.
 
     Parallel projection, scaled to fill the picture.
     """

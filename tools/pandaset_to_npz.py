@@ -52,7 +52,7 @@ def convert_sequence(source: Path, target: Path) -> int:
     classes = source / "annotations" / "semseg" / "classes.json"
     if classes.is_file():
         shutil.copy(classes, target / "semseg_classes.json")
-    # The calibration comes last: without it the folder is no sequence.
+    # The calibration comes last: without it the folder is not a sequence.
     (target / "calib.json").write_text(json.dumps(calibration))
     return len(numbers)
 

@@ -36,7 +36,7 @@ class CheckReport:
     """What a check found.
 
     Args:
-        path: of check.json; check.html and overlays/ lie beside it.
+        path: of check.json; check.html and overlays/ are next to it.
         verdicts: one per test.
         summary: one sentence.
     """

@@ -106,7 +106,7 @@ def _train(
     config: FinetuneConfig,
     seed: int,
 ) -> _Candidate:
-    """Train at one pair of rates; gives the weights of the best validation, or of the last step."""
+    """Train at one pair of rates; return the weights of the best validation, or the last."""
     optimizer = _optimizer(network, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
     random = np.random.default_rng(seed)

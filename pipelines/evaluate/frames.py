@@ -60,7 +60,7 @@ def pretraining_up_axis(runs: Sequence[Path], store: Store) -> Axis | None:
         found = ", ".join(f"{run} {[list(up) for up in ups]}" for run, ups in axes.items())
         raise ConfigError(
             f"these runs were trained with different up axes ({found}); evaluate them one by one, "
-            "or take the points as they are with --set axes=stored"
+            "or leave the points unturned with --set axes=stored"
         )
     return nearest_up(common, store)
 
@@ -97,7 +97,7 @@ def turn_to(up_axis: Axis | None, store: Store) -> Float64[np.ndarray, "3 3"] | 
 def turned(
     points: Float32[np.ndarray, "points 3"], turn: Float64[np.ndarray, "3 3"] | None
 ) -> Float32[np.ndarray, "points 3"]:
-    """The points (m) after the turn, or as they are."""
+    """The points (m) after the turn, if any."""
     return points if turn is None else (points @ turn.T).astype(np.float32)
 
 
@@ -349,7 +349,7 @@ def with_test_store(
 
 
 def stored_labels(store: Store, label_set: str) -> LabelSet:
-    """The classes of a label set in a store; StoreError where it has no labels."""
+    """The classes of a label set in a store; StoreError if it has no labels."""
     dataset = store.manifest.dataset
     if dataset.get("label_names") is None:
         raise StoreError(

@@ -23,7 +23,7 @@ def read_cloud(store: Store, sample: int) -> PointCloud:
 
 
 def labels_of(cloud: PointCloud) -> Int64[np.ndarray, " points"]:
-    """The stored class of each point; StoreError where the frame has none."""
+    """The stored class of each point; StoreError if the frame has none."""
     if cloud.labels is None:
         raise StoreError(f"frame {cloud.key} has no labels, though its store names label classes")
     return cloud.labels.astype(np.int64)

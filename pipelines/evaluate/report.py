@@ -25,7 +25,7 @@ INTERVAL = f"{100 * LEVEL:g} % interval"
 
 
 def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
-    """Write report.json, report.md and MODE.png into `out`; gives the path of report.json.
+    """Write report.json, report.md and MODE.png into `out`; return the path of report.json.
 
     Args:
         out: the evaluation's folder.

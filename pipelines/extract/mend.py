@@ -1,4 +1,4 @@
-"""mend: extract the damaged shards of a store again, or leave out the frames that are lost.
+"""mend: extract the damaged shards of a store again, or remove the frames that are lost.
 
 With the recording, a damaged shard is extracted again from the settings that the store keeps, to
 the same bytes. Without it, samples that can be read are kept, and the frames that are lost in any
@@ -128,10 +128,10 @@ class Condition:
     """The state of one shard of one layer.
 
     Args:
-        reason: what is wrong; empty where nothing is.
-        record: None where it cannot be read.
+        reason: what is wrong; empty if intact.
+        record: None if it cannot be read.
         missing: whether there is no record, so that the shard was never finished.
-        keys: of its samples, None where it cannot be opened.
+        keys: of its samples, None if it cannot be opened.
         bad: why samples cannot be read, by key.
     """
 

@@ -156,7 +156,7 @@ def pool_for(nodes: Iterable[dict[str, float]], *, device: str, threads: int, sh
 
 
 def _rows(ray: Any, config: ExtractConfig, shards: int) -> Iterator[Row]:
-    """One row for each shard, as they are committed."""
+    """Yield one row for each shard as it is committed."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     device = "cpu" if config.features is None else config.features.teacher.device
     pool = pool_for(nodes, device=device, threads=config.threads, shards=shards)

@@ -134,8 +134,7 @@ class ExtractConfig:
     superpixels: Superpixels = Field(
         default=None,
         description="Also store which superpixel each pair's pixel lies in; slic:150 is SLidR's. "
-        "In "
-        "a file, {segments = 150, compactness = 6.0}; by default not stored.",
+        "In a file, {segments = 150, compactness = 6.0}; by default not stored.",
         json_schema_extra=option(metavar="slic:N[:COMPACTNESS]"),
     )
 

@@ -44,7 +44,7 @@ class Recording:
     _held: dict[str, Frame | FrameError] = field(default_factory=dict)
 
     def load(self, key: str) -> Frame:
-        """The frame; FrameError where it is bad."""
+        """The frame; FrameError if it is bad."""
         found = self._held.pop(key, None)
         if isinstance(found, FrameError):
             raise found

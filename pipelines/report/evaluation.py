@@ -45,7 +45,7 @@ class FoundEvaluation:
 def find_evaluation(run: Path, folder: Path | None) -> FoundEvaluation | None:
     """The evaluation in `folder`, else the newest one near the run that measured its weights.
 
-    Near is a folder in the run's or beside it.
+    Near means a folder in or next to the run's.
 
     Raises:
         ConfigError: `folder` holds no evaluation, or one of other weights.
@@ -105,7 +105,7 @@ class ModeSection:
     Args:
         mode: its name.
         better, worse, fractions: at how many of the label fractions the 95 % interval of the
-            difference to scratch lies above and below 0.
+            difference to scratch is above and below 0.
         gain: the difference at the smallest fraction, for the top of the page.
         plot: mIoU by label fraction.
         rows: of the table.

@@ -71,7 +71,7 @@ def hard_negatives(
 
 def _anchors(pairs: ReportPairs, negatives: Negatives, number: int) -> list[int]:
     """The frame's anchors with the strongest push from suspected negatives, of different cells and,
-    where there are labels, different classes.
+    if there are labels, different classes.
     """
     push = (negatives.push * negatives.suspected).sum(dim=1).numpy()
     own = np.flatnonzero((pairs.frame == number) & (push > 0))

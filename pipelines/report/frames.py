@@ -54,7 +54,7 @@ class DrawnFrame:
 
 @dataclass(frozen=True)
 class FrameView:
-    """The pairs of one view of a frame that have a feature, and where they lie in its image.
+    """The pairs of one view of a frame that have a feature, and their positions in its image.
 
     Args:
         cloud, features: the frame's geometry and its sample of the feature layer.
@@ -187,7 +187,7 @@ def drawn_frames(views: Sequence[FrameView], networks: RunNetworks) -> list[Draw
 def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]:
     """A frame as the store has it, in the view that sees most of its points.
 
-    Colours, depth, labels where there are any, and principal components of the teacher's features.
+    Colours, depth, labels if there are any, and principal components of the teacher's features.
     """
     view = open_view(store, layer, sample, most_width=MOST_WIDTH)
     (teacher,) = principal_colors([(len(view.rows), teacher_reader(view))])

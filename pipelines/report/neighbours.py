@@ -29,7 +29,7 @@ class NearestPoints:
     """Points of several frames, and for some the nearest ones of other frames.
 
     Args:
-        views: of the frames; queries lie in the first `queried` of them.
+        views: of the frames; queries come from the first `queried` of them.
         pairs: drawn points, those with labels where the store has labels.
         scene: of each pair; neighbours are of another scene than the query, or of another frame
             where all frames are of one scene.

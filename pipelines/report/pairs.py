@@ -46,7 +46,7 @@ class ReportPairs:
         return None if value == IGNORE else value
 
     def hit_or_miss(self, query: int, found: int) -> str:
-        """`hit` where two pairs are of one class, `miss` of two; empty where one is void."""
+        """`hit` if two pairs are of one class, `miss` if of two; empty if one is void."""
         one, other = self.label_of(query), self.label_of(found)
         return "" if one is None or other is None else "hit" if one == other else "miss"
 

@@ -48,7 +48,7 @@ def draw_points(
 
     Args:
         colors: RGB of each point.
-        pixel_uv: where it projects to (px, centres at integers).
+        pixel_uv: its projection (px, centres at integers).
         depth_m: along the optical axis (m).
         image_size: width and height (px).
     """

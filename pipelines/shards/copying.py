@@ -1,6 +1,6 @@
 """Build a store from the samples of others, as convert and merge do.
 
-Between tar shards the members' payloads are copied as they are, each checked against its checksum
+Between tar shards the members' payloads are copied unchanged, each checked against its checksum
 on the way; to or from Zarr shards, and between codecs, each sample is decoded and encoded again.
 """
 

@@ -188,7 +188,7 @@ def _best(run: Path) -> Path:
 
 
 def load_checkpoint(checkpoint: Checkpoint, model: PretrainingModel) -> dict[str, Any]:
-    """Restore the weights; gives the state that was saved with them.
+    """Restore the weights; return the state that was saved with them.
 
     Raises:
         TrainingError: a file is missing, cannot be read, differs from its checksum or does not fit

@@ -20,7 +20,7 @@ from p2pkit.settings import config_to_json
 def metrics_log(
     run: Path, start: int, *, write: bool = True
 ) -> Generator[Callable[[dict[str, Any]], None]]:
-    """Open RUN/metrics.jsonl and RUN/tensorboard for appending; gives the function that appends.
+    """Open RUN/metrics.jsonl and RUN/tensorboard for appending; yields the function that appends.
 
     Lines of steps that will be repeated are cut. A row's `step` places it. NaN and
     infinite figures, such as the gradient's norm where float16 left a step out, become null. Text
@@ -104,7 +104,7 @@ def check_wandb(config: TrainConfig) -> None:
 def wandb_log(
     config: TrainConfig, run: Path, *, write: bool = True
 ) -> Generator[Callable[[dict[str, Any]], None]]:
-    """Open the run's log at Weights & Biases; gives the function that appends a row.
+    """Open the run's log at Weights & Biases; yields the function that appends a row.
 
        Its id is kept in RUN/wandb.json, so that a resumed run continues there, too. Repeated steps
        keep their first values: the service takes no step twice. Where the rows go is up to wandb:

@@ -133,7 +133,7 @@ class TrainConfig:
         default="auto",
         description="What computes the sparse convolutions: `minkowski` (MinkowskiEngine, built "
         "once) or `torch` (slower, nothing to build); they differ by rounding only. `auto` takes "
-        "MinkowskiEngine where it works; a run keeps the engine that it started with.",
+        "MinkowskiEngine if it works; a run keeps the engine that it started with.",
     )
     embedding_channels: int = Field(
         default=128,

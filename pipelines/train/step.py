@@ -257,7 +257,7 @@ class Trainer:
         return self._replica.no_sync()
 
     def _update(self, loss: float) -> float:
-        """Clip and step; gives the gradient's norm before clipping."""
+        """Clip and step; return the gradient's norm before clipping."""
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optimizer.clip_norm or float("inf")
         norm = float(clip_grad_norm_(self.model.parameters(), limit))
