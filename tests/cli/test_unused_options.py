@@ -143,7 +143,7 @@ def test_a_repair_extracts_only_from_a_recording() -> None:
     repair = ["shards", "repair", "x.store"]
     for words in (["--weights", "random"], ["--teacher", "hf:a"], ["--camera", "c.json"]):
         told = usage_error(*repair, *words)
-        assert f"{words[0]} would be ignored: without the recording nothing is extracted" in told
+        assert f"{words[0]} would be ignored: nothing is extracted without the recording" in told
     told = usage_error(*repair, "--source", "here", "--drop")
     assert "--drop would be ignored" in told
 

@@ -233,7 +233,7 @@ def test_the_command_takes_a_store(room_store: Path, tmp_path: Path) -> None:
     assert "is already a store" in result.output
     result = CliRunner().invoke(commands, ["report", str(room_store), "--evaluation", "x"])
     assert result.exit_code == 2
-    assert "--evaluation goes with a run" in result.output
+    assert "--evaluation would be ignored" in result.output
 
 
 def test_neither_store_nor_run_is_refused(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_grids_of_several_image_sizes_are_gathered(tmp_path: Path):
 
 def test_one_key_in_two_stores_needs_prefixes(tmp_path: Path):
     first, second = write_part(tmp_path / "a", A), write_part(tmp_path / "b", A, failed=["a_4"])
-    with pytest.raises(StoreError, match=r"5 keys that a store before it has too, such as a_0"):
+    with pytest.raises(StoreError, match=r"5 keys that an earlier store has too, such as a_0"):
         merge(tmp_path / "out", first, second)
     assert not (tmp_path / "out").exists()
     out = open_store(merge(tmp_path / "out", first, second, prefixes=("x-", "y-")))
