@@ -140,7 +140,7 @@ def test_repair_says_what_it_drops(store: Path):
     assert "--source restores them, --drop removes them" in left
     dry = run("repair", store, "--drop", "--dry-run")
     assert "would drop layer geometry, shard 1: frames " in dry
-    assert "2 frames would become failures, stage repair" in dry
+    assert "2 frames would become failures of stage repair" in dry
     run("verify", store, code=1)
     text = run("repair", store, "--drop")
     assert "drop layer features/resnet50-0123abcd, shard 1: frames " in text
