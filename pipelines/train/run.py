@@ -113,7 +113,7 @@ def run(
     with process_group(ranks, config.device):
         config = replace(config, engine=_engine_of_first(config, ranks))
         parts = _prepare(config, sources, ranks, out)
-        # All have checked that there is no run before the first creates one.
+        # All processes check that no run exists before the first creates one.
         wait_for_all(ranks)
         if ranks.is_first:
             provenance_of(sources, config).write(out)

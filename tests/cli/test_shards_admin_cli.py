@@ -147,8 +147,8 @@ def test_repair_says_what_it_drops(store: Path):
     assert "2 frames became failures of stage repair and are removed from every layer" in text
     run("verify", store, "--deep")
     (store / "failures.jsonl").write_text("")
-    assert "failures.jsonl would be written again" in run("repair", store, "--dry-run")
-    assert "failures.jsonl was written again" in run("repair", store)
+    assert "failures.jsonl would be rewritten" in run("repair", store, "--dry-run")
+    assert "failures.jsonl was rewritten" in run("repair", store)
     assert len((store / "failures.jsonl").read_text().splitlines()) == 2
 
 
