@@ -1,4 +1,4 @@
-# One command each; the first makes the virtual environment, later ones find it ready.
+# One command each; the first creates the virtual environment, later ones reuse it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ READY_FOR_TESTS := $(VENV)/.ready-for-tests
 # torch is named in the pip command, or a package that depends on it may pull another build.
 TORCH := torch==2.13.0
 
-# `make install MINKOWSKI=--cuda` builds MinkowskiEngine for CUDA also where no GPU is seen.
+# `make install MINKOWSKI=--cuda` builds MinkowskiEngine for CUDA even if no GPU is found.
 MINKOWSKI ?=
 
 .PHONY: demo test test-all install setup browser lint types unit unit-all bench clean
@@ -15,13 +15,13 @@ MINKOWSKI ?=
 demo: install
 	$(BIN)/p2pkit demo
 
-# While working: lint, types and all tests but the slow ones; before a change goes in: all tests.
+# While working: lint, types and all tests except the slow ones; before a change is merged: all tests.
 test: setup browser lint types unit
 
 test-all: setup browser lint types unit-all
 
-# `install` has what p2pkit needs, `setup` also what its tests need. Neither fails for want of
-# MinkowskiEngine: p2pkit then works on its torch engine, and one line says what is missing.
+# `install` has what p2pkit needs, `setup` also what its tests need. Neither fails without
+# MinkowskiEngine: p2pkit then uses its torch engine, and one line says what is missing.
 install: $(READY)
 
 setup: $(READY_FOR_TESTS)
@@ -55,7 +55,7 @@ types: setup
 	$(BIN)/basedpyright
 
 # One thread: with more, MinkowskiEngine's sums are not the same to the bit between runs. A file's
-# tests stay in one process: what they share is made once, and what must run alone does.
+# tests stay in one process: shared fixtures are made once, and tests that must run alone do.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 unit: setup

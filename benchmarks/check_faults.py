@@ -1,7 +1,8 @@
 """Inject known faults into real recordings and count which `p2pkit check` finds and names.
 
 Prints one table in Markdown, faults × sources. `named`: a test fails and names this fault. `found`:
-a test fails and names another or none. `missed`: no test fails. `n/a`: see the reasons below it.
+a test fails and names another fault or none. `missed`: no test fails. `n/a`: see the reasons below
+it.
 
 Example: python benchmarks/check_faults.py --source KITTI --frames 6
 """
@@ -56,7 +57,7 @@ def judge(source: FrameSource, frames: int) -> list[Verdict]:
 
 
 def cell(verdicts: list[Verdict], fault: str) -> str:
-    """What became of a fault: named, found or missed; passes or FAILS for the untouched source."""
+    """The outcome for a fault: named, found or missed; passes or FAILS for the untouched source."""
     failed = [verdict for verdict in verdicts if verdict.outcome == "fail"]
     if fault == UNTOUCHED:
         return "FAILS" if failed else "passes"
@@ -66,7 +67,7 @@ def cell(verdicts: list[Verdict], fault: str) -> str:
 
 
 def column(source: FrameSource, frames: int, say: Callable[[str], None]) -> dict[str, str]:
-    """One source with every fault."""
+    """Outcomes for one source with each fault."""
     keys = source.keys()
     example = source.load(keys[0])
     cells: dict[str, str] = {}

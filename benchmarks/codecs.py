@@ -1,7 +1,7 @@
 """What each way of storing the teacher's maps costs and saves: bytes, read rate, and accuracy.
 
-The default teacher sees the first frames of NYUv2 once (of the generated rooms, where NYUv2 is not
-there); its maps are then stored in every way beside each other in one store. Rates are ratios to
+The default teacher sees the first frames of NYUv2 once (of generated rooms if NYUv2 is not
+available); its maps are then stored in every way as layers of one store. Rates are ratios to
 float16 without compression in the same run, in CPU time, page cache warm. Accuracy is the cosine to
 the float16 features at sampled pairs, and the score of a linear probe on the upsampled teacher
 features at labelled points, the last quarter of the frames tested; codecs of one map must give the
@@ -103,7 +103,7 @@ def places(store: Store) -> list[tuple[int, int]]:
 
 
 def add_way(store: Store, base: str, way: Way) -> str:
-    """Store the maps of layer `base` in another way as one more layer; gives its name."""
+    """Store the maps of layer `base` in another way as one more layer; return its name."""
     coding, codec = parse_map_coding(way[0]), way[1]
     spec = store.layer(base)
     details, fingerprint = dict(spec.details), {"base": spec.fingerprint, "way": list(way)}
@@ -137,7 +137,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Bench:
-    """One store with all ways in it, its geometry decoded, and pairs drawn once for all ways."""
+    """One store with all ways, its geometry decoded, and pairs drawn once for all ways."""
 
     store: Store
     clouds: list[PointCloud]
@@ -203,7 +203,7 @@ def probe_score(bench: Bench, layer: str, seed: int) -> float:
 def rates(bench: Bench, layers: dict[Way, str]) -> dict[Way, tuple[float, float]]:
     """Read rate, and rate of reading and sampling, as ratios to the first way's.
 
-    All ways take turns, so that the machine's moods meet all of them.
+    All ways take turns, so that changes of the machine's load affect all of them.
     """
     best = {way: [np.inf, np.inf] for way in layers}
     for turn in range(REPEATS):
@@ -239,7 +239,7 @@ def measure(bench: Bench, layers: dict[Way, str]) -> list[Row]:
 
 
 def check_lossless(bench: Bench, layer: str, twin: str) -> None:
-    """Fail where two codecs of one coding give other features."""
+    """Fail if two codecs of one coding give different features."""
     for sample, pairs in enumerate(bench.pairs):
         a, b = (bench.features(name, sample, pairs) for name in (layer, twin))
         if not np.array_equal(a, b):
@@ -266,8 +266,8 @@ def with_accuracy(row: Row, bench: Bench, layers: tuple[str, str], plain: list[f
 def table(rows: list[Row]) -> str:
     """Markdown."""
     lines = [
-        "| map | codec | bytes/frame | size | read | read + sample | variance | cosine mean "
-        "| 1st percentile | probe mIoU | change |",
+        "| map | codec | bytes/frame | size | read | read + sample | variance | cosine mean | 1st "
+        "percentile | probe mIoU | change |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
@@ -277,10 +277,10 @@ def table(rows: list[Row]) -> str:
             "" if row.miou_change is None else f"{row.miou_change:+.2f} ± {row.miou_change_std:.2f}"
         )
         lines.append(
-            f"| {row.map} | {row.codec} | {row.bytes_per_frame:,.0f} "
-            f"| {row.bytes_per_frame / rows[0].bytes_per_frame:.2f} | {row.read_rate:.2f} "
-            f"| {row.sample_rate:.2f} | {kept} | {row.cosine_mean:.5f} "
-            f"| {row.cosine_first_percentile:.5f} | {score} | {change} |"
+            f"| {row.map} | {row.codec} | {row.bytes_per_frame:,.0f} | "
+            f"{row.bytes_per_frame / rows[0].bytes_per_frame:.2f} | {row.read_rate:.2f} | "
+            f"{row.sample_rate:.2f} | {kept} | {row.cosine_mean:.5f} | "
+            f"{row.cosine_first_percentile:.5f} | {score} | {change} |"
         )
     return "\n".join(lines)
 

@@ -1,8 +1,8 @@
 """Time and peak memory of both sparse engines on real voxels, in one run.
 
-Each measurement is a process of its own: forward and backward of one student on frames of a store
-(`p2pkit extract`), one thread, medians over repetitions after one that is not counted. Memory is
-what the process's peak grew by (VmHWM); CPU time is user + system.
+Each measurement runs in a fresh process: forward and backward of one student on frames of a store
+(`p2pkit extract`), one thread, medians over repetitions after one for warm-up. Memory is
+the growth of the process's peak (VmHWM); CPU time is user + system.
 
 Example: python benchmarks/engines.py rooms.store --student Res16UNet14A --frames 4
 """

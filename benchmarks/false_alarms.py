@@ -1,9 +1,9 @@
-"""How often `p2pkit check` accuses a recording that has no fault.
+"""How often `p2pkit check` reports a fault in a recording that has none.
 
-Judges short runs of frames out of untouched recordings, of drawn lengths, strides and beginnings,
-and prints the failed tests of each and, per recording, how many runs were accused. Where k of n
-are, the upper end of the 95 % interval (Clopper and Pearson 1934) is printed, too; runs of one
-recording are alike, so that it flatters.
+Judges short runs of frames from untouched recordings, of random lengths, strides and starts,
+and prints the failed tests of each and, per recording, how many runs failed. The upper end of
+the 95 % interval (Clopper and Pearson 1934) of that share is also printed; runs of one recording
+are correlated, so it is optimistic.
 
 Example: python benchmarks/false_alarms.py --runs 3 --source KITTI
 """
@@ -27,7 +27,7 @@ RECORDINGS = {**SOURCES, "NYUv2": ("nyuv2", "nyuv2_half")}
 
 
 class Excerpt:
-    """Some frames of a source as a source."""
+    """A source with only some frames of another."""
 
     def __init__(self, source: FrameSource, keys: Sequence[str]) -> None:
         self._source, self._keys = source, list(keys)
@@ -36,7 +36,7 @@ class Excerpt:
         self.ignore_label: int | None = source.ignore_label
 
     def keys(self) -> Sequence[str]:
-        """Of its frames, in the source's order."""
+        """Keys of its frames, in the source's order."""
         return self._keys
 
     def load(self, key: str) -> Frame:
@@ -44,12 +44,12 @@ class Excerpt:
         return self._source.load(key)
 
     def fingerprint(self) -> dict[str, Any]:
-        """The source's, which is not asked for."""
+        """The source's names."""
         return self._source.fingerprint()
 
 
 def excerpts(source: FrameSource, runs: int, random: np.random.Generator) -> list[Excerpt]:
-    """The different ones among so many drawn runs of frames."""
+    """The distinct ones among `count` drawn runs of frames."""
     keys = list(source.keys())
     drawn: set[tuple[str, ...]] = set()
     for _ in range(runs):
@@ -61,7 +61,7 @@ def excerpts(source: FrameSource, runs: int, random: np.random.Generator) -> lis
 
 
 def accused(excerpt: Excerpt) -> bool:
-    """A test fails; which and why is printed."""
+    """Whether a test fails; prints which and why."""
     failed = [verdict for verdict in judge(excerpt, FRAMES) if verdict.outcome == "fail"]
     for verdict in failed:
         keys = excerpt.keys()
@@ -72,10 +72,10 @@ def accused(excerpt: Excerpt) -> bool:
 @click.command()
 @data_option
 @click.option("--source", "names", multiple=True, type=click.Choice(list(RECORDINGS)))
-@click.option("--runs", default=15, show_default=True, help="Drawn per recording.")
+@click.option("--runs", default=15, show_default=True, help="Runs drawn per recording.")
 @click.option("--seed", default=0, show_default=True)
 def main(data: Path, names: tuple[str, ...], runs: int, seed: int) -> None:
-    """Print a table in Markdown and the bound over all recordings."""
+    """Print a Markdown table and the bound over all recordings."""
     rows: list[tuple[str, int, int]] = []
     for name in names or RECORDINGS:
         dataset, folder = RECORDINGS[name]

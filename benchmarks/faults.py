@@ -1,4 +1,4 @@
-"""Three writers of one store are killed at random moments, round after round; nothing is lost.
+"""Kill three writers of one store at random moments, round after round: nothing may be lost.
 
 Each round starts a store with three workers and kills each just before a random fsync or rename,
 checks that every record stands for a whole shard, lets one worker finish, and compares the store
@@ -32,13 +32,13 @@ from p2pkit.store.verifying import verify_store  # noqa: E402
 
 WORKERS = 3
 LAST_COMMIT = {"tar by claims": 30, "zarr by claims": 400, "extract": 30}
-"""About as many fsyncs and renames as a worker makes that is alone."""
+"""About as many fsyncs and renames as a single worker makes."""
 
 Work = Callable[[Path], object]
 
 
 def dies_at(work: Work, root: Path, number: int) -> Callable[[], None]:
-    """`work` that kills its process just before the fsync or rename of that number."""
+    """`work` with its process killed just before the fsync or rename of that number."""
     left = [number]
 
     def count(call: Callable[..., object]) -> Callable[..., object]:
@@ -64,7 +64,7 @@ def content(root: Path) -> dict[str, bytes]:
 
 
 def half_done_shards(root: Path) -> list[str]:
-    """What is wrong with shards whose record exists; those without one are no fault."""
+    """What is wrong with shards whose record exists; missing records are not a fault."""
     if not (root / "p2pkit.json").exists():
         return []
     store = open_store(root)
@@ -89,7 +89,7 @@ def check(good: bool, message: str) -> None:
 def killed_rounds(
     work: Work, folder: Path, rounds: int, *, seed: int, last: int
 ) -> tuple[int, int, float]:
-    """Kill and compare; (workers killed, shards that stood before the last run, seconds)."""
+    """Kill and compare; (workers killed, shards complete before the last run, seconds)."""
     check(wait(fork(lambda: work(folder / "whole"))) == 0, "the uninterrupted run failed")
     whole, began = content(folder / "whole"), time.monotonic()
     draw, killed, stood = random.Random(seed), 0, 0

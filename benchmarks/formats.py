@@ -1,12 +1,12 @@
-"""The store against other formats on the same samples, side by side in one run.
+"""The store against other formats on the same samples, in one run.
 
 Samples of a realistic size: 30,000 points with colours, depth and pixel, and a 15 x 20 x 320 fp16
 map. Page cache warm, local disk, one thread; CPU seconds (user + system) of this process, medians
 over turns in which the formats take their place one after the other, so all share the machine's
-moods. First batch: wall seconds of a fresh process, its imports included.
+load. First batch: wall seconds of a fresh process, its imports included.
 
 Ours verifies the checksum of every field that is read; npz has zip's CRC-32. A peer that is not
-installed is left out with a line that says so.
+installed is skipped with a message.
 
 Example: python benchmarks/formats.py --samples 128 --turns 3
 """
@@ -171,7 +171,7 @@ def _open_arrow(root: Path, count: int) -> Reader:
 
 
 def _shaped(raw: Arrays) -> Arrays:
-    """Copies of raw bytes as the arrays that they are."""
+    """Arrays copied from raw bytes."""
     return {
         "colors": np.array(raw["colors"]).reshape(POINTS, 3),
         "depth": np.array(raw["depth"]).view(np.uint16),
@@ -224,7 +224,7 @@ class Format:
 
     Args:
         write: writes samples into an empty folder.
-        open: gives a reader of any sample; None where only a scan from the start is possible.
+        open: gives a reader of any sample; None if only a scan from the start is possible.
         scan: reads all samples in stored order; None reads them one by one.
         needs: the module that must be installed.
         install: the command that installs it.
@@ -254,10 +254,10 @@ FORMATS = {
         _write_mds,
         _open_mds,
         needs="streaming",
-        install="none beside this numpy and xxhash: mosaicml-streaming pins older ones",
+        install="not possible with this numpy and xxhash: mosaicml-streaming pins older ones",
     ),
 }
-"""The reader copies what it reads in every format: a training step changes its arrays."""
+"""In every format the reader copies what it reads: a training step changes its arrays."""
 
 
 @dataclass
@@ -288,7 +288,7 @@ def one_turn(name: str, root: Path, samples: list[Sample], costs: Costs, turn: i
     """Write, scan and read one format once; the folder of the last turn stays.
 
     A first writing is thrown away: a virtual machine's host must hand over memory for the page
-    cache, which can cost more than all else, and the next writer finds that memory at hand.
+    cache, which can cost more than everything else; later writers reuse that memory.
     """
     form, count, out = FORMATS[name], len(samples), root / f"{name} {turn}"
     with tempfile.TemporaryDirectory(dir=root) as thrown_away:
@@ -326,7 +326,7 @@ def first_batch_s(name: str, root: Path, count: int) -> float:
 
 
 def read_first(name: str, root: Path, count: int) -> None:
-    """What `first_batch_s` starts."""
+    """The child process of `first_batch_s`."""
     form = FORMATS[name]
     if form.open is None:
         assert form.scan is not None
@@ -339,14 +339,14 @@ def read_first(name: str, root: Path, count: int) -> None:
 
 
 def installed(names: Iterable[str]) -> list[str]:
-    """Those that can run here; says of each other why it is left out."""
+    """The formats that can run here; prints why each other one is skipped."""
     found: list[str] = []
     for name in names:
         try:
             __import__(FORMATS[name].needs)
             found.append(name)
         except ImportError as error:
-            print(f"{name} is left out: {error}; to install: {FORMATS[name].install}")
+            print(f"{name} is skipped: {error}; to install: {FORMATS[name].install}")
     return found
 
 
@@ -388,8 +388,8 @@ def table(costs: dict[str, Costs], megabytes: float) -> str:
 
     base, peer = middle(costs["np.memmap"].random), costs.get("webdataset", Costs())
     lines = [
-        "| format | write, MB/CPU s | × webdataset | in order, µs | × faster than webdataset "
-        "| random, µs | ÷ memmap | first batch, s | MB/sample |",
+        "| format | write, MB/CPU s | × webdataset | in order, µs | × faster than webdataset | "
+        "random, µs | ÷ memmap | first batch, s | MB/sample |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, cost in costs.items():

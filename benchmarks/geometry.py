@@ -1,4 +1,4 @@
-"""Time p2pkit's geometry kernels beside numpy, torch and open3d: one run, one core for all.
+"""Time p2pkit's geometry kernels against numpy, torch and open3d: one run, one core for all.
 
 CPU time is taken, which on one core is wall time without what other processes take away.
 
@@ -42,7 +42,7 @@ Peers = dict[str, Callable[[], Any]]
 
 @dataclass(frozen=True)
 class Scene:
-    """What all contenders get: one frame, its points, and a teacher's map with pairs to sample."""
+    """The input of all contenders: a frame, its points, a teacher's map, and pairs to sample."""
 
     source: str
     depth: np.ndarray
@@ -163,7 +163,7 @@ def voxel_deduplication(scene: Scene, open3d: Any) -> Peers:
 
 
 def occluded_projection(scene: Scene, open3d: Any) -> Peers:
-    """Project, splat 3 x 3, keep what is nearest. open3d makes a depth image without splat."""
+    """Project, splat 3 x 3, keep the nearest. open3d makes a depth image without splat."""
     tensor = torch.from_numpy(scene.points)
     width, height = CAMERA.width, CAMERA.height
 
@@ -204,7 +204,7 @@ def occluded_projection(scene: Scene, open3d: Any) -> Peers:
 
 
 def sparse_occlusion(scene: Scene, open3d: Any) -> Peers:
-    """How far sparse points lie behind what is nearer on two opposite sides; z-buffer at hand."""
+    """How far sparse points are behind nearer ones on two opposite sides; z-buffer given."""
     projection = project(scene.points[::7], CAMERA)
     rows, columns = CAMERA.height // 2, CAMERA.width // 2
     u, v = np.floor(projection.pixel_uv.T / 2 + 0.5).astype(np.int64)
@@ -280,11 +280,11 @@ TASKS: dict[str, Callable[[Scene, Any], Peers]] = {
 
 
 def import_open3d() -> Any:
-    """The module, or None with a line on stderr where it is missing or does not load."""
+    """The module, or None with a line on stderr if it is missing or cannot be imported."""
     try:
         import open3d
     except (ImportError, OSError) as error:
-        print(f"open3d is left out: {error}", file=sys.stderr)
+        print(f"open3d is skipped: {error}", file=sys.stderr)
         return None
     return open3d
 
@@ -292,8 +292,8 @@ def import_open3d() -> Any:
 def medians_ms(peers: Peers, repeat: int) -> dict[str, float]:
     """Median CPU time of each contender over `repeat` turns of `RUNS_PER_TURN` runs.
 
-    They take turns, so that all share the machine's moods, and run several times in a turn, so that
-    none mostly pays for the caches that another one emptied.
+    They take turns, so that all share the machine's load, and run several times in a turn, so that
+    none mostly pays for caches emptied by another.
     """
     times: dict[str, list[float]] = {name: [] for name in peers}
     for turn in range(repeat + 1):
@@ -320,8 +320,8 @@ def main(repeat: int, as_json: bool) -> None:
         print(json.dumps({"scene": scene.source, "repeat": repeat, "median_ms": results}))
         return
     print(
-        f"{scene.source}, 640 x 480, {len(scene.points)} points; CPU time on one core, "
-        f"median of {repeat} turns"
+        f"{scene.source}, 640 x 480, {len(scene.points)} points; CPU time on one core, median of "
+        f"{repeat} turns"
     )
     print(f"{'':34}{'p2pkit':>10}{'numpy':>9}{'torch':>9}{'open3d':>9}")
     for name, medians in results.items():

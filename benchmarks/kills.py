@@ -1,8 +1,9 @@
-"""kill -9 at random moments of `p2pkit extract` and `p2pkit train`: what is left, what comes of it.
+"""kill -9 at random moments of `p2pkit extract` and `p2pkit train`: what is left.
 
-Each run is a process of its own on one CPU thread, as training is the same to the bit only there.
+Each run is a fresh process on one CPU thread, since only then training is bit-identical.
 The moment is drawn uniformly over the duration of an undisturbed run, start-up included; then the
-same command (with --resume for train) goes on, and its result is compared with the undisturbed one.
+same command (with --resume for train) continues, and its result is compared with the undisturbed
+one.
 
 Example: python benchmarks/kills.py --moments 10
 """
@@ -43,24 +44,24 @@ class Outcome:
 
 
 def p2pkit(*arguments: str) -> list[str]:
-    """The command line in a process of its own."""
+    """The command line of a fresh process."""
     return [sys.executable, "-m", "p2pkit.cli.main", *arguments]
 
 
 def environment() -> dict[str, str]:
-    """One CPU thread; this checkout first."""
+    """The environment: one CPU thread; this checkout first."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 def run(command: list[str]) -> float:
-    """Run to the end; seconds."""
+    """Run to the end; return the seconds."""
     began = time.perf_counter()
     subprocess.run(command, env=environment(), check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 def run_killed(command: list[str], at_s: float) -> bool:
-    """Start, kill after `at_s`; whether it had ended by then."""
+    """Start, kill after `at_s`; return whether it had ended by then."""
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, env=environment(), stdout=quiet, stderr=quiet) as process:
         try:
@@ -120,9 +121,9 @@ def show(title: str, unit: str, outcomes: list[Outcome]) -> None:
     """Print one table."""
     print(f"{title}\n{'killed after':>14}{unit:>26}  result")
     for outcome in sorted(outcomes, key=lambda row: row.at_s):
-        told = "byte-identical" if outcome.equal else "DIFFERS"
+        result = "byte-identical" if outcome.equal else "DIFFERS"
         ended = " (had finished)" if outcome.finished else ""
-        print(f"{outcome.at_s:12.2f} s{outcome.kept:>26}  {told}{ended}")
+        print(f"{outcome.at_s:12.2f} s{outcome.kept:>26}  {result}{ended}")
 
 
 @click.command()

@@ -1,7 +1,7 @@
-"""Time and peak memory of the contrasts in blocks beside the plain N x N form, in one run.
+"""Time and peak memory of the contrasts in blocks against the plain N x N form, in one run.
 
-Each measurement is a process of its own: forward and backward of one loss on random unit vectors,
-one thread. Memory is what the process's peak grew by (VmHWM), CPU time is user + system.
+Each measurement runs in a fresh process: forward and backward of one loss on random unit vectors,
+one thread. Memory is the growth of the process's peak (VmHWM), CPU time is user + system.
 
 Example: python benchmarks/losses.py --pairs 4096 --pairs 16384
 """
@@ -67,7 +67,7 @@ def measure(name: str, pairs: int) -> dict[str, float]:
 
 
 def measured_apart(name: str, pairs: int) -> dict[str, float]:
-    """As `measure`, in a fresh process, whose peak memory is its own."""
+    """As `measure`, in a fresh process, so that the peak memory is its own."""
     command = [sys.executable, __file__, "--only", name, "--pairs", str(pairs)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)

@@ -1,10 +1,10 @@
-"""Does the occlusion test remove the right pairs? Asked of PandaSet's point labels and its images.
+"""Does the occlusion test remove the right pairs? Checked with PandaSet's point labels and images.
 
-Labels: how often that of a hidden, and of a kept, point differs from that of the nearest kept point
-in the image. Images: a point that another sweep sees, too (a point of the same label within 10 cm,
-in world coordinates, kept there), has two colours; if this sweep's pixel shows something else, they
-differ. Both are given for hidden and for kept points, and for the plain z-buffer with a splat as
-wide.
+Labels: how often the label of a hidden, and of a kept, point differs from that of the nearest kept
+point in the image. Images: a point that another sweep sees, too (a point of the same label within
+10 cm, in world coordinates, kept there), has two colours; if this sweep's pixel shows something
+else, they differ. Both are given for hidden and for kept points, and for the plain z-buffer with a
+splat as wide.
 
 Example: python benchmarks/occlusion.py --sweeps 4
 """
@@ -61,7 +61,7 @@ def look(frame: Frame, view: View) -> dict[str, Seen]:
     for name, seen in kept.items():
         mine = seen[rows]
         anchors = np.flatnonzero(mine)
-        # A kept point's nearest is itself: take its second.
+        # A kept point's nearest is itself: take the second.
         nearest = np.asarray(KDTree(uv[anchors]).query(uv, k=2)[1])
         choice = anchors[np.where(mine, nearest[:, 1], nearest[:, 0])]
         label = frame.labels[rows]
@@ -93,11 +93,10 @@ def report(sweeps: list[Seen], names: list[str]) -> list[str]:
     apart = {kept: np.concatenate(parts) for kept, parts in colors.items()}
     lines = [
         f"hidden: {100 * hidden.mean():.1f} % of {len(hidden):,} points in an image",
-        "label differs from the nearest kept point's: "
-        f"hidden {100 * differs[hidden].mean():.1f} %, kept {100 * differs[~hidden].mean():.1f} %",
-        "median distance of the colours in two sweeps: "
-        f"hidden {np.median(apart[False]):.0f} ({len(apart[False]):,} points), "
-        f"kept {np.median(apart[True]):.0f} ({len(apart[True]):,})",
+        f"label differs from the nearest kept point's: hidden {100 * differs[hidden].mean():.1f} "
+        f"%, kept {100 * differs[~hidden].mean():.1f} %",
+        f"median distance of the colours in two sweeps: hidden {np.median(apart[False]):.0f} "
+        f"({len(apart[False]):,} points), kept {np.median(apart[True]):.0f} ({len(apart[True]):,})",
     ]
     for label in np.argsort(-np.bincount(joined.label))[:6]:
         mine = joined.label == label
@@ -112,7 +111,7 @@ def report(sweeps: list[Seen], names: list[str]) -> list[str]:
     default=os.environ.get("P2PKIT_DATA", str(DEFAULT_DATA)),
     help="Folder of the recordings; $P2PKIT_DATA by default.",
 )
-@click.option("--sweeps", default=4, show_default=True, help="The last so many.")
+@click.option("--sweeps", default=4, show_default=True, help="Number of sweeps, the last ones.")
 def main(data: Path, sweeps: int) -> None:
     """Print the figures of both tests."""
     source = open_source("pandaset", SourceOptions(root=data / "pandaset"))

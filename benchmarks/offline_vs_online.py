@@ -1,7 +1,7 @@
-"""Training from a store beside training with the teacher in the loop, on the same batches.
+"""Training from a store compared with the teacher in the loop, on the same batches.
 
 In the loop, as in SLidR's public code, each sample's images are read from the recording and the
-teacher runs on them at every epoch; back-projection is done again, too. Student, order,
+teacher runs on them at every epoch; back-projection is repeated, too. Student, order,
 augmentation and pairs are the same, and so are the batches, which is checked to the bit. Turns of
 both alternate in one process; medians.
 
@@ -30,7 +30,7 @@ from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.presets import preset
 from p2pkit.pipelines.train.run_folder import feature_layer
-from p2pkit.pipelines.train.step import Trainee
+from p2pkit.pipelines.train.step import Trainer
 from p2pkit.settings import with_settings
 from p2pkit.store.manifest import GEOMETRY, Sample
 from p2pkit.store.reading import Store, open_store
@@ -41,7 +41,7 @@ EPOCHS = (1, 5, 20)
 
 
 class TeacherInTheLoop(Store):
-    """A store that makes each sample anew from the recording when it is read."""
+    """A store that recomputes each sample from the recording when it is read."""
 
     def __init__(self, store: Store, job: Job) -> None:
         super().__init__(store.root, store.manifest)
@@ -60,7 +60,7 @@ class TeacherInTheLoop(Store):
             return sample
         made: tuple[Frame, Sample] = self._last.made
         if made[0].key != key:
-            raise RuntimeError(f"the geometry of {key} was not asked for before its features")
+            raise RuntimeError(f"the geometry of {key} was not read before its features")
         return self._job.worker.layers[1].encode(made[0], {GEOMETRY: made[1]})
 
 
@@ -90,18 +90,18 @@ def measured(
         for name, store in stores.items()
     }
     model = build_model(config, int(first.layer(layer).details["channels"]), seed=0).train()
-    trainee = Trainee(model, config, model, Ranks())
+    trainer = Trainer(model, config, model, Ranks())
     both = [next(iter(stream.batches(0, 1))) for stream in streams.values()]
     for name in ("coordinates", "inputs", "pair_voxel", "pair_feature", "pair_cell"):
         if not torch.equal(*(getattr(batch, name) for batch in both)):
-            raise RuntimeError(f"the two ways make other batches: {name} differs")
-    trainee.step([both[0]], 1e-3)
+            raise RuntimeError(f"the two ways make different batches: {name} differs")
+    trainer.step([both[0]], 1e-3)
     times: dict[str, list[float]] = {name: [] for name in stores}
     for turn in range(repeat):
         for name, stream in streams.items():
             began = time.perf_counter()
             for batch in stream.batches(turn * steps, (turn + 1) * steps):
-                trainee.step([batch], 1e-3)
+                trainer.step([batch], 1e-3)
             times[name].append((time.perf_counter() - began) / steps)
     medians = {name: statistics.median(values) for name, values in times.items()}
     return medians, config.stream.batch_size
@@ -112,9 +112,11 @@ def measured(
 @click.option("--steps", default=8, show_default=True, type=click.IntRange(2))
 @click.option("--repeat", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--teacher", default=TeacherOptions().name, show_default=True)
-@click.option("--weights", default="default", show_default=True, help="Of the teacher.")
-@click.option("--input-size", nargs=2, type=int, help="Of the teacher (px).")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Of the training.")
+@click.option("--weights", default="default", show_default=True, help="Weights of the teacher.")
+@click.option("--input-size", nargs=2, type=int, help="Input size of the teacher (px).")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Setting of the training."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
     frames: int, steps: int, repeat: int, settings: tuple[str, ...], as_json: bool, **asked: Any

@@ -1,9 +1,9 @@
 """What large recordings cost: per frame, per byte, and in the metadata of stores of many samples.
 
-`frames`: CPU seconds and bytes per frame of real recordings, the teacher's share apart, because
-only that share goes to a GPU. `metadata`: stores of many samples whose records are real but for
-their numbers (a real shard's record, once for each planned shard; there are no shards beside
-them), so that what scales with the number of shards can be measured without terabytes.
+`frames`: CPU seconds and bytes per frame of real recordings, the teacher's share given separately,
+because only that share runs on a GPU. `metadata`: stores of many samples whose records are real
+except for their numbers (a real shard's record, once for each planned shard; the shards do not
+exist), so that what scales with the number of shards can be measured without terabytes.
 
 Example: python benchmarks/scale.py --samples 1000 --samples 100000
 """
@@ -50,7 +50,7 @@ class FrameCost:
         images: per frame.
         points: of the cloud, per frame.
         own_cpu_s: reading, geometry, codecs and writing.
-        loading_cpu_s: the part of it that reads the recording.
+        loading_cpu_s: the part of `own_cpu_s` that reads the recording.
         teacher_cpu_s: the teacher, on the CPU.
         geometry_bytes, feature_bytes: of the shards, all their tables included.
     """
@@ -66,13 +66,13 @@ class FrameCost:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Of one store.
+    """Costs of one store.
 
     Args:
         shards: of one layer.
         records_bytes: of one layer's records.
         index_bytes: of the tables in the shards, of both layers.
-        plan_s: cutting the list of frames into shards.
+        plan_s: dividing the list of frames into shards.
         open_s: manifest and all records of one layer, read for the first time by this process.
         order_s: one epoch's order.
         opened: files that were opened for it.
@@ -106,14 +106,14 @@ class Watch:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What it gives, and its wall seconds."""
+    """The result of a call, and its wall seconds."""
     began = time.perf_counter()
     result = work()
     return result, time.perf_counter() - began
 
 
 def frame_cost(dataset: str, root: Path | None, frames: int, out: Path) -> FrameCost:
-    """Run the teacher over the first frames, then extract them with its maps at hand."""
+    """Run the teacher over the first frames, then extract them with its cached maps."""
     config = extract.ExtractConfig(dataset=dataset, root=root, out=out, limit=frames)
     extract.run(replace(config, limit=2, out=out.with_suffix(".warm")))
     job = open_job(config)
@@ -145,7 +145,7 @@ def frame_cost(dataset: str, root: Path | None, frames: int, out: Path) -> Frame
 
 
 def metadata(samples: int, shard_size: int, model: Path, root: Path, watch: Watch) -> Metadata:
-    """A store of so many samples with the records, but not the shards, of a real one."""
+    """A store of `samples` samples with the records, but not the shards, of a real one."""
     real = open_store(model)
     plan = Plan(seed=0, shard_size=shard_size, frames=samples)
     manifest = replace(real.manifest, plan=plan)

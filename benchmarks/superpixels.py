@@ -1,6 +1,6 @@
 """What superpixels cost: SLIC's CPU time for each image, and their bytes for each frame.
 
-Frames of real recordings (of the generated rooms where there are none) are cut as `p2pkit extract
+Frames of real recordings (of generated rooms if there are none) are cut as `p2pkit extract
 --superpixels` does, one after the other, and encoded as the store does. Time is that of the cutting
 alone: the median over images, on one core.
 
@@ -36,7 +36,7 @@ RECORDINGS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one recording.
+    """Costs on one recording.
 
     Args:
         size: width and height of an image (px).
@@ -98,8 +98,8 @@ def main(frames: int, text: str) -> None:
         width, height = found.size
         click.echo(
             f"| {name} | {found.images} of {width} × {height} | {1e3 * found.cpu_s:,.0f} | "
-            f"{found.found:.0f} | {found.seen:.0%} | {found.pairs:,.0f} | "
-            f"{found.frame_bytes:,.0f} |"
+            f"{found.found:.0f} | {found.seen:.0%} | {found.pairs:,.0f} | {found.frame_bytes:,.0f} "
+            "|"
         )
 
 

@@ -1,8 +1,8 @@
-"""How much of the teacher's and the student's speed is left by p2pkit's own work around them.
+"""How much of the teacher's and the student's speed remains with p2pkit's work around them.
 
 Extraction, against the bare teacher on the same images, decoded before the clock starts; training,
 against the same steps on batches that are held in memory. Each pair alternates in one process, so
-both sides share the machine's moods; wall time and CPU time are given, medians over the turns.
+both sides share the machine's load; wall time and CPU time are given, medians over the turns.
 
 Example: python benchmarks/throughput.py --frames 64 --steps 12 --repeat 3
 """
@@ -27,7 +27,7 @@ from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.presets import preset
 from p2pkit.pipelines.train.run_folder import feature_layer
 from p2pkit.pipelines.train.settings import TrainConfig
-from p2pkit.pipelines.train.step import Trainee
+from p2pkit.pipelines.train.step import Trainer
 from p2pkit.settings import with_settings
 from p2pkit.store.reading import open_store
 from p2pkit.stream.batches import Batch, BatchStream, StreamSource
@@ -61,7 +61,7 @@ def medians(costs: list[Cost]) -> Cost:
 
 
 def recording() -> tuple[str, Path | None]:
-    """Dataset and folder: RedKitchen where it is there, else the generated rooms."""
+    """Dataset and folder: RedKitchen if available, else generated rooms."""
     folder = DATA / "7scenes_redkitchen"
     return ("posed-rgbd", folder) if folder.is_dir() else ("demo-scene", None)
 
@@ -118,13 +118,13 @@ def training(steps: int, repeat: int, store: Path) -> dict[str, Cost]:
 
 
 def waiting(steps: int, step_s: float, store: Path) -> float:
-    """Share of the time that a consumer waits whose steps take `step_s` and no CPU time."""
+    """Share of time that a consumer waits if its steps take `step_s` and no CPU time."""
     config = preset("cpu-small", store)
     opened = open_store(store)
     source = StreamSource(opened, feature_layer(opened, None), np.arange(opened.samples))
     stream = BatchStream([source], config=config.stream)
     waits: list[float] = []
-    # The first batches are waited for in any case: there was nothing to do beside them.
+    # Any consumer waits for the first batches: there is nothing to do meanwhile.
     for batch in stream.batches(0, steps + config.stream.ahead):
         waits.append(batch.wait_s)
         time.sleep(step_s)
@@ -133,14 +133,14 @@ def waiting(steps: int, step_s: float, store: Path) -> float:
 
 
 class _Trainer:
-    """A model that takes one training step at a call."""
+    """A model that takes one training step per call."""
 
     def __init__(self, config: TrainConfig, channels: int) -> None:
         model = build_model(config, channels, seed=0).train()
-        self._trainee = Trainee(model, config, model, Ranks())
+        self._trainer = Trainer(model, config, model, Ranks())
 
     def __call__(self, batch: Batch) -> None:
-        self._trainee.step([batch], 1e-3)
+        self._trainer.step([batch], 1e-3)
 
 
 def share(costs: dict[str, Cost], ideal: str, real: str) -> dict[str, float]:
@@ -178,7 +178,7 @@ def main(frames: int, steps: int, repeat: int, as_json: bool) -> None:
     print(f"{'extract of one frame':<24}{1e3 * start_s:9.1f} ms wall, start included")
     for name, rates in results.items():
         print(f"{name:<24}{rates['wall']:9.2f} by wall {rates['cpu']:9.2f} by CPU time")
-    print(f"waiting for data beside steps of {1e3 * SIMULATED_STEP_S:.0f} ms: {simulated:.1%}")
+    print(f"waiting for data with steps of {1e3 * SIMULATED_STEP_S:.0f} ms: {simulated:.1%}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """Bilinear against joint bilateral upsampling of a teacher's map, on labelled NYUv2 frames; and
-bilinear with the map moved by parts of a stride, which says where the cells had better be.
+bilinear with the map moved by parts of a stride, which shows where the cells should be.
 
 A linear probe is fitted on the teacher's own features at random labelled pixels of one half of the
 scenes and scored on the other half, over all pixels and over those near a boundary of labels. The
@@ -40,12 +40,12 @@ Upsampler = Callable[[np.ndarray, FeatureGrid, np.ndarray, np.ndarray], np.ndarr
 def bilinear(
     feature_map: np.ndarray, grid: FeatureGrid, image: np.ndarray, pixel_uv: np.ndarray
 ) -> np.ndarray:
-    """As readers of a `grid` layer sample."""
+    """As by readers of a `grid` layer."""
     return sample_map(feature_map, grid.cell_from_pixel(pixel_uv, (image.shape[1], image.shape[0])))
 
 
 def joint_bilateral(range_sigma: float) -> Upsampler:
-    """With the other weights as they are by default."""
+    """With the other weights at their defaults."""
     weights = JointBilateral(range_sigma)
 
     def upsample(
@@ -78,7 +78,7 @@ UPSAMPLERS: dict[str, Upsampler] = {
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Random labelled pixels of a frame, and what the teacher says there, by upsampler."""
+    """Random labelled pixels of a frame, and the teacher's features there, by upsampler."""
 
     sequence: str
     labels: np.ndarray
@@ -88,7 +88,7 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Of one upsampler: over all scored pixels, those near a boundary, and these by sequence."""
+    """Scores of one upsampler: all pixels, those near a boundary, and the latter by sequence."""
 
     whole: SegmentationScores
     near: SegmentationScores
@@ -166,7 +166,9 @@ def cost_ms(upsample: Upsampler, feature_map: np.ndarray, grid: FeatureGrid, fra
 @click.option("--teacher", default="tf_efficientnet_lite0")
 @click.option("--layer", default=-1)
 @click.option("--input-size", type=(int, int), default=(640, 480), show_default=True)
-@click.option("--near-px", default=4.0, help="How near a boundary is near, of 320 x 240 px.")
+@click.option(
+    "--near-px", default=4.0, help="Distance that counts as near a boundary, at 320 x 240 px."
+)
 def main(
     root: Path, frames: int, teacher: str, layer: int, input_size: tuple[int, int], near_px: float
 ) -> None:
@@ -189,20 +191,20 @@ def main(
     click.echo(
         f"{teacher}, layer {layer}, stride {grid.stride[0]:g} of {input_size[0]} x {input_size[1]} "
         f"px: {len(parts[0])} frames fitted, {len(parts[1])} frames scored\n\n"
-        f"| upsampling | mIoU | accuracy | mIoU <= {near_px:g} px | accuracy <= {near_px:g} px "
-        f"| the latter to bilinear, per scene | CPU ms |\n|---|--:|--:|--:|--:|--:|--:|"
+        f"| upsampling | mIoU | accuracy | mIoU <= {near_px:g} px | accuracy <= {near_px:g} px | "
+        "the latter to bilinear, per scene | CPU ms |\n|---|--:|--:|--:|--:|--:|--:|"
     )
     base: list[float] = []
     for name, upsample in UPSAMPLERS.items():
         found = scores(*parts, name, near_px, len(label_set.classes))
         base = base or found.by_sequence
         change = paired_difference(found.by_sequence, base)
-        told = f"{change.mean:+.2%} ({change.low:+.2%} to {change.high:+.2%})"
+        interval = f"{change.mean:+.2%} ({change.low:+.2%} to {change.high:+.2%})"
         cost = cost_ms(upsample, network.features([first.views[0].image])[0], grid, first)
         click.echo(
-            f"| {name} | {found.whole.miou:.2%} | {found.whole.accuracy:.2%} "
-            f"| {found.near.miou:.2%} | {found.near.accuracy:.2%} "
-            f"| {told if name != 'bilinear' else ''} | {cost:.1f} |"
+            f"| {name} | {found.whole.miou:.2%} | {found.whole.accuracy:.2%} | "
+            f"{found.near.miou:.2%} | {found.near.accuracy:.2%} | "
+            f"{interval if name != 'bilinear' else ''} | {cost:.1f} |"
         )
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from p2pkit.cli.extract import recognised
 from p2pkit.cli.options import AS_JSON, NamedPath, config_of, options_of, refuse
-from p2pkit.cli.recognised import recognised
 from p2pkit.pipelines.settings import CheckConfig
 
 MARKS = {"pass": "ok", "fail": "FAILED", "cannot tell": "cannot tell"}
@@ -31,13 +31,13 @@ def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> 
     if dataset is None and source is not None and (source / MANIFEST).is_file():
         refuse(
             ["camera", "seed", "depth_units"],
-            "a store has its own calibration and frames; leave this out",
+            "a store has its own calibration and frames; omit it",
         )
     elif dataset is None:
         found = recognised(source)
         source, dataset = found.root, found.dataset
     if dataset is None or not is_kind(dataset, "generated"):
-        refuse(["seed"], f"it draws generated scenes, and {dataset} is a recording; leave this out")
+        refuse(["seed"], f"it seeds generated scenes, but {dataset} is a recording; omit it")
     report = run(config_of(CheckConfig, source=source, dataset=dataset))
     if as_json:
         click.echo(report.path.read_text())

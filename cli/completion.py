@@ -1,4 +1,4 @@
-"""`p2pkit completion`: the script that makes a shell complete p2pkit's commands and options."""
+"""`p2pkit completion`: a script with which a shell completes commands and options."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -9,7 +9,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print the script for a shell to complete commands and options; source it in its start file.
+    """Print a script that completes commands and options; source it in the shell's start-up file.
 
     Example: p2pkit completion zsh
     """

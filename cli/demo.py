@@ -14,11 +14,11 @@ from p2pkit.pipelines.settings import DemoConfig
 if TYPE_CHECKING:
     from p2pkit.pipelines.demo import Progress
 
-TOLD = {
+STAGES = {
     "extract": "Run the 2D network over generated rooms; store its features and the pairs",
     "train": "Pretrain a 3D network on them, without labels",
     "probe": "Fit a linear classifier on frozen features: pretrained, random, colour and position",
-    "retrieval": "Let points find their own pixels in the room that was held out",
+    "retrieval": "Match points to their own pixels in the held-out room",
     "report": "Draw the report",
 }
 UNITS = {"extract": "frames", "train": "steps"}
@@ -29,7 +29,7 @@ UNITS = {"extract": "frames", "train": "steps"}
 def demo(**_: Any) -> None:
     """Extract, pretrain, probe and report on generated rooms, in minutes on a few cores.
 
-    Running it again goes on where it stopped. Prints the probe's table and the report's path.
+    Running it again continues where it stopped. Prints the probe's table and the report's path.
 
     Example: p2pkit demo --out demo
     """
@@ -49,7 +49,7 @@ def demo(**_: Any) -> None:
 
 @dataclass
 class _Shown:
-    """Says on stderr what each stage does, with a bar where it counts."""
+    """Prints on stderr what each stage does, with a progress bar for frames and steps."""
 
     stage: str = ""
     bar: Any = None
@@ -69,8 +69,8 @@ class _Shown:
     def _begin(self, progress: "Progress") -> None:
         self._close()
         self.stage = progress.stage
-        number = list(TOLD).index(self.stage) + 1
-        click.echo(f"{number}/{len(TOLD)} {TOLD[self.stage]}", err=True)
+        number = list(STAGES).index(self.stage) + 1
+        click.echo(f"{number}/{len(STAGES)} {STAGES[self.stage]}", err=True)
         if self.stage in UNITS:
             from tqdm import tqdm
 

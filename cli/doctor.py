@@ -14,24 +14,24 @@ from p2pkit.minkowski.install import Installed, install_minkowski
 @click.option(
     "--install",
     type=click.Choice(["minkowski"]),
-    help="Build and install MinkowskiEngine; a wheel that was built before is used again.",
+    help="Build and install MinkowskiEngine; an existing wheel is reused.",
 )
 @click.option(
     "--cuda/--cpu",
     default=None,
-    help="With --install: the variant. Default: CUDA if there is a GPU.",
+    help="With --install: which variant. Default: CUDA if a GPU is found.",
 )
 @click.pass_context
 def doctor(context: click.Context, as_json: bool, install: str | None, cuda: bool | None) -> None:
-    """Say what is installed, what each part is for, and the command that mends it.
+    """Show what is installed, what each part is for, and how to fix what is missing.
 
-    Exits with 1 where a part that p2pkit needs is missing or broken, or where --install could not
+    Exits with 1 if a required part is missing or broken, or if --install could not
     install the wanted variant.
 
     Example: p2pkit doctor --install minkowski
     """
     if install is None and cuda is not None:
-        raise click.UsageError("--cuda and --cpu choose what --install builds: add --install")
+        raise click.UsageError("--cuda and --cpu select what --install builds; add --install")
     if install is not None:
         result = install_minkowski(cuda=cuda, report=lambda line: click.echo(line, err=True))
         click.echo(json.dumps(asdict(result)) if as_json else installed_line(result))
@@ -45,12 +45,12 @@ def doctor(context: click.Context, as_json: bool, install: str | None, cuda: boo
 
 
 def installed_line(installed: Installed) -> str:
-    """One line on what the self-check of the installed engine found, or on what takes its place."""
+    """One line with the result of the installed engine's self-check, or with what replaces it."""
     result, problem = installed.result, installed.problem
     if result is None:
         return (
             f"MinkowskiEngine was not installed: {problem}. p2pkit uses engine=torch instead, "
-            f"which needs no build; when this is mended, `{INSTALL_ENGINE}` adds MinkowskiEngine"
+            f"which needs no build; once this is fixed, `{INSTALL_ENGINE}` installs MinkowskiEngine"
         )
     variant = "CUDA" if result["built_with_cuda"] else "CPU"
     devices = " and ".join(result["errors"])
@@ -61,7 +61,7 @@ def installed_line(installed: Installed) -> str:
 
 
 def table(findings: list[Finding]) -> list[str]:
-    """One row for each part, then reason and command for those that a command mends."""
+    """One row per part, then the reason and the command for parts that a command can fix."""
     rows = [("part", "status", "version", "what for", "detail")]
     for finding in findings:
         detail = "" if finding.command else finding.detail

@@ -1,4 +1,4 @@
-"""`p2pkit evaluate`: runs and a labelled store in; do they beat scratch, and how surely?"""
+"""`p2pkit evaluate`: runs and a labelled store in; do they beat scratch, and how certain is it?"""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from p2pkit.pipelines.evaluate.settings import EvaluateConfig, ProbeStageConfig
 from p2pkit.settings import settings_in
 
 OF_PROBE = ("test_fraction", "random_seeds", "seed")
-"""Options of `--preset probe` alone."""
+"""Options that only `--preset probe` takes."""
 
 
 @click.command()
@@ -28,7 +28,7 @@ OF_PROBE = ("test_fraction", "random_seeds", "seed")
 @click.option(
     "--preset",
     type=click.Choice(["probe"]),
-    help="probe: one linear probe of one RUN beside random weights and raw inputs.",
+    help="probe: compare a linear probe of one RUN with random weights and raw inputs.",
 )
 @options_of(EvaluateConfig, optional=("store", "out"))
 @option_of(setting_of(ProbeStageConfig, "test_fraction"))
@@ -45,7 +45,7 @@ def evaluate(
 ) -> None:
     """Compare pretrained weights with scratch on few labels: probe, neighbours or fine-tuning.
 
-    With --preset probe, the labels are those of --on, or of the run's own store, and the report is
+    With --preset probe, labels come from --on, or from the run's own store, and the report is
     RUN/probe.json.
 
     Example: p2pkit evaluate run --on rooms.store --out evaluation --fractions 50,100 --seeds 2
@@ -55,7 +55,7 @@ def evaluate(
         return
     from p2pkit.pipelines.evaluate import run as stage
 
-    refuse(OF_PROBE, "add --preset probe, or leave this out")
+    refuse(OF_PROBE, "add --preset probe, or omit this")
     if store is None or out is None:
         missing = "--on" if store is None else "--out"
         raise click.UsageError(f"Missing option '{missing}'; only --preset probe needs none")
@@ -76,14 +76,14 @@ def _probe(runs: tuple[Path, ...], store: str | None, *, as_json: bool) -> None:
 
     run, *more = runs
     if more:
-        raise click.UsageError(f"--preset probe takes one RUN; {len(runs)} are named")
+        raise click.UsageError(f"--preset probe takes one RUN, found {len(runs)}")
     known = {parameter(setting.name) for setting in settings_in(ProbeStageConfig)}
     known |= {"runs", "split__test_scenes"}
     others = [parameter(setting.name) for setting in settings_in(EvaluateConfig)]
     refuse([name for name in others if name not in known], "--preset probe has no such setting")
     scenes = _scenes("split.test_scenes").get("split.test_scenes")
     if scenes is not None:
-        refuse(["test_fraction"], "the test part is what --test-scenes names")
+        refuse(["test_fraction"], "--test-scenes already selects the test part")
     config = config_of(
         ProbeStageConfig,
         run=run,
@@ -95,7 +95,7 @@ def _probe(runs: tuple[Path, ...], store: str | None, *, as_json: bool) -> None:
 
 
 def _scenes(name: str) -> dict[str, list[str]]:
-    """The scenes that an option names, where it names a file those in it, one a line."""
+    """The scenes that an option names; if it names a file, those in the file, one per line."""
     text = click.get_current_context().params[parameter(name)]
     if text is None or not Path(text).is_file():
         return {} if text is None else {name: [word.strip() for word in text.split(",")]}
@@ -103,7 +103,7 @@ def _scenes(name: str) -> dict[str, list[str]]:
 
 
 def _refuse_unused(config: EvaluateConfig) -> None:
-    """Raise UsageError where `--set` sets what the modes or the split do not have."""
+    """Raise UsageError if `--set` names a setting that the modes or the split do not use."""
     by_scene, modes = config.split.unit == "scene", {*config.modes}
     unused = {
         "finetune.": ("finetune" not in modes, "add finetune to --mode"),
@@ -115,14 +115,14 @@ def _refuse_unused(config: EvaluateConfig) -> None:
         "split.gap_frames": (by_scene, "add --split-unit time-block"),
         "test": (
             bool(config.split.test_scenes or config.test_store),
-            f"the test part is what --test-{'store' if config.test_store else 'scenes'} names",
+            f"--test-{'store' if config.test_store else 'scenes'} already selects the test part",
         ),
     }
     for name in typed_settings(EvaluateConfig):
         for start, (ignored, mend) in unused.items():
             is_meant = name.startswith(start) if start.endswith(".") else name == start
             if ignored and is_meant:
-                raise click.UsageError(f"--set {name} would be ignored: {mend}, or leave it out")
+                raise click.UsageError(f"--set {name} would be ignored: {mend}, or omit it")
 
 
 def probe_table(report: dict[str, Any]) -> list[str]:
@@ -138,7 +138,7 @@ def probe_table(report: dict[str, Any]) -> list[str]:
         lines.append(f"{name:<20}" + "".join(f"{100 * scores[k][name]:16.1f}" for k in kinds))
     lines.append(
         f"{protocol['train_frames']} training and {protocol['test_frames']} test frames, "
-        f"{seen_text(protocol)}; {protocol['metric']}"
+        f"{pretrained_frames_text(protocol)}; {protocol['metric']}"
     )
     if protocol.get("points_turned"):
         lines[-1] += "; points turned to the axes of pretraining"
@@ -151,7 +151,7 @@ def probe_table(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def seen_text(protocol: dict[str, Any]) -> str:
+def pretrained_frames_text(protocol: dict[str, Any]) -> str:
     """How many test frames pretraining saw; a run knows only the stores that it was trained on."""
     seen = protocol["test_frames_pretrained_on_without_labels"]
     if seen is None:

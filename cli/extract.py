@@ -1,20 +1,59 @@
-"""`p2pkit extract`: a recording in, a store out."""
+"""`p2pkit extract`: a recording in, a store out. `p2pkit plan` shares its options."""
 
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.bars import progress_bar
-from p2pkit.cli.extraction_options import extraction_options, typed_extraction
-from p2pkit.cli.options import PRINT_CONFIG
-from p2pkit.cli.placement import is_first, own_device
-from p2pkit.cli.recognised import recognised
-from p2pkit.cli.unused import refuse_unnamed_views, refuse_unused_in_extraction
+from p2pkit.cli.options import (
+    CONFIG_FILE,
+    PRINT_CONFIG,
+    NamedPath,
+    options_of,
+    refuse,
+    typed,
+    typed_settings,
+)
+from p2pkit.cli.progress import is_first, local_rank, progress_bar
+from p2pkit.errors import SourceError
 from p2pkit.pipelines.extract.settings import NO_TEACHER, ExtractConfig
+from p2pkit.settings.layers import GeometryConfig
+
+if TYPE_CHECKING:
+    from p2pkit.datasets.recognise import Recognised
+
+DEPTHS = GeometryConfig()
+
+OPTIONS = (
+    click.argument("source", required=False, type=NamedPath(path_type=Path)),
+    CONFIG_FILE,
+    options_of(ExtractConfig, optional=("dataset", "out")),
+    click.option(
+        "--views-as",
+        type=click.Choice(["average", "stored"]),
+        default="average",
+        show_default=True,
+        help="Average the maps of --views, or store each so that training can draw one.",
+    ),
+    click.option(
+        "--depth-range",
+        type=(float, float),
+        default=(DEPTHS.depth_min, DEPTHS.depth_max),
+        show_default=True,
+        help="Smallest and largest depth kept of depth images (m).",
+    ),
+)
+
+
+def extraction_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the SOURCE argument and all options that decide what is stored."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -24,7 +63,7 @@ from p2pkit.pipelines.extract.settings import NO_TEACHER, ExtractConfig
     default="local",
     show_default=True,
     metavar="local|ray[://ADDRESS]",
-    help="Who hands out the shards.",
+    help="What distributes the shards.",
 )
 @PRINT_CONFIG
 def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any) -> None:
@@ -32,7 +71,7 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
 
     SOURCE is the recording's folder; `p2pkit init SOURCE` writes all settings into a file.
     Running the same command again finishes an interrupted extraction; another --teacher, or
-    --superpixels, adds a layer to the same store. Several processes of it, under torchrun, in a
+    --superpixels, adds a layer to the same store. Several processes, under torchrun, in a
     SLURM array or on several machines with one folder, share the shards.
 
     Example: p2pkit extract --dataset demo-scene --out rooms.store --limit 8
@@ -49,7 +88,7 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
     config = extract_config(config_file)
     if engine == "local":
         config = _on_own_device(config)
-    # Ray tells of its workers on stdout, which is for the result.
+    # Ray reports on its workers on stdout, which is reserved for the result.
     failed = 0
     with progress_bar("frames", hide=not is_first()) as bar, redirect_stdout(sys.stderr):
 
@@ -74,7 +113,7 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
 
 
 def extract_config(file: Path | None, *, store_else: Path | None = None) -> ExtractConfig:
-    """What `settled` gives, with no features where the teacher is none."""
+    """The resolved settings, with `features` None if the teacher is none."""
     config = settled(file, store_else=store_else)
     without = config.features is not None and config.features.teacher.name == NO_TEACHER
     return replace(config, features=None) if without else config
@@ -83,16 +122,16 @@ def extract_config(file: Path | None, *, store_else: Path | None = None) -> Extr
 def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConfig:
     """The settings on the command line over those of --config.
 
-    A recording whose dataset is not named is recognised by its files. Where nothing else is named,
-    recordings without images have the teacher none, and LiDAR sweeps voxels for sweeps.
+    A recording whose dataset is not named is recognised by its files. By default,
+    recordings without images get the teacher none, and LiDAR sweeps get voxels for sweeps.
 
     Args:
         file: of --config.
-        store_else: the store where neither names one.
+        store_else: the store if neither the options nor the file names one.
 
     Raises:
         click.UsageError: neither the options nor the file name the store, or a recording or
-            dataset; the recording is not recognised; or an option has no effect beside the others.
+            dataset; the recording is not recognised; or an option has no effect.
         ConfigError: the file cannot be read, or a setting is unknown or of the wrong type.
     """
     from p2pkit.pipelines.extract.settings import settings_of
@@ -105,7 +144,7 @@ def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConf
     settings = merged_tables(settings, nested(typed_extraction()))
     if "out" not in settings:
         raise click.UsageError(
-            "Missing option '--out': name the store to write, here or as out in the file of "
+            "Missing option '--out': name the store to write, here or as `out` in the file of "
             "--config; `p2pkit init SOURCE` writes one"
         )
     if "dataset" not in settings:
@@ -117,6 +156,116 @@ def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConf
     config = config_from_json(ExtractConfig, settings)
     refuse_unused_in_extraction(config)
     return config
+
+
+def typed_extraction() -> dict[str, Any]:
+    """The settings of `ExtractConfig` given on the command line, by dotted name."""
+    settings, params = typed_settings(ExtractConfig), click.get_current_context().params
+    if params["source"] is not None:
+        settings["root"] = params["source"]
+    if typed("depth_range"):
+        settings |= dict(
+            zip(("geometry.depth_min", "geometry.depth_max"), params["depth_range"], strict=True)
+        )
+    views = "features.teacher.views"
+    if views in settings:  # averaged or stored, not both
+        stored = params["views_as"] == "stored"
+        settings["features.stored_views"] = settings[views] if stored else ""
+        settings[views] = "" if stored else settings[views]
+    return settings
+
+
+def recognised(source: str | Path | None) -> "Recognised":
+    """Recognise a recording's format by its files, and print it on stderr.
+
+    Raises:
+        SourceError: the path does not exist.
+        click.UsageError: no recording is named, or a store is; or no format matches, or several
+            do; the message lists them.
+    """
+    from p2pkit.datasets.recognise import recognise
+    from p2pkit.store.location import MANIFEST
+
+    if source is None:
+        raise click.UsageError(
+            "Missing argument 'SOURCE': name a recording, or choose generated rooms with --dataset "
+            "demo-scene"
+        )
+    place = Path(source)
+    if (place / MANIFEST).is_file():
+        raise click.UsageError(f"{place} is a store; name the recording that it was extracted from")
+    try:
+        found = recognise(place)
+    except SourceError as error:
+        if not place.exists():
+            raise
+        raise click.UsageError(str(error)) from error
+    if is_first():
+        click.echo(
+            f"{' '.join(found.sentences)} If that is wrong, name another --dataset.", err=True
+        )
+    return found
+
+
+def refuse_unnamed_views() -> None:
+    """Raise UsageError if --views-as is given without --views."""
+    if not click.get_current_context().params["features__teacher__views"]:
+        refuse(
+            ["views_as"],
+            "it says how the maps of --views are kept; add --views, such as --views flip. Views in "
+            "a --config are averaged if in [features.teacher] (views), stored if in [features] "
+            "(stored_views)",
+        )
+
+
+def refuse_unused_in_extraction(config: ExtractConfig) -> None:
+    """Raise UsageError if an option has no effect on this extraction."""
+    from p2pkit.datasets.registry import is_kind
+
+    if is_kind(config.dataset, "sweeps", "points"):
+        refuse(
+            ["depth_range", "flying_margin", "depth_units"],
+            f"it is for depth images, but {config.dataset} has points, which are kept at any "
+            "distance; omit it",
+        )
+    features = config.features
+    if features is None or features.teacher.name == NO_TEACHER:
+        options = [str(option.name) for option in click.get_current_context().command.params]
+        of_a_teacher = [name for name in options if name.startswith("features__")]
+        of_a_teacher.remove("features__teacher__name")
+        refuse(
+            [*of_a_teacher, "views_as"],
+            "the teacher is none; name one with --teacher, or omit this",
+        )
+    elif features.layout != "pixels":
+        refuse(
+            ["features__pairs_per_frame"],
+            f"the layout {features.layout} stores the whole map, from which training samples any "
+            "pair; add --features pixels, or omit this",
+        )
+
+
+def own_device(device: str, *, visible: int | None = None) -> str:
+    """The GPU with this process's number for `cuda`; any other device unchanged.
+
+    Where a process sees fewer GPUs than there are processes, the numbers wrap: a launcher that
+    shows each process its own GPU (`srun --gpus-per-task=1`) calls all of them number 0.
+
+    Args:
+        device: as given by the user.
+        visible: number of GPUs that this process sees; None asks torch.
+    """
+    number = local_rank()
+    if device != "cuda" or number is None:
+        return device
+    count = _visible_gpus() if visible is None else visible
+    return f"cuda:{number % count}" if count else device
+
+
+def _visible_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _on_own_device(config: ExtractConfig) -> ExtractConfig:

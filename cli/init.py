@@ -1,4 +1,4 @@
-"""`p2pkit init`: a recording or a store in, a file of all settings with their meaning out."""
+"""`p2pkit init`: a recording or a store in, a commented settings file out."""
 
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from p2pkit.errors import ConfigError
 @click.command()
 @click.argument("source", required=False, type=NamedPath())
 @PRESET
-@click.option("--dataset", help="For a recording: its format, where its files do not tell.")
-@click.option("--out", type=click.Path(path_type=Path), help="The file; printed if not given.")
+@click.option("--dataset", help="For a recording: its format, if its files do not show it.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The file to write; printed if not given."
+)
 def init(source: str | None, preset: str | None, dataset: str | None, out: Path | None) -> None:
-    """Write every setting with its meaning: a recording's for extract, a store's for train.
+    """Write a commented settings file: for extract from a recording, for train from a store.
 
     Example: p2pkit init my-recording --out extract.toml
     """
@@ -26,7 +28,7 @@ def init(source: str | None, preset: str | None, dataset: str | None, out: Path 
         click.echo(text, nl=False)
         return
     if out.exists():
-        raise ConfigError(f"{out} exists; name another file, or delete it first")
+        raise ConfigError(f"{out} already exists; name another file, or delete it first")
     write_atomic(out, text.encode())
     click.echo(out)
 
@@ -38,7 +40,7 @@ def _settings(source: str | None, preset: str | None, dataset: str | None) -> st
     if source is not None and dataset is None and _is_store(source):
         return starting_training(source, preset or "paper")
     if preset is not None:
-        raise click.UsageError("--preset is for a training: name a store, and no --dataset")
+        raise click.UsageError("--preset is for training: name a store, and omit --dataset")
     if dataset is not None:
         return starting_settings(dataset, None if source is None else Path(source))
     if source is None:
@@ -47,7 +49,7 @@ def _settings(source: str | None, preset: str | None, dataset: str | None) -> st
 
 
 def _is_store(source: str) -> bool:
-    """Whether a store is at a path; what a URL names must be one."""
+    """Whether a path is a store; a URL must be one."""
     from p2pkit.store.location import MANIFEST, as_location
     from p2pkit.store.reading import open_store
 

@@ -19,7 +19,7 @@ import p2pkit
 from p2pkit.errors import MissingDependencyError, P2pkitError
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+"""Exit code after Ctrl-C, by shell convention: 128 + SIGINT."""
 
 DISK_ERRORS = {
     errno.ENOSPC: "make room on that disk",
@@ -27,15 +27,15 @@ DISK_ERRORS = {
     errno.EROFS: "name a place that can be written",
     errno.EACCES: "name a place that you may read and write",
     errno.EPERM: "name a place that you may read and write",
-    errno.ENOTDIR: "name a folder where a file is now",
-    errno.EISDIR: "name a file where a folder is now",
+    errno.ENOTDIR: "expected a folder, found a file",
+    errno.EISDIR: "expected a file, found a folder",
 }
-"""What to do about the refusals of a file system that are no fault of the code."""
+"""What to do about file-system errors that are not caused by the code."""
 
 
 @dataclass(frozen=True)
 class Lazy:
-    """Where a command lives, and the sentence that `p2pkit --help` shows for it."""
+    """Where a command is defined, and its line in `p2pkit --help`."""
 
     module: str
     attribute: str
@@ -44,10 +44,10 @@ class Lazy:
 
 COMMANDS = {
     "init": Lazy(
-        "p2pkit.cli.init", "init", "Write all settings with their meaning: of extract or train."
+        "p2pkit.cli.init", "init", "Write a commented settings file for extract or train."
     ),
     "plan": Lazy(
-        "p2pkit.cli.plan", "plan", "Say what an extraction will take: gigabytes, passes, time."
+        "p2pkit.cli.plan", "plan", "Estimate what an extraction will take: gigabytes, passes, time."
     ),
     "extract": Lazy(
         "p2pkit.cli.extract",
@@ -57,11 +57,11 @@ COMMANDS = {
     "check": Lazy(
         "p2pkit.cli.check",
         "check",
-        "Say whether pixel-point pairs can be trusted, or what is wrong.",
+        "Check whether pixel-point pairs can be trusted, or what is wrong.",
     ),
     "train": Lazy("p2pkit.cli.train", "train", "Pretrain a 3D network on a store."),
     "profile": Lazy(
-        "p2pkit.cli.profile", "profile", "Tell where the time of a training step goes."
+        "p2pkit.cli.profile", "profile", "Show where the time of a training step goes."
     ),
     "evaluate": Lazy(
         "p2pkit.cli.evaluate", "evaluate", "Compare pretrained weights with scratch on few labels."
@@ -73,14 +73,18 @@ COMMANDS = {
     "report": Lazy("p2pkit.cli.report", "report", "Write one HTML page about a store or a run."),
     "export": Lazy("p2pkit.cli.export", "export", "Write a run's student for other code bases."),
     "shards": Lazy(
-        "p2pkit.cli.shards", "shards", "Look into stores, verify, repair, merge, split."
+        "p2pkit.cli.shards", "shards", "Inspect, verify, repair, merge and copy stores."
     ),
-    "demo": Lazy("p2pkit.cli.demo", "demo", "Run everything on generated rooms, in minutes."),
-    "doctor": Lazy("p2pkit.cli.doctor", "doctor", "Say what is installed, and mend what is not."),
+    "demo": Lazy(
+        "p2pkit.cli.demo", "demo", "Run the whole pipeline on generated rooms, in minutes."
+    ),
+    "doctor": Lazy(
+        "p2pkit.cli.doctor", "doctor", "Show what is installed, and install what is missing."
+    ),
     "completion": Lazy(
         "p2pkit.cli.completion",
         "completion",
-        "Print the script with which a shell completes commands.",
+        "Print a shell-completion script.",
     ),
 }
 
@@ -96,7 +100,7 @@ class LazyGroup(click.Group):
         """Import one command; None for an unknown name.
 
         Raises:
-            MissingDependencyError: a package that the command needs is not installed.
+            MissingDependencyError: a package required by the command is not installed.
         """
         if cmd_name not in COMMANDS:
             return None
@@ -108,8 +112,8 @@ class LazyGroup(click.Group):
             if package == "p2pkit":
                 raise
             raise MissingDependencyError(
-                f"`p2pkit {cmd_name}` needs the package {package}, which is not installed: "
-                "`p2pkit doctor` names the command that installs it"
+                f"`p2pkit {cmd_name}` needs the package {package}, which is not installed: `p2pkit "
+                "doctor` names the command that installs it"
             ) from error
 
     def resolve_command(
@@ -118,7 +122,7 @@ class LazyGroup(click.Group):
         """The command that the first word names.
 
         Raises:
-            click.UsageError: there is none; the message names the nearest one.
+            click.UsageError: no such command; the message names the nearest one.
         """
         near = difflib.get_close_matches(args[0], COMMANDS, n=1)
         if args[0] not in COMMANDS and near:
@@ -141,7 +145,7 @@ def commands() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 p2pkit's error, 2 wrong usage, 130 interrupted."""
+    """Run the command line and exit: 0 success, 1 error, 2 usage error, 130 interrupted."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
         with _interruptible_imports(words):
@@ -169,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 @contextmanager
 def _interruptible_imports(words: Sequence[str]) -> Generator[None]:
-    """End at once where Ctrl-C falls into the import of torch.
+    """Exit at once if Ctrl-C arrives while torch is being imported.
 
     An exception there comes out of torch's C++ and aborts the process with a core dump; nothing is
     being written at that time.
@@ -195,11 +199,11 @@ def _interruptible_imports(words: Sequence[str]) -> Generator[None]:
 
 
 def _interrupted(words: Sequence[str]) -> str:
-    return f"\nInterrupted. What was complete is kept; to go on: {_going_on(words)}"
+    return f"\nInterrupted. Completed work is kept; to continue: {_continuing(words)}"
 
 
-def _going_on(words: Sequence[str]) -> str:
-    """The command that goes on where this one was interrupted: the same, but for `train`."""
+def _continuing(words: Sequence[str]) -> str:
+    """The command that continues after an interruption; for `train` with --resume."""
     resume = list(words[:1]) == ["train"] and "--resume" not in words
     return shlex.join(["p2pkit", *words, *(["--resume"] if resume else [])])
 

@@ -1,4 +1,4 @@
-"""Options of commands, made from the fields of settings classes, and what was typed with them."""
+"""Command options, made from the fields of settings classes, and the values given with them."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,9 +28,9 @@ class NamedPath(click.Path):
     """A path that is not empty: `"$UNSET"` would name the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path; a usage error where it is empty."""
+        """The path; a usage error if it is empty."""
         if not str(value).strip():
-            self.fail("the path is empty; is a variable of the shell not set?", param, ctx)
+            self.fail("the path is empty; is a shell variable unset?", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -53,7 +53,7 @@ SET = click.option(
 def options_of(
     kind: Any, *, optional: Iterable[str] = (), without: Iterable[str] = ()
 ) -> Decorator:
-    """Give a command an option for each field that is marked as one, and `--set` for the rest.
+    """Add an option for each field that is marked as one, and `--set` for the rest.
 
     Args:
         kind: a settings class.
@@ -102,7 +102,7 @@ def option_of(setting: Setting, *, required: bool = True) -> Decorator:
 
 
 def flag_of(setting: Setting) -> str:
-    """How the option of a marked field is written."""
+    """The flag of a marked field's option."""
     marked, last = setting.option, setting.name.rpartition(".")[2]
     return (marked.flag if marked is not None else None) or f"--{last.replace('_', '-')}"
 
@@ -113,18 +113,18 @@ def setting_of(kind: Any, name: str) -> Setting:
 
 
 def parameter(name: str) -> str:
-    """Name of the parameter of a command that a dotted name is."""
+    """The command's parameter name for a dotted setting name."""
     return name.replace(".", "__")
 
 
 def typed_settings(kind: Any) -> dict[str, Any]:
-    """The settings that stand on the command line, by dotted name.
+    """The settings given on the command line, by dotted name.
 
-    `--seed` is the seed of everything: it is given to each setting of that name.
+    `--seed` seeds everything: it sets each setting of that name.
 
     Raises:
         click.UsageError: an option and `--set` name the same setting.
-        ConfigError: a value cannot be split into what its setting is made of.
+        ConfigError: a value cannot be parsed into the elements of its setting.
     """
     context = click.get_current_context()
     texts = {text.partition("=")[0].strip(): text for text in context.params["settings"]}
@@ -135,7 +135,7 @@ def typed_settings(kind: Any) -> dict[str, Any]:
             continue
         if setting.name in texts:
             raise click.UsageError(
-                f"{typed(name)[0]} and --set {texts[setting.name]} name the same setting: keep one"
+                f"{typed(name)[0]} and --set {texts[setting.name]} name the same setting; keep one"
             )
         values[setting.name] = _value(setting, context.params[name])
     if "seed" in values:
@@ -145,7 +145,7 @@ def typed_settings(kind: Any) -> dict[str, Any]:
 
 
 def config_of(kind: type[Config], **values: Any) -> Config:
-    """The settings on the command line, with those that the command decides over them.
+    """The settings given on the command line, overridden by those that the command decides.
 
     Raises:
         click.UsageError: as `typed_settings`.
@@ -155,7 +155,7 @@ def config_of(kind: type[Config], **values: Any) -> Config:
 
 
 def typed(*options: str) -> list[str]:
-    """Those of the options, by parameter name, that stand on the command line; as written there."""
+    """The flags of those options, by parameter name, that were given on the command line."""
     context = click.get_current_context()
     written = {str(option.name): max(option.opts, key=len) for option in context.command.params}
     return [
@@ -166,10 +166,10 @@ def typed(*options: str) -> list[str]:
 
 
 def refuse(options: Iterable[str], why: str) -> None:
-    """Raise UsageError where one of the options, by parameter name, stands on the command line.
+    """Reject options, by parameter name, that have no effect together with the others.
 
     Args:
-        options: those that have no effect.
+        options: those without effect; UsageError if one was given.
         why: the reason, and what to do.
     """
     if found := typed(*options):
@@ -202,14 +202,14 @@ def _click_type(setting: Setting) -> Any:
 
 
 def _text(default: Any) -> Any:
-    """A default as it would be typed."""
+    """A default as a user would type it."""
     if isinstance(default, tuple):
         return ",".join(f"{x:g}" if isinstance(x, float) else str(x) for x in default) or None
     return default
 
 
 def _value(setting: Setting, typed: Any) -> Any:
-    """What was typed, as the field's type has it: lists have commas, tables NAME=VALUE."""
+    """The typed text as the field's type: lists are split at commas, tables at NAME=VALUE."""
     kind = _plain(setting.field.annotation)
     if get_origin(kind) is tuple and isinstance(typed, str):
         words = [word.strip() for word in typed.split(",") if word.strip()]
@@ -226,5 +226,5 @@ def _pair(setting: Setting, text: str) -> tuple[str, str]:
     if not separator:
         marked = setting.option
         form = marked.metavar if marked is not None else None
-        raise ConfigError(f"{flag_of(setting)} is {text!r}; it must be {form}")
+        raise ConfigError(f"{flag_of(setting)} is {text!r}; expected {form}")
     return name, value

@@ -1,4 +1,4 @@
-"""`p2pkit plan`: what an extraction will cost, before it is begun."""
+"""`p2pkit plan`: estimate the cost of an extraction before it starts."""
 
 import json
 import tempfile
@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.bars import progress_bar, shown_on
-from p2pkit.cli.extract import extract_config
-from p2pkit.cli.extraction_options import extraction_options
+from p2pkit.cli.extract import extract_config, extraction_options
 from p2pkit.cli.options import AS_JSON, option_of, setting_of
+from p2pkit.cli.progress import progress_bar, shown_on
 from p2pkit.pipelines.extract.settings import PlanConfig
 
 if TYPE_CHECKING:
@@ -24,10 +23,10 @@ GIGABYTE = 1e9
 @option_of(setting_of(PlanConfig, "frames"))
 @AS_JSON
 def plan(frames: int, as_json: bool, config_file: Path | None, **_: Any) -> None:
-    """Print the gigabytes, the teacher's passes and the time of an extraction; write nothing.
+    """Estimate the size, teacher passes and time of an extraction; write nothing.
 
     A few frames, spread over the recording, are extracted in memory and scaled up; eight times as
-    many without the teacher, because geometry varies more. All options of `p2pkit extract` hold.
+    many without the teacher, because geometry varies more. Takes all options of `p2pkit extract`.
 
     Example: p2pkit plan --dataset demo-scene --limit 8 --probe 4
     """
@@ -52,8 +51,8 @@ def _text(planned: "ExtractionPlan") -> list[str]:
     for layer in planned.layers:
         lines += ["", *_layer_text(layer, planned.frames)]
     spread = planned.bytes_uncertainty
-    told = f" ± {spread:.1%}" if spread is not None else ""
-    lines += ["", f"total           {_size(planned.bytes)}{told}"]
+    margin = f" ± {spread:.1%}" if spread is not None else ""
+    lines += ["", f"total           {_size(planned.bytes)}{margin}"]
     passes, left = planned.teacher_passes, planned.teacher_passes_left
     if passes:
         lines.append(

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @training_options
-@click.option("--measured", default=10, show_default=True, type=click.IntRange(1), help="Steps.")
+@click.option(
+    "--measured", default=10, show_default=True, type=click.IntRange(1), help="Steps to measure."
+)
 @AS_JSON
 def profile(stores: tuple[str, ...], measured: int, as_json: bool, **asked: Any) -> None:
-    """Train for some steps, keep nothing, and print where their time went.
+    """Train for a few steps, keep nothing, and print where the time went.
 
     Example: p2pkit profile rooms.store --preset cpu-small --measured 5
     """
@@ -33,6 +35,6 @@ def _table(found: "StepProfile") -> list[str]:
     lines = [f"a step: {found.step_ms:.1f} ms, mean of {found.steps}"]
     for part, value in found.stepping_ms.items():
         lines.append(f"  {part:<12}{value:10.1f} ms {value / found.step_ms:8.1%}")
-    lines.append(f"beside it, in {found.threads} threads, of one global batch:")
+    lines.append(f"in parallel, in {found.threads} threads, per global batch:")
     lines += [f"  {part:<12}{value:10.1f} ms" for part, value in found.preparing_ms.items()]
     return lines

@@ -17,9 +17,9 @@ from p2pkit.pipelines.settings import ReportConfig, StoreReportConfig
 def report(source: str, store: str | None, out: Path | None, layer: str | None, **_: Any) -> None:
     """Write one HTML page about a store, or about a run and its store.
 
-    The page shows pictures of features and points that can be turned; of a run also curves,
+    The page shows pictures of features and rotatable points; for a run also curves,
     scores, likely false negatives and nearest points. The second STORE is where a run's store
-    lies now, if it was moved.
+    is now, if it was moved.
 
     Example: p2pkit report run --out run.html
     """
@@ -27,14 +27,16 @@ def report(source: str, store: str | None, out: Path | None, layer: str | None, 
 
     if report_store.source_kind(source) == "store":
         if store is not None:
-            raise click.UsageError(f"{source} is a store itself; a second one goes with a run")
-        refuse(["evaluation", "settings"], f"{source} is a store; these options go with a run")
+            raise click.UsageError(
+                f"{source} is already a store; give a second one only with a run"
+            )
+        refuse(["evaluation", "settings"], f"{source} is a store; these options are only for runs")
         name = source.rstrip("/").rpartition("/")[2]
         path = Path(f"{name}-report.html") if out is None else out
         frames = config_of(ReportConfig, run=source, store=source, out=path).frames
         click.echo(report_store.run(StoreReportConfig(source, path, layer, frames)))
         return
-    refuse(["layer"], f"{source} is a run, which has its own layer; leave this out")
+    refuse(["layer"], f"{source} is a run, which determines the layer; omit this")
     from p2pkit.pipelines.report import run_page as stage
     from p2pkit.pipelines.train.run_folder import read_config
 

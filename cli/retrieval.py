@@ -29,7 +29,7 @@ def retrieval(run: Path, store: str, as_json: bool, **_: Any) -> None:
         return
     report = json.loads(text)
     found = round(report["pairs_found"])
-    fewer = "" if found == config.pairs else f" ({found} found in the mean)"
+    fewer = "" if found == config.pairs else f" (mean {found} found)"
     click.echo(
         f"{report['frames']} held-out frames, {config.pairs} candidates each{fewer}; top-1 in %"
     )

@@ -1,4 +1,4 @@
-"""`p2pkit shards`: look into stores, check them, mend them, and make others from them."""
+"""`p2pkit shards`: inspect, check, repair, merge and copy stores."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.bars import progress_bar, shown_on
-from p2pkit.cli.unused import refuse
+from p2pkit.cli.options import refuse
+from p2pkit.cli.progress import progress_bar, shown_on
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.shards.transfer import TransferReport
@@ -20,28 +20,34 @@ LOCAL_STORE = click.argument("store", type=FOLDER)
 
 @click.command()
 @LOCAL_STORE
-@click.option("--source", type=FOLDER, help="The recording, to extract again what is lost.")
-@click.option("--dataset", help="Kind of recording; the store's if only --source is given.")
-@click.option("--camera", type=FOLDER, help="Calibration from elsewhere, as for extract.")
-@click.option("--weights", help="Of the teacher: default, timm, random, or a file.")
+@click.option("--source", type=FOLDER, help="The recording, to extract lost frames again.")
+@click.option("--dataset", help="Format of the recording; the store's if only --source is given.")
+@click.option("--camera", type=FOLDER, help="Separate calibration file, as for extract.")
+@click.option("--weights", help="The teacher's weights: default, timm, random, or a file.")
 @click.option(
     "--teacher",
     "teachers",
     multiple=True,
     metavar="KIND:PATH",
-    help="Where a teacher out of a file or folder lies: hf:, torchscript: or onnx: and its path.",
+    help="A teacher's file or folder: hf:, torchscript: or onnx: and its path.",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda, for the teacher.")
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Frames at once."
+    "--device", default="cpu", show_default=True, help="Where the teacher runs: cpu or cuda."
 )
-@click.option("--drop", is_flag=True, help="Without --source, leave out the frames that are lost.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Frames worked on at the same time.",
+)
+@click.option("--drop", is_flag=True, help="Without --source, remove lost frames from the store.")
+@click.option("--dry-run", is_flag=True, help="Report what would be done; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def repair(store: Path, as_json: bool, **options: Any) -> None:
-    """Extract damaged shards again, or, without the recording, leave out frames that are lost.
+    """Extract damaged shards again or, without the recording, remove lost frames.
 
-    Exits with 1 when the store is not whole afterwards.
+    Exits with 1 if the store is not complete afterwards.
 
     Example: p2pkit shards repair STORE --source recordings/office
     """
@@ -50,10 +56,10 @@ def repair(store: Path, as_json: bool, **options: Any) -> None:
     if options["source"] is None and options["dataset"] is None:
         refuse(
             ["camera", "weights", "teachers", "device", "threads"],
-            "without the recording nothing is extracted; name it with --source",
+            "nothing is extracted without the recording; name it with --source",
         )
     else:
-        refuse(["drop"], "what is lost is extracted again from the recording")
+        refuse(["drop"], "lost frames are extracted again from the recording")
     source = SourceConfig(
         dataset=options["dataset"],
         root=options["source"],
@@ -82,9 +88,19 @@ def repair(store: Path, as_json: bool, **options: Any) -> None:
 @click.command()
 @click.argument("stores", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", required=True, type=FOLDER, help="The new store.")
-@click.option("--prefix", "prefixes", multiple=True, help="Before the keys; once for each store.")
-@click.option("--shard-size", type=click.IntRange(min=1), help="The first store's by default.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the new plan; the first store's.")
+@click.option(
+    "--prefix", "prefixes", multiple=True, help="Prefix of the keys; once for each store."
+)
+@click.option(
+    "--shard-size",
+    type=click.IntRange(min=1),
+    help="Samples per shard; the first store's by default.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Random seed of the new plan; the first store's by default.",
+)
 def merge(
     stores: tuple[Path, ...],
     out: Path,
@@ -92,7 +108,7 @@ def merge(
     shard_size: int | None,
     seed: int | None,
 ) -> None:
-    """Make one store of several that were extracted in the same way.
+    """Merge several stores that were extracted in the same way into one.
 
     Example: p2pkit shards merge kitchen.store office.store --out rooms.store
     """
@@ -106,7 +122,7 @@ def merge(
 @click.command("drop-layer")
 @LOCAL_STORE
 @click.argument("layer")
-@click.option("--yes", is_flag=True, help="Delete; without it, only say what would be deleted.")
+@click.option("--yes", is_flag=True, help="Delete; without it, only report what would be deleted.")
 def drop_layer(store: Path, layer: str, yes: bool) -> None:
     """Delete one teacher's layer; the geometry and the other layers stay.
 
@@ -115,18 +131,22 @@ def drop_layer(store: Path, layer: str, yes: bool) -> None:
     from p2pkit.pipelines.shards import drop_layer as dropping
 
     found = dropping.drop_layer(store, layer) if yes else dropping.layer_files(store, layer)
-    told = "deleted" if yes else "would delete (add --yes)"
-    click.echo(f"{told} {found.name}: {found.files} files, {found.bytes:,} bytes")
+    action = "deleted" if yes else "would delete (add --yes)"
+    click.echo(f"{action} {found.name}: {found.files} files, {found.bytes:,} bytes")
 
 
 @click.command()
 @LOCAL_STORE
 @click.option("--out", required=True, type=FOLDER, help="The new store.")
 @click.option(
-    "--format", "storage", required=True, type=click.Choice(["tar", "zarr"]), help="To write."
+    "--format",
+    "storage",
+    required=True,
+    type=click.Choice(["tar", "zarr"]),
+    help="The format to write.",
 )
 def convert(store: Path, out: Path, storage: str) -> None:
-    """Write a store again in the other on-disk format, equal to the bit.
+    """Rewrite a store in the other on-disk format, bit for bit.
 
     Example: p2pkit shards convert STORE --out rooms-zarr.store --format zarr
     """
@@ -148,27 +168,34 @@ def _repair_text(report: dict[str, Any]) -> str:
         verb = "would become" if verified is None else "became"
         count = sum(len(action["keys"]) for action in geometry)
         lines.append(
-            f"{count} frames {verb} failures, stage repair, and leave every layer; repair with "
-            "--source brings them back"
+            f"{count} frames {verb} failures of stage repair and are removed from every layer; "
+            "repair with --source brings them back"
         )
     if report["failures_file"]:
         verb = "would be" if verified is None else "was"
-        lines.append(f"failures.jsonl {verb} written again: it did not hold what the records say")
+        lines.append(f"failures.jsonl {verb} rewritten: it did not match the records")
     if verified is None:
-        lines.append(f"dry run: {len(report['actions'])} things to do, nothing changed")
+        lines.append(f"dry run: {len(report['actions'])} actions needed, nothing changed")
     else:
         problems = len(verified["problems"])
-        told = f"{problems} problems left" if problems else "ok"
-        lines.append(f"{told}: {len(report['actions'])} things done, every byte read again")
+        state = f"{problems} problems left" if problems else "ok"
+        lines.append(f"{state}: {len(report['actions'])} actions done, every byte read again")
     return "\n".join(lines)
 
 
 LAYERS = click.option(
-    "--layer", "layers", multiple=True, help="Only this layer beside the geometry; may be repeated."
+    "--layer",
+    "layers",
+    multiple=True,
+    help="Copy only this layer and the geometry; may be repeated.",
 )
 
 WORKERS = click.option(
-    "--workers", type=click.IntRange(min=1), default=4, show_default=True, help="Shards at once."
+    "--workers",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Shards copied at the same time.",
 )
 
 
@@ -180,7 +207,7 @@ WORKERS = click.option(
 def push(store: str, url: str, layers: tuple[str, ...], workers: int) -> None:
     """Copy a store to an object store; each shard is read back and compared.
 
-    Running the same command again goes on where it stopped.
+    Running the same command again continues where it stopped.
 
     Example: p2pkit shards push rooms.store s3://bucket/rooms.store
     """
@@ -195,7 +222,7 @@ def push(store: str, url: str, layers: tuple[str, ...], workers: int) -> None:
 def pull(url: str, store: str, layers: tuple[str, ...], workers: int) -> None:
     """Copy a store from a URL into a folder; each shard is compared with its record.
 
-    Running the same command again goes on where it stopped.
+    Running the same command again continues where it stopped.
 
     Example: p2pkit shards pull s3://bucket/rooms.store rooms.store
     """
@@ -212,7 +239,9 @@ def _transfer(source: str, target: str, layers: tuple[str, ...], workers: int) -
             bar.update(round(report.bytes / 1e6, 1) - bar.n)
 
         report = run(TransferConfig(source, target, layers, workers), progress=show)
-    click.echo(f"{target}: {report.copied} shards copied and verified, {report.kept} were there")
+    click.echo(
+        f"{target}: {report.copied} shards copied and verified, {report.kept} already present"
+    )
 
 
 STORE = click.argument("store", type=click.Path())  # a Path would lose a slash of a URL
@@ -222,7 +251,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group()
 def shards() -> None:
-    """Look into a store, check it, repair it, and make others from it.
+    """Inspect, verify, repair, merge, convert and copy stores.
 
     Example: p2pkit shards info STORE
     """
@@ -240,12 +269,12 @@ for command in (repair, merge, drop_layer, convert, push, pull):
     type=click.IntRange(min=0),
     default=64,
     show_default=True,
-    help="Samples per layer whose values are looked at; 0 for none.",
+    help="Samples per layer whose values are read; 0 for none.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the choice of samples.")
+@click.option("--seed", default=0, show_default=True, help="Random seed of the choice of samples.")
 @AS_JSON
 def info(store: str, samples: int, seed: int, as_json: bool) -> None:
-    """Print a store's layers, what they hold and come from; exit with 1 where damage was met.
+    """Print a store's layers, contents and origin; exit with 1 if damage was found.
 
     Example: p2pkit shards info STORE --sample 16
     """
@@ -263,7 +292,7 @@ def info(store: str, samples: int, seed: int, as_json: bool) -> None:
 @click.option("--deep", is_flag=True, help="Also read and check every byte.")
 @AS_JSON
 def verify(store: str, deep: bool, as_json: bool) -> None:
-    """Check a store; exit with 1 when anything is wrong.
+    """Check a store; exit with 1 if anything is wrong.
 
     Example: p2pkit shards verify STORE --deep
     """
@@ -278,8 +307,8 @@ def verify(store: str, deep: bool, as_json: bool) -> None:
             places = [(name, getattr(problem, name)) for name in named]
             where = ", ".join(f"{name} {value}" for name, value in places if value is not None)
             click.echo(f"{where or 'store'}: {problem.reason}")
-        told = f"{len(report.problems)} problems" if report.problems else "ok"
-        click.echo(f"{told}: {report.shards} shards, {report.samples} samples checked")
+        state = f"{len(report.problems)} problems" if report.problems else "ok"
+        click.echo(f"{state}: {report.shards} shards, {report.samples} samples checked")
     if not report.ok:
         click.get_current_context().exit(1)
 
@@ -310,7 +339,9 @@ def ls(store: str, as_json: bool) -> None:
 @shards.command()
 @STORE
 @click.argument("key")
-@click.option("--ply", type=click.Path(path_type=Path), help="Also write its coloured points.")
+@click.option(
+    "--ply", type=click.Path(path_type=Path), help="Also write its coloured points to this file."
+)
 @AS_JSON
 def show(store: str, key: str, ply: Path | None, as_json: bool) -> None:
     """Print the fields of one sample: dtype, shape, smallest and largest value, and its JSON.
@@ -342,9 +373,8 @@ def show(store: str, key: str, ply: Path | None, as_json: bool) -> None:
 def _info_text(summary: dict[str, Any]) -> str:
     plan, recording = summary["plan"], summary["dataset"].get("dataset", "?")
     lines = [
-        f"{summary['path']}: {summary['storage']} store of {recording}, "
-        f"{plan['frames']} frames in {plan['shards']} shards of up to {plan['shard_size']}, "
-        f"seed {plan['seed']}"
+        f"{summary['path']}: {summary['storage']} store of {recording}, {plan['frames']} frames in "
+        f"{plan['shards']} shards of up to {plan['shard_size']}, seed {plan['seed']}"
     ]
     for layer in summary["layers"]:
         lines += [
@@ -357,8 +387,8 @@ def _info_text(summary: dict[str, Any]) -> str:
             f"  fingerprint  {layer['fingerprint_sha256']}",
         ]
         for name, value in layer["provenance"].items():
-            told = value if isinstance(value, str) else json.dumps(value)
-            lines.append(f"  {name:<12} {told}")
+            text = value if isinstance(value, str) else json.dumps(value)
+            lines.append(f"  {name:<12} {text}")
         if pca := layer["details"].get("pca"):
             lines.append(f"  pca          {_pca_text(pca)}")
         lines += _field_lines(layer)
@@ -367,10 +397,10 @@ def _info_text(summary: dict[str, Any]) -> str:
 
 def _pca_text(pca: dict[str, Any]) -> str:
     held_out = pca["held_out_variance"]
-    told = f", {held_out:.2%} of that of cells not fitted" if held_out is not None else ""
+    unfitted = f", {held_out:.2%} of that of cells not fitted" if held_out is not None else ""
     return (
         f"{pca['components']} of {pca['channels']} channels: {sum(pca['explained_variance']):.2%} "
-        f"of the variance of {pca['cells']} cells{told}"
+        f"of the variance of {pca['cells']} cells{unfitted}"
     )
 
 
@@ -391,8 +421,8 @@ def _field_lines(layer: dict[str, Any]) -> list[str]:
                 line += f"  {found['not_finite']:,} of {found['values']:,} not finite"
         lines.append(line)
     if statistics:
-        looked = f"{statistics['looked_at']} of {statistics['of']} samples"
-        lines.append(f"  values are those of {looked}, seed {statistics['seed']}")
+        count = f"{statistics['looked_at']} of {statistics['of']} samples"
+        lines.append(f"  values are those of {count}, seed {statistics['seed']}")
         if statistics["damage"]:
             lines.append(f"  DAMAGED      {statistics['damage']}")
     return lines

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.options import CONFIG_FILE, PRINT_CONFIG, options_of, typed_settings
+from p2pkit.cli.progress import progress_bar
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.train.presets import PRESETS
 from p2pkit.pipelines.train.settings import TrainConfig
@@ -22,7 +22,7 @@ PRESET = click.option(
 
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the stores and all options that decide a training."""
+    """Add the STORE arguments and all options of a training."""
     for option in (
         options_of(TrainConfig, without=("probe.split.unit", "probe.split.test_scenes")),
         CONFIG_FILE,
@@ -36,7 +36,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @training_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
-@click.option("--stop-after", type=click.IntRange(min=1), help="End this process after N steps.")
+@click.option("--stop-after", type=click.IntRange(min=1), help="Stop after N steps.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @PRINT_CONFIG
 def train(
@@ -47,7 +47,7 @@ def train(
     print_config: bool,
     **asked: Any,
 ) -> None:
-    """Pretrain a 3D network on stores, paths or URLs; interrupted runs go on with --resume.
+    """Pretrain a 3D network on stores, by path or URL; continue an interrupted run with --resume.
 
     Example: p2pkit train rooms.store --out run --preset cpu-small --steps 20
     """
@@ -75,12 +75,12 @@ def train(
                 report_engine(config.engine, config.device)
             path = stage.run(config, out, **rest)
     if ranks.is_first:
-        _tell_rest(out, config.steps)
+        _print_remaining(out, config.steps)
         click.echo(path)
 
 
 def report_engine(engine: str, device: str) -> None:
-    """Print which engine a new run takes where its settings leave the choice, and why."""
+    """Print which engine a new run uses, and why, if its settings leave the choice open."""
     from p2pkit.networks import AUTO, choose_engine
 
     if engine == AUTO:
@@ -89,14 +89,14 @@ def report_engine(engine: str, device: str) -> None:
         click.echo(f"engine: {choice.name}{reason}", err=True)
 
 
-def _tell_rest(out: Path, steps: int) -> None:
-    """How to go on, where the run was stopped before its last step."""
+def _print_remaining(out: Path, steps: int) -> None:
+    """Print how to continue a run that was stopped before its last step."""
     from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 
     done = latest_checkpoint(out).step
     if done < steps:
         click.echo(
-            f"stopped after {done} of {steps} steps; go on with `p2pkit train --out {out} "
+            f"stopped after {done} of {steps} steps; continue with `p2pkit train --out {out} "
             "--resume`",
             err=True,
         )
@@ -104,21 +104,21 @@ def _tell_rest(out: Path, steps: int) -> None:
 
 @dataclass(frozen=True)
 class AskedSettings:
-    """The settings on the command line: a preset, a file over it, and single ones over both."""
+    """The settings on the command line: a preset, a file over it, and single settings over both."""
 
     preset: str | None
     config_file: Path | None
     settings: dict[str, Any]
 
     def config(self, stores: Sequence[str]) -> TrainConfig:
-        """All settings; STOREs on the command line go before those of the file."""
+        """All settings; STOREs on the command line replace those of the file."""
         from p2pkit.pipelines.train.presets import preset as preset_config
         from p2pkit.settings import merged, settings_from_toml
 
         file = settings_from_toml(self.config_file) if self.config_file is not None else {}
         if not stores and "store" not in file:
             raise click.UsageError(
-                "name the STORE to train on, here or in --config, or give --resume to go on with "
+                "name the STORE to train on, here or in --config, or give --resume to continue "
                 "--out"
             )
         if stores:
@@ -127,20 +127,20 @@ class AskedSettings:
         return self.over(config)
 
     def over(self, config: TrainConfig) -> TrainConfig:
-        """The single settings in place of the config's own."""
+        """The config with the single settings applied."""
         from p2pkit.settings import merged, nested
 
         return merged(config, nested(self.settings))
 
 
 def asked_settings(asked: Mapping[str, Any]) -> AskedSettings:
-    """What the options of `training_options` ask for."""
+    """The settings given with the options of `training_options`."""
     return AskedSettings(asked["preset"], asked["config_file"], typed_settings(TrainConfig))
 
 
 def _free_changes(saved: TrainConfig, asked: AskedSettings) -> TrainConfig:
-    """A run's settings cannot change when it is resumed, but for those that decide no weights;
-    repeating them is fine.
+    """The settings of a resumed run. Only those that do not affect the weights may change;
+    repeating the others unchanged is allowed.
     """
     from p2pkit.networks import AUTO
     from p2pkit.pipelines.train.run_folder import with_free_settings
@@ -156,14 +156,16 @@ def _free_changes(saved: TrainConfig, asked: AskedSettings) -> TrainConfig:
     old, new = config_to_json(kept), config_to_json(again)
     changed = [name for name in old if old[name] != new[name]]
     if changed:
-        told = "; ".join(f"{name} is {old[name]}, asked for {new[name]}" for name in changed)
-        raise ConfigError(f"a resumed run keeps its settings: {told}. Start a new run with --out")
+        changes = "; ".join(f"{name} is {old[name]}, requested {new[name]}" for name in changed)
+        raise ConfigError(
+            f"a resumed run keeps its settings: {changes}. Start a new run with --out"
+        )
     return kept
 
 
 @dataclass
 class _Shown:
-    """Puts loss, pairs per second and the share of time spent waiting for data on the bar."""
+    """Shows loss, pairs per second and the share of time spent waiting for data on the bar."""
 
     bar: Any
     step_s: float = 0.0

@@ -23,7 +23,7 @@ def view(store: str, keys: tuple[str, ...], **_: Any) -> None:
 
     config = config_of(ViewConfig, store=store, keys=keys)
     if config.run is not None and config.layer is not None:
-        raise click.UsageError("--run has its own layer; leave --layer out")
+        raise click.UsageError("--run determines the layer; omit --layer")
     if config.run is not None and (config.ply or config.window) and not (config.png or config.rrd):
         raise click.UsageError("--run shows features, which --ply and --window do not")
     for path in stage.run(config):

@@ -31,7 +31,7 @@ SHARD_SIZE = 12
 # Twice the size of the rooms' images, so that the teacher's map has as many cells as at the
 # 640 x 480 px of the paper.
 TEACHER_INPUT = (640, 480)
-# What makes the preset `cpu-small` fit into two minutes of two cores.
+# Changes to the preset `cpu-small` that fit it into two minutes on two cores.
 SETTINGS = (
     "checkpoint_every=20",
     "optimizer.warmup_steps=10",
@@ -41,7 +41,7 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is, in frames (extract) or steps (train); other stages have 0 and 1 only."""
+    """Progress of a stage, in frames (extract) or steps (train); 0 or 1 for other stages."""
 
     stage: Stage
     done: int
@@ -54,7 +54,7 @@ Show = Callable[[Progress], None]
 def run(config: DemoConfig, *, progress: Show | None = None) -> Path:
     """Extract, pretrain, probe, test retrieval, and report.
 
-    Running it again goes on where it stopped; where the report is there, nothing is done.
+    Running it again continues where it stopped; if the report exists, nothing is done.
 
     Returns:
         The path of the report, OUT/report.html. The store is OUT/store, the run OUT/run.
@@ -87,7 +87,7 @@ def _claim_folder(config: DemoConfig) -> None:
     found = json.loads(path.read_text())
     if found != wanted:
         raise ConfigError(
-            f"{config.out} holds a demo with the settings {found}, asked for {wanted}; choose "
+            f"{config.out} holds a demo with the settings {found}, expected {wanted}; choose "
             "another --out, or delete the folder"
         )
 

@@ -1,4 +1,4 @@
-"""export: a run's student as a file that other code bases load."""
+"""export: write a run's student as a file that other code bases can load."""
 
 import io
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def run(config: ExportConfig) -> Path:
     written = [config.out, *([sidecar(config.out)] if config.form in BARE else [])]
     for path in written:
         if path.exists():
-            raise ConfigError(f"{path} exists; name another file, or delete it first")
+            raise ConfigError(f"{path} already exists; name another file, or delete it first")
     train = read_config_for_use(config.run)
     checkpoint = chosen_checkpoint(config.run, config.which)
     weights = read_weights(checkpoint.path / WEIGHTS)
@@ -63,7 +63,7 @@ def run(config: ExportConfig) -> Path:
 
 
 def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any]:
-    """Where the weights come from, and what a network needs to fit them."""
+    """Where the weights come from, and what a network needs to match them."""
     stores = read_provenance(config.run).stores
     ups = {use.up_axis for use in stores}
     return {
@@ -103,7 +103,7 @@ FORMS: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], bytes]] = {
     "slidr": _torch_file("model_points"),
     "minkunet": _torch_file(None),
 }
-"""Forms by name; all hold the same tensors under the same names. docs/export.md says how each is
+"""Formats by name; all hold the same tensors under the same names. docs/export.md says how each is
 loaded."""
 BARE = ("minkunet",)
-"""Forms without a place for what the file is, which is written beside it."""
+"""Formats that cannot hold the description of the file, which is written next to it."""

@@ -8,6 +8,7 @@ from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.evaluate.split import cut_at_scenes, in_test_scenes, place_of
+from p2pkit.sampling import evenly_spread
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store
 from p2pkit.stream.order import locate
@@ -19,7 +20,7 @@ def all_keys(store: Store) -> list[str]:
 
 
 def without_arrays(store: Store, samples: Int64[np.ndarray, " samples"]) -> Iterator[Sample]:
-    """Key and JSON of each of the samples' geometry, and nothing else of it."""
+    """Key and JSON of each sample's geometry, without its arrays."""
     sizes = store.sizes("geometry")
     return (store.read("geometry", *locate(sizes, int(sample)), fields=()) for sample in samples)
 
@@ -38,12 +39,13 @@ def holdout_split(
     end rather than a random choice.
 
     Raises:
-        ConfigError: nothing would be left to train on.
+        ConfigError: no frame would be left to train on.
     """
     samples = samples_in_key_order(store)
     if count >= len(samples):
         raise ConfigError(
-            f"holdout is {count}, but the store has {len(samples)} frames; leave some to train on"
+            f"holdout is {count}, but the store has only {len(samples)} frames; leave some for "
+            "training"
         )
     cut = len(samples) - count
     return samples[:cut], samples[cut:]
@@ -55,7 +57,7 @@ class SceneSplit:
 
     Args:
         train, test: sample ids in key order.
-        sequence: that the store names, by sample id; empty where it names none.
+        sequence: named in the store, by sample id; empty if it names none.
     """
 
     train: Int64[np.ndarray, " train"]
@@ -74,10 +76,10 @@ def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] =
     several. Frames of `test_scenes` (patterns of sequences), if any, are the second part instead.
 
     Raises:
-        ConfigError: one side would be empty, the fraction is none, or a pattern fits no sequence.
+        ConfigError: one side would be empty, the fraction is out of range, or no sequence matches.
     """
     if not 0 < test_fraction < 1:
-        raise ConfigError(f"test_fraction is {test_fraction}; it must lie between 0 and 1")
+        raise ConfigError(f"test_fraction is {test_fraction}; expected a value between 0 and 1")
     samples = samples_in_key_order(store)
     sequences = [sample.meta["sequence"] for sample in without_arrays(store, samples)]
     sequence = dict(zip(samples.tolist(), sequences, strict=True))
@@ -100,8 +102,7 @@ def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] =
 
 def spread(samples: Int64[np.ndarray, " samples"], count: int) -> Int64[np.ndarray, " chosen"]:
     """Up to `count` of the samples, evenly spread from the first to the last."""
-    rows = np.linspace(0, len(samples) - 1, min(count, len(samples)))
-    return samples[np.unique(rows.round().astype(int))]
+    return samples[evenly_spread(len(samples), count)]
 
 
 def chosen_samples(samples: np.ndarray, count: int) -> Sequence[int]:

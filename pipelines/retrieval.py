@@ -32,8 +32,8 @@ def run(config: RetrievalConfig) -> Path:
     Each frame gives `pairs` points and their pixels; top-1 is the share of points whose own pixel
     is the most similar of the frame's. The same figure is given for an untrained network, and for
     hits that are counted per teacher cell, and for pixels picked at random. Frames without a pair
-    are left out. As in `evaluate`, both networks' norms take their statistics anew from frames that
-    the run was trained on; from the tested ones where the store has no others.
+    are left out. As in `evaluate`, both networks' norms recompute their statistics on frames that
+    the run was trained on, or on the tested ones if the store has no others.
 
     Raises:
         ConfigError: the run held no frame out, or the store has none of them, or they have no pair.
@@ -45,8 +45,8 @@ def run(config: RetrievalConfig) -> Path:
     samples = [store.find(key) for key in sorted(held)]
     if not samples:
         raise ConfigError(
-            f"{config.run} held no frame of {config.store} out of its training; train with "
-            "--set holdout=25"
+            f"{config.run} held no frame of {config.store} out of its training; train with --set "
+            "holdout=25"
         )
     layer = run_layer(config.run, store)
     basis = provenance.basis_of(store, layer)
@@ -87,7 +87,7 @@ class _Test:
 
 
 def _statistics_samples(store: Store, held: set[str], frames: int) -> list[int]:
-    """Up to so many frames that are not held out, evenly spread; held-out ones without others."""
+    """Up to `frames` evenly spread training frames, or held-out ones if there are no others."""
     keys = all_keys(store)
     ordered = samples_in_key_order(store)
     others = [sample for sample in ordered.tolist() if keys[sample] not in held]

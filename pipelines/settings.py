@@ -22,15 +22,15 @@ class CheckConfig:
     )
     dataset: str | None = Field(
         default=None,
-        description="Format of a recording, such as nyuv2. Recognised by its files where it is not "
-        "named; None for a store.",
+        description="Format of a recording, such as nyuv2. Recognised by its files if not named; "
+        "None for a store.",
         json_schema_extra=option(),
     )
     frames: int = Field(
         default=16,
         ge=1,
-        description="Frames to test, spread over the recording; their neighbours are read too "
-        "where there are poses.",
+        description="Frames to test, spread over the recording; their neighbours are also read if "
+        "they have poses.",
         json_schema_extra=option(),
     )
     camera: Path | None = Field(
@@ -41,7 +41,7 @@ class CheckConfig:
     depth_units: float | None = Field(
         default=None,
         gt=0,
-        description="Units per metre of depth images, in place of the recording's, to try out.",
+        description="Units per metre of depth images, in place of the recording's, for testing.",
         json_schema_extra=option(),
     )
     seed: int = Field(
@@ -77,9 +77,8 @@ class RetrievalConfig:
     )
     device: str | None = Field(
         default=None,
-        description="Where networks run: cpu or cuda. The run's own device where it is left out, "
-        "or "
-        "the CPU where that is missing.",
+        description="Where networks run: cpu or cuda. By default the run's own device, or or the "
+        "CPU if that is missing.",
         json_schema_extra=option(),
     )
 
@@ -91,18 +90,18 @@ class ViewConfig:
     store: Location = Field(description="Path or URL of the store.")
     keys: tuple[str, ...] = Field(
         default=(),
-        description="Keys of the frames; none takes the first frame, and for `rrd` the first "
+        description="Keys of the frames; by default the first frame, or for `rrd` the first "
         "`limit` frames.",
     )
     png: Path | None = Field(
         default=None,
-        description="Picture to write, one row for each frame. Where nothing else is asked for, "
-        "KEY.png in the current folder.",
+        description="Picture to write, one row for each frame. Without any output option, KEY.png "
+        "in the current folder.",
         json_schema_extra=option(),
     )
     ply: Path | None = Field(
         default=None,
-        description="Point cloud to write, of one frame.",
+        description="Point cloud to write, for one frame.",
         json_schema_extra=option(),
     )
     rrd: Path | None = Field(
@@ -112,7 +111,7 @@ class ViewConfig:
     )
     run: Path | None = Field(
         default=None,
-        description="A run on the store, whose student is shown beside the teacher.",
+        description="A run on the store, whose student is shown next to the teacher.",
         json_schema_extra=option(),
     )
     layer: str | None = Field(
@@ -123,7 +122,7 @@ class ViewConfig:
     limit: int = Field(
         default=100,
         ge=1,
-        description="Stop `rrd` after N frames where no key is named.",
+        description="Limit `rrd` to N frames if no key is named.",
         json_schema_extra=option(metavar="N"),
     )
     window: bool = Field(
@@ -138,27 +137,26 @@ class ReportConfig:
     """What to report on a run."""
 
     run: Path = Field(
-        description="A pretraining run; where it was probed and `p2pkit retrieval` was run on it, "
-        "the results are shown."
+        description="A pretraining run; results of its probe and of `p2pkit retrieval`, if any, "
+        "are shown."
     )
     store: Location = Field(description="Path or URL of the store that it was trained on.")
     out: Path = Field(description="The HTML file to write.", json_schema_extra=option())
     frames: int = Field(
         default=3,
         ge=1,
-        description="Frames to draw; of a run held-out ones where it held frames out.",
+        description="Frames to draw; for a run, held-out ones if there are any.",
         json_schema_extra=option(),
     )
     seed: int = Field(
         default=0,
         ge=0,
-        description="Random seed of the student that is drawn beside the pretrained one.",
+        description="Random seed of the student drawn next to the pretrained one.",
     )
     evaluation: Path | None = Field(
         default=None,
-        description="Of a run: folder that `p2pkit evaluate` wrote. None looks for one of the "
-        "run's "
-        "weights in and beside the run.",
+        description="For a run: folder written by `p2pkit evaluate`. None searches for one of the "
+        "run's weights in and next to the run.",
         json_schema_extra=option(),
     )
 
@@ -171,7 +169,7 @@ class StoreReportConfig:
     out: Path = Field(description="The HTML file to write.")
     layer: str | None = Field(
         default=None,
-        description="Of a store: layer whose features are shown; None takes the first feature "
+        description="For a store: layer whose features are shown; None takes the first feature "
         "layer.",
         json_schema_extra=option(),
     )
@@ -186,7 +184,7 @@ class ExportConfig:
     out: Path = Field(description="The file to write; must not exist.", json_schema_extra=option())
     form: Literal["safetensors", "pointcontrast", "slidr", "minkunet"] = Field(
         default="safetensors",
-        description="Whose parameter names the file has.",
+        description="Code base whose parameter names the file uses.",
         json_schema_extra=option("--to"),
     )
     projection: bool = Field(
@@ -196,7 +194,7 @@ class ExportConfig:
     )
     which: Literal["latest", "best"] = Field(
         default="latest",
-        description="Checkpoint of the run: the latest, or the best by its online probe.",
+        description="Which checkpoint of the run: the latest, or the best by its online probe.",
         json_schema_extra=option(),
     )
 
@@ -214,14 +212,16 @@ class DemoConfig:
         default=48,
         ge=2,
         le=48,
-        description="Frames of the generated rooms to extract, 12 of each; the last room tests.",
+        description="Frames of generated rooms to extract, 12 per room; the last room is held out.",
         json_schema_extra=option(),
     )
     steps: int = Field(
         default=80, ge=1, description="Steps of pretraining.", json_schema_extra=option()
     )
     random_seeds: int = Field(
-        default=2, ge=1, description="Networks with random weights that the probe compares with."
+        default=2,
+        ge=1,
+        description="Number of networks with random weights that the probe compares with.",
     )
     seed: int = Field(
         default=0,
@@ -240,6 +240,6 @@ class TransferConfig:
         description="URL or path to copy it to; one of the two is a local path."
     )
     layers: tuple[str, ...] = Field(
-        default=(), description="Layers to copy beside the geometry; none means all."
+        default=(), description="Layers to copy in addition to the geometry; by default all."
     )
     workers: int = Field(default=4, ge=1, description="Shards copied at the same time.")

@@ -40,16 +40,16 @@ Picture = np.ndarray
 
 
 def run(config: ViewConfig) -> list[Path]:
-    """Write what is asked for.
+    """Write the requested outputs.
 
     Returns:
         The paths of the files that were written.
 
     Raises:
         StoreError: the store cannot be read, or has no such frame.
-        ConfigError: several frames are named where one can be shown, a window cannot be opened, or
-            the layer is unclear.
-        MissingDependencyError: `rrd` is asked for and rerun-sdk is not installed.
+        ConfigError: several frames are named but only one can be shown, no window can be opened, or
+            the layer is ambiguous.
+        MissingDependencyError: `rrd` is requested and rerun-sdk is not installed.
     """
     store = open_store(config.store)
     samples = [_sample(store, key) for key in config.keys] or _first(store, 1)
@@ -74,7 +74,7 @@ def run(config: ViewConfig) -> list[Path]:
 
 
 def _sample(store: Store, key: str) -> int:
-    store.find(key)  # a StoreError that names near keys, if there is none
+    store.find(key)  # a StoreError that suggests similar keys, if it does not exist
     return all_keys(store).index(key)
 
 

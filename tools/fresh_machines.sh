@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# See what a newcomer sees: make fresh environments one at a time, run `make install` and a short demo
+# Try a newcomer's set-up: make fresh environments one at a time, run `make install` and a short demo
 # in each, print one line of the table in docs/installation.md, delete the environment. Each takes
-# minutes and 2 to 6 GB; MinkowskiEngine is compiled once for each torch and Python, then comes out of
-# the cache of wheels (`P2PKIT_FRESH_CACHE`, a folder that is kept; by default one that is deleted).
+# minutes and 2 to 6 GB; MinkowskiEngine is compiled once for each torch and Python, then comes from
+# the cache of wheels (`P2PKIT_FRESH_CACHE`, a folder that is kept; by default a temporary one).
 #
 # usage: nice tools/fresh_machines.sh [ROW]...      without ROW: all; the names of the rows are below
 #
 #   PYTHON311, PYTHON312, PYTHON313   interpreters; pyenv's where these are not set
 #   CPU_INDEX                         option of pip for a CPU build of torch, such as an --index-url;
-#                                     empty where pip finds one by itself
+#                                     empty if pip finds one by default
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/fresh-machines-XXXXXX")
@@ -117,7 +117,7 @@ row() { # NAME PYTHON TORCH SPECIAL
         cd "$checkout" || exit 1
         began=$SECONDS
         "$python" -m venv .venv
-        # What pip finds by itself: PyPI's build for Linux has CUDA in it.
+        # What pip finds by default: PyPI's build for Linux has CUDA in it.
         torch=$(sed -n 's/^TORCH := //p' Makefile)
         if [ "$3" = cpu ]; then
             .venv/bin/python -m pip install -qq ${CPU_INDEX:-} "$torch" >>"$log" 2>&1

@@ -1,7 +1,7 @@
-"""Fuzz what reads shards, by coverage, and print how much was tried.
+"""Fuzz the readers of shards, guided by coverage, and print how much was tried.
 
-Needs the extra `fuzz` (atheris). Every target runs in a process of its own; an input that breaks
-one is left beside the corpus and the exit status is 1.
+Needs the extra `fuzz` (atheris). Every target runs in a separate process; an input that breaks
+one is kept next to the corpus and the exit status is 1.
 
 Example: python tools/fuzz_shards.py --seconds 60
 """
@@ -36,7 +36,7 @@ def run_here(target: str, arguments: list[str]) -> None:
 
 
 def fuzz(target: str, seconds: int, corpus: Path) -> tuple[str, bool]:
-    """Fuzz one target in a new process: a line that tells the result, and whether it held."""
+    """Fuzz one target in a new process; return a line with the result, and whether it passed."""
     sys.path.insert(0, str(HERE))
     from fuzz_targets import seeds
 
@@ -59,8 +59,8 @@ def fuzz(target: str, seconds: int, corpus: Path) -> tuple[str, bool]:
 
 @click.command()
 @click.option("--seconds", default=60, show_default=True, type=click.IntRange(1), help="Each.")
-@click.option("--corpus", type=click.Path(path_type=Path), help="Kept between runs.")
-@click.option("--target", "targets", multiple=True, help="Only these.")
+@click.option("--corpus", type=click.Path(path_type=Path), help="Folder kept between runs.")
+@click.option("--target", "targets", multiple=True, help="Only these targets.")
 @click.option("--here", hidden=True)
 @click.argument("arguments", nargs=-1)
 def main(

@@ -1,6 +1,6 @@
-"""What the fuzzers feed with bytes: each target may refuse them by p2pkit's errors, nothing else.
+"""Fuzz targets that take bytes: each may reject them with p2pkit's errors, nothing else.
 
-`tools/fuzz_shards.py` drives them by coverage, tests/faults by hypothesis.
+`tools/fuzz_shards.py` drives them by coverage, tests/faults with hypothesis.
 """
 
 import json
@@ -79,7 +79,7 @@ def decode_any_payload(data: bytes) -> None:
 
 
 def fill_by_any_codec(data: bytes) -> None:
-    """Decoding into memory of two different contents, to see what is left unwritten."""
+    """Decoding into memory with two different contents, to find what is left unwritten."""
     coded = [name for name in sorted(CODECS) if CODECS[name].decode is not None]
     if len(data) < 4:
         return

@@ -1,6 +1,6 @@
 """Measure the grids of well-known networks and write the tables in docs/teachers.md.
 
-Random weights serve: where a cell sits does not depend on them. Networks of transformers and in
+Random weights suffice: where a cell sits does not depend on them. Networks of transformers and in
 files are built small, with the windows, strides and patches that their families have by default.
 
 Example: python tools/grid_table.py
@@ -88,7 +88,7 @@ def timm_rows() -> Iterator[str]:
 
 
 def transformers_rows() -> Iterator[str]:
-    """The table of transformers' networks, each saved and read as a user's own."""
+    """The table of transformers' networks, each saved and read as a user's would be."""
     ensure_torchvision()
     import transformers
 
@@ -106,7 +106,7 @@ def transformers_rows() -> Iterator[str]:
 
 
 class LastMap(nn.Module):
-    """The last map of a timm network, channels first, as a file is due to give it."""
+    """The last map of a timm network, channels first, as required of a file."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ def write_file(kind: str, path: Path, name: str, stride: float, offset: float) -
 
 
 def file_rows() -> Iterator[str]:
-    """The table of files: what is declared, and where the first centre is by the map's answers."""
+    """The table of files: the declared grid, and the first centre measured by the responses."""
     yield "| network | file | declared stride, first centre (px) | | centre by the answers (px) |"
     yield "|---|---|---|---|---|"
     for title, (name, stride, offset) in FILES.items():
@@ -167,7 +167,7 @@ def with_table(page: str, name: str, table: str) -> str:
     mark = re.compile(rf"(<!-- {name}: [^>]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)
     found = mark.findall(page)
     if len(found) != 1:
-        raise SystemExit(f"{PAGE} holds {len(found)} marked tables of {name}; one is needed")
+        raise SystemExit(f"{PAGE} holds {len(found)} marked tables of {name}; expected one")
     return mark.sub(lambda marks: f"{marks[1]}{table}\n{marks[2]}", page)
 
 

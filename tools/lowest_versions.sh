@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Run the tests with the lowest versions that pyproject.toml allows, in a virtual environment that is
-# thrown away: 3.5 GB of disk and about as long as `make test`. The checkout is not written to; what
-# is not committed is not tested. torch is not the lowest: an old one is a CUDA build of 5 GB, so the
+# Run the tests with the lowest versions that pyproject.toml allows, in a temporary virtual
+# environment: 3.5 GB of disk and about as long as `make test`. The checkout is not written to;
+# uncommitted changes are not tested. torch is not the lowest: an old one is a CUDA build of 5 GB, so the
 # Makefile's is kept (`TORCH`), and what has to fit it (torchvision) is as new as that.
 #
-# MinkowskiEngine comes out of the cache of wheels if one was built for this torch, else is compiled;
+# MinkowskiEngine comes from the cache of wheels if one was built for this torch, else is compiled;
 # recordings are not needed. Name tests, or options of pytest, to run fewer.
 #
 # usage: nice tools/lowest_versions.sh [PYTEST ARGUMENT]...      PYTHON=python3.12 for another Python
@@ -17,7 +17,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
 bin=$work/venv/bin
-# pip finds the CPU build of torch where it is set up to; uv then keeps what is installed.
+# pip finds the CPU build of torch if configured to; uv then keeps what is installed.
 "$bin/python" -m pip install -qq "$torch" uv
 installed=$("$bin/python" -c 'from importlib.metadata import version; print(version("torch"))')
 echo "torch==$installed" >"$work/torch.txt"
@@ -38,6 +38,6 @@ env -u P2PKIT_DATA -u PYTHONPATH OMP_NUM_THREADS=1 PATH="$bin:$PATH" \
     "$bin/python" -m pytest -n 2 --dist loadfile -q -m "not realdata" \
     --hypothesis-profile=ci "$@" || status=$?
 if [ "$status" -ne 0 ]; then
-    echo "lowest versions: something failed; where the product is at fault, raise its lower bound" >&2
+    echo "lowest versions: something failed; if p2pkit needs a newer version, raise the lower bound" >&2
 fi
 exit "$status"

@@ -29,7 +29,7 @@ MARGIN, HEADING, CAPTION = 12, 30, 28
 INK, SOFT = "#1d2330", "#5a6372"
 LINK_COLORS = ((255, 210, 60), (90, 220, 255), (255, 130, 220))
 LINKED_PLACES = ((0.27, 0.62), (0.5, 0.32), (0.72, 0.75))
-"""Of the pixels whose 3D points are marked, as shares of the image's width and height."""
+"""Positions of the marked pixels, as shares of the image's width and height."""
 TURN_DEG, TILT_DEG = 30.0, 20.0
 
 
@@ -57,9 +57,9 @@ def embedding_colors(view: FrameView, networks: RunNetworks) -> list[UInt8[np.nd
 def seen_from_the_side(
     view: FrameView,
 ) -> tuple[Float32[np.ndarray, "rows 2"], Float32[np.ndarray, " rows"]]:
-    """Where the points lie in a picture from the right and above, and how far they are from there.
+    """Positions of the points in a picture from the right and above, and their distances to it.
 
-    Parallel projection, as large as the picture takes it.
+    Parallel projection, scaled to fill the picture.
     """
     turn, tilt = np.radians([TURN_DEG, TILT_DEG])
     about_y = np.array(
@@ -88,7 +88,7 @@ def linked_pictures(view: FrameView) -> tuple[Picture, Picture]:
 
 
 def stages(view: FrameView, networks: RunNetworks) -> list[Stage]:
-    """What goes in, what is cached, what comes out, on one frame."""
+    """Input, cache and output for one frame."""
     image, points = linked_pictures(view)
     pixels, pretrained, random = embedding_colors(view, networks)
     return [

@@ -1,6 +1,6 @@
 """Convert PandaSet's pickled pandas frames to the npz and JSON form that p2pkit reads.
 
-Unpickling runs whatever code the file holds: so p2pkit itself never does it. Run this once, only on
+Unpickling runs any code in the file, so p2pkit itself never does it. Run this once, only on
 files that you downloaded from PandaSet yourself, with pandas installed:
 
     python tools/pandaset_to_npz.py PANDASET OUT
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-# The checkout's own package, also where it is not installed.
+# The checkout's package, even if it is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from p2pkit.datasets.world import FAR_M
@@ -52,7 +52,7 @@ def convert_sequence(source: Path, target: Path) -> int:
     classes = source / "annotations" / "semseg" / "classes.json"
     if classes.is_file():
         shutil.copy(classes, target / "semseg_classes.json")
-    # The calibration comes last: without it the folder is no sequence.
+    # The calibration comes last: without it the folder is not a sequence.
     (target / "calib.json").write_text(json.dumps(calibration))
     return len(numbers)
 
@@ -77,9 +77,9 @@ def _write_sweep(sweep: Path, source: Path, target: Path, time: float) -> None:
 
 
 def _label_file(folder: Path, number: str) -> Path | None:
-    """The labels of a sweep, with either ending; None if there are none.
+    """The labels of a sweep, with either suffix; None if there are none.
 
-    That is said on stderr where the sequence has a folder of labels.
+    A warning is printed on stderr if the sequence has a folder of labels.
     """
     for path in (folder / f"{number}.pkl.gz", folder / f"{number}.pkl"):
         if path.is_file():

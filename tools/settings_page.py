@@ -45,9 +45,9 @@ COMMANDS: dict[str, tuple[Any, click.Command]] = {
 HEAD = """# Settings
 
 Every setting by its dotted name, which `--set KEY=VALUE` takes, and the TOML of `--config` in
-tables. Settings with an option can be given by it; an option and `--set` for the same setting are
-refused. An unknown name or a value of another type or out of bounds is an error. In a file,
-settings whose default is `none` are left out. In Python the classes are called as the headings say.
+tables. Settings with an option can be given by it, but not by the option and `--set` together.
+ An unknown name or a value of another type or out of bounds is an error. In a file,
+settings whose default is `none` are omitted. In Python the headings name the classes.
 
 This page is written by `python tools/settings_page.py`.
 """
@@ -73,9 +73,9 @@ def _row(setting: Setting, flags: set[str]) -> str:
     flag = flag_of(setting) if setting.option is not None else ""
     names = f"`{setting.name}`" + (f" `{flag}`" if flag in flags else "")
     shown = "required" if default is PydanticUndefined else f"`{_shown(default)}`"
-    told = (setting.field.description or "").replace("|", "\\|")
+    meaning = (setting.field.description or "").replace("|", "\\|")
     kind = f"{_type(setting.field.annotation)} {_bounds(setting)}".strip()
-    return f"| {names} | {kind} | {shown} | {told} |"
+    return f"| {names} | {kind} | {shown} | {meaning} |"
 
 
 def _bounds(setting: Setting) -> str:

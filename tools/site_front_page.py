@@ -1,4 +1,4 @@
-"""mkdocs hook: the README is the site's front page, so that its text stands in one place."""
+"""mkdocs hook: the README is the site's front page, so that its text is kept in one place."""
 
 from pathlib import Path
 

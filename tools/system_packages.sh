@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Have the system packages that p2pkit's wheels cannot carry: Python's venv, and a C++ compiler with
-# Python's headers, which only a build of MinkowskiEngine needs. Installs what is missing where it may
-# (root and apt-get), else prints the line to run; exits with 1 only where p2pkit cannot do without.
+# Install the system packages that p2pkit's wheels cannot contain: Python's venv, and a C++ compiler with
+# Python's headers, which only a build of MinkowskiEngine needs. Installs what is missing if it can
+# (root and apt-get), else prints the command to run; exits with 1 only if p2pkit cannot run without.
 # A second run changes nothing.
 #
 # usage: tools/system_packages.sh [--open3d] [PYTHON]      --open3d: also the libraries it links to
@@ -57,4 +57,4 @@ echo "    sudo apt-get install -y --no-install-recommends ${missing[*]}" >&2
 if [ ${#needed[@]} -ne 0 ]; then
     exit 1
 fi
-echo "Going on without: p2pkit works, but MinkowskiEngine may not build here." >&2
+echo "Continuing without: p2pkit works, but MinkowskiEngine may not build here." >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Have a Chromium for the test of the report's viewer (Debian's package, 64 MB): installs one where it
-# may (root and apt-get), else says so, and the test is skipped. Only `make test` and `make test-all` ask for it.
+# Install a Chromium for the test of the report's viewer (Debian's package, 64 MB) if it can
+# (root and apt-get), else print a message, and the test is skipped. Only `make test` and `make test-all` ask for it.
 set -euo pipefail
 
 for name in chromium-headless-shell chromium google-chrome; do

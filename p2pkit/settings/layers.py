@@ -28,9 +28,8 @@ class GeometryConfig:
         default=0.0125,
         ge=0,
         description="Keep one point in each cube of this size (m); 0 keeps all. The default is "
-        "half "
-        "of the paper's training voxel (2.5 cm), so that augmenting and voxelising again leaves no "
-        "holes.",
+        "half of the paper's training voxel (2.5 cm), so that augmenting and voxelising again "
+        "leaves no holes.",
         json_schema_extra=option(default="0.0125; 0.05 for LiDARs"),
     )
     depth_min: float = Field(
@@ -236,8 +235,8 @@ class FeatureConfig:
         return [word.strip() for word in self.stored_views.split(",")] if self.stored_views else []
 
     @property
-    def looks(self) -> int:
-        """How often the teacher sees each image, as it is and in further views."""
+    def passes_per_image(self) -> int:
+        """Teacher passes per image: one for the image itself and one for each further view."""
         from p2pkit.teachers.views import parse_views
 
         return 1 + len(self.further_views) + len(parse_views(self.teacher.views))

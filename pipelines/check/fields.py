@@ -1,4 +1,4 @@
-"""Is each field of a frame what `Frame` promises? The first thing to ask of a new reader."""
+"""Checks that each field of a frame is what `Frame` promises, to be run first on a new reader."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ LONGEST_SWEEP_S = 10.0
 
 
 def field_problems(frame: Frame, label_names: Sequence[str] | None = None) -> list[str]:
-    """What is wrong with the frame's fields, each with the field's name; empty if nothing is.
+    """The errors in a frame's fields, each with the field's name; empty if there are none.
 
     Args:
         frame: of any source.
@@ -38,11 +38,11 @@ def field_problems(frame: Frame, label_names: Sequence[str] | None = None) -> li
 def _key_problems(frame: Frame) -> list[str]:
     problems: list[str] = []
     if not KEY.fullmatch(frame.key):
-        problems.append(f"key is {frame.key!r}; letters, digits, _ and - only")
+        problems.append(f"key is {frame.key!r}; expected letters, digits, _ and - only")
     if (frame.depth is None) == (frame.points is None):
-        problems.append("exactly one of depth and points is needed")
+        problems.append("expected exactly one of depth and points")
     if not frame.views and frame.colors is None:
-        problems.append("views is empty; at least one image, or colors of the points, are needed")
+        problems.append("views is empty; expected at least one image, or colors of the points")
     return problems
 
 
@@ -53,11 +53,11 @@ def _view_problems(frame: Frame, number: int) -> list[str]:
     if view.valid is not None:
         problems += _array(f"{name}.valid", view.valid, np.bool_, _size(view.camera))
     if view.sees is not None and frame.points is None:
-        problems.append(f"{name}.sees is given, but the frame has no points; leave it None")
+        problems.append(f"{name}.sees is given, but the frame has no points; expected None")
     elif view.sees is not None and frame.points is not None:
         problems += _array(f"{name}.sees", view.sees, np.bool_, (len(frame.points),))
     if view.time_offset_s is not None and not np.isfinite(view.time_offset_s):
-        problems.append(f"{name}.time_offset_s is {view.time_offset_s}; seconds or None are needed")
+        problems.append(f"{name}.time_offset_s is {view.time_offset_s}; expected seconds or None")
     return problems
 
 
@@ -102,9 +102,9 @@ def _label_problems(frame: Frame, label_names: Sequence[str] | None) -> list[str
 def _motion_problems(frame: Frame) -> list[str]:
     problems: list[str] = []
     if not (np.isfinite(frame.speed_m_s) and frame.speed_m_s >= 0):
-        problems.append(f"speed_m_s is {frame.speed_m_s}; it must be 0 or more, 0 if not known")
+        problems.append(f"speed_m_s is {frame.speed_m_s}; expected 0 or more, 0 if unknown")
     if frame.depth is not None and not (frame.intensity is None and frame.point_time_s is None):
-        problems.append("intensity and point_time_s are of points; leave them None beside depth")
+        problems.append("intensity and point_time_s belong to points; expected None with depth")
     if frame.points is None:
         return problems
     if frame.intensity is not None:
@@ -125,7 +125,7 @@ def _rows(frame: Frame) -> tuple[int, ...]:
 def _within(name: str, values: np.ndarray, low: float, high: float) -> list[str]:
     if ((values >= low) & (values <= high)).all():
         return []
-    return [f"{name} is {values.min():g} to {values.max():g}; {low:g} to {high:g} is allowed"]
+    return [f"{name} is {values.min():g} to {values.max():g}; expected {low:g} to {high:g}"]
 
 
 def _array(
@@ -133,10 +133,10 @@ def _array(
 ) -> list[str]:
     wanted = np.dtype(dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
     if not isinstance(array, np.ndarray):
-        return [f"{name} is a {type(array).__name__}; an array {wanted} {shape} is needed"]
+        return [f"{name} is a {type(array).__name__}; expected an array {wanted} {shape}"]
     if array.dtype == wanted and array.shape == shape:
         return []
-    return [f"{name} is {array.dtype} {array.shape}; {wanted} {shape} is needed"]
+    return [f"{name} is {array.dtype} {array.shape}; expected {wanted} {shape}"]
 
 
 def _rigid(name: str, transform: np.ndarray) -> list[str]:

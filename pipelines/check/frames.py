@@ -1,4 +1,4 @@
-"""The frames that a check looks at, with their neighbours, each loaded once."""
+"""The frames that a check reads, with their neighbours, each loaded once."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,18 +10,19 @@ from p2pkit.alignment.edges import Look, make_looks
 from p2pkit.alignment.poses import FramePair, PosedDepth, posed_depth
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.errors import FrameError
+from p2pkit.sampling import evenly_spread
 
 Move = Float64[np.ndarray, "4 4"] | None
 Problems = Callable[[Frame], list[str]]
 PARTNERS = (1, 2, 5)
-"""Depths are compared with those of the frames so many further on."""
+"""Depths are compared with those of the frames this many places further on."""
 
 
 class Gathered(NamedTuple):
-    """What was read of a source.
+    """What was read from a source.
 
     Fields:
-        keys: of the frames that were looked at.
+        keys: of the frames that were checked.
         looks: their views, ready for trying calibrations.
         pairs: posed frames of one sequence.
         failures: (key, reason) of frames that could not be read.
@@ -36,7 +37,7 @@ class Gathered(NamedTuple):
 class _Reader:
     """Loads frames of a source; keeps what others need of them instead of the images.
 
-    A frame with a wrong field counts as bad: nothing else could be computed of it.
+    A frame with an invalid field counts as bad: nothing else can be computed from it.
     """
 
     def __init__(self, source: FrameSource, problems: Problems) -> None:
@@ -77,12 +78,12 @@ def gather(
 
     Args:
         source: the recording.
-        count: frames to look at.
+        count: frames to check.
         problems: what is wrong with a frame's fields; a frame with any is a failure.
         visit: called with each of these frames; nothing else keeps their images.
     """
     keys = list(source.keys())
-    chosen = np.unique(np.linspace(0, len(keys) - 1, min(count, len(keys))).round().astype(int))
+    chosen = evenly_spread(len(keys), count)
     reader = _Reader(source, problems)
     seen: list[str] = []
     looks: list[Look] = []

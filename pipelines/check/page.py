@@ -48,7 +48,7 @@ def overlay(view: View, cloud: PointCloud, number: int, depth_m: np.ndarray) -> 
 def check_page(
     report: Mapping[str, Any], curves: Sequence[Profile], overlays: Mapping[str, Picture]
 ) -> str:
-    """The whole page, which needs nothing from outside."""
+    """The whole page, which loads nothing else."""
     statistics: Mapping[str, Any] = report["statistics"]
     return render(
         "check.html",
@@ -72,8 +72,8 @@ def summary_line(report: Mapping[str, Any]) -> str:
         faults = ", ".join(report["faults"]) or "none of the known faults"
         return f"{frames}: do not trust these pairs; likely fault: {faults}"
     if report["outcome"] == "cannot tell":
-        return f"{frames}: nothing wrong was found, but some tests had too little to go by"
-    return f"{frames}: the pairs can be trusted as far as these tests see"
+        return f"{frames}: no fault was found, but some tests had too little data"
+    return f"{frames}: no fault was found by these tests; the pairs can be trusted"
 
 
 def _pair_facts(statistics: Mapping[str, Any]) -> dict[str, str]:
@@ -91,7 +91,7 @@ def _pair_facts(statistics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _histograms(statistics: Mapping[str, Any]) -> list[Markup]:
-    """Of depth, range and confidence, each without its empty classes."""
+    """Histograms of depth, range and confidence, without empty bins."""
     drawn: list[Markup] = []
     for name, label in (("depth", "depth, m"), ("range", "range, m"), ("confidence", "confidence")):
         rows = [row for row in statistics[f"{name}_histogram"] if row["share"] > 0]

@@ -36,7 +36,7 @@ class CheckReport:
     """What a check found.
 
     Args:
-        path: of check.json; check.html and overlays/ lie beside it.
+        path: of check.json; check.html and overlays/ are next to it.
         verdicts: one per test.
         summary: one sentence.
     """
@@ -53,7 +53,7 @@ class CheckReport:
 
 @dataclass
 class _Visit:
-    """What is kept of each frame while its images are at hand."""
+    """What is kept of each frame while its images are in memory."""
 
     overlays_of: int
     statistics: PairStatistics = field(default_factory=PairStatistics)
@@ -80,15 +80,15 @@ class _Visit:
 
 
 def run(config: CheckConfig, *, progress: Callable[[str], None] | None = None) -> CheckReport:
-    """Look at a recording or a store and write check.json, check.html and overlays.
+    """Check a recording or a store and write check.json, check.html and overlays.
 
     Args:
         config: what to check.
-        progress: called with the key of each frame that is looked at.
+        progress: called with the key of each frame that is checked.
 
     Raises:
         ConfigError: neither a store nor a known dataset is given.
-        SourceError: the recording cannot be opened at all.
+        SourceError: the recording cannot be opened.
         StoreError: the store cannot be read.
     """
     store = _store_of(config)
@@ -103,7 +103,7 @@ def check_source(
     store: Store | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CheckReport:
-    """As `run`, for a source of one's own."""
+    """As `run`, for any source."""
     visit = _Visit(overlays_of=min(config.frames, MOST_OVERLAYS))
     samples: list[Sample] = []
 
@@ -120,7 +120,7 @@ def check_source(
             progress(frame.key)
 
     def problems(frame: Frame) -> list[str]:
-        # A store's frames have no images; `shards verify` is there for its fields.
+        # A store's frames have no images; `shards verify` checks its fields.
         return field_problems(frame, source.label_names) if store is None else []
 
     found = gather(source, config.frames, problems=problems, visit=look)
@@ -144,8 +144,8 @@ def _store_of(config: CheckConfig) -> Store | None:
         if (config.source / MANIFEST).is_file():
             return open_store(config.source)
         raise ConfigError(
-            f"{config.source} is no store; name the kind of recording with --dataset, such as "
-            "--dataset posed-rgbd"
+            f"{config.source} is not a store; name the format of the recording with --dataset, "
+            "such as --dataset posed-rgbd"
         )
     return None
 
@@ -171,13 +171,13 @@ def _judge_fields(found: Gathered, implausible: list[str]) -> Verdict:
     remark = ""
     if implausible:
         more = f" (and {len(implausible) - 1} more)" if len(implausible) > 1 else ""
-        remark = f"; counted as not known: {implausible[0]}{more}"
-    reason = f"{len(found.keys)} frames are as promised{remark}"
+        remark = f"; counted as unknown: {implausible[0]}{more}"
+    reason = f"{len(found.keys)} frames have valid fields{remark}"
     return Verdict("fields", "pass", reason, "", figures)
 
 
 def _judge_completeness(left_out: Sequence[LeftOut]) -> Verdict:
-    """What is left out is a remark: the pairs of the rest can be trusted all the same."""
+    """Items left out are only mentioned: the pairs of the rest can still be trusted."""
     first = f"{left_out[0].name}: {left_out[0].reason}"
     more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
     figures = {"left_out": [part._asdict() for part in left_out]}
@@ -186,8 +186,8 @@ def _judge_completeness(left_out: Sequence[LeftOut]) -> Verdict:
 
 def _without_pairs(frames: int) -> Verdict:
     reason = (
-        f"{frames} frames are points without images, to evaluate on: there is no pair, no "
-        "projection and no overlap of views that could be tested"
+        f"{frames} frames are points without images, for evaluation only: they have no pair, no "
+        "projection and no overlap of views to test"
     )
     return Verdict("pairs", "cannot tell", reason)
 
@@ -207,15 +207,15 @@ def _judge_coverage(visit: _Visit, found: Gathered) -> Verdict:
         return Verdict("coverage", "fail", f"no frame has a pair; {reason}")
     covered = statistics.covered / max(statistics.points, 1)
     blind = [view for view, count in statistics.seen_by_view.items() if count == 0]
-    told = f"{100 * covered:.1f} % of the points have a pair in {statistics.frames} frames"
+    text = f"{100 * covered:.1f} % of the points have a pair in {statistics.frames} frames"
     if visit.empty:
-        told += f"; {len(visit.empty)} frames have none, such as {visit.empty[0]}"
+        text += f"; {len(visit.empty)} frames have none, such as {visit.empty[0]}"
         return Verdict(
-            "coverage", "fail" if len(visit.empty) > len(found.keys) / 2 else "pass", told
+            "coverage", "fail" if len(visit.empty) > len(found.keys) / 2 else "pass", text
         )
     if blind:
-        return Verdict("coverage", "fail", f"{told}; views {blind} see no point at all")
-    return Verdict("coverage", "pass", told)
+        return Verdict("coverage", "fail", f"{text}; views {blind} see no point")
+    return Verdict("coverage", "pass", text)
 
 
 def _written(

@@ -1,4 +1,4 @@
-"""What a recording's pairs are like: coverage, doubles, distances, confidence."""
+"""Statistics of a recording's pairs: coverage, duplicates, distances, confidence."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +45,7 @@ class PairStatistics:
     confidence: np.ndarray = field(default_factory=lambda: np.zeros(len(CONFIDENCE_EDGES) - 1))
 
     def add_frame(self, frame: Frame) -> None:
-        """Count the pairs that `p2pkit extract` would store of a frame.
+        """Count the pairs that `p2pkit extract` would store for a frame.
 
         Raises:
             FrameError: it would store none.

@@ -23,10 +23,10 @@ EMPTY: UInt8[np.ndarray, "height width 3"] = np.zeros((0, 0, 3), np.uint8)
 
 
 class StoreSource:
-    """Frames of a store, with images made of the colours at the points.
+    """Frames of a store, with images made from the colours of the points.
 
-    They are so small that a point falls on half of the pixels; the others take the nearest one's
-    colour. Point frames, which are too sparse for that, have empty images.
+    The images are small enough that half of the pixels contain a point; the others take the colour
+    of the nearest. Point frames, which are too sparse for that, have empty images.
     """
 
     def __init__(self, store: Store) -> None:

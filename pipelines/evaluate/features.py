@@ -22,7 +22,7 @@ from p2pkit.pipelines.evaluate.settings import FrozenConfig
 from p2pkit.pipelines.held_out import spread
 
 KEPT_BYTES = 4_000_000_000
-"""Of frames and their features: a large test part must not fill the memory."""
+"""Limit on cached frames and features: a large test part must not fill the memory."""
 Describe = Callable[[LabelledFrame], Float32[np.ndarray, "voxels channels"]]
 Predict = Callable[[Float32[np.ndarray, "voxels channels"]], Int64[np.ndarray, " voxels"]]
 
@@ -30,7 +30,7 @@ Predict = Callable[[Float32[np.ndarray, "voxels channels"]], Int64[np.ndarray, "
 class FrozenFeatures:
     """Features of labelled frames, and classifiers that are fitted to them.
 
-    Each frame's are computed once, as long as all fit into `KEPT_BYTES`; others each time anew.
+    Features are computed once as long as they fit into `KEPT_BYTES`, else again at each use.
 
     Args:
         describe: gives the features of a frame's voxels.
@@ -83,7 +83,7 @@ class FrozenFeatures:
             rows.append(features[chosen[:, 0]])
             labels.append(chosen[:, 1])
         if sum(map(len, labels)) == 0:
-            raise ConfigError("no labelled point is in these training frames")
+            raise ConfigError("these training frames have no labelled point")
         return np.concatenate(rows), np.concatenate(labels).astype(np.int64)
 
     def _frame(self, sample: int) -> tuple[LabelledFrame, np.ndarray]:
@@ -102,7 +102,7 @@ class FrozenFeatures:
 def student_features(
     student: Student, data: LabelledFrames, config: FrozenConfig, device: str = "cpu"
 ) -> Describe:
-    """The student's features, with its norms' statistics taken anew from training frames.
+    """The student's features, with norm statistics recomputed on training frames.
 
     Args:
         student: with its weights; its norms' statistics are replaced.
@@ -121,7 +121,7 @@ def student_features(
 def raw_inputs(data: LabelledFrames, config: FrozenConfig) -> Describe:
     """The student's inputs and each voxel's centre, standardised over training frames.
 
-    What a network must beat: it takes no network to get these. Positions are in the frame's axes.
+    The baseline that a network must beat: these need no network. Positions are in the frame's axes.
     """
 
     def describe(frame: LabelledFrame) -> Float32[np.ndarray, "voxels channels"]:
@@ -167,7 +167,7 @@ def _neighbours(
     config: FrozenConfig,
     seed: int,
 ) -> Predict:
-    # Takes a second to import, which trainings without a probe need not wait for.
+    # Takes a second to import, which training without a probe should not pay.
     from sklearn.neighbors import KNeighborsClassifier
 
     random = np.random.default_rng(seed)

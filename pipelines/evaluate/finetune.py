@@ -35,12 +35,12 @@ class SegmentationNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What came of one fine-tuning.
+    """The result of one fine-tuning.
 
     Args:
         tested: scores on the test part.
         step: whose weights were tested; the first has number 1.
-        validation_miou: of each look at the validation part, by step, at the rate that was tested.
+        validation_miou: mIoU of each validation, by step, at the rate that was tested.
         rate: peak learning rate of the student that was tested.
     """
 
@@ -82,21 +82,21 @@ def finetune(
             best = found
     network.load_state_dict(best.weights)
     tested = segment(network, data, data.parts["test"])
-    return Finetuned(tested, best.step, best.looks, best.rate)
+    return Finetuned(tested, best.step, best.validation_miou, best.rate)
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Weights of one training: of which rate and step, and what its looks at validation gave."""
+    """Weights of one training, with their rate and step, and the mIoU of each validation."""
 
     rate: float
     step: int
-    looks: dict[int, float]
+    validation_miou: dict[int, float]
     weights: dict[str, Tensor]
 
     @property
     def miou(self) -> float:
-        return max(self.looks.values(), default=0.0)
+        return max(self.validation_miou.values(), default=0.0)
 
 
 def _train(
@@ -106,17 +106,17 @@ def _train(
     config: FinetuneConfig,
     seed: int,
 ) -> _Candidate:
-    """Train at one pair of rates; gives the weights of the best look, or of the last step."""
+    """Train at one pair of rates; return the weights of the best validation, or the last."""
     optimizer = _optimizer(network, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
     random = np.random.default_rng(seed)
     shown = spread(data.parts["validation"], config.validation_frames)
-    looks, found = look_steps(config), dict[int, float]()
+    validated, found = validation_steps(config), dict[int, float]()
     best_step, kept = config.steps, dict[str, Tensor]()
     for step in range(1, config.steps + 1):
         _step(network, data, random.choice(samples, config.batch_size), random, config, optimizer)
         schedule.step()
-        if step in looks:
+        if step in validated:
             found[step] = segment(network, data, shown).scores.miou
             if found[step] >= max(found.values()):
                 best_step, kept = step, _copy(network)
@@ -127,8 +127,8 @@ def _copy(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
-def look_steps(config: FinetuneConfig) -> set[int]:
-    """After which steps the validation part is looked at; with few steps some looks coincide."""
+def validation_steps(config: FinetuneConfig) -> set[int]:
+    """The steps after which to validate; with few steps some of them coincide."""
     if config.choose == "last":
         return set()
     count = config.validations

@@ -41,12 +41,12 @@ from p2pkit.stream.augmentation import (
 from p2pkit.stream.samples import CAMERA_UP, stored_up
 
 
-def students_up(runs: Sequence[Path], store: Store) -> Axis | None:
-    """What was up in the runs' pretraining; None where a run was trained on this very store.
+def pretraining_up_axis(runs: Sequence[Path], store: Store) -> Axis | None:
+    """The up axis of the runs' pretraining; None if a run was trained on this same store.
 
-    A sparse network is not the same in other axes, so points of another recording are turned to
-    those that its student has seen. A mixture may have shown it several: the store's own is taken
-    where it is one of them.
+    A sparse network's features depend on the axes, so points of another recording are turned to
+    those that the student was trained with. A mixture may have several: the store's own is used
+    if it is one of them.
 
     Raises:
         ConfigError: the runs have no up axis in common.
@@ -57,22 +57,22 @@ def students_up(runs: Sequence[Path], store: Store) -> Axis | None:
     axes = {str(run): _run_ups(run) for run in runs}
     common = [up for up in next(iter(axes.values())) if all(up in ups for ups in axes.values())]
     if not common:
-        told = ", ".join(f"{run} {[list(up) for up in ups]}" for run, ups in axes.items())
+        found = ", ".join(f"{run} {[list(up) for up in ups]}" for run, ups in axes.items())
         raise ConfigError(
-            f"up was another axis for each of these runs ({told}); evaluate them one by one, or "
-            "take the points as they are with --set axes=stored"
+            f"these runs were trained with different up axes ({found}); evaluate them one by one, "
+            "or leave the points unturned with --set axes=stored"
         )
     return nearest_up(common, store)
 
 
 def nearest_up(known: Sequence[Axis], store: Store) -> Axis:
-    """The store's own up axis where a student knows it, else the first that it knows."""
+    """The store's own up axis if a student was trained with it, else the first of the student's."""
     own = stored_up(store)
     return own if own in known else known[0]
 
 
 def trained_ups(named: Axis | None, stored: Iterable[Axis]) -> list[Axis]:
-    """What was up in a training: the axis that its settings name, else those of its stores."""
+    """The up axes of a training: the one named in its settings, else those of its stores."""
     return [named] if named is not None else list(dict.fromkeys(stored))
 
 
@@ -90,14 +90,14 @@ def turn_between(one: Axis, other: Axis) -> Float64[np.ndarray, "3 3"] | None:
 
 
 def turn_to(up_axis: Axis | None, store: Store) -> Float64[np.ndarray, "3 3"] | None:
-    """The rotation of a store's points that makes `up_axis` up; None where none is due."""
+    """The rotation of a store's points that makes `up_axis` up; None if none is needed."""
     return None if up_axis is None else turn_between(stored_up(store), up_axis)
 
 
 def turned(
     points: Float32[np.ndarray, "points 3"], turn: Float64[np.ndarray, "3 3"] | None
 ) -> Float32[np.ndarray, "points 3"]:
-    """The points (m) after the turn, or as they are."""
+    """The points (m) after the turn, if any."""
     return points if turn is None else (points @ turn.T).astype(np.float32)
 
 
@@ -144,10 +144,10 @@ class LabelledFrames:
         scene_of: the sequence of each sample id, or its time block if `split` says so.
         voxel_size: of the student (m).
         split: what the parts are made of.
-        warning: what the parts do not show, to be printed beside each figure; None for scenes.
+        warning: what the split does not show, to be printed with each figure; None for scenes.
         up_axis: up in the frames that are given out.
         turn: from the stored axes to these; None where they are the same.
-        other: frames of another store, which test; their sample ids follow those of `store`.
+        other: frames of another store, used for testing; their sample ids follow those of `store`.
 
     Raises:
         ConfigError: a frame is in two parts, or a scene where frames are cut by scene.
@@ -204,7 +204,7 @@ class LabelledFrames:
     ) -> LabelledFrame:
         """Read a frame; with a generator its points are augmented.
 
-        They are turned about their own up axis, unless `augment.up_axis` names another.
+        Points are turned about the frame's up axis, unless `augment.up_axis` names another.
         """
         if self.other is not None and sample >= self.store.samples:
             return self.other.frame(sample - self.store.samples, random, augment)
@@ -275,8 +275,8 @@ def open_labelled(
     """Cut a store's frames by scene: the last `test` of them, before these `validation`, the rest.
 
     Args:
-        store: with labels, and with sequences (or each frame counts as a scene of its own).
-        label_set: a name out of `label_sets.LABEL_SETS`.
+        store: with labels, and with sequences (else each frame counts as one scene).
+        label_set: a key of `label_sets.LABEL_SETS`.
         validation: share of the frames; cuts move to the nearest change of scene.
         test: the same; 0 leaves the test part empty, for `with_test_store`.
         voxel_size: of the student (m).
@@ -285,7 +285,7 @@ def open_labelled(
 
     Raises:
         StoreError: the store has no labels.
-        ConfigError: as of `parts.cut_frames`.
+        ConfigError: as `split.cut_frames`.
     """
     labels, samples = stored_labels(store, label_set), samples_in_key_order(store)
     scenes, dataset = _scene_names(store, samples), store.manifest.dataset
@@ -311,9 +311,9 @@ def with_test_store(
     """The training and validation part of `data`, tested on all frames of another store.
 
     Args:
-        data: of `open_labelled` with `test=0`.
+        data: from `open_labelled` with `test=0`.
         store: with labels of the same classes.
-        up_axis: as of `open_labelled`, for this store.
+        up_axis: as in `open_labelled`, for this store.
 
     Raises:
         StoreError: the store has no labels.
@@ -349,18 +349,18 @@ def with_test_store(
 
 
 def stored_labels(store: Store, label_set: str) -> LabelSet:
-    """The classes of a label set in a store; StoreError where it has no labels."""
+    """The classes of a label set in a store; StoreError if it has no labels."""
     dataset = store.manifest.dataset
     if dataset.get("label_names") is None:
         raise StoreError(
-            f"{store.root} has no labels to evaluate on; extract a recording with labels, such as "
+            f"{store.root} has no labels for evaluation; extract a recording with labels, such as "
             "--dataset nyuv2 or demo-scene"
         )
     return open_label_set(label_set, dataset["label_names"], dataset["ignore_label"])
 
 
 def _scene_names(store: Store, samples: Int64[np.ndarray, " samples"]) -> list[str]:
-    """Of each sample; a frame without a sequence is a scene by itself."""
+    """The scene of each sample; a frame without a sequence counts as one scene."""
     dataset = store.manifest.dataset.get("dataset")
     return [
         place_of(dataset, stored.meta["sequence"]) or stored.key

@@ -23,7 +23,7 @@ def read_cloud(store: Store, sample: int) -> PointCloud:
 
 
 def labels_of(cloud: PointCloud) -> Int64[np.ndarray, " points"]:
-    """The stored class of each point; StoreError where the frame has none."""
+    """The stored class of each point; StoreError if the frame has none."""
     if cloud.labels is None:
         raise StoreError(f"frame {cloud.key} has no labels, though its store names label classes")
     return cloud.labels.astype(np.int64)
@@ -32,7 +32,7 @@ def labels_of(cloud: PointCloud) -> Int64[np.ndarray, " points"]:
 def point_features(
     model: PretrainingModel, cloud: PointCloud, config: TrainConfig
 ) -> Float32[np.ndarray, "points channels"]:
-    """The student's features of every stored point, without augmentation; a point has its voxel's.
+    """The student's features of every stored point, those of its voxel, without augmentation.
 
     The features are those before the point projection. Call `model.eval()` first.
     """
@@ -51,7 +51,7 @@ def with_batch_statistics(
     """Give the model's batch norms the statistics of `clouds`, in place, and set it to eval mode.
 
     Networks with random weights have no running statistics of any data; to compare fairly, every
-    network of a probe gets its statistics in this way, from the same frames. In place, because
+    network of a probe gets its statistics this way, from the same frames. In place, because
     MinkowskiEngine's layers do not survive `copy.deepcopy`.
     """
     take_statistics(model)
@@ -61,7 +61,7 @@ def with_batch_statistics(
 
 
 def take_statistics(model: nn.Module) -> None:
-    """Let the next frames set the batch norms' running statistics, all alike."""
+    """Let the next frames set the batch norms' running statistics, with equal weights."""
     model.train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):

@@ -1,4 +1,4 @@
-"""probe: what a linear classifier reads out of frozen point features, and out of two baselines."""
+"""probe: a linear classifier on frozen point features, compared with two baselines."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +18,8 @@ from p2pkit.pipelines.evaluate.features import (
 )
 from p2pkit.pipelines.evaluate.frames import (
     LabelledFrames,
+    pretraining_up_axis,
     stored_labels,
-    students_up,
     turn_to,
 )
 from p2pkit.pipelines.evaluate.settings import FrozenConfig, ProbeStageConfig, SplitConfig
@@ -86,15 +86,15 @@ def run(config: ProbeStageConfig) -> Path:
 
 
 def _open(config: ProbeStageConfig, train_config: TrainConfig) -> LabelledFrames:
-    """All frames, in two parts; those of one recording may share a scene, which the report says."""
+    """All frames, in two parts; those of one recording may share a scene, as the report notes."""
     store = open_store(config.store)
     if store.manifest.dataset.get("label_names") is None:
         raise StoreError(
-            f"{config.store} has no labels, so nothing can be probed; extract a recording with "
+            f"{config.store} has no labels, so it cannot be probed; extract a recording with "
             "labels, such as --dataset nyuv2 or demo-scene"
         )
     split = scene_split(store, config.test_fraction, config.test_scenes)
-    up_axis = students_up([config.run], store)
+    up_axis = pretraining_up_axis([config.run], store)
     return LabelledFrames(
         store=store,
         labels=stored_labels(store, STORED),

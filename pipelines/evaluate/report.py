@@ -25,12 +25,12 @@ INTERVAL = f"{100 * LEVEL:g} % interval"
 
 
 def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
-    """Write report.json, report.md and MODE.png into `out`; gives the path of report.json.
+    """Write report.json, report.md and MODE.png into `out`; return the path of report.json.
 
     Args:
         out: the evaluation's folder.
         card: its protocol; the report's card also says which learning rates were chosen.
-        cells: with their `counts` by test scene, which stay in the cells' files.
+        cells: with their `counts` by test scene, which are not in the report.
     """
     card = {**card, **_chosen_rates(cells)}
     modes = list(dict.fromkeys(cell["mode"] for cell in cells))
@@ -54,7 +54,7 @@ def _chosen_rates(cells: Cells) -> dict[str, Any]:
 
 
 def card_line(card: dict[str, Any]) -> str:
-    """The protocol card in one line, to be printed with every figure."""
+    """The protocol card in one line, printed with every figure."""
     frames, scenes, unit = card["frames"], card["scenes"], _unit(card)
     parts = ", ".join(f"{name} {frames[name]} frames of {scenes[name]} {unit}" for name in frames)
     turned = "up_axis" in card and card.get("points") != "as they are stored"
@@ -73,7 +73,7 @@ def _unit(card: dict[str, Any]) -> str:
 
 
 def header(card: dict[str, Any]) -> tuple[str, ...]:
-    """The table's columns; the first says what the fractions are of."""
+    """The table's columns; the first names the unit of the fractions."""
     shared = ", one place" if "warning" in card else ""
     return (
         f"labels, % ({_unit(card)}{shared})",
@@ -89,21 +89,21 @@ def header(card: dict[str, Any]) -> tuple[str, ...]:
 
 
 def reading(card: dict[str, Any]) -> str:
-    """How the table's intervals are to be read."""
+    """How to read the table's intervals."""
     unit = _unit(card)
     return (
         f"Differences are paired by seed: the same {unit}, the same initial weights of the head. "
-        "The interval over draws is Student's, wider where draws have labels in common (Nadeau and "
-        "Bengio 2003); where it holds 0, nothing is shown. It is over these draws alone: how much "
-        f"another pretraining would differ is not in it. With the labels of all {unit} there is "
-        f"only one draw, and no interval over {unit} exists. The second interval is a bootstrap "
-        f"over the test {unit}, with these draws as they are. The better baseline is the higher "
-        f"mean of {' and '.join(BASELINES)}; fine-tuning has {SCRATCH} alone."
+        "The interval over draws is Student's, wider if draws share labels (Nadeau and Bengio "
+        "2003); if it contains 0, no difference is shown. It covers these draws only: how much "
+        f"another pretraining would differ is not included. With the labels of all {unit} there is "
+        "only one draw, and so no interval over draws. The second interval is a bootstrap over the "
+        f"test {unit}, with these draws fixed. The better baseline has the higher mean of "
+        f"{' and '.join(BASELINES)}; for fine-tuning it is {SCRATCH}."
     )
 
 
 def chance_line(rows: Sequence[dict[str, Any]]) -> str:
-    """How many of a table's intervals may leave out 0 by chance; empty without intervals."""
+    """How many of a table's intervals may exclude 0 by chance; empty without intervals."""
     found = [row for row in rows if row.get("difference", {}).get("p") is not None]
     if not found:
         return ""
@@ -112,18 +112,18 @@ def chance_line(rows: Sequence[dict[str, Any]]) -> str:
         f"{row['name']} at {_share(row)} %" for row in found if row["difference"]["holm_p"] < 0.05
     ]
     return (
-        f"Of {len(found)} intervals over draws {clear} leave out 0; without any effect about "
-        f"{(1 - LEVEL) * len(found):.2g} would, by chance. Clear after correction for their number "
-        f"(Holm): {', '.join(sure) or 'none'}."
+        f"Of {len(found)} intervals over draws {clear} exclude 0; without any effect, about "
+        f"{(1 - LEVEL) * len(found):.2g} would by chance. Significant after correction for "
+        f"multiple tests (Holm): {', '.join(sure) or 'none'}."
     )
 
 
 def headline(rows: Sequence[dict[str, Any]], card: dict[str, Any]) -> str:
-    """Each set of weights at the largest share of labels, beside the better trivial baseline."""
+    """Each set of weights at the largest share of labels, against the better trivial baseline."""
     most = max(row["scenes"] for row in rows)
     texts = [
-        f"{row['name']} {100 * row['miou']:.1f} mIoU against "
-        f"{100 * row['baseline']['miou']:.1f} of {row['baseline']['name']}"
+        f"{row['name']} {100 * row['miou']:.1f} mIoU against {100 * row['baseline']['miou']:.1f} "
+        f"of {row['baseline']['name']}"
         for row in rows
         if row["scenes"] == most and "baseline" in row
     ]
@@ -132,14 +132,14 @@ def headline(rows: Sequence[dict[str, Any]], card: dict[str, Any]) -> str:
 
 
 def seen_line(card: dict[str, Any]) -> str:
-    """How many test frames pretraining saw; empty where none."""
+    """How many test frames pretraining saw; empty if none."""
     seen = {name: count for name, count in card["pretrained_on_test_frames"].items() if count}
-    told = ", ".join(f"{name} {count}" for name, count in seen.items())
-    return f"Test frames that pretraining saw, without labels: {told}." if seen else ""
+    counts = ", ".join(f"{name} {count}" for name, count in seen.items())
+    return f"Test frames that pretraining saw, without labels: {counts}." if seen else ""
 
 
 def choice_line(mode: str, card: dict[str, Any]) -> str:
-    """Which weights a mode tests; empty for modes that train none."""
+    """Which weights a mode tests; empty for modes without training."""
     if mode != "finetune":
         return ""
     settings, part = card["settings"]["finetune"], card["frames"]["validation"]
@@ -150,24 +150,24 @@ def choice_line(mode: str, card: dict[str, Any]) -> str:
     tested = f" Peak rates of the student that were tested: {rates}." if rates else ""
     if settings["choose"] == "last":
         return (
-            f"Tested are the weights of the last of {settings['steps']} steps; no validation frame "
-            f"was looked at.{tested}"
+            f"The weights of the last of {settings['steps']} steps were tested; no validation "
+            f"frame was used.{tested}"
         )
     return (
-        f"Tested are the weights with the best mIoU on {min(settings['validation_frames'], part)} "
-        f"of the {part} validation frames, out of {settings['validations']} looks in "
+        f"The weights tested have the best mIoU on {min(settings['validation_frames'], part)} of "
+        f"the {part} validation frames, from {settings['validations']} validations in "
         f"{settings['steps']} steps.{tested}"
     )
 
 
 def steps_line(rows: Sequence[dict[str, Any]]) -> str:
-    """Which steps were tested how often; empty where the rows do not know."""
-    told: list[str] = []
+    """Which steps were tested how often; empty if the rows do not record it."""
+    steps_of: list[str] = []
     for name in dict.fromkeys(row["name"] for row in rows):
         steps = [step for row in rows if row["name"] == name for step in row.get("tested", ())]
         counts = ", ".join(f"{step} ({steps.count(step)} ×)" for step in sorted(set(steps)))
-        told += [f"{name} {counts}"] if counts else []
-    return f"Steps whose weights were tested: {'; '.join(told)}." if told else ""
+        steps_of += [f"{name} {counts}"] if counts else []
+    return f"Steps whose weights were tested: {'; '.join(steps_of)}." if steps_of else ""
 
 
 def _rows(cells: Cells) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""evaluate: do pretrained weights help where labels are few? Every figure paired with scratch."""
+"""evaluate: do pretrained weights help with few labels? Every figure is paired with scratch."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from p2pkit.pipelines.evaluate.finetune import finetune
 from p2pkit.pipelines.evaluate.frames import (
     LabelledFrames,
     open_labelled,
-    students_up,
+    pretraining_up_axis,
     with_test_store,
 )
 from p2pkit.pipelines.evaluate.report import write_report
@@ -71,10 +71,10 @@ Progress = Callable[[str], None]
 
 
 def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
-    """Evaluate the cells that are not there yet and write report.json, report.md and plots.
+    """Evaluate the missing cells and write report.json, report.md and plots.
 
     A cell is one mode, set of weights, fraction and seed; finished ones are kept in `out`/cells, so
-    an evaluation that was interrupted, or is asked for more seeds, goes on.
+    an interrupted evaluation, or one with more seeds, continues.
 
     Returns:
         The path of report.json.
@@ -84,7 +84,7 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
         ConfigError: a part of the split is empty or not possible, or the runs' students differ.
         FingerprintError: `out` holds cells of other settings; the message names what differs.
     """
-    tell = progress or (lambda name: None)
+    report_done = progress or (lambda name: None)
     weights = compared_weights(config.runs, config.checkpoints, config.which)
     data = _data(config, weights)
     card = protocol(config, weights, data)
@@ -94,10 +94,10 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
     if config.workers > 1 and len(jobs) > 1:
         with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
             for name in pool.map(_work_alone, [(config, job) for job in jobs]):
-                tell(name)
+                report_done(name)
     else:
         for job in jobs:
-            tell(_work(config, weights, data, job))
+            report_done(_work(config, weights, data, job))
     return write_report(config.out, card, _cells(config, weights, data, every))
 
 
@@ -132,7 +132,7 @@ def protocol(
 
 
 def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
-    """Entries that evaluations by scene on depth cameras do without."""
+    """Entries that evaluations by scene on depth cameras do not need."""
     entries: dict[str, Any] = {}
     if data.other is not None:
         entries["test_store"] = {
@@ -160,18 +160,18 @@ def _data(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
         test=config.test if config.test_store is None else 0.0,
         voxel_size=weights.train.stream.sample.voxel_size,
         split=config.split,
-        up_axis=students_up(config.runs, store) if config.axes == "run" else None,
+        up_axis=pretraining_up_axis(config.runs, store) if config.axes == "run" else None,
     )
     if config.test_store is None:
         return data
     other = open_store(config.test_store)
     return with_test_store(
-        data, other, students_up(config.runs, other) if config.axes == "run" else None
+        data, other, pretraining_up_axis(config.runs, other) if config.axes == "run" else None
     )
 
 
 def _jobs(config: EvaluateConfig, data: LabelledFrames, names: Sequence[str]) -> Iterator[Job]:
-    """All that is asked for; the frozen features of one network serve all its cells."""
+    """All requested jobs; the frozen features of one network serve all its cells."""
     scenes = _asked(config, data)
     seeds = range(config.seeds)
     frozen = [mode for mode in config.modes if mode in KINDS]
@@ -184,7 +184,7 @@ def _jobs(config: EvaluateConfig, data: LabelledFrames, names: Sequence[str]) ->
 
 
 def _asked(config: EvaluateConfig, data: LabelledFrames) -> dict[int, list[float]]:
-    """The percents that were asked for, by the number of scenes that they come to."""
+    """The requested percentages, by the number of scenes that they amount to."""
     asked: dict[int, list[float]] = {}
     for percent in config.fractions:
         asked.setdefault(data.scenes_of(percent), []).append(percent)
@@ -208,7 +208,7 @@ def _work_alone(work: tuple[EvaluateConfig, Job]) -> str:
 
 
 def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames, job: Job) -> str:
-    """Compute the job's missing cells, all of the weights as they are now."""
+    """Compute the job's missing cells with the weights as they are now."""
     frozen: FrozenFeatures | None = None
     read = weights.read(job.weights)
     for cell in _missing(config, data, job):
@@ -247,7 +247,7 @@ def _frozen(
     job: Job,
     read: ReadWeights,
 ) -> FrozenFeatures:
-    """The features of a job's weights; the seed matters for random ones alone."""
+    """The features of a job's weights; the seed matters only for random weights."""
     if job.weights == INPUTS:
         return FrozenFeatures(raw_inputs(data, config.frozen), data, config.frozen)
     student = weights.student(job.weights, job.cells[0].seed, read)
@@ -268,7 +268,7 @@ def _summary(scores: SegmentationScores, data: LabelledFrames) -> dict[str, Any]
 def _cells(
     config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames, jobs: Sequence[Job]
 ) -> list[dict[str, Any]]:
-    """All cells asked for, each with its place in the table."""
+    """All requested cells, each with its place in the table."""
     rows: list[dict[str, Any]] = []
     identities = {name: weights.identity(name) for name in (*BASELINES, *weights.names)}
     asked, total = _asked(config, data), len(data.scenes("train"))
@@ -278,8 +278,8 @@ def _cells(
             found = json.loads(path.read_text())
             if found["weights"] != identities[job.weights]:
                 raise FingerprintError(
-                    f"{path} was measured on other weights than {job.weights} has now (the run was "
-                    "trained on?); delete it, or use another --out"
+                    f"{path} was measured on other weights than {job.weights} has now (was the run "
+                    "trained further?); delete it, or use another --out"
                 )
             share = {"percent": 100 * cell.scenes / total, "asked": asked[cell.scenes]}
             rows.append({**asdict(cell), "name": job.weights, **share, **found})
@@ -288,9 +288,9 @@ def _cells(
 
 
 def _check_same(config: EvaluateConfig, card: dict[str, Any]) -> None:
-    """Compare with the protocol of the cells that are there; writes it first.
+    """Compare with the protocol of existing cells; write it if there are none.
 
-    Settings of fine-tuning decide nothing in other modes; their defaults may change.
+    Settings of fine-tuning do not affect other modes; their defaults may change.
     """
     path, comparable = config.out / "protocol.json", {**card}
     del comparable["pretrained_on_test_frames"]
@@ -299,7 +299,7 @@ def _check_same(config: EvaluateConfig, card: dict[str, Any]) -> None:
         if "finetune" not in config.modes:
             rows = [row for row in rows if not row[0].startswith("protocol.settings.finetune.")]
         if rows:
-            told = "; ".join(f"{where} is {old!r} there, {new!r} now" for where, old, new in rows)
-            raise FingerprintError(f"{config.out} holds cells of another protocol: {told}")
+            changes = "; ".join(f"{where} was {old!r}, is now {new!r}" for where, old, new in rows)
+            raise FingerprintError(f"{config.out} holds cells of another protocol: {changes}")
     else:
         write_json(path, comparable)

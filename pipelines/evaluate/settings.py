@@ -17,7 +17,7 @@ Which = Literal["latest", "best"]
 
 
 def check_shares(validation: float, test: float, *, prefix: str = "") -> None:
-    """Raise ConfigError where validation and test leave nothing to train on."""
+    """Raise ConfigError if validation and test leave nothing to train on."""
     if validation + test >= 1:
         raise ConfigError(
             f"{prefix}validation {validation} and {prefix}test {test} must be positive shares "
@@ -37,22 +37,24 @@ class SplitConfig:
     )
     test_scenes: tuple[str, ...] = Field(
         default=(),
-        description="Scenes that test, by name, with * and ? as in file names, or a file of names; "
-        "the last ones where none is named.",
+        description="Test scenes by name, with * and ? as in file names, or a file of names; the "
+        "last ones if none is named.",
         json_schema_extra=option(metavar="NAMES|FILE"),
     )
     block_frames: int = Field(
-        default=2, ge=1, description="Frames of a time block; labels are given to whole blocks."
+        default=2, ge=1, description="Frames per time block; labels are given to whole blocks."
     )
     gap_frames: int = Field(
-        default=2, ge=1, description="Frames left out between two parts made of time blocks."
+        default=2,
+        ge=1,
+        description="Frames left out between two parts that consist of time blocks.",
     )
 
     def __post_init__(self) -> None:
         if self.unit == "time-block" and self.test_scenes:
             raise ConfigError(
-                f"test_scenes are {list(self.test_scenes)}, but time blocks share their scene; "
-                "leave one of them out"
+                f"test_scenes are {list(self.test_scenes)}, but time blocks share one scene; use "
+                "only one of them"
             )
 
 
@@ -69,9 +71,8 @@ class FrozenConfig:
     statistics_frames: int = Field(
         default=32,
         ge=1,
-        description="Training frames, evenly spread, that set the batch norms' statistics anew, "
-        "for "
-        "pretrained and random weights alike; their labels are not used.",
+        description="Training frames, evenly spread, that recompute the batch norms' statistics, "
+        "for pretrained and random weights alike; their labels are not used.",
     )
     neighbours: int = Field(
         default=20,
@@ -80,7 +81,9 @@ class FrozenConfig:
         "similarity.",
     )
     most_neighbours: int = Field(
-        default=20_000, ge=1, description="Training points that it keeps, drawn at random."
+        default=20_000,
+        ge=1,
+        description="Most training points of the nearest-neighbour classifier, drawn at random.",
     )
     probe: ProbeConfig = Field(default=ProbeConfig(), description="The linear classifier.")
 
@@ -90,7 +93,7 @@ class FinetuneConfig:
     """How a network is fine-tuned; the same for pretrained and random weights."""
 
     steps: int = Field(default=200, ge=1, description="Updates.")
-    batch_size: int = Field(default=4, ge=1, description="Frames of a step.")
+    batch_size: int = Field(default=4, ge=1, description="Frames per step.")
     trunk_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of the student.")
     head_rate: float = Field(default=1e-2, gt=0, description="Peak learning rate of the new layer.")
     rates: tuple[Rate, ...] = Field(
@@ -109,8 +112,8 @@ class FinetuneConfig:
     )
     choose: Literal["best", "last"] = Field(
         default="best",
-        description="Which weights are tested, once: `best` takes those with the highest mIoU on "
-        "the validation part, the later of equals; `last` those of the last step, and does not "
+        description="Which weights are tested: `best` takes those with the highest mIoU on the "
+        "validation part, the later of ties; `last` takes those of the last step, and does not "
         "validate.",
     )
     validations: int = Field(
@@ -121,8 +124,8 @@ class FinetuneConfig:
     validation_frames: int = Field(
         default=200,
         ge=1,
-        description="Most frames of the validation part that it uses, spread evenly over it, so "
-        "over its scenes by their length.",
+        description="Most validation frames used by `best`, evenly spread over the part, so over "
+        "its scenes by their length.",
     )
     augment: AugmentConfig = Field(
         default=AugmentConfig(color_jitter=0.1),
@@ -132,8 +135,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if len(self.rates) > 1 and self.choose == "last":
             raise ConfigError(
-                f"finetune.rates are {self.rates}, to be chosen on the validation part, which "
-                "finetune.choose=last does not use; give one rate, or set finetune.choose=best"
+                f"finetune.rates are {self.rates}, which are compared on the validation part, but "
+                "finetune.choose=last does not use it; give one rate, or set finetune.choose=best"
             )
 
 
@@ -142,7 +145,7 @@ class EvaluateConfig:
     """Settings of one evaluation."""
 
     runs: tuple[Path, ...] = Field(
-        min_length=1, description="Pretraining runs, each evaluated under its folder's name."
+        min_length=1, description="Pretraining runs, each named after its folder."
     )
     store: Location = Field(
         description="A store with labels, by path or URL.", json_schema_extra=option("--on")
@@ -153,14 +156,14 @@ class EvaluateConfig:
     )
     test_store: Location | None = Field(
         default=None,
-        description="Test on all frames of this store of the same classes; the other one then "
+        description="Test on all frames of this store, which has the same classes; --on then "
         "trains and validates.",
         json_schema_extra=option(),
     )
     checkpoints: dict[str, Path] = Field(
         default_factory=dict,
-        description="Further weights by name, in files of published networks; their student is "
-        "that of the runs.",
+        description="Further weights by name, in files of published networks; the student is that "
+        "of the runs.",
         json_schema_extra=option("--checkpoint", metavar="NAME=FILE"),
     )
     labels: str = Field(
@@ -171,31 +174,34 @@ class EvaluateConfig:
     modes: tuple[Mode, ...] = Field(
         default=("linear",),
         min_length=1,
-        description="What is measured: linear, knn, finetune, or several with commas.",
+        description="What to measure: linear, knn, finetune, or several separated by commas.",
         json_schema_extra=option("--mode"),
     )
     fractions: tuple[Percent, ...] = Field(
         default=(1.0, 5.0, 10.0, 100.0),
         min_length=1,
-        description="Percents of the training part's scenes whose labels are used, in whole "
+        description="Percentages of the training part's scenes whose labels are used, in whole "
         "scenes.",
         json_schema_extra=option(),
     )
     seeds: int = Field(
         default=3,
         ge=1,
-        description="Draws of scenes, disjoint as long as they fit, and of initial weights of head "
-        "and scratch, per fraction.",
+        description="Number of draws of scenes, disjoint as long as they fit, and of initial "
+        "weights of head and scratch, per fraction.",
         json_schema_extra=option(),
     )
     validation: float = Field(
         default=0.15,
         gt=0,
         lt=1,
-        description="Share of the frames that validate, cut by scene at the end of the key order.",
+        description="Share of validation frames, cut by scene before the test part in key order.",
     )
     test: float = Field(
-        default=0.25, gt=0, lt=1, description="Share of the frames that test, cut in the same way."
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="Share of test frames, cut by scene at the end of the key order.",
     )
     split: SplitConfig = Field(
         default=BY_SCENE,
@@ -220,20 +226,20 @@ class EvaluateConfig:
     )
     which: Which = Field(
         default="latest",
-        description="Checkpoint of the runs: the latest, or the best by their online probe.",
+        description="Which checkpoint of the runs: the latest, or the best by their online probe.",
         json_schema_extra=option(),
     )
     axes: Literal["run", "stored"] = Field(
         default="run",
-        description="`run` turns points of other recordings so that up is what it was in "
-        "pretraining; `stored` takes them as they are.",
+        description="`run` turns points of other recordings to the up axis of pretraining; "
+        "`stored` leaves them unchanged.",
     )
 
     def __post_init__(self) -> None:
         check_shares(self.validation, self.test)
         if self.test_store is not None and self.split != BY_SCENE:
             raise ConfigError(
-                f"all frames of test_store {self.test_store} test; leave out the settings of "
+                f"test_store {self.test_store} is the whole test part; omit the settings of "
                 "`split` (test scenes, time blocks)"
             )
 
@@ -250,8 +256,8 @@ class ProbeStageConfig:
         default=0.25,
         gt=0,
         lt=1,
-        description="Share of the frames, the last in key order, that only test; the cut moves to "
-        "the nearest change of sequence.",
+        description="Share of test frames, the last in key order; the cut moves to the nearest "
+        "change of sequence.",
         json_schema_extra=option(),
     )
     points_per_frame: int = Field(
@@ -277,19 +283,17 @@ class ProbeStageConfig:
     probe: ProbeConfig = Field(default=ProbeConfig(), description="The linear classifier.")
     which: Which = Field(
         default="latest",
-        description="Checkpoint of the run: the latest, or the best by its online probe.",
+        description="Which checkpoint of the run: the latest, or the best by its online probe.",
         json_schema_extra=option(),
     )
     test_scenes: tuple[str, ...] = Field(
         default=(),
-        description="Scenes that test in place of those, by name, with * and ?, or a file of "
-        "names.",
+        description="Test scenes instead of that share, by name, with * and ?, or a file of names.",
         json_schema_extra=option(metavar="NAMES|FILE"),
     )
     device: str | None = Field(
         default=None,
-        description="Where networks run: cpu or cuda. The run's own device where it is left out, "
-        "or "
-        "the CPU where that is missing.",
+        description="Where networks run: cpu or cuda. By default the run's own device, or or the "
+        "CPU if that is missing.",
         json_schema_extra=option(),
     )

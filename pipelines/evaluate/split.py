@@ -1,4 +1,4 @@
-"""Training, validation and test part of labelled frames, cut by scene or, if need be, by time."""
+"""Training, validation and test part of labelled frames, cut by scene or, if necessary, by time."""
 
 import re
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ class Parts:
 
     Args:
         rows: of each of `PARTS`, rows of the frames in key order; only the test part may be empty,
-            where none is asked for.
+            if none is requested.
         units: the scene or time block of every frame.
     """
 
@@ -32,7 +32,7 @@ class Parts:
 
 
 def place_of(dataset: object, sequence: str) -> str:
-    """The place that a sequence shows: of ScanNet's scans of one room, `scene0000`.
+    """The place that a sequence shows: `scene0000` for all of ScanNet's scans of that room.
 
     Args:
         dataset: its name, as the store has it.
@@ -55,8 +55,8 @@ def cut_frames(
         split: what the parts are made of.
 
     Raises:
-        ConfigError: a part would be empty, a name fits no scene, or time blocks are asked for where
-            a cut by scene is possible.
+        ConfigError: a part would be empty, a name matches no scene, or time blocks are requested
+            though a cut by scene is possible.
     """
     if split.unit == "time-block":
         parts = _by_time(scenes, validation, test, split)
@@ -101,11 +101,11 @@ def cut_at_scenes(
 
 
 def check_disjoint(parts: Mapping[str, Iterable[Hashable]], what: str) -> None:
-    """Raise ConfigError where two parts have something in common.
+    """Raise ConfigError if two parts have something in common.
 
     Args:
         parts: frames or scenes by the name of their part.
-        what: they are, for the message.
+        what: the members are, for the message.
     """
     seen: dict[Hashable, str] = {}
     for name, members in parts.items():
@@ -138,10 +138,10 @@ def shared_scenes(draws: Sequence[Collection[str]]) -> Float64[np.ndarray, "draw
 
 
 def in_test_scenes(scenes: Sequence[str], patterns: Sequence[str]) -> Bool[np.ndarray, " frames"]:
-    """Which frames are of a scene that one of the patterns names.
+    """Which frames belong to a scene that matches one of the patterns.
 
     Raises:
-        ConfigError: a pattern fits no scene; the message lists some.
+        ConfigError: a pattern matches no scene; the message lists some.
     """
     known = sorted(set(scenes))
     chosen: set[str] = set()
@@ -150,7 +150,7 @@ def in_test_scenes(scenes: Sequence[str], patterns: Sequence[str]) -> Bool[np.nd
         if not fitting:
             more = ", …" if len(known) > SHOWN_SCENES else ""
             raise ConfigError(
-                f"no scene is called {pattern!r}; there are {len(known)}: "
+                f"no scene matches {pattern!r}; found {len(known)}: "
                 f"{', '.join(known[:SHOWN_SCENES])}{more}"
             )
         chosen.update(fitting)
@@ -158,7 +158,7 @@ def in_test_scenes(scenes: Sequence[str], patterns: Sequence[str]) -> Bool[np.nd
 
 
 def same_place(scenes: Sequence[str], split: SplitConfig) -> str | None:
-    """What a figure on time blocks does not say, to be printed beside it; None for scenes."""
+    """What a figure on time blocks does not show, printed with it; None for scenes."""
     if split.unit == "scene":
         return None
     names = ", ".join(dict.fromkeys(scenes))
@@ -175,7 +175,7 @@ def _advice(split: SplitConfig) -> str:
             "give a store with more scenes (a single recording can be cut by time with "
             "--split-unit time-block, which says nothing about new scenes)"
         )
-    return f"with gaps of {split.gap_frames} frames more frames are needed"
+    return f"use a recording with more frames, or a smaller gap than {split.gap_frames} frames"
 
 
 def _by_scene(scenes: Sequence[str], validation: float, test: float, split: SplitConfig) -> Parts:
@@ -198,11 +198,11 @@ def _by_time(scenes: Sequence[str], validation: float, test: float, split: Split
     count = len(set(scenes))
     if count >= len(PARTS):
         raise ConfigError(
-            f"the store has {count} scenes, so it can be cut by scene: leave --split-unit out"
+            f"the store has {count} scenes, so it can be cut by scene: omit --split-unit"
         )
     rows, gap = np.arange(len(scenes)), split.gap_frames
     usable = max(len(rows) - 2 * gap, 0)
-    # Both shares may round up: a frame stays for each of the parts before.
+    # Both shares may round up: leave a frame for each earlier part.
     tested = max(1, min(round(test * usable), usable - 2))
     validated = max(1, min(round(validation * usable), usable - tested - 1))
     end = max(usable - tested - validated, 0)

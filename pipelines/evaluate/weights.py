@@ -22,15 +22,15 @@ from p2pkit.store.reading import Store
 SCRATCH = "scratch"
 INPUTS = "inputs+position"
 BASELINES = (SCRATCH, INPUTS)
-"""What takes no pretraining: random weights, and no network at all."""
-LOOKS = 5
-"""At a checkpoint that a running training may replace."""
+"""Baselines without pretraining: random weights, and no network at all."""
+READ_ATTEMPTS = 5
+"""Attempts to read a checkpoint that a running training may replace."""
 STUDENT_SETTINGS = ("student", "conv1_kernel_size")
 
 
 @dataclass(frozen=True, eq=False)
 class ReadWeights:
-    """Weights as they were at one moment, whatever becomes of their file.
+    """A snapshot of weights, independent of later changes to their file.
 
     Args:
         identity: sha256 of the file, by which a figure knows what it measured; of `BASELINES` the
@@ -64,22 +64,22 @@ class ComparedWeights:
         return [SCRATCH, *self.runs, *self.checkpoints]
 
     def read(self, name: str) -> ReadWeights:
-        """The weights of this name and the identity of just these, also while a run trains on.
+        """The named weights and their identity, consistent even while the run is training.
 
         Raises:
-            TrainingError: there is no checkpoint, it is damaged, or it changes at every look.
+            TrainingError: the checkpoint is missing or damaged, or changes at every attempt.
         """
         if name in BASELINES:
             return ReadWeights(name, None)
-        for _ in range(LOOKS):
+        for _ in range(READ_ATTEMPTS):
             path = self._file(name)
             with suppress(FileNotFoundError):  # newer checkpoints push older ones out
                 identity, content = sha256_file(path), read_weights(path)
                 if sha256_file(path) == identity:
                     return ReadWeights(identity, content)
         raise TrainingError(
-            f"the checkpoint of {name} was replaced {LOOKS} times while it was read; evaluate it "
-            "when its training is done"
+            f"the checkpoint of {name} was replaced {READ_ATTEMPTS} times while it was read; "
+            "evaluate it when training has finished"
         )
 
     def student(self, name: str, seed: int, read: ReadWeights | None = None) -> Student:
@@ -88,7 +88,7 @@ class ComparedWeights:
         Args:
             name: of the weights.
             seed: of random ones.
-            read: what `read` gave before; None reads them now.
+            read: the result of `read`; None reads them now.
         """
         content = (self.read(name) if read is None else read).content
         with torch.random.fork_rng(devices=[]):
@@ -109,7 +109,7 @@ class ComparedWeights:
         return name if name in BASELINES else sha256_file(self._file(name))
 
     def seen(self, store: Store, keys: Sequence[str]) -> dict[str, int | None]:
-        """How many of these frames each run was trained on; None where it does not know the store.
+        """How many of these frames each run was trained on; None if it does not know the store.
 
         Pretraining uses no labels, but frames that it has seen are no test of new scenes.
         """
@@ -142,7 +142,7 @@ def compared_weights(
             )
     names = [*BASELINES, *(folder.name for folder in runs), *checkpoints]
     if len(set(names)) != len(names):
-        raise ConfigError(f"the weights are called {names}; give each a name of its own")
+        raise ConfigError(f"the weights are named {names}; give each a different name")
     folders = {folder.name: folder for folder in runs}
     return ComparedWeights(configs[0], folders, dict(checkpoints), which)
 

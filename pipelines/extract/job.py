@@ -13,15 +13,15 @@ from p2pkit.store.writing import StoreWriter, read_manifest
 
 POLL_SECONDS = 1.0
 CLAIM = "extract"
-"""The claim on a shard while its frames are worked on, whoever does."""
+"""A worker's claim on a shard while its frames are processed."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an extraction is.
+    """Progress of an extraction.
 
     Args:
-        done: frames that any worker committed or this one has worked on.
+        done: frames that any worker committed or this one has processed.
         total: frames of the recording.
         failed: bad frames in committed shards.
     """
@@ -36,15 +36,15 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One process's view of the work: what to write, and what it knows to be committed.
+    """One process's view of the work: what to write, and what is known to be committed.
 
     Args:
         config: of the extraction.
         worker: takes frames through the layers.
         writer: of the store.
         shards: the keys of each planned shard.
-        progress: is called with how far the work is.
-        failed: bad frames of each shard that is known to be committed.
+        progress: called with the state of the work.
+        failed: number of bad frames of each shard that is known to be committed.
     """
 
     config: ExtractConfig
@@ -55,7 +55,7 @@ class Job:
     failed: dict[int, int] = field(default_factory=dict)
 
     def is_done(self, shard: int) -> bool:
-        """Whether all layers of a shard are committed, by whomever."""
+        """Whether all layers of a shard are committed, by any worker."""
         if shard not in self.failed:
             if self.lacking(shard):
                 return False
@@ -63,12 +63,12 @@ class Job:
         return True
 
     def lacking(self, shard: int) -> list[str]:
-        """Layers that a shard lacks."""
+        """Layers that a shard does not have yet."""
         return [name for name in self.worker.names if not self.writer.is_done(name, shard)]
 
     @property
     def frames(self) -> int:
-        """Planned, of all shards."""
+        """Planned frames of all shards."""
         return sum(map(len, self.shards))
 
 
@@ -107,18 +107,18 @@ def take(job: Job, shard: int) -> bool:
 
 
 def stop_if_too_many(failed: int, frames: int, *, config: ExtractConfig) -> None:
-    """Raise SourceError where too many of all frames are bad, after their reasons are written."""
+    """Raise SourceError if too many of all frames are bad, after writing the reasons."""
     if failed > config.max_failure_rate * frames:
         StoreWriter(config.out, read_manifest(config.out)).write_failures()
         raise SourceError(
             f"{failed} of {frames} frames are bad, above the failure rate "
-            f"{config.max_failure_rate}; reasons: {config.out / 'failures.jsonl'}. "
-            "Mend the recording and extract it into a new folder, or raise --max-failure-rate "
-            "to do without these frames"
+            f"{config.max_failure_rate}; reasons: {config.out / 'failures.jsonl'}. Repair the "
+            "recording and extract it into a new folder, or raise --max-failure-rate to accept the "
+            "loss of these frames"
         )
 
 
 def report(job: Job, begun: int = 0) -> None:
-    """Show how far the work is, with the frames of a shard in work."""
+    """Report progress, including the frames of the shard in work."""
     done = begun + sum(len(job.shards[shard]) for shard in job.failed)
     job.progress(Progress(done=done, total=job.frames, failed=sum(job.failed.values())))

@@ -1,8 +1,8 @@
-"""mend: extract the damaged shards of a store again, or leave out the frames that are lost.
+"""mend: extract the damaged shards of a store again, or remove the frames that are lost.
 
 With the recording, a damaged shard is extracted again from the settings that the store keeps, to
 the same bytes. Without it, samples that can be read are kept, and the frames that are lost in any
-layer are taken out of all of them, if that is asked for.
+layer are removed from all of them, if requested.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,16 +43,16 @@ What = Literal["extract", "rewrite", "drop", "leave"]
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Where the recording and the teacher's weights of a store are.
+    """Where to find a store's recording and its teacher's weights.
 
     Args:
-        dataset: a name out of `p2pkit.datasets.SOURCES`; None takes the store's.
+        dataset: a name in `p2pkit.datasets.SOURCES`; None takes the store's.
         root: the recording's folder; None for generated scenes.
-        camera: calibration from elsewhere, if the store was made with one.
+        camera: separate calibration file, if the store was made with one.
         weights: the file of a teacher's weights, if the store was made with one.
-        teachers: where teachers out of files or folders lie, as for `extract`; a store knows these
-            by their last name only.
-        device: where the teacher runs. Another one than the first time may give other bytes.
+        teachers: paths of teachers in files or folders, as for `extract`; a store keeps only
+            their last path component.
+        device: where the teacher runs. A different device than before may give different bytes.
         threads: frames worked on at the same time.
     """
 
@@ -70,9 +70,9 @@ class RepairConfig:
     """Settings of one repair.
 
     Args:
-        store: to be repaired.
+        store: the store to repair.
         source: the recording; without a root or a dataset nothing is extracted.
-        drop: without a source, leave out the frames that are lost.
+        drop: without a source, remove the frames that are lost.
         dry_run: find and report, and change nothing.
     """
 
@@ -84,7 +84,7 @@ class RepairConfig:
 
 @dataclass(frozen=True)
 class Action:
-    """What a repair does with one shard of one layer.
+    """What a repair does to one shard of one layer.
 
     Args:
         layer: its name.
@@ -107,9 +107,9 @@ class RepairReport:
     """What a repair did, or would do.
 
     Args:
-        actions: in shard order; empty where no shard is wrong.
-        failures_file: whether failures.jsonl was not what the readable records say.
-        verified: of the store afterwards, every byte read; None for a dry run.
+        actions: in shard order; empty if no shard is damaged.
+        failures_file: whether failures.jsonl differed from the readable records.
+        verified: report on the repaired store, every byte read; None for a dry run.
     """
 
     actions: tuple[Action, ...]
@@ -128,10 +128,10 @@ class Condition:
     """The state of one shard of one layer.
 
     Args:
-        reason: what is wrong; empty where nothing is.
-        record: None where it cannot be read.
+        reason: what is wrong; empty if intact.
+        record: None if it cannot be read.
         missing: whether there is no record, so that the shard was never finished.
-        keys: of its samples, None where it cannot be opened.
+        keys: of its samples, None if it cannot be opened.
         bad: why samples cannot be read, by key.
     """
 
@@ -148,28 +148,28 @@ class Condition:
 
     @property
     def failures(self) -> tuple[dict[str, str], ...]:
-        """Of its record, where that can be read."""
+        """Reasons of its failed frames, if the record can be read."""
         return () if self.record is None else self.record.failures
 
 
 Conditions = dict[str, Condition]
-"""Of one shard, by layer, geometry first."""
+"""States of one shard, by layer, geometry first."""
 
 
 def run(
     config: RepairConfig, *, progress: Callable[[int, int], None] | None = None
 ) -> RepairReport:
-    """Read every byte of a store and mend what is wrong.
+    """Read every byte of a store and repair what is damaged.
 
     Args:
-        config: of the repair.
-        progress: is called with the number of shards looked at and of all.
+        config: settings of the repair.
+        progress: called with the number of shards checked and the total.
 
     Raises:
         StoreError: `config.store` is not a store or its manifest is damaged.
-        SourceError: the recording cannot be read, or was edited.
-        FingerprintError: the recording, the teacher or this p2pkit would give other bytes. What was
-            damaged is as it was.
+        SourceError: the recording cannot be read, or has been edited.
+        FingerprintError: the recording, the teacher or this p2pkit would give different bytes.
+            Damaged files are left unchanged.
     """
     root = local_folder(config.store, "what is repaired")
     store = open_store(root)
@@ -188,7 +188,7 @@ def run(
         if progress:
             progress(shard + 1, shards)
     if again is not None:
-        # Before anything is changed; a dry run must not promise what cannot be had here.
+        # Before anything is changed; a dry run must not promise what cannot be done here.
         again.open_layers({a.layer for row in actions.values() for a in row} - {GEOMETRY})
     stale = _failures_are_stale(store, patients)
     planned = tuple(action for row in actions.values() for action in row)
@@ -208,15 +208,15 @@ def run(
 
 
 def _unreadable(conditions: Conditions) -> bool:
-    """Whether nothing says which frames of a shard had failed."""
+    """Whether there is no record of which frames of a shard failed."""
     geometry = conditions[GEOMETRY]
     return geometry.record is None and not geometry.missing
 
 
 def examine(store: Store, layer: str, shard: int) -> Condition:
-    """Read every byte of one shard, without regard to the other layers."""
+    """Read every byte of one shard, regardless of the other layers."""
     if not record_path(store.root, layer, shard).exists():
-        return Condition("it has no record: it was never finished", missing=True)
+        return Condition("it has no record, so it was never finished", missing=True)
     record = None
     try:
         record = store.record(layer, shard)
@@ -225,13 +225,13 @@ def examine(store: Store, layer: str, shard: int) -> Condition:
         planned = store.manifest.plan.planned(shard)
         if layer == GEOMETRY and record.samples + len(record.failures) != planned:
             counted = f"{record.samples} samples and {len(record.failures)} failures"
-            raise StoreError(f"{counted}; {planned} frames are planned")
+            raise StoreError(f"{counted}; expected {planned} frames")
     except StoreError as error:
         return Condition(_plain(store, error), record)
     bad: dict[str, str] = {}
     for row, key in enumerate(opened.keys):
         if any(error.key == key for error in found):
-            # A damaged header or padding leaves the values good.
+            # A damaged header or padding leaves the values intact.
             try:
                 opened.read(row)
             except StoreError as error:
@@ -241,7 +241,7 @@ def examine(store: Store, layer: str, shard: int) -> Condition:
 
 
 def _plain(store: Store, error: StoreError) -> str:
-    """An error about a shard that is named beside it, without the store's own path."""
+    """The text of an error about a shard, without the store's path."""
     if not isinstance(error, CorruptShardError):
         return str(error).replace(f"{store.root}/", "")
     where = ", ".join(part for part in (error.key, error.field) if part)
@@ -249,12 +249,12 @@ def _plain(store: Store, error: StoreError) -> str:
 
 
 def actions_from_source(shard: int, conditions: Conditions, planned: Sequence[str]) -> list[Action]:
-    """The layers of a shard that are to be extracted again.
+    """The layers of a shard that must be extracted again.
 
     Args:
         shard: its number.
         conditions: of each layer.
-        planned: keys of the frames that the plan puts there, in order.
+        planned: keys of the planned frames, in order.
     """
     geometry = conditions[GEOMETRY]
     dropped = [row["key"] for row in geometry.failures if row["stage"] == DROPPED]
@@ -267,7 +267,7 @@ def actions_from_source(shard: int, conditions: Conditions, planned: Sequence[st
         if dropped:
             reason = f"{len(dropped)} of its frames were left out by an earlier repair"
         elif not reason and condition.keys != wanted and (known or layer == GEOMETRY):
-            reason = "it holds other frames than the plan puts there"
+            reason = "it holds other frames than planned"
         if reason:
             actions.append(Action(layer, shard, "extract", reason))
     return actions
@@ -307,7 +307,7 @@ def actions_without_source(
         replace(
             action,
             what="leave",
-            reason=f"{action.reason}; --source brings them back, --drop leaves them out",
+            reason=f"{action.reason}; --source restores them, --drop removes them",
         )
         if action.what == "drop"
         else action
@@ -316,7 +316,7 @@ def actions_without_source(
 
 
 def _never_begun(store: Store, layer: str) -> bool:
-    """Whether no shard of a layer is finished: its frames are not lost, but still to come."""
+    """Whether no shard of a layer is finished: its frames are not lost, but not extracted yet."""
     shards = range(store.manifest.plan.shards)
     return not any(record_path(store.root, layer, shard).exists() for shard in shards)
 
@@ -335,10 +335,10 @@ def _claimed(
     conditions: Conditions,
     mend: Callable[[int, list[Action]], None],
 ) -> list[Action]:
-    """Mend one shard, unless another process works on it or has finished it meanwhile."""
+    """Repair one shard, unless another process is working on it or has finished it meanwhile."""
     claim = writer.claim(CLAIM, shard)
     if claim is None:
-        return [_left(action, "another process works on this shard") for action in actions]
+        return [_left(action, "another process is working on this shard") for action in actions]
     with claim:
         missing = [name for name, condition in conditions.items() if condition.missing]
         if any(record_path(writer.root, name, shard).exists() for name in missing):
@@ -358,10 +358,10 @@ def _rewrite(
     shard: int,
     actions: list[Action],
 ) -> None:
-    """Write layers of a shard again from their good samples, without those that are dropped.
+    """Rewrite layers of a shard from their intact samples, without those that are dropped.
 
-    A frame that is dropped becomes a failure of the geometry's record, stage `repair`. Should this
-    stop between two layers, the next repair takes the frames out of the other layers too.
+    A frame that is dropped becomes a failure of the geometry's record, stage `repair`. If this is
+    interrupted between two layers, the next repair removes the frames from the other layers too.
     """
     for action in actions:
         keys = conditions[action.layer].keys or ()
@@ -385,7 +385,7 @@ def _samples(store: Store, layer: str, shard: int, rows: Sequence[int]) -> Itera
 
 @dataclass(frozen=True)
 class Reextraction:
-    """The recording of a store, and the layers that it can fill again; made by `open`."""
+    """The recording of a store, and the layers that can be extracted again; made by `open`."""
 
     config: SourceConfig
     store: Store
@@ -395,18 +395,18 @@ class Reextraction:
 
     @staticmethod
     def open(store: Store, config: SourceConfig) -> "Reextraction":
-        """Open the recording with the settings that the store keeps, and compare the two.
+        """Open the recording with the settings kept in the store, and compare it with the store.
 
         Raises:
             SourceError: the recording cannot be read.
-            FingerprintError: the store was made from another one; the message names what differs.
+            FingerprintError: the recording is not the store's; the message names what differs.
             StoreError: the store was made from other stores, not from a recording.
         """
         kept = store.layer(GEOMETRY).settings
         if not kept:
             raise StoreError(
                 f"{store.root} was not extracted from a recording but made from other stores: "
-                "repair those, and make it again"
+                "repair those, then create it again"
             )
         here: dict[str, Any] = {
             "dataset": config.dataset or kept["dataset"],
@@ -425,10 +425,10 @@ class Reextraction:
         return Reextraction(config, store, recording, planned, [geometry])
 
     def open_layers(self, names: set[str]) -> None:
-        """Open the teachers, and the ways to cut images, of layers of the store.
+        """Open the teachers and superpixel methods of layers of the store.
 
         Raises:
-            FingerprintError: they would give other bytes here; the message names what differs.
+            FingerprintError: they would give different bytes here; the message names what differs.
         """
         for name in sorted(names):
             spec = self.store.layer(name)
@@ -445,7 +445,7 @@ class Reextraction:
         Worker(self.recording, layers, self.config.threads).write_shard(task, writer)
 
     def _expected(self, shard: int, conditions: Conditions) -> dict[str, str]:
-        """Checksums of the shards of each layer whose record is one of this shard, and whole."""
+        """Checksums of this shard in each layer whose record is valid and belongs to it."""
         planned = {*self.planned[shard]}
         found: dict[str, str] = {}
         if any(row["stage"] == DROPPED for row in conditions[GEOMETRY].failures):
@@ -459,7 +459,7 @@ class Reextraction:
     def _superpixels(self, spec: LayerSpec) -> SuperpixelLayer:
         config = config_from_json(SuperpixelConfig, spec.settings)
         now = superpixel_spec(config, self.store.layer(GEOMETRY)).fingerprint
-        advice = "Install what the store names, or drop the layer and extract it anew"
+        advice = "Install the versions that the store names, or drop the layer and extract it again"
         _refuse_other(self.store, spec, now, advice)
         return SuperpixelLayer(spec, config)
 
@@ -469,7 +469,7 @@ class Reextraction:
         kind, colon, name = kept.teacher.name.partition(":")
         means = "its weights with --weights"
         if colon:
-            means = f"where {name} lies with --teacher {kind}:PATH"
+            means = f"the path of {name} with --teacher {kind}:PATH"
             changes["name"] = _named(kept.teacher.name, self.config.teachers)
         if self.config.weights is not None:
             changes["weights"] = self.config.weights
@@ -489,15 +489,15 @@ class Reextraction:
 def _refuse_other(store: Store, spec: LayerSpec, now: dict[str, Any], advice: str) -> None:
     rows = differences(spec.fingerprint, now, "")
     if rows:
-        told = [f"{path.strip('.')} is {a!r} in the store, {b!r} now" for path, a, b in rows]
+        changes = [f"{path.strip('.')} is {a!r} in the store, {b!r} now" for path, a, b in rows]
         raise FingerprintError(
             f"{spec.name} of {store.root} cannot be extracted again to the same bytes: "
-            f"{'; '.join(told)}. {advice}"
+            f"{'; '.join(changes)}. {advice}"
         )
 
 
 def _named(stored: str, teachers: Sequence[str]) -> str:
-    """The first of `teachers` that a store would know as `stored`, or else `stored`."""
+    """The first of `teachers` that a store would record as `stored`, else `stored`."""
     for teacher in teachers:
         kind, _, path = teacher.partition(":")
         if f"{kind}:{Path(path).name}" == stored:

@@ -1,4 +1,4 @@
-"""plan: what an extraction will cost, from a probe of a few real frames, before it is begun."""
+"""plan: estimate the cost of an extraction from a probe of a few frames, before it starts."""
 
 import time
 from collections import Counter
@@ -30,15 +30,15 @@ from p2pkit.teachers import open_teacher
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What a layer will take.
+    """The size of one layer.
 
     Args:
         name: of the layer.
         bytes: of all its shards, without records.
         fields: bytes of each field, of the samples' `json`, and of the shards' `tables`.
         codecs: of each field.
-        frames_done: frames whose shards of this layer are in the store already.
-        map: the numbers that a feature layer stores; None of the geometry.
+        frames_done: frames whose shards of this layer are already in the store.
+        map: the numbers that a feature layer stores; None for the geometry.
         explained_variance: share of the probe's variance that `pca:K` keeps; None without.
     """
 
@@ -57,21 +57,21 @@ class ExtractionPlan:
 
     Args:
         frames: of the recording.
-        shards: that they are cut into.
+        shards: their number.
         storage: tar or zarr.
-        layers: geometry, then the teacher's and the superpixels', those that are asked for.
+        layers: the requested ones: geometry, then the teacher's, then the superpixels'.
         bytes: of all layers.
         bytes_uncertainty: two standard errors of `bytes`, as a share; 0 where all frames were
-            probed, None where one frame tells nothing of the spread.
+            probed, None if only one was, which does not show the spread.
         teacher: its name, or `none`.
         teacher_passes: images that the teacher must see for the whole layer.
         teacher_passes_left: those whose shards are not in the store yet.
         seconds_per_frame: of all layers, measured on the probe, with the extraction's threads;
             reading, geometry, teacher, superpixels and codecs, not the disk.
-        seconds_left: estimate for one worker on this machine; frames that lack some layers only are
-            timed by themselves.
+        seconds_left: estimate for one worker on this machine; frames that lack only some layers are
+            timed separately.
         probed: keys of the frames that the teacher saw.
-        probed_geometry: how many frames were probed for their geometry, those included.
+        probed_geometry: number of frames probed for their geometry, including those in `probed`.
         failed: probed frames that cannot be used, with the reason; the same share of all frames is
             expected to fail.
     """
@@ -102,8 +102,8 @@ class WorkLeft:
 
     Args:
         done: frames of finished shards, by layer.
-        lacking: frames of unfinished shards, by what these lack; where that is the geometry, every
-            layer is worked out with it.
+        lacking: frames of unfinished shards, by missing layers; if the geometry is missing, every
+            layer is computed with it.
     """
 
     done: dict[str, int]
@@ -113,12 +113,12 @@ class WorkLeft:
 def work_left(
     out: Path, stored: Manifest | None, layers: Sequence[LayerSpec], shards: Sequence[Sequence[str]]
 ) -> WorkLeft:
-    """What the store at `out` has of these layers.
+    """What the store at `out` already has of these layers.
 
     Args:
         out: the store.
-        stored: its manifest; None where there is none yet.
-        layers: that are asked for, geometry first.
+        stored: its manifest; None if there is none yet.
+        layers: the requested ones, geometry first.
         shards: the keys of each planned shard.
     """
     names = tuple(layer.name for layer in layers)
@@ -136,16 +136,16 @@ def work_left(
 
 
 Progress = Callable[[int, int], None]
-"""Told how many of how many frames are probed."""
+"""Called with the number of probed frames and the total."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probed frames gave.
+    """Results of the probed frames.
 
     Args:
         chosen: keys of the frames that were extracted whole.
-        many: keys of those whose geometry was, the chosen ones among them.
+        many: keys of those whose geometry was, including the chosen ones.
         samples: of each layer, geometry first.
         failed: the reason of each bad frame.
         seconds_per_frame: with all layers.
@@ -171,7 +171,7 @@ def probe_frames(
     others = [key for key in many if key not in set(chosen)]
     frames = len(chosen) + len(others)
     progress(0, frames)
-    # Compiled kernels and the network's first pass are slower: not timed.
+    # Compilation of kernels and the network's first pass are not timed.
     encoded(worker, chosen[0], worker.names)
     whole: list[Samples | FrameError] = []
     began = time.perf_counter()
@@ -201,7 +201,7 @@ def probe_frames(
 def encoded(
     worker: Worker, key: str, wanted: Sequence[str], geometry: Sample | None = None
 ) -> Samples | FrameError:
-    """A frame's samples, encoded once as writing would."""
+    """A frame's samples, encoded as for writing."""
     found = worker.frame(key, wanted, geometry=geometry)
     if not isinstance(found, FrameError):
         for layer in worker.layers:
@@ -219,7 +219,7 @@ def _timed(worker: Worker, geometry: Sequence[Sample], lacking: Lacking) -> floa
 
 
 GEOMETRY_FACTOR = 8
-"""So many times more frames are probed for their geometry: its size varies, and it is cheap."""
+"""This many times more frames are probed for their geometry: its size varies, and it is cheap."""
 
 
 def run(config: PlanConfig, *, progress: Progress | None = None) -> ExtractionPlan:
@@ -227,7 +227,7 @@ def run(config: PlanConfig, *, progress: Progress | None = None) -> ExtractionPl
 
     Raises:
         SourceError: the recording cannot be read, or no probed frame is good.
-        FingerprintError: the store at `out` was made from other inputs; extract would stop too.
+        FingerprintError: the store at `out` was made from other inputs; extract would fail, too.
     """
     extraction = config.extraction
     recording = open_recording(extraction)
@@ -239,7 +239,7 @@ def run(config: PlanConfig, *, progress: Progress | None = None) -> ExtractionPl
     manifest = layers_manifest(extraction, layers)
     if stored is not None:
         read_and_compare(extraction.out, manifest)
-    # Frames and maps that the layers were planned from do not count as work that is done.
+    # Frames and maps used to plan the layers do not count as finished work.
     fresh = Recording(recording.source, keys)
     worker = Worker(fresh, layers, extraction.threads)
     shards = plan_shards(keys, manifest.plan)
@@ -251,7 +251,7 @@ def run(config: PlanConfig, *, progress: Progress | None = None) -> ExtractionPl
 def _layers(
     extraction: ExtractConfig, recording: Recording, stored: Manifest | None, chosen: list[str]
 ) -> list[Layer]:
-    """What fills each layer, as the store has it or would get it; nothing is written."""
+    """The layers as the store has or would get them; nothing is written."""
     geometry = open_geometry(extraction, recording, stored)
     layers: list[Layer] = [geometry]
     if stored is not None:
@@ -292,7 +292,7 @@ def _plan(
     passes, teacher, unseen = 0.0, "none", 0
     if extraction.features is not None:
         images = float(np.mean([len(sample.meta["grids"]) for sample in probe.samples[1]]))
-        passes = good * images * extraction.features.looks
+        passes = good * images * extraction.features.passes_per_image
         teacher = manifest.layers[1].details["teacher"]
         unseen = frames - layers[1].frames_done
     return ExtractionPlan(

@@ -1,4 +1,4 @@
-"""extract on Ray: Ray Data maps the shards' numbers over a pool of actors with one teacher each.
+"""extract on Ray: Ray Data maps shard numbers over a pool of actors with one teacher each.
 
 Ray starts the actors, places them on GPUs and replaces those that die. Each writes whole shards
 into the store, a folder that all machines see, under the same claims as every other worker; what
@@ -39,10 +39,10 @@ from p2pkit.store.manifest import plan_shards
 from p2pkit.store.writing import StoreWriter, read_manifest
 
 TASK_RETRIES = 3
-"""So often may the workers of one shard die before the extraction gives up."""
+"""How often the workers of one shard may die before the extraction gives up."""
 CONNECT_S = 10.0
 MOST_BLOCKS = 4096
-"""Above so many shards a task is a run of several: Ray keeps an object for each."""
+"""With more shards than this, a task takes several: Ray keeps an object for each task."""
 Row = dict[str, Any]
 
 
@@ -52,15 +52,15 @@ def run(
     address: str | None = None,
     progress: Report | None = None,
 ) -> Path:
-    """Extract a recording on a Ray cluster, or finish or extend a store that is there.
+    """Extract a recording on a Ray cluster, or finish or extend an existing store.
 
     Args:
-        config: of the extraction; with `device` cuda each worker has a GPU of its own. The
-            recording and the store must be seen by all machines under the same absolute paths.
+        config: of the extraction; with `device` cuda each worker has a separate GPU. The
+            recording and the store must have the same absolute paths on all machines.
         address: of a running cluster, HOST:PORT or `auto`; `local` starts one on this machine and
-            ends it. None joins the one that RAY_ADDRESS names or that runs on this machine, else it
-            is as `local`.
-        progress: told how far the work is, in whole shards.
+            ends it. None joins the one that RAY_ADDRESS names or that runs on this machine, else
+            acts as `local`.
+        progress: called after each shard with the state of the work.
 
     Returns:
         The store's path.
@@ -100,7 +100,7 @@ class ShardWorker:
         return open_job(self._config)
 
     def __call__(self, batch: dict[str, Iterable[int]]) -> dict[str, list[Any]]:
-        """Commit shards; p2pkit's own errors become rows, so that Ray does not try them again."""
+        """Commit shards; p2pkit's errors become rows, so that Ray does not retry them."""
         rows = [self._row(int(shard)) for shard in batch["shard"]]
         return {name: [row[name] for row in rows] for name in ("shard", "failed", "error")}
 
@@ -119,7 +119,7 @@ class Pool:
     """How many actors, and what each reserves.
 
     Args:
-        actors: at most so many at the same time.
+        actors: most that run at the same time.
         cpus: of one machine, for each.
         gpus: 1, or 0 where the teacher runs on the CPU.
     """
@@ -135,11 +135,11 @@ def pool_for(nodes: Iterable[dict[str, float]], *, device: str, threads: int, sh
     Args:
         nodes: resources of each machine, as Ray names them: `CPU`, `GPU`.
         device: the teacher's.
-        threads: frames that a worker has at hand at the same time.
-        shards: more actors than these have no work.
+        threads: frames that a worker processes at the same time.
+        shards: their number, an upper bound on useful actors.
 
     Raises:
-        ConfigError: no machine has what one actor needs.
+        ConfigError: no machine has the resources that one actor needs.
     """
     sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
     if device.startswith("cuda"):
@@ -156,7 +156,7 @@ def pool_for(nodes: Iterable[dict[str, float]], *, device: str, threads: int, sh
 
 
 def _rows(ray: Any, config: ExtractConfig, shards: int) -> Iterator[Row]:
-    """One row for each shard, as they are committed."""
+    """Yield one row for each shard as it is committed."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     device = "cpu" if config.features is None else config.features.teacher.device
     pool = pool_for(nodes, device=device, threads=config.threads, shards=shards)
@@ -180,8 +180,8 @@ def _rows(ray: Any, config: ExtractConfig, shards: int) -> Iterator[Row]:
         yield from work.iter_rows()
     except ray.exceptions.RayError as error:
         raise SourceError(
-            f"a worker on the Ray cluster failed: {_last_line(error)}. What was complete is kept: "
-            "the same command goes on"
+            f"a worker on the Ray cluster failed: {_last_line(error)}. Completed work is kept: run "
+            "the same command again to continue"
         ) from error
 
 
@@ -192,14 +192,16 @@ def _last_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _cluster(address: str | None) -> Generator[Any, None, None]:
-    """Ray, connected; one that was connected before stays so."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no reports to Ray's makers unasked
+    """Connect to Ray; an existing connection stays open."""
+    os.environ.setdefault(
+        "RAY_USAGE_STATS_ENABLED", "0"
+    )  # no usage reports to Ray's makers by default
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise MissingDependencyError(
-            f"the engine ray does not import ({error}): pip install 'p2pkit[ray]'"
+            f"the engine ray cannot be imported ({error}): pip install 'p2pkit[ray]'"
         ) from error
     mine = not ray.is_initialized()
     if mine:
@@ -218,7 +220,7 @@ def _cluster(address: str | None) -> Generator[Any, None, None]:
 
 
 def _check_listening(address: str | None) -> None:
-    """Ray itself asks an address where nobody listens for many minutes."""
+    """Ray itself retries an address where nobody listens for many minutes."""
     host, separator, port = (address or "").rpartition(":")
     if not separator:
         return
@@ -226,20 +228,20 @@ def _check_listening(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(
-            f"no Ray cluster answers at {address}: {error}. Name the head's HOST:PORT, as "
-            "`ray status` tells it, or `auto`"
+            f"no Ray cluster answers at {address}: {error}. Name the head's HOST:PORT, as `ray "
+            "status` shows it, or `auto`"
         ) from error
 
 
 def _quiet(context: Any) -> None:
-    """No bars and logs of Ray's own: p2pkit's bar tells how far the work is."""
+    """Turn off Ray's bars and logs: p2pkit's bar shows the progress."""
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
-    """The settings with paths as a process in another folder finds them."""
+    """The settings with absolute paths, for a process in another folder."""
     out = local_folder(config.out, "what is extracted")
     paths = {"root": config.root, "camera": config.camera, "out": out}
     found = {name: path.absolute() for name, path in paths.items() if path is not None}
@@ -248,7 +250,7 @@ def _with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
     teacher = config.features.teacher
     if teacher.device.startswith("cuda:"):
         raise ConfigError(
-            f"device is {teacher.device!r}; Ray gives each worker a GPU of its own: name cuda"
+            f"device is {teacher.device!r}; Ray assigns each worker its GPU: use --device cuda"
         )
     if Path(teacher.weights).is_file():
         teacher = replace(teacher, weights=str(Path(teacher.weights).absolute()))

@@ -20,10 +20,10 @@ __all__ = ["ExtractConfig", "Progress", "run", "run_on"]
 
 
 def run(config: ExtractConfig, *, progress: Report | None = None) -> Path:
-    """Extract a recording into a store, or finish or extend a store that is there.
+    """Extract a recording into a store, or finish or extend an existing store.
 
     Any number of processes may run this on one store at the same time; each takes shards that
-    nobody has claimed. A killed run loses at most the shards in work, and running again gives the
+    are not claimed. A killed run loses at most the shards in work, and running again gives the
     same bytes as an uninterrupted run.
 
     Returns:
@@ -40,20 +40,20 @@ def run(config: ExtractConfig, *, progress: Report | None = None) -> Path:
 
 
 def run_on(engine: str, config: ExtractConfig, *, progress: Report | None = None) -> Path:
-    """`run`, its shards handed out by an engine, `local`, `ray` or `ray://ADDRESS`.
+    """As `run`, with shards distributed by an engine: `local`, `ray` or `ray://ADDRESS`.
 
     Raises:
-        ConfigError: there is no engine of that name, or it takes no address.
+        ConfigError: the engine is unknown, or takes no address.
         MissingDependencyError: its package is not installed.
     """
     name, separator, address = engine.partition("://")
     if name not in ("local", "ray"):
         raise ConfigError(f"unknown engine {name!r}; choose one of local, ray")
     if separator and not address:
-        raise ConfigError(f"engine {engine!r} lacks the address after ://; leave :// out for none")
+        raise ConfigError(f"engine {engine!r} lacks the address after ://; omit :// for none")
     if name == "local":
         if address:
-            raise ConfigError(f"the engine local has no address, but {address!r} was given")
+            raise ConfigError(f"the engine local takes no address, found {address!r}")
         return run(config, progress=progress)
     from p2pkit.pipelines.extract import ray
 
@@ -61,7 +61,7 @@ def run_on(engine: str, config: ExtractConfig, *, progress: Report | None = None
 
 
 def _work_until_done(job: Job) -> None:
-    """Take free shards until all are committed; wait for those that others hold."""
+    """Take unclaimed shards until all are committed; wait for those that others hold."""
     start = os.getpid() % len(job.shards)
     turns = [(start + i) % len(job.shards) for i in range(len(job.shards))]
     todo = [shard for shard in turns if not job.is_done(shard)]

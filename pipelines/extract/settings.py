@@ -1,4 +1,4 @@
-"""The settings of an extraction and of a plan, which are possible, and a file to start from."""
+"""The settings of an extraction and of a plan, their checks, and a commented file to start from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from p2pkit.settings import (
 from p2pkit.settings.layers import FeatureConfig, GeometryConfig, Superpixels
 
 NO_TEACHER = "none"
-"""Name of the teacher in settings where none is meant."""
+"""Name that means no teacher."""
 NOT_KEPT = (
     "out",
     "features",
@@ -39,12 +39,12 @@ class ExtractConfig:
 
     dataset: str = Field(
         description="Format of the recording, such as nyuv2; docs/datasets.md lists them. "
-        "Recognised by its files where it is not named.",
+        "Recognised by its files if not named.",
         json_schema_extra=option(),
     )
     root: Path | None = Field(description="The recording's folder; none for generated scenes.")
     out: Path = Field(
-        description="The store to write, a local folder. One that exists is finished, or gets one "
+        description="The store to write, a local folder. An existing one is finished, or gets one "
         "more layer if only the teacher differs.",
         json_schema_extra=option(),
     )
@@ -60,13 +60,13 @@ class ExtractConfig:
     limit: int | None = Field(
         default=None,
         ge=1,
-        description="Stop after the first N frames of the recording; all where it is left out.",
+        description="Stop after N frames of the recording; by default all are taken.",
         json_schema_extra=option(metavar="N"),
     )
     every: int = Field(
         default=1,
         ge=1,
-        description="Take each N-th frame of each sequence only.",
+        description="Take only every N-th frame of each sequence.",
         json_schema_extra=option(metavar="N"),
     )
     flying_margin: float = Field(
@@ -93,7 +93,7 @@ class ExtractConfig:
     )
     camera: Path | None = Field(
         default=None,
-        description="Calibration to use in place of the recording's own, for posed-rgbd and tum.",
+        description="Calibration to use in place of the recording's, for posed-rgbd and tum.",
         json_schema_extra=option(),
     )
     shard_size: int = Field(
@@ -124,15 +124,14 @@ class ExtractConfig:
     )
     codecs: dict[str, str] = Field(
         default_factory=dict,
-        description="Codec of a field's bytes where not the usual one, such as map=zstd: none, "
+        description="Codec of a field's bytes instead of the usual one, such as map=zstd: none, "
         "lz4, zstd, shuffle-lz4, shuffle-zstd or, for whole numbers, delta-shuffle-lz4.",
         json_schema_extra=option("--codec", metavar="FIELD=CODEC"),
     )
     superpixels: Superpixels = Field(
         default=None,
         description="Also store which superpixel each pair's pixel lies in; slic:150 is SLidR's. "
-        "In "
-        "a file, {segments = 150, compactness = 6.0}; not stored where it is left out.",
+        "In a file, {segments = 150, compactness = 6.0}; by default not stored.",
         json_schema_extra=option(metavar="slic:N[:COMPACTNESS]"),
     )
 
@@ -142,15 +141,15 @@ class PlanConfig:
     """Settings of one plan."""
 
     extraction: ExtractConfig = Field(
-        description="What would be extracted; where a store exists at its `out`, its shards count "
-        "as done."
+        description="What would be extracted; if a store exists at its `out`, its shards count as "
+        "done."
     )
     frames: int = Field(
         default=8,
         ge=1,
         description="Frames that the teacher sees; eight times as many are probed for their "
-        "geometry. The recording is cut into as many equal runs, and one frame of each is drawn "
-        "by the extraction's seed.",
+        "geometry. The recording is cut into as many equal runs, and one frame of each is drawn by "
+        "the extraction's seed.",
         json_schema_extra=option("--probe"),
     )
 
@@ -168,25 +167,25 @@ def kept_settings(config: ExtractConfig) -> dict[str, Any]:
 
 
 def check_settings(config: ExtractConfig) -> None:
-    """Raise ConfigError where a setting is impossible, before anything is opened."""
+    """Raise ConfigError if a setting is impossible, before anything is opened."""
     from p2pkit.store.location import local_folder
 
     local_folder(config.out, "what is extracted")
     if config.features is not None:
-        _ = config.features.coding  # raises where `map` cannot be read
-        _ = config.features.joint_bilateral  # and where `upsampling` cannot, or fits no layout
+        _ = config.features.coding  # raises if `map` cannot be parsed
+        _ = config.features.joint_bilateral  # or `upsampling` cannot, or does not fit the layout
         _ = config.features.further_views
 
 
 def settings_of(dataset: str) -> dict[str, Any]:
-    """Nested settings that a dataset has in place of the defaults of `ExtractConfig`."""
+    """Nested settings of a dataset that replace defaults of `ExtractConfig`."""
     from p2pkit.datasets.registry import DATASETS
 
     return nested(DATASETS[dataset].settings if dataset in DATASETS else {})
 
 
 def recognised_settings(recording: Path) -> str:
-    """`starting_settings` for a recording whose files tell the format.
+    """`starting_settings` for a recording whose format is recognised by its files.
 
     Raises:
         SourceError: the format is not recognised, or several are possible.
@@ -194,28 +193,28 @@ def recognised_settings(recording: Path) -> str:
     from p2pkit.datasets.recognise import recognise
 
     found = recognise(recording)
-    return starting_settings(found.dataset, found.root, told=found.sentences)
+    return starting_settings(found.dataset, found.root, found=found.sentences)
 
 
-def starting_settings(dataset: str, root: Path | None, *, told: Sequence[str] = ()) -> str:
-    """TOML for `p2pkit extract --config`: each setting below its meaning.
+def starting_settings(dataset: str, root: Path | None, *, found: Sequence[str] = ()) -> str:
+    """TOML for `p2pkit extract --config`: each setting below its description.
 
-    Values are the defaults, but for those of `settings_of`.
+    Values are the defaults, except for those from `settings_of`.
 
     Args:
-        dataset: a name out of `DATASETS`.
+        dataset: a key of `DATASETS`.
         root: the recording's folder; None for generated scenes.
-        told: what else the file begins with.
+        found: further lines at the top of the file.
 
     Raises:
-        ConfigError: there is no such dataset.
+        ConfigError: the dataset is unknown.
     """
     from p2pkit.datasets.registry import DATASETS, SWEEP_VOXEL_M, dataset_row
 
     kind = dataset_row(dataset).kind
     head = (
-        "Settings for `p2pkit extract --config FILE`; what is typed there goes over them.",
-        *told,
+        "Settings for `p2pkit extract --config FILE`; command-line options override them.",
+        *found,
         f"Datasets: {', '.join(sorted(DATASETS))}.",
     )
     name = dataset if root is None else root.resolve().name

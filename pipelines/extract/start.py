@@ -1,6 +1,6 @@
 """The start of an extraction: settings checked, recording, teacher and layers opened.
 
-Nothing is written here but by `begin`, and by that only once all of it is known to fit.
+Only `begin` writes, and only once everything has been checked.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def open_recording(config: ExtractConfig) -> Recording:
     """Check the settings and open the recording.
 
     Raises:
-        ConfigError: a setting is impossible, or the teacher's device is not there.
+        ConfigError: a setting is impossible, or the teacher's device is not available.
         SourceError: the recording cannot be read, or has no frames.
     """
     check_settings(config)
@@ -90,20 +90,20 @@ def open_recording(config: ExtractConfig) -> Recording:
 def open_geometry(
     config: ExtractConfig, recording: Recording, stored: Manifest | None
 ) -> GeometryLayer:
-    """The geometry as a store has it, or would get it.
+    """The geometry layer as the store has or would get it.
 
-    Fields whose codec is not asked for keep the one that the store has.
+    Fields without a requested codec keep the store's.
 
     Args:
         config: of the extraction.
         recording: already open.
-        stored: manifest of the store that is there; None where there is none.
+        stored: manifest of the existing store; None if there is none.
 
     Raises:
         SourceError: no frame can be read, or a key is too long.
-        ConfigError: a codec is asked for a field that no layer has, or a teacher or superpixels
+        ConfigError: a codec is requested for a field that no layer has, or a teacher or superpixels
             for frames without images.
-        StoreError: there is no codec of that name, or it is not for the field's type.
+        StoreError: the codec is unknown, or does not support the field's type.
     """
     first = _first_good_frame(recording)
     if not first.views:
@@ -140,7 +140,7 @@ def layers_manifest(config: ExtractConfig, layers: Sequence[Layer]) -> Manifest:
 def open_superpixels(
     config: ExtractConfig, geometry: LayerSpec, stored: Manifest | None
 ) -> SuperpixelLayer | None:
-    """The layer of superpixels as the store has it or would get it; None where none is wanted."""
+    """The layer of superpixels as the store has or would get it; None if none is requested."""
     if config.superpixels is None:
         return None
     spec = superpixel_spec(config.superpixels, geometry)
@@ -156,13 +156,13 @@ def open_features(
     stored: Manifest | None,
     frames: Iterator[Frame],
 ) -> FeatureLayer:
-    """The teacher's layer as the store has it, or as the first frames decide it.
+    """The teacher's layer as the store has it, or as planned from the first frames.
 
     Args:
         config: of the extraction, with features.
         teacher: already open.
         geometry: of the store.
-        stored: manifest of the store that is there; None where there is none.
+        stored: manifest of the existing store; None if there is none.
         frames: the readable ones in the plan's order, a seeded permutation.
     """
     features = config.features
@@ -186,13 +186,13 @@ def begin(config: ExtractConfig) -> tuple[Recording, list[Layer], StoreWriter]:
     """Open recording, teacher and layers, and begin the store or add layers to it.
 
     A new feature layer is planned by one process while the others wait, so that all of them, on
-    whatever machines, share its codec and its basis. Should anything be refused, no file of a store
+    any machine, share its codec and basis. If anything fails, no file of a store
     is written.
 
     Raises:
-        ConfigError: a setting is impossible, or the teacher's device is not there.
+        ConfigError: a setting is impossible, or the teacher's device is not available.
         SourceError: the recording cannot be read.
-        TeacherError: there is no such teacher, or its weights do not fit.
+        TeacherError: the teacher is unknown, or its weights do not fit.
         FingerprintError: the store was made from other inputs; the message names them.
     """
     recording = open_recording(config)
@@ -215,13 +215,13 @@ def begin(config: ExtractConfig) -> tuple[Recording, list[Layer], StoreWriter]:
 
 
 def stored_manifest(out: Path) -> Manifest | None:
-    """The manifest of the store at `out`; None where there is none."""
+    """The manifest of the store at `out`; None if there is none."""
     return read_manifest(out) if (out / MANIFEST).is_file() else None
 
 
 @contextlib.contextmanager
 def _planning(out: Path) -> Generator[None, None, None]:
-    """Hold the store's claim on planning; a folder that it made goes again if nothing follows."""
+    """Hold the store's claim on planning; remove a folder created for it if nothing follows."""
     try:
         with contextlib.ExitStack() as holding:
             with system_refusals_as_store_errors(out):
@@ -229,7 +229,7 @@ def _planning(out: Path) -> Generator[None, None, None]:
             yield
     finally:
         if not (out / MANIFEST).exists():
-            with contextlib.suppress(OSError):  # another process is at work in it
+            with contextlib.suppress(OSError):  # another process is working in it
                 (out / CLAIMS).rmdir()
                 out.rmdir()
 
@@ -237,9 +237,9 @@ def _planning(out: Path) -> Generator[None, None, None]:
 def _unedited(
     recording: Recording, manifest: Manifest, out: Path, stored: Manifest | None
 ) -> Iterator[Frame]:
-    """The readable frames in the plan's order, each compared with its samples that are there.
+    """The readable frames in the plan's order, each compared with its existing samples.
 
-    So a layer of a recording that was edited throughout is refused before it is in the manifest.
+    So a layer of an edited recording is refused before it is in the manifest.
     """
     for shard, keys in enumerate(plan_shards(recording.keys, manifest.plan)):
         known = {} if stored is None else known_inputs(Store(out, stored), shard)
@@ -261,7 +261,7 @@ def _first_good_frame(recording: Recording) -> Frame:
 
 
 def _check_keys(keys: Iterable[str], fields: Iterable[FieldSpec]) -> None:
-    """Raise SourceError where a key is too long to name the tar members of its sample."""
+    """Raise SourceError if a key is too long to name the tar members of its sample."""
     names = [spec.name for spec in fields]
     longest = max((member_name("", name) for name in names), key=len)
     most = LONGEST_NAME - len(longest)
@@ -278,10 +278,10 @@ def _check_no_images_needed(config: ExtractConfig) -> None:
     if config.features is not None:
         raise ConfigError(
             f"{config.dataset} has no images for the teacher {config.features.teacher.name}; its "
-            "labelled points are there to evaluate on: extract them with --teacher none"
+            "labelled points are for evaluation: extract them with --teacher none"
         )
     if config.superpixels is not None:
-        raise ConfigError(f"{config.dataset} has no images to cut: leave out --superpixels")
+        raise ConfigError(f"{config.dataset} has no images to cut; omit --superpixels")
 
 
 def _check_codecs(config: ExtractConfig, fields: tuple[FieldSpec, ...]) -> None:
@@ -293,4 +293,6 @@ def _check_codecs(config: ExtractConfig, fields: tuple[FieldSpec, ...]) -> None:
         )
     names = [spec.name for spec in (*fields, *with_codecs(others, config.codecs))]
     if unknown := sorted(set(config.codecs) - set(names)):
-        raise ConfigError(f"codec of field {unknown[0]!r}: the fields are {', '.join(names)}")
+        raise ConfigError(
+            f"codec of unknown field {unknown[0]!r}; the fields are {', '.join(names)}"
+        )

@@ -1,6 +1,6 @@
-"""The one way of a frame: load, geometry, layers, write.
+"""The path of a frame: load, geometry, layers, write.
 
-Extraction, its plan and the repair of a store all take frames this way and no other.
+Extraction, planning and repair all use it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,20 +19,20 @@ from p2pkit.stream.prefetch import ordered_map
 Samples = dict[str, Sample]
 """A frame's samples by layer."""
 Known = Mapping[str, Sequence[Mapping[str, Any]]]
-"""JSON of the samples that are left of each frame, by key."""
+"""JSON of each frame's remaining samples, by key."""
 Begun = Callable[[int], None]
-"""Called with the number of frames of a shard that are worked on."""
+"""Called with the number of processed frames of a shard."""
 
 
 HELD_BYTES = 1 << 30
-"""Of frames that were looked at to plan the layers and wait for their shard. Others are decoded
-once more then.
+"""Limit on cached frames that were read to plan the layers and wait for their shard. Others are
+decoded once more.
 """
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording whose frames are decoded once, though some are looked at before their turn.
+    """A recording whose frames are decoded once, though some are needed before their turn.
 
     Args:
         source: the recording.
@@ -44,7 +44,7 @@ class Recording:
     _held: dict[str, Frame | FrameError] = field(default_factory=dict)
 
     def load(self, key: str) -> Frame:
-        """The frame; FrameError where it is bad."""
+        """The frame; FrameError if it is bad."""
         found = self._held.pop(key, None)
         if isinstance(found, FrameError):
             raise found
@@ -63,7 +63,7 @@ class Recording:
         return found
 
     def readable(self, keys: Iterable[str]) -> Iterator[Frame]:
-        """The frames that can be read, each when it is asked for."""
+        """The frames that can be read, each loaded on demand."""
         for key in keys:
             found = self.look(key)
             if not isinstance(found, FrameError):
@@ -96,7 +96,7 @@ class Worker:
 
     @property
     def names(self) -> list[str]:
-        """Of the layers, geometry first."""
+        """Names of the layers, geometry first."""
         return [layer.spec.name for layer in self.layers]
 
     def frame(
@@ -112,12 +112,12 @@ class Worker:
         Args:
             key: of the frame.
             wanted: names of layers.
-            geometry: the frame's sample where the geometry is there already, and not wanted.
-            known: JSON of samples that are left of the frame.
+            geometry: the frame's existing geometry sample, if it is not wanted.
+            known: JSON of the frame's remaining samples.
 
         Raises:
-            SourceError: the frame is not the one that these samples were made from, or cannot be
-                read although its geometry was.
+            SourceError: the frame differs from the one that these samples were made from, or can no
+                longer be read.
         """
         done: Samples = {} if geometry is None else {GEOMETRY: geometry}
         try:
@@ -148,11 +148,11 @@ class Worker:
         writer: StoreWriter,
         begun: Begun | None = None,
     ) -> None:
-        """Write some layers of one shard, each complete before what was there goes.
+        """Write some layers of one shard; each replaces existing files only once it is complete.
 
         Raises:
-            SourceError: a frame is not the one that what is left of the shard was made from.
-            FingerprintError: a shard would get other bytes than it must have.
+            SourceError: a frame differs from the one that the rest of the shard was made from.
+            FingerprintError: a shard would get other bytes than expected.
             StoreError: the disk is full or does not allow writing.
         """
         store = Store(writer.root, writer.manifest)
@@ -191,13 +191,13 @@ class Worker:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What is to be written of one shard.
+    """What to write of one shard.
 
     Args:
         shard: its number.
-        keys: of the frames that the plan puts there.
-        layers: names; others are there already.
-        expected: xxh3-128 that the shard of a layer must have, where it is known.
+        keys: of the planned frames.
+        layers: names of those to write.
+        expected: required xxh3-128 of the shard by layer, if known.
     """
 
     shard: int

@@ -45,7 +45,7 @@ class FoundEvaluation:
 def find_evaluation(run: Path, folder: Path | None) -> FoundEvaluation | None:
     """The evaluation in `folder`, else the newest one near the run that measured its weights.
 
-    Near is a folder in the run's or beside it.
+    Near means a folder in or next to the run's.
 
     Raises:
         ConfigError: `folder` holds no evaluation, or one of other weights.
@@ -65,13 +65,13 @@ def _named_evaluation(run: Path, folder: Path) -> FoundEvaluation:
     report = _read_report(folder / "report.json")
     if report is None:
         raise ConfigError(
-            f"{folder} holds no evaluation (report.json); name what `p2pkit evaluate --out` wrote"
+            f"{folder} holds no evaluation (report.json); name one that `p2pkit evaluate` wrote"
         )
     name = _name_of(run, report)
     if name is None:
         names = ", ".join(dict.fromkeys(cell["name"] for cell in report["cells"]))
         raise ConfigError(
-            f"{folder} measured none of the weights that {run} has now, but other ones ({names}); "
+            f"{folder} measured none of the current weights of {run}, but others ({names}); "
             "evaluate the run into another folder"
         )
     return FoundEvaluation(folder, report, name)
@@ -92,7 +92,7 @@ def _read_report(path: Path) -> dict[str, Any] | None:
 
 
 def _name_of(run: Path, report: dict[str, Any]) -> str | None:
-    """Name of the run's newest or best weights in an evaluation, known by their checksum."""
+    """Name of the run's newest or best weights in an evaluation, identified by their checksum."""
     files = [latest_checkpoint(run).path / WEIGHTS, run / BEST / WEIGHTS]
     own = {sha256_file(path) for path in files if path.is_file()}
     return next((cell["name"] for cell in report["cells"] if cell["weights"] in own), None)
@@ -105,7 +105,7 @@ class ModeSection:
     Args:
         mode: its name.
         better, worse, fractions: at how many of the label fractions the 95 % interval of the
-            difference to scratch lies above and below 0.
+            difference to scratch is above and below 0.
         gain: at the smallest fraction, for the top of the page.
         plot: mIoU by label fraction.
         rows: of the table.
@@ -130,10 +130,10 @@ class EvaluationSection:
         name: of the run's weights.
         path: of report.json.
         line: the protocol card in one line.
-        warnings: of what the figures do not show.
+        warnings: what the figures do not show.
         header: of the modes' tables.
         modes: one section each.
-        reading: how intervals are to be read.
+        reading: how to read the intervals.
         card: the protocol card as JSON.
     """
 

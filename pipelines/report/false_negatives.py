@@ -1,4 +1,4 @@
-"""A report's section on likely false negatives: what the loss pushes away though it is the same."""
+"""A report's section on likely false negatives: negatives that show the same thing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ ANCHOR_COLOR, NEGATIVE_COLOR = (90, 190, 255), (255, 165, 60)
 
 @dataclass(frozen=True, eq=False)
 class HardNegatives:
-    """Anchors of a few frames with the suspected false negatives that they are pushed from hardest.
+    """Anchors of a few frames with the suspected false negatives that push them hardest.
 
     Args:
         views: of the frames.
-        pairs: drawn from them as the run draws.
+        pairs: drawn from them as in the run.
         negatives: their comparisons.
         chosen: anchors, and of each some pairs, the hardest first.
     """
@@ -71,7 +71,7 @@ def hard_negatives(
 
 def _anchors(pairs: ReportPairs, negatives: Negatives, number: int) -> list[int]:
     """The frame's anchors with the strongest push from suspected negatives, of different cells and,
-    where there are labels, different classes.
+    if there are labels, different classes.
     """
     push = (negatives.push * negatives.suspected).sum(dim=1).numpy()
     own = np.flatnonzero((pairs.frame == number) & (push > 0))
@@ -115,11 +115,11 @@ class NegativesSection:
 def negatives_section(
     found: HardNegatives, similarity: float, names: Sequence[str] | None
 ) -> NegativesSection:
-    """What false negatives weigh, and the hardest of them, drawn.
+    """The share of false negatives, and pictures of the hardest ones.
 
     Args:
         found: the comparisons.
-        similarity: of teacher features from which on a negative is suspected.
+        similarity: of teacher features; negatives above it are suspected.
         names: of the labels.
     """
     images = [view.image() for view in found.views]

@@ -19,7 +19,7 @@ MOST_NAMED, MOST_DRAWN = 8, 1500
 Number = float | int
 INK, SOFT, LINE = "#010101", "#020202", "#030303"
 COLORS = ("#040404", "#050505", "#060606", "#070707")
-"""Of lines that are not a baseline; they repeat."""
+"""Colours of lines other than baselines; they repeat."""
 VARIABLES = dict(
     zip(
         (INK, SOFT, LINE, *COLORS),
@@ -55,7 +55,7 @@ def plot(lines: Sequence[Series], *, x_label: str, y_label: str, log_x: bool = F
         lines: each with at least one point.
         x_label: plain text, with the unit.
         y_label: the same.
-        log_x: equal factors of x are equally far apart; all x are above 0.
+        log_x: logarithmic x axis; all x must be positive.
     """
     figure, axes = _axes(x_label, y_label)
     colors = iter(COLORS * len(lines))
@@ -146,7 +146,7 @@ def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, label: str) -> Markup:
-    """The figure as an element of a page: no size, no ids but those that it refers to itself."""
+    """The figure as an element of a page, without a size and with no ids but those it refers to."""
     file = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "p2pkit"}):
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})

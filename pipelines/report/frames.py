@@ -54,7 +54,7 @@ class DrawnFrame:
 
 @dataclass(frozen=True)
 class FrameView:
-    """The pairs of one view of a frame that have a feature, and where they lie in its image.
+    """The pairs of one view of a frame that have a feature, and their positions in its image.
 
     Args:
         cloud, features: the frame's geometry and its sample of the feature layer.
@@ -64,7 +64,7 @@ class FrameView:
         camera_points: the rows' points in the view's camera axes (m).
         camera, grid: of the view.
         up: unit vector against gravity in camera axes.
-        most_width: pictures of wider images are drawn so wide (px), which also closes the gaps
+        most_width: most width of a drawn picture (px); scaling down also closes the gaps
             between the points of a LiDAR.
     """
 
@@ -101,7 +101,7 @@ class FrameView:
         return max(round(width * self.scale), 1), max(round(height * self.scale), 1)
 
     def drawn_uv(self, pixel_uv: Float[np.ndarray, "*pixels 2"]) -> Float[np.ndarray, "*pixels 2"]:
-        """Where pixels of the image lie in a drawn picture (px, centres at integers)."""
+        """Where pixels of the image are in a drawn picture (px, centres at integers)."""
         return self.scale * (pixel_uv + 0.5) - 0.5
 
     @property
@@ -120,14 +120,14 @@ class FrameView:
         return depth_colors(self.depth_m, *self.depth_range_m)
 
     def confidence_colors(self) -> UInt8[np.ndarray, "rows 3"] | None:
-        """Dark where a pair is doubtful, bright where it is sure; None in stores without it."""
+        """Dark for uncertain pairs, bright for certain ones; None in stores without confidence."""
         found = self.cloud.pair_confidence
         return (
             None if found is None else depth_colors(found[self.rows].astype(np.float64), 0.0, 255.0)
         )
 
     def plain_colors(self) -> dict[str, UInt8[np.ndarray, "rows 3"]]:
-        """What the store itself gives to colour points by."""
+        """Values in the store by which points can be coloured."""
         found = {"image": self.of_points(self.cloud.colors), "depth": self.depth_colors()}
         confidence = self.confidence_colors()
         if confidence is not None:
@@ -146,7 +146,7 @@ class FrameView:
         return self.draw(self.of_points(self.cloud.colors))
 
     def of_points(self, values: np.ndarray) -> np.ndarray:
-        """The rows' values out of those of all points."""
+        """The values of the rows, taken from those of all points."""
         return values[self.cloud.pair_point[self.rows]]
 
     def points(self, features: Mapping[str, FeatureLayer]) -> PointFrame:
@@ -187,7 +187,7 @@ def drawn_frames(views: Sequence[FrameView], networks: RunNetworks) -> list[Draw
 def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]:
     """A frame as the store has it, in the view that sees most of its points.
 
-    Colours, depth, labels where there are any, and principal components of the teacher's features.
+    Colours, depth, labels if there are any, and principal components of the teacher's features.
     """
     view = open_view(store, layer, sample, most_width=MOST_WIDTH)
     (teacher,) = principal_colors([(len(view.rows), teacher_reader(view))])

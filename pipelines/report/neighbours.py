@@ -1,4 +1,4 @@
-"""A report's section on nearest points: what the student finds alike in other frames."""
+"""A report's section on nearest points: the most similar points in other frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class NearestPoints:
     """Points of several frames, and for some the nearest ones of other frames.
 
     Args:
-        views: of the frames; queries lie in the first `queried` of them.
+        views: of the frames; queries come from the first `queried` of them.
         pairs: drawn points, those with labels where the store has labels.
         scene: of each pair; neighbours are of another scene than the query, or of another frame
             where all frames are of one scene.
@@ -47,7 +47,7 @@ class NearestPoints:
 
     @property
     def features(self) -> dict[str, np.ndarray]:
-        """By the name of what they are of."""
+        """Features by name of the network."""
         return {
             "3D student, pretrained": self.pairs.student["pretrained"],
             "3D student, random weights": self.pairs.student["random"],
@@ -58,7 +58,7 @@ class NearestPoints:
 def nearest_points(
     views: Sequence[FrameView], queried: int, networks: RunNetworks, ignore_label: int | None
 ) -> NearestPoints | None:
-    """Draw points and choose queries at random; None where there is nothing to search in.
+    """Draw points and choose queries at random; None if there is nothing to search.
 
     Args:
         views: queries come from the first `queried`; all are searched.
@@ -85,7 +85,7 @@ def nearest_points(
 
 
 def _queries(pairs: ReportPairs, frame: int) -> list[int]:
-    """Random points of a frame, each of another class where there are labels."""
+    """Random points of a frame, each of a different class if there are labels."""
     order = np.random.default_rng(frame).permutation(np.flatnonzero(pairs.frame == frame))
     if pairs.label is not None:
         _, first = np.unique(pairs.label[order], return_index=True)
@@ -112,7 +112,7 @@ class NeighboursSection:
 
 
 def neighbours_section(found: NearestPoints, names: Sequence[str] | None) -> NeighboursSection:
-    """How often nearest points agree in their label, and some of them, drawn."""
+    """How often nearest points agree in their label, and pictures of some."""
     images = [view.image() for view in found.views]
     queries = np.flatnonzero(found.pairs.frame < found.queried)
     label = found.pairs.label

@@ -19,7 +19,7 @@ from p2pkit.store.reading import Store
 
 STATISTICS_FRAMES = 16
 KEPT_BYTES = 1_000_000_000
-"""Of features: many large frames must not fill the memory."""
+"""Limit on cached features: many large frames must not fill the memory."""
 NetworkName = Literal["pretrained", "random"]
 
 

@@ -22,7 +22,7 @@ class Shown:
 
     Args:
         picture: RGB or RGBA.
-        lines: of the caption; the first one also stands for the picture where it is not shown.
+        lines: of the caption; the first one is also its alternative text.
         kind: `hit` or `miss` colours its edge, `query` sets it apart.
     """
 
@@ -33,7 +33,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Tile:
-    """A score at the top of a page: what it is, its value, and what to compare it with."""
+    """A score at the top of a page: its name, its value, and what to compare it with."""
 
     what: str
     value: str
@@ -60,14 +60,14 @@ def render(template: str, **values: Any) -> str:
 
 
 def data_uri(picture: UInt8[np.ndarray, "height width channels"]) -> str:
-    """A WebP picture inside a URI; a fifth of a PNG's size, and what is lost does not show."""
+    """A WebP picture inside a URI; a fifth of a PNG's size, with no visible loss."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "WEBP", quality=88, method=4)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def numeric_columns(rows: Sequence[Sequence[str]]) -> set[int]:
-    """The columns whose cells are numbers or empty, to be aligned on the right."""
+    """The columns whose cells are numbers or empty, which are right-aligned."""
     columns = enumerate(zip(*rows, strict=True))
     return {
         number

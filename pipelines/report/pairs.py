@@ -1,4 +1,4 @@
-"""Pairs of a report's frames, with everything that says whether two of them are the same thing."""
+"""Pairs of a report's frames, with all that shows whether two of them are of the same thing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -46,12 +46,12 @@ class ReportPairs:
         return None if value == IGNORE else value
 
     def hit_or_miss(self, query: int, found: int) -> str:
-        """`hit` where two pairs are of one class, `miss` of two; empty where one is void."""
+        """`hit` if two pairs are of one class, `miss` if of two; empty if one is void."""
         one, other = self.label_of(query), self.label_of(found)
         return "" if one is None or other is None else "hit" if one == other else "miss"
 
     def with_labels(self) -> "ReportPairs":
-        """Those with a label; all of them in stores without labels."""
+        """Pairs with a label; all pairs in stores without labels."""
         if self.label is None:
             return self
         keep = np.flatnonzero(self.label != IGNORE)
@@ -82,13 +82,13 @@ def read_pairs(
     selection: PairSelection,
     ignore_label: int | None,
 ) -> ReportPairs:
-    """Draw pairs of each view; the draw depends on the view's place in the list alone.
+    """Draw pairs of each view; the draw depends only on the view's place in the list.
 
     Args:
         views: one of each frame, at least one.
         networks: of the run.
         names: the networks whose point features are computed.
-        pairs_per_frame: at most so many of each view.
+        pairs_per_frame: most pairs of each view.
         selection: how pairs are drawn, see `SampleConfig.pairs`.
         ignore_label: stored label that means void.
     """

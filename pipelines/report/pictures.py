@@ -15,10 +15,10 @@ ReadFeatures = Callable[[Rows], Float32[np.ndarray, "rows channels"]]
 
 FITTED_ROWS, CHUNK = 8192, 16384
 COMPONENTS = 8
-"""Of features that points are compared by in the viewer; the first three are their colours."""
+"""Number of components by which the viewer compares points; the first three are their colours."""
 FILL_ROUNDS = 2
 NEIGHBOURS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
-# Dark violet over teal to yellow: brightness rises all the way, so it also reads in grey.
+# Dark violet over teal to yellow: brightness increases throughout, so it also works in grey.
 DEPTH_ANCHORS = np.array(
     [[48, 18, 84], [49, 84, 141], [33, 145, 140], [94, 201, 98], [253, 231, 37]]
 )
@@ -32,7 +32,7 @@ _BRIGHT = np.array(
     dtype=np.uint8,
 )  # fmt: skip
 PALETTE = np.concatenate([_BRIGHT, (0.55 * _BRIGHT).astype(np.uint8)])
-"""Of labels: twenty colours, then the same ones darker, for sets as large as NYU40."""
+"""Colours of labels: twenty, then darker versions of them, for sets as large as NYU40."""
 
 
 def draw_points(
@@ -43,12 +43,12 @@ def draw_points(
 ) -> UInt8[np.ndarray, "height width 4"]:
     """An RGBA image with each colour at its nearest pixel, near points over far ones.
 
-    Small holes take a neighbour's colour; what is farther than that from any point stays
+    Small holes take a neighbour's colour; pixels farther than that from any point stay
     transparent.
 
     Args:
         colors: RGB of each point.
-        pixel_uv: where it projects to (px, centres at integers).
+        pixel_uv: its projection (px, centres at integers).
         depth_m: along the optical axis (m).
         image_size: width and height (px).
     """
@@ -76,7 +76,7 @@ def _fill_holes(image: UInt8[np.ndarray, "height width 4"]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class PrincipalBasis:
-    """Principal components of features, and the colours that they are shown in.
+    """Principal components of features, and their colours.
 
     Args:
         mean: of the features.
@@ -141,7 +141,7 @@ def principal_colors(
 ) -> list[UInt8[np.ndarray, "points 3"]]:
     """The first three principal components of features as red, green and blue.
 
-    One basis serves all frames, so that their colours compare; between two calls they do not.
+    One basis serves all frames, so colours are comparable among them, but not between two calls.
     """
     basis = principal_basis(frames)
     return [basis.colors(basis.project(count, read)) for count, read in frames]

@@ -1,4 +1,4 @@
-"""report: what a pretraining run did and what came of it, as one HTML file."""
+"""report: a pretraining run and its results, as one HTML file."""
 
 import json
 import shlex
@@ -32,6 +32,7 @@ from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance, run_layer
 from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.sampling import evenly_spread
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import Store, open_store
 from p2pkit.store.summary import store_summary
@@ -53,7 +54,9 @@ def run(config: ReportConfig) -> Path:
     """
     metrics = read_metrics(config.run)
     if not metrics:
-        raise TrainingError(f"{config.run / 'metrics.jsonl'} holds no step, so nothing to report")
+        raise TrainingError(
+            f"{config.run / 'metrics.jsonl'} holds no step, so there is nothing to report"
+        )
     store = open_store(config.store)
     summary, train_config = store_summary(store), read_config_here(config.run)
     found = find_evaluation(config.run, config.evaluation)
@@ -85,7 +88,7 @@ def run(config: ReportConfig) -> Path:
 
 
 def _drawn(config: ReportConfig, store: Store) -> dict[str, Any]:
-    """What takes the networks: pictures, likely false negatives, nearest points."""
+    """Sections that need the networks: pictures, likely false negatives, nearest points."""
     train_config = read_config_here(config.run)
     kept, held = holdout_split(store, train_config.holdout)
     shown = held if len(held) else kept
@@ -127,7 +130,7 @@ def _tiles(
     retrieval: Mapping[str, Any] | None,
     evaluation: EvaluationSection | None,
 ) -> list[Tile]:
-    """The answer in a few figures: what was measured, against what it has to beat."""
+    """The answer in a few figures: each measurement against what it has to beat."""
     tiles: list[Tile] = []
     if retrieval is not None:
         before, chance = retrieval["untrained"]["top1_pixel"], retrieval["chance"]
@@ -163,15 +166,14 @@ def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str
         f"scene{'s' if scenes > 1 else ''}, {geometry['failures']} frames left out as bad",
         "Split": f"{frames - held} frames to pretrain on, {held} held out (the last ones)",
         "2D teacher": f"{teacher['name']}, layer {teacher['layer']}, "
-        f"{features['details']['channels']} channels, frozen; "
-        f"weights sha256 {teacher['weights_sha256'][:16]}…",
+        f"{features['details']['channels']} channels, frozen; weights sha256 "
+        f"{teacher['weights_sha256'][:16]}…",
         "Measured grid": "; ".join(
             grid_text(*item) for item in features["details"]["grids"].items()
         ),
         "Store": _sizes_text(store, geometry, features),
-        "3D student": f"{config.student}, "
-        f"{sum(value.numel() for value in student.parameters()):,} weights, voxels of "
-        f"{100 * config.stream.sample.voxel_size:g} cm",
+        "3D student": f"{config.student}, {sum(value.numel() for value in student.parameters()):,} "
+        f"weights, voxels of {100 * config.stream.sample.voxel_size:g} cm",
         "Objective": f"{config.loss.name}, temperature {config.loss.temperature:g}, "
         f"{config.stream.batch_size} frames × {config.stream.sample.pairs_per_frame} pairs a step, "
         f"{config.embedding_channels} embedding channels",
@@ -182,7 +184,7 @@ def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str
 
 
 def _sizes_text(store: Store, geometry: dict[str, Any], features: dict[str, Any]) -> str:
-    samples = sorted(set(np.linspace(0, store.samples - 1, 8).astype(int).tolist()))
+    samples = evenly_spread(store.samples, 8).tolist()
     points = float(np.mean([len(read_cloud(store, sample).points) for sample in samples]))
     upsampled = points * int(features["details"]["channels"]) * 2
     stored = features["bytes"] / geometry["samples"]
@@ -217,7 +219,7 @@ def _probe(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training(metrics: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
-    """Curves of what each step logged, and whether training waited for data."""
+    """Curves of the logged values, and whether training waited for data."""
     steady = metrics[1:] or metrics
     total_s = sum(row["step_s"] for row in steady)
     return {
@@ -232,7 +234,7 @@ def _training(metrics: list[dict[str, Any]], config: TrainConfig) -> dict[str, A
 
 
 def _curves(metrics: list[dict[str, Any]], config: TrainConfig) -> list[Markup]:
-    """The loss, and the learning rate and effective ranks of the runs that log them."""
+    """The loss, and the learning rate and effective ranks for runs that log them."""
     pairs = float(np.mean([row["pairs"] for row in metrics]))
     peak, width = config.optimizer.learning_rate, config.embedding_channels
     spread = f"spread evenly over {width} channels"
@@ -250,7 +252,7 @@ def _curves(metrics: list[dict[str, Any]], config: TrainConfig) -> list[Markup]:
 
 
 def _online_probes(metrics: list[dict[str, Any]]) -> Markup | None:
-    """Scores of the probe during training, of the runs that had one."""
+    """Scores of the probe during training, for runs that had one."""
     kinds = {"linear": "linear classifier", "knn": "nearest neighbours"}
     lines: list[Series] = []
     for kind, name in kinds.items():
@@ -262,7 +264,7 @@ def _online_probes(metrics: list[dict[str, Any]]) -> Markup | None:
 
 
 def train_command(config: TrainConfig) -> str:
-    """A `p2pkit train` command that resolves to `config`, in the folder where it was run."""
+    """A `p2pkit train` command that resolves to `config`, to be run in the same folder."""
     default = _flat(config_to_json(TrainConfig(store=config.store)))
     settings = {
         name: value

@@ -1,4 +1,4 @@
-"""report of a store: what it holds and how it looks, as one HTML file; needs no MinkowskiEngine."""
+"""report of a store: its content and pictures, as one HTML file; needs no MinkowskiEngine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +24,7 @@ from p2pkit.pipelines.report.frames import (
 from p2pkit.pipelines.report.page import Tile, captioned, grid_text, render
 from p2pkit.pipelines.report.pictures import ReadFeatures, draw_dots, draw_points, principal_basis
 from p2pkit.pipelines.settings import StoreReportConfig
+from p2pkit.sampling import evenly_spread
 from p2pkit.store.reading import open_store
 from p2pkit.store.summary import store_summary
 from p2pkit.viewer import point_viewer
@@ -36,7 +37,7 @@ IMAGE_COLORS = "image"
 
 
 def source_kind(source: str) -> Literal["run", "store"]:
-    """What lies at a path or URL; a URL is taken for a store.
+    """Whether a path is a run or a store; a URL is assumed to be a store.
 
     Raises:
         ConfigError: it is neither a run nor a store.
@@ -47,7 +48,7 @@ def source_kind(source: str) -> Literal["run", "store"]:
         return "run"
     raise ConfigError(
         f"{source} is neither a store (it has no p2pkit.json) nor a run (config.json and "
-        "store.json): name what `p2pkit extract` or `p2pkit train` wrote"
+        "store.json): name the output of `p2pkit extract` or `p2pkit train`"
     )
 
 
@@ -58,7 +59,7 @@ def run(config: StoreReportConfig) -> Path:
         The file's path.
 
     Raises:
-        StoreError: the store cannot be read, or has no such layer.
+        StoreError: the store cannot be read, or the layer does not exist.
         ConfigError: it has no feature layer.
     """
     store = open_store(config.store)
@@ -89,7 +90,7 @@ def run(config: StoreReportConfig) -> Path:
 
 
 def recording_name(store: str, summary: Mapping[str, Any]) -> str:
-    """What a page calls a store's recording: the store's name, which mostly is the recording's."""
+    """A page's name for a store's recording: the store's name, which usually is the recording's."""
     if summary["dataset"]["dataset"] == "demo-scene":
         return "generated rooms"
     return Path(store.rstrip("/")).name.removesuffix(".store")
@@ -115,8 +116,8 @@ def _size(layer: Mapping[str, Any]) -> tuple[str, str]:
 
 def _layer_facts(layer: Mapping[str, Any]) -> dict[str, str]:
     facts = {
-        "Frames": f"{layer['samples']:,} in {layer['shards']} shards, "
-        f"{layer['failures']} left out as bad",
+        "Frames": f"{layer['samples']:,} in {layer['shards']} shards, {layer['failures']} left out "
+        "as bad",
         "Size": f"{layer['bytes'] / 1e6:,.1f} MB",
     }
     facts |= {
@@ -158,7 +159,7 @@ def _drawn_frames(views: Sequence[FrameView]) -> list[DrawnFrame]:
 
 
 def _is_dense(view: FrameView) -> bool:
-    """Whether the layer has the teacher's map, and so features where no point is, too."""
+    """Whether the layer has the teacher's map, and so features at pixels without points, too."""
     return "map" in view.features.arrays
 
 
@@ -172,7 +173,7 @@ def _pictures(
         found[f"{TEACHER} on the image"] = on_image.reshape(*_image_rows(view).shape[:2], 3)
     found[f"{TEACHER} on the points"] = view.draw_with_cells(on_points)
     found[f"The points, turned by {TURN_DEGREES:g}°"] = _turned(view, on_points)
-    shown = np.linspace(0, len(view.rows) - 1, min(SHOWN_PAIRS, len(view.rows))).astype(np.int64)
+    shown = evenly_spread(len(view.rows), SHOWN_PAIRS)
     near, far = view.depth_range_m
     captions = {
         "depth": f"Pairs by depth, {near:.1f} m dark to {far:.1f} m bright",
@@ -194,7 +195,7 @@ def _image_rows(view: FrameView) -> np.ndarray:
 
 
 def _image_reader(view: FrameView) -> tuple[int, ReadFeatures]:
-    """Reads the teacher's features at pixels of the image, seen by a point or not."""
+    """Reads the teacher's features at pixels of the image, with or without a point."""
     uv = _image_rows(view).reshape(-1, 2)
     everywhere = replace(
         view.cloud,
@@ -207,7 +208,7 @@ def _image_reader(view: FrameView) -> tuple[int, ReadFeatures]:
 
 
 def _turned(view: FrameView, colors: np.ndarray) -> Picture:
-    """The points as a camera sees them that moved round their middle to the right."""
+    """The points as seen by a camera that has moved around their centre to the right."""
     angle = np.radians(TURN_DEGREES)
     turn = np.eye(4)
     turn[[0, 0, 2, 2], [0, 2, 0, 2]] = np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)

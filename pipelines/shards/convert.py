@@ -1,4 +1,4 @@
-"""The same store in the other storage: tar to Zarr or back, every value equal to the bit."""
+"""Convert a store from tar to Zarr or back, bit for bit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from p2pkit.store.storages import find_storage
 
 
 def convert_store(path: Path, *, out: Path, storage: str, report: Report | None = None) -> Path:
-    """Write a store again in another storage; running it again finishes an interrupted run.
+    """Rewrite a store in another on-disk format; running it again finishes an interrupted run.
 
     Plan, fingerprints, failures and layers stay, so the result is what `p2pkit extract` with that
     storage would have written, and the same `p2pkit extract` can add layers to it.
@@ -23,7 +23,9 @@ def convert_store(path: Path, *, out: Path, storage: str, report: Report | None 
     find_storage(storage)
     store = open_store(path)
     if store.manifest.storage == storage:
-        raise StoreError(f"{path} is stored as {storage} already; copy it, or name the other form")
+        raise StoreError(
+            f"{path} is already stored as {storage}; copy it, or name the other format"
+        )
     names = [layer.name for layer in store.manifest.layers]
     for name in names:
         store.records(name)

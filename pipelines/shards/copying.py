@@ -1,6 +1,6 @@
-"""Building a store out of the samples of others: what convert, merge and split have in common.
+"""Build a store from the samples of others, as convert and merge do.
 
-Between tar shards the members' payloads are copied as they are, each checked against its checksum
+Between tar shards the members' payloads are copied unchanged, each checked against its checksum
 on the way; to or from Zarr shards, and between codecs, each sample is decoded and encoded again.
 """
 
@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(frozen=True)
 class NewShard:
-    """What one shard of the new store holds: its samples in order, by new key, and its failures."""
+    """One shard of the new store: its samples in order, by new key, and its failures."""
 
     samples: dict[str, Place]
     failures: tuple[dict[str, str], ...] = ()
@@ -45,7 +45,7 @@ class NewShard:
 
 @dataclass(frozen=True)
 class CopyJob:
-    """A store to be built.
+    """A store to build.
 
     Args:
         out: the new store.
@@ -63,11 +63,11 @@ class CopyJob:
 
 
 def copy_samples(job: CopyJob, report: Report | None = None) -> Path:
-    """Write the new store, or finish one that was begun; safe in several processes at once.
+    """Write the new store, or finish one; safe in several processes at once.
 
     Args:
         job: what to write.
-        report: is called with the number of shards done and of all, over all layers.
+        report: called with the number of finished shards and the total, over all layers.
 
     Raises:
         CorruptShardError: a source is damaged; the shard in work is not written.
@@ -91,7 +91,7 @@ def copy_samples(job: CopyJob, report: Report | None = None) -> Path:
 
 
 def _take(job: CopyJob, writer: StoreWriter, layer: str, shard: int) -> bool:
-    """Make sure that a shard is there; False while another worker holds it."""
+    """Make sure that a shard exists; False while another worker holds it."""
     if writer.is_done(layer, shard):
         return True
     claim = writer.claim(layer, shard)
@@ -115,7 +115,7 @@ def _write(job: CopyJob, writer: StoreWriter, layer: str, shard: int) -> None:
 
 
 def _can_copy(job: CopyJob, spec: LayerSpec, place: Place) -> bool:
-    """Whether the source's payloads are the bytes that the new store needs."""
+    """Whether the source's payloads can be copied unchanged."""
     source, name = job.sources[place.source], job.layers[spec.name][place.source]
     same_fields = _by_name(source.layer(name).fields) == _by_name(spec.fields)
     return same_fields and isinstance(source.shard(name, place.shard), TarShard)
@@ -164,14 +164,14 @@ def store_places(store: Store, source: int = 0, prefix: str = "") -> dict[str, P
         for row, key in enumerate(store.keys(shard)):
             if prefix + key in places:
                 raise StoreError(
-                    f"{store.root} has the key {key} twice; `p2pkit shards verify` tells more"
+                    f"{store.root} has the key {key} twice; `p2pkit shards verify` shows where"
                 )
             places[prefix + key] = Place(source, shard, row)
     return places
 
 
 def store_failures(store: Store, prefix: str = "") -> dict[str, dict[str, str]]:
-    """The failures of a store by key, with a prefix on each; rows whose key is unknown are left."""
+    """The failures of a store by key, each with a prefix; rows without a known key are skipped."""
     return {
         prefix + row["key"]: {**row, "key": prefix + row["key"]}
         for record in store.records(GEOMETRY)

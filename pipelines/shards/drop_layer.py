@@ -1,4 +1,4 @@
-"""Taking a layer of features or superpixels out of a store."""
+"""Delete a layer of features or superpixels from a store."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class LayerFiles:
 
     Args:
         name: the layer's whole name.
-        files: number of files that go with it.
+        files: number of files to delete.
         bytes: of these files.
     """
 
@@ -37,7 +37,7 @@ def layer_files(root: Path, name: str) -> LayerFiles:
         name: as for `Store.layer`, or the whole name of a layer whose dropping was interrupted.
 
     Raises:
-        StoreError: there is no such layer, or it is the geometry.
+        StoreError: the layer does not exist, or is the geometry.
     """
     root = local_folder(root, "the store of a layer to drop")
     known = {layer.name for layer in read_manifest(root).layers}
@@ -45,20 +45,20 @@ def layer_files(root: Path, name: str) -> LayerFiles:
     whole = name if is_left_over else open_store(root).layer(name).name
     if whole == GEOMETRY:
         raise StoreError(
-            "the geometry cannot be dropped: every other layer lies on it. Delete the store's "
-            f"folder {root} to get rid of all"
+            "the geometry cannot be dropped: every other layer needs it. Delete the store's folder "
+            f"{root} to remove everything"
         )
     files = [path for path in (root / whole).rglob("*") if path.is_file()]
     return LayerFiles(whole, len(files), sum(path.stat().st_size for path in files))
 
 
 def drop_layer(root: Path, name: str) -> LayerFiles:
-    """Take a layer out of the manifest, then delete its files; run again if interrupted.
+    """Remove a layer from the manifest, then delete its files; run again if interrupted.
 
-    Readers that opened the store before may still look for the files.
+    Readers that already opened the store may still request the files.
 
     Raises:
-        StoreError: there is no such layer, or it is the geometry.
+        StoreError: the layer does not exist, or is the geometry.
     """
     root = local_folder(root, "the store of a layer to drop")
     with locked(claim_path(root, "manifest")):
@@ -68,7 +68,7 @@ def drop_layer(root: Path, name: str) -> LayerFiles:
         if kept != manifest.layers:
             write_json(root / MANIFEST, sealed(replace(manifest, layers=kept).to_json()))
         folder = root / found.name
-        # Records go first: a shard without one is no shard, should this stop half-way.
+        # Records go first: a shard without one does not count, should this stop half-way.
         for record in sorted(folder.glob("*.json")):
             record.unlink()
         if folder.is_dir():

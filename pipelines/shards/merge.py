@@ -1,4 +1,4 @@
-"""One store out of several that were made in the same way from different recordings or parts."""
+"""Merge stores that were made in the same way from different recordings or parts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class MergeConfig:
     Args:
         stores: at least two; their layers must be of the same families.
         out: the new store, in the storage of the first.
-        prefixes: put before the keys of each store, one for each; empty: none.
+        prefixes: one prefix for the keys of each store; empty for none.
         shard_size: samples planned per shard; None takes the first store's.
         seed: of the new plan; None takes the first store's.
     """
@@ -55,12 +55,12 @@ def merge_stores(config: MergeConfig, report: Report | None = None) -> Path:
 
     Raises:
         ConfigError: fewer than two stores, or not one prefix for each.
-        FingerprintError: their layers were made in different ways; the message names the entries.
+        FingerprintError: their layers were made in different ways; the message says how.
         StoreError: a layer is in some stores only, a key is in two, or a store is incomplete.
         CorruptShardError: a source is damaged.
     """
     if len(config.stores) < 2:
-        raise ConfigError(f"a merge needs at least two stores; got {len(config.stores)}")
+        raise ConfigError(f"expected at least two stores to merge, found {len(config.stores)}")
     prefixes = config.prefixes or ("",) * len(config.stores)
     if len(prefixes) != len(config.stores):
         raise ConfigError(
@@ -132,9 +132,9 @@ def _all_keys(
         twice = sorted({*places, *failed} & {*samples, *failures})
         if twice:
             raise StoreError(
-                f"{store.root} has {len(twice)} keys that a store before it has too, such as "
-                f"{', '.join(twice[:3])}: leave out what is there twice, or tell them apart with a "
-                "--prefix for each store"
+                f"{store.root} has {len(twice)} keys that an earlier store has too, such as "
+                f"{', '.join(twice[:3])}: omit the duplicate, or distinguish them with a --prefix "
+                "for each store"
             )
         samples |= places
         failures |= failed
@@ -175,10 +175,10 @@ def _dataset(stores: Sequence[Store]) -> dict[str, Any]:
     for store, dataset in zip(stores, datasets, strict=True):
         rows = differences(shared, {name: dataset.get(name) for name in LABELS}, "dataset")
         if rows:
-            told = "; ".join(f"{path} is {a!r} and {b!r}" for path, a, b in rows)
+            changes = "; ".join(f"{path} is {a!r} and {b!r}" for path, a, b in rows)
             raise FingerprintError(
                 f"{stores[0].root} and {store.root} have different classes, so their labels cannot "
-                f"be mixed: {told}"
+                f"be mixed: {changes}"
             )
     names = sorted({str(dataset.get("dataset")) for dataset in datasets})
     return {"dataset": "+".join(names), **shared, "sources": datasets}

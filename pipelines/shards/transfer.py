@@ -37,19 +37,19 @@ from p2pkit.store.strict_json import sealed
 from p2pkit.store.writing import create_or_open, read_manifest, refuse_foreign_folder
 
 COPIES = 2
-"""Copies of a shard before its bytes count as damaged on the way."""
+"""Attempts to copy a shard before its bytes count as damaged in transit."""
 
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What was copied; also how far a transfer is.
+    """What was copied; also the progress of a transfer.
 
     Args:
         copied: shards copied and verified.
-        kept: shards that were there already, with an equal record.
+        kept: shards that already existed with an equal record.
         shards: shards of the chosen layers.
-        bytes: of the shards that are done.
-        total_bytes: of all.
+        bytes: of the finished shards.
+        total_bytes: of all shards.
     """
 
     copied: int
@@ -66,14 +66,14 @@ def run(config: TransferConfig, *, progress: Progress | None = None) -> Transfer
     """Copy a store, or what is missing of it.
 
     Each shard is copied, read back from the target and compared with the xxh3-128 of its record;
-    then its record is written. The manifest comes last, so a store that is half copied does not
-    open. A shard whose record is there already and equal, with data of the record's size, is kept
+    then its record is written. The manifest comes last, so a partial copy does not
+    open. A shard whose record already exists and is equal, with data of the record's size, is kept
     without reading it again.
 
     Raises:
         ConfigError: not exactly one of source and target is local.
         StoreError: the source is incomplete or has fewer samples than the target, which may hold no
-            other files; or a server cannot be reached: run it again to go on.
+            other files; or a server cannot be reached: run it again to continue.
         CorruptShardError: a shard of the source is damaged.
         FingerprintError: the target holds another store.
     """
@@ -119,7 +119,7 @@ def _check_ends(source: Location, target: Location) -> None:
 
 
 def _chosen(store: Store, layers: tuple[str, ...]) -> Manifest:
-    """The manifest with the geometry and the layers wanted."""
+    """The manifest with the geometry and the wanted layers."""
     wanted = {GEOMETRY, *(store.layer(name).name for name in layers)}
     kept = tuple(x for x in store.manifest.layers if not layers or x.name in wanted)
     whole = store.manifest
@@ -152,7 +152,7 @@ def _copy_all(jobs: list[_Job], workers: int, progress: Progress) -> TransferRep
 
 @contextlib.contextmanager
 def _cancelling(pool: ThreadPoolExecutor) -> Generator[ThreadPoolExecutor]:
-    """The pool; what has not begun is dropped when its block is left by an error."""
+    """A thread pool that drops pending work if its block raises."""
     try:
         yield pool
     finally:
@@ -160,7 +160,7 @@ def _cancelling(pool: ThreadPoolExecutor) -> Generator[ThreadPoolExecutor]:
 
 
 def _copy(job: _Job) -> bool:
-    """Copy one shard and then its record; False where both were there."""
+    """Copy one shard and then its record; False if both already existed."""
     name = (job.layer, job.number, find_storage(job.record.format).suffix)
     there = shard_path(job.target, *name)
     if _is_there(job, there):
@@ -189,7 +189,7 @@ def _is_there(job: _Job, there: Location) -> bool:
 
 
 def _refuse_loss(job: _Job) -> None:
-    """Raise StoreError where the target's shard has samples that the source's has lost."""
+    """Raise StoreError if the target's shard has samples that the source's has lost."""
     path = record_path(job.target, job.layer, job.number)
     if not path.exists():
         return
@@ -205,8 +205,8 @@ def _refuse_loss(job: _Job) -> None:
 def _push(source: Path, target: RemotePath, record: ShardRecord) -> None:
     size = shard_bytes(source, record.format)
     if size != record.bytes:
-        told = "is missing" if size is None else f"has {size} bytes"
-        raise CorruptShardError(str(source), f"{told}; its record says {record.bytes}")
+        state = "is missing" if size is None else f"has {size} bytes"
+        raise CorruptShardError(str(source), f"{state}; its record says {record.bytes}")
     found = shard_checksum(source)
     if found != record.xxh3_128:
         raise _damaged(source, found, record)
@@ -217,8 +217,8 @@ def _push(source: Path, target: RemotePath, record: ShardRecord) -> None:
         if _is_intact(target, record):
             return
     raise StoreError(
-        f"{target} reads back with other bytes than were sent, {COPIES} times; nothing is recorded "
-        "there. Check the server, then run the same command again"
+        f"{target} reads back with other bytes than were sent, {COPIES} times; nothing was "
+        "recorded at the target. Check the server, then run the same command again"
     )
 
 
@@ -242,7 +242,7 @@ def _pull(source: RemotePath, target: Path, record: ShardRecord) -> None:
                 return
     except OSError as error:
         raise StoreError(
-            f"{target} cannot be written: {error.strerror}; {record.bytes} bytes are needed. Mend "
+            f"{target} cannot be written: {error.strerror}; {record.bytes} bytes are needed. Fix "
             "that, then run the same command again"
         ) from None
     finally:
@@ -265,7 +265,7 @@ def _write(path: Location, content: bytes) -> None:
 
 
 def _finish(source: Location, target: Location, manifest: Manifest) -> None:
-    """The list of failures, and the manifest that makes the copy a store."""
+    """Copy the list of failures, and the manifest that makes the copy a store."""
     with contextlib.suppress(FileNotFoundError):  # a finished extraction writes it last
         _write(target / FAILURES, (source / FAILURES).read_bytes())
     if isinstance(target, Path):

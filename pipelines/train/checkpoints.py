@@ -50,19 +50,19 @@ def save_checkpoint(
         model: its weights.
         state: what else resuming needs; tensors and plain data.
         step: how many steps the weights have seen.
-        keep: how many checkpoints stay.
+        keep: how many checkpoints to keep.
 
     Raises:
-        TrainingError: a weight is NaN or infinite, or the disk takes no more; the message names the
-            newest checkpoint there is, and nothing is left of this one.
+        TrainingError: a weight is NaN or infinite, or the disk is full; the message names the
+            newest existing checkpoint, and nothing is left of this one.
     """
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if broken:
         raise TrainingError(
             f"{broken[0]} and {len(broken) - 1} more weights are NaN or infinite after {step} "
-            f"steps, which are not saved; {newest_told(run)}. Lower optimizer.learning_rate or set "
-            "optimizer.clip_norm"
+            f"steps, which are not saved; {newest_checkpoint_text(run)}. Lower "
+            "optimizer.learning_rate or set optimizer.clip_norm"
         )
     folder = run / "checkpoints"
     temporary, final = folder / f".tmp-step-{step:08d}", checkpoint_at(run, step).path
@@ -75,12 +75,13 @@ def save_checkpoint(
             _remove(final)
         os.replace(temporary, final)
         fsync_folder(folder)
-    # torch.save tells a full disk by a RuntimeError.
+    # torch.save reports a full disk as a RuntimeError.
     except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise TrainingError(
-            f"the checkpoint {final} cannot be written: {first_line(error)}; {newest_told(run)}. "
-            f"Make room on that disk, then go on with p2pkit train --out {run} --resume"
+            f"the checkpoint {final} cannot be written: {first_line(error)}; "
+            f"{newest_checkpoint_text(run)}. Make room on that disk, then continue with p2pkit "
+            f"train --out {run} --resume"
         ) from None
     for old in list_checkpoints(run)[:-keep]:
         _remove(old.path)
@@ -101,19 +102,19 @@ def _write(
 
 
 def checkpoint_at(run: Path, step: int) -> Checkpoint:
-    """Where the run's checkpoint of a step is, or would be."""
+    """The run's checkpoint of a step, which need not exist."""
     return Checkpoint(run / "checkpoints" / f"step-{step:08d}", step)
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:
-    """The run's complete checkpoints, oldest first; other folders beside them are let be."""
+    """The run's complete checkpoints, oldest first; other folders are ignored."""
     named = [(path, FOLDER.fullmatch(path.name)) for path in (run / "checkpoints").glob("step-*")]
     found = [Checkpoint(path, int(name[1])) for path, name in named if name is not None]
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
-def newest_told(run: Path) -> str:
-    """Which checkpoint is there to go on with, for an error's message."""
+def newest_checkpoint_text(run: Path) -> str:
+    """Which checkpoint a run can continue from, for an error message."""
     found = list_checkpoints(run)
     return f"the newest checkpoint is {found[-1].path}" if found else "no checkpoint exists"
 
@@ -133,7 +134,7 @@ def latest_checkpoint(run: Path) -> Checkpoint:
 def save_best(
     run: Path, model: PretrainingModel, *, step: int, by: str, scores: Mapping[str, float]
 ) -> bool:
-    """Keep the weights in RUN/best if `scores[by]` is above that of the kept ones; tells whether.
+    """Keep the weights in RUN/best if `scores[by]` beats the previous best; return whether.
 
     Args:
         run: the run's folder.
@@ -147,8 +148,8 @@ def save_best(
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    told = canonical_json({"step": step, "by": by, "scores": dict(scores)})
-    write_atomic(path, safetensors_bytes(weights, metadata={BEST: told}))
+    record = canonical_json({"step": step, "by": by, "scores": dict(scores)})
+    write_atomic(path, safetensors_bytes(weights, metadata={BEST: record}))
     return True
 
 
@@ -156,7 +157,7 @@ def read_best(run: Path) -> dict[str, Any]:
     """`step`, `by` and `scores` of the weights in RUN/best.
 
     Raises:
-        TrainingError: there are none, or the file is damaged.
+        TrainingError: the file is missing or damaged.
     """
     path = _best(run)
     if not path.is_file():
@@ -173,10 +174,10 @@ def chosen_checkpoint(run: Path, choice: str) -> Checkpoint:
     """The `latest` checkpoint, or the `best` by the online probe.
 
     Raises:
-        TrainingError: the run has none, or the choice is neither.
+        TrainingError: the run has none, or the choice is unknown.
     """
     if choice not in CHOICES:
-        raise TrainingError(f"the checkpoint {choice!r} is none of {', '.join(CHOICES)}")
+        raise TrainingError(f"unknown checkpoint {choice!r}; choose one of {', '.join(CHOICES)}")
     if choice == "latest":
         return latest_checkpoint(run)
     return Checkpoint(_best(run).parent, int(read_best(run)["step"]))
@@ -187,7 +188,7 @@ def _best(run: Path) -> Path:
 
 
 def load_checkpoint(checkpoint: Checkpoint, model: PretrainingModel) -> dict[str, Any]:
-    """Restore the weights; gives the state that was saved with them.
+    """Restore the weights; return the state that was saved with them.
 
     Raises:
         TrainingError: a file is missing, cannot be read, differs from its checksum or does not fit
@@ -217,7 +218,7 @@ def _check(checkpoint: Checkpoint) -> None:
         found, wanted = _checksum(checkpoint.path / name), record["xxh3_128"][name]
         if found != wanted:
             raise TrainingError(
-                f"{checkpoint.path / name} has the checksum {found}, its record says {wanted}; "
+                f"{checkpoint.path / name} has the checksum {found}, but its record says {wanted}; "
                 f"delete {checkpoint.path} to resume from an older checkpoint"
             )
 

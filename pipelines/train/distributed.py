@@ -19,13 +19,13 @@ from p2pkit.errors import ConfigError
 from p2pkit.losses import ContrastBatch
 from p2pkit.networks.sync_norm import summed_over_ranks
 
-PATIENCE = timedelta(hours=12)
+WAIT_FOR_FIRST = timedelta(hours=12)
 """How long processes wait for the first one, which alone probes and writes checkpoints."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place.
+    """This process's place among all.
 
     Args:
         rank: of this process, from 0.
@@ -39,31 +39,31 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """The one that writes."""
+        """Whether this process is the one that writes."""
         return self.rank == 0
 
     def device(self, name: str) -> str:
-        """The device that a config means on this process: `cuda` is its own GPU.
+        """A config's device on this process: `cuda` means its own GPU.
 
         Raises:
-            ConfigError: several processes shall share one GPU.
+            ConfigError: several processes would share one GPU.
         """
         if self.ranks > 1 and name.startswith("cuda:"):
             raise ConfigError(
                 f"device is {name!r}, one GPU for {self.ranks} processes: set device=cuda, which "
-                "gives each its own, and choose among GPUs by CUDA_VISIBLE_DEVICES"
+                "assigns one to each, and select GPUs with CUDA_VISIBLE_DEVICES"
             )
         return f"cuda:{self.local_rank}" if name == "cuda" and self.ranks > 1 else name
 
 
 def ranks_from_environment(device: str = "cpu") -> Ranks:
-    """As `torchrun` says; one process where it says nothing.
+    """Ranks as set by `torchrun`; one process if it set none.
 
     Args:
-        device: of the config; several processes on `cuda` need LOCAL_RANK to tell their GPUs.
+        device: of the config; several processes on `cuda` need LOCAL_RANK to select their GPUs.
 
     Raises:
-        ConfigError: only some of its variables are set, or one is no number.
+        ConfigError: only some of its variables are set, or one is not a number.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     values = {name: os.environ[name] for name in names if name in os.environ}
@@ -74,7 +74,7 @@ def ranks_from_environment(device: str = "cpu") -> Ranks:
         missing.append(names[2])
     if missing:
         raise ConfigError(
-            f"{values} is set, but {' and '.join(missing)} not: start several processes with "
+            f"{values} is set, but not {' and '.join(missing)}; start several processes with "
             "torchrun, which sets all, or unset them for one process"
         )
     try:
@@ -82,7 +82,7 @@ def ranks_from_environment(device: str = "cpu") -> Ranks:
     except ValueError as error:
         raise ConfigError(f"{values}: {error}; start several processes with torchrun") from error
     if not 0 <= rank < ranks:
-        raise ConfigError(f"RANK is {rank} of WORLD_SIZE {ranks}; 0 to {ranks - 1} are possible")
+        raise ConfigError(f"RANK is {rank} of WORLD_SIZE {ranks}; expected 0 to {ranks - 1}")
     return Ranks(rank, ranks, local)
 
 
@@ -101,7 +101,7 @@ def process_group(ranks: Ranks, device: str) -> Generator[None]:
         "nccl" if is_cuda else "gloo",
         rank=ranks.rank,
         world_size=ranks.ranks,
-        timeout=PATIENCE,
+        timeout=WAIT_FOR_FIRST,
         device_id=own if is_cuda else None,
     )
     try:
@@ -132,7 +132,7 @@ def summed(values: Tensor, ranks: Ranks) -> Tensor:
 
 
 def anywhere(here: bool, ranks: Ranks) -> bool:
-    """Whether it holds in any process."""
+    """Whether `here` is true in any process."""
     if ranks.ranks == 1:
         return here
     return summed(_number(float(here), ranks), ranks).item() > 0
@@ -142,9 +142,9 @@ def of_first(value: int, ranks: Ranks) -> int:
     """The first process's value, in all of them."""
     if ranks.ranks == 1:
         return value
-    told = _number(value, ranks)
-    dist.broadcast(told, src=0)
-    return int(told.item())
+    number = _number(value, ranks)
+    dist.broadcast(number, src=0)
+    return int(number.item())
 
 
 def _number(value: float, ranks: Ranks) -> Tensor:
@@ -159,7 +159,7 @@ def with_others(batch: ContrastBatch, ranks: Ranks, *, teacher: bool = False) ->
     Args:
         batch: of this process.
         ranks: its place.
-        teacher: whether the loss needs the teacher's features of the others' pixels, too.
+        teacher: whether the loss also needs the teacher's features of the others' pixels.
     """
     if ranks.ranks == 1:
         return batch

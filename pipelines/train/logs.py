@@ -20,15 +20,15 @@ from p2pkit.settings import config_to_json
 def metrics_log(
     run: Path, start: int, *, write: bool = True
 ) -> Generator[Callable[[dict[str, Any]], None]]:
-    """Open RUN/metrics.jsonl and RUN/tensorboard for appending; gives the function that appends.
+    """Open RUN/metrics.jsonl and RUN/tensorboard for appending; yields the function that appends.
 
-    Lines of steps that are about to be done again are cut. A row's `step` places it. NaN and
+    Lines of steps that will be repeated are cut. A row's `step` places it. NaN and
     infinite figures, such as the gradient's norm where float16 left a step out, become null. Text
-    stands in metrics.jsonl only.
+    is written to metrics.jsonl only.
 
     Args:
         run: the run's folder.
-        start: the step that training begins or goes on with.
+        start: the step that training starts or continues with.
         write: False for processes other than the first, whose rows go nowhere.
     """
     if not write:
@@ -58,7 +58,7 @@ def metrics_log(
 
 
 def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with None, which JSON has, for NaN and infinite figures, which it has not."""
+    """The row with None in place of NaN and infinite figures, which JSON does not have."""
     return {
         name: None if isinstance(value, float) and not isfinite(value) else value
         for name, value in row.items()
@@ -66,7 +66,7 @@ def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def figures(row: Mapping[str, Any]) -> dict[str, int | float]:
-    """What of a row can be drawn over the steps."""
+    """The values of a row that can be plotted over the steps."""
     return {
         name: value
         for name, value in row.items()
@@ -92,7 +92,7 @@ ID_FILE = "wandb.json"
 
 
 def check_wandb(config: TrainConfig) -> None:
-    """Raise MissingDependencyError where the run shall be logged and the package is not there."""
+    """Raise MissingDependencyError if the run is to be logged and the package is missing."""
     if config.wandb.project and find_spec("wandb") is None:
         raise MissingDependencyError(
             f"wandb.project is {config.wandb.project!r}, but wandb is not installed: pip install "
@@ -104,19 +104,20 @@ def check_wandb(config: TrainConfig) -> None:
 def wandb_log(
     config: TrainConfig, run: Path, *, write: bool = True
 ) -> Generator[Callable[[dict[str, Any]], None]]:
-    """Open the run's log at Weights & Biases; gives the function that appends a row.
+    """Open the run's log at Weights & Biases; yields the function that appends a row.
 
-    Its id stands in RUN/wandb.json, so that a resumed run goes on there, too. Steps that are done
-    again keep the values they had: the service takes no step twice. Where the rows go is wandb's
-    own choice: WANDB_MODE=offline puts them in RUN/wandb, for `wandb sync`.
+       Its id is kept in RUN/wandb.json, so that a resumed run continues there, too. Repeated steps
+       keep their first values: the service takes no step twice. Where the rows go is up to wandb:
+
+    WANDB_MODE=offline puts them in RUN/wandb, for `wandb sync`.
 
     Args:
-        config: of the run; without `wandb.project` rows go nowhere.
-        run: the run's folder.
-        write: False for processes other than the first, whose rows go nowhere.
+           config: of the run; without `wandb.project` rows go nowhere.
+           run: the run's folder.
+           write: False for processes other than the first, whose rows go nowhere.
 
     Raises:
-        TrainingError: wandb cannot begin, such as without a login.
+           TrainingError: wandb cannot start, such as without a login.
     """
     if not (write and config.wandb.project):
         yield lambda row: None
@@ -148,13 +149,13 @@ def _begin(config: TrainConfig, run: Path) -> Any:
             resume="allow",
             dir=run,
             config=config_to_json(config),
-            # The progress bar stays p2pkit's own, and the log holds figures only.
+            # The progress bar remains p2pkit's, and the log holds figures only.
             settings=wandb.Settings(console="off", silent=True, save_code=False),
         )
     except wandb.Error as error:
         raise TrainingError(
-            f"wandb cannot begin: {first_line(error)}. Run `wandb login`, or set "
-            f"WANDB_MODE=offline, and go on with `p2pkit train --out {run} --resume`"
+            f"wandb cannot start: {first_line(error)}. Run `wandb login`, or set "
+            f"WANDB_MODE=offline, and continue with `p2pkit train --out {run} --resume`"
         ) from error
 
 

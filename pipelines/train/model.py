@@ -17,9 +17,9 @@ from p2pkit.weight_files import read_weight_file
 INPUT_CHANNELS = 3
 
 WEIGHTS = "weights.safetensors"
-"""A checkpoint's file of weights."""
+"""A checkpoint's weight file."""
 LONGEST = 400
-"""Letters of torch's list of what does not fit."""
+"""Most characters shown of torch's list of mismatches."""
 
 
 class PretrainingModel(nn.Module):
@@ -71,7 +71,7 @@ def load_weights(model: PretrainingModel, checkpoint: Path) -> None:
     """Read a checkpoint's `weights.safetensors` into the model, strictly.
 
     Raises:
-        TrainingError: the file is missing or damaged, or was written by another architecture.
+        TrainingError: the file is missing or damaged, or belongs to another architecture.
     """
     path = checkpoint / WEIGHTS
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The probe of a run in training: a fixed few labelled frames, read out linearly and by neighbours.
+"""The probe during training: linear and nearest-neighbour scores on a few fixed labelled frames.
 
 It takes the training and the validation part of `evaluate`'s cut by scene and leaves its test part
 alone, so that a checkpoint chosen by it may still be tested there.
@@ -28,14 +28,14 @@ from p2pkit.stream.samples import stored_up
 
 
 def _up_axis(config: TrainConfig, store: Store) -> Axis:
-    """What the store's points are turned to, so that up is what the student is trained with."""
+    """The axis that the store's points are turned to, so that up is as in training."""
     trained_on = map(open_store, (config.store, *config.more_stores))
     known = trained_ups(config.stream.sample.augment.up_axis, map(stored_up, trained_on))
     return nearest_up(known, store)
 
 
 class OnlineProbe:
-    """Scores a student as it is, and keeps the best weights; draws nothing from torch's generator.
+    """Scores a student in training, and keeps the best weights; does not use torch's generator.
 
     Args:
         config: of the run; its `probe.every` is not 0.
@@ -69,21 +69,21 @@ class OnlineProbe:
         for part, samples in shown.items():
             if not any(len(labelled_voxels(self._frames[sample])) for sample in samples.tolist()):
                 raise ConfigError(
-                    f"no labelled point is in the {settings.frames} frames of the {part} part that "
-                    "the probe takes: raise probe.frames, cut other parts by probe.validation and "
+                    f"the {settings.frames} frames of the {part} part that the probe takes have no "
+                    "labelled point; raise probe.frames, cut other parts by probe.validation and "
                     "probe.test, or name a labelled store with probe.store"
                 )
 
     @property
     def up_axis(self) -> Axis:
-        """Up in the frames as the student gets them."""
+        """The up axis of the frames as the student gets them."""
         return self._data.up_axis
 
     def run(self, model: PretrainingModel, step: int) -> dict[str, float]:
-        """Score the student, keep the weights if they are the best yet; gives what to log.
+        """Score the student, keep the weights if they are the best so far, and return what to log.
 
         Args:
-            model: as it is in training; its running statistics are used, and nothing is changed.
+            model: in training mode; its running statistics are used, and it is not changed.
             step: how many steps the weights have seen.
         """
         began = time.perf_counter()

@@ -20,7 +20,7 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def build_optimizer(model: PretrainingModel, config: TrainConfig) -> torch.optim.SGD:
-    """SGD over all parameters; the rate is set anew at each step."""
+    """SGD over all parameters; the rate is set at each step."""
     return torch.optim.SGD(
         model.parameters(),
         lr=config.optimizer.learning_rate,

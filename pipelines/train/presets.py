@@ -11,8 +11,8 @@ from p2pkit.settings import commented_toml, config_from_json
 PRESETS: dict[str, dict[str, Any]] = {
     # PPKT (Liu et al. 2021), i.e. the defaults of TrainConfig: its student, temperature, voxels,
     # SGD and length. The exponential schedule is PointContrast's (Xie et al. 2020), in whose code
-    # PPKT was written; PPKT's own was never seen. After 60,000 steps the rate is still 0.27 of 0.5;
-    # schedule = "cosine" ends at 0.
+    # PPKT was written; PPKT's own was not available. After 60,000 steps the rate is still 0.27 of
+    # 0.5; schedule = "cosine" ends at 0.
     "paper": {},
     # SLidR's re-implementation of PPKT (Sautier et al. 2022, arXiv 2203.16258) for driving scenes:
     # 64 channels, temperature 0.07, 4096 pairs a batch, voxels of 10 cm.
@@ -60,28 +60,28 @@ def preset(name: str, store: str | Path) -> TrainConfig:
     """The config of a preset for the store at a path or URL.
 
     Raises:
-        ConfigError: there is no preset of that name.
+        ConfigError: the preset is unknown.
     """
     if name not in PRESETS:
-        raise ConfigError(f"no preset is called {name!r}; choose one of {', '.join(PRESETS)}")
+        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
     return config_from_json(TrainConfig, {**PRESETS[name], "store": str(store)})
 
 
 LIDAR_VOXEL_SIZE = {"paper": 0.1, "cpu-small": 0.3}
-"""For presets whose own voxels are for rooms: SLidR's, and those of docs/results.md (m)."""
+"""Voxels (m) of driving scenes for presets made for rooms: SLidR's and those of docs/results.md."""
 
 
 def starting_training(store: str, name: str) -> str:
-    """TOML for `p2pkit train --config`: each setting of a preset below its meaning.
+    """TOML for `p2pkit train --config`: each setting of a preset below its description.
 
-    Voxels are larger than the preset's where it is made for rooms and the store is of LiDAR sweeps.
+    Voxels are larger than the preset's if it is made for rooms and the store is of LiDAR sweeps.
 
     Args:
         store: path or URL.
         name: of the preset.
 
     Raises:
-        ConfigError: there is no such preset.
+        ConfigError: the preset is unknown.
         StoreError: the store cannot be read.
     """
     from p2pkit.datasets.registry import is_kind
@@ -95,7 +95,7 @@ def starting_training(store: str, name: str) -> str:
     sample = replace(config.stream.sample, voxel_size=size)
     remark = (
         f"{size} m because this is a store of LiDAR sweeps: in the {rooms} m of the preset {name} "
-        "most voxels would have no neighbour, and sparse convolutions nothing to work with."
+        "most voxels would have no neighbour, which sparse convolutions need."
     )
     return commented_toml(
         replace(config, stream=replace(config.stream, sample=sample)),

@@ -1,4 +1,4 @@
-"""profile: where the time of a training step goes, from some steps of a run that is not kept."""
+"""profile: where the time of a training step goes, measured on a run that is not kept."""
 
 import time
 from dataclasses import dataclass, replace
@@ -10,14 +10,14 @@ from p2pkit.errors import ConfigError
 from p2pkit.networks import choose_engine
 from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.optimizer import learning_rate
-from p2pkit.pipelines.train.run import trainee_and_stream
+from p2pkit.pipelines.train.run import trainer_and_stream
 from p2pkit.pipelines.train.run_folder import check_device
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.pipelines.train.stores import open_sources
 from p2pkit.profiling import START, Laps
 
 PREPARING = ("read", "decode", "augment", "voxelise", "pairs")
-"""In the loader's threads, beside the step."""
+"""Parts done in the loader's threads, in parallel with the step."""
 STEPPING = ("wait", "forward", "loss", "backward", "optimiser", "meters")
 WARM_UP = 2
 
@@ -27,12 +27,12 @@ class StepProfile:
     """Mean times of a step.
 
     Args:
-        steps: that were measured, after two that were not.
+        steps: number of measured steps, after two for warm-up.
         threads: of the loader.
         step_ms: from asking for a batch to the end of the update.
         preparing_ms: by part of the work on a global batch, summed over the loader's threads, which
-            do it beside the step.
-        stepping_ms: by part of the step; `rest` is what no part names.
+            run in parallel with the step.
+        stepping_ms: by part of the step; `rest` is the remaining time.
     """
 
     steps: int
@@ -45,7 +45,7 @@ class StepProfile:
 def run(config: TrainConfig, *, steps: int = 10) -> StepProfile:
     """Train for some steps in this process and measure; nothing is written.
 
-    On a GPU each part waits for the device, so that it is charged its own work; steps are then
+    On a GPU each part waits for the device, so that times are attributed correctly; steps are then
     somewhat slower than in training.
 
     Raises:
@@ -53,13 +53,13 @@ def run(config: TrainConfig, *, steps: int = 10) -> StepProfile:
         StoreError: a store is incomplete, mixed or corrupt.
     """
     if steps < 1:
-        raise ConfigError(f"steps is {steps}; at least one must be measured")
+        raise ConfigError(f"steps is {steps}; expected at least 1")
     check_device(config.device)
     config = replace(config, engine=choose_engine(config.engine, config.device).name)
     is_cuda = config.device.startswith("cuda")
     laps = Laps(torch.cuda.synchronize if is_cuda else None)
     loading = Laps()
-    trainee, stream = trainee_and_stream(
+    trainer, stream = trainer_and_stream(
         config, open_sources(config), Ranks(), stepping=laps, preparing=loading
     )
     for _ in stream.batches(0, 1):  # compiles the kernels
@@ -74,7 +74,7 @@ def run(config: TrainConfig, *, steps: int = 10) -> StepProfile:
         laps(START)
         parts = list(islice(batches, config.accumulate))
         laps("wait")
-        trainee.step(parts, learning_rate(config.optimizer, step, config.steps))
+        trainer.step(parts, learning_rate(config.optimizer, step, config.steps))
     total = time.perf_counter() - began
     named = {part: laps.seconds[part] for part in STEPPING}
     stepping = {**named, "rest": total - sum(named.values())}

@@ -20,7 +20,7 @@ from p2pkit.pipelines.train.checkpoints import (
     checkpoint_at,
     list_checkpoints,
     load_checkpoint,
-    newest_told,
+    newest_checkpoint_text,
     save_checkpoint,
 )
 from p2pkit.pipelines.train.distributed import (
@@ -44,7 +44,7 @@ from p2pkit.pipelines.train.run_folder import (
     with_free_settings,
 )
 from p2pkit.pipelines.train.settings import TrainConfig
-from p2pkit.pipelines.train.step import StepReport, Trainee
+from p2pkit.pipelines.train.step import StepReport, Trainer
 from p2pkit.pipelines.train.stores import open_sources
 from p2pkit.profiling import Lap, no_lap
 from p2pkit.settings import config_to_json
@@ -54,7 +54,7 @@ from p2pkit.stream.mixture import MixtureOrder
 
 @contextmanager
 def stop_on_sigterm() -> Generator[Callable[[], bool]]:
-    """Inside, SIGTERM only sets a flag; gives the function that reads it.
+    """Within the block, SIGTERM only sets a flag; yields the function that reads it.
 
     Schedulers send SIGTERM some time before they kill. Outside the main thread signals cannot be
     caught, and the flag stays down.
@@ -90,12 +90,12 @@ def run(
 
     Under `torchrun` each process calls this with the same arguments; the first writes. SIGTERM ends
     the run after the step in work, with a checkpoint, as `stop_after` does. The engine `auto` is
-    resolved here, for all processes, and the run's settings name the engine that was taken.
+    resolved here, for all processes, and the run's settings name the resolved engine.
 
     Args:
         config: all that decides the weights.
         out: the run's folder; must not hold a run.
-        stop_after: end this process after so many steps, with a checkpoint; the schedule stays.
+        stop_after: stop this process after this many steps, with a checkpoint; the schedule stays.
         progress: called after each step.
 
     Returns:
@@ -103,7 +103,7 @@ def run(
 
     Raises:
         TrainingError: `out` holds a run or parts of one, or the loss became NaN or infinite.
-        MissingDependencyError: the run shall be logged by wandb, which is not installed.
+        MissingDependencyError: the run is to be logged by wandb, which is not installed.
         StoreError: a store is incomplete, mixed or corrupt.
     """
     _refuse_run_in(out)
@@ -113,7 +113,7 @@ def run(
     with process_group(ranks, config.device):
         config = replace(config, engine=_engine_of_first(config, ranks))
         parts = _prepare(config, sources, ranks, out)
-        # All have looked whether there is a run before the first makes one.
+        # All processes check that no run exists before the first creates one.
         wait_for_all(ranks)
         if ranks.is_first:
             provenance_of(sources, config).write(out)
@@ -130,21 +130,21 @@ def resume(
     progress: Progress | None = None,
     settings: TrainConfig | None = None,
 ) -> Path:
-    """Go on with a run from its newest checkpoint, or from the start if it has none.
+    """Continue a run from its newest checkpoint, or from the start if it has none.
 
     On one CPU thread (`OMP_NUM_THREADS=1`) the result is identical to the bit with that of a run
     that was never stopped.
 
     Args:
         out: the run's folder.
-        store: where the run's store lies now; None where all its stores lay before.
-        more_stores: where the other stores of its mixture lie now, if `store` is given.
-        stop_after: end this process after so many steps, with a checkpoint; the schedule stays.
+        store: the current place of the run's store; None if no store was moved.
+        more_stores: the current places of the other stores of its mixture, if `store` is given.
+        stop_after: stop this process after this many steps, with a checkpoint; the schedule stays.
         progress: called after each step.
-        settings: whose `with_free_settings` hold for this process; None takes the run's own.
+        settings: applied by `with_free_settings` to this process; None takes the run's own.
 
     Raises:
-        TrainingError: `out` holds no run, or a store was made anew from other inputs.
+        TrainingError: `out` holds no run, or a store was recreated from other inputs.
     """
     config = read_config(out)
     config = config if settings is None else with_free_settings(config, settings)
@@ -161,7 +161,7 @@ def resume(
 
 
 def _engine_of_first(config: TrainConfig, ranks: Ranks) -> str:
-    """The engine that `config.engine` stands for where the first process runs."""
+    """The engine that `config.engine` means on the first process."""
     names = list(ENGINES)
     chosen = choose_engine(config.engine, config.device).name if ranks.is_first else names[0]
     return names[of_first(names.index(chosen), ranks)]
@@ -171,49 +171,49 @@ def _refuse_run_in(out: Path) -> None:
     left = [name for name in LEFT_BY_A_RUN if (out / name).exists()]
     if "config.json" in left:
         raise TrainingError(
-            f"{out} holds a run; go on with it by --resume, or choose another --out"
+            f"{out} already holds a run; continue with --resume, or choose another --out"
         )
     if left:
         raise TrainingError(
             f"{out} holds {', '.join(left)} of another run, without its config.json; a new run "
-            "would go on from there. Delete them, or choose another --out"
+            "would continue from there. Delete them, or choose another --out"
         )
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a run works with."""
+    """The objects that a run works with."""
 
     config: TrainConfig
     ranks: Ranks
-    trainee: Trainee
+    trainer: Trainer
     stream: BatchStream
     probe: OnlineProbe | None
 
 
 def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out: Path) -> _Parts:
     """Build everything; settings that do not fit the stores fail here, before a run exists."""
-    trainee, stream = trainee_and_stream(config, sources, ranks)
+    trainer, stream = trainer_and_stream(config, sources, ranks)
     probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
-    return _Parts(config, ranks, trainee, stream, probe)
+    return _Parts(config, ranks, trainer, stream, probe)
 
 
-def trainee_and_stream(
+def trainer_and_stream(
     config: TrainConfig,
     sources: Sequence[StreamSource],
     ranks: Ranks,
     *,
     stepping: Lap = no_lap,
     preparing: Lap = no_lap,
-) -> tuple[Trainee, BatchStream]:
-    """What a step updates, with its initial weights, and the batches that it updates them by.
+) -> tuple[Trainer, BatchStream]:
+    """The trainer with its initial weights, and the batches for its steps.
 
     Args:
         config: of the run.
         sources: its opened stores.
         ranks: this process's place.
-        stepping: told when a part of a step ends, see `Trainee`.
-        preparing: told when a part of the work on a sample ends, see `BatchStream`.
+        stepping: called when a part of a step ends, see `Trainer`.
+        preparing: called when a part of the work on a sample ends, see `BatchStream`.
 
     Raises:
         ConfigError: the settings do not fit the stores or the number of processes.
@@ -232,12 +232,12 @@ def trainee_and_stream(
         pin=device.startswith("cuda"),
         lap=preparing,
     )
-    return Trainee(model, config, replicate(model, ranks, device), ranks, lap=stepping), stream
+    return Trainer(model, config, replicate(model, ranks, device), ranks, lap=stepping), stream
 
 
 def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress | None) -> Path:
-    config, ranks, trainee = parts.config, parts.ranks, parts.trainee
-    start = _restore(out, trainee, ranks)
+    config, ranks, trainer = parts.config, parts.ranks, parts.trainer
+    start = _restore(out, trainer, ranks)
     stop = config.steps if stop_after is None else min(start + stop_after, config.steps)
     batches = parts.stream.batches(start, stop)
     with (
@@ -246,14 +246,14 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
         wandb_log(config, out, write=ranks.is_first) as log_there,
         stop_on_sigterm() as asked,
     ):
-        for report in _steps(trainee, batches, out):
+        for report in _steps(trainer, batches, out):
             done = report.step + 1
             is_due = done == stop or done % config.checkpoint_every == 0
-            # A probe may fail or be killed: what is due is saved before it.
-            is_saved = is_due and _probe_is_due(config, done)
+            # A probe may fail or be killed: save the checkpoint first.
+            is_saved = is_due and _probes_after(config, done)
             if is_saved:
                 _save(parts, out, done)
-            row = _told(report, parts.stream.order, config.stream.batch_size)
+            row = _metrics_row(report, parts.stream.order, config.stream.batch_size)
             try:
                 row.update(_probed(parts, done))
             finally:
@@ -272,52 +272,52 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
 
 def _save(parts: _Parts, out: Path, done: int) -> None:
     if parts.ranks.is_first:
-        trainee, keep = parts.trainee, parts.config.keep_checkpoints
-        save_checkpoint(out, trainee.model, trainee.state(), step=done, keep=keep)
+        trainer, keep = parts.trainer, parts.config.keep_checkpoints
+        save_checkpoint(out, trainer.model, trainer.state(), step=done, keep=keep)
 
 
-def _told(report: StepReport, order: MixtureOrder, batch_size: int) -> dict[str, Any]:
-    """The report's figures, without those that the run's loss has none of, and what was seen."""
+def _metrics_row(report: StepReport, order: MixtureOrder, batch_size: int) -> dict[str, Any]:
+    """The report's figures, except those that the loss does not have, and the order so far."""
     figures = {name: value for name, value in asdict(report).items() if value is not None}
     seen = order.epoch(report.step, batch_size), order.digest(report.step, batch_size)
     return {**figures, "epoch": seen[0], "order": seen[1]}
 
 
 def _probed(parts: _Parts, done: int) -> dict[str, float]:
-    """Scores of the probe where it is due after so many steps; the other processes go on to wait
-    for the first in their next exchange of gradients.
+    """Scores of the probe, empty if none is scheduled after this step; the other processes wait for
+    the first in their next exchange of gradients.
     """
-    if parts.probe is None or not _probe_is_due(parts.config, done):
+    if parts.probe is None or not _probes_after(parts.config, done):
         return {}
-    return parts.probe.run(parts.trainee.model, done)
+    return parts.probe.run(parts.trainer.model, done)
 
 
-def _probe_is_due(config: TrainConfig, done: int) -> bool:
+def _probes_after(config: TrainConfig, done: int) -> bool:
     return config.probe.every > 0 and done % config.probe.every == 0
 
 
-def _steps(trainee: Trainee, batches: Iterator[Batch], out: Path) -> Iterator[StepReport]:
-    config = trainee.config
+def _steps(trainer: Trainer, batches: Iterator[Batch], out: Path) -> Iterator[StepReport]:
+    config = trainer.config
     began = time.perf_counter()
     while parts := list(islice(batches, config.accumulate)):
         rate = learning_rate(config.optimizer, parts[0].step, config.steps)
         try:
-            report = trainee.step(parts, rate)
+            report = trainer.step(parts, rate)
         except FloatingPointError as error:
             raise TrainingError(
-                f"{error} at step {parts[0].step}; {newest_told(out)}. Lower "
+                f"{error} at step {parts[0].step}; {newest_checkpoint_text(out)}. Lower "
                 "optimizer.learning_rate or set optimizer.clip_norm"
             ) from None
         yield replace(report, step_s=time.perf_counter() - began)
         began = time.perf_counter()
 
 
-def _restore(out: Path, trainee: Trainee, ranks: Ranks) -> int:
-    """The step to go on with. The first process decides: others may see an older state of a shared
-    folder, and would train other weights.
+def _restore(out: Path, trainer: Trainer, ranks: Ranks) -> int:
+    """The step to continue from. The first process decides: others may see an older state of a
+    shared folder, and would train other weights.
     """
     found = list_checkpoints(out)
     step = of_first(found[-1].step if found else 0, ranks)
     if step:
-        trainee.restore(load_checkpoint(checkpoint_at(out, step), trainee.model))
+        trainer.restore(load_checkpoint(checkpoint_at(out, step), trainer.model))
     return step

@@ -30,7 +30,7 @@ class StoreUse:
         store: its path or URL.
         layers: geometry and the feature layer; then that of superpixels, if the run reads one.
         fingerprints: sha256 of each layer's fingerprint, by layer.
-        holdout: keys of the frames that are never trained on.
+        holdout: keys of the held-out frames.
         weight: its turns in a period of the mixture.
         frames: samples of the store, held-out ones too.
         reconstructed: whether its PCA coefficients were turned back into the teacher's channels.
@@ -53,7 +53,7 @@ class Provenance:
 
     Args:
         teacher_channels: of each pair's feature.
-        stores: in the order in which they were named; at least one.
+        stores: in the given order; at least one.
     """
 
     teacher_channels: int
@@ -66,19 +66,19 @@ class Provenance:
         write_json(run / "store.json", {**value, "more_stores": more} if more else value)
 
     def held_out(self, store: Store) -> set[str]:
-        """Keys that the run held out of `store`, wherever it lies now; none of an unknown store."""
+        """Keys that the run held out of `store`, wherever it is now; none for an unknown store."""
         use = self.use_of(store)
         return set(use.holdout) if use is not None else set()
 
     def seen(self, store: Store, keys: Iterable[str]) -> int | None:
-        """How many of these frames of `store` it was trained on; None of an unknown store."""
+        """How many of these frames of `store` it was trained on; None for an unknown store."""
         if self.use_of(store) is None:
             return None
         held = self.held_out(store)
         return sum(key not in held for key in keys)
 
     def basis_of(self, store: Store, layer: str) -> PcaBasis | None:
-        """What turned the layer's PCA coefficients back into features; None if nothing did."""
+        """The basis that turned the layer's PCA coefficients into features; None without one."""
         use = self.use_of(store)
         return pca_basis(store.layer(layer)) if use is not None and use.reconstructed else None
 
@@ -91,7 +91,7 @@ class Provenance:
         return None
 
     def check_same(self, wanted: "Provenance", run: Path) -> None:
-        """Compare with what a run was begun on.
+        """Compare with the stores that a run was started on.
 
         Raises:
             TrainingError: a store has other fingerprints or frames, or there are more or fewer
@@ -99,24 +99,24 @@ class Provenance:
         """
         if len(self.stores) != len(wanted.stores):
             raise TrainingError(
-                f"{run} was begun on {len(wanted.stores)} stores; {len(self.stores)} are named now"
+                f"{run} was started on {len(wanted.stores)} stores, found {len(self.stores)}"
             )
         for found, begun in zip(self.stores, wanted.stores, strict=True):
             if found.fingerprints != begun.fingerprints:
                 raise TrainingError(
-                    f"{found.store} is not the store that {run} was begun on: its fingerprints "
+                    f"{found.store} is not the store that {run} was started on: its fingerprints "
                     f"are {found.fingerprints}, the run's are {begun.fingerprints}"
                 )
             if replace(found, store=begun.store) != begun:
                 raise TrainingError(
-                    f"{found.store} no longer has the frames that {run} was begun on: it has "
+                    f"{found.store} no longer has the frames that {run} was started on: it has "
                     f"{found.frames} frames and holds {len(found.holdout)} out, the run had "
                     f"{begun.frames} and {len(begun.holdout)}, or others; start a new run"
                 )
 
 
 def provenance_of(sources: Sequence[StreamSource], config: TrainConfig) -> Provenance:
-    """What a run of `config` on these opened stores uses."""
+    """The provenance of a run of `config` on these opened stores."""
     names = (str(config.store), *config.more_stores)
     uses = tuple(
         _use_of_source(source, name, config.holdout)
@@ -142,7 +142,7 @@ def _use_of_source(source: StreamSource, name: str, holdout: int) -> StoreUse:
 
 
 def read_provenance(run: Path) -> Provenance:
-    """Read RUN/store.json; runs of one store have no list of more.
+    """Read RUN/store.json; for runs of one store it has no list of others.
 
     Raises:
         TrainingError: `run` holds no run.
@@ -174,7 +174,7 @@ def read_config(out: Path) -> TrainConfig:
 
     Raises:
         TrainingError: `out` holds no run.
-        ConfigError: a setting is unknown or refused: a development version wrote it.
+        ConfigError: a setting is unknown or invalid, since a development version wrote it.
     """
     path = out / "config.json"
     if not path.is_file():
@@ -188,8 +188,8 @@ def read_config(out: Path) -> TrainConfig:
 
 
 def with_free_settings(config: TrainConfig, other: TrainConfig) -> TrainConfig:
-    """`config` with those settings of `other` that decide no weights, so that they may change when
-    a run goes on: device, threads, batches ahead, when to save and how much to keep.
+    """`config` with those settings of `other` that do not affect the weights and so may change when
+    a run is resumed: device, threads, batches ahead, when to save and how much to keep.
     """
     stream = replace(config.stream, threads=other.stream.threads, ahead=other.stream.ahead)
     return replace(
@@ -202,7 +202,7 @@ def with_free_settings(config: TrainConfig, other: TrainConfig) -> TrainConfig:
 
 
 def check_device(name: str) -> None:
-    """Raise ConfigError where torch cannot compute on the device of this name."""
+    """Raise ConfigError if torch cannot compute on the device of this name."""
     try:
         torch.empty(0, device=name)
     except (AssertionError, RuntimeError) as error:
@@ -215,12 +215,12 @@ def check_device(name: str) -> None:
 def read_config_for_use(out: Path) -> TrainConfig:
     """The config of a run whose weights are used, not trained on.
 
-    Where MinkowskiEngine is missing, the torch engine stands in for it, with a warning: the weights
+    If MinkowskiEngine is missing, the torch engine replaces it, with a warning: the weights
     are the same.
 
     Raises:
         TrainingError: `out` holds no run.
-        ConfigError: a setting is unknown or refused: a development version wrote it.
+        ConfigError: a setting is unknown or invalid, since a development version wrote it.
     """
     config = read_config(out)
     choice = choose_engine(AUTO)
@@ -256,31 +256,31 @@ def feature_layer(store: Store, wanted: str | None, option: str = "--set layer=N
     """Name of the feature layer to use.
 
     Args:
-        store: that has it.
-        wanted: its name or a part that `Store.layer` takes; None takes the only one.
-        option: of the command line that names one, for the message.
+        store: the store that has it.
+        wanted: its name or a part that `Store.layer` accepts; None takes the only one.
+        option: the command-line option that names one, for the message.
 
     Raises:
-        ConfigError: the store has none, or several and none is named, or another kind is named.
+        ConfigError: the store has none, or several and none is named, or the named one is unfit.
     """
     names = store.feature_layers
     if not names:
         raise ConfigError(
-            f"{store.root} has no teacher's features, so nothing can be pretrained on it: it was "
+            f"{store.root} has no teacher's features, so it cannot be used for pretraining: it was "
             "extracted with --teacher none, or of points without images such as s3dis. It can be "
-            "evaluated on; pretrain on a store of a recording with images"
+            "used for evaluation; pretrain on a store of a recording with images"
         )
-    told = (
+    absent = (
         f"{store.root} has {len(names)} feature layers ({', '.join(names)}); name one with {option}"
     )
-    return _one_of(names, store, wanted, "teacher's features", told)
+    return _one_of(names, store, wanted, "teacher's features", absent)
 
 
 def superpixel_layer(store: Store, wanted: str | None) -> str:
     """Name of the layer of superpixels to use.
 
     Raises:
-        ConfigError: the store has none, or several and none is named, or another kind is named.
+        ConfigError: the store has none, or several and none is named, or the named one is unfit.
     """
     names = store.superpixel_layers
     if not names:
@@ -290,20 +290,22 @@ def superpixel_layer(store: Store, wanted: str | None) -> str:
             f"p2pkit extract ... --dataset {store.manifest.dataset.get('dataset')} --out "
             f"{store.root} --superpixels slic:150"
         )
-    told = (
+    absent = (
         f"{store.root} has {len(names)} layers of superpixels ({', '.join(names)}); name one with "
         "--set superpixels=NAME"
     )
-    return _one_of(names, store, wanted, "superpixels", told)
+    return _one_of(names, store, wanted, "superpixels", absent)
 
 
-def _one_of(names: Sequence[str], store: Store, wanted: str | None, content: str, told: str) -> str:
-    """The layer that is wanted, or the only one; else a ConfigError that says what is there."""
+def _one_of(
+    names: Sequence[str], store: Store, wanted: str | None, content: str, absent: str
+) -> str:
+    """The wanted layer, or the only one; else a ConfigError that lists the existing ones."""
     name = store.layer(wanted).name if wanted is not None else names[0]
     if name not in names:
-        raise ConfigError(f"{name} holds no {content}; {told}")
+        raise ConfigError(f"{name} holds no {content}; {absent}")
     if wanted is None and len(names) > 1:
-        raise ConfigError(told)
+        raise ConfigError(absent)
     return name
 
 

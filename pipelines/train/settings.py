@@ -13,7 +13,7 @@ from p2pkit.settings.stream import StreamConfig
 
 @settings_class
 class OptimizerConfig:
-    """SGD and its schedule. The defaults are the paper's, but for the schedule."""
+    """SGD and its schedule. The defaults are the paper's, except for the schedule."""
 
     learning_rate: float = Field(default=0.5, gt=0, description="Peak learning rate.")
     momentum: float = Field(default=0.9, ge=0, description="Momentum of SGD.")
@@ -26,20 +26,20 @@ class OptimizerConfig:
     schedule: Literal["exponential", "cosine", "constant"] = Field(
         default="exponential",
         description="After warm-up: `exponential` multiplies the rate by `decay` every 1000 steps, "
-        "as PointContrast does (the paper does not say), `cosine` lowers it to 0 at the "
-        "last step, `constant` leaves it.",
+        "as PointContrast does (the paper does not say), `cosine` lowers it to 0 at the last step, "
+        "`constant` leaves it.",
     )
     decay: float = Field(default=0.99, gt=0, description="Factor per 1000 steps of `exponential`.")
     clip_norm: float = Field(
         default=0.0,
         ge=0,
-        description="Gradients are scaled down to this total norm; 0 leaves them.",
+        description="Gradients are scaled down to this total norm; 0 turns it off.",
     )
 
 
 @settings_class
 class OnlineProbeConfig:
-    """A probe of the student every so many steps, on a fixed few labelled frames."""
+    """A periodic probe of the student on a few fixed labelled frames."""
 
     every: int = Field(
         default=0, ge=0, description="Steps between probes, counted from the start; 0 never probes."
@@ -68,13 +68,16 @@ class OnlineProbeConfig:
         default=0.15,
         gt=0,
         lt=1,
-        description="Share of the frames that score, cut by scene as `evaluate` does.",
+        description="Share of the frames that are scored, cut by scene as in `evaluate`.",
     )
     test: float = Field(
-        default=0.25, gt=0, lt=1, description="Share of the frames that is left alone, for tests."
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="Share of the frames reserved for testing, which the probe does not use.",
     )
     split: SplitConfig = Field(
-        default=BY_SCENE, description="What the parts are made of, also as for `evaluate`."
+        default=BY_SCENE, description="What the parts consist of, as in `evaluate`."
     )
 
     def __post_init__(self) -> None:
@@ -83,17 +86,15 @@ class OnlineProbeConfig:
 
 @settings_class
 class WandbConfig:
-    """A log at Weights & Biases, beside the run's own; it changes nothing of the training."""
+    """A log at Weights & Biases, in addition to the run's own; it does not affect the training."""
 
-    project: str = Field(
-        default="", description="Project that the run is logged in; empty logs nowhere."
-    )
+    project: str = Field(default="", description="Project to log the run to; empty turns it off.")
     entity: str | None = Field(
         default=None,
-        description="User or team that has the project; None takes the account's own.",
+        description="User or team that owns the project; None takes the account's default.",
     )
     name: str | None = Field(
-        default=None, description="Name of the run there; None takes that of the run's folder."
+        default=None, description="Name of the run; None takes that of the run's folder."
     )
 
 
@@ -103,12 +104,12 @@ class TrainConfig:
 
     store: Location = Field(description="Path or URL of geometry and features.")
     more_stores: tuple[Location, ...] = Field(
-        default=(), description="Paths or URLs of further stores that are mixed with the first."
+        default=(), description="Paths or URLs of further stores to mix with the first."
     )
     weights: tuple[float, ...] = Field(
         default=(),
-        description="Share of each store in the mixture, the first store's first. With none, each "
-        "store weighs as much as it has frames.",
+        description="Share of each store in the mixture, the first store's first. By default, each "
+        "store is weighted by its number of frames.",
         json_schema_extra=option(metavar="W,W"),
     )
     layer: str | None = Field(
@@ -117,8 +118,7 @@ class TrainConfig:
     superpixels: str | None = Field(
         default=None,
         description="The layer of superpixels of every store, for the loss `superpixel`; None "
-        "takes "
-        "the only one.",
+        "takes the only one.",
     )
     student: str = Field(
         default="Res16UNet34C",
@@ -133,18 +133,19 @@ class TrainConfig:
         default="auto",
         description="What computes the sparse convolutions: `minkowski` (MinkowskiEngine, built "
         "once) or `torch` (slower, nothing to build); they differ by rounding only. `auto` takes "
-        "MinkowskiEngine where it works; the run keeps the engine that it began with.",
+        "MinkowskiEngine if it works; a run keeps the engine that it started with.",
     )
     embedding_channels: int = Field(
-        default=128, ge=1, description="Width of the space in which points and pixels meet."
+        default=128,
+        ge=1,
+        description="Channels of the space in which points and pixels are compared.",
     )
     pixel_head: Literal["trained", "fixed"] = Field(
         default="trained",
         description="`trained` is PPKT's linear projection of the teacher's features; `fixed` "
-        "takes "
-        "them as they are, and points are projected to the teacher's channels.",
+        "takes them unchanged, and points are projected to the teacher's channels.",
     )
-    loss: LossConfig = Field(default=LossConfig(), description="The objective.")
+    loss: LossConfig = Field(default=LossConfig(), description="The loss.")
     optimizer: OptimizerConfig = Field(
         default=OptimizerConfig(), description="SGD and its schedule."
     )
@@ -162,8 +163,7 @@ class TrainConfig:
         ge=1,
         description="Micro-batches into which each process splits its part of a global batch, one "
         "after the other in memory. The contrast is within a micro-batch (or across the same one "
-        "of "
-        "all processes), and so are the statistics of the norms.",
+        "of all processes), and so are the statistics of the norms.",
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",
@@ -172,24 +172,24 @@ class TrainConfig:
     )
     sync_norm: bool = Field(
         default=True,
-        description="With several processes, norms take the statistics of all of them.",
+        description="With several processes, norms use the statistics of all of them.",
     )
     holdout: int = Field(
         default=0,
         ge=0,
-        description="Frames of each store, the last in key order, that are never trained on.",
+        description="Frames of each store, the last in key order, that are held out of training.",
     )
     checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(
-        default=2, ge=1, description="How many of the newest checkpoints are kept."
+        default=2, ge=1, description="How many of the newest checkpoints to keep."
     )
     probe: OnlineProbeConfig = Field(
         default=OnlineProbeConfig(),
-        description="Probe of the student during training; the best weights by it are kept beside "
-        "the newest.",
+        description="Probe of the student during training; its best weights are kept in addition "
+        "to the newest.",
     )
     wandb: WandbConfig = Field(
-        default=WandbConfig(), description="A log at Weights & Biases; none without a project."
+        default=WandbConfig(), description="A log at Weights & Biases; off without a project."
     )
     seed: int = Field(
         default=0,
@@ -206,10 +206,10 @@ class TrainConfig:
         if self.loss.name in REGRESSIONS and self.pixel_head == "trained":
             raise ConfigError(
                 f"loss.name is {self.loss.name!r} and pixel_head 'trained': without negatives both "
-                "sides would become one constant. Set pixel_head=fixed"
+                "sides would collapse to a constant. Set pixel_head=fixed"
             )
         if self.weights and len(self.weights) != 1 + len(self.more_stores):
             raise ConfigError(
                 f"weights are {list(self.weights)} for {1 + len(self.more_stores)} stores; give "
-                "one to each store, or none to weigh each by its number of frames"
+                "one for each store, or none to weight each by its number of frames"
             )

@@ -1,4 +1,4 @@
-"""One update of the weights: micro-batches, precision, what the step reports."""
+"""One update of the weights: micro-batches, precision, and the step's report."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -27,7 +27,7 @@ from p2pkit.profiling import Lap, no_lap
 from p2pkit.stream.batches import Batch
 
 MOST_DIRECTIONS = 256
-"""Rows that the effective rank of wider embeddings is taken of: eigenvalues of 2048 channels would
+"""Number of rows for the effective rank of wider embeddings: eigenvalues of 2048 channels would
 take longer than the step."""
 
 
@@ -35,8 +35,8 @@ def effective_rank(embeddings: Float[Tensor, "rows channels"]) -> float:
     """Exp of the entropy of the normalised eigenvalues of the rows' covariance.
 
     1 where all rows lie on a line, the number of channels where they spread evenly; 0 where they
-    are all the same. Of more than 256 channels it is that of 256 rows, drawn alike in each call,
-    so at most 255: it tells a collapse, not the rank itself. Source: Roy and Vetterli, "The
+    are all the same. For more than 256 channels it is that of 256 rows, the same in each call,
+    so at most 255: it shows a collapse, not the rank itself. Source: Roy and Vetterli, "The
     effective rank", EUSIPCO 2007.
     """
     rows = embeddings.float()
@@ -46,7 +46,7 @@ def effective_rank(embeddings: Float[Tensor, "rows channels"]) -> float:
     if not len(rows):
         return 0.0
     centred = rows - rows.mean(dim=0)
-    # Both products have the same eigenvalues but for zeros.
+    # Both products have the same eigenvalues except for zeros.
     is_wide = centred.shape[1] > len(centred)
     values = torch.linalg.eigvalsh(centred @ centred.T if is_wide else centred.T @ centred)
     values = values.clamp_min(0)
@@ -70,23 +70,23 @@ def channel_spread(embeddings: Float[Tensor, "rows channels"]) -> float:
 
 
 FIRST_SCALE = 1024.0
-"""Of float16 gradients: small, since a contrast divides by the temperature; it grows by itself."""
+"""Of float16 gradients: small, since a contrast divides by the temperature; it adapts."""
 
 MOST_SKIPPED = 20
-"""Updates in a row that float16 may leave out: its scale has then fallen by a million."""
+"""Consecutive updates that float16 may skip: its scale has then fallen by a factor of a million."""
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did, over all processes.
+    """Results of one step, over all processes.
 
     Args:
         step: counts from 0.
         loss: of the global batch before the update.
         learning_rate: of the update.
-        gradient_norm: before clipping; NaN or infinite where float16 left the update out.
+        gradient_norm: before clipping; NaN or infinite if float16 skipped the update.
         pairs: in the global batch.
         suspected_false_negatives: share of negatives in the anchor's own cell or voxel, within a
             micro-batch of this process.
@@ -96,7 +96,7 @@ class StepReport:
             spread over the sphere, 0 where they collapse (Chen and He 2021, section 4.1).
         step_s: from asking for the batch to the end of the update (s), of this process.
         wait_s: part of it that was spent waiting for data (s).
-        superpixels: of the global batch, each counted in every micro-batch that has it; None where
+        superpixels: of the global batch, each counted in every micro-batch that has it; None if
             the loss compares pairs.
     """
 
@@ -115,15 +115,15 @@ class StepReport:
     superpixels: int | None = None
 
 
-class Trainee:
-    """What training changes: the weights, the optimiser, and the scale of half-precision gradients.
+class Trainer:
+    """The state of training: the weights, the optimiser, and the scale of half-precision gradients.
 
     Args:
         model: with its initial weights, on its device.
         config: of the run.
-        replica: the model as called, which averages gradients over processes.
+        replica: the wrapped model, which averages gradients over processes.
         ranks: this process's place.
-        lap: told when a part of a step ends: forward, loss, backward, optimiser, meters.
+        lap: called when a part of a step ends: forward, loss, backward, optimiser, meters.
     """
 
     def __init__(
@@ -148,14 +148,14 @@ class Trainee:
     def step(self, batches: Sequence[Batch], rate: float) -> StepReport:
         """Update the weights by the micro-batches of one global batch.
 
-        Each micro-batch counts by its anchors: its pairs, the sum of their confidence, or its
+        Each micro-batch is weighted by its anchors: its pairs, the sum of their confidence, or its
         superpixels. So the gradient is that of the mean over all anchors of all processes, whatever
         the number of either. A micro-batch without a pair counts 0.
 
         Raises:
             FloatingPointError: the loss or the gradient is NaN or infinite; nothing was updated.
-                With float16 the gradient may be for some steps.
-            TrainingError: there is no pair in the whole global batch.
+                With float16 this is allowed for some steps.
+            TrainingError: the global batch has no pair.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -211,7 +211,7 @@ class Trainee:
         )
 
     def state(self) -> dict[str, Any]:
-        """What resuming needs beside the weights; tensors and plain data."""
+        """What resuming needs besides the weights; tensors and plain data."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -219,7 +219,7 @@ class Trainee:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from where `state` was saved."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
@@ -233,8 +233,7 @@ class Trainee:
         if pairs == 0:
             raise TrainingError(
                 f"no frame of the global batch of step {batches[0].step} has a pair, so there is "
-                "nothing to learn from: look at the store with p2pkit check, or raise "
-                "stream.batch_size"
+                "nothing to learn from: run p2pkit check on the store, or raise stream.batch_size"
             )
         return pairs
 
@@ -258,19 +257,19 @@ class Trainee:
         return self._replica.no_sync()
 
     def _update(self, loss: float) -> float:
-        """Clip and step; gives the gradient's norm before clipping."""
+        """Clip and step; return the gradient's norm before clipping."""
         self.scaler.unscale_(self.optimizer)
         limit = self.config.optimizer.clip_norm or float("inf")
         norm = float(clip_grad_norm_(self.model.parameters(), limit))
         is_finite = torch.isfinite(torch.tensor([loss, norm])).tolist()
-        # A scaled gradient may overflow: the scaler then leaves the step out and halves its scale.
+        # A scaled gradient may overflow: the scaler then skips the step and halves its scale.
         if not is_finite[0] or not (is_finite[1] or self.scaler.is_enabled()):
             raise FloatingPointError(f"the loss is {loss} and the gradient norm {norm}")
         self._skipped = 0 if is_finite[1] else self._skipped + 1
         if self._skipped >= MOST_SKIPPED:
             raise FloatingPointError(
-                f"the gradient norm is {norm}, as in the {MOST_SKIPPED} last steps, which float16 "
-                "left out"
+                f"the gradient norm is {norm}, as in the last {MOST_SKIPPED} steps, which float16 "
+                "skipped"
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -278,7 +277,7 @@ class Trainee:
 
 
 def anchors(batch: Batch, config: LossConfig) -> float:
-    """How much a micro-batch counts in the mean over a global batch."""
+    """The weight of a micro-batch in the mean over a global batch."""
     weighs = config.confidence == "weight"
     if config.name == SUPERPIXEL and batch.pair_superpixel is not None:
         found = batch.pair_superpixel

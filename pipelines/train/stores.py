@@ -1,4 +1,4 @@
-"""The stores that a run trains on: opened, and checked to fit together."""
+"""Open the stores that a run trains on, and check that they fit together."""
 
 from collections.abc import Sequence
 
@@ -19,19 +19,19 @@ TEACHER_IDENTITY = ("name", "layer", "weights_sha256")
 def open_sources(config: TrainConfig, layers: Sequence[Sequence[str]] = ()) -> list[StreamSource]:
     """Open the stores of a run, with the frames to train on and their turns in the mixture.
 
-    Stores of PCA coefficients give the teacher's own channels where their bases differ, and where
+    Stores of PCA coefficients give the teacher's channels if their bases differ, or if
     the training compares the teacher's features: coefficients are centred, so their cosines are
     not those of the features. A trained projection absorbs basis and mean.
 
     Args:
         config: of the run.
-        layers: those that a run chose before, of each store; where one is not there the config
+        layers: the run's earlier choice for each store; if one does not exist the config
             decides.
 
     Raises:
         StoreError: a store is incomplete or mixed.
-        ConfigError: a store leaves nothing to train on, a layer is unclear, the features are not of
-            one teacher, superpixels are needed and not there, or the weights make no mixture.
+        ConfigError: a store leaves nothing to train on, a layer is ambiguous, features are not of
+            one teacher, superpixels are missing, or the weights do not form a mixture.
     """
     stores = [open_store(config.store), *map(open_store, config.more_stores)]
     known = [*layers, *[()] * len(stores)][: len(stores)]
@@ -64,12 +64,12 @@ def _compares_features(config: TrainConfig) -> bool:
 
 
 def _first(wanted: Sequence[str], there: Sequence[str]) -> str | None:
-    """The first of the layers wanted that is there."""
+    """The first of the wanted layers that exists."""
     return next((name for name in wanted if name in there), None)
 
 
 def _superpixels(config: TrainConfig, store: Store, known: Sequence[str]) -> str | None:
-    """The layer of superpixels that the loss needs; None where it needs none."""
+    """The layer of superpixels that the loss needs; None if it needs none."""
     if config.loss.name != SUPERPIXEL:
         return None
     return _first(known, store.superpixel_layers) or superpixel_layer(store, config.superpixels)
@@ -81,19 +81,19 @@ def _check_one_teacher(stores: list[Store], specs: list[LayerSpec]) -> None:
         {name: spec.fingerprint["teacher"].get(name) for name in TEACHER_IDENTITY} for spec in specs
     ]
     if any(teacher != teachers[0] for teacher in teachers):
-        told = "; ".join(
+        found = "; ".join(
             f"{store.root} has {spec.name} by {teacher}"
             for store, spec, teacher in zip(stores, specs, teachers, strict=True)
         )
-        raise ConfigError(f"the stores' features are not of one teacher: {told}")
+        raise ConfigError(f"the stores' features are not of one teacher: {found}")
 
 
 def _check_confidence(config: TrainConfig, store: Store) -> None:
     fields = [field.name for field in store.layer("geometry").fields]
     if config.loss.confidence == "weight" and "pair_confidence" not in fields:
         raise ConfigError(
-            f"loss.confidence is 'weight', but {store.root} was extracted without "
-            "pair_confidence; extract it again, or set loss.confidence=ignore"
+            f"loss.confidence is 'weight', but {store.root} was extracted without pair_confidence; "
+            "extract it again, or set loss.confidence=ignore"
         )
     if config.loss.confidence == "weight" and not _has_confidence(store):
         raise TrainingError(
@@ -104,7 +104,7 @@ def _check_confidence(config: TrainConfig, store: Store) -> None:
 
 
 def _has_confidence(store: Store) -> bool:
-    """Whether any pair counts; of a usable store the first sample says so."""
+    """Whether any pair has weight; in a usable store the first sample shows it."""
     return any(
         store.read("geometry", shard, row).arrays["pair_confidence"].any()
         for shard, record in enumerate(store.records("geometry"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from p2pkit.cli.demo import TOLD
+from p2pkit.cli.demo import STAGES
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines import demo
@@ -29,7 +29,7 @@ def result(config: demo.DemoConfig) -> Result:
 
 
 def test_each_stage_is_told_and_the_report_named(result: Result, config: demo.DemoConfig) -> None:
-    assert re.findall(r"^\d/5 (.*)$", result.stderr, re.MULTILINE) == list(TOLD.values())
+    assert re.findall(r"^\d/5 (.*)$", result.stderr, re.MULTILINE) == list(STAGES.values())
     lines = result.stdout.splitlines()
     assert lines[-1] == str(config.out / "report.html")
     assert lines[0].split() == ["IoU", "(%)", "pretrained", "random", "color+position"]

@@ -255,7 +255,7 @@ def test_plan_takes_the_same_file(file: Path, room: Path) -> None:
 
 def test_wrong_uses_of_init(file: Path, room: Path, room_store: Path, tmp_path: Path) -> None:
     assert "name a recording or a store" in p2pkit("init", code=2).stderr
-    assert "--preset is for a training" in p2pkit("init", room, "--preset", "paper", code=2).stderr
+    assert "--preset is for training" in p2pkit("init", room, "--preset", "paper", code=2).stderr
     assert isinstance(p2pkit("init", tmp_path, code=1).exception, SourceError)
     unknown = p2pkit("init", room, "--dataset", "kinect", code=1)
     assert "unknown dataset 'kinect'; choose one of 7scenes" in str(unknown.exception)
@@ -287,7 +287,7 @@ def test_the_command_after_ctrl_c_goes_on(room: Path, tmp_path: Path) -> None:
         begun.send_signal(signal.SIGINT)
         told = begun.stderr.read().decode()
     assert begun.returncode == 130
-    command = told.strip().splitlines()[-1].partition("to go on: ")[2]
+    command = told.strip().splitlines()[-1].partition("to continue: ")[2]
     assert command == f"p2pkit {' '.join(words)}"
     subprocess.run([*run, *command.split()[1:]], cwd=tmp_path, check=True, capture_output=True)
     assert open_store(tmp_path / "room.store").samples == 4

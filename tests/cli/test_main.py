@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from interruptible import interruptible
 
 from p2pkit import __version__
-from p2pkit.cli.bars import progress_bar
 from p2pkit.cli.main import COMMANDS, Lazy, commands, main
+from p2pkit.cli.progress import progress_bar
 from p2pkit.errors import ConfigError
 from p2pkit.files import write_atomic
 
@@ -171,7 +171,7 @@ def test_ctrl_c_during_the_import_of_torch(tmp_path: Path) -> None:
     )
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1].endswith(
-        "to go on: p2pkit train rooms.store --out run --resume"
+        "to continue: p2pkit train rooms.store --out run --resume"
     )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tiny_recording import write_recording
 
-from p2pkit.cli.placement import is_first, local_rank, own_device
+from p2pkit.cli.extract import own_device
+from p2pkit.cli.progress import is_first, local_rank
 from p2pkit.store.verifying import verify_store
 
 

@@ -109,4 +109,4 @@ def test_what_is_not_recognised_is_a_wrong_use(command: str, room: Path, tmp_pat
 def test_an_empty_source_is_a_usage_error(command: str) -> None:
     result = p2pkit(command, "", code=2)
     assert result.exit_code == 2
-    assert "the path is empty; is a variable of the shell not set?" in result.output
+    assert "the path is empty; is a shell variable unset?" in result.output

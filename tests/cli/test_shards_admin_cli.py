@@ -133,22 +133,22 @@ def test_drop_layer_needs_a_yes(store: Path):
 
 
 def test_repair_says_what_it_drops(store: Path):
-    assert run("repair", store) == "ok: 0 things done, every byte read again\n"
+    assert run("repair", store) == "ok: 0 actions done, every byte read again\n"
     (store / "geometry" / "000001.tar").unlink()
     left = run("repair", store, code=1)
     assert "leave layer geometry, shard 1: frames " in left
-    assert "--source brings them back, --drop leaves them out" in left
+    assert "--source restores them, --drop removes them" in left
     dry = run("repair", store, "--drop", "--dry-run")
     assert "would drop layer geometry, shard 1: frames " in dry
-    assert "2 frames would become failures, stage repair" in dry
+    assert "2 frames would become failures of stage repair" in dry
     run("verify", store, code=1)
     text = run("repair", store, "--drop")
     assert "drop layer features/resnet50-0123abcd, shard 1: frames " in text
-    assert "2 frames became failures, stage repair, and leave every layer" in text
+    assert "2 frames became failures of stage repair and are removed from every layer" in text
     run("verify", store, "--deep")
     (store / "failures.jsonl").write_text("")
-    assert "failures.jsonl would be written again" in run("repair", store, "--dry-run")
-    assert "failures.jsonl was written again" in run("repair", store)
+    assert "failures.jsonl would be rewritten" in run("repair", store, "--dry-run")
+    assert "failures.jsonl was rewritten" in run("repair", store)
     assert len((store / "failures.jsonl").read_text().splitlines()) == 2
 
 

@@ -28,8 +28,8 @@ def test_what_becomes_of_views_needs_views(views: list[str], file: str, tmp_path
     words = [*DEMO, "--config", str(config), *views, "--views-as", "stored"]
     told = usage_error(*words)
     assert "--views-as would be ignored" in told
-    assert "add these, such as --views flip" in told
-    assert "as stored_views of [features]" in told
+    assert "add --views, such as --views flip" in told
+    assert "in [features] (stored_views)" in told
     assert "--views-as would be ignored" in usage_error("plan", *words[1:3], *words[-2:])
 
 
@@ -66,7 +66,7 @@ def test_settings_of_a_file_may_be_without_use(tmp_path: Path) -> None:
 
 def test_the_number_of_pairs_is_for_pixels() -> None:
     told = usage_error(*DEMO, "--pairs-per-frame", "50")
-    assert "--pairs-per-frame would be ignored: the layout grid stores the map" in told
+    assert "--pairs-per-frame would be ignored: the layout grid stores the whole map" in told
     pixels = [*DEMO, "--pairs-per-frame", "50", "--features", "pixels"]
     assert CliRunner().invoke(commands, pixels).exit_code == 0
 
@@ -109,8 +109,11 @@ def test_a_training_is_told_each_setting_once(words: list[str], told: str) -> No
         ),
         (["--mode", "knn", "--set", "frozen.probe.iterations=9"], "add linear to --mode"),
         (["--set", "frozen.neighbours=9"], "add knn to --mode"),
-        (["--set", "split.gap_frames=3"], "add --split-unit time-block, or leave it out"),
-        (["--test-scenes", "a", "--set", "test=0.5"], "is what --test-scenes names"),
+        (["--set", "split.gap_frames=3"], "add --split-unit time-block, or omit it"),
+        (
+            ["--test-scenes", "a", "--set", "test=0.5"],
+            "--test-scenes already selects the test part",
+        ),
     ],
 )
 def test_an_evaluation_is_told_what_it_uses(words: list[str], told: str) -> None:
@@ -126,7 +129,7 @@ def test_a_probe_has_one_test_part() -> None:
 def test_a_probe_has_settings_of_its_own(words: list[str]) -> None:
     told = usage_error("evaluate", "run", "--preset", "probe", *words)
     assert f"{words[0]} would be ignored: --preset probe has no such setting" in told
-    assert "takes one RUN; 2 are named" in usage_error("evaluate", "a", "b", "--preset", "probe")
+    assert "takes one RUN, found 2" in usage_error("evaluate", "a", "b", "--preset", "probe")
 
 
 def test_options_of_a_probe_need_its_preset() -> None:
@@ -140,7 +143,7 @@ def test_a_repair_extracts_only_from_a_recording() -> None:
     repair = ["shards", "repair", "x.store"]
     for words in (["--weights", "random"], ["--teacher", "hf:a"], ["--camera", "c.json"]):
         told = usage_error(*repair, *words)
-        assert f"{words[0]} would be ignored: without the recording nothing is extracted" in told
+        assert f"{words[0]} would be ignored: nothing is extracted without the recording" in told
     told = usage_error(*repair, "--source", "here", "--drop")
     assert "--drop would be ignored" in told
 
@@ -155,9 +158,9 @@ def test_a_check_of_a_store_takes_its_calibration(room_store: Path) -> None:
 def test_what_is_for_depth_images_needs_them(dataset: str, words: str) -> None:
     arguments = ["sweeps", "--dataset", dataset, "--out", "x.store", *words.split()]
     told = usage_error("extract", *arguments)
-    assert f"{words.split()[0]} would be ignored: it is for depth images, and {dataset}" in told
+    assert f"{words.split()[0]} would be ignored: it is for depth images, but {dataset}" in told
 
 
 def test_a_recording_is_not_drawn_by_a_seed() -> None:
     told = usage_error("check", "sweeps", "--dataset", "kitti-raw", "--seed", "3")
-    assert "--seed would be ignored: it draws generated scenes, and kitti-raw is a rec" in told
+    assert "--seed would be ignored: it seeds generated scenes, but kitti-raw is a rec" in told

@@ -16,6 +16,7 @@ from p2pkit.datasets.frame import DepthImage
 from p2pkit.errors import SourceError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import invert_rigid
+from p2pkit.sampling import evenly_spread
 
 MEDIAN_RANGE_M = (0.05, 100.0)
 COMMON_UNITS = (1.0, 100.0, 256.0, 1000.0, 4000.0, 5000.0, 10000.0)
@@ -208,9 +209,8 @@ def _without_repeats(pairs: list[tuple[Posed, Posed]]) -> list[tuple[Posed, Pose
 
 
 def _spread(items: Sequence[Item], count: int) -> list[Item]:
-    """Up to `count` items, evenly spaced, the first and the last among them."""
-    indices = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[int(index)] for index in indices]
+    """Up to `count` items, evenly spread, the first and the last among them."""
+    return [items[index] for index in evenly_spread(len(items), count).tolist()]
 
 
 def _where(probes: Sequence[DepthProbe]) -> str:

@@ -177,7 +177,7 @@ def test_cameras_that_see_nothing_fail_the_coverage(frame: Frame, tmp_path: Path
         ),
         (lambda f: with_view(f, time_offset_s=np.nan), "views[0].time_offset_s"),
         (lambda f: replace(f, speed_m_s=-1.0), "speed_m_s is -1.0"),
-        (lambda f: replace(f, intensity=np.zeros(3, np.float32)), "are of points"),
+        (lambda f: replace(f, intensity=np.zeros(3, np.float32)), "belong to points"),
         (lambda f: points_with(f, intensity=255.0), "intensity is 255 to 255"),
         (lambda f: points_with(f, point_time_s=1.6e9), "point_time_s is 1.6e+09"),
         (
@@ -202,7 +202,7 @@ def test_labels_without_names_are_told(frame: Frame) -> None:
     [
         (lambda f: replace(f, depth=None), "exactly one of depth and points"),
         (lambda f: forced(f, world_from_sensor=np.eye(4)[:3]), "expected a 4 x 4 rigid transform"),
-        (lambda f: with_view(f, image=f.views[0].image[..., 0]), "(48, 64, 3) is needed"),
+        (lambda f: with_view(f, image=f.views[0].image[..., 0]), "expected uint8 (48, 64, 3)"),
     ],
 )
 def test_a_malformed_frame_is_a_verdict_and_no_traceback(

@@ -20,7 +20,7 @@ from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.evaluate import features as frozen
 from p2pkit.pipelines.evaluate.features import FrozenConfig, FrozenFeatures
-from p2pkit.pipelines.evaluate.finetune import FinetuneConfig, finetune, look_steps
+from p2pkit.pipelines.evaluate.finetune import FinetuneConfig, finetune, validation_steps
 from p2pkit.pipelines.evaluate.frames import (
     LabelledFrames,
     PartScores,
@@ -238,7 +238,7 @@ def test_published_weights_are_compared_by_name(config: EvaluateConfig, pretrain
     random = [found.student("scratch", seed).state_dict() for seed in (0, 0, 1)]
     torch.testing.assert_close(random[0], random[1], rtol=0, atol=0)
     assert any(not torch.equal(random[0][name], random[2][name]) for name in random[0])
-    with pytest.raises(ConfigError, match="give each a name of its own"):
+    with pytest.raises(ConfigError, match="give each a different name"):
         compared_weights(config.runs, {"scratch": file})
 
 
@@ -281,7 +281,7 @@ def test_the_best_look_or_the_last_step_is_tested(data: LabelledFrames, pretrain
 def test_the_last_look_is_after_the_last_step(
     steps: int, validations: int, expected: set[int]
 ) -> None:
-    assert look_steps(FinetuneConfig(steps=steps, validations=validations)) == expected
+    assert validation_steps(FinetuneConfig(steps=steps, validations=validations)) == expected
 
 
 def test_validation_frames_are_spread_over_the_scenes(data: LabelledFrames) -> None:
@@ -297,7 +297,7 @@ def test_the_report_says_which_weights_are_tested(config: EvaluateConfig) -> Non
     tuned = replace(config, modes=("finetune",), seeds=1)
     report = json.loads(run(tuned).read_text())
     text = (config.out / "report.md").read_text()
-    assert "best mIoU on 2 of the 4 validation frames, out of 2 looks in 4 steps." in text
+    assert "best mIoU on 2 of the 4 validation frames, from 2 validations in 4 steps." in text
     for cell in report["cells"]:
         assert set(cell["validation_miou"]) == {"2", "4"}
         assert f"{cell['name']} {cell['tested_step']} (1 ×)" in text
@@ -305,12 +305,12 @@ def test_the_report_says_which_weights_are_tested(config: EvaluateConfig) -> Non
     found = find_evaluation(config.runs[0], config.out)
     assert found is not None
     notes = " ".join(evaluation_section(found).modes[0].notes)
-    assert "out of 2 looks in 4 steps." in notes
+    assert "from 2 validations in 4 steps." in notes
     assert "Steps whose weights were tested: scratch" in notes
     last = replace(tuned, finetune=replace(QUICK, choose="last"), out=config.out / "last")
     report = json.loads(run(last).read_text())
     text = (last.out / "report.md").read_text()
-    assert "the weights of the last of 4 steps; no validation frame was looked at" in text
+    assert "The weights of the last of 4 steps were tested; no validation frame was used" in text
     assert report["protocol"]["settings"]["finetune"]["choose"] == "last"
     with pytest.raises(FingerprintError, match=r"finetune\.choose"):
         run(replace(last, out=config.out))
@@ -384,7 +384,7 @@ def test_the_rate_is_chosen_on_the_validation_part(
         "pretrained": {"0.01": 1},
     }
     assert "scratch 0.01 (1 ×); pretrained 0.01 (1 ×)." in (config.out / "report.md").read_text()
-    with pytest.raises(ConfigError, match="to be chosen on the validation part"):
+    with pytest.raises(ConfigError, match="compared on the validation part"):
         replace(settings, choose="last")
     with pytest.raises(ConfigError, match=r"rates.0.* greater than 0"):
         replace(settings, rates=(0.0,))
@@ -411,7 +411,7 @@ def test_another_store_tests(
     assert np.array_equal(frame.coordinates, first.coordinates)
     with pytest.raises(ConfigError, match="holds the frames of the training store"):
         run(replace(asked, test_store=str(room_store)))
-    with pytest.raises(ConfigError, match="leave out the settings of `split`"):
+    with pytest.raises(ConfigError, match="omit the settings of `split`"):
         replace(asked, split=SplitConfig(test_scenes=("scene-0",)))
 
 

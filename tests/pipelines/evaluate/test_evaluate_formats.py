@@ -18,7 +18,7 @@ from p2pkit.errors import FingerprintError
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines.evaluate.features import FrozenConfig
 from p2pkit.pipelines.evaluate.finetune import FinetuneConfig
-from p2pkit.pipelines.evaluate.frames import open_labelled, students_up
+from p2pkit.pipelines.evaluate.frames import open_labelled, pretraining_up_axis
 from p2pkit.pipelines.evaluate.probe import ProbeStageConfig
 from p2pkit.pipelines.evaluate.probe import run as probe
 from p2pkit.pipelines.evaluate.run import EvaluateConfig, run
@@ -250,7 +250,7 @@ def test_points_are_turned_to_what_was_up_in_pretraining(
     """The run is of a depth camera, whose up is -y; LiDARs and rooms have z up."""
     store = open_store(stored)
     has_z_up = store.manifest.dataset["dataset"] != "scannet"
-    up = students_up([tiny_run], store)
+    up = pretraining_up_axis([tiny_run], store)
     assert up == (0.0, -1.0, 0.0)
     asked: dict[str, Any] = {"validation": 0.2, "test": 0.2, "voxel_size": 0.01}
     as_stored = open_labelled(store, label_set="stored", **asked)

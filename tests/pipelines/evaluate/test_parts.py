@@ -93,7 +93,7 @@ def test_named_scenes_test_and_the_last_of_the_others_validate() -> None:
 
 
 def test_names_that_fit_no_scene_or_leave_none() -> None:
-    with pytest.raises(ConfigError, match=r"no scene is called 'Area_9\*'; there are 12: Area_1_h"):
+    with pytest.raises(ConfigError, match=r"no scene matches 'Area_9\*'; found 12: Area_1_h"):
         cut(AREAS, SplitConfig(test_scenes=("Area_5*", "Area_9*")))
     with pytest.raises(ConfigError, match="train part is empty: 12 frames of 12 scenes"):
         cut(AREAS, SplitConfig(test_scenes=("*",)))
@@ -131,7 +131,7 @@ def test_blocks_are_apart_by_the_gap(
     try:
         parts = cut(["a"] * frames, split, validation, test)
     except ConfigError as error:
-        assert "with gaps of" in str(error)  # noqa: PT017
+        assert "a smaller gap than" in str(error)  # noqa: PT017
         assert frames <= 2 * gap + 4
         return
     train, validated, tested = (parts.rows[name] for name in PARTS)
@@ -148,7 +148,7 @@ def test_time_blocks_are_for_what_cannot_be_cut_by_scene() -> None:
     two = cut(["a"] * 10 + ["b"] * 10, BY_TIME)
     assert counts(two) == [10, 2, 4]
     assert two.units[9:12] == ["a, block 4", "b, block 0", "b, block 0"]
-    with pytest.raises(ConfigError, match="time blocks share their scene"):
+    with pytest.raises(ConfigError, match="time blocks share one scene"):
         SplitConfig(unit="time-block", test_scenes=("a",))
     with pytest.raises(ConfigError, match="gap_frames is 0; must be at least 1"):
         SplitConfig(unit="time-block", gap_frames=0)

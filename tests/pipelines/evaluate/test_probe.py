@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
 
-from p2pkit.cli.evaluate import seen_text
+from p2pkit.cli.evaluate import pretrained_frames_text
 from p2pkit.errors import ConfigError, StoreError, TrainingError
 from p2pkit.evaluation.linear_probe import ProbeConfig
 from p2pkit.pipelines.evaluate import probe
@@ -71,7 +71,7 @@ def test_nothing_is_claimed_of_a_store_that_the_run_does_not_know(
     run = shutil.copytree(tiny_run, tmp_path / "run")
     protocol = json.loads(probe.run(probe_config(run, store)).read_text())["protocol"]
     assert protocol["test_frames_pretrained_on_without_labels"] is None
-    assert "of a store that the run was not trained on" in seen_text(protocol)
+    assert "of a store that the run was not trained on" in pretrained_frames_text(protocol)
 
 
 def test_probing_again_gives_the_same_report(
@@ -87,7 +87,7 @@ def test_probing_again_gives_the_same_report(
 def test_a_store_without_labels_is_refused(tiny_run: Path, tmp_path: Path) -> None:
     root = write_recording(tmp_path / "rooms", 4, labels=False)
     store = extract.run(recording_config(root, tmp_path / "store"))
-    with pytest.raises(StoreError, match="has no labels, so nothing can be probed"):
+    with pytest.raises(StoreError, match="has no labels, so it cannot be probed"):
         probe.run(probe_config(tiny_run, store))
 
 

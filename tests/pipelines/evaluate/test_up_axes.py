@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_recording import recording_config, tiny_train_config
 
-from p2pkit.pipelines.evaluate.frames import students_up
+from p2pkit.pipelines.evaluate.frames import pretraining_up_axis
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.online_probe import OnlineProbe
@@ -92,9 +92,9 @@ def test_a_run_knows_what_was_up(room_store: Path, fused_store: Path, tmp_path: 
     ups = {name: [use.up_axis for use in read_provenance(run).stores] for name, run in runs.items()}
     assert ups == {"camera": [CAMERA], "points": [POINTS], "both": [POINTS, CAMERA]}
     rooms, fused = open_store(room_store), open_store(fused_store)
-    assert students_up([runs["camera"]], fused) == CAMERA
-    assert students_up([runs["points"]], rooms) == POINTS
-    assert students_up([runs["both"]], rooms) is None
+    assert pretraining_up_axis([runs["camera"]], fused) == CAMERA
+    assert pretraining_up_axis([runs["points"]], rooms) == POINTS
+    assert pretraining_up_axis([runs["both"]], rooms) is None
 
 
 @pytest.mark.parametrize(("named", "expected"), [(None, POINTS), ((1.0, 0.0, 0.0),) * 2])

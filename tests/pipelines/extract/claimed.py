@@ -10,7 +10,7 @@ from pathlib import Path
 from interruptible import interruptible
 
 TEACHER = ("--teacher", "resnet10t", "--layer", "2", "--weights", "random")
-PATIENCE_S = 120.0
+DEADLINE_S = 120.0
 
 
 def extract_command(root: Path, out: Path, *options: str) -> list[str]:
@@ -34,7 +34,7 @@ def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
 
 def shard_in_work(store: Path, process: subprocess.Popen[str]) -> tuple[int, int]:
     """Wait for the first claimed shard; its number, and the pid of the worker that has it."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + DEADLINE_S
     while time.monotonic() < end and process.poll() is None:
         for claim in store.glob(".claims/extract-*"):
             try:

@@ -58,7 +58,7 @@ def test_ctrl_c_says_how_to_go_on(room_recording: Path, room_store: Path, tmp_pa
     assert (process.returncode, printed, pid) == (130, "", process.pid), errors
     assert "Traceback" not in errors
     told = errors.splitlines()[-1]
-    going_on = "Interrupted. What was complete is kept; to go on: p2pkit extract "
+    going_on = "Interrupted. Completed work is kept; to continue: p2pkit extract "
     assert told.startswith(going_on), errors
     # Whether its claim is gone or, made a moment before, left behind: nobody waits for it here.
     again = start(["-m", "p2pkit.cli.main", *told.partition("p2pkit ")[2].split()])

@@ -44,7 +44,7 @@ def test_a_cluster_that_cannot_work_is_refused(device: str, needed: str) -> None
     [
         ("rey", "unknown engine 'rey'; choose one of local, ray"),
         ("ray://", "lacks the address"),
-        ("local://here", "has no address, but 'here'"),
+        ("local://here", "takes no address, found 'here'"),
     ],
 )
 def test_wrong_engines_are_refused(
@@ -59,7 +59,7 @@ def test_a_numbered_gpu_is_refused(room_recording: Path, tmp_path: Path) -> None
     from p2pkit.layers.features import FeatureConfig
 
     features = FeatureConfig(teacher=TeacherOptions(device="cuda:1"))
-    with pytest.raises(ConfigError, match="name cuda"):
+    with pytest.raises(ConfigError, match="use --device cuda"):
         run_on("ray", recording_config(room_recording, tmp_path / "out", features=features))
     assert not (tmp_path / "out").exists()
 

@@ -82,7 +82,7 @@ def test_a_moved_file_is_named(
     whole = shard.read_bytes()
     shard.unlink()
     with pytest.raises(
-        FingerprintError, match=rf"Name where {path.name} lies with --teacher {kind}"
+        FingerprintError, match=rf"Name the path of {path.name} with --teacher {kind}"
     ):
         run(RepairConfig(store, SourceConfig(root=room_recording)))
     named = f"{kind}:{there / path.name}"

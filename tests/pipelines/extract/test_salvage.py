@@ -170,7 +170,7 @@ def test_without_being_asked_nothing_is_dropped_and_each_frame_is_named(tiny_sto
     report = repair(tiny_store, drop=False)
     assert [action.what for action in report.actions] == ["leave", "leave"]
     assert all(set(action.keys) == keys for action in report.actions)
-    assert all("--drop leaves them out" in action.reason for action in report.actions)
+    assert all("--drop removes them" in action.reason for action in report.actions)
     assert report.verified is not None
     assert not report.verified.ok
     assert tree(tiny_store) == before
@@ -230,7 +230,7 @@ def test_a_shard_that_another_process_works_on_is_left(tiny_tar: Path):
     with claim:
         report = repair(tiny_tar)
     assert {(a.what, a.reason) for a in report.actions} == {
-        ("leave", "another process works on this shard")
+        ("leave", "another process is working on this shard")
     }
     assert tree(tiny_tar) == before
 

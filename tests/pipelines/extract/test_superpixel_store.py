@@ -360,5 +360,5 @@ def test_their_codec_is_chosen_and_kept(room_recording: Path, tmp_path: Path) ->
     run(replace(config, codecs={}))
     with pytest.raises(FingerprintError, match="codec is 'lz4' in the store, 'zstd' now"):
         run(replace(config, codecs={"superpixel": "zstd"}))
-    with pytest.raises(ConfigError, match="codec of field 'superpixel': the fields are"):
+    with pytest.raises(ConfigError, match="codec of unknown field 'superpixel'; the fields are"):
         run(replace(config, superpixels=None))

@@ -230,7 +230,7 @@ def test_the_command_takes_a_store(room_store: Path, tmp_path: Path) -> None:
     assert result.stdout == f"{out}\n"
     result = CliRunner().invoke(commands, ["report", str(room_store), str(room_store)])
     assert result.exit_code == 2
-    assert "is a store itself" in result.output
+    assert "is already a store" in result.output
     result = CliRunner().invoke(commands, ["report", str(room_store), "--evaluation", "x"])
     assert result.exit_code == 2
     assert "--evaluation would be ignored" in result.output

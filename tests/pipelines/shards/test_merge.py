@@ -103,7 +103,7 @@ def test_grids_of_several_image_sizes_are_gathered(tmp_path: Path):
 
 def test_one_key_in_two_stores_needs_prefixes(tmp_path: Path):
     first, second = write_part(tmp_path / "a", A), write_part(tmp_path / "b", A, failed=["a_4"])
-    with pytest.raises(StoreError, match=r"5 keys that a store before it has too, such as a_0"):
+    with pytest.raises(StoreError, match=r"5 keys that an earlier store has too, such as a_0"):
         merge(tmp_path / "out", first, second)
     assert not (tmp_path / "out").exists()
     out = open_store(merge(tmp_path / "out", first, second, prefixes=("x-", "y-")))
@@ -168,7 +168,7 @@ def test_frames_without_a_known_key_are_left_out(parts: tuple[Path, Path], tmp_p
 
 
 def test_impossible_merges(parts: tuple[Path, Path], tmp_path: Path):
-    with pytest.raises(ConfigError, match="at least two stores; got 1"):
+    with pytest.raises(ConfigError, match="at least two stores to merge, found 1"):
         merge(tmp_path / "out", parts[0])
     with pytest.raises(ConfigError, match="2 stores and 1 prefixes"):
         merge(tmp_path / "out", *parts, prefixes=("a",))

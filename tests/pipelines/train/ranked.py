@@ -18,7 +18,7 @@ from p2pkit.networks.sync_norm import synchronise_norms
 from p2pkit.pipelines.train.distributed import process_group, ranks_from_environment, replicate
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.run import open_sources
-from p2pkit.pipelines.train.step import Trainee
+from p2pkit.pipelines.train.step import Trainer
 from p2pkit.stream.batches import Batch, BatchStream, StreamConfig
 
 
@@ -38,10 +38,10 @@ def train(store: str, out: Path, steps: int, loss: LossConfig) -> None:
     if ranks.ranks > 1:
         synchronise_norms(model)
     model = model.double().train()
-    trainee = Trainee(model, config, replicate(model, ranks, "cpu"), ranks)
+    trainer = Trainer(model, config, replicate(model, ranks, "cpu"), ranks)
     stream = BatchStream(sources, config=stream_config, rank=ranks.rank, ranks=ranks.ranks)
     for batch in stream.batches(0, steps):
-        trainee.step([in_double(batch)], 0.01)
+        trainer.step([in_double(batch)], 0.01)
     if ranks.is_first:
         save_file(model.state_dict(), out)
 

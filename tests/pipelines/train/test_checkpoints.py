@@ -16,23 +16,23 @@ from p2pkit.pipelines.train.checkpoints import (
 )
 from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.model import build_model
-from p2pkit.pipelines.train.step import Trainee
+from p2pkit.pipelines.train.step import Trainer
 
 CONFIG = tiny_train_config(Path("unused"))
 
 
-def make(seed: int, channels: int = 8) -> Trainee:
+def make(seed: int, channels: int = 8) -> Trainer:
     """A model and its optimiser after one update with made-up gradients."""
     model = build_model(CONFIG, channels, seed=seed)
-    trainee = Trainee(model, CONFIG, model, Ranks())
+    trainer = Trainer(model, CONFIG, model, Ranks())
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 0.1 * (seed + 1))
-    trainee.optimizer.step()
-    return trainee
+    trainer.optimizer.step()
+    return trainer
 
 
-def save(run: Path, trainee: Trainee, step: int) -> None:
-    save_checkpoint(run, trainee.model, trainee.state(), step=step, keep=2)
+def save(run: Path, trainer: Trainer, step: int) -> None:
+    save_checkpoint(run, trainer.model, trainer.state(), step=step, keep=2)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_comes_back(saved: Path) -> None:
-    wanted, trainee = make(0), make(1)
+    wanted, trainer = make(0), make(1)
     torch.manual_seed(6)
-    trainee.restore(load_checkpoint(latest_checkpoint(saved), trainee.model))
-    weights = trainee.model.state_dict()
+    trainer.restore(load_checkpoint(latest_checkpoint(saved), trainer.model))
+    weights = trainer.model.state_dict()
     torch.testing.assert_close(weights, wanted.model.state_dict(), rtol=0, atol=0)
-    found, expected = trainee.optimizer.state_dict(), wanted.optimizer.state_dict()
+    found, expected = trainer.optimizer.state_dict(), wanted.optimizer.state_dict()
     torch.testing.assert_close(found["state"], expected["state"], rtol=0, atol=0)
     drawn = torch.rand(3)
     torch.manual_seed(5)
@@ -74,13 +74,13 @@ def test_another_architecture_is_refused(saved: Path) -> None:
 
 
 def test_the_newest_are_kept_and_leftovers_are_no_checkpoints(tmp_path: Path) -> None:
-    trainee = make(0)
+    trainer = make(0)
     leftover = tmp_path / "checkpoints" / ".tmp-step-00000003"
     leftover.mkdir(parents=True)
     (leftover / "weights.safetensors").write_bytes(b"half")
     assert list_checkpoints(tmp_path) == []
     for step in (1, 2, 3, 3):
-        save(tmp_path, trainee, step)
+        save(tmp_path, trainer, step)
     assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [2, 3]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
@@ -112,14 +112,14 @@ def test_a_file_that_is_missing_or_cut_is_told_with_advice(
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
-    trainee = make(0)
-    save(tmp_path, trainee, 1)
+    trainer = make(0)
+    save(tmp_path, trainer, 1)
     limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, limits[1]))
     try:
         with pytest.raises(TrainingError, match=r"step-00000002 cannot be written: .*00000001.*"):
-            save(tmp_path, trainee, 2)
+            save(tmp_path, trainer, 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
@@ -127,9 +127,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
-    trainee = make(0)
-    save(tmp_path, trainee, 1)
-    next(trainee.model.parameters()).data[0] = float("inf")
+    trainer = make(0)
+    save(tmp_path, trainer, 1)
+    next(trainer.model.parameters()).data[0] = float("inf")
     with pytest.raises(TrainingError, match=r"NaN or infinite after 2 steps.*step-00000001"):
-        save(tmp_path, trainee, 2)
+        save(tmp_path, trainer, 2)
     assert latest_checkpoint(tmp_path).step == 1

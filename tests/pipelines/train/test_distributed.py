@@ -21,7 +21,7 @@ from p2pkit.pipelines.train.distributed import Ranks, ranks_from_environment
 from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.run import open_sources
-from p2pkit.pipelines.train.step import Trainee, channel_spread, effective_rank
+from p2pkit.pipelines.train.step import Trainer, channel_spread, effective_rank
 from p2pkit.stream.batches import BatchStream
 
 SETTINGS = {
@@ -169,7 +169,7 @@ def test_sigterm_saves_the_step_in_work(
     assert process.returncode == code, told
     done = latest_checkpoint(out).step
     assert len(read_metrics(out)) == done < 10_000
-    assert f"stopped after {done} of 10000 steps; go on with `p2pkit train" in told
+    assert f"stopped after {done} of 10000 steps; continue with `p2pkit train" in told
 
 
 def test_more_processes_than_frames_are_refused(room_store: Path) -> None:
@@ -218,10 +218,10 @@ def test_micro_batches_add_up_to_the_whole_batch(room_store: Path) -> None:
     for parts in (1, 2):
         model = build_model(config, sources[0].channels, seed=0).eval()
         stream = BatchStream(sources, config=config.stream, parts=parts)
-        trainee = Trainee(model, config, model, Ranks())
+        trainer = Trainer(model, config, model, Ranks())
         batches = list(stream.batches(0, 1))
         assert len(batches) == parts
-        report = trainee.step(batches, 0.1)
+        report = trainer.step(batches, 0.1)
         assert report.pairs == 128
         found.append(model.state_dict())
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
@@ -236,9 +236,9 @@ def test_half_precision_trains(room_store: Path, tmp_path: Path, precision: str)
     for name in ("float32", precision):
         chosen = replace(config, precision=name)
         model = build_model(chosen, sources[0].channels, seed=0).train()
-        trainee = Trainee(model, chosen, model, Ranks())
-        losses[name] = [trainee.step([batch], 0.05).loss for batch in batches]
-        json.dumps(trainee.state()["scaler"])
+        trainer = Trainer(model, chosen, model, Ranks())
+        losses[name] = [trainer.step([batch], 0.05).loss for batch in batches]
+        json.dumps(trainer.state()["scaler"])
     assert losses[precision] == pytest.approx(losses["float32"], rel=0.05)
     assert losses[precision] != losses["float32"]
 

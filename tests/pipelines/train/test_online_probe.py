@@ -158,7 +158,7 @@ def test_a_store_without_labels_is_refused_before_the_run_exists(
 
     folder = write_recording(tmp_path / "rooms", 6, sequences=3, labels=False)
     store = extract.run(recording_config(folder, tmp_path / "store"))
-    with pytest.raises(StoreError, match="no labels to evaluate on"):
+    with pytest.raises(StoreError, match="no labels for evaluation"):
         train.run(replace(config, store=str(store)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -80,7 +80,7 @@ def test_commands_take_urls(room_store: Path, url: str, bucket: Bucket, tmp_path
         == p2pkit("shards", "show", room_store, key).stdout
     )
     pulled = p2pkit("shards", "pull", url, tmp_path / "pulled", "--workers", 2)
-    assert "6 shards copied and verified, 0 were there" in pulled.stdout
+    assert "6 shards copied and verified, 0 already present" in pulled.stdout
     other = bucket.url("other.store")
     assert other in p2pkit("shards", "push", tmp_path / "pulled", other).stdout
     assert "ok" in p2pkit("shards", "verify", other).stdout

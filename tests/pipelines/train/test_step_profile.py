@@ -19,7 +19,7 @@ from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.optimizer import learning_rate
 from p2pkit.pipelines.train.profile import PREPARING, STEPPING, run
 from p2pkit.pipelines.train.run import run as train
-from p2pkit.pipelines.train.run import trainee_and_stream
+from p2pkit.pipelines.train.run import trainer_and_stream
 from p2pkit.pipelines.train.stores import open_sources
 from p2pkit.profiling import START, Laps
 
@@ -77,15 +77,15 @@ def test_what_is_measured_is_what_trains(room_store: Path, tmp_path: Path) -> No
     """The same batches and updates as of a run, with both parts told of."""
     config = replace(tiny_train_config(room_store, steps=2), accumulate=2)
     laps, loading = Laps(), Laps()
-    trainee, stream = trainee_and_stream(
+    trainer, stream = trainer_and_stream(
         config, open_sources(config), Ranks(), stepping=laps, preparing=loading
     )
     batches = list(stream.batches(0, 2))
     for step in range(2):
         parts = batches[2 * step :][:2]
-        trainee.step(parts, learning_rate(config.optimizer, step, config.steps))
+        trainer.step(parts, learning_rate(config.optimizer, step, config.steps))
     assert {"forward", "loss", "backward", "optimiser", "meters"} <= set(laps.seconds)
     assert set(loading.seconds) == set(PREPARING)
     saved = load_file(latest_checkpoint(train(config, tmp_path / "run")).path / FILES[0])
-    found = trainee.model.state_dict()
+    found = trainer.model.state_dict()
     assert all(torch.equal(found[name], value) for name, value in saved.items())

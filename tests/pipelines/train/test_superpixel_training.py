@@ -26,7 +26,7 @@ from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.presets import preset
 from p2pkit.pipelines.train.run_folder import read_provenance
 from p2pkit.pipelines.train.settings import TrainConfig
-from p2pkit.pipelines.train.step import Trainee, anchors
+from p2pkit.pipelines.train.step import Trainer, anchors
 from p2pkit.store.reading import open_store
 from p2pkit.stream.batches import Batch, BatchStream, StreamConfig
 from p2pkit.stream.samples import SampleConfig
@@ -167,11 +167,11 @@ def test_micro_batches_count_by_their_superpixels(cut_store: Path) -> None:
     batches = list(BatchStream(sources, config=stream_config, parts=2).batches(0, 1))
     apart: list[tuple[float, int]] = []
     for batch in batches:
-        trainee = Trainee(model, config, model, Ranks())
-        report = trainee.step([batch], 0.0)
+        trainer = Trainer(model, config, model, Ranks())
+        report = trainer.step([batch], 0.0)
         assert report.superpixels is not None
         apart.append((report.loss, report.superpixels))
-    whole = Trainee(model, config, model, Ranks()).step(batches, 0.0)
+    whole = Trainer(model, config, model, Ranks()).step(batches, 0.0)
     total = sum(count for _, count in apart)
     assert whole.superpixels == total
     assert apart[0][1] != apart[1][1]
@@ -231,7 +231,7 @@ def test_superpixels_made_anew_are_another_store(
     other = extract(
         recording_config(room_recording, tmp_path / "other", superpixels=SuperpixelConfig(30))
     )
-    with pytest.raises(TrainingError, match=r"is not the store that .* was begun on"):
+    with pytest.raises(TrainingError, match=r"is not the store that .* was started on"):
         train.resume(tmp_path / "run", store=other)
 
 

@@ -28,7 +28,7 @@ from p2pkit.pipelines.train.presets import PRESETS, preset
 from p2pkit.pipelines.train.run import open_sources, read_config, resume, run
 from p2pkit.pipelines.train.run_folder import read_provenance
 from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig
-from p2pkit.pipelines.train.step import StepReport, Trainee
+from p2pkit.pipelines.train.step import StepReport, Trainer
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import open_store
 from p2pkit.store.writing import create_or_open
@@ -139,7 +139,7 @@ def test_a_nan_loss_names_the_step_and_the_last_good_checkpoint(
 
 
 def test_a_second_run_into_the_same_folder_is_refused(room_store: Path, tiny_run: Path) -> None:
-    with pytest.raises(TrainingError, match="holds a run; go on with it by --resume"):
+    with pytest.raises(TrainingError, match="already holds a run; continue with --resume"):
         run(tiny_train_config(room_store), tiny_run)
 
 
@@ -291,7 +291,7 @@ def test_a_mixture_with_a_swapped_or_missing_store_is_not_resumed(
     config = tiny_train_config(room_store, more_stores=(str(second_store),))
     run(config, out, stop_after=1)
     assert [use.weight for use in read_provenance(out).stores] == [3, 1]
-    with pytest.raises(TrainingError, match="begun on 2 stores; 1 are named now"):
+    with pytest.raises(TrainingError, match="started on 2 stores, found 1"):
         resume(out, store=room_store)
     with pytest.raises(TrainingError, match="is not the store that"):
         resume(out, store=second_store, more_stores=[str(room_store)])
@@ -487,13 +487,13 @@ def test_float16_gradients_that_stay_infinite_end_the_run(room_store: Path, tmp_
     config = tiny_train_config(room_store, precision="float16", steps=30)
     sources = open_sources(config)
     model = build_model(config, sources[0].channels, seed=0).train()
-    trainee = Trainee(model, config, model, Ranks())
+    trainer = Trainer(model, config, model, Ranks())
     [batch] = BatchStream(sources, config=config.stream).batches(0, 1)
     model.point_projection.linear.weight.register_hook(lambda gradient: gradient * float("inf"))
     for _ in range(19):
-        assert not np.isfinite(trainee.step([batch], 0.1).gradient_norm)
-    with pytest.raises(FloatingPointError, match="in the 20 last steps"):
-        trainee.step([batch], 0.1)
+        assert not np.isfinite(trainer.step([batch], 0.1).gradient_norm)
+    with pytest.raises(FloatingPointError, match="in the last 20 steps"):
+        trainer.step([batch], 0.1)
 
 
 def without_pairs(batch: Batch) -> Batch:
@@ -508,7 +508,7 @@ def test_a_micro_batch_without_a_pair_counts_nothing(room_store: Path) -> None:
     found: list[dict[str, torch.Tensor]] = []
     for parts in ([batches[0]], [batches[0], without_pairs(batches[1])]):
         model = build_model(config, sources[0].channels, seed=0).eval()
-        report = Trainee(model, config, model, Ranks()).step(parts, 0.1)
+        report = Trainer(model, config, model, Ranks()).step(parts, 0.1)
         assert report.pairs == 64
         assert report.point_rank > 1
         found.append(model.state_dict())
@@ -522,7 +522,7 @@ def test_a_global_batch_without_a_pair_is_named_by_its_step(room_store: Path) ->
     model = build_model(config, sources[0].channels, seed=0).train()
     before = {name: value.clone() for name, value in model.named_parameters()}
     with pytest.raises(TrainingError, match="no frame of the global batch of step 3 has a pair"):
-        Trainee(model, config, model, Ranks()).step([without_pairs(batch)], 0.1)
+        Trainer(model, config, model, Ranks()).step([without_pairs(batch)], 0.1)
     torch.testing.assert_close(dict(model.named_parameters()), before, rtol=0, atol=0)
 
 
@@ -532,14 +532,14 @@ def test_embeddings_are_float32_in_every_precision(room_store: Path, precision: 
     sources = open_sources(config)
     [batch] = BatchStream(sources, config=config.stream).batches(0, 1)
     model = build_model(config, sources[0].channels, seed=0).train()
-    trainee = Trainee(model, config, model, Ranks())
+    trainer = Trainer(model, config, model, Ranks())
     seen: list[torch.dtype] = []
     model.register_forward_hook(
         lambda model, inputs, contrast: seen.extend(
             [contrast.point_embedding.dtype, contrast.pixel_embedding.dtype]
         )
     )
-    assert np.isfinite(trainee.step([batch], 0.1).loss)
+    assert np.isfinite(trainer.step([batch], 0.1).loss)
     assert seen == [torch.float32, torch.float32]
 
 

@@ -101,8 +101,8 @@ def test_a_missing_login_says_what_to_do(room_store: Path, tmp_path: Path) -> No
     project = ["--set", "wandb.project=rooms", "--steps", "1"]
     nowhere = {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"}
     told = in_process(tmp_path, *arguments, *project, code=1, **nowhere)
-    assert "wandb cannot begin" in told
-    assert f"WANDB_MODE=offline, and go on with `p2pkit train --out {run} --resume`" in told
+    assert "wandb cannot start" in told
+    assert f"WANDB_MODE=offline, and continue with `p2pkit train --out {run} --resume`" in told
     assert "Traceback" not in told
 
 
