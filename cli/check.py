@@ -45,6 +45,8 @@ def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> 
         for verdict in report.verdicts:
             click.echo(f"{verdict.test:<16} {MARKS[verdict.outcome]:<12} {verdict.reason}")
         click.echo(report.summary)
+        for mend in report.mends:
+            click.echo(f"To mend it, {mend}.")
         click.echo(report.path.with_name("check.html"))
     if not report.ok:
         click.get_current_context().exit(1)
