@@ -38,7 +38,10 @@ def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> 
         source, dataset = found.root, found.dataset
     if dataset is None or not is_kind(dataset, "generated"):
         refuse(["seed"], f"it draws generated scenes, and {dataset} is a recording; leave this out")
-    report = run(config_of(CheckConfig, source=source, dataset=dataset))
+    config = config_of(CheckConfig, source=source, dataset=dataset)
+    if (config.out / "check.json").exists():
+        click.echo(f"Replacing the earlier result in {config.out}; --out keeps both", err=True)
+    report = run(config)
     if as_json:
         click.echo(report.path.read_text())
     else:

@@ -139,7 +139,7 @@ def check_source(
     else:
         verdicts.append(_judge_coverage(visit, found))
         verdicts += [judge_stored_pairs(samples)] if samples else []
-        verdicts += _judge_images(found)
+        verdicts += _judge_images(found, is_store=store is not None)
         curves = profiles(found.looks) if found.looks else []
         verdicts.append(judge_poses(found.pairs))
     told = mends(verdicts, _declared(source, visit, is_store=store is not None))
@@ -210,9 +210,11 @@ def _without_pairs(frames: int) -> Verdict:
     return Verdict("pairs", "cannot tell", reason)
 
 
-def _judge_images(found: Gathered) -> list[Verdict]:
+def _judge_images(found: Gathered, *, is_store: bool) -> list[Verdict]:
     if not found.looks:
-        reason = "a store of point frames keeps no images; check the recording itself"
+        reason = "no frame could be read"
+        if is_store:
+            reason = "a store of point frames keeps no images; check the recording itself"
         return [Verdict("edge alignment", "cannot tell", reason)]
     each = judge_each_view(found.looks)
     return [*judge_alignment(found.looks), *([] if each is None else [each])]
