@@ -22,7 +22,7 @@ def is_utf8(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Text for a page or a log: bytes of a path that are not UTF-8 become escapes such as `\\xe9`."""
+    r"""Text for a page or a log; bytes of a path that are not UTF-8 become escapes like `\xe9`."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
