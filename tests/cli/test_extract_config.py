@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -281,6 +282,7 @@ def test_the_command_after_ctrl_c_goes_on(room: Path, tmp_path: Path) -> None:
     run = [sys.executable, "-m", "p2pkit.cli.main"]
     # Bars are drawn on a terminal only.
     terminal, end = os.openpty()
+    termios.tcsetwinsize(end, (24, 100))
     with subprocess.Popen(
         [*run, *words], cwd=tmp_path, stderr=end, preexec_fn=interruptible
     ) as begun:
