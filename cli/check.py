@@ -38,13 +38,18 @@ def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> 
         source, dataset = found.root, found.dataset
     if dataset is None or not is_kind(dataset, "generated"):
         refuse(["seed"], f"it seeds generated scenes, but {dataset} is a recording; omit it")
-    report = run(config_of(CheckConfig, source=source, dataset=dataset))
+    config = config_of(CheckConfig, source=source, dataset=dataset)
+    if (config.out / "check.json").exists():
+        click.echo(f"Replacing the earlier result in {config.out}; --out keeps both", err=True)
+    report = run(config)
     if as_json:
         click.echo(report.path.read_text())
     else:
         for verdict in report.verdicts:
             click.echo(f"{verdict.test:<16} {MARKS[verdict.outcome]:<12} {verdict.reason}")
         click.echo(report.summary)
+        for mend in report.mends:
+            click.echo(f"To mend it, {mend}.")
         click.echo(report.path.with_name("check.html"))
     if not report.ok:
         click.get_current_context().exit(1)

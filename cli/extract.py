@@ -89,18 +89,20 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
     if engine == "local":
         config = _on_own_device(config)
     # Ray reports on its workers on stdout, which is reserved for the result.
-    failed = 0
+    failed, first = 0, None
     with progress_bar("frames", hide=not is_first()) as bar, redirect_stdout(sys.stderr):
 
         def show(report: Progress) -> None:
-            nonlocal failed
-            failed = report.failed
+            nonlocal failed, first
+            failed, first = report.failed, first or report
             bar.total = report.total
             bar.set_postfix(failed=report.failed, refresh=False)
             bar.update(report.done - bar.n)
 
         store = run_on(engine, config, progress=show)
     if is_first():
+        if first is not None and first.done == first.total:
+            click.echo(f"already complete: {first.total} frames", err=True)
         for part in read_manifest(store).layers[0].details.get(LEFT_OUT, ()):
             click.echo(f"Left out: {part['name']}: {part['reason']}", err=True)
         if failed:

@@ -29,7 +29,7 @@ def init(source: str | None, preset: str | None, dataset: str | None, out: Path 
         return
     if out.exists():
         raise ConfigError(f"{out} already exists; name another file, or delete it first")
-    write_atomic(out, text.encode())
+    write_atomic(out, text.encode(errors="surrogateescape"))
     click.echo(out)
 
 

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import importlib
+import io
 import os
 import shlex
 import signal
@@ -142,6 +143,9 @@ def commands() -> None:
 
     Example: p2pkit demo
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path is printed with the bytes that it has, so that a shell can use it.
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -1,10 +1,15 @@
 """Progress bars on stderr, so that results on stdout can be piped, and which process draws them."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+LINE_EVERY_S = 30.0
+"""Seconds between lines on a pipe or in a file, where no bar can be redrawn."""
+_LINE = "{n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 VARIABLES = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
 """Set by torchrun, SLURM and Open MPI to this process's number on its machine."""
@@ -28,24 +33,41 @@ def is_first() -> bool:
 def progress_bar(unit: str, total: int | None = None, *, hide: bool = False) -> Generator[Any]:
     """A tqdm bar on stderr; `hide` draws none, as in all but the first of several processes.
 
-    An error before the first step erases it: so that its message does not follow an empty bar.
+    Where stderr is not a terminal, a line is written every `LINE_EVERY_S`, and one at the end.
+
+    An error before the first step erases it, so that its message does not follow an empty bar.
     """
     from tqdm import tqdm
 
-    bar = tqdm(
-        total=total,
-        unit=f" {unit}",
-        file=sys.stderr,
-        mininterval=0.5,
-        disable=hide,
-    )
+    kind: dict[str, Any] = {"file": sys.stderr, "mininterval": 0.5}
+    is_drawn = sys.stderr.isatty()
+    if not is_drawn:
+        times = {"mininterval": LINE_EVERY_S, "delay": LINE_EVERY_S, "miniters": 1}
+        kind = {"file": _Lines(), "bar_format": _LINE, "leave": False, **times}
+    bar = tqdm(total=total, unit=f" {unit}", disable=hide, **kind)
     try:
         yield bar
     except BaseException:
-        bar.leave = bar.n > 0
+        bar.leave = is_drawn and bar.n > 0
         raise
     finally:
+        if bar.n and not is_drawn and not hide:
+            bar.display()
         bar.close()
+
+
+class _Lines(io.StringIO):
+    """Writes each state of a bar to stderr as a new line."""
+
+    def write(self, text: str) -> int:
+        """Write what would be seen of it."""
+        if line := text.strip("\r\n "):
+            sys.stderr.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Show the lines now."""
+        sys.stderr.flush()
 
 
 def shown_on(bar: Any) -> Callable[[int, int], None]:

@@ -1,5 +1,6 @@
 """`p2pkit train`: a store, or several to mix, in; a run with checkpoints out."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pkit.cli.options import CONFIG_FILE, PRINT_CONFIG, options_of, typed_settings
-from p2pkit.cli.progress import progress_bar
+from p2pkit.cli.progress import is_first, progress_bar
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.train.presets import PRESETS
 from p2pkit.pipelines.train.settings import TrainConfig
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from p2pkit.pipelines.train.step import StepReport
 
 PRESET = click.option(
-    "--preset", type=click.Choice([*PRESETS]), help="Settings to start from; paper by default."
+    "--preset",
+    type=click.Choice([*PRESETS]),
+    help="Settings to start from; train chooses by device and store, init takes paper.",
 )
 
 
@@ -66,7 +69,7 @@ def train(
         return
     ranks = ranks_from_environment()
     with progress_bar("steps", total=config.steps, hide=not ranks.is_first) as bar:
-        rest: dict[str, Any] = {"stop_after": stop_after, "progress": _Shown(bar)}
+        rest: dict[str, Any] = {"stop_after": stop_after, "progress": _Shown(bar, config.device)}
         if begun:
             store, *more = stores or (None,)
             path = stage.resume(out, store=store, more_stores=more, settings=config, **rest)
@@ -123,8 +126,21 @@ class AskedSettings:
             )
         if stores:
             file = {**file, "store": stores[0], "more_stores": list(stores[1:])}
-        config = merged(preset_config(self.preset or "paper", str(file["store"])), file)
-        return self.over(config)
+        base = preset_config(self._preset_for(str(file["store"])), str(file["store"]))
+        return self.over(merged(base, file))
+
+    def _preset_for(self, store: str) -> str:
+        """The one that is named, else the one for device and store; a file's settings are over
+        the paper's.
+        """
+        from p2pkit.pipelines.train.presets import chosen_preset
+
+        if self.preset is not None or self.config_file is not None:
+            return self.preset or "paper"
+        name, reason = chosen_preset(self.settings.get("device", "cpu"), store)
+        if is_first():
+            click.echo(f"preset: {name} ({reason}); --preset takes another", err=True)
+        return name
 
     def over(self, config: TrainConfig) -> TrainConfig:
         """The config with the single settings applied."""
@@ -163,18 +179,28 @@ def _free_changes(saved: TrainConfig, asked: AskedSettings) -> TrainConfig:
     return kept
 
 
+MEASURED_STEPS = 10
+"""After so many, the time of a step is known; the first, which compiles, is not counted."""
+
+
 @dataclass
 class _Shown:
     """Shows loss, pairs per second and the share of time spent waiting for data on the bar."""
 
     bar: Any
+    device: str
+    steps: int = 0
+    first_s: float = 0.0
     step_s: float = 0.0
     wait_s: float = 0.0
     pairs: int = 0
 
     def __call__(self, report: "StepReport") -> None:
-        if self.step_s == 0:
-            self.bar.update(report.step - self.bar.n)
+        if self.steps == 0:
+            # Steps done before are no measure of the speed.
+            self.bar.initial = self.bar.n = self.bar.last_print_n = report.step
+            self.first_s = report.step_s
+        self.steps += 1
         self.step_s += report.step_s
         self.wait_s += report.wait_s
         self.pairs += report.pairs
@@ -187,3 +213,16 @@ class _Shown:
             refresh=False,
         )
         self.bar.update(1)
+        if self.steps == MEASURED_STEPS and self.device.startswith("cpu"):
+            self._announce(self.bar.total - self.bar.n)
+
+    def _announce(self, left: int) -> None:
+        """Say how long a run takes that takes days."""
+        step_s = (self.step_s - self.first_s) / (MEASURED_STEPS - 1)
+        days = left * step_s / 86_400
+        if days > 1:
+            self.bar.write(
+                f"{left:,} steps of {step_s:.1f} s will take about {days:.1f} days on this CPU; "
+                "--preset cpu-small, fewer --steps or a GPU take less",
+                file=sys.stderr,
+            )

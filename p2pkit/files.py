@@ -7,12 +7,44 @@ import os
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 CHUNKS_PER_WRITE = 64
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it holds no byte that is not UTF-8, as `os.fsdecode` gives them in paths."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def printable(text: str) -> str:
+    r"""Text for a page or a log; bytes of a path that are not UTF-8 become escapes like `\xe9`."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `printable(text)` atomically, as UTF-8."""
+    write_atomic(path, printable(text).encode())
+
+
+@contextmanager
+def utf8_path(path: Path) -> Generator[Path]:
+    """A path of the same file or folder for libraries that read UTF-8 names only.
+
+    Where its own is not UTF-8, it leads through a link in a temporary folder.
+    """
+    if is_utf8(str(path)):
+        yield path
+        return
+    target = path.parent if is_utf8(path.name) else path
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place) / f"link{target.suffix if target == path else ''}"
+        link.symlink_to(target.absolute())
+        yield link if target == path else link / path.name
 
 
 def canonical_json(value: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pkit.errors import P2pkitError, first_line
+from p2pkit.files import utf8_path
 
 EMA_CONTAINERS = (
     "state_dict_ema",
@@ -192,7 +193,8 @@ def _read_safetensors(path: Path, error: type[P2pkitError]) -> Mapping[str, Any]
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        with utf8_path(path) as readable:
+            return load_file(readable)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as reason:
         raise error(f"{path} is truncated or damaged ({first_line(reason)}); {_ADVICE}") from None
 
@@ -251,7 +253,7 @@ def read_metadata(path: Path, error: type[P2pkitError]) -> dict[str, str]:
 
     check_weight_file(path, error)
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as readable, safe_open(readable, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as reason:
         raise error(f"{path} is truncated or damaged ({first_line(reason)}); {_ADVICE}") from None

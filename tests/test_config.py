@@ -21,6 +21,7 @@ from p2pkit.settings import (
     nearest,
     nested,
     settings_class,
+    settings_in,
     with_settings,
 )
 
@@ -185,3 +186,18 @@ def test_unknown_names_in_json_are_refused_at_every_level() -> None:
         config_from_json(Outer, {"store": "x", "inner": {"rat": 1}})
     with pytest.raises(ConfigError, match=r"setting store"):
         config_from_json(Outer, {})
+
+
+def test_paths_may_be_text() -> None:
+    settings: dict[str, Any] = {"dataset": "demo-scene", "root": None}
+    config = ExtractConfig(**settings, out="rooms.store")
+    assert config == ExtractConfig(**settings, out=Path("rooms.store"))
+
+
+@pytest.mark.parametrize("kind", [ExtractConfig, TrainConfig])
+def test_no_two_settings_of_a_table_have_the_same_comment(kind: type) -> None:
+    tables: dict[str, list[str]] = {}
+    for setting in settings_in(kind):
+        described = tables.setdefault(setting.name.rpartition(".")[0], [])
+        assert setting.field.description not in described, setting.name
+        described.append(str(setting.field.description))

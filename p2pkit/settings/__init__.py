@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
 from p2pkit.errors import ConfigError
+from p2pkit.files import is_utf8
 
 Config = TypeVar("Config")
 
@@ -132,8 +133,12 @@ def config_from_json(kind: type[Config], value: Mapping[str, Any]) -> Config:
             of bounds.
     """
     try:
-        text = json.dumps(dict(value), default=os.fspath)
-        return TypeAdapter(kind).validate_json(text, strict=True)
+        text = json.dumps(dict(value), default=os.fspath, ensure_ascii=False)
+        built = TypeAdapter(kind).validate_json(text.encode(errors="replace"), strict=True)
+        if is_utf8(text):
+            return built
+        # pydantic's JSON has no bytes that are not UTF-8; the types are those just checked.
+        return TypeAdapter(kind).validate_python(json.loads(text))
     except ValidationError as error:
         raise _config_error(kind, error) from None
 
@@ -149,16 +154,16 @@ def config_to_toml(config: Any) -> str:
 
 
 def settings_from_toml(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, for `merged`.
+    """The settings in a TOML file, for `merged`; paths in it may have bytes that are not UTF-8.
 
     Raises:
         ConfigError: the file cannot be read or is not TOML; the message names the line.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
 

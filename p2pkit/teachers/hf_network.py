@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import MissingDependencyError, TeacherError, first_line
-from p2pkit.files import sha256_json
+from p2pkit.files import sha256_json, utf8_path
 from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.network import Preprocessing, TeacherNetwork, first_map
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
@@ -247,9 +247,9 @@ def _network(
             return kind(config), {}
     files = _weight_files(name)
     try:
-        with _quiet(transformers):
+        with _quiet(transformers), utf8_path(Path(name)) as readable:
             return kind.from_pretrained(
-                name,
+                str(readable),
                 config=config,
                 dtype=torch.float32,
                 output_loading_info=True,

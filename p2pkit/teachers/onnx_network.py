@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import MissingDependencyError, TeacherError, first_line
+from p2pkit.files import utf8_path
 from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.declared_use import (
     DeclaredUse,
@@ -124,7 +125,8 @@ def _load(runtime: Any, path: Path, device: str) -> Any:
     options.log_severity_level = 3
     try:
         providers = _providers(runtime, device, f"onnx:{path}")
-        return runtime.InferenceSession(str(path), options, providers=providers)
+        with utf8_path(path) as readable:
+            return runtime.InferenceSession(str(readable), options, providers=providers)
     except TeacherError:
         raise
     except Exception as error:
@@ -205,7 +207,8 @@ def _digest(path: Path, output: str) -> str:
             "onnx teachers need the package onnx besides ONNX Runtime: pip install onnx"
         ) from error
     try:
-        model = onnx.load(path)
+        with utf8_path(path) as readable:
+            model = onnx.load(readable)
     except Exception as error:
         # External data and damaged files end in errors of any kind.
         raise TeacherError(f"teacher onnx:{path} cannot be read: {first_line(error)}") from error

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import TeacherError, first_line
+from p2pkit.files import utf8_path
 from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.declared_use import map_channels, read_declared_use, refuse_other_options
 from p2pkit.teachers.network import TeacherNetwork
@@ -94,9 +95,9 @@ def program_sha256(network: nn.Module) -> str:
 def _load(path: Path) -> nn.Module:
     check_weight_file(path, TeacherError)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), utf8_path(path) as readable:
             warnings.simplefilter("ignore")
-            return torch.jit.load(str(path), map_location="cpu")
+            return torch.jit.load(str(readable), map_location="cpu")
     except Exception as error:
         # Damaged archives raise errors of any kind.
         raise TeacherError(

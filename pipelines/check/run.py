@@ -15,11 +15,12 @@ from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.datasets.plausible import implausible_times
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError
-from p2pkit.files import write_atomic, write_json
+from p2pkit.files import write_json, write_text
 from p2pkit.geometry.project import project
 from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry
 from p2pkit.pipelines.check.fields import field_problems
 from p2pkit.pipelines.check.frames import Gathered, gather
+from p2pkit.pipelines.check.mends import Declared, mends
 from p2pkit.pipelines.check.page import Picture, check_page, overlay, summary_line
 from p2pkit.pipelines.check.statistics import PairStatistics
 from p2pkit.pipelines.check.stored import StoreSource, add_stored, judge_stored_pairs
@@ -29,6 +30,7 @@ from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store, open_store
 
 MOST_OVERLAYS = 12
+POSED = "posed-rgbd"
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class CheckReport:
         path: of check.json; check.html and overlays/ are next to it.
         verdicts: one per test.
         summary: one sentence.
+        mends: what to change where a fault is named.
     """
 
     path: Path
     verdicts: tuple[Verdict, ...]
     summary: str
+    mends: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -60,6 +64,7 @@ class _Visit:
     empty: list[str] = field(default_factory=list)
     without_views: int = 0
     implausible: list[str] = field(default_factory=list)
+    units_per_metre: float | None = None
     overlays: dict[str, Picture] = field(default_factory=dict)
 
     def __call__(self, frame: Frame) -> None:
@@ -109,6 +114,7 @@ def check_source(
 
     def look(frame: Frame) -> None:
         visit.implausible += implausible_times(frame)
+        visit.units_per_metre = None if frame.depth is None else frame.depth.units_per_metre
         if not frame.views:
             visit.without_views += 1
         elif store is None:
@@ -133,10 +139,11 @@ def check_source(
     else:
         verdicts.append(_judge_coverage(visit, found))
         verdicts += [judge_stored_pairs(samples)] if samples else []
-        verdicts += _judge_images(found)
+        verdicts += _judge_images(found, is_store=store is not None)
         curves = profiles(found.looks) if found.looks else []
         verdicts.append(judge_poses(found.pairs))
-    return _written(config, visit, found, verdicts, curves)
+    told = mends(verdicts, _declared(source, visit, is_store=store is not None))
+    return _written(config, visit, found, verdicts, curves, told)
 
 
 def _store_of(config: CheckConfig) -> Store | None:
@@ -160,6 +167,17 @@ def _source_of(config: CheckConfig) -> FrameSource:
         depth_units=config.depth_units,
     )
     return open_source(config.dataset, options)
+
+
+def _declared(source: FrameSource, visit: _Visit, *, is_store: bool) -> Declared:
+    """As in the recording; a store's own depth has other units."""
+    found: dict[str, Any] = {}
+    if source.name == POSED:
+        recorded = source.fingerprint()
+        recorded = recorded["dataset"] if is_store else recorded
+        found = recorded["calibration"][0]
+    units = None if is_store else visit.units_per_metre
+    return Declared(found.get("depth_units_per_metre", units), found, is_store)
 
 
 def _judge_fields(found: Gathered, implausible: list[str]) -> Verdict:
@@ -192,9 +210,11 @@ def _without_pairs(frames: int) -> Verdict:
     return Verdict("pairs", "cannot tell", reason)
 
 
-def _judge_images(found: Gathered) -> list[Verdict]:
+def _judge_images(found: Gathered, *, is_store: bool) -> list[Verdict]:
     if not found.looks:
-        reason = "a store of point frames keeps no images; check the recording itself"
+        reason = "no frame could be read"
+        if is_store:
+            reason = "a store of point frames keeps no images; check the recording itself"
         return [Verdict("edge alignment", "cannot tell", reason)]
     each = judge_each_view(found.looks)
     return [*judge_alignment(found.looks), *([] if each is None else [each])]
@@ -224,6 +244,7 @@ def _written(
     found: Gathered,
     verdicts: list[Verdict],
     curves: list[Profile],
+    told: list[str],
 ) -> CheckReport:
     outcomes = {verdict.outcome for verdict in verdicts}
     outcome = next((one for one in ("fail", "cannot tell") if one in outcomes), "pass")
@@ -234,6 +255,7 @@ def _written(
         "dataset": config.dataset,
         "outcome": outcome,
         "faults": list(dict.fromkeys(faults)),
+        "mends": told,
         "tests": [vars(verdict) for verdict in verdicts],
         "frames": found.keys,
         "failures": [{"key": key, "reason": reason} for key, reason in found.failures],
@@ -245,6 +267,8 @@ def _written(
     for name, picture in visit.overlays.items():
         Image.fromarray(np.ascontiguousarray(picture)).save(config.out / "overlays" / f"{name}.png")
     shown = dict(list(visit.overlays.items())[:6])
-    write_atomic(config.out / "check.html", check_page(report, curves, shown).encode())
+    write_text(config.out / "check.html", check_page(report, curves, shown))
     write_json(config.out / "check.json", report)
-    return CheckReport(config.out / "check.json", tuple(verdicts), summary_line(report))
+    return CheckReport(
+        config.out / "check.json", tuple(verdicts), summary_line(report), tuple(told)
+    )

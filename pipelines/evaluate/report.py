@@ -15,7 +15,7 @@ from p2pkit.evaluation.intervals import (
     mean_and_deviation,
     paired_difference,
 )
-from p2pkit.files import write_atomic, write_json
+from p2pkit.files import write_json, write_text
 from p2pkit.pipelines.evaluate.split import UNIT_WORDS, shared_scenes
 from p2pkit.pipelines.evaluate.weights import BASELINES, SCRATCH
 
@@ -38,7 +38,7 @@ def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
     report = {"format": FORMAT, "protocol": card, "tables": tables}
     for mode in modes:
         _plot(out / f"{mode}.png", mode, card, tables[mode])
-    write_atomic(out / "report.md", _markdown(card, tables).encode())
+    write_text(out / "report.md", _markdown(card, tables))
     short = [{name: cell[name] for name in cell if name != "counts"} for cell in cells]
     write_json(out / "report.json", {**report, "cells": short})
     return out / "report.json"

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from p2pkit.errors import TrainingError
-from p2pkit.files import write_atomic
+from p2pkit.files import write_text
 from p2pkit.pipelines.evaluate.inference import read_cloud
 from p2pkit.pipelines.held_out import chosen_samples, holdout_split, without_arrays
 from p2pkit.pipelines.report.evaluation import (
@@ -83,7 +83,7 @@ def run(config: ReportConfig) -> Path:
         again=train_command(train_config),
         **_drawn(config, store),
     )
-    write_atomic(config.out, text.encode())
+    write_text(config.out, text)
     return config.out
 
 

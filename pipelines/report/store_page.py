@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from p2pkit.errors import ConfigError
-from p2pkit.files import write_atomic
+from p2pkit.files import write_text
 from p2pkit.geometry.project import project
 from p2pkit.layers.features import pair_features
 from p2pkit.pipelines.held_out import chosen_samples
@@ -85,7 +85,7 @@ def run(config: StoreReportConfig) -> Path:
             {"name": found["name"], "facts": _layer_facts(found)} for found in summary["layers"]
         ],
     )
-    write_atomic(config.out, text.encode())
+    write_text(config.out, text)
     return config.out
 
 

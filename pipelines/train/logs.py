@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pkit.errors import MissingDependencyError, TrainingError, first_line
-from p2pkit.files import write_atomic, write_json
+from p2pkit.files import utf8_path, write_atomic, write_json
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import config_to_json
 
@@ -41,7 +41,6 @@ def metrics_log(
     path = run / "metrics.jsonl"
     kept = [row for row in read_metrics(run) if row["step"] < start]
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-    board = SummaryWriter(run / "tensorboard", purge_step=start)
 
     def add(row: dict[str, Any]) -> None:
         row = without_nan(row)
@@ -50,7 +49,8 @@ def metrics_log(
         for name, value in figures(row).items():
             board.add_scalar(f"train/{name}", value, row["step"])
 
-    with open(path, "a") as file:
+    with open(path, "a") as file, utf8_path(run / "tensorboard") as folder:
+        board = SummaryWriter(folder, purge_step=start)
         try:
             yield add
         finally:

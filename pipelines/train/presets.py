@@ -54,6 +54,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
 }
+# Sweeps are sparser: in the voxels of rooms most would have no neighbour. 0.3 m as in
+# docs/results.md.
+PRESETS["cpu-small-lidar"] = {
+    **PRESETS["cpu-small"],
+    "stream": {"batch_size": 4, "sample": {"voxel_size": 0.3, "pairs_per_frame": 512}},
+}
 
 
 def preset(name: str, store: str | Path) -> TrainConfig:
@@ -71,6 +77,31 @@ LIDAR_VOXEL_SIZE = {"paper": 0.1, "cpu-small": 0.3}
 """Voxels (m) of driving scenes for presets made for rooms: SLidR's and those of docs/results.md."""
 
 
+def chosen_preset(device: str, store: str) -> tuple[str, str]:
+    """The preset for a store where none is named, and why.
+
+    Args:
+        device: that the training runs on.
+        store: path or URL.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    if _is_of_sweeps(store):
+        name, kind = ("cpu-small-lidar", "slidr"), "LiDAR sweeps"
+    else:
+        name, kind = ("cpu-small", "paper"), "depth images"
+    return name[not device.startswith("cpu")], f"for {kind} on {device}"
+
+
+def _is_of_sweeps(store: str) -> bool:
+    from p2pkit.datasets.registry import is_kind
+    from p2pkit.store.reading import open_store
+
+    datasets = str(open_store(store).manifest.dataset.get("dataset")).split("+")
+    return all(is_kind(dataset, "sweeps") for dataset in datasets)
+
+
 def starting_training(store: str, name: str) -> str:
     """TOML for `p2pkit train --config`: each setting of a preset below its description.
 
@@ -84,12 +115,8 @@ def starting_training(store: str, name: str) -> str:
         ConfigError: the preset is unknown.
         StoreError: the store cannot be read.
     """
-    from p2pkit.datasets.registry import is_kind
-    from p2pkit.store.reading import open_store
-
     config = preset(name, store)
-    datasets = str(open_store(store).manifest.dataset.get("dataset")).split("+")
-    if name not in LIDAR_VOXEL_SIZE or not all(is_kind(dataset, "sweeps") for dataset in datasets):
+    if not _is_of_sweeps(store) or name not in LIDAR_VOXEL_SIZE:
         return commented_toml(config)
     size, rooms = LIDAR_VOXEL_SIZE[name], config.stream.sample.voxel_size
     sample = replace(config.stream.sample, voxel_size=size)

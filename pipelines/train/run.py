@@ -1,5 +1,6 @@
 """train: pretrain a student on a store, resumable to the bit."""
 
+import os
 import signal
 import threading
 import time
@@ -51,27 +52,44 @@ from p2pkit.settings import config_to_json
 from p2pkit.stream.batches import Batch, BatchStream, StreamSource
 from p2pkit.stream.mixture import MixtureOrder
 
+_STOPPING = (
+    b"\nStopping with a checkpoint after the step in work; Ctrl-C again stops at once, without.\n"
+)
+
 
 @contextmanager
-def stop_on_sigterm() -> Generator[Callable[[], bool]]:
-    """Within the block, SIGTERM only sets a flag; yields the function that reads it.
+def stop_on_signal() -> Generator[Callable[[], bool]]:
+    """Inside, SIGTERM and the first Ctrl-C only set a flag; yields the function that reads it.
 
     Schedulers send SIGTERM some time before they kill. Outside the main thread signals cannot be
-    caught, and the flag stays down.
+    caught, and the flag stays down; where Ctrl-C is ignored, as in background jobs, it stays so.
+
+    Raises:
+        KeyboardInterrupt: at the end, after Ctrl-C; at once on the second Ctrl-C.
     """
-    asked = threading.Event()
+    asked: set[int] = set()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
+        if number == signal.SIGINT and number in asked:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            os.write(2, _STOPPING)
+        asked.add(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield lambda: bool(asked)
         return
-    before = signal.signal(signal.SIGTERM, ask)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        numbers.remove(signal.SIGINT)
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
-        yield asked.is_set
+        yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if signal.SIGINT in asked:
+        raise KeyboardInterrupt
 
 
 LEFT_BY_A_RUN = ("config.json", "checkpoints", BEST, "metrics.jsonl")
@@ -88,9 +106,9 @@ def run(
 ) -> Path:
     """Pretrain from the beginning.
 
-    Under `torchrun` each process calls this with the same arguments; the first writes. SIGTERM ends
-    the run after the step in work, with a checkpoint, as `stop_after` does. The engine `auto` is
-    resolved here, for all processes, and the run's settings name the resolved engine.
+    Under `torchrun` each process calls this with the same arguments; the first writes. SIGTERM and
+    Ctrl-C end the run after the step in work, with a checkpoint, as `stop_after` does. The engine
+    `auto` is resolved here, for all processes, and the run's settings name the resolved engine.
 
     Args:
         config: all that decides the weights.
@@ -103,6 +121,7 @@ def run(
 
     Raises:
         TrainingError: `out` holds a run or parts of one, or the loss became NaN or infinite.
+        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
         MissingDependencyError: the run is to be logged by wandb, which is not installed.
         StoreError: a store is incomplete, mixed or corrupt.
     """
@@ -236,6 +255,20 @@ def trainer_and_stream(
 
 
 def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress | None) -> Path:
+    with stop_on_signal() as asked:
+        _take_steps(parts, out, stop_after, progress, asked)
+        # The first process saves; none may end before.
+        wait_for_all(parts.ranks)
+    return out
+
+
+def _take_steps(
+    parts: _Parts,
+    out: Path,
+    stop_after: int | None,
+    progress: Progress | None,
+    asked: Callable[[], bool],
+) -> None:
     config, ranks, trainer = parts.config, parts.ranks, parts.trainer
     start = _restore(out, trainer, ranks)
     stop = config.steps if stop_after is None else min(start + stop_after, config.steps)
@@ -244,7 +277,6 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
         closing(batches),
         metrics_log(out, start, write=ranks.is_first) as log,
         wandb_log(config, out, write=ranks.is_first) as log_there,
-        stop_on_sigterm() as asked,
     ):
         for report in _steps(trainer, batches, out):
             done = report.step + 1
@@ -266,8 +298,6 @@ def _train(parts: _Parts, out: Path, stop_after: int | None, progress: Progress 
                 _save(parts, out, done)
             if is_last:
                 break
-    wait_for_all(ranks)
-    return out
 
 
 def _save(parts: _Parts, out: Path, done: int) -> None:

@@ -49,6 +49,15 @@ def run(store: Path) -> Path:
     return out
 
 
+def test_a_complete_extraction_says_so(room_recording: Path, tmp_path: Path) -> None:
+    again = (room_recording, "--dataset", "posed-rgbd", "--teacher", "none")
+    first = p2pkit("extract", *again, "--out", tmp_path / "store")
+    assert "already complete" not in first.stderr
+    second = p2pkit("extract", *again, "--out", tmp_path / "store")
+    assert "already complete: 12 frames" in second.stderr
+    assert second.stdout == first.stdout
+
+
 def test_verify_a_new_store(store: Path) -> None:
     assert p2pkit("shards", "verify", store, "--deep").stdout.startswith("ok: 6 shards")
 

@@ -1,9 +1,11 @@
 """`p2pkit init` for recordings, and `p2pkit extract --config`: file, command line, defaults."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import termios
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -278,14 +280,19 @@ def test_the_command_after_ctrl_c_goes_on(room: Path, tmp_path: Path) -> None:
     p2pkit("init", room, "--out", tmp_path / "extract.toml")
     words = ["extract", "--config", "extract.toml", "--shard-size", "1", *TEACHER]
     run = [sys.executable, "-m", "p2pkit.cli.main"]
+    # Bars are drawn on a terminal only.
+    terminal, end = os.openpty()
+    termios.tcsetwinsize(end, (24, 100))
     with subprocess.Popen(
-        [*run, *words], cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=interruptible
+        [*run, *words], cwd=tmp_path, stderr=end, preexec_fn=interruptible
     ) as begun:
-        assert begun.stderr is not None
-        while b"frames/s" not in begun.stderr.read1():
+        os.close(end)
+        while b"frames/s" not in os.read(terminal, 4096):
             assert begun.poll() is None
         begun.send_signal(signal.SIGINT)
-        told = begun.stderr.read().decode()
+        begun.wait()
+        told = os.read(terminal, 65536).decode()
+    os.close(terminal)
     assert begun.returncode == 130
     command = told.strip().splitlines()[-1].partition("to continue: ")[2]
     assert command == f"p2pkit {' '.join(words)}"

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -197,8 +198,10 @@ def test_a_full_disk_names_the_file_that_was_asked_for(
 
 @pytest.mark.parametrize(("steps", "left"), [(0, False), (2, True)])
 def test_an_error_before_the_first_step_erases_the_bar(
-    steps: int, left: bool, capsys: pytest.CaptureFixture[str]
+    steps: int, left: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
     def fail() -> None:
         with progress_bar("frames") as bar:
             bar.update(steps)
@@ -208,6 +211,27 @@ def test_an_error_before_the_first_step_erases_the_bar(
         fail()
     last_drawn = capsys.readouterr().err.rstrip("\r\n").rpartition("\r")[2]
     assert ("frames" in last_drawn) is left
+
+
+def test_a_pipe_gets_lines_and_no_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with progress_bar("frames", 3) as bar:
+        for _ in range(3):
+            bar.update(1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("3/3 frames [")
+    monkeypatch.setattr("p2pkit.cli.progress.LINE_EVERY_S", 0.001)
+    with progress_bar("frames", 2) as bar:
+        for _ in range(2):
+            time.sleep(0.01)
+            bar.update(1)
+    written = capsys.readouterr().err
+    assert [line[:10] for line in written.splitlines()][:2] == ["1/2 frames", "2/2 frames"]
+    assert "\r" not in written
+    with progress_bar("frames", 3, hide=True) as bar:
+        bar.update(1)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_missing_package_is_named(

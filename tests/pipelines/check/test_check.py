@@ -112,6 +112,9 @@ def test_a_recording_gives_json_page_and_overlays(room_recording: Path, tmp_path
     assert 'src="http' not in page
     assert "turn about z" in page
     assert "depth agreement" in result.output
+    assert "earlier result" not in result.stderr
+    again = CliRunner().invoke(check, [*arguments, "--out", str(tmp_path / "out")])
+    assert f"Replacing the earlier result in {tmp_path / 'out'}; --out keeps both" in again.stderr
 
 
 def test_a_store_is_checked_by_its_own_fields(room_store: Path, tmp_path: Path) -> None:
@@ -139,6 +142,12 @@ def test_bad_frames_fail_the_fields_with_key_and_field(frame: Frame, tmp_path: P
     problems = report.verdicts[0].figures["problems"]
     assert any("b: views[0].image is uint8 (47, 64, 3)" in problem for problem in problems)
     assert any("its image is cut off" in problem for problem in problems)
+
+
+def test_a_recording_of_bad_frames_is_not_called_a_store(tmp_path: Path) -> None:
+    report = check_source(Single({"a": None}), CheckConfig(source=None, out=tmp_path))
+    edges = {verdict.test: verdict for verdict in report.verdicts}["edge alignment"]
+    assert (edges.outcome, edges.reason) == ("cannot tell", "no frame could be read")
 
 
 def test_cameras_that_see_nothing_fail_the_coverage(frame: Frame, tmp_path: Path) -> None:

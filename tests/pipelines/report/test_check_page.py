@@ -38,6 +38,7 @@ REPORT = {
     "source": "recordings/my-room",
     "outcome": "fail",
     "faults": ["stale calibration"],
+    "mends": ["give --depth-units 1000; then check again"],
     "frames": ["a", "b", "c"],
     "tests": TESTS,
     "statistics": STATISTICS,

@@ -1,0 +1,123 @@
+"""What `p2pkit check` says to change, and that the change mends the fault."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import p2pkit
+from demo_recording import write_demo_recording
+from faulty_recordings import OPENGL
+
+from p2pkit.alignment.verdicts import Verdict
+from p2pkit.alignment.wrong_calibrations import axis_names
+from p2pkit.pipelines.check.mends import Declared, mends
+
+POSED = Declared(1000.0, {"pose": "world_from_color"}, is_store=False)
+OTHER = Declared(5000.0, {}, is_store=False)
+SWEEPS = Declared(None, {}, is_store=False)
+GL = axis_names(OPENGL)
+
+
+def failed(fault: str, detail: str) -> Verdict:
+    figures = {"better": [{"fault": fault, "detail": detail, "score": 0.5}]}
+    return Verdict("depth agreement", "fail", "…", fault, figures)
+
+
+@pytest.mark.parametrize(
+    ("fault", "detail", "declared", "mend"),
+    [
+        ("wrong depth scale", "multiply the depth by 0.2", POSED, "give --depth-units 5000"),
+        ("wrong depth scale", "multiply the points by 5", OTHER, "give --depth-units 1000"),
+        ("wrong depth scale", "multiply the points by 5", SWEEPS, "multiply the points by 5 in"),
+        (
+            "wrong axes of the poses",
+            f"the sensor's axes in the poses are {GL}",
+            POSED,
+            'write "pose_axes": "opengl" in camera.json',
+        ),
+        (
+            "wrong axes of the poses",
+            f"the sensor's axes in the poses are {GL}",
+            POSED._replace(camera_json={"pose_axes": "opengl"}),
+            'write "pose_axes": "opencv" in camera.json',
+        ),
+        (
+            "wrong axes of the poses",
+            f"the sensor's axes in the poses are {GL}",
+            OTHER,
+            "multiply the reader's world_from_sensor by diag(1, -1, -1, 1) from the right",
+        ),
+        ("the poses are inverted", "invert them", POSED, 'write "pose": "color_from_world"'),
+        ("the poses are inverted", "invert them", OTHER, "invert the reader's poses"),
+        (
+            "wrong axes",
+            f"the camera's axes are {GL}",
+            POSED,
+            "multiply color_from_depth in camera.json by diag(1, -1, -1, 1) from the left",
+        ),
+        ("u and v are swapped", "the image is transposed", OTHER, "transpose the colour images"),
+        ("u and v are swapped", "the pixels of the pairs are", OTHER, "(u, v), the column first"),
+    ],
+)
+def test_the_mend_of_a_fault(fault: str, detail: str, declared: Declared, mend: str) -> None:
+    (found,) = mends([failed(fault, detail)], declared)
+    assert mend in found
+    assert found.endswith("; then check again")
+    (of_store,) = mends([failed(fault, detail)], declared._replace(is_store=True))
+    assert of_store.endswith("; then extract into a new store")
+
+
+def test_a_fault_is_mended_once_and_a_doubt_not_at_all() -> None:
+    fault = failed("wrong depth scale", "multiply the depth by 0.2")
+    assert len(mends([fault, fault], POSED)) == 1
+    doubt = Verdict("depth agreement", "cannot tell", "…", "", fault.figures)
+    assert mends([doubt, failed("the image is mirrored", "mirror it")], POSED) == []
+
+
+def _opengl_poses(folder: Path) -> None:
+    for path in folder.glob("*.pose.txt"):
+        np.savetxt(path, np.loadtxt(path) @ OPENGL)
+
+
+def _inverted_poses(folder: Path) -> None:
+    for path in folder.glob("*.pose.txt"):
+        np.savetxt(path, np.linalg.inv(np.loadtxt(path)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "told", "setting"),
+    [
+        (_opengl_poses, '"pose_axes": "opengl"', {"pose_axes": "opengl"}),
+        (_inverted_poses, '"pose": "depth_from_world"', {"pose": "depth_from_world"}),
+    ],
+)
+def test_what_check_prints_mends_the_recording(
+    spoil: Callable[[Path], None], told: str, setting: dict[str, Any], tmp_path: Path
+) -> None:
+    recording = write_demo_recording(tmp_path / "recording", 6)
+    spoil(recording)
+    out = ("--out", tmp_path / "check", "--frames", 6)
+    printed = p2pkit("check", recording, *out, code=1).output
+    assert f"To mend it, write {told} in camera.json; then check again." in printed
+    assert told in (tmp_path / "check" / "check.html").read_text().replace("&#34;", '"')
+    assert told in json.loads((tmp_path / "check" / "check.json").read_text())["mends"][0]
+    camera = json.loads((recording / "camera.json").read_text())
+    (recording / "camera.json").write_text(json.dumps({**camera, **setting}))
+    assert "To mend it" not in p2pkit("check", recording, *out).output
+
+
+@pytest.mark.slow
+def test_the_units_that_check_prints_mend_the_recording(tmp_path: Path) -> None:
+    recording = write_demo_recording(tmp_path / "recording", 6)
+    camera = json.loads((recording / "camera.json").read_text())
+    units = camera["depth_units_per_metre"]
+    camera["depth_units_per_metre"] = units / 2
+    (recording / "camera.json").write_text(json.dumps(camera))
+    out = ("--out", tmp_path / "check", "--frames", 6)
+    printed = p2pkit("check", recording, *out, code=1).output
+    assert f"To mend it, give --depth-units {units:g}; then check again." in printed
+    p2pkit("check", recording, *out, "--depth-units", f"{units:g}")
