@@ -19,13 +19,14 @@ SHORTER = {
     "--dataset demo-scene": "--dataset demo-scene --limit 28",
 }
 OTHER_COMMANDS = """
+p2pkit train --out my-run --resume
 p2pkit plan --dataset demo-scene --limit 8
 p2pkit profile my.store --preset cpu-small --measured 1 --set stream.batch_size=1
 p2pkit view my.store frame-000000 --png frame.png
 p2pkit report my.store
 p2pkit completion bash
 """
-"""What the README does not show; `p2pkit demo` is run by tests/cli/test_demo.py."""
+"""What the README leaves to docs/; `p2pkit demo` is run by tests/cli/test_demo.py."""
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
