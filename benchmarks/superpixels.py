@@ -21,9 +21,9 @@ from p2pkit.datasets.registry import open_source
 from p2pkit.geometry.superpixels import superpixels
 from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry
 from p2pkit.layers.superpixels import encode_superpixels, superpixel_spec
+from p2pkit.pipelines.extract.sizes import sample_bytes
 from p2pkit.settings.layers import parse_superpixels
 from p2pkit.store.manifest import FieldSpec, LayerSpec
-from p2pkit.store.sizes import sample_bytes
 
 DATA = Path(os.environ.get("P2PKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RECORDINGS = {

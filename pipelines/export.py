@@ -1,7 +1,7 @@
 """export: write a run's student as a file that other code bases can load."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,15 @@ def run(config: ExportConfig) -> Path:
         The file.
 
     Raises:
-        ConfigError: the file exists.
+        ConfigError: the file exists, or the code that reads the form has no such student.
         TrainingError: `run` holds no run, none with a checkpoint, or a damaged one.
     """
+    train = read_config_for_use(config.run)
+    _check_form(config.form, train.student)
     written = [config.out, *([sidecar(config.out)] if config.form in BARE else [])]
     for path in written:
         if path.exists():
             raise ConfigError(f"{path} already exists; name another file, or delete it first")
-    train = read_config_for_use(config.run)
     checkpoint = chosen_checkpoint(config.run, config.which)
     weights = read_weights(checkpoint.path / WEIGHTS)
     tensors = {
@@ -52,14 +53,31 @@ def run(config: ExportConfig) -> Path:
             "the checkpoint that training wrote"
         )
     if config.projection:
-        # A linear layer on each voxel's features is a convolution of one voxel.
-        tensors["final.kernel"] = weights[f"{PROJECTION}weight"].T.contiguous()
-        tensors["final.bias"] = weights[f"{PROJECTION}bias"][None].contiguous()
+        tensors |= _final(train.student, weights)
     about = _about(config, train, checkpoint.step)
     if config.form in BARE:
         write_json(sidecar(config.out), about)
     write_atomic(config.out, FORMS[config.form](tensors, about))
     return config.out
+
+
+def _check_form(form: str, student: str) -> None:
+    if form != "safetensors" and not student.startswith("Res16UNet"):
+        raise ConfigError(
+            f"the code that reads --to {form} builds Res16UNets, not {student}: export it with "
+            "--to safetensors"
+        )
+
+
+def _final(student: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The point projection as the student's last layer.
+
+    A linear layer on each voxel's features is a convolution of one voxel.
+    """
+    weight, bias = weights[f"{PROJECTION}weight"], weights[f"{PROJECTION}bias"]
+    if student.startswith("PTv3"):
+        return {"final.weight": weight.contiguous(), "final.bias": bias.contiguous()}
+    return {"final.kernel": weight.T.contiguous(), "final.bias": bias[None].contiguous()}
 
 
 def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any]:

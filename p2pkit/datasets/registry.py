@@ -261,11 +261,11 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
         if isinstance(source, ProbesDepth):
             check_depth_scale(source.depth_probes())
     if options.flying_margin:
-        from p2pkit.datasets.rgbd.clean_depth import CleanDepth
+        from p2pkit.datasets.clean_depth import CleanDepth
 
         source = CleanDepth(source, options.flying_margin)
     if options.fuse:
-        from p2pkit.datasets.rgbd.fused import FusedFrames
+        from p2pkit.datasets.fused import FusedFrames
 
         source = FusedFrames(
             source,

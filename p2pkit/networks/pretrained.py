@@ -18,7 +18,7 @@ WRAPPER = "module."
 ABOUT = "p2pkit"
 """Key of an exported file's description; torch files without metadata have it in a file beside."""
 FORMAT = "p2pkit-student"
-FINAL = "final.kernel"
+FINAL = "final.bias"
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,7 +85,7 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
         student = build_student(
             about["student"],
             in_channels=about["in_channels"],
-            out_channels=None if final is None else final.shape[-1],
+            out_channels=None if final is None else final.numel(),
             conv1_kernel_size=about["conv1_kernel_size"],
             engine=engine or _engine(),
         )

@@ -13,6 +13,7 @@ from p2pkit.errors import FrameError, SourceError
 from p2pkit.layers.layer import Layer
 from p2pkit.layers.map_coding import pca_basis
 from p2pkit.pipelines.extract.settings import ExtractConfig, PlanConfig
+from p2pkit.pipelines.extract.sizes import LAYER_SIZES, sample_bytes
 from p2pkit.pipelines.extract.start import (
     layers_manifest,
     open_features,
@@ -23,7 +24,6 @@ from p2pkit.pipelines.extract.start import (
 )
 from p2pkit.pipelines.extract.worker import Recording, Samples, Worker
 from p2pkit.store.manifest import GEOMETRY, LayerSpec, Manifest, Sample, plan_shards
-from p2pkit.store.sizes import LAYER_SIZES, sample_bytes
 from p2pkit.store.writing import StoreWriter, read_and_compare
 from p2pkit.teachers import open_teacher
 

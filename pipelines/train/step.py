@@ -157,6 +157,8 @@ class Trainer:
                 With float16 this is allowed for some steps.
             TrainingError: the global batch has no pair.
         """
+        # What a student drops in training depends on the step alone, so that resuming repeats it.
+        torch.manual_seed(hash((self.config.seed, batches[0].step, self.ranks.rank)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()

@@ -80,7 +80,7 @@ def test_a_bare_file_needs_the_json_beside_it(pretrained: Path, tmp_path: Path) 
         p2pkit.load_pretrained(path)
     path.unlink()
     beside.write_text("{}")
-    with pytest.raises(ConfigError, match=r"student\.pth\.json exists"):
+    with pytest.raises(ConfigError, match=r"student\.pth\.json already exists"):
         run(ExportConfig(pretrained, path, form="minkunet"))
 
 
@@ -150,3 +150,31 @@ def test_nothing_is_written_over(pretrained: Path, tmp_path: Path) -> None:
     assert "exists" in str(again.exception)
     with pytest.raises(ConfigError, match="choose one of safetensors, pointcontrast"):
         ExportConfig(pretrained, tmp_path / "x", form="spconv")
+
+
+def trained_transformer(store: Path, out: Path) -> Path:
+    config = tiny_train_config(store, steps=1, student="PTv3-small", engine="torch")
+    return train.run(config, out)
+
+
+def test_a_transformer_is_exported_with_its_projection_and_read_back(
+    room_store: Path, tmp_path: Path
+) -> None:
+    folder = trained_transformer(room_store, tmp_path / "run")
+    out = tmp_path / "student.safetensors"
+    run(ExportConfig(run=folder, out=out, form="safetensors", projection=True))
+    read = p2pkit.load_pretrained(out)
+    assert read.student.out_channels == 16
+    with pytest.raises(ConfigError, match="builds Res16UNets, not PTv3-small"):
+        run(ExportConfig(run=folder, out=tmp_path / "x.pth", form="slidr"))
+
+
+def test_what_a_transformer_drops_depends_on_the_step_alone(
+    room_store: Path, tmp_path: Path
+) -> None:
+    config = tiny_train_config(room_store, steps=3, student="PTv3-small", engine="torch")
+    whole = train.run(config, tmp_path / "whole")
+    parts = train.run(config, tmp_path / "parts", stop_after=1)
+    train.resume(parts)
+    files = [latest_checkpoint(folder).path / WEIGHTS for folder in (whole, parts)]
+    assert len({file.read_bytes() for file in files}) == 1

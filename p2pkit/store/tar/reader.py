@@ -9,7 +9,6 @@ import xxhash
 from jaxtyping import UInt64
 
 from p2pkit.errors import CorruptShardError, StoreError
-from p2pkit.store.byte_file import open_file
 from p2pkit.store.codecs import decode
 from p2pkit.store.location import Location
 from p2pkit.store.manifest import JSON_FIELD, LayerSpec, Sample
@@ -17,6 +16,7 @@ from p2pkit.store.npy import LARGEST_PAYLOAD, NpyError, parse_npy
 from p2pkit.store.records import ShardRecord
 from p2pkit.store.shard_meta import ShardMetaError, parse_object, read_keys
 from p2pkit.store.strict_json import KEY, LARGEST_JSON, hex64
+from p2pkit.store.tar.byte_file import open_file
 from p2pkit.store.tar.writer import (
     BLOCK,
     END,

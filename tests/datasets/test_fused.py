@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
+from p2pkit.datasets.fused import FusedFrames
 from p2pkit.datasets.registry import open_source
-from p2pkit.datasets.rgbd.fused import FusedFrames
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.project import project
 from p2pkit.geometry.transforms import transform_points
