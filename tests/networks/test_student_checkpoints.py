@@ -95,7 +95,7 @@ def test_students_of_other_names_are_suggested(name, meant):
     [
         ("w.pth", b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
         ("w.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
-        ("w.safetensors", b"PK\x03\x04", "cut, damaged"),
+        ("w.safetensors", b"PK\x03\x04", "truncated, damaged"),
     ],
 )
 def test_other_files_are_named(tmp_path, name, content, message):

@@ -235,7 +235,7 @@ def test_damaged_files_of_a_folder_are_one_line(folders: Path, tmp_path: Path, f
     for content, message in (
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"", "is empty"),
-        (whole[:3000], "cut"),
+        (whole[:3000], "is truncated"),
     ):
         (folder / file).write_bytes(content)
         assert message in refused(folder)

@@ -181,7 +181,7 @@ def test_cells_are_kept_and_more_seeds_are_added(config: EvaluateConfig) -> None
 def test_cells_of_another_protocol_or_other_weights_are_refused(config: EvaluateConfig) -> None:
     run(replace(config, seeds=1))
     other = replace(config, frozen=FrozenConfig(points_per_frame=51, statistics_frames=2))
-    with pytest.raises(FingerprintError, match=r"points_per_frame is 50 there, 51 now"):
+    with pytest.raises(FingerprintError, match=r"points_per_frame was 50, is now 51"):
         run(other)
     cell = config.out / "cells" / "linear-pretrained-1of1-0.json"
     cell.write_text(cell.read_text().replace('"weights": "', '"weights": "0'))
@@ -320,7 +320,7 @@ def test_other_modes_do_not_mind_settings_of_fine_tuning(config: EvaluateConfig)
     run(replace(config, seeds=1))
     changed = replace(config, seeds=1, finetune=replace(QUICK, validation_frames=3))
     run(changed)
-    with pytest.raises(FingerprintError, match=r"validation_frames is 2 there, 3 now"):
+    with pytest.raises(FingerprintError, match=r"validation_frames was 2, is now 3"):
         run(replace(changed, modes=("finetune",)))
 
 

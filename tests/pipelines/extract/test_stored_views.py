@@ -39,7 +39,7 @@ SAMPLE = SampleConfig(voxel_size=0.2, pairs_per_frame=20)
 
 
 def extracted(recording: Path, out: Path, **changes: Any) -> Path:
-    storage = changes.pop("storage", "tar")
+    storage = changes.pop("format", "tar")
     features = FeatureConfig(teacher=TEACHER, **{"stored_views": VIEWS, **changes})
     return run(recording_config(recording, out, features=features, format=storage))
 

@@ -213,7 +213,7 @@ def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
     ("changes", "named"),
     [
         ({"student": "Res16UNet99"}, "no student is called 'Res16UNet99'"),
-        ({"holdout": 12}, "holdout is 12, but the store has 12 frames"),
+        ({"holdout": 12}, "holdout is 12, but the store has only 12 frames"),
         ({"layer": "features/none"}, "features/none"),
     ],
 )
@@ -355,7 +355,7 @@ def test_trainings_that_compare_features_get_the_teachers_channels(
 
 
 def test_weights_must_fit_the_stores(room_store: Path) -> None:
-    with pytest.raises(ConfigError, match="for 2 stores; give one to each"):
+    with pytest.raises(ConfigError, match="for 2 stores; give one for each store"):
         tiny_train_config(room_store, more_stores=("b",), weights=(1.0,))
 
 
@@ -363,7 +363,7 @@ def test_mixtures_on_the_command_line(room_store: Path, second_store: Path, tmp_
     arguments = ["train", str(room_store), str(second_store), "--out", str(tmp_path / "run")]
     printed = CliRunner().invoke(commands, [*arguments, "--weights", "0.7,0.3", "--print-config"])
     assert printed.exit_code == 0, printed.output
-    config = tomllib.loads(printed.output)
+    config = tomllib.loads(printed.stdout)
     assert config["store"] == str(room_store)
     assert config["more_stores"] == [str(second_store)]
     assert config["weights"] == [0.7, 0.3]
