@@ -96,8 +96,8 @@ def reading(card: dict[str, Any]) -> str:
         "The interval over draws is Student's, wider if draws share labels (Nadeau and Bengio "
         "2003); if it contains 0, no difference is shown. It covers these draws only: how much "
         f"another pretraining would differ is not included. With the labels of all {unit} there is "
-        f"only one draw, so no interval over {unit} exists. The second interval is a bootstrap over "
-        f"the test {unit}, with these draws fixed. The better baseline has the higher mean of "
+        f"only one draw, so no interval over {unit} exists. The second interval is a bootstrap "
+        f"over the test {unit}, with these draws fixed. The better baseline has the higher mean of "
         f"{' and '.join(BASELINES)}; for fine-tuning it is {SCRATCH}."
     )
 

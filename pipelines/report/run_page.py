@@ -30,6 +30,7 @@ from p2pkit.pipelines.settings import ReportConfig
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
+from p2pkit.pipelines.train.presets import preset
 from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance, run_layer
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.sampling import evenly_spread
@@ -265,14 +266,14 @@ def _online_probes(metrics: list[dict[str, Any]]) -> Markup | None:
 
 def train_command(config: TrainConfig) -> str:
     """A `p2pkit train` command that resolves to `config`, to be run in the same folder."""
-    default = _flat(config_to_json(TrainConfig(store=config.store)))
+    default = _flat(config_to_json(preset("paper", config.store)))
     settings = {
         name: value
         for name, value in _flat(config_to_json(config)).items()
         if value != default[name] and name not in ("store", "more_stores")
     }
     stores = shlex.join([config.store, *config.more_stores])
-    lines = [f"p2pkit train {stores} --out again"]
+    lines = [f"p2pkit train {stores} --out again --preset paper"]
     lines += [f"  --set {shlex.quote(f'{name}={value}')}" for name, value in settings.items()]
     return " \\\n".join(lines)
 

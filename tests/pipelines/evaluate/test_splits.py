@@ -35,7 +35,7 @@ def test_the_holdout_is_the_end_of_the_recording(room_store: Path, count: int) -
 
 @pytest.mark.parametrize("count", [12, 13])
 def test_a_holdout_of_everything_is_refused(room_store: Path, count: int) -> None:
-    with pytest.raises(ConfigError, match=f"holdout is {count}, but the store has 12 frames"):
+    with pytest.raises(ConfigError, match=f"holdout is {count}, but the store has only 12 frames"):
         holdout_split(open_store(room_store), count)
 
 
@@ -65,5 +65,5 @@ def test_one_sequence_is_cut_where_the_fraction_says(tmp_path: Path) -> None:
     assert [keys[sample] for sample in train] == [f"frame-{number:06d}" for number in range(3)]
     assert [keys[sample] for sample in test] == ["frame-000003"]
     for fraction in (0.0, 1.0):
-        with pytest.raises(ConfigError, match=f"test_fraction is {fraction}; it must lie"):
+        with pytest.raises(ConfigError, match=f"test_fraction is {fraction}; expected a value"):
             scene_split(store, fraction)

@@ -219,4 +219,4 @@ def test_a_codec_without_a_field_is_refused(command: str, tmp_path: Path) -> Non
     ]
     result = CliRunner().invoke(commands, arguments)
     assert isinstance(result.exception, ConfigError)
-    assert "must be FIELD=CODEC" in str(result.exception)
+    assert "expected FIELD=CODEC" in str(result.exception)

@@ -249,7 +249,7 @@ def test_an_evaluation_of_other_weights_is_not_taken(
     weights = next(other.glob("checkpoints/*/weights.safetensors"))
     weights.write_bytes(weights.read_bytes() + b" ")
     assert find_evaluation(other, None) is None
-    with pytest.raises(ConfigError, match=r"other ones \(scratch, inputs\+position, first\)"):
+    with pytest.raises(ConfigError, match=r"others \(scratch, inputs\+position, first\)"):
         find_evaluation(other, folder)
     with pytest.raises(ConfigError, match="holds no evaluation"):
         find_evaluation(other, tmp_path)
@@ -312,6 +312,7 @@ def test_text_is_escaped_and_columns_of_numbers_are_found() -> None:
     report = {
         "outcome": "fail",
         "faults": ["<b>swapped</b>"],
+        "mends": [],
         "tests": [{"test": "fields", "outcome": "fail", "fault": "a & b", "reason": "<i>"}],
     }
     page = render(

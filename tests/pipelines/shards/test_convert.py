@@ -72,7 +72,7 @@ def test_a_damaged_source_is_told_and_not_copied(storage: str, tmp_path: Path):
 
 def test_the_same_storage_an_unknown_one_and_an_unfinished_store(tmp_path: Path):
     write_all(tmp_path / "a")
-    with pytest.raises(StoreError, match="stored as tar already"):
+    with pytest.raises(StoreError, match="already stored as tar"):
         convert_store(tmp_path / "a", out=tmp_path / "b", storage="tar")
     with pytest.raises(StoreError, match="no storage is called 'hdf5'; choose one of tar, zarr"):
         convert_store(tmp_path / "a", out=tmp_path / "b", storage="hdf5")

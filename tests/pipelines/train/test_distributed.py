@@ -50,6 +50,7 @@ def command(out: Path, *arguments: object, ranks: int = 1, **settings: object) -
         sys.executable,
         *(launch if ranks > 1 else []),
         *("-m", "p2pkit.cli.main", "train", *map(str, arguments), "--out", str(out)),
+        *(() if "--resume" in arguments else ("--preset", "paper")),
         *(text for name, value in chosen.items() for text in ("--set", f"{name}={value}")),
     ]
 
@@ -183,11 +184,11 @@ def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.delenv(name, raising=False)
     assert ranks_from_environment() == Ranks()
     monkeypatch.setenv("RANK", "5")
-    with pytest.raises(ConfigError, match="but WORLD_SIZE not"):
+    with pytest.raises(ConfigError, match="but not WORLD_SIZE"):
         ranks_from_environment()
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert ranks_from_environment() == Ranks(5, 8, 0)
-    with pytest.raises(ConfigError, match="but LOCAL_RANK not"):
+    with pytest.raises(ConfigError, match="but not LOCAL_RANK"):
         ranks_from_environment("cuda")
     monkeypatch.delenv("RANK")
     with pytest.raises(ConfigError, match="but RANK not"):

@@ -38,7 +38,7 @@ def taught(**changes: Any) -> dict[str, FeatureConfig]:
             "device 'cuda' cannot be used: .*--device cpu",
             marks=pytest.mark.skipif(HAS_CUDA, reason="this machine has CUDA"),
         ),
-        ({"fuse": 257}, "fuse is 257; 2 to 256 frames"),
+        ({"fuse": 257}, "fuse is 257; expected 2 to 256 frames"),
     ],
 )
 def test_an_impossible_setting_is_refused(
