@@ -40,5 +40,5 @@ def test_answers_of_files(tool: ModuleType) -> None:
 
 
 def test_a_page_without_the_marks_is_refused(tool: ModuleType) -> None:
-    with pytest.raises(SystemExit, match="holds 0 marked tables of grids; one is needed"):
+    with pytest.raises(SystemExit, match="holds 0 marked tables of grids; expected one"):
         tool.with_table("no marks", "grids", "a table")

@@ -191,7 +191,7 @@ def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ConfigError, match="but not LOCAL_RANK"):
         ranks_from_environment("cuda")
     monkeypatch.delenv("RANK")
-    with pytest.raises(ConfigError, match="but RANK not"):
+    with pytest.raises(ConfigError, match="but not RANK"):
         ranks_from_environment()
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("LOCAL_RANK", "1")

@@ -24,7 +24,7 @@ def finished(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     ("settings", "reason"),
     [
         ({"optimizer": {"beta": 0.9}}, "unknown setting 'optimizer.beta'"),
-        ({"engine": "later"}, "engine is 'later'; choose one of minkowski, torch"),
+        ({"engine": "later"}, "engine is 'later'; choose one of auto, minkowski, torch"),
         ({"optimizer": {"clip_norm": -1.0}}, "optimizer.clip_norm is -1.0; must be at least 0"),
     ],
 )
