@@ -103,12 +103,13 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
     if is_first():
         if first is not None and first.done == first.total:
             click.echo(f"already complete: {first.total} frames", err=True)
-        for part in read_manifest(store).layers[0].details.get(LEFT_OUT, ()):
+        layers = read_manifest(store).layers
+        for part in layers[0].details.get(LEFT_OUT, ()):
             click.echo(f"Left out: {part['name']}: {part['reason']}", err=True)
         if failed:
             reasons = f"{store}/failures.jsonl says why"
             click.echo(f"{failed} of {bar.total} frames could not be used: {reasons}", err=True)
-        for layer in read_manifest(Path(store)).layers:
+        for layer in layers:
             if origin := layer.details.get(WEIGHTS_ORIGIN):
                 click.echo(f"{layer.name}: weights from {origin}", err=True)
         click.echo(store)

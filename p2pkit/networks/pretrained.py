@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import TrainingError
+from p2pkit.networks.sparse_engine import AUTO
 from p2pkit.networks.students import Student, build_student
 from p2pkit.weight_files import EMA_CONTAINERS, read_metadata, read_weight_file
 
@@ -72,7 +73,7 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
 
     Args:
         path: of the file.
-        engine: a key of `ENGINES`; None takes MinkowskiEngine where it is installed, else torch.
+        engine: a key of `ENGINES`; None takes MinkowskiEngine if it works, else torch.
 
     Raises:
         TrainingError: the file cannot be read, or does not say what it is.
@@ -87,7 +88,7 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
             in_channels=about["in_channels"],
             out_channels=None if final is None else final.numel(),
             conv1_kernel_size=about["conv1_kernel_size"],
-            engine=engine or _engine(),
+            engine=engine or AUTO,
         )
     load_student_weights(student, tensors, skip=())
     up = about.get("up_axis")
@@ -98,12 +99,6 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
         up_axis=None if up is None else (float(up[0]), float(up[1]), float(up[2])),
         about=about,
     )
-
-
-def _engine() -> str:
-    from importlib.util import find_spec
-
-    return "minkowski" if find_spec("MinkowskiEngine") else "torch"
 
 
 def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
