@@ -39,7 +39,7 @@ def demo(**_: Any) -> None:
 
     config = config_of(DemoConfig)
     if not (config.out / "run" / "config.json").is_file():
-        report_engine("auto", "cpu")
+        report_engine("auto", "cpu", "float32")
     with _Shown() as shown:
         report = stage.run(config, progress=shown)
     probed = json.loads((config.out / "run" / "probe.json").read_text())

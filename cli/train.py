@@ -75,19 +75,19 @@ def train(
             path = stage.resume(out, store=store, more_stores=more, settings=config, **rest)
         else:
             if ranks.is_first:
-                report_engine(config.engine, config.device)
+                report_engine(config.engine, config.device, config.precision)
             path = stage.run(config, out, **rest)
     if ranks.is_first:
         _print_remaining(out, config.steps)
         click.echo(path)
 
 
-def report_engine(engine: str, device: str) -> None:
+def report_engine(engine: str, device: str, precision: str) -> None:
     """Print which engine a new run uses, and why, if its settings leave the choice open."""
     from p2pkit.networks import AUTO, choose_engine
 
     if engine == AUTO:
-        choice = choose_engine(engine, device)
+        choice = choose_engine(engine, device, precision=precision)
         reason = f" ({choice.reason})" if choice.reason else ""
         click.echo(f"engine: {choice.name}{reason}", err=True)
 

@@ -318,8 +318,7 @@ class _SubmanifoldConv(nn.Module):
     def forward(self, rows: Tensor, level: _Level) -> Tensor:
         maps = level.maps.kernel_map(level.stride, 3, 1)
         kernel = self.weight.permute(3, 2, 1, 4, 0).flatten(0, 2)
-        with torch.autocast(rows.device.type, enabled=False):
-            return sparse_product(rows.to(kernel.dtype), kernel, maps) + self.bias
+        return sparse_product(rows, kernel, maps) + self.bias
 
 
 class _PatchAttention(nn.Module):

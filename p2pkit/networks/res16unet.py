@@ -112,9 +112,9 @@ class Res16UNet(nn.Module):
         """
         if len(coordinates) == 0:
             raise GeometryError("the batch has no voxels; expected at least one")
-        # Neither engine's convolutions know half precision.
+        x = self._engine.sparse_tensor(coordinates, features)
+        # The engine's layers follow the precision of their input.
         with torch.autocast(features.device.type, enabled=False):
-            x = self._engine.sparse_tensor(coordinates, features)
             return self._engine.rows(self._through(x))
 
     def _through(self, x: Any) -> Any:

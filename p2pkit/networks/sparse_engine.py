@@ -65,6 +65,8 @@ class SparseEngine(Protocol):
 ENGINES: dict[str, SparseEngine] = {"minkowski": MinkowskiLayers(), "torch": TorchEngine()}
 
 
+FLOAT32 = "float32"
+
 AUTO = "auto"
 """MinkowskiEngine where it works, else torch."""
 
@@ -82,22 +84,31 @@ class EngineChoice:
     reason: str = ""
 
 
-def choose_engine(name: str, device: str = "cpu") -> EngineChoice:
+def choose_engine(name: str, device: str = "cpu", *, precision: str = FLOAT32) -> EngineChoice:
     """The engine to use for `name`; any name except `auto` is kept.
 
     Args:
         name: a key of `ENGINES`, or `auto`.
         device: where the network will run, `cpu` or `cuda`; a CPU build of MinkowskiEngine is not
             chosen for a GPU.
+        precision: of the network's products; MinkowskiEngine is not chosen for any but float32.
 
     Raises:
-        ConfigError: the engine is unknown; the message lists the names.
+        ConfigError: the engine is unknown (the message lists the names), or does not compute in
+            that precision.
     """
+    if name == "minkowski" and precision != FLOAT32:
+        raise ConfigError(
+            f"precision is {precision!r}, and MinkowskiEngine computes in float32 only; use "
+            "engine=torch, or precision=float32"
+        )
     if name in ENGINES:
         return EngineChoice(name)
     if name != AUTO:
         names = ", ".join((AUTO, *ENGINES))
         raise ConfigError(f"no engine is called {name!r}; choose one of {names}")
+    if precision != FLOAT32:
+        return EngineChoice("torch", f"MinkowskiEngine does not compute in {precision}")
     try:
         has_cuda = bool(minkowski_engine().is_cuda_available())
     except MissingDependencyError as error:

@@ -110,8 +110,10 @@ class SpUNet(nn.Module):
         """
         if len(coordinates) == 0:
             raise GeometryError("the batch has no voxels; expected at least one")
+        voxels = self._engine.sparse_tensor(coordinates, features)
+        # The engine's layers follow the precision of their input.
         with torch.autocast(features.device.type, enabled=False):
-            x: Any = self.conv_input(self._engine.sparse_tensor(coordinates, features))
+            x: Any = self.conv_input(voxels)
             skips: list[Any] = []
             for down, stage in zip(self.down, self.enc, strict=True):
                 skips.append(x)

@@ -1,7 +1,8 @@
 """Sparse layers in plain torch: no compiled extension, for CPU and CUDA.
 
 Parameters have the names, shapes and initial values of MinkowskiEngine 0.5.4's layers, so that a
-state_dict of either engine fits the other. Float32 and float64; run it without autocast.
+state_dict of either engine fits the other. Under autocast features between layers and the factors
+of products are in half precision, while sums over neighbours, norms and coordinates stay in float32.
 """
 
 import math
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int32
-from torch import Tensor, nn
+from torch import Tensor, is_autocast_enabled, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -54,13 +55,10 @@ class _SparseProduct(Function):
     def forward(ctx: Any, features: Tensor, kernel: Tensor, maps: KernelMap) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.maps = maps
-        out = features.new_zeros(maps.outputs, kernel.shape[2])
-        for matrix, pair in zip(kernel, maps.pairs, strict=True):
-            if pair is None:
-                out.addmm_(features, matrix)
-            elif len(pair[0]):
-                out.index_add_(0, pair[1], features.index_select(0, pair[0]) @ matrix)
-        return out
+        out = kernel.new_zeros(maps.outputs, kernel.shape[2])
+        for matrix, pair in zip(kernel.to(features.dtype), maps.pairs, strict=True):
+            _add_product(out, features, matrix, pair)
+        return out.to(features.dtype)
 
     @staticmethod
     @once_differentiable
@@ -69,21 +67,39 @@ class _SparseProduct(Function):
     ) -> tuple[Tensor | None, Tensor, None]:
         features, kernel = ctx.saved_tensors
         gradient = gradients[0].contiguous()
-        of_features = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
+        of_features = kernel.new_zeros(features.shape) if ctx.needs_input_grad[0] else None
         of_kernel = torch.zeros_like(kernel)
-        for row, pair in enumerate(ctx.maps.pairs):
+        for row, matrix in enumerate(kernel.to(features.dtype)):
+            pair = ctx.maps.pairs[row]
             if pair is not None and len(pair[0]) == 0:
                 continue
             taken = features if pair is None else features.index_select(0, pair[0])
             arriving = gradient if pair is None else gradient.index_select(0, pair[1])
-            torch.mm(taken.t(), arriving, out=of_kernel[row])
-            if of_features is None:
-                continue
-            if pair is None:
-                of_features.addmm_(arriving, kernel[row].t())
-            else:
-                of_features.index_add_(0, pair[0], arriving @ kernel[row].t())
-        return of_features, of_kernel, None
+            of_kernel[row] = taken.t() @ arriving
+            if of_features is not None:
+                target = None if pair is None else pair[0]
+                _add_rows(of_features, arriving @ matrix.t(), target)
+        return None if of_features is None else of_features.to(features.dtype), of_kernel, None
+
+
+def _add_product(
+    out: Tensor, features: Tensor, matrix: Tensor, pair: tuple[Tensor, Tensor] | None
+) -> None:
+    """Add one kernel row's products to the outputs that it connects."""
+    if pair is None and out.dtype == features.dtype:
+        out.addmm_(features, matrix)
+    elif pair is None:
+        out.add_(features @ matrix)
+    elif len(pair[0]):
+        _add_rows(out, features.index_select(0, pair[0]) @ matrix, pair[1])
+
+
+def _add_rows(out: Tensor, rows: Tensor, target: Tensor | None) -> None:
+    """Add rows to those of `target`, or each to its own, at the precision of `out`."""
+    if target is None:
+        out.add_(rows)
+    else:
+        out.index_add_(0, target, rows.to(out.dtype))
 
 
 class Convolution(nn.Module):
@@ -106,11 +122,11 @@ class Convolution(nn.Module):
     def forward(self, x: SparseVoxels) -> SparseVoxels:
         """Features of the voxels at `stride` times the input's stride."""
         if self.kernel.ndim == 2:
-            rows = x.rows @ self.kernel
+            rows = x.rows @ self.kernel.to(x.rows.dtype)
         else:
             maps = x.maps.kernel_map(x.stride, self.kernel_size, self.stride)
             rows = sparse_product(x.rows, self.kernel, maps)
-        rows = rows if self.bias is None else rows + self.bias
+        rows = rows if self.bias is None else rows + self.bias.to(rows.dtype)
         return SparseVoxels(rows, x.stride * self.stride, x.maps)
 
 
@@ -179,13 +195,13 @@ class TorchEngine:
     def sparse_tensor(
         self, coordinates: Int32[Tensor, "voxels 4"], features: Float[Tensor, "voxels channels"]
     ) -> SparseVoxels:
-        """Voxels at stride 1, their rows sorted.
+        """Voxels at stride 1, their rows sorted; in half precision where autocast asks for it.
 
         Raises:
             GeometryError: a voxel occurs twice, or the voxels lie too far apart for integer keys.
         """
         maps = VoxelMaps(coordinates)
-        return SparseVoxels(features[maps.order], 1, maps)
+        return SparseVoxels(in_autocast(features)[maps.order], 1, maps)
 
     def cat(self, first: SparseVoxels, second: SparseVoxels) -> SparseVoxels:
         """The channels of both, which have the same voxels."""
@@ -201,9 +217,18 @@ def sparse_product(
     kernel: Float[Tensor, "volume channels out_channels"],
     maps: KernelMap,
 ) -> Float[Tensor, "outputs out_channels"]:
-    """The sum over a kernel's rows of the inputs that each connects, times that row's matrix."""
-    found: Any = _SparseProduct.apply(features, kernel, maps)
+    """The sum over a kernel's rows of the inputs that each connects, times that row's matrix.
+
+    Where the features are in half precision, products are taken in it and added up in the kernel's.
+    """
+    found: Any = _SparseProduct.apply(in_autocast(features), kernel, maps)
     return found
+
+
+def in_autocast(features: Tensor) -> Tensor:
+    """The features in the precision that autocast asks for, as they are where it is off."""
+    kind = features.device.type
+    return features.to(torch.get_autocast_dtype(kind)) if is_autocast_enabled(kind) else features
 
 
 def _uniform(shape: tuple[int, ...], fan: int) -> nn.Parameter:

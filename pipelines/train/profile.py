@@ -55,7 +55,8 @@ def run(config: TrainConfig, *, steps: int = 10) -> StepProfile:
     if steps < 1:
         raise ConfigError(f"steps is {steps}; expected at least 1")
     check_device(config.device)
-    config = replace(config, engine=choose_engine(config.engine, config.device).name)
+    choice = choose_engine(config.engine, config.device, precision=config.precision)
+    config = replace(config, engine=choice.name)
     is_cuda = config.device.startswith("cuda")
     laps = Laps(torch.cuda.synchronize if is_cuda else None)
     loading = Laps()

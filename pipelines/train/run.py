@@ -182,7 +182,8 @@ def resume(
 def _engine_of_first(config: TrainConfig, ranks: Ranks) -> str:
     """The engine that `config.engine` means on the first process."""
     names = list(ENGINES)
-    chosen = choose_engine(config.engine, config.device).name if ranks.is_first else names[0]
+    choice = choose_engine(config.engine, config.device, precision=config.precision)
+    chosen = choice.name if ranks.is_first else names[0]
     return names[of_first(names.index(chosen), ranks)]
 
 

@@ -167,8 +167,9 @@ class TrainConfig:
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",
-        description="`bfloat16` or `float16` for the projections (autocast, with a scaled loss for "
-        "float16); the student and the loss stay in float32.",
+        description="`bfloat16` or `float16` for the student and the projections (autocast, with a "
+        "scaled loss for float16); sums over neighbours, norms and the loss stay in float32. "
+        "MinkowskiEngine computes in float32 only: `engine` must be `torch` or `auto`.",
     )
     sync_norm: bool = Field(
         default=True,

@@ -55,3 +55,12 @@ def test_a_cpu_build_is_not_taken_for_a_gpu(
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(ConfigError, match="'spconv'; choose one of auto, minkowski, torch"):
         choose_engine("spconv")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_for_the_torch_engine(precision: str) -> None:
+    choice = choose_engine("auto", precision=precision)
+    assert choice == EngineChoice("torch", f"MinkowskiEngine does not compute in {precision}")
+    assert choose_engine("torch", precision=precision) == EngineChoice("torch")
+    with pytest.raises(ConfigError, match=rf"precision is '{precision}'.* use engine=torch"):
+        choose_engine("minkowski", precision=precision)

@@ -149,15 +149,69 @@ def test_checkpoints_load_in_the_other_engine(tmp_path) -> None:
 
 
 @pytest.mark.minkowski
-@pytest.mark.parametrize("name", ["Res16UNet14A", "Res16UNet50"])
-def test_students_stay_in_float32_under_autocast(name: str) -> None:
+def test_minkowski_engine_stays_in_float32_under_autocast() -> None:
     coordinates, features = scattered(300)
-    for student in both(name):
-        student.eval()
-        expected = student(coordinates, features)
+    student = build_student("Res16UNet14A", in_channels=3, engine="minkowski").eval()
+    expected = student(coordinates, features)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = student(coordinates, features)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["Res16UNet14A", "SpUNet"])
+def test_half_precision_is_within_a_hundredth_of_float32(name: str, half: torch.dtype) -> None:
+    coordinates, features = scattered(600, span=8)
+    torch.manual_seed(0)
+    student = build_student(name, in_channels=3, engine="torch").eval()
+    expected = student(coordinates, features)
+    with torch.autocast("cpu", half):
+        found = student(coordinates, features)
+    assert found.dtype == half
+    assert (found.float() - expected).abs().max() < 1e-2 * expected.abs().max()
+
+
+def test_half_precision_adds_up_and_stores_gradients_in_float32() -> None:
+    """The same products of rounded factors, added in float64, are as near as rounding once."""
+    coordinates, features = scattered(600, span=5)
+    torch.manual_seed(0)
+    layer = Convolution(3, 4, kernel_size=3, stride=1, bias=False)
+    maps = VoxelMaps(coordinates)
+    rows = features[maps.order]
+    output = layer(SparseVoxels(rows.bfloat16(), 1, maps)).rows
+    assert output.dtype == torch.bfloat16
+    output.float().square().sum().backward()
+    assert layer.kernel.grad is not None
+    assert layer.kernel.grad.dtype == torch.float32
+    double = Convolution(3, 4, kernel_size=3, stride=1, bias=False).double()
+    double.kernel.data = layer.kernel.data.bfloat16().double()
+    exact = double(SparseVoxels(rows.bfloat16().double(), 1, maps)).rows
+    assert (output.double() - exact).abs().max() < 2**-7 * exact.abs().max()
+    exact.square().sum().backward()
+    assert double.kernel.grad is not None
+    largest = double.kernel.grad.abs().max()
+    assert (layer.kernel.grad - double.kernel.grad).abs().max() < 2e-2 * largest
+
+
+def test_half_precision_keeps_features_in_half_the_memory() -> None:
+    """What a layer keeps for its gradient: tensors of half precision, but for the kernel."""
+    kept: dict[torch.dtype, int] = {}
+    coordinates, features = scattered(600, span=8)
+    student = build_student("Res16UNet14A", in_channels=3, engine="torch")
+    own = {value.data_ptr() for value in student.parameters()}
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        if value.data_ptr() not in own and value.is_floating_point():
+            kept[value.dtype] = kept.get(value.dtype, 0) + value.nbytes
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         with torch.autocast("cpu", torch.bfloat16):
-            found = student(coordinates, features)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+            student(coordinates, features)
+        halved = kept.copy()
+        kept.clear()
+        student(coordinates, features)
+    assert sum(halved.values()) < 0.65 * sum(kept.values())
 
 
 def test_bad_voxels_and_names_are_refused() -> None:

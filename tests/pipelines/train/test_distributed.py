@@ -230,7 +230,7 @@ def test_micro_batches_add_up_to_the_whole_batch(room_store: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_trains(room_store: Path, tmp_path: Path, precision: str) -> None:
-    config = tiny_train_config(room_store)
+    config = tiny_train_config(room_store, engine="torch")
     sources = open_sources(config)
     batches = list(BatchStream(sources, config=config.stream).batches(0, 3))
     losses: dict[str, list[float]] = {}

@@ -528,7 +528,7 @@ def test_a_global_batch_without_a_pair_is_named_by_its_step(room_store: Path) ->
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_embeddings_are_float32_in_every_precision(room_store: Path, precision: str) -> None:
-    config = tiny_train_config(room_store, precision=precision)
+    config = tiny_train_config(room_store, precision=precision, engine="torch")
     sources = open_sources(config)
     [batch] = BatchStream(sources, config=config.stream).batches(0, 1)
     model = build_model(config, sources[0].channels, seed=0).train()
@@ -541,6 +541,13 @@ def test_embeddings_are_float32_in_every_precision(room_store: Path, precision: 
     )
     assert np.isfinite(trainer.step([batch], 0.1).loss)
     assert seen == [torch.float32, torch.float32]
+
+
+def test_half_precision_is_refused_with_minkowski_engine(room_store: Path, tmp_path: Path) -> None:
+    config = tiny_train_config(room_store, precision="bfloat16", engine="minkowski")
+    with pytest.raises(ConfigError, match="MinkowskiEngine computes in float32 only; use engine="):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_settings_that_decide_no_weights_may_change(tiny_run: Path, tmp_path: Path) -> None:
