@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, product
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -29,6 +30,7 @@ from p2pkit.pipelines.extract.run import ExtractConfig
 from p2pkit.pipelines.extract.run import run as extract
 from p2pkit.pipelines.train import profile
 from p2pkit.pipelines.train.presets import preset
+from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import with_settings
 from p2pkit.teachers import TeacherOptions, open_teacher
 
@@ -191,7 +193,7 @@ def training_rows(work: Work) -> Iterator[Row]:
         peak_mb(work.device)
         waits: list[float] = []
 
-        def rate(config: object = config, waits: list[float] = waits) -> float:
+        def rate(config: TrainConfig = config, waits: list[float] = waits) -> float:
             found = profile.run(config, steps=work.steps)
             waits.append(found.stepping_ms["wait"] / found.step_ms)
             return 1e3 / found.step_ms
@@ -241,7 +243,7 @@ def device_name(device: str) -> str:
 @click.option("--steps", default=10, help="Measured training steps of each row.")
 @click.option("--minutes", default=8.0, help="Begin no further measurement after so many.")
 @click.option("--json", "json_path", type=Path, default=Path("gpu-check.json"))
-def main(minutes: float, json_path: Path, **settings: object) -> None:
+def main(minutes: float, json_path: Path, **settings: Any) -> None:
     """Print each figure when it is known, then the table; write the JSON."""
     began, rows, left_out = time.monotonic(), list[Row](), False
     with tempfile.TemporaryDirectory() as temporary:
