@@ -2,7 +2,7 @@
 
 Parameters have the names, shapes and initial values of MinkowskiEngine 0.5.4's layers, so that a
 state_dict of either engine fits the other. Under autocast features between layers and the factors
-of products are in half precision, while sums over neighbours, norms and coordinates stay in float32.
+of products are in half precision; sums over neighbours, norms and coordinates stay in float32.
 """
 
 import math
