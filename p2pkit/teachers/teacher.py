@@ -33,6 +33,19 @@ class Teacher(Protocol):
         """JSON: `mean` and `std` per channel (of RGB in [0, 1]) and `interpolation`."""
         ...
 
+    @property
+    def batch_size(self) -> int:
+        """Images that `features` is best given at once: 1 on CPUs."""
+        ...
+
+    @property
+    def accelerator(self) -> dict[str, Any] | None:
+        """JSON of what else decides the maps' bytes: `device`, `precision`, `libraries`.
+
+        None on CPUs, where the fingerprint is all.
+        """
+        ...
+
     def grid(self, image_size: tuple[int, int]) -> FeatureGrid:
         """Where the map's cells sit for recordings of this size (width, height in px).
 
@@ -48,14 +61,15 @@ class Teacher(Protocol):
     ) -> Float16[np.ndarray, "batch cells_v cells_u channels"]:
         """Feature maps of RGB images of one size.
 
-        An image's map does not depend on the other images of the call.
+        On a CPU an image's map does not depend on the other images of the call.
 
         Raises:
-            TeacherError: no image, images of several sizes, a size that the network cannot take, or
-                a value that float16 cannot hold.
+            TeacherError: no image, images of several sizes, or a size that the network cannot take.
+            TeacherMemoryError: the device has too little memory for so many images.
+            BadMapError: a map holds NaN, or a value that float16 cannot hold.
         """
         ...
 
     def fingerprint(self) -> dict[str, Any]:
-        """JSON of all that determines the maps' bytes, except the device."""
+        """JSON of all that determines the maps' bytes, except the batch and `accelerator`."""
         ...

@@ -107,6 +107,7 @@ class ViewsTeacher:
         self.weights_sha256 = teacher.weights_sha256
         self.weights_origin: str = getattr(teacher, "weights_origin", "")
         self.preprocessing: dict[str, Any] = teacher.preprocessing
+        self.batch_size, self.accelerator = teacher.batch_size, teacher.accelerator
         self._teacher, self._text, self._views = teacher, views, parse_views(views)
         check_scales(views, teacher.fingerprint().get("input_size"))
 
