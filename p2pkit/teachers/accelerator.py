@@ -1,4 +1,4 @@
-"""Images to an accelerator and maps back, on CUDA from page-locked memory beside the computation."""
+"""Images to an accelerator and maps back; on CUDA from page-locked memory, while it computes."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-Image = UInt8[np.ndarray, "height width 3"]
+from p2pkit.teachers.teacher import Image
 
 
 class Accelerator:

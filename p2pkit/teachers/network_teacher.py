@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float16, UInt8
+from jaxtyping import Float16
 from torch import Tensor, nn
 
 from p2pkit.errors import (
@@ -25,6 +25,7 @@ from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.accelerator import Accelerator
 from p2pkit.teachers.grid_probe import check_declared, check_response, measure_grid
 from p2pkit.teachers.network import TeacherNetwork
+from p2pkit.teachers.teacher import Image
 
 
 def check_teacher_device(options: TeacherOptions) -> None:
@@ -56,8 +57,6 @@ def prefer_huge_pages() -> None:
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-
-Image = UInt8[np.ndarray, "height width 3"]
 
 Map = Float16[np.ndarray, "cells_v cells_u channels"]
 
@@ -94,10 +93,11 @@ class NetworkTeacher:
         self._on_cpu = device.type == "cpu"
         self.batch_size = 1 if self._on_cpu else options.batch_size or BATCH_SIZE
         self._device = torch.device("cpu") if network.on_host else device
-        self._layer = network.layer.to(self._device)
+        layer: Any = network.layer.to(self._device)
         if options.precision != "float32" and not self._on_cpu:
             # Tensor cores want the channels of images and of weights last.
-            self._layer = self._layer.to(memory_format=torch.channels_last)
+            layer = layer.to(memory_format=torch.channels_last)
+        self._layer: nn.Module = layer
         self._compute: Callable[[Tensor], Tensor] = self._layer
         if options.compile:
             self._compute = _compiled(self._layer)
@@ -234,7 +234,7 @@ class NetworkTeacher:
             raise TeacherError(
                 f"teacher {self.name} fails on an input of {width} x {height} px: "
                 f"{first_line(error)}. If the size is the cause, set input_size to one that it "
-                "accepts"
+                f"accepts{'' if len(prepared) == 1 else '; if the batch is, use --batch-size 1'}"
             ) from error
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:

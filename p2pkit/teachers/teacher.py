@@ -8,6 +8,8 @@ from jaxtyping import Float16, UInt8
 
 from p2pkit.geometry.grid import FeatureGrid
 
+Image = UInt8[np.ndarray, "height width 3"]
+
 
 @runtime_checkable
 class Teacher(Protocol):
@@ -57,7 +59,7 @@ class Teacher(Protocol):
         ...
 
     def features(
-        self, images: Sequence[UInt8[np.ndarray, "height width 3"]]
+        self, images: Sequence[Image]
     ) -> Float16[np.ndarray, "batch cells_v cells_u channels"]:
         """Feature maps of RGB images of one size.
 

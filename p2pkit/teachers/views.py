@@ -11,9 +11,8 @@ from PIL import Image as PillowImage
 from p2pkit.errors import ConfigError
 from p2pkit.geometry.grid import FeatureGrid, pixel_in_view
 from p2pkit.geometry.sample_map import sample_map
-from p2pkit.teachers.teacher import Teacher
+from p2pkit.teachers.teacher import Image, Teacher
 
-Image = UInt8[np.ndarray, "height width 3"]
 _SCALES = (0.25, 4.0)
 
 
