@@ -187,6 +187,9 @@ class NetworkTeacher:
         """Maps of one batch on an accelerator; `first` is the number of its first image."""
         prepare = self._network.preprocessing
         resized = [prepare.resize(image) for image in images]
+        if self._options.compile:
+            # Every number of images is compiled anew: a last batch of any size would be.
+            resized += [resized[-1]] * (_rounded_up(len(images), self.batch_size) - len(images))
         size = prepare.size_for(images[0].shape[1::-1])
         with self._memory_for(len(images), size), torch.inference_mode():
             put = self._accelerator.put(resized)
@@ -195,7 +198,7 @@ class NetworkTeacher:
                 values = self._run(prepare.normalise(put.float())).float()
                 largest = values.abs().amax(dim=(1, 2, 3))
                 get = self._accelerator.get([largest, values.to(torch.float16).contiguous()])
-        magnitudes, maps = get()
+        magnitudes, maps = (found[: len(images)] for found in get())
         for number, magnitude in enumerate(magnitudes.tolist(), start=first):
             self._check_storable(magnitude, number)
         return maps
@@ -250,6 +253,11 @@ def _compiled(layer: nn.Module) -> Callable[[Tensor], Tensor]:
 
     torch._dynamo.config.recompile_limit = COMPILED_SHAPES
     return torch.compile(layer, dynamic=False)
+
+
+def _rounded_up(images: int, most: int) -> int:
+    """The next power of two, and not more than `most`."""
+    return min(1 << (images - 1).bit_length(), most)
 
 
 def _workers(device: torch.device) -> ThreadPoolExecutor:
