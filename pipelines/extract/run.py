@@ -39,7 +39,7 @@ def run(config: ExtractConfig, *, progress: Report | None = None) -> Path:
         FingerprintError: the store was made from other inputs; the message names them.
     """
     job = open_job(config, progress=progress)
-    _work_until_done(job)
+    work_until_done(job)
     job.writer.write_failures()
     return job.writer.root
 
@@ -82,7 +82,7 @@ def _take_all(job: Job, shards: Sequence[int]) -> list[bool]:
             raise
 
 
-def _work_until_done(job: Job) -> None:
+def work_until_done(job: Job) -> None:
     """Take unclaimed shards until all are committed; wait for those that others hold."""
     start = os.getpid() % len(job.shards)
     turns = [(start + i) % len(job.shards) for i in range(len(job.shards))]
