@@ -2,9 +2,10 @@
 
 The accelerator is simulated: a teacher that takes a set time for each image of a batch, one batch
 after another, and uses no CPU. It is driven through the real extraction, on one and on two cores,
-with times per image as multiples of what extraction itself costs of a core, divided by the cores: at 1 both
-take equally long. The share of the time that it computes is counted from the beginning of its first
-batch to the end of its last one.
+with times per image as multiples of extraction's own CPU time per image, divided by the cores: at 1
+both take equally long. The share of the time that it computes is counted from the beginning of its
+first batch to the end of its last one; it is of use only where nothing else needs these cores
+("cores had" is what the extraction got of them).
 
 The second part runs on the CPU alone, with a real teacher: the cost of extraction against the bare
 teacher on decoded images and extraction with a teacher that takes no time, alternating.
@@ -213,7 +214,7 @@ def print_end_to_end(name: str, costs: dict[str, float]) -> None:
     bare = costs["teacher"] / costs["extraction"]
     print(f"{name} on the CPU, ms CPU a frame: {parts}")
     print(
-        f"extraction costs {both:.3f} of teacher and own work; its rate is {bare:.2f} of the bare"
+        f"extraction / (teacher + own) {both:.3f}; its rate / that of the bare teacher {bare:.2f}"
     )
 
 
