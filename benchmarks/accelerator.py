@@ -213,9 +213,7 @@ def print_end_to_end(name: str, costs: dict[str, float]) -> None:
     both = costs["extraction"] / (costs["teacher"] + costs["own"])
     bare = costs["teacher"] / costs["extraction"]
     print(f"{name} on the CPU, ms CPU a frame: {parts}")
-    print(
-        f"extraction / (teacher + own) {both:.3f}; its rate / that of the bare teacher {bare:.2f}"
-    )
+    print(f"extraction / (teacher + own) {both:.3f}; its rate / the bare teacher's {bare:.2f}")
 
 
 @click.command()

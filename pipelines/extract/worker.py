@@ -3,6 +3,7 @@
 Extraction, planning and repair all use it.
 """
 
+import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -119,6 +120,7 @@ class Worker:
     recording: Recording
     layers: Sequence[Layer]
     threads: int
+    _reading: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     @property
     def names(self) -> list[str]:
@@ -166,7 +168,13 @@ class Worker:
         if alone:
             yield from ordered_map(whole, work.keys, threads=self.threads, ahead=ahead)
             return
-        with closing(ordered_map(begin, work.keys, threads=self.threads, ahead=ahead)) as frames:
+
+        def read() -> Generator[Images[Samples] | FrameError]:
+            # One shard after another: the accelerator waits for the batches of the first.
+            with self._reading:
+                yield from ordered_map(begin, work.keys, threads=self.threads, ahead=ahead)
+
+        with closing(read()) as frames:
             yield from in_batches(frames, teachers, sizes=sizes, threads=self.threads)
 
     def _teachers(self, work: Work) -> dict[str, FeatureLayer]:

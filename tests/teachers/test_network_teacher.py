@@ -262,7 +262,7 @@ def blocks(device: str, layer: nn.Module | None = None, **options: Any) -> Netwo
         channels=3,
         nominal_stride=8,
         weights_sha256="0" * 64,
-        preprocessing=Preprocessing((0.0,) * 3, (1.0,) * 3, "bilinear", input_size),
+        preprocessing=Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", input_size),
         library="a test",
         declared_grid=(8.0, 3.5),
     )

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -52,5 +53,5 @@ def test_the_whole_script(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
     assert shown.exit_code == 0, shown.output
     assert "extrapolated, not measured: 16 cores would feed" in shown.stdout
     assert "extraction / (teacher + own)" in shown.stdout
-    costs = benchmark.end_to_end(TEACHER, 8, 1, 2)
-    assert 0 < costs["own"] < costs["extraction"]
+    costs = [float(word) for word in re.findall(r"(?:own|extraction) (\d+\.\d)", shown.stdout)]
+    assert 0 < costs[0] < costs[1]
