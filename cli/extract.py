@@ -98,6 +98,8 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
             bar.total = report.total
             bar.set_postfix(failed=report.failed, refresh=False)
             bar.update(report.done - bar.n)
+            if report.line:
+                bar.write(report.line, file=sys.stderr)
 
         store = run_on(engine, config, progress=show)
     if is_first():

@@ -6,6 +6,8 @@
     │   └── FrameError           one frame is bad; the run records it and continues
     ├── GeometryError            a camera, transform or depth makes no geometric sense
     ├── TeacherError             a 2D network or its weights cannot be used
+    │   ├── TeacherMemoryError   its device has too little memory for the images of a batch
+    │   └── BadMapError          the map of one image holds what cannot be stored
     ├── StoreError               a store cannot be read, written or combined
     │   ├── CorruptShardError    bytes differ from their checksum, size or index
     │   ├── DevelopmentStoreError  a version before the first release wrote it, in another form
@@ -49,6 +51,23 @@ class GeometryError(P2pkitError):
 
 class TeacherError(P2pkitError):
     """A 2D network or its weights cannot be used."""
+
+
+class TeacherMemoryError(TeacherError):
+    """A teacher's device has too little memory for a batch; fewer images may fit."""
+
+
+class BadMapError(TeacherError):
+    """The map of one image holds what float16 cannot: NaN, or values that are too large.
+
+    Args:
+        reason: the whole message.
+        image: number of the image among those given to the teacher.
+    """
+
+    def __init__(self, reason: str, image: int) -> None:
+        super().__init__(reason)
+        self.image = image
 
 
 class StoreError(P2pkitError):

@@ -17,7 +17,7 @@ import xxhash
 from jaxtyping import Float16, Float32, Int64, UInt8
 
 from p2pkit.datasets.frame import Frame
-from p2pkit.errors import StoreError
+from p2pkit.errors import BadMapError, StoreError, TeacherError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.grid import Alignment, FeatureGrid
 from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
@@ -38,6 +38,7 @@ from p2pkit.settings.layers import Layout
 from p2pkit.store.codecs import choose_map_codec
 from p2pkit.store.manifest import FEATURES, GEOMETRY, FieldSpec, LayerSpec, Sample
 from p2pkit.teachers import Teacher
+from p2pkit.teachers.teacher import Image
 from p2pkit.teachers.views import View
 
 PROBED_FRAMES = 8
@@ -171,7 +172,8 @@ def encode_pixels(
     return Sample(key=cloud.key, arrays=arrays, meta=_meta(grids))
 
 
-FrameMaps = list[list[np.ndarray]]
+Map = Float16[np.ndarray, "height width channels"]
+FrameMaps = list[list[Map]]
 """The teacher's maps of a frame: of each view, the image as it is first, one for each image."""
 
 
@@ -183,7 +185,8 @@ class FeatureLayer:
         spec: see `planned_features`.
         config: of the layer.
         teacher: the frozen 2D network.
-        maps: maps computed while the layer was planned, by frame key; each is used once.
+        maps: maps computed while the layer was planned, by frame key; each is used once. Empty
+            where they are computed in batches, to which those of single images may differ.
     """
 
     spec: LayerSpec
@@ -196,20 +199,36 @@ class FeatureLayer:
         """What turns maps into the layer's arrays."""
         return FeatureCoder(self.config.coding.int8, pca_basis(self.spec))
 
-    def encode(self, frame: Frame, done: Mapping[str, Sample]) -> Sample:
-        """Run the teacher on the frame's views and build its sample."""
+    def images(self, frame: Frame) -> list[Image]:
+        """What the teacher sees of a frame: its images, then those of each further view."""
+        views = (View(), *self.config.further_views)
+        return [view.of(image.image) for view in views for image in frame.views]
+
+    def encode(
+        self, frame: Frame, done: Mapping[str, Sample], maps: Sequence[Map] | None = None
+    ) -> Sample:
+        """The frame's sample.
+
+        Args:
+            frame: as the recording gives it.
+            done: the geometry's sample, by layer.
+            maps: of `images`, in their order; None runs the teacher here, on one at a time.
+        """
         views = self.config.further_views
-        maps = self.maps.pop(frame.key, None) or frame_maps(self.teacher, frame, views)
+        if maps is not None:
+            found = _by_view(maps, frame)
+        else:
+            found = self.maps.pop(frame.key, None) or frame_maps(self.teacher, frame, views)
         sizes = [(image.camera.width, image.camera.height) for image in frame.views]
         grids = [self.teacher.grid(size) for size in sizes]
         if self.config.layout == "grid":
             seen = [_seen(self.teacher, view, sizes) for view in views]
-            more = [ViewMaps(*row) for row in zip(seen, maps[1:], strict=True)]
-            return encode_grid(frame.key, maps[0], grids, self.coder, more=more)
+            more = [ViewMaps(*row) for row in zip(seen, found[1:], strict=True)]
+            return encode_grid(frame.key, found[0], grids, self.coder, more=more)
         weights = self.config.joint_bilateral
         return encode_pixels(
             decode_geometry(done[GEOMETRY]),
-            maps[0],
+            found[0],
             grids,
             pairs=self.config.pairs_per_frame,
             seed=self.config.seed,
@@ -219,11 +238,37 @@ class FeatureLayer:
 
 
 def frame_maps(teacher: Teacher, frame: Frame, views: Sequence[View] = ()) -> FrameMaps:
-    """The teacher's maps of a frame's images, and of further views; none depends on another."""
-    return [
-        [teacher.features([view.of(image.image)])[0] for image in frame.views]
-        for view in (View(), *views)
-    ]
+    """The teacher's maps of a frame's images, and of further views; none depends on another.
+
+    Raises:
+        TeacherError: a map cannot be stored; the message names frame and view.
+    """
+    images = [view.of(image.image) for view in (View(), *views) for image in frame.views]
+    maps: list[Map] = []
+    for number, image in enumerate(images):
+        try:
+            maps.append(teacher.features([image])[0])
+        except BadMapError as error:
+            raise bad_map(frame, number, error) from None
+    return _by_view(maps, frame)
+
+
+def _by_view(maps: Sequence[Map], frame: Frame) -> FrameMaps:
+    count = len(frame.views)
+    return [list(maps[first : first + count]) for first in range(0, len(maps), count)]
+
+
+def bad_map(frame: Frame, number: int, error: BadMapError) -> TeacherError:
+    """The error with the names of the frame and of its view.
+
+    Args:
+        frame: whose image it is.
+        number: of the image among `FeatureLayer.images`.
+        error: as the teacher gave it.
+    """
+    stored, view = divmod(number, len(frame.views))
+    further = f" (stored view {stored})" if stored else ""
+    return TeacherError(f"frame {frame.key}, view {view}{further}: {error}")
 
 
 def _seen(teacher: Teacher, view: View, sizes: Sequence[tuple[int, int]]) -> SeenImages:
@@ -312,14 +357,17 @@ def planned_features(
     codec = choose_map_codec(stored)
     fields = feature_fields(config.layout, codec, config.coding, views=config.view_names)
     spec = LayerSpec(name, fields, fingerprint, details, shareable_settings(config))
-    return FeatureLayer(spec, config, teacher, maps)
+    return FeatureLayer(spec, config, teacher, maps if teacher.batch_size == 1 else {})
 
 
 def shareable_settings(config: FeatureConfig) -> dict[str, Any]:
-    """The settings as a store keeps them: files and folders by their last name, no device."""
+    """The settings as a store keeps them: files and folders by their last name, no device.
+
+    Nor the batch size, which the records have where it matters.
+    """
     settings = config_to_json(config)
     teacher = settings["teacher"]
-    del teacher["device"]
+    del teacher["device"], teacher["batch_size"]
     kind, colon, path = teacher["name"].partition(":")
     if colon and Path(path).exists():
         teacher["name"] = f"{kind}:{Path(path).name}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from p2pkit.teachers.views import View
 
 Layout = Literal["grid", "pixels"]
+Precision = Literal["float32", "bfloat16", "float16"]
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -133,6 +134,24 @@ class TeacherOptions:
         description="Further views whose maps are averaged with the image's: flip, scale:S with S "
         "from 0.25 to 4, or several with commas; empty for none.",
         json_schema_extra=option(default=""),
+    )
+
+    batch_size: Size | None = Field(
+        default=None,
+        description="Images that an accelerator computes at once, 32 by default. On a CPU images "
+        "always run one by one, whatever the batch size.",
+        json_schema_extra=option(default="32 on accelerators"),
+    )
+    precision: Precision = Field(
+        default="float32",
+        description="Number format that the teacher computes in, by torch's autocast; features are "
+        "stored as float16 in any case.",
+        json_schema_extra=option(),
+    )
+    compile: bool = Field(
+        default=False,
+        description="Compile the teacher with torch.compile, which takes about a minute at the "
+        "start.",
     )
 
     def norms(self, layer: int, count: int) -> bool:

@@ -59,6 +59,8 @@ class ShardRecord:
         failures: a row with key, stage and reason for each planned frame that was left out.
         format: the storage, `tar` or `zarr`.
         members: where the shard's own tables lie.
+        accelerator: JSON of what else decides the bytes where an accelerator computed them:
+            `batch_size`, `precision`, `device`, `libraries`; None for a CPU.
     """
 
     samples: int
@@ -70,15 +72,22 @@ class ShardRecord:
     failures: tuple[dict[str, str], ...]
     format: str
     members: dict[str, Member]
+    accelerator: dict[str, Any] | None = None
 
     def write(self, path: Path) -> None:
         """Write the record atomically, closed by its own checksum."""
         value = {**asdict(self), "failures": list(self.failures), "format_version": FORMAT_VERSION}
+        if self.accelerator is None:
+            del value["accelerator"]
         write_json(path, sealed(value))
 
 
 def make_record(
-    written: Written, fingerprint: str, storage: str, failures: Sequence[dict[str, str]]
+    written: Written,
+    fingerprint: str,
+    storage: str,
+    failures: Sequence[dict[str, str]],
+    accelerator: dict[str, Any] | None = None,
 ) -> ShardRecord:
     """The record of a shard that was just written.
 
@@ -95,6 +104,7 @@ def make_record(
         failures=_failures(list(failures), "failures"),
         format=storage,
         members=written.members,
+        accelerator=accelerator,
     )
 
 
@@ -105,7 +115,7 @@ def read_record(path: Location) -> ShardRecord:
         StoreError: it is missing, damaged, or not what format 1 allows.
     """
     names = (*ShardRecord.__dataclass_fields__, "format_version")
-    value = exact_object(read_sealed(path), names, str(path))
+    value = exact_object({"accelerator": None, **read_sealed(path)}, names, str(path))
     if value.pop("format_version") != FORMAT_VERSION:
         raise StoreError(f"{path} has another format version; this p2pkit reads {FORMAT_VERSION}")
     for name in ("first_key", "last_key"):
@@ -124,7 +134,18 @@ def read_record(path: Location) -> ShardRecord:
         failures=_failures(value["failures"], f"{path}: failures"),
         format=typed(value["format"], str, f"{path}: format"),
         members={name: _member(row, f"{path}: members.{name}") for name, row in members.items()},
+        accelerator=_accelerator(value["accelerator"], f"{path}: accelerator"),
     )
+
+
+def _accelerator(value: Any, where: str) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    value = exact_object(value, ("batch_size", "device", "libraries", "precision"), where)
+    for name in ("device", "libraries", "precision"):
+        typed(value[name], str, f"{where}.{name}")
+    count(value["batch_size"], f"{where}.batch_size")
+    return value
 
 
 def _member(value: Any, where: str) -> Member:

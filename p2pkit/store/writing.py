@@ -2,8 +2,9 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from p2pkit.errors import FingerprintError, StoreError
 from p2pkit.files import canonical_json, temporary_name, write_atomic, write_json
@@ -78,6 +79,22 @@ def system_refusals_as_store_errors(path: Path) -> Generator[None, None, None]:
 AnySample = TypeVar("AnySample", Sample, StoredSample)
 
 
+@dataclass(frozen=True)
+class Commit:
+    """How a shard gets its name.
+
+    Args:
+        expected: xxh3-128 that the shard must have; None where any will do.
+        replace: whether a complete shard of that number is replaced; else it stays, and what was
+            written is dropped.
+        accelerator: what its record says of the accelerator that computed it; None for a CPU.
+    """
+
+    expected: str | None = None
+    replace: bool = True
+    accelerator: dict[str, Any] | None = None
+
+
 class StoreWriter:
     """Writes shards into a store; made by `create_or_open`."""
 
@@ -124,10 +141,9 @@ class StoreWriter:
         shard: int,
         samples: Iterable[Sample],
         failures: Sequence[dict[str, str]] = (),
-        *,
-        expected: str | None = None,
+        commit: Commit = Commit(),
     ) -> ShardRecord:
-        """Write one shard, then its record. An existing shard of that number is replaced.
+        """Write one shard, then its record.
 
         Args:
             layer: name of a layer of the manifest.
@@ -135,7 +151,11 @@ class StoreWriter:
             samples: in the plan's order without the failed ones; consumed while writing.
             failures: a row with key, stage and reason for each planned frame that is left out; read
                 after `samples` ends, so it may grow while they are made.
-            expected: xxh3-128 that the shard must have; None where any will do.
+            commit: whether a complete shard of that number is replaced, as it is by default, and
+                what is demanded and recorded of the new one.
+
+        Returns:
+            The shard's record: the earlier one where that shard stays.
 
         Raises:
             FingerprintError: the shard has another checksum than expected; the existing one is
@@ -144,7 +164,7 @@ class StoreWriter:
                 to the planned frames; the keys differ from those of the geometry; or the disk is
                 full or does not allow writing.
         """
-        return self._commit(self._storage.write, layer, shard, samples, failures, expected)
+        return self._commit(self._storage.write, layer, shard, samples, failures, commit)
 
     def write_stored(
         self,
@@ -163,7 +183,7 @@ class StoreWriter:
                 f"{self.root} is stored as {self.manifest.storage}; payloads of tar shards cannot "
                 "be copied into it: write decoded samples"
             )
-        return self._commit(write_stored_tar, layer, shard, samples, failures)
+        return self._commit(write_stored_tar, layer, shard, samples, failures, Commit())
 
     def _commit(
         self,
@@ -172,7 +192,7 @@ class StoreWriter:
         shard: int,
         samples: Iterable[AnySample],
         failures: Sequence[dict[str, str]],
-        expected: str | None = None,
+        commit: Commit,
     ) -> ShardRecord:
         spec = self._layer(layer)
         if not 0 <= shard < self.manifest.plan.shards:
@@ -181,35 +201,28 @@ class StoreWriter:
             )
         path = shard_path(self.root, layer, shard, self._storage.suffix)
         checked = self._checked(layer, shard, samples, failures)
-        with system_refusals_as_store_errors(path):
-            written = self._written(write, path, spec, checked, expected)
-            record = make_record(written, spec.fingerprint_sha256, self.manifest.storage, failures)
-            record.write(record_path(self.root, layer, shard))
-        return record
 
-    def _written(
-        self,
-        write: Callable[[Path, LayerSpec, Iterable[AnySample]], Written],
-        path: Path,
-        spec: LayerSpec,
-        samples: Iterable[AnySample],
-        expected: str | None,
-    ) -> Written:
-        if expected is None:
-            return write(path, spec, samples)
-        aside = path.with_name(temporary_name(path.name))
-        try:
-            written = write(aside, spec, samples)
-            if written.xxh3_128 != expected:
-                raise FingerprintError(
-                    f"{path} would get other bytes than its record says: the recording was edited, "
-                    "or other library versions decode it differently. The shard was left as "
-                    "it is; restore the original files, or extract into a new folder"
-                )
-            commit_fetched(aside, path)
-        finally:
-            remove(aside)
-        return written
+        def finish(written: Written) -> ShardRecord:
+            fingerprint, storage = spec.fingerprint_sha256, self.manifest.storage
+            record = make_record(written, fingerprint, storage, failures, commit.accelerator)
+            record.write(record_path(self.root, layer, shard))
+            return record
+
+        with system_refusals_as_store_errors(path):
+            if commit.replace and commit.expected is None:
+                return finish(write(path, spec, checked))
+            aside = path.with_name(temporary_name(path.name))
+            try:
+                written = write(aside, spec, checked)
+                _check_expected(path, written, commit.expected)
+                # Of two writers at once the second must not come between shard and record.
+                with locked(claim_path(self.root, f"commit-{layer}", shard)):
+                    if not commit.replace and self.is_done(layer, shard):
+                        return self.record(layer, shard)
+                    commit_fetched(aside, path)
+                    return finish(written)
+            finally:
+                remove(aside)
 
     def write_failures(self) -> Path:
         """Gather the failures of the geometry's records, in shard order, into failures.jsonl.
@@ -266,6 +279,15 @@ class StoreWriter:
                 f"shard {shard} of {layer} has other samples than the geometry ({other} differ); "
                 "a layer has the geometry's samples in the geometry's order"
             )
+
+
+def _check_expected(path: Path, written: Written, expected: str | None) -> None:
+    if expected is not None and written.xxh3_128 != expected:
+        raise FingerprintError(
+            f"{path} would get other bytes than its record says: the recording was edited, "
+            "or other library versions or another accelerator compute it differently. The shard "
+            "was left as it is; restore the original files, or extract into a new folder"
+        )
 
 
 def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:

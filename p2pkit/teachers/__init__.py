@@ -14,7 +14,7 @@ def _open_timm(options: TeacherOptions, name: str) -> Teacher:
     from p2pkit.teachers.network_teacher import NetworkTeacher
     from p2pkit.teachers.timm_network import build_network
 
-    return NetworkTeacher(name, build_network(options, name), options.device)
+    return NetworkTeacher(name, build_network(options, name), options)
 
 
 def _open_hf(options: TeacherOptions, name: str) -> Teacher:
@@ -25,7 +25,7 @@ def _open_hf(options: TeacherOptions, name: str) -> Teacher:
 
     # A folder is known by its own name: its path may be another one elsewhere.
     shown = f"hf:{Path(name).name if Path(name).is_dir() else name}"
-    return NetworkTeacher(shown, build_network(options, name), options.device)
+    return NetworkTeacher(shown, build_network(options, name), options)
 
 
 def _open_torchscript(options: TeacherOptions, name: str) -> Teacher:
@@ -35,7 +35,7 @@ def _open_torchscript(options: TeacherOptions, name: str) -> Teacher:
     from p2pkit.teachers.torchscript_network import build_network
 
     shown = f"torchscript:{Path(name).name}"
-    return NetworkTeacher(shown, build_network(options, name), options.device)
+    return NetworkTeacher(shown, build_network(options, name), options)
 
 
 def _open_onnx(options: TeacherOptions, name: str) -> Teacher:
@@ -44,7 +44,7 @@ def _open_onnx(options: TeacherOptions, name: str) -> Teacher:
     from p2pkit.teachers.network_teacher import NetworkTeacher
     from p2pkit.teachers.onnx_network import build_network
 
-    return NetworkTeacher(f"onnx:{Path(name).name}", build_network(options, name), options.device)
+    return NetworkTeacher(f"onnx:{Path(name).name}", build_network(options, name), options)
 
 
 TEACHERS: dict[str, Callable[[TeacherOptions, str], Teacher]] = {

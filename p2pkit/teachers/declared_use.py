@@ -42,12 +42,24 @@ class DeclaredUse:
     trust_offset: bool = False
 
 
-def refuse_other_options(options: TeacherOptions, teacher: str) -> None:
-    """Raise TeacherError if an option is set that does not apply to a file with one network."""
+def refuse_other_options(options: TeacherOptions, teacher: str, *, autocasts: bool) -> None:
+    """Raise TeacherError if an option is set that does not apply to a file with one network.
+
+    Args:
+        options: as the user gave them.
+        teacher: its name, for the message.
+        autocasts: whether torch's autocast reaches the file's operations.
+    """
     if options.weights != "default" or options.layer not in (-1, 0) or options.output_stride:
         raise TeacherError(
             f"teacher {teacher}: the file has one layer and its own weights; --layer, --weights "
             "and the output stride do not apply"
+        )
+    if options.compile or (options.precision != "float32" and not autocasts):
+        raise TeacherError(
+            f"teacher {teacher}: compile is {options.compile} and precision {options.precision}; a "
+            "file computes as it was exported: omit compile"
+            f"{'' if autocasts else ', and export it in another precision instead'}"
         )
 
 

@@ -40,13 +40,25 @@ class Preprocessing:
 
     def apply(self, image: UInt8[np.ndarray, "height width 3"]) -> Float32[Tensor, "3 in_v in_u"]:
         """Resize and normalise one image. The result lies channels-last in memory."""
-        if self.input_size and self.input_size != (image.shape[1], image.shape[0]):
-            filter_ = _FILTERS[self.interpolation]
-            image = np.array(Image.fromarray(image).resize(self.input_size, filter_))
-        pixels = torch.from_numpy(image.astype(np.float32))
+        return self.normalise(torch.from_numpy(self.resize(image).astype(np.float32)))
+
+    def resize(
+        self, image: UInt8[np.ndarray, "height width 3"]
+    ) -> UInt8[np.ndarray, "in_v in_u 3"]:
+        """The image in the network's input size."""
+        if not self.input_size or self.input_size == (image.shape[1], image.shape[0]):
+            return image
+        filter_ = _FILTERS[self.interpolation]
+        return np.array(Image.fromarray(image).resize(self.input_size, filter_))
+
+    def normalise(
+        self, pixels: Float32[Tensor, "*batch in_v in_u 3"]
+    ) -> Float32[Tensor, "*batch 3 in_v in_u"]:
+        """Pixels (0 to 255) as the network takes them, in place and on their device."""
         mean = torch.tensor(self.mean, dtype=torch.float64) * 255
         scale = 1 / (torch.tensor(self.std, dtype=torch.float64) * 255)
-        return pixels.sub_(mean.float()).mul_(scale.float()).permute(2, 0, 1)
+        here = [row.float().to(pixels.device) for row in (mean, scale)]
+        return pixels.sub_(here[0]).mul_(here[1]).movedim(-1, -3)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the input size."""
@@ -68,6 +80,7 @@ class TeacherNetwork:
         library: names and versions of what computes it.
         identity: what else decides the map's bytes, for the fingerprint; JSON.
         weights_origin: which part of a checkpoint the weights are; empty where it has one only.
+        on_host: takes and gives tensors of the CPU, wherever it computes.
         declared_grid: stride and offset (px) where the cells cannot be measured; None measures.
         trust_offset: refuse a declared grid only where it is wrong by a whole cell.
     """
@@ -81,6 +94,7 @@ class TeacherNetwork:
     library: str
     identity: dict[str, Any] = field(default_factory=dict)
     weights_origin: str = ""
+    on_host: bool = False
     declared_grid: tuple[float, float] | None = None
     trust_offset: bool = False
 

@@ -46,32 +46,36 @@ class OnnxLayer(nn.Module):
         self.input = session.get_inputs()[0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps [batch, cells_v, cells_u, channels]. Images run one by one: a batch may be fixed.
+        """Maps [batch, cells_v, cells_u, channels]. A file of a fixed batch gets images one by one.
 
         Raises:
             ValueError: the input's size, or the output's shape, is not one that can be used.
+            torch.OutOfMemoryError: the session's device has too little memory.
         """
-        maps = [self._map(image[None].numpy()) for image in images.detach().cpu().float()]
-        return torch.from_numpy(np.stack(maps)).to(images.device, images.dtype)
+        given = images.detach().numpy().astype(_TYPES[self.input.type])
+        batches = np.split(given, len(given)) if isinstance(self.input.shape[0], int) else [given]
+        return torch.from_numpy(np.concatenate([self._maps(batch) for batch in batches]))
 
-    def _map(self, image: np.ndarray) -> np.ndarray:
-        height, width = image.shape[2:]
-        given = image.astype(_TYPES[self.input.type])
+    def _maps(self, images: np.ndarray) -> np.ndarray:
+        batch, _, height, width = images.shape
         try:
-            found = self.session.run([self.output], {self.input.name: given})[0]
+            found = self.session.run([self.output], {self.input.name: images})[0]
         except Exception as error:
             # ONNX Runtime's errors have no base class but Exception.
+            if "Failed to allocate memory" in str(error):
+                raise torch.OutOfMemoryError(first_line(error)) from error
             raise ValueError(f"ONNX Runtime stops: {first_line(error)}") from error
         found = np.asarray(found, dtype=np.float32)
-        if found.ndim == 4 and len(found) == 1:
-            return np.ascontiguousarray(found[0].transpose(1, 2, 0))
+        if found.ndim == 4 and len(found) == batch:
+            return np.ascontiguousarray(found.transpose(0, 2, 3, 1))
         rows, columns = (int(side / self.stride) for side in (height, width))
-        if found.ndim == 3 and len(found) == 1 and found.shape[1] >= rows * columns > 0:
-            patches = found[0, found.shape[1] - rows * columns :]
-            return patches.reshape(rows, columns, found.shape[2])
+        if found.ndim == 3 and len(found) == batch and found.shape[1] >= rows * columns > 0:
+            patches = found[:, found.shape[1] - rows * columns :]
+            return patches.reshape(batch, rows, columns, found.shape[2])
         raise ValueError(
-            f"its output {self.output!r} has shape {found.shape}; expected a map [1, channels, "
-            f"rows, columns], or [1, tokens, channels] with at least {rows} x {columns} tokens"
+            f"its output {self.output!r} has shape {found.shape}; expected a map [{batch}, "
+            f"channels, rows, columns], or [{batch}, tokens, channels] with at least {rows} x "
+            f"{columns} tokens"
         )
 
 
@@ -84,7 +88,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
             teacher, ONNX Runtime lacks the device, or an option does not apply.
     """
     teacher = f"onnx:{name}"
-    refuse_other_options(options, teacher)
+    refuse_other_options(options, teacher, autocasts=False)
     runtime = _runtime()
     path = Path(name)
     use = read_declared_use(path, options.input_size)
@@ -100,6 +104,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
         weights_sha256=_digest(path, output),
         preprocessing=use.preprocessing,
         library=f"onnxruntime {runtime.__version__}",
+        on_host=True,
         declared_grid=(use.stride, use.offset),
         trust_offset=use.trust_offset,
     )

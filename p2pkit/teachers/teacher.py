@@ -8,6 +8,8 @@ from jaxtyping import Float16, UInt8
 
 from p2pkit.geometry.grid import FeatureGrid
 
+Image = UInt8[np.ndarray, "height width 3"]
+
 
 @runtime_checkable
 class Teacher(Protocol):
@@ -33,6 +35,19 @@ class Teacher(Protocol):
         """JSON: `mean` and `std` per channel (of RGB in [0, 1]) and `interpolation`."""
         ...
 
+    @property
+    def batch_size(self) -> int:
+        """Images that `features` is best given at once: 1 on CPUs."""
+        ...
+
+    @property
+    def accelerator(self) -> dict[str, Any] | None:
+        """JSON of what else decides the maps' bytes: `device`, `precision`, `libraries`.
+
+        None on CPUs, where the fingerprint is all.
+        """
+        ...
+
     def grid(self, image_size: tuple[int, int]) -> FeatureGrid:
         """Where the map's cells sit for recordings of this size (width, height in px).
 
@@ -44,18 +59,19 @@ class Teacher(Protocol):
         ...
 
     def features(
-        self, images: Sequence[UInt8[np.ndarray, "height width 3"]]
+        self, images: Sequence[Image]
     ) -> Float16[np.ndarray, "batch cells_v cells_u channels"]:
         """Feature maps of RGB images of one size.
 
-        An image's map does not depend on the other images of the call.
+        On a CPU an image's map does not depend on the other images of the call.
 
         Raises:
-            TeacherError: no image, images of several sizes, a size that the network cannot take, or
-                a value that float16 cannot hold.
+            TeacherError: no image, images of several sizes, or a size that the network cannot take.
+            TeacherMemoryError: the device has too little memory for so many images.
+            BadMapError: a map holds NaN, or a value that float16 cannot hold.
         """
         ...
 
     def fingerprint(self) -> dict[str, Any]:
-        """JSON of all that determines the maps' bytes, except the device."""
+        """JSON of all that determines the maps' bytes, except the batch and `accelerator`."""
         ...

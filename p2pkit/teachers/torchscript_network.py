@@ -47,7 +47,7 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
         TeacherError: a file is missing or cannot be read, or an option does not apply.
     """
     teacher = f"torchscript:{name}"
-    refuse_other_options(options, teacher)
+    refuse_other_options(options, teacher, autocasts=True)
     path = Path(name)
     use = read_declared_use(path, options.input_size)
     layer = ScriptedLayer(_load(path)).eval()

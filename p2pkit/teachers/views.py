@@ -11,9 +11,8 @@ from PIL import Image as PillowImage
 from p2pkit.errors import ConfigError
 from p2pkit.geometry.grid import FeatureGrid, pixel_in_view
 from p2pkit.geometry.sample_map import sample_map
-from p2pkit.teachers.teacher import Teacher
+from p2pkit.teachers.teacher import Image, Teacher
 
-Image = UInt8[np.ndarray, "height width 3"]
 _SCALES = (0.25, 4.0)
 
 
@@ -107,6 +106,7 @@ class ViewsTeacher:
         self.weights_sha256 = teacher.weights_sha256
         self.weights_origin: str = getattr(teacher, "weights_origin", "")
         self.preprocessing: dict[str, Any] = teacher.preprocessing
+        self.batch_size, self.accelerator = teacher.batch_size, teacher.accelerator
         self._teacher, self._text, self._views = teacher, views, parse_views(views)
         check_scales(views, teacher.fingerprint().get("input_size"))
 

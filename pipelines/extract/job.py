@@ -1,6 +1,8 @@
 """One process's share of an extraction: shards that it claims, works on and commits."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 
 from p2pkit.errors import SourceError
@@ -24,11 +26,13 @@ class Progress:
         done: frames that any worker committed or this one has processed.
         total: frames of the recording.
         failed: bad frames in committed shards.
+        line: what the user should read of the shard in work, if anything.
     """
 
     done: int
     total: int
     failed: int
+    line: str = ""
 
 
 Report = Callable[[Progress], None]
@@ -45,6 +49,8 @@ class Job:
         shards: the keys of each planned shard.
         progress: called with the state of the work.
         failed: number of bad frames of each shard that is known to be committed.
+        begun: processed frames of each shard that this process works on.
+        stop: set where other shards in work are to be given up.
     """
 
     config: ExtractConfig
@@ -53,6 +59,9 @@ class Job:
     shards: list[list[str]]
     progress: Report
     failed: dict[int, int] = field(default_factory=dict)
+    begun: dict[int, int] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
+    reporting: threading.Lock = field(default_factory=threading.Lock)
 
     def is_done(self, shard: int) -> bool:
         """Whether all layers of a shard are committed, by any worker."""
@@ -98,12 +107,26 @@ def take(job: Job, shard: int) -> bool:
         return False
     with claim:
         if not job.is_done(shard):
-            task = ShardTask(shard, job.shards[shard], job.lacking(shard))
-            job.worker.write_shard(task, job.writer, lambda begun: report(job, begun))
-            failed = sum(job.failed.values()) if job.is_done(shard) else 0
+            _write(job, shard)
+            failed = sum([*job.failed.values()]) if job.is_done(shard) else 0
             stop_if_too_many(failed, job.frames, config=job.config)
             report(job)
     return True
+
+
+def _write(job: Job, shard: int) -> None:
+    task = ShardTask(shard, job.shards[shard], job.lacking(shard))
+
+    def begun(frames: int) -> None:
+        if job.stop.is_set():
+            raise CancelledError
+        job.begun[shard] = frames
+        report(job)
+
+    try:
+        job.worker.write_shard(task, job.writer, begun, lambda line: report(job, line))
+    finally:
+        job.begun.pop(shard, None)
 
 
 def stop_if_too_many(failed: int, frames: int, *, config: ExtractConfig) -> None:
@@ -118,7 +141,9 @@ def stop_if_too_many(failed: int, frames: int, *, config: ExtractConfig) -> None
         )
 
 
-def report(job: Job, begun: int = 0) -> None:
-    """Report progress, including the frames of the shard in work."""
-    done = begun + sum(len(job.shards[shard]) for shard in job.failed)
-    job.progress(Progress(done=done, total=job.frames, failed=sum(job.failed.values())))
+def report(job: Job, line: str = "") -> None:
+    """Report progress, including the frames of the shards in work, and a line for the user."""
+    with job.reporting:
+        failed, begun = dict(job.failed), dict(job.begun)
+        done = sum(begun.values()) + sum(len(job.shards[shard]) for shard in failed)
+        job.progress(Progress(done, job.frames, sum(failed.values()), line))

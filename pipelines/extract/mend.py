@@ -33,7 +33,7 @@ from p2pkit.store.reading import Store, open_store
 from p2pkit.store.records import ShardRecord
 from p2pkit.store.strict_json import differences
 from p2pkit.store.verifying import VerifyReport, verify_store
-from p2pkit.store.writing import StoreWriter, create_or_open, read_and_compare
+from p2pkit.store.writing import Commit, StoreWriter, create_or_open, read_and_compare
 from p2pkit.teachers import open_teacher
 
 DROPPED = "repair"
@@ -375,7 +375,9 @@ def _rewrite(
                 for key in action.keys
             ]
         samples = _samples(store, action.layer, shard, rows) if rows else ()
-        writer.write(action.layer, shard, samples, failures)
+        record = conditions[action.layer].record
+        commit = Commit(accelerator=record.accelerator if record is not None else None)
+        writer.write(action.layer, shard, samples, failures, commit)
 
 
 def _samples(store: Store, layer: str, shard: int, rows: Sequence[int]) -> Iterator[Sample]:
@@ -440,7 +442,14 @@ class Reextraction:
     ) -> None:
         """Extract layers of one shard again, to the bytes that their records say."""
         names = [action.layer for action in actions]
-        task = ShardTask(shard, self.planned[shard], names, self._expected(shard, conditions))
+        task = ShardTask(
+            shard,
+            self.planned[shard],
+            names,
+            expected=self._expected(shard, conditions),
+            replace=True,
+            batch_sizes=_batch_sizes(conditions),
+        )
         layers = [layer for layer in self.layers if layer.spec.name in names]
         Worker(self.recording, layers, self.config.threads).write_shard(task, writer)
 
@@ -484,6 +493,16 @@ class Reextraction:
         wanted = {x: y for x, y in spec.fingerprint.items() if x != "basis_sha256"}
         _refuse_other(self.store, replace(spec, fingerprint=wanted), now, f"Name {means}")
         return FeatureLayer(spec, config, teacher)
+
+
+def _batch_sizes(conditions: Conditions) -> dict[str, int]:
+    """What an accelerator took at once for this shard, by layer; its bytes depend on it."""
+    records = {name: condition.record for name, condition in conditions.items()}
+    return {
+        name: record.accelerator["batch_size"]
+        for name, record in records.items()
+        if record is not None and record.accelerator is not None
+    }
 
 
 def _refuse_other(store: Store, spec: LayerSpec, now: dict[str, Any], advice: str) -> None:

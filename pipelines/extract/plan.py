@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from p2pkit.pipelines.extract.start import (
     open_superpixels,
     stored_manifest,
 )
-from p2pkit.pipelines.extract.worker import Recording, Samples, Worker
+from p2pkit.pipelines.extract.worker import Recording, Samples, Work, Worker
 from p2pkit.store.manifest import GEOMETRY, LayerSpec, Manifest, Sample, plan_shards
 from p2pkit.store.writing import StoreWriter, read_and_compare
 from p2pkit.teachers import open_teacher
@@ -172,15 +172,15 @@ def probe_frames(
     frames = len(chosen) + len(others)
     progress(0, frames)
     # Compilation of kernels and the network's first pass are not timed.
-    encoded(worker, chosen[0], worker.names)
+    list(encoded(worker, Work(chosen[:1], worker.names)))
     whole: list[Samples | FrameError] = []
     began = time.perf_counter()
-    for result in worker.frames(lambda key: encoded(worker, key, worker.names), chosen):
+    for result in encoded(worker, Work(chosen, worker.names)):
         whole.append(result)
         progress(len(whole), frames)
     seconds = (time.perf_counter() - began) / len(chosen)
     rest: list[Samples | FrameError] = []
-    for result in worker.frames(lambda key: encoded(worker, key, [GEOMETRY]), others):
+    for result in encoded(worker, Work(others, [GEOMETRY])):
         rest.append(result)
         progress(len(chosen) + len(rest), frames)
     failed = {row.key: row.reason for row in (*whole, *rest) if isinstance(row, FrameError)}
@@ -198,23 +198,22 @@ def probe_frames(
     return Probe(chosen, many, samples, failed, seconds, seconds_of)
 
 
-def encoded(
-    worker: Worker, key: str, wanted: Sequence[str], geometry: Sample | None = None
-) -> Samples | FrameError:
-    """A frame's samples, encoded as for writing."""
-    found = worker.frame(key, wanted, geometry=geometry)
-    if not isinstance(found, FrameError):
+def encoded(worker: Worker, work: Work) -> Iterator[Samples | FrameError]:
+    """The samples of frames, encoded as for writing."""
+
+    def encode(found: Samples) -> None:
         for layer in worker.layers:
             if layer.spec.name in found:
                 sample_bytes(layer.spec, found[layer.spec.name])
-    return found
+
+    return worker.samples(work, encode)
 
 
 def _timed(worker: Worker, geometry: Sequence[Sample], lacking: Lacking) -> float:
     """Seconds of a frame whose shard has its geometry and lacks these layers."""
     rows = {sample.key: sample for sample in geometry}
     began = time.perf_counter()
-    done = list(worker.frames(lambda key: encoded(worker, key, lacking, rows[key]), list(rows)))
+    done = list(encoded(worker, Work(list(rows), lacking, geometry=rows)))
     return (time.perf_counter() - began) / len(done)
 
 

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from p2pkit.errors import ConfigError
@@ -15,6 +17,9 @@ from p2pkit.pipelines.extract.job import (
     take,
 )
 from p2pkit.pipelines.extract.settings import ExtractConfig
+
+SHARDS_AT_ONCE = 2
+"""Shards that a process works on where an accelerator computes the maps."""
 
 __all__ = ["ExtractConfig", "Progress", "run", "run_on"]
 
@@ -34,7 +39,7 @@ def run(config: ExtractConfig, *, progress: Report | None = None) -> Path:
         FingerprintError: the store was made from other inputs; the message names them.
     """
     job = open_job(config, progress=progress)
-    _work_until_done(job)
+    work_until_done(job)
     job.writer.write_failures()
     return job.writer.root
 
@@ -60,14 +65,32 @@ def run_on(engine: str, config: ExtractConfig, *, progress: Report | None = None
     return ray.run(config, address=address or None, progress=progress)
 
 
-def _work_until_done(job: Job) -> None:
+def _take_all(job: Job, shards: Sequence[int]) -> list[bool]:
+    """`take` of each shard; two at a time where there are batches for an accelerator to wait for.
+
+    So it computes one shard's maps while the next one is read and the last one written.
+    """
+    if not job.worker.has_batches:
+        return [take(job, shard) for shard in shards]
+    with ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="p2pkit-shard") as pool:
+        taken = [pool.submit(take, job, shard) for shard in shards]
+        try:
+            return [done.result() for done in taken]
+        except BaseException:
+            job.stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def work_until_done(job: Job) -> None:
     """Take unclaimed shards until all are committed; wait for those that others hold."""
     start = os.getpid() % len(job.shards)
     turns = [(start + i) % len(job.shards) for i in range(len(job.shards))]
     todo = [shard for shard in turns if not job.is_done(shard)]
     report(job)
     while todo:
-        waiting = [shard for shard in todo if not take(job, shard)]
+        taken = _take_all(job, todo)
+        waiting = [shard for shard, done in zip(todo, taken, strict=True) if not done]
         if len(waiting) == len(todo):
             time.sleep(POLL_SECONDS)
         todo = waiting

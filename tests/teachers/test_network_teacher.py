@@ -1,15 +1,19 @@
 import dataclasses
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
+from second_device import second_device
+from torch import Tensor, nn
 
-from p2pkit.errors import ConfigError, TeacherError
+from p2pkit.errors import BadMapError, ConfigError, TeacherError, TeacherMemoryError
 from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.teachers import Teacher, TeacherOptions, open_teacher
+from p2pkit.teachers.network import Preprocessing, TeacherNetwork
+from p2pkit.teachers.network_teacher import NetworkTeacher
 from p2pkit.teachers.timm_network import timm
 
 
@@ -232,3 +236,126 @@ def test_values_beyond_half_precision_are_an_error(tmp_path: object) -> None:
     teacher = open_teacher(TeacherOptions(name="resnet10t", weights=path))
     with pytest.raises(TeacherError, match=r"layer 4: a feature has magnitude .*float16"):
         teacher.features([noise(64, 64)])
+
+
+class Blocks(nn.Module):
+    """The mean colour of each 8 x 8 px block; a memory for `most` images; NaN for black images."""
+
+    def __init__(self, most: int = 99) -> None:
+        super().__init__()
+        self.most = most
+        self.batches: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.batches.append(len(images))
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        colours = nn.functional.avg_pool2d(images, 8).permute(0, 2, 3, 1)
+        return colours / colours.amax(dim=(1, 2, 3), keepdim=True)
+
+
+def blocks(device: str, layer: nn.Module | None = None, **options: Any) -> NetworkTeacher:
+    input_size = options.pop("input_size", None)
+    network = TeacherNetwork(
+        layer=layer or Blocks(),
+        layer_index=0,
+        channels=3,
+        nominal_stride=8,
+        weights_sha256="0" * 64,
+        preprocessing=Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", input_size),
+        library="a test",
+        declared_grid=(8.0, 3.5),
+    )
+    return NetworkTeacher("blocks", network, TeacherOptions(device=device, **options))
+
+
+@pytest.mark.parametrize("input_size", [None, (32, 24)])
+def test_an_accelerators_batches_give_the_maps_of_single_images(
+    input_size: tuple[int, int] | None,
+) -> None:
+    images = [noise(48, 64, seed) for seed in range(5)]
+    expected = blocks("cpu", input_size=input_size).features(images)
+    with second_device() as device:
+        layer = Blocks()
+        teacher = blocks(device, layer, batch_size=2, input_size=input_size)
+        found = teacher.features(images)
+    assert sorted(layer.batches) == [1, 2, 2]
+    np.testing.assert_array_equal(found, expected)
+    assert teacher.accelerator == {
+        "device": "meta",
+        "precision": "float32",
+        "libraries": "a test",
+    }
+
+
+def test_the_batch_is_one_on_cpus_and_32_elsewhere() -> None:
+    with second_device() as device:
+        sizes = [blocks(name).batch_size for name in ("cpu", device)]
+        sizes += [blocks(name, batch_size=8).batch_size for name in ("cpu", device)]
+    assert sizes == [1, 32, 1, 8]
+    assert blocks("cpu").accelerator is None
+
+
+def test_too_little_memory_is_an_error_of_its_own() -> None:
+    with second_device() as device:
+        teacher = blocks(device, Blocks(most=2), batch_size=4)
+        assert len(teacher.features([noise(16, 16)] * 2)) == 2
+        with pytest.raises(TeacherMemoryError, match=r"for 3 images of 16 x 16 px .*--batch-size"):
+            teacher.features([noise(16, 16)] * 3)
+        small = blocks(device, Blocks(most=0))
+        with pytest.raises(TeacherMemoryError, match=r"1 image of 16 x 16 px"):
+            small.grid((16, 16))
+
+
+def test_the_image_whose_map_is_nan_is_known() -> None:
+    images = [noise(16, 16), noise(16, 16), noise(16, 16), np.zeros((16, 16, 3), np.uint8)]
+    with second_device() as device:
+        for name in ("cpu", device):
+            with pytest.raises(BadMapError, match="magnitude nan") as caught:
+                blocks(name, batch_size=3).features(images)
+            assert caught.value.image == 3
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_close_and_another_layer(
+    precision: Literal["bfloat16", "float16"],
+) -> None:
+    options = TeacherOptions(name="resnet10t", layer=2, weights="random")
+    whole, image = open_teacher(options), noise(64, 64)
+    options = dataclasses.replace(options, precision=precision)
+    teacher = open_teacher(options)
+    found, expected = (x.features([image])[0].astype(np.float32) for x in (teacher, whole))
+    difference = np.abs(found - expected).max()
+    assert 0 < difference < 0.05 * np.abs(expected).max()
+    assert teacher.fingerprint() == {**whole.fingerprint(), "precision": precision}
+    with second_device() as device:
+        there = open_teacher(dataclasses.replace(options, device=device, batch_size=2))
+        for found in there.features([image, image]).astype(np.float32):
+            assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_compiled_teacher_gives_nearly_the_same() -> None:
+    options = TeacherOptions(name="resnet10t", layer=1, weights="random")
+    plain, compiled = (
+        open_teacher(dataclasses.replace(options, compile=compile)) for compile in (False, True)
+    )
+    images = [noise(32, 32), noise(32, 32, seed=1)]
+    np.testing.assert_allclose(
+        compiled.features(images), plain.features(images), rtol=2e-3, atol=2e-3
+    )
+    assert compiled.grid((32, 32)) == plain.grid((32, 32))
+    assert compiled.fingerprint() == {**plain.fingerprint(), "compile": True}
+
+
+def test_compiled_batches_are_filled_up_to_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda layer, dynamic: layer)
+    with second_device() as device:
+        layer = Blocks()
+        teacher = blocks(device, layer, batch_size=6, compile=True)
+        images = [noise(16, 16, seed) for seed in range(11)]
+        found = teacher.features(images)
+        teacher.features(images[:3])
+    assert sorted(layer.batches) == [4, 6, 6]
+    np.testing.assert_array_equal(found, blocks("cpu").features(images))

@@ -1,6 +1,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from p2pkit.errors import MissingDependencyError, TeacherError
 from p2pkit.teachers import Teacher, TeacherOptions, open_teacher
+from p2pkit.teachers.onnx_network import OnnxLayer, build_network
 
 USE = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "stride": 8, "offset": 3.5}
 FREE = ["batch", 3, "height", "width"]
@@ -90,6 +92,30 @@ def test_a_file_gives_what_its_network_gives(tmp_path: Path, output: str, kind: 
     assert teacher.fingerprint()["name"] == "onnx:network.onnx"
 
 
+@pytest.mark.parametrize("batch", [1, "batch"])
+def test_batches_go_to_the_session_where_the_file_takes_them(
+    tmp_path: Path, batch: int | str
+) -> None:
+    path = saved(tmp_path, size=[batch, 3, "height", "width"])
+    layer = build_network(TeacherOptions(), str(path)).layer
+    images = torch.rand(3, 3, 40, 56)
+    together = layer(images)
+    for image, found in zip(images, together, strict=True):
+        torch.testing.assert_close(layer(image[None])[0], found)
+
+
+def test_an_allocation_that_fails_is_too_little_memory(tmp_path: Path) -> None:
+    class Session:
+        def get_inputs(self) -> list[Any]:
+            return [SimpleNamespace(name="images", shape=["batch"], type="tensor(float)")]
+
+        def run(self, outputs: list[str], given: dict[str, np.ndarray]) -> None:
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 99")
+
+    with pytest.raises(torch.OutOfMemoryError, match="buffer of size 99"):
+        OnnxLayer(Session(), "map", 8.0)(torch.rand(2, 3, 8, 8))
+
+
 def test_identity_is_what_the_map_is_computed_from(tmp_path: Path) -> None:
     path = saved(tmp_path, outputs=("map", "tokens"), output="map")
     first = opened(path).fingerprint()
@@ -160,6 +186,8 @@ def test_a_fixed_size_must_be_asked_for(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TeacherError, match="do not apply"):
         opened(saved(tmp_path), layer=2)
+    with pytest.raises(TeacherError, match=r"precision bfloat16; a file computes as"):
+        opened(saved(tmp_path), precision="bfloat16")
     with pytest.raises(TeacherError, match="2 inputs"):
         opened(saved(tmp_path, inputs=2))
     with pytest.raises(

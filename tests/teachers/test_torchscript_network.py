@@ -55,6 +55,15 @@ def test_a_file_gives_what_its_network_gives(tmp_path: Path) -> None:
     assert fingerprint["preprocessing"]["interpolation"] == "bilinear"
 
 
+def test_a_file_computes_in_half_precision_but_is_not_compiled(tmp_path: Path) -> None:
+    path, image = saved(tmp_path, patches()), noise(40, 56)
+    whole, half = (opened(path, precision=x).features([image]) for x in ("float32", "bfloat16"))
+    assert not np.array_equal(half, whole)
+    np.testing.assert_allclose(half.astype(np.float32), whole.astype(np.float32), atol=2e-2)
+    with pytest.raises(TeacherError, match=r"compile is True .* omit compile$"):
+        opened(path, compile=True)
+
+
 @pytest.mark.parametrize("offset", [27.5, 7.5, -0.5])
 def test_a_wrong_declared_grid_is_refused(tmp_path: Path, offset: float) -> None:
     """By cells or by half a cell; half of one stands where the file says that it is known."""

@@ -38,7 +38,7 @@ def teacher(views: str, **use: Any) -> ViewsTeacher:
         library="a test",
         declared_grid=(STRIDE, OFFSET),
     )
-    return ViewsTeacher(NetworkTeacher("positions", network, "cpu"), views)
+    return ViewsTeacher(NetworkTeacher("positions", network, TeacherOptions()), views)
 
 
 def ramp(width: int, height: int, axis: int) -> np.ndarray:
