@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -43,11 +43,13 @@ PARTS = (
     (READ, "invalid depth", "datasets.rgbd.reading.usable_depth"),
     (READ, "invalid depth", "datasets.rgbd.posed_files.usable_depth"),
     (READ, "rest", "pipelines.extract.worker.Recording.load"),
-    (GEOMETRY, "back-projection", "layers.geometry.back_project"),
+    (GEOMETRY, "z-buffer", "geometry.depth_pairs.kernels.fill_nearest"),
+    (GEOMETRY, "depth edges", "geometry.depth_pairs.edge_gaps"),
+    (GEOMETRY, "voxels, occlusion, colours", "layers.geometry.pair_depth"),
     (GEOMETRY, "projection", "layers.geometry.project"),
     (GEOMETRY, "line spacing", "layers.geometry.line_spacing_px"),
     (GEOMETRY, "z-buffer", "geometry.confidence._z_buffer"),
-    (GEOMETRY, "depth edges", "geometry.confidence._edge_distance"),
+    (GEOMETRY, "depth edges", "geometry.confidence.edge_gaps"),
     (GEOMETRY, "occlusion and confidence", "layers.geometry.visibility"),
     (GEOMETRY, "valid pixels", "layers.geometry.rows_with_image"),
     (GEOMETRY, "voxels", "layers.geometry.voxel_deduplicate"),
@@ -74,7 +76,7 @@ class Measured:
     dataset: str
     folder: str
     images: tuple[str, ...]
-    geometry: GeometryConfig = GeometryConfig()
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
 
     def files(self, key: str) -> list[Path]:
         """Those of one frame."""

@@ -100,15 +100,10 @@ def visibility(
         occlusion_kernels.depth_behind_sides(cells, projection.depth_m, nearest, reach, behind)
     seen = np.empty(len(cells), np.bool_)
     confidence = np.empty(len(cells), np.uint8)
-    occlusion_kernels.see(
-        (projection.visible, cells, projection.depth_m, behind),
-        (float(margins.margin_m), float(margins.margin_relative)),
-        _edge_distance(nearest, margins, cell).ravel(),
-        (float(cell), float(margins.edge_px)),
-        (float(max(camera.fx, camera.fy) * motion_m), float(margins.motion_px)),
-        seen,
-        confidence,
-    )
+    limits = confidence_limits(camera, margins, motion_m, cell)
+    gaps = edge_gaps(nearest, margins, cell)
+    points = (projection.visible, cells, projection.depth_m, behind)
+    occlusion_kernels.see(points, gaps, limits, seen, confidence)
     return Visibility(seen, confidence)
 
 
@@ -151,11 +146,29 @@ def _z_buffer(
     return nearest, cells
 
 
-def _edge_distance(
-    nearest: Float32[np.ndarray, "rows columns"], margins: Margins, cell: int
-) -> Float32[np.ndarray, "rows columns"]:
-    """Of each cell to the nearest depth edge (cells), no farther than costs confidence."""
+def edge_gaps(
+    nearest: Float32[np.ndarray, "rows columns"], margins: Margins, cell: int = 1
+) -> tuple[UInt8[np.ndarray, "rows columns"], int]:
+    """Cells of each cell to the nearest depth edge of its column, and the largest that counts.
+
+    Args:
+        nearest: z-buffer (m); infinite where no point falls.
+        margins: see there.
+        cell: width of its cells (px).
+    """
     edge = np.zeros(nearest.shape, np.bool_)
     limits = (float(margins.margin_m), float(margins.margin_relative))
     occlusion_kernels.mark_jumps(nearest, limits, edge)
-    return occlusion_kernels.edge_distance(edge, math.ceil(margins.edge_px / cell) + 1)
+    limit = math.ceil(margins.edge_px / cell) + 1
+    return occlusion_kernels.edge_gaps(edge, limit), limit
+
+
+def confidence_limits(
+    camera: Camera, margins: Margins, motion_m: float, cell: int = 1
+) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
+    """Margins, edge and motion as the kernels take them: see `confidence_of`."""
+    return (
+        (float(margins.margin_m), float(margins.margin_relative)),
+        (float(cell), float(margins.edge_px)),
+        (float(max(camera.fx, camera.fy) * motion_m), float(margins.motion_px)),
+    )

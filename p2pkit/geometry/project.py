@@ -51,12 +51,16 @@ def project(
     pixel_uv = np.empty((len(points), 2), np.float32)
     depth_m = np.empty(len(points), np.float32)
     visible = np.empty(len(points), np.bool_)
-    intrinsics = (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
     size = (camera.width, camera.height)
     kernels.project_points(
-        np.ascontiguousarray(points), matrix, intrinsics, size, pixel_uv, depth_m, visible
+        np.ascontiguousarray(points), matrix, intrinsics(camera), size, pixel_uv, depth_m, visible
     )
     return Projection(pixel_uv, depth_m, visible)
+
+
+def intrinsics(camera: Camera) -> tuple[float, float, float, float]:
+    """fx, fy, cx and cy (px) as the kernels take them."""
+    return (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
 
 
 def nearest_pixels(

@@ -66,7 +66,11 @@ def test_edge_distance_equals_the_naive_reference(seed: int, limit: int) -> None
     expected = np.full(edge.shape, np.inf)
     for row, column in zip(rows, columns, strict=True):
         expected = np.minimum(expected, np.hypot(v - row, u - column))
-    found = occlusion_kernels.edge_distance(edge, limit)
+    gaps = occlusion_kernels.edge_gaps(edge, limit)
+    found = [
+        [occlusion_kernels.edge_distance_at(gaps, row, column, limit) for column in range(12)]
+        for row in range(9)
+    ]
     np.testing.assert_allclose(found, np.minimum(expected, limit), rtol=1e-6)
 
 

@@ -78,70 +78,86 @@ def mark_jumps(nearest: Array, margins: tuple[float, float], edge: Array) -> Non
 
 
 @kernel
-def _edge_distance_down(edge: Array, limit: int) -> Array:
-    """Cells from each cell to the nearest marked one of its column, at most `limit`."""
+def edge_gaps(edge: Array, limit: int) -> Array:
+    """Cells (uint8) from each cell to the nearest marked one of its column, at most `limit`."""
     rows, columns = edge.shape
-    down = np.empty(edge.shape, np.int32)
-    for row in range(rows):
+    most, one = np.uint8(limit), np.uint8(1)
+    gaps = np.empty(edge.shape, np.uint8)
+    for column in range(columns):
+        gaps[0, column] = np.uint8(0) if edge[0, column] else most
+    for row in range(1, rows):
         for column in range(columns):
-            gap = down[row - 1, column] + 1 if row > 0 else limit
-            down[row, column] = 0 if edge[row, column] else min(gap, limit)
+            gap = min(np.uint8(gaps[row - 1, column] + one), most)
+            gaps[row, column] = np.uint8(0) if edge[row, column] else gap
     for row in range(rows - 2, -1, -1):
         for column in range(columns):
-            down[row, column] = min(down[row, column], down[row + 1, column] + 1)
-    return down
+            gap = np.uint8(gaps[row + 1, column] + one)
+            gaps[row, column] = min(gaps[row, column], gap)
+    return gaps
 
 
 @kernel
-def edge_distance(edge: Array, limit: int) -> Array:
-    """Euclidean distance of each cell to the nearest marked one (cells), at most `limit`."""
-    rows, columns = edge.shape
-    down = _edge_distance_down(edge, limit)
-    distance = np.full(edge.shape, limit, np.float32)
-    for row in range(rows):
-        done = 0  # columns before it are computed
-        for near in range(columns):
-            if down[row, near] == limit:
-                continue
-            for column in range(max(done, near - limit), min(columns, near + limit + 1)):
-                best = limit * limit
-                for other in range(max(0, column - limit), min(columns, column + limit + 1)):
-                    gap = np.int64(down[row, other])
-                    best = min(best, (other - column) * (other - column) + gap * gap)
-                distance[row, column] = np.float32(np.sqrt(np.float64(best)))
-            done = max(done, near + limit + 1)
-    return distance
+def edge_distance_at(gaps: Array, row: int, column: int, limit: int) -> np.float32:
+    """Euclidean distance of a cell to the nearest marked one (cells), at most `limit`.
+
+    `gaps` are those of `edge_gaps` with the same limit: columns no farther than it decide.
+    """
+    best = limit * limit
+    for other in range(max(0, column - limit), min(gaps.shape[1], column + limit + 1)):
+        gap = np.int64(gaps[row, other])
+        best = min(best, (other - column) * (other - column) + gap * gap)
+    return np.float32(np.sqrt(np.float64(best)))
+
+
+@kernel
+def confidence_of(
+    depth: float,
+    behind: float,
+    margins: tuple[float, float],
+    distance: np.float32,
+    edge: tuple[float, float],
+    motion: tuple[float, float],
+) -> np.uint8:
+    """The confidence, 0 … 255, of a point that is seen; `confidence.visibility` has the equations.
+
+    `depth` and how far the point lies `behind` its blocker (m); `margins` metres and a fraction;
+    the `distance` of its cell to an edge (cells); `edge` the cell's width and the distance that
+    costs nothing (px); `motion` f times the sensor's way (px m) and the motion that halves the
+    confidence (px).
+    """
+    margin = max(margins[0], margins[1] * depth)
+    sure = min(max(1.0 - behind / max(margin, 1e-12), 0.0), 1.0)
+    distance_px = edge[0] * (np.float64(distance) + 0.5)
+    sure *= min(1.0, distance_px / edge[1])
+    if motion[0] > 0:
+        sure /= 1.0 + motion[0] / max(depth, 1e-3) / motion[1]
+    return np.uint8(np.rint(255.0 * sure))
 
 
 @kernel
 def see(
     points: tuple[Array, Array, Array, Array],
-    margins: tuple[float, float],
-    distance: Array,
-    edge: tuple[float, float],
-    motion: tuple[float, float],
+    gaps: tuple[Array, int],
+    limits: tuple[tuple[float, float], tuple[float, float], tuple[float, float]],
     seen: Array,
     confidence: Array,
 ) -> None:
-    """Fill `seen` and `confidence`, 0 … 255, of each point; the wrapper has the equations.
+    """Fill `seen` and `confidence`, 0 … 255, of each point.
 
     `points` holds visible, cell, depth (m) and how far behind its blocker each point lies (m);
-    `margins` metres and a fraction; `distance` is that of each cell to an edge (cells); `edge` the
-    cell's width and the distance that costs nothing (px); `motion` f times the sensor's way (px m)
-    and the motion that halves the confidence (px).
+    `gaps` those of `edge_gaps` and their limit; `limits` margins, edge and motion of
+    `confidence_of`.
     """
     visible, cells, depth_m, behind = points
+    margins, edge, motion = limits
+    columns = gaps[0].shape[1]
     for point in range(depth_m.size):
         seen[point] = False
         confidence[point] = 0
         depth = np.float64(depth_m[point])
-        margin = max(margins[0], margins[1] * depth)
-        if not visible[point] or behind[point] > margin:
+        if not visible[point] or behind[point] > max(margins[0], margins[1] * depth):
             continue
         seen[point] = True
-        sure = min(max(1.0 - behind[point] / max(margin, 1e-12), 0.0), 1.0)
-        distance_px = edge[0] * (np.float64(distance[max(cells[point], 0)]) + 0.5)
-        sure *= min(1.0, distance_px / edge[1])
-        if motion[0] > 0:
-            sure /= 1.0 + motion[0] / max(depth, 1e-3) / motion[1]
-        confidence[point] = np.uint8(np.rint(255.0 * sure))
+        row, column = divmod(cells[point], columns)
+        distance = edge_distance_at(gaps[0], row, column, gaps[1])
+        confidence[point] = confidence_of(depth, behind[point], margins, distance, edge, motion)

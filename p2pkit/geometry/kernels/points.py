@@ -94,7 +94,7 @@ def _hashed(x: int, y: int, z: int) -> np.uint64:
 
 
 @kernel
-def _table(coordinates: Array, count: int, bits: int) -> Array:
+def fresh_table(coordinates: Array, count: int, bits: int) -> Array:
     """A hash table of 2**bits slots: row + 1 of each of the first `count` voxels; 0 is empty."""
     table = np.zeros(1 << bits, np.int32)
     values, mask = coordinates.reshape(-1), np.uint64((1 << bits) - 1)
@@ -109,6 +109,23 @@ def _table(coordinates: Array, count: int, bits: int) -> Array:
 
 
 @kernel
+def slot_of(table: Array, values: Array, bits: int, voxel: tuple[int, int, int]) -> np.uint64:
+    """The slot of a voxel, or the empty one that it would take; `values` are flat coordinates."""
+    x, y, z = voxel
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    mask = np.uint64((1 << bits) - 1)
+    slot = _hashed(x, y, z) >> np.uint64(64 - bits)
+    while table[slot] != 0:
+        known = three * np.uint64(table[slot] - 1)
+        # One jump for three comparisons.
+        differ = (values[known] ^ x) | (values[known + one] ^ y) | (values[known + two] ^ z)
+        if differ == 0:
+            break
+        slot = (slot + one) & mask
+    return slot
+
+
+@kernel
 def first_of_each_voxel(
     points: Array, size: float, keep: Array, voxel_of_point: Array, coordinates: Array
 ) -> int:
@@ -118,7 +135,7 @@ def first_of_each_voxel(
     open, at most half full, and names rows of it, so that keys are exact and few bytes are touched.
     """
     bits, count = 12, 0
-    table, mask = _table(coordinates, 0, bits), np.uint64((1 << bits) - 1)
+    table = fresh_table(coordinates, 0, bits)
     floats, values = points.reshape(-1), coordinates.reshape(-1)
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     for point in range(points.shape[0]):
@@ -126,17 +143,10 @@ def first_of_each_voxel(
         x_low = np.floor(np.float64(floats[at]) / size)
         y_low = np.floor(np.float64(floats[at + one]) / size)
         z_low = np.floor(np.float64(floats[at + two]) / size)
-        if not (_fits(x_low) & _fits(y_low) & _fits(z_low)):
+        if not (fits(x_low) & fits(y_low) & fits(z_low)):
             return -1
         x, y, z = np.int32(x_low), np.int32(y_low), np.int32(z_low)
-        slot = _hashed(x, y, z) >> np.uint64(64 - bits)
-        while table[slot] != 0:
-            known = three * np.uint64(table[slot] - 1)
-            # One jump for three comparisons.
-            differ = (values[known] ^ x) | (values[known + one] ^ y) | (values[known + two] ^ z)
-            if differ == 0:
-                break
-            slot = (slot + one) & mask
+        slot = slot_of(table, values, bits, (x, y, z))
         if table[slot] == 0:
             new = three * np.uint64(count)
             values[new], values[new + one], values[new + two] = x, y, z
@@ -146,7 +156,7 @@ def first_of_each_voxel(
             voxel_of_point[point] = count - 1
             if 2 * count > table.size:
                 bits += 1
-                table, mask = _table(coordinates, count, bits), np.uint64((1 << bits) - 1)
+                table = fresh_table(coordinates, count, bits)
         else:
             voxel_of_point[point] = table[slot] - 1
     return count
@@ -193,9 +203,31 @@ def commonest_labels(
 
 
 @kernel
-def _fits(index: float) -> bool:
+def fits(index: float) -> bool:
     """Whether a whole number, or NaN, fits in int32."""
     return (index >= -2147483648.0) & (index <= 2147483647.0)
+
+
+@kernel
+def project_point(
+    point_x: np.float32,
+    point_y: np.float32,
+    point_z: np.float32,
+    matrix: Array,
+    intrinsics: tuple[float, float, float, float],
+) -> tuple[np.float32, np.float32, np.float32, bool]:
+    """u, v (px) and depth (m) of a point in float64, rounded once, and whether they are usable."""
+    fx, fy, cx, cy = intrinsics
+    x, y, z = np.float64(point_x), np.float64(point_y), np.float64(point_z)
+    camera_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]
+    camera_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]
+    camera_z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+    depth = np.float32(camera_z)
+    in_front = depth > 0.0
+    inverse = 1.0 / (camera_z if in_front else 1.0)
+    u = np.float32(fx * camera_x * inverse + cx)
+    v = np.float32(fy * camera_y * inverse + cy)
+    return u, v, depth, in_front & (abs(u) < 1e9) & (abs(v) < 1e9)
 
 
 @kernel
@@ -212,21 +244,11 @@ def project_points(
 
     Visibility is decided on the rounded float32 results, so that it holds for what is returned.
     """
-    fx, fy, cx, cy = intrinsics
     right, bottom = size[0] - 0.5, size[1] - 0.5
     for row in range(points.shape[0]):
-        x = np.float64(points[row, 0])
-        y = np.float64(points[row, 1])
-        z = np.float64(points[row, 2])
-        camera_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]
-        camera_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]
-        camera_z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
-        depth = np.float32(camera_z)
-        in_front = depth > 0.0
-        inverse = 1.0 / (camera_z if in_front else 1.0)
-        u = np.float32(fx * camera_x * inverse + cx)
-        v = np.float32(fy * camera_y * inverse + cy)
-        usable = in_front & (abs(u) < 1e9) & (abs(v) < 1e9)
+        u, v, depth, usable = project_point(
+            points[row, 0], points[row, 1], points[row, 2], matrix, intrinsics
+        )
         pixel_uv[row, 0] = u if usable else np.float32(0.0)
         pixel_uv[row, 1] = v if usable else np.float32(0.0)
         depth_m[row] = depth
