@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8, UInt16
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.camera import Camera
@@ -100,10 +100,11 @@ def visibility(
         occlusion_kernels.depth_behind_sides(cells, projection.depth_m, nearest, reach, behind)
     seen = np.empty(len(cells), np.bool_)
     confidence = np.empty(len(cells), np.uint8)
-    limits = confidence_limits(camera, margins, motion_m, cell)
-    gaps = edge_gaps(nearest, margins, cell)
+    limits = (float(margins.margin_m), float(margins.margin_relative))
     points = (projection.visible, cells, projection.depth_m, behind)
-    occlusion_kernels.see(points, gaps, limits, seen, confidence)
+    motion = motion_limits(camera, margins, motion_m)
+    edges = edge_doubts(nearest, margins, cell)
+    occlusion_kernels.see(points, limits, edges, motion, seen, confidence)
     return Visibility(seen, confidence)
 
 
@@ -146,10 +147,11 @@ def _z_buffer(
     return nearest, cells
 
 
-def edge_gaps(
+def edge_doubts(
     nearest: Float32[np.ndarray, "rows columns"], margins: Margins, cell: int = 1
-) -> tuple[UInt8[np.ndarray, "rows columns"], int]:
-    """Cells of each cell to the nearest depth edge of its column, and the largest that counts.
+) -> tuple[UInt16[np.ndarray, " cells"], Float64[np.ndarray, " squares"]]:
+    """Squared distance of each cell, row-major, to the nearest depth edge (cells), and what each
+    leaves of the confidence.
 
     Args:
         nearest: z-buffer (m); infinite where no point falls.
@@ -159,16 +161,11 @@ def edge_gaps(
     edge = np.zeros(nearest.shape, np.bool_)
     limits = (float(margins.margin_m), float(margins.margin_relative))
     occlusion_kernels.mark_jumps(nearest, limits, edge)
-    limit = math.ceil(margins.edge_px / cell) + 1
-    return occlusion_kernels.edge_gaps(edge, limit), limit
+    limit = math.ceil(margins.edge_px / cell) + 1  # farther ones cost nothing
+    factors = occlusion_kernels.edge_factors(limit, float(cell), float(margins.edge_px))
+    return occlusion_kernels.edge_squares(edge, limit).ravel(), factors
 
 
-def confidence_limits(
-    camera: Camera, margins: Margins, motion_m: float, cell: int = 1
-) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
-    """Margins, edge and motion as the kernels take them: see `confidence_of`."""
-    return (
-        (float(margins.margin_m), float(margins.margin_relative)),
-        (float(cell), float(margins.edge_px)),
-        (float(max(camera.fx, camera.fy) * motion_m), float(margins.motion_px)),
-    )
+def motion_limits(camera: Camera, margins: Margins, motion_m: float) -> tuple[float, float]:
+    """f times the sensor's way (px m), and the motion that halves the confidence (px)."""
+    return float(max(camera.fx, camera.fy) * motion_m), float(margins.motion_px)

@@ -11,7 +11,7 @@ from p2pkit.errors import GeometryError
 from p2pkit.geometry.backproject import back_project_pixels, pixel_rays, unit_range
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.checks import check_array
-from p2pkit.geometry.confidence import Margins, confidence_limits, edge_gaps
+from p2pkit.geometry.confidence import Margins, edge_doubts, motion_limits
 from p2pkit.geometry.kernels import depth_pairs as kernels
 from p2pkit.geometry.project import intrinsics
 from p2pkit.geometry.transforms import check_rigid
@@ -117,18 +117,19 @@ def pair_depth(
     pose = (matrix, intrinsics(view.camera))
     nearest = np.full(size, np.inf, np.float32)
     measured = int(kernels.fill_nearest(source, pose, nearest))
-    gaps, limit = edge_gaps(nearest, thinning.margins)
+    squares, factors = edge_doubts(nearest, thinning.margins)
     registered = camera == view.camera and np.array_equal(matrix, np.eye(4))
-    limits = confidence_limits(view.camera, thinning.margins, view.motion_m)
-    valid = np.empty((0, 0), np.bool_) if view.valid is None else np.ascontiguousarray(view.valid)
-    shown = (nearest, gaps, valid, np.ascontiguousarray(view.image).reshape(-1, 3))
+    margins = (float(thinning.margins.margin_m), float(thinning.margins.margin_relative))
+    motion = motion_limits(view.camera, thinning.margins, view.motion_m)
+    valid = np.ones(0, np.bool_) if view.valid is None else view.valid.ravel()
+    shown = (valid, squares, np.ascontiguousarray(view.image).reshape(-1, 3), nearest)
     kept, seen = _room(measured, thinning.voxel_size > 0, with_seen)
     count, found = kernels.thin_depth(
         source,
         float(thinning.voxel_size),
         pose,
         shown,
-        (*limits, limit, not registered),
+        (margins, factors, motion, not registered),
         kept,
         seen,
     )

@@ -1,13 +1,14 @@
 """The compiled inner loops from a depth image to its pairs; `depth_pairs` checks the arguments.
 
-Nothing is kept for each of the image's pixels but the view's z-buffer: points are made again where
-they are needed, which costs less than the memory to hold them.
+Points are computed row by row, in both passes, which costs less than the memory to hold them all.
+The voxels' hash table grows between rows only, so that inner loops see arrays that never change
+hands: numba would count references there.
 """
 
 import numpy as np
 
 from p2pkit.geometry.kernels.jit import kernel
-from p2pkit.geometry.kernels.occlusion import confidence_of, edge_distance_at
+from p2pkit.geometry.kernels.occlusion import confidence_of
 from p2pkit.geometry.kernels.points import fits, fresh_table, project_point, slot_of
 
 Array = np.ndarray
@@ -15,60 +16,61 @@ Source = tuple[Array, tuple[int, int], tuple[Array, Array, float]]
 """Depth, the first and last value that counts, and rays as in `back_project_image`."""
 Pose = tuple[Array, tuple[float, float, float, float]]
 """Transform to the view, 4 x 4, and the view's fx fy cx cy."""
+Row = tuple[Array, Array, Array, Array, Array]
+"""Of a row's pixels: cell of the z-buffer, -1 outside the view; pixel of the view; depth in the
+view (m); voxel [3, width]; whether it fits in int32."""
 View = tuple[Array, Array, Array, Array]
-"""Z-buffer, gaps of `edge_gaps`, which pixels have an image (no rows: all), and the flat image."""
-Doubts = tuple[tuple[float, float], tuple[float, float], tuple[float, float], int, bool]
-"""Margins, edge and motion as `confidence_of` takes them, the gaps' limit, and whether points hide
-others."""
+"""Flat: which pixels have an image (none: all), `edge_squares`, and the image; and the z-buffer."""
+Doubts = tuple[tuple[float, float], Array, tuple[float, float], bool]
+"""Margins, `edge_factors`, motion as `confidence_of` takes it, and whether points hide others."""
+Kept = tuple[Array, Array, Array, Array, Array]
+"""Pixel, depth, colour, confidence and voxel of each point that is kept."""
+Seen = tuple[Array, Array, Array]
+"""Pixels that the view sees, and the row in `Kept` of the voxel of each; the row here of each kept
+one. Without room: not wanted."""
 
 
 @kernel
-def fill_nearest(source: Source, pose: Pose, nearest: Array) -> int:
-    """Lower each pixel of `nearest` to the smallest depth that falls into it (m).
-
-    Returns the number of depths that count. A row is projected before any of its pixels is written,
-    so that the projection is vectorised.
-    """
+def _project_row(source: Source, v: int, pose: Pose, size: tuple[int, int], row: Row) -> int:
+    """Fill cells, pixels and depths of a row of depth; the number of values that count."""
     depth, limits, (ray_x, ray_y, metres) = source
     low, high = np.uint16(limits[0]), np.uint16(limits[1])
     matrix, intrinsics = pose
-    rows, columns = nearest.shape
+    columns, rows = np.int32(size[0]), np.int32(size[1])
     right, bottom = columns - 0.5, rows - 0.5
-    width, flat = depth.shape[1], nearest.reshape(-1)
-    cells, depths = np.empty(width, np.int32), np.empty(width, np.float32)
-    count = 0
-    for v in range(depth.shape[0]):
-        line, y, measured = depth[v], ray_y[v], np.int32(0)
-        for u in range(width):
-            units = np.float64(line[u])
-            within = (line[u] >= low) & (line[u] <= high)
-            pixel_u, pixel_v, depth_m, _ = project_point(
-                np.float32(units * ray_x[u]),
-                np.float32(units * y),
-                np.float32(units * metres),
-                matrix,
-                intrinsics,
-            )
-            seen = within & (depth_m > 0.0) & (pixel_u >= -0.5) & (pixel_u < right)
-            seen &= (pixel_v >= -0.5) & (pixel_v < bottom)
-            column = np.int32(np.floor(np.float64(pixel_u) + 0.5) if seen else 0.0)
-            row = np.int32(np.floor(np.float64(pixel_v) + 0.5) if seen else 0.0)
-            cells[u] = row * np.int32(columns) + column if seen else np.int32(-1)
-            depths[u] = depth_m
-            measured += np.int32(within)
-        count += measured
-        for u in range(width):
-            cell = cells[u]
-            if cell >= 0 and depths[u] < flat[cell]:
-                flat[cell] = depths[u]
-    return count
+    line, y = depth[v], ray_y[v]
+    cells, pixels, depths = row[0], row[1], row[2]
+    measured = np.int32(0)
+    for u in range(line.size):
+        units = np.float64(line[u])
+        within = (line[u] >= low) & (line[u] <= high)
+        pixel_u, pixel_v, depth_m, _ = project_point(
+            np.float32(units * ray_x[u]),
+            np.float32(units * y),
+            np.float32(units * metres),
+            matrix,
+            intrinsics,
+        )
+        seen = within & (depth_m > 0.0) & (pixel_u >= -0.5) & (pixel_u < right)
+        seen &= (pixel_v >= -0.5) & (pixel_v < bottom)
+        inside_u = pixel_u if seen else np.float32(0.0)
+        inside_v = pixel_v if seen else np.float32(0.0)
+        cell_u = np.int32(np.floor(np.float64(inside_u) + 0.5))
+        cell_v = np.int32(np.floor(np.float64(inside_v) + 0.5))
+        near_u = min(max(np.int32(np.rint(inside_u)), np.int32(0)), columns - np.int32(1))
+        near_v = min(max(np.int32(np.rint(inside_v)), np.int32(0)), rows - np.int32(1))
+        cells[u] = cell_v * columns + cell_u if seen else np.int32(-1)
+        pixels[u] = near_v * columns + near_u
+        depths[u] = depth_m
+        measured += np.int32(within)
+    return np.int64(measured)
 
 
 @kernel
-def _voxel_row(source: Source, v: int, size: float, voxels: Array, placed: Array) -> None:
-    """Fill `voxels` [3, width] of one row of pixels; not `placed` where one does not fit int32."""
+def _voxel_row(source: Source, v: int, size: float, row: Row) -> None:
+    """Fill the voxels of a row of depth; their edge is `size` (m)."""
     depth, _, (ray_x, ray_y, metres) = source
-    line, ray = depth[v], ray_y[v]
+    line, ray, voxels, placed = depth[v], ray_y[v], row[3], row[4]
     for u in range(line.size):
         units = np.float64(line[u])
         x = np.floor(np.float64(np.float32(units * ray_x[u])) / size)
@@ -82,9 +84,41 @@ def _voxel_row(source: Source, v: int, size: float, voxels: Array, placed: Array
 
 
 @kernel
-def _nearest_around(nearest: Array, row: int, column: int) -> np.float32:
+def _room_for_row(width: int) -> Row:
+    """What `_project_row` and `_voxel_row` fill; voxel 0 for all until then."""
+    return (
+        np.empty(width, np.int32),
+        np.empty(width, np.int32),
+        np.empty(width, np.float32),
+        np.zeros((3, width), np.int32),
+        np.ones(width, np.bool_),
+    )
+
+
+@kernel
+def fill_nearest(source: Source, pose: Pose, nearest: Array) -> int:
+    """Lower each pixel of `nearest` to the smallest depth that falls into it (m).
+
+    Returns the number of depths that count. A row is projected before any of its pixels is written,
+    so that the projection is vectorised.
+    """
+    size, flat = (nearest.shape[1], nearest.shape[0]), nearest.reshape(-1)
+    row, measured = _room_for_row(source[0].shape[1]), 0
+    cells, depths = row[0], row[2]
+    for v in range(source[0].shape[0]):
+        measured += _project_row(source, v, pose, size, row)
+        for u in range(cells.size):
+            cell = cells[u]
+            if cell >= 0 and depths[u] < flat[cell]:
+                flat[cell] = depths[u]
+    return measured
+
+
+@kernel
+def _nearest_around(nearest: Array, cell: int) -> np.float32:
     """The smallest depth in 3 x 3 pixels."""
     rows, columns = nearest.shape
+    row, column = divmod(cell, columns)
     least = nearest[row, column]
     for v in range(max(row - 1, 0), min(row + 2, rows)):
         for u in range(max(column - 1, 0), min(column + 2, columns)):
@@ -93,102 +127,96 @@ def _nearest_around(nearest: Array, row: int, column: int) -> np.float32:
 
 
 @kernel
-def _look(
-    point: tuple[np.float32, np.float32, np.float32], pose: Pose, view: View, doubts: Doubts
-) -> tuple[int, int]:
-    """The pixel of the view that shows a point, -1 where none does, and the pair's confidence."""
-    nearest, gaps, valid, _ = view
-    margins, edge, motion, limit, hide = doubts
-    rows, columns = nearest.shape
-    u, v, depth_m, usable = project_point(point[0], point[1], point[2], pose[0], pose[1])
-    if not (usable & (u >= -0.5) & (u < columns - 0.5) & (v >= -0.5) & (v < rows - 0.5)):
-        return -1, 0
-    column, row = np.int64(np.floor(np.float64(u) + 0.5)), np.int64(np.floor(np.float64(v) + 0.5))
-    depth, behind = np.float64(depth_m), 0.0
-    if hide:
-        behind = depth - np.float64(_nearest_around(nearest, row, column))
-    if behind > max(margins[0], margins[1] * depth):
-        return -1, 0
-    shown_u = min(max(np.int64(np.rint(u)), 0), columns - 1)
-    shown_v = min(max(np.int64(np.rint(v)), 0), rows - 1)
-    if valid.shape[0] and not valid[shown_v, shown_u]:
-        return -1, 0
-    distance = edge_distance_at(gaps, row, column, limit)
-    sure = confidence_of(depth, behind, margins, distance, edge, motion)
-    return shown_v * columns + shown_u, sure
+def _same(flat: Array, row: int, x: int, y: int, z: int) -> bool:
+    """Whether a row of flat voxel coordinates is this voxel."""
+    at = 3 * row
+    return ((flat[at] ^ x) | (flat[at + 1] ^ y) | (flat[at + 2] ^ z)) == 0
 
 
 @kernel
-def _same(flat: Array, row: int, voxel: tuple[int, int, int]) -> bool:
-    """Whether a row of flat voxel coordinates is this voxel."""
-    at = 3 * row
-    return ((flat[at] ^ voxel[0]) | (flat[at + 1] ^ voxel[1]) | (flat[at + 2] ^ voxel[2])) == 0
+def _thin_row(
+    line: tuple[Array, int],
+    row: Row,
+    known: tuple[Array, int, int, int],
+    view: View,
+    doubts: Doubts,
+    kept: Kept,
+    seen: Seen,
+) -> tuple[int, int]:
+    """Add a row's pixels to `kept` and `seen`; the numbers that these hold, or pixel and -1.
+
+    `line` holds its depths and the first pixel; `known` the hash table with room for the row, its
+    bits (0: no voxels), and the numbers of rows in `kept` and `seen`.
+    """
+    cells, shown, depths, voxels, placed = row
+    table, bits, count, found = known
+    valid, squares, image, nearest = view
+    margins, factors, motion, hide = doubts
+    pixels, units, colors, confidence, coordinates = kept
+    flat, every, before, slot = coordinates.reshape(-1), seen[0].size > 0, -1, np.uint64(0)
+    for u in range(cells.size):
+        cell, number = np.int64(cells[u]), 0
+        if cell < 0:
+            continue
+        x, y, z = voxels[0, u], voxels[1, u], voxels[2, u]
+        if bits > 0:
+            if before >= 0 and _same(flat, before, x, y, z):  # as most neighbours are
+                number = before + 1
+            else:
+                slot = slot_of(table, flat, bits, (x, y, z))
+                number = np.int64(table[slot])
+                before = number - 1
+            if number > 0 and not every:
+                continue
+        depth, behind = np.float64(depths[u]), 0.0
+        margin = max(margins[0], margins[1] * depth)
+        if hide:
+            behind = depth - np.float64(_nearest_around(nearest, cell))
+        if behind > margin or (valid.size > 0 and not valid[shown[u]]):
+            continue
+        if not placed[u]:
+            return line[1] + u, -1
+        if number == 0:
+            sure = confidence_of(depth, behind, margin, factors[squares[cell]], motion)
+            pixels[count], units[count], confidence[count] = line[1] + u, line[0][u], sure
+            for channel in range(3):
+                colors[count, channel] = image[shown[u], channel]
+            if every:
+                seen[2][count] = found
+            if bits > 0:
+                at, before = 3 * count, count
+                flat[at], flat[at + 1], flat[at + 2] = x, y, z
+                table[slot] = count + 1
+            count += 1
+            number = count
+        if every:
+            seen[0][found], seen[1][found] = line[1] + u, number - 1
+            found += 1
+    return count, found
 
 
 @kernel
 def thin_depth(
-    source: Source,
-    size: float,
-    pose: Pose,
-    view: View,
-    doubts: Doubts,
-    kept: tuple[Array, Array, Array, Array, Array],
-    seen: tuple[Array, Array, Array],
+    source: Source, size: float, pose: Pose, view: View, doubts: Doubts, kept: Kept, seen: Seen
 ) -> tuple[int, int]:
     """Keep the first pixel of each voxel that the view sees, row-major, and return their number.
 
-    `size` is the voxels' (m); 0 keeps all pixels. `kept` receives pixel, depth, colour, confidence
-    and voxel; `seen`, if it has room, the pixels that the view sees, the row in `kept` of the voxel
-    of each, and the row in `seen` of each kept one. Also returned is the number of pixels in
+    Voxels are of edge `size` (m); 0 keeps all pixels. Also returned is the number of pixels in
     `seen`; or -1, with the pixel first, where a pixel's voxel does not fit in int32.
     """
-    depth, limits, (ray_x, ray_y, metres) = source
-    low, high = np.uint16(limits[0]), np.uint16(limits[1])
-    width, sized, every = depth.shape[1], size > 0, seen[0].size > 0
-    voxels, placed = np.zeros((3, width), np.int32), np.ones(width, np.bool_)
-    flat, bits = kept[4].reshape(-1), 12
-    table = fresh_table(kept[4], 0, bits)
-    count, found, before, slot = 0, 0, -1, np.uint64(0)
-    for v in range(depth.shape[0]):
-        line = depth[v]
-        if sized:
-            _voxel_row(source, v, size, voxels, placed)
-        for u in range(width):
-            if line[u] < low or line[u] > high:
-                continue
-            known, voxel = 0, (voxels[0, u], voxels[1, u], voxels[2, u])
-            if sized and placed[u]:
-                if before >= 0 and _same(flat, before, voxel):  # as for most neighbours
-                    known = before + 1
-                else:
-                    slot = slot_of(table, flat, bits, voxel)
-                    known = np.int64(table[slot])
-                    before = known - 1
-                if known > 0 and not every:
-                    continue
-            units = np.float64(line[u])
-            x, y = np.float32(units * ray_x[u]), np.float32(units * ray_y[v])
-            shown, sure = _look((x, y, np.float32(units * metres)), pose, view, doubts)
-            if shown < 0:
-                continue
-            if not placed[u]:
-                return v * width + u, -1
-            if known == 0:
-                kept[0][count], kept[1][count], kept[3][count] = v * width + u, line[u], sure
-                kept[2][count, 0], kept[2][count, 1] = view[3][shown, 0], view[3][shown, 1]
-                kept[2][count, 2] = view[3][shown, 2]
-                if every:
-                    seen[2][count] = found
-                count += 1
-                if sized:
-                    at, before = 3 * (count - 1), count - 1
-                    flat[at], flat[at + 1], flat[at + 2] = voxel
-                    table[slot] = count
-                    if 2 * count > table.size:
-                        bits += 1
-                        table = fresh_table(kept[4], count, bits)
-                known = count
-            if every:
-                seen[0][found], seen[1][found] = v * width + u, known - 1
-                found += 1
+    height, width = source[0].shape
+    shape = (view[3].shape[1], view[3].shape[0])
+    row, bits, count, found = _room_for_row(width), 0, 0, 0
+    table = np.zeros(1, np.int32)
+    for v in range(height):
+        if size > 0:
+            _voxel_row(source, v, size, row)
+            while 2 * (count + width) > (1 << bits):  # at most half full after this row
+                bits = max(bits + 2, 12)
+                table = fresh_table(kept[4], count, bits)
+        _project_row(source, v, pose, shape, row)
+        known, line = (table, bits, count, found), (source[0][v], v * width)
+        count, found = _thin_row(line, row, known, view, doubts, kept, seen)
+        if found < 0:
+            break
     return count, found

@@ -78,7 +78,7 @@ def mark_jumps(nearest: Array, margins: tuple[float, float], edge: Array) -> Non
 
 
 @kernel
-def edge_gaps(edge: Array, limit: int) -> Array:
+def _edge_gaps(edge: Array, limit: int) -> Array:
     """Cells (uint8) from each cell to the nearest marked one of its column, at most `limit`."""
     rows, columns = edge.shape
     most, one = np.uint8(limit), np.uint8(1)
@@ -97,38 +97,50 @@ def edge_gaps(edge: Array, limit: int) -> Array:
 
 
 @kernel
-def edge_distance_at(gaps: Array, row: int, column: int, limit: int) -> np.float32:
-    """Euclidean distance of a cell to the nearest marked one (cells), at most `limit`.
+def edge_squares(edge: Array, limit: int) -> Array:
+    """Squared distance (uint16) of each cell to the nearest marked one (cells), at most limit²."""
+    rows, columns = edge.shape
+    gaps, most = _edge_gaps(edge, limit), np.uint16(limit * limit)
+    squares = np.full(edge.shape, most, np.uint16)
+    padded = np.full(columns + 2 * limit, most, np.uint16)
+    for row in range(rows):
+        near = False
+        for column in range(columns):
+            gap = np.uint16(gaps[row, column])
+            near |= gap < limit
+            padded[limit + column] = gap * gap
+        if near:
+            line = squares[row]
+            for shift in range(2 * limit + 1):
+                across, shifted = np.uint16((shift - limit) * (shift - limit)), padded[shift:]
+                for column in range(columns):
+                    line[column] = min(line[column], np.uint16(shifted[column] + across))
+    return squares
 
-    `gaps` are those of `edge_gaps` with the same limit: columns no farther than it decide.
-    """
-    best = limit * limit
-    for other in range(max(0, column - limit), min(gaps.shape[1], column + limit + 1)):
-        gap = np.int64(gaps[row, other])
-        best = min(best, (other - column) * (other - column) + gap * gap)
-    return np.float32(np.sqrt(np.float64(best)))
+
+@kernel
+def edge_factors(limit: int, cell: float, edge_px: float) -> Array:
+    """The confidence that each squared distance to an edge leaves, 0 … limit² cells of `cell` px."""
+    factors = np.empty(limit * limit + 1, np.float64)
+    for square in range(factors.size):
+        distance = np.float32(np.sqrt(np.float64(square)))
+        factors[square] = min(1.0, cell * (np.float64(distance) + 0.5) / edge_px)
+    return factors
 
 
 @kernel
 def confidence_of(
-    depth: float,
-    behind: float,
-    margins: tuple[float, float],
-    distance: np.float32,
-    edge: tuple[float, float],
-    motion: tuple[float, float],
+    depth: float, behind: float, margin: float, factor: float, motion: tuple[float, float]
 ) -> np.uint8:
     """The confidence, 0 … 255, of a point that is seen; `confidence.visibility` has the equations.
 
-    `depth` and how far the point lies `behind` its blocker (m); `margins` metres and a fraction;
-    the `distance` of its cell to an edge (cells); `edge` the cell's width and the distance that
-    costs nothing (px); `motion` f times the sensor's way (px m) and the motion that halves the
+    `depth`, how far the point lies `behind` its blocker, and the `margin` (m); the `factor` of its
+    distance to an edge; `motion`: f times the sensor's way (px m) and the motion that halves the
     confidence (px).
     """
-    margin = max(margins[0], margins[1] * depth)
-    sure = min(max(1.0 - behind / max(margin, 1e-12), 0.0), 1.0)
-    distance_px = edge[0] * (np.float64(distance) + 0.5)
-    sure *= min(1.0, distance_px / edge[1])
+    sure = factor
+    if behind != 0:
+        sure *= min(max(1.0 - behind / max(margin, 1e-12), 0.0), 1.0)
     if motion[0] > 0:
         sure /= 1.0 + motion[0] / max(depth, 1e-3) / motion[1]
     return np.uint8(np.rint(255.0 * sure))
@@ -137,27 +149,26 @@ def confidence_of(
 @kernel
 def see(
     points: tuple[Array, Array, Array, Array],
-    gaps: tuple[Array, int],
-    limits: tuple[tuple[float, float], tuple[float, float], tuple[float, float]],
+    margins: tuple[float, float],
+    edges: tuple[Array, Array],
+    motion: tuple[float, float],
     seen: Array,
     confidence: Array,
 ) -> None:
     """Fill `seen` and `confidence`, 0 … 255, of each point.
 
     `points` holds visible, cell, depth (m) and how far behind its blocker each point lies (m);
-    `gaps` those of `edge_gaps` and their limit; `limits` margins, edge and motion of
-    `confidence_of`.
+    `margins` metres and a fraction; `edges` the flat `edge_squares` and `edge_factors`; `motion` is
+    as in `confidence_of`.
     """
     visible, cells, depth_m, behind = points
-    margins, edge, motion = limits
-    columns = gaps[0].shape[1]
+    squares, factors = edges
     for point in range(depth_m.size):
         seen[point] = False
         confidence[point] = 0
         depth = np.float64(depth_m[point])
-        if not visible[point] or behind[point] > max(margins[0], margins[1] * depth):
-            continue
-        seen[point] = True
-        row, column = divmod(cells[point], columns)
-        distance = edge_distance_at(gaps[0], row, column, gaps[1])
-        confidence[point] = confidence_of(depth, behind[point], margins, distance, edge, motion)
+        margin = max(margins[0], margins[1] * depth)
+        if visible[point] and behind[point] <= margin:
+            seen[point] = True
+            factor = factors[squares[cells[point]]]
+            confidence[point] = confidence_of(depth, behind[point], margin, factor, motion)
