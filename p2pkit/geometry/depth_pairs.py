@@ -115,15 +115,16 @@ def pair_depth(
     )
     matrix = np.ascontiguousarray(check_rigid(view.camera_from_depth, "camera_from_depth"))
     pose = (matrix, intrinsics(view.camera))
-    nearest = np.full(size, np.inf, np.float32)
+    nearest = np.full((size[0] + 2, size[1] + 2), np.inf, np.float32)  # with a border
     measured = int(kernels.fill_nearest(source, pose, nearest))
     squares, factors = edge_doubts(nearest, thinning.margins)
     registered = camera == view.camera and np.array_equal(matrix, np.eye(4))
     margins = (float(thinning.margins.margin_m), float(thinning.margins.margin_relative))
     motion = motion_limits(view.camera, thinning.margins, view.motion_m)
     valid = np.ones(0, np.bool_) if view.valid is None else view.valid.ravel()
-    shown = (valid, squares, np.ascontiguousarray(view.image).reshape(-1, 3), nearest)
-    kept, seen = _room(measured, thinning.voxel_size > 0, with_seen)
+    image = np.ascontiguousarray(view.image).reshape(-1, 3)
+    shown = (valid, squares, image, nearest.ravel(), nearest.shape[1])
+    kept, seen = _room(max(measured, 1), thinning.voxel_size > 0, with_seen)
     count, found = kernels.thin_depth(
         source,
         float(thinning.voxel_size),

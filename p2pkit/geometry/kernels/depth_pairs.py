@@ -9,18 +9,20 @@ import numpy as np
 
 from p2pkit.geometry.kernels.jit import kernel
 from p2pkit.geometry.kernels.occlusion import confidence_of
-from p2pkit.geometry.kernels.points import fits, fresh_table, project_point, slot_of
+from p2pkit.geometry.kernels.points import fits, fresh_table, place_of, project_point
 
 Array = np.ndarray
 Source = tuple[Array, tuple[int, int], tuple[Array, Array, float]]
 """Depth, the first and last value that counts, and rays as in `back_project_image`."""
 Pose = tuple[Array, tuple[float, float, float, float]]
 """Transform to the view, 4 x 4, and the view's fx fy cx cy."""
-Row = tuple[Array, Array, Array, Array, Array]
+Row = tuple[Array, Array, Array, Array, Array, Array]
 """Of a row's pixels: cell of the z-buffer, -1 outside the view; pixel of the view; depth in the
-view (m); voxel [3, width]; whether it fits in int32."""
-View = tuple[Array, Array, Array, Array]
-"""Flat: which pixels have an image (none: all), `edge_squares`, and the image; and the z-buffer."""
+view (m); voxel [3, width]; whether it fits in int32; row + 1 in `Kept` of a voxel that was kept in
+rows above, or 0."""
+View = tuple[Array, Array, Array, Array, int]
+"""Flat: which pixels have an image (none: all), `edge_squares`, the image, and the z-buffer, which
+has a border of one empty cell; and the z-buffer's width."""
 Doubts = tuple[tuple[float, float], Array, tuple[float, float], bool]
 """Margins, `edge_factors`, motion as `confidence_of` takes it, and whether points hide others."""
 Kept = tuple[Array, Array, Array, Array, Array]
@@ -55,11 +57,11 @@ def _project_row(source: Source, v: int, pose: Pose, size: tuple[int, int], row:
         seen &= (pixel_v >= -0.5) & (pixel_v < bottom)
         inside_u = pixel_u if seen else np.float32(0.0)
         inside_v = pixel_v if seen else np.float32(0.0)
-        cell_u = np.int32(np.floor(np.float64(inside_u) + 0.5))
-        cell_v = np.int32(np.floor(np.float64(inside_v) + 0.5))
+        cell_u = np.int32(np.floor(np.float64(inside_u) + 0.5)) + np.int32(1)
+        cell_v = np.int32(np.floor(np.float64(inside_v) + 0.5)) + np.int32(1)
         near_u = min(max(np.int32(np.rint(inside_u)), np.int32(0)), columns - np.int32(1))
         near_v = min(max(np.int32(np.rint(inside_v)), np.int32(0)), rows - np.int32(1))
-        cells[u] = cell_v * columns + cell_u if seen else np.int32(-1)
+        cells[u] = cell_v * (columns + np.int32(2)) + cell_u if seen else np.int32(-1)
         pixels[u] = near_v * columns + near_u
         depths[u] = depth_m
         measured += np.int32(within)
@@ -84,25 +86,41 @@ def _voxel_row(source: Source, v: int, size: float, row: Row) -> None:
 
 
 @kernel
+def _look_up_row(row: Row, table: Array, bits: int, coordinates: Array) -> None:
+    """Fill the numbers of known voxels that lie at their place of the table.
+
+    One lookup does not wait for another here, as they do where voxels are added.
+    """
+    voxels, numbers, flat = row[3], row[5], coordinates.reshape(-1)
+    for u in range(numbers.size):
+        x, y, z = voxels[0, u], voxels[1, u], voxels[2, u]
+        number = table[place_of(x, y, z, bits)]
+        at = np.uint64(3) * np.uint64(max(number - np.int32(1), np.int32(0)))
+        differ = (flat[at] ^ x) | (flat[at + np.uint64(1)] ^ y) | (flat[at + np.uint64(2)] ^ z)
+        numbers[u] = number if differ == 0 else np.int32(0)
+
+
+@kernel
 def _room_for_row(width: int) -> Row:
-    """What `_project_row` and `_voxel_row` fill; voxel 0 for all until then."""
+    """What the functions above fill; voxel 0 for all until then."""
     return (
         np.empty(width, np.int32),
         np.empty(width, np.int32),
         np.empty(width, np.float32),
         np.zeros((3, width), np.int32),
         np.ones(width, np.bool_),
+        np.zeros(width, np.int32),
     )
 
 
 @kernel
 def fill_nearest(source: Source, pose: Pose, nearest: Array) -> int:
-    """Lower each pixel of `nearest` to the smallest depth that falls into it (m).
+    """Lower each cell of `nearest` to the smallest depth that falls into its pixel (m).
 
-    Returns the number of depths that count. A row is projected before any of its pixels is written,
+    Around the view's pixels it has a border of one cell. Returns the number of depths that count. A row is projected before any of its pixels is written,
     so that the projection is vectorised.
     """
-    size, flat = (nearest.shape[1], nearest.shape[0]), nearest.reshape(-1)
+    size, flat = (nearest.shape[1] - 2, nearest.shape[0] - 2), nearest.reshape(-1)
     row, measured = _room_for_row(source[0].shape[1]), 0
     cells, depths = row[0], row[2]
     for v in range(source[0].shape[0]):
@@ -115,15 +133,12 @@ def fill_nearest(source: Source, pose: Pose, nearest: Array) -> int:
 
 
 @kernel
-def _nearest_around(nearest: Array, cell: int) -> np.float32:
-    """The smallest depth in 3 x 3 pixels."""
-    rows, columns = nearest.shape
-    row, column = divmod(cell, columns)
-    least = nearest[row, column]
-    for v in range(max(row - 1, 0), min(row + 2, rows)):
-        for u in range(max(column - 1, 0), min(column + 2, columns)):
-            least = min(least, nearest[v, u])
-    return least
+def _nearest_around(nearest: Array, cell: int, width: int) -> np.float32:
+    """The smallest depth in 3 x 3 cells of a flat z-buffer."""
+    above, below = cell - width, cell + width
+    least = min(nearest[above - 1], nearest[above], nearest[above + 1])
+    least = min(least, nearest[cell - 1], nearest[cell], nearest[cell + 1])
+    return min(least, nearest[below - 1], nearest[below], nearest[below + 1])
 
 
 @kernel
@@ -148,22 +163,25 @@ def _thin_row(
     `line` holds its depths and the first pixel; `known` the hash table with room for the row, its
     bits (0: no voxels), and the numbers of rows in `kept` and `seen`.
     """
-    cells, shown, depths, voxels, placed = row
+    cells, shown, depths, voxels, placed, numbers = row
     table, bits, count, found = known
-    valid, squares, image, nearest = view
+    valid, squares, image, nearest, width = view
     margins, factors, motion, hide = doubts
     pixels, units, colors, confidence, coordinates = kept
-    flat, every, before, slot = coordinates.reshape(-1), seen[0].size > 0, -1, np.uint64(0)
+    flat, every = coordinates.reshape(-1), seen[0].size > 0
+    before, slot, mask = -1, np.uint64(0), np.uint64((1 << bits) - 1)
     for u in range(cells.size):
-        cell, number = np.int64(cells[u]), 0
-        if cell < 0:
+        cell, number = np.int64(cells[u]), np.int64(numbers[u])
+        if cell < 0 or (number > 0 and not every):
             continue
         x, y, z = voxels[0, u], voxels[1, u], voxels[2, u]
-        if bits > 0:
+        if bits > 0 and number == 0:
             if before >= 0 and _same(flat, before, x, y, z):  # as most neighbours are
                 number = before + 1
             else:
-                slot = slot_of(table, flat, bits, (x, y, z))
+                slot = place_of(x, y, z, bits)
+                while table[slot] != 0 and not _same(flat, table[slot] - 1, x, y, z):
+                    slot = (slot + np.uint64(1)) & mask
                 number = np.int64(table[slot])
                 before = number - 1
             if number > 0 and not every:
@@ -171,7 +189,7 @@ def _thin_row(
         depth, behind = np.float64(depths[u]), 0.0
         margin = max(margins[0], margins[1] * depth)
         if hide:
-            behind = depth - np.float64(_nearest_around(nearest, cell))
+            behind = depth - np.float64(_nearest_around(nearest, cell, width))
         if behind > margin or (valid.size > 0 and not valid[shown[u]]):
             continue
         if not placed[u]:
@@ -205,15 +223,16 @@ def thin_depth(
     `seen`; or -1, with the pixel first, where a pixel's voxel does not fit in int32.
     """
     height, width = source[0].shape
-    shape = (view[3].shape[1], view[3].shape[0])
+    shape = (view[4] - 2, view[3].size // view[4] - 2)
     row, bits, count, found = _room_for_row(width), 0, 0, 0
     table = np.zeros(1, np.int32)
     for v in range(height):
         if size > 0:
             _voxel_row(source, v, size, row)
             while 2 * (count + width) > (1 << bits):  # at most half full after this row
-                bits = max(bits + 2, 12)
+                bits = max(bits + 1, 12)
                 table = fresh_table(kept[4], count, bits)
+            _look_up_row(row, table, bits, kept[4])
         _project_row(source, v, pose, shape, row)
         known, line = (table, bits, count, found), (source[0][v], v * width)
         count, found = _thin_row(line, row, known, view, doubts, kept, seen)

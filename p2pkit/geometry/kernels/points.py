@@ -86,11 +86,12 @@ def gather_colors(image: Array, pixel: Array, colors: Array) -> None:
 
 
 @kernel
-def _hashed(x: int, y: int, z: int) -> np.uint64:
-    """A number whose high bits distinguish voxels."""
+def place_of(x: int, y: int, z: int, bits: int) -> np.uint64:
+    """The slot of a table of 2**bits where the search for a voxel begins."""
     mixed = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)
     mixed += np.uint64(y) * np.uint64(0xBF58476D1CE4E5B9)
-    return mixed + np.uint64(z) * np.uint64(0x94D049BB133111EB)
+    mixed += np.uint64(z) * np.uint64(0x94D049BB133111EB)
+    return mixed >> np.uint64(64 - bits)
 
 
 @kernel
@@ -101,28 +102,11 @@ def fresh_table(coordinates: Array, count: int, bits: int) -> Array:
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     for row in range(count):
         at = three * np.uint64(row)
-        slot = _hashed(values[at], values[at + one], values[at + two]) >> np.uint64(64 - bits)
+        slot = place_of(values[at], values[at + one], values[at + two], bits)
         while table[slot] != 0:
             slot = (slot + one) & mask
         table[slot] = row + 1
     return table
-
-
-@kernel
-def slot_of(table: Array, values: Array, bits: int, voxel: tuple[int, int, int]) -> np.uint64:
-    """The slot of a voxel, or the empty one that it would take; `values` are flat coordinates."""
-    x, y, z = voxel
-    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    mask = np.uint64((1 << bits) - 1)
-    slot = _hashed(x, y, z) >> np.uint64(64 - bits)
-    while table[slot] != 0:
-        known = three * np.uint64(table[slot] - 1)
-        # One jump for three comparisons.
-        differ = (values[known] ^ x) | (values[known + one] ^ y) | (values[known + two] ^ z)
-        if differ == 0:
-            break
-        slot = (slot + one) & mask
-    return slot
 
 
 @kernel
@@ -135,7 +119,7 @@ def first_of_each_voxel(
     open, at most half full, and names rows of it, so that keys are exact and few bytes are touched.
     """
     bits, count = 12, 0
-    table = fresh_table(coordinates, 0, bits)
+    table, mask = fresh_table(coordinates, 0, bits), np.uint64((1 << bits) - 1)
     floats, values = points.reshape(-1), coordinates.reshape(-1)
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     for point in range(points.shape[0]):
@@ -146,7 +130,14 @@ def first_of_each_voxel(
         if not (fits(x_low) & fits(y_low) & fits(z_low)):
             return -1
         x, y, z = np.int32(x_low), np.int32(y_low), np.int32(z_low)
-        slot = slot_of(table, values, bits, (x, y, z))
+        slot = place_of(x, y, z, bits)
+        while table[slot] != 0:
+            known = three * np.uint64(table[slot] - 1)
+            # One jump for three comparisons.
+            differ = (values[known] ^ x) | (values[known + one] ^ y) | (values[known + two] ^ z)
+            if differ == 0:
+                break
+            slot = (slot + one) & mask
         if table[slot] == 0:
             new = three * np.uint64(count)
             values[new], values[new + one], values[new + two] = x, y, z
@@ -156,7 +147,7 @@ def first_of_each_voxel(
             voxel_of_point[point] = count - 1
             if 2 * count > table.size:
                 bits += 1
-                table = fresh_table(coordinates, count, bits)
+                table, mask = fresh_table(coordinates, count, bits), np.uint64((1 << bits) - 1)
         else:
             voxel_of_point[point] = table[slot] - 1
     return count
