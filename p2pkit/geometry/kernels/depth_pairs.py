@@ -117,8 +117,8 @@ def _room_for_row(width: int) -> Row:
 def fill_nearest(source: Source, pose: Pose, nearest: Array) -> int:
     """Lower each cell of `nearest` to the smallest depth that falls into its pixel (m).
 
-    Around the view's pixels it has a border of one cell. Returns the number of depths that count. A row is projected before any of its pixels is written,
-    so that the projection is vectorised.
+    Around the view's pixels it has a border of one cell. Returns the number of depths that count.
+    A row is projected before any of its cells is written, so that the projection is vectorised.
     """
     size, flat = (nearest.shape[1] - 2, nearest.shape[0] - 2), nearest.reshape(-1)
     row, measured = _room_for_row(source[0].shape[1]), 0

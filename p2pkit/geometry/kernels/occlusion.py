@@ -120,7 +120,7 @@ def edge_squares(edge: Array, limit: int) -> Array:
 
 @kernel
 def edge_factors(limit: int, cell: float, edge_px: float) -> Array:
-    """The confidence that each squared distance to an edge leaves, 0 … limit² cells of `cell` px."""
+    """What each squared distance to an edge, 0 … limit² cells of `cell` px, leaves of confidence."""
     factors = np.empty(limit * limit + 1, np.float64)
     for square in range(factors.size):
         distance = np.float32(np.sqrt(np.float64(square)))
