@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, UInt8, UInt16
+from jaxtyping import Bool, Float32, Float64, UInt8, UInt16, UInt32
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.camera import Camera
@@ -97,7 +97,8 @@ def visibility(
         occlusion_kernels.depth_behind(cells, projection.depth_m, spread.ravel(), behind)
     elif hide:
         reach = math.ceil(spacing_px / cell)
-        occlusion_kernels.depth_behind_sides(cells, projection.depth_m, nearest, reach, behind)
+        blockers = occlusion_kernels.side_blockers(nearest, reach)
+        occlusion_kernels.depth_behind(cells, projection.depth_m, blockers.ravel(), behind)
     seen = np.empty(len(cells), np.bool_)
     confidence = np.empty(len(cells), np.uint8)
     limits = (float(margins.margin_m), float(margins.margin_relative))
@@ -115,22 +116,37 @@ def line_spacing_px(projection: Projection, camera: Camera) -> float:
     points down the strip, each counted by its length; their median. It is about 1 for dense depth
     and tens of pixels for a 32-line LiDAR.
     """
-    visible = np.flatnonzero(projection.visible)
-    pixel = projection.pixel_uv.take(visible, axis=0).astype(np.float64)
-    if len(pixel) < 64:
+    pixel_uv = projection.pixel_uv
+    if not projection.visible.all():
+        pixel_uv = pixel_uv.compress(projection.visible, axis=0)
+    if len(pixel_uv) < 64:
         return 0.0
-    extent = np.ptp(np.percentile(pixel, [1, 99], axis=0), axis=0)
-    width = max(1.0, math.sqrt(float(extent[0] * extent[1]) / len(pixel)))
-    # By strip and, in it, by v; `lexsort` takes thrice as long. Columns fit 16 bits: LARGEST_SIDE.
-    strip = np.floor((pixel[:, 0] + 0.5) / width).astype(np.uint16)
-    order = np.argsort(pixel[:, 1])
-    order = order[np.argsort(strip[order], kind="stable")]
-    gap = np.diff(pixel[order, 1])[np.diff(strip[order]) == 0]
+    u, v = pixel_uv[:, 0].astype(np.float64), np.ascontiguousarray(pixel_uv[:, 1])
+    extent = [np.ptp(np.percentile(axis, [1, 99])) for axis in (u, v.astype(np.float64))]
+    width = max(1.0, math.sqrt(float(extent[0] * extent[1]) / len(u)))
+    # By strip and, in it, by v, both in one whole number: sorting them is four times as fast as
+    # `argsort`.
+    strip = np.floor((u + 0.5) / width).astype(np.uint64)
+    order = np.sort(strip << np.uint64(32) | _ordered_bits(v))
+    v = _floats_of((order & np.uint64(0xFFFFFFFF)).astype(np.uint32)).astype(np.float64)
+    gap = np.diff(v)[np.diff(order >> np.uint64(32)) == 0]
     gap = np.sort(gap[gap > 0])
     if len(gap) == 0:
         return 0.0
     middle = np.searchsorted(np.cumsum(gap), gap.sum() / 2)
     return float(min(gap[middle], LARGEST_REACH_PX, camera.height / 4))
+
+
+def _ordered_bits(values: Float32[np.ndarray, " values"]) -> UInt32[np.ndarray, " values"]:
+    """Whole numbers in the order of floats: their bits, those of negative ones reversed."""
+    bits = values.view(np.uint32)
+    return np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(1 << 31))
+
+
+def _floats_of(ordered: UInt32[np.ndarray, " values"]) -> Float32[np.ndarray, " values"]:
+    """The floats of `_ordered_bits`."""
+    positive = ordered >> np.uint32(31)
+    return np.where(positive, ordered & np.uint32((1 << 31) - 1), ~ordered).view(np.float32)
 
 
 def _z_buffer(

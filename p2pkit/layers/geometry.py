@@ -21,7 +21,13 @@ from p2pkit.geometry.backproject import back_project_pixels
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, visibility
 from p2pkit.geometry.depth_pairs import ColorView, Thinning, pair_depth
-from p2pkit.geometry.project import Projection, nearest_pixels, project
+from p2pkit.geometry.project import (
+    Projection,
+    nearest_colors,
+    nearest_pixels,
+    project,
+    project_visible,
+)
 from p2pkit.geometry.voxelize import VoxelDeduplication, majority_labels, voxel_deduplicate
 from p2pkit.layers.digests import DIGEST, INPUTS, input_digests, with_inputs
 from p2pkit.settings.layers import GeometryConfig
@@ -57,9 +63,7 @@ def colors_at(
     view: View, pixel_uv: Float32[np.ndarray, "points 2"]
 ) -> UInt8[np.ndarray, "points 3"]:
     """Colour of the nearest pixel."""
-    u, v = nearest_pixels(pixel_uv, view.camera.width, view.camera.height)
-    # `take` copies rows at several times the speed of an index in brackets.
-    return view.image.reshape(-1, 3).take(v * view.image.shape[1] + u, axis=0)
+    return nearest_colors(view.image, pixel_uv)
 
 
 @dataclass(frozen=True, eq=False)
@@ -375,7 +379,7 @@ def _encode_points(
     every, voxels = points, _voxels(points, config.voxel_size)
     keep = np.arange(len(points), dtype=np.int64) if voxels is None else voxels.keep
     _refuse_empty(frame.key, len(keep), "a position")
-    points = points.take(keep, axis=0)
+    points = points if voxels is None else points.take(keep, axis=0)
     arrays = {"points": points, **_pairs_and_colors(frame, points, keep, config)}
     if frame.views:
         limit = f" at {config.near_limit} m or more" if config.near_limit else ""
@@ -407,15 +411,15 @@ def _pairs_and_colors(
     for row in PAIR_FIELDS:
         pairs[row.spec.name] = [np.zeros(0, row.spec.dtype)]
     for number, view in enumerate(frame.views):
-        projection = project(points, view.camera, view.camera_from_sensor)
+        rows, projection = project_visible(points, view.camera, view.camera_from_sensor)
         found = _seen_in(projection, frame, view, config)
         seen = rows_with_image(view, projection.pixel_uv, np.flatnonzero(found.seen))
-        seen = seen if view.sees is None else seen[view.sees[keep[seen]]]
-        new = seen[~colored[seen]]
-        colors[new] = colors_at(view, projection.pixel_uv.take(new, axis=0))
-        colored[seen] = True
+        seen = seen if view.sees is None else seen[view.sees[keep[rows[seen]]]]
+        new = seen[~colored[rows[seen]]]
+        colors[rows[new]] = colors_at(view, projection.pixel_uv.take(new, axis=0))
+        colored[rows[seen]] = True
         seen = seen[projection.depth_m.take(seen) >= config.near_limit]
-        pairs["pair_point"].append(seen.astype(np.uint32))
+        pairs["pair_point"].append(rows[seen].astype(np.uint32))
         pairs["pair_view"].append(np.full(len(seen), number, dtype=np.uint8))
         pairs["pair_uv"].append(projection.pixel_uv.take(seen, axis=0))
         for row in PAIR_FIELDS:

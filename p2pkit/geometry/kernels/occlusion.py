@@ -9,43 +9,66 @@ Array = np.ndarray
 
 @kernel
 def depth_behind(cells: Array, depth_m: Array, nearest: Array, behind: Array) -> None:
-    """Fill `behind` with each point's depth minus the nearest in its cell; 0 outside all cells."""
+    """Fill `behind` with each point's depth minus its cell's in `nearest`; 0 outside all cells."""
     for point in range(cells.size):
         behind[point] = 0.0
         if cells[point] >= 0:
-            behind[point] = np.float64(depth_m[point]) - nearest[cells[point]]
+            behind[point] = np.float64(depth_m[point]) - np.float64(nearest[cells[point]])
 
 
 @kernel
-def depth_behind_sides(
-    cells: Array, depth_m: Array, nearest: Array, reach: int, behind: Array
-) -> None:
-    """Fill `behind` with how far each point lies behind what is nearer on two opposite sides.
+def _window_minima(nearest: Array, row: int, minima: Array) -> None:
+    """Fill `minima` [reach, columns]: the smallest depth within 1, 2, … cells of a row."""
+    columns = nearest.shape[1]
+    for width in range(minima.shape[0]):
+        before = nearest[row] if width == 0 else minima[width - 1]
+        line = minima[width]
+        for column in range(columns):
+            line[column] = before[column]
+        for column in range(columns - 1):
+            line[column] = min(line[column], before[column + 1])
+        for column in range(1, columns):
+            line[column] = min(line[column], before[column - 1])
+
+
+@kernel
+def _lower(line: Array, other: Array, shift: int) -> None:
+    """Lower each number of `line` to the one `shift` places before it in `other`, where it is."""
+    for column in range(max(shift, 0), line.size + min(shift, 0)):
+        line[column] = min(line[column], other[column - shift])
+
+
+@kernel
+def side_blockers(nearest: Array, reach: int) -> Array:
+    """The depth of what is nearer than a cell on two opposite sides, or the cell's own.
 
     Sides reach `reach` cells: above and below are wedges |du| <= |dv|, left and right one row, as
-    wider ones would see a road's nearer lines on both sides.
-    Two sides count by the farther of their nearest depths, and the nearer of the two pairs counts.
-    Never below what the point's own cell gives.
+    wider ones would see a road's nearer lines on both sides. Two sides count by the farther of
+    their nearest depths, and the nearer of the two pairs counts.
     """
     rows, columns = nearest.shape
-    for point in range(cells.size):
-        behind[point] = 0.0
-        if cells[point] < 0:
-            continue
-        row, column = divmod(cells[point], columns)
-        above = below = left = right = np.float32(np.inf)
-        for dv in range(1, min(reach, row) + 1):
-            for u in range(max(column - dv, 0), min(column + dv, columns - 1) + 1):
-                above = min(above, nearest[row - dv, u])
-        for dv in range(1, min(reach, rows - 1 - row) + 1):
-            for u in range(max(column - dv, 0), min(column + dv, columns - 1) + 1):
-                below = min(below, nearest[row + dv, u])
-        for u in range(max(column - reach, 0), column):
-            left = min(left, nearest[row, u])
-        for u in range(column + 1, min(column + reach, columns - 1) + 1):
-            right = min(right, nearest[row, u])
-        blocker = min(max(above, below), max(left, right), nearest[row, column])
-        behind[point] = max(np.float64(depth_m[point]) - np.float64(blocker), 0.0)
+    blockers, held = np.empty(nearest.shape, np.float32), 2 * reach + 1
+    minima = np.empty((held, reach, columns), np.float32)  # of the rows in reach
+    sides = np.empty((4, columns), np.float32)
+    for ahead in range(min(reach, rows)):
+        _window_minima(nearest, ahead, minima[ahead % held])
+    for row in range(rows):
+        if row + reach < rows:
+            _window_minima(nearest, row + reach, minima[(row + reach) % held])
+        sides[:] = np.float32(np.inf)
+        for gap in range(1, reach + 1):
+            if row >= gap:
+                _lower(sides[0], minima[(row - gap) % held, gap - 1], 0)
+            if row + gap < rows:
+                _lower(sides[1], minima[(row + gap) % held, gap - 1], 0)
+            _lower(sides[2], nearest[row], gap)
+            _lower(sides[3], nearest[row], -gap)
+        for column in range(columns):
+            pair = min(
+                max(sides[0, column], sides[1, column]), max(sides[2, column], sides[3, column])
+            )
+            blockers[row, column] = min(pair, nearest[row, column])
+    return blockers
 
 
 @kernel
@@ -120,7 +143,7 @@ def edge_squares(edge: Array, limit: int) -> Array:
 
 @kernel
 def edge_factors(limit: int, cell: float, edge_px: float) -> Array:
-    """What each squared distance to an edge, 0 … limit² cells of `cell` px, leaves of confidence."""
+    """The share of confidence that each squared distance to an edge (cells, to limit²) leaves."""
     factors = np.empty(limit * limit + 1, np.float64)
     for square in range(factors.size):
         distance = np.float32(np.sqrt(np.float64(square)))

@@ -86,6 +86,18 @@ def gather_colors(image: Array, pixel: Array, colors: Array) -> None:
 
 
 @kernel
+def nearest_colors(image: Array, pixel_uv: Array, colors: Array) -> None:
+    """Copy the pixels of a [height, width, 3] image that are nearest to u and v (px)."""
+    height, width = image.shape[0], image.shape[1]
+    for row in range(pixel_uv.shape[0]):
+        u = min(max(np.int64(np.rint(pixel_uv[row, 0])), 0), width - 1)
+        v = min(max(np.int64(np.rint(pixel_uv[row, 1])), 0), height - 1)
+        colors[row, 0] = image[v, u, 0]
+        colors[row, 1] = image[v, u, 1]
+        colors[row, 2] = image[v, u, 2]
+
+
+@kernel
 def place_of(x: int, y: int, z: int, bits: int) -> np.uint64:
     """The slot of a table of 2**bits where the search for a voxel begins."""
     mixed = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)
@@ -160,18 +172,27 @@ def commonest_labels(
     """Fill `found` with the commonest label (uint8) of each voxel's points.
 
     Of labels that are equally common the one whose nearest point is closest to the kept point wins,
-    and the kept point's own where it is among them.
+    and the kept point's own where it is among them. Only voxels of several labels are counted.
     """
-    start = np.zeros(keep.size + 1, np.int64)
-    for point in range(voxel_of_point.size):
-        start[voxel_of_point[point] + 1] += 1
+    mixed = np.zeros(keep.size, np.bool_)
     for voxel in range(keep.size):
-        start[voxel + 1] += start[voxel]
-    members, filled = np.empty(voxel_of_point.size, np.int64), start[:-1].copy()
+        found[voxel] = labels[keep[voxel]]
     for point in range(voxel_of_point.size):
         voxel = voxel_of_point[point]
-        members[filled[voxel]] = point
-        filled[voxel] += 1
+        if labels[point] != found[voxel]:
+            mixed[voxel] = True
+    start = np.zeros(keep.size + 1, np.int64)
+    for point in range(voxel_of_point.size):
+        voxel = voxel_of_point[point]
+        start[voxel + 1] += np.int64(mixed[voxel])
+    for voxel in range(keep.size):
+        start[voxel + 1] += start[voxel]
+    members, filled = np.empty(start[-1], np.int64), start[:-1].copy()
+    for point in range(voxel_of_point.size):
+        voxel = voxel_of_point[point]
+        if mixed[voxel]:
+            members[filled[voxel]] = point
+            filled[voxel] += 1
     count, nearest = np.zeros(256, np.int64), np.full(256, np.inf)
     for voxel in range(keep.size):
         first, own = keep[voxel], members[start[voxel] : start[voxel + 1]]
@@ -244,6 +265,28 @@ def project_points(
         pixel_uv[row, 1] = v if usable else np.float32(0.0)
         depth_m[row] = depth
         visible[row] = usable & (u >= -0.5) & (u < right) & (v >= -0.5) & (v < bottom)
+
+
+@kernel
+def project_visible(
+    points: Array,
+    pose: tuple[Array, tuple[float, float, float, float]],
+    size: tuple[int, int],
+    rows: Array,
+    pixel_uv: Array,
+    depth_m: Array,
+) -> int:
+    """As `project_points`, of the visible points alone: their rows, pixels, depths and number."""
+    matrix, intrinsics = pose
+    right, bottom, count = size[0] - 0.5, size[1] - 0.5, 0
+    for row in range(points.shape[0]):
+        u, v, depth, usable = project_point(
+            points[row, 0], points[row, 1], points[row, 2], matrix, intrinsics
+        )
+        rows[count], depth_m[count] = row, depth
+        pixel_uv[count, 0], pixel_uv[count, 1] = u, v
+        count += np.int64(usable & (u >= -0.5) & (u < right) & (v >= -0.5) & (v < bottom))
+    return count
 
 
 @kernel
