@@ -65,8 +65,7 @@ def project_visible(
 ) -> tuple[Int64[np.ndarray, " visible"], Projection]:
     """The rows of the points that are visible in an image, and the projection of these alone.
 
-    Args:
-        points, camera, camera_from_points: as in `project`.
+    The arguments are those of `project`.
 
     Raises:
         GeometryError: as `project`.

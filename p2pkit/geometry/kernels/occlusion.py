@@ -17,25 +17,11 @@ def depth_behind(cells: Array, depth_m: Array, nearest: Array, behind: Array) ->
 
 
 @kernel
-def _window_minima(nearest: Array, row: int, minima: Array) -> None:
-    """Fill `minima` [reach, columns]: the smallest depth within 1, 2, … cells of a row."""
-    columns = nearest.shape[1]
-    for width in range(minima.shape[0]):
-        before = nearest[row] if width == 0 else minima[width - 1]
-        line = minima[width]
-        for column in range(columns):
-            line[column] = before[column]
-        for column in range(columns - 1):
-            line[column] = min(line[column], before[column + 1])
-        for column in range(1, columns):
-            line[column] = min(line[column], before[column - 1])
-
-
-@kernel
-def _lower(line: Array, other: Array, shift: int) -> None:
-    """Lower each number of `line` to the one `shift` places before it in `other`, where it is."""
-    for column in range(max(shift, 0), line.size + min(shift, 0)):
-        line[column] = min(line[column], other[column - shift])
+def _lower(line: Array, other: Array) -> None:
+    """Lower each number of `line` to that of `other`."""
+    for column in range(line.size):
+        value = other[column]
+        line[column] = value if value < line[column] else line[column]
 
 
 @kernel
@@ -47,27 +33,37 @@ def side_blockers(nearest: Array, reach: int) -> Array:
     their nearest depths, and the nearer of the two pairs counts.
     """
     rows, columns = nearest.shape
-    blockers, held = np.empty(nearest.shape, np.float32), 2 * reach + 1
-    minima = np.empty((held, reach, columns), np.float32)  # of the rows in reach
-    sides = np.empty((4, columns), np.float32)
-    for ahead in range(min(reach, rows)):
-        _window_minima(nearest, ahead, minima[ahead % held])
-    for row in range(rows):
-        if row + reach < rows:
-            _window_minima(nearest, row + reach, minima[(row + reach) % held])
-        sides[:] = np.float32(np.inf)
+    reach_across, held = min(reach, columns - 1), 2 * reach + 1
+    blockers = np.empty(nearest.shape, np.float32)
+    # Of each row in reach, in turn: the smallest depth within 0, 1, 2, … cells.
+    minima = np.empty((held, reach + 1, columns), np.float32)
+    above, below = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    left, right = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    for entering in range(rows + reach):
+        if entering < rows:
+            windows = minima[entering % held]
+            windows[0] = nearest[entering]
+            for gap in range(1, reach + 1):
+                windows[gap] = windows[gap - 1]
+                _lower(windows[gap, 1:], windows[gap - 1, : columns - 1])
+                _lower(windows[gap, : columns - 1], windows[gap - 1, 1:])
+        row = entering - reach
+        if row < 0:
+            continue
+        above[:], below[:], left[:], right[:] = np.inf, np.inf, np.inf, np.inf
         for gap in range(1, reach + 1):
             if row >= gap:
-                _lower(sides[0], minima[(row - gap) % held, gap - 1], 0)
+                _lower(above, minima[(row - gap) % held, gap])
             if row + gap < rows:
-                _lower(sides[1], minima[(row + gap) % held, gap - 1], 0)
-            _lower(sides[2], nearest[row], gap)
-            _lower(sides[3], nearest[row], -gap)
+                _lower(below, minima[(row + gap) % held, gap])
+        for gap in range(1, reach_across + 1):
+            _lower(left[gap:], nearest[row, : columns - gap])
+            _lower(right[: columns - gap], nearest[row, gap:])
+        own, blocker = nearest[row], blockers[row]
         for column in range(columns):
-            pair = min(
-                max(sides[0, column], sides[1, column]), max(sides[2, column], sides[3, column])
-            )
-            blockers[row, column] = min(pair, nearest[row, column])
+            upright = max(above[column], below[column])
+            level = max(left[column], right[column])
+            blocker[column] = min(upright, level, own[column])
     return blockers
 
 
