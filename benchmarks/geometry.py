@@ -216,7 +216,8 @@ def sparse_occlusion(scene: Scene, open3d: Any) -> Peers:
     behind = np.empty(len(cells))
 
     def by_p2pkit() -> Any:
-        occlusion_kernels.depth_behind_sides(cells, depth, nearest, SIDES_REACH, behind)
+        blockers = occlusion_kernels.side_blockers(nearest, SIDES_REACH)
+        occlusion_kernels.depth_behind(cells, depth, blockers.ravel(), behind)
         return behind
 
     def by_numpy() -> Any:

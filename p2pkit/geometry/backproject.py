@@ -51,8 +51,8 @@ def back_project(
             unit or range makes no sense.
     """
     check_array("depth", depth, (np.uint16,), (camera.height, camera.width))
-    rays = _rays(camera, units_per_metre)
-    limits = _unit_range(depth_range_m, units_per_metre)
+    rays = pixel_rays(camera, units_per_metre)
+    limits = unit_range(depth_range_m, units_per_metre)
     depth = np.ascontiguousarray(depth)
     count = int(kernels.count_between(depth, limits))
     points = np.empty((count, 3), np.float32)
@@ -93,12 +93,12 @@ def back_project_pixels(
             f"image; it must be under {pixels}: check that camera and pixels belong together"
         )
     points = np.empty((len(pixel), 3), np.float32)
-    rays = _rays(camera, units_per_metre)
+    rays = pixel_rays(camera, units_per_metre)
     kernels.back_project_list(depth, pixel, camera.width, rays, points)
     return points
 
 
-def _unit_range(depth_range_m: tuple[float, float], units_per_metre: float) -> tuple[int, int]:
+def unit_range(depth_range_m: tuple[float, float], units_per_metre: float) -> tuple[int, int]:
     """The first and last stored value whose depth lies in the range; empty if first > last."""
     nearest, farthest = depth_range_m
     if not 0 <= nearest <= farthest:
@@ -111,7 +111,7 @@ def _unit_range(depth_range_m: tuple[float, float], units_per_metre: float) -> t
     return first + 1, last
 
 
-def _rays(
+def pixel_rays(
     camera: Camera, units_per_metre: float
 ) -> tuple[Float64[np.ndarray, " width"], Float64[np.ndarray, " height"], float]:
     """What one unit of depth is in x for each column, in y for each row, and in z (m)."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8, UInt16, UInt32
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.camera import Camera
@@ -97,18 +97,15 @@ def visibility(
         occlusion_kernels.depth_behind(cells, projection.depth_m, spread.ravel(), behind)
     elif hide:
         reach = math.ceil(spacing_px / cell)
-        occlusion_kernels.depth_behind_sides(cells, projection.depth_m, nearest, reach, behind)
+        blockers = occlusion_kernels.side_blockers(nearest, reach)
+        occlusion_kernels.depth_behind(cells, projection.depth_m, blockers.ravel(), behind)
     seen = np.empty(len(cells), np.bool_)
     confidence = np.empty(len(cells), np.uint8)
-    occlusion_kernels.see(
-        (projection.visible, cells, projection.depth_m, behind),
-        (float(margins.margin_m), float(margins.margin_relative)),
-        _edge_distance(nearest, margins, cell).ravel(),
-        (float(cell), float(margins.edge_px)),
-        (float(max(camera.fx, camera.fy) * motion_m), float(margins.motion_px)),
-        seen,
-        confidence,
-    )
+    limits = (float(margins.margin_m), float(margins.margin_relative))
+    points = (projection.visible, cells, projection.depth_m, behind)
+    motion = motion_limits(camera, margins, motion_m)
+    edges = edge_doubts(nearest, margins, cell)
+    occlusion_kernels.see(points, limits, edges, motion, seen, confidence)
     return Visibility(seen, confidence)
 
 
@@ -119,22 +116,37 @@ def line_spacing_px(projection: Projection, camera: Camera) -> float:
     points down the strip, each counted by its length; their median. It is about 1 for dense depth
     and tens of pixels for a 32-line LiDAR.
     """
-    visible = np.flatnonzero(projection.visible)
-    pixel = projection.pixel_uv.take(visible, axis=0).astype(np.float64)
-    if len(pixel) < 64:
+    pixel_uv = projection.pixel_uv
+    if not projection.visible.all():
+        pixel_uv = pixel_uv.compress(projection.visible, axis=0)
+    if len(pixel_uv) < 64:
         return 0.0
-    extent = np.ptp(np.percentile(pixel, [1, 99], axis=0), axis=0)
-    width = max(1.0, math.sqrt(float(extent[0] * extent[1]) / len(pixel)))
-    # By strip and, in it, by v; `lexsort` takes thrice as long. Columns fit 16 bits: LARGEST_SIDE.
-    strip = np.floor((pixel[:, 0] + 0.5) / width).astype(np.uint16)
-    order = np.argsort(pixel[:, 1])
-    order = order[np.argsort(strip[order], kind="stable")]
-    gap = np.diff(pixel[order, 1])[np.diff(strip[order]) == 0]
+    u, v = pixel_uv[:, 0].astype(np.float64), np.ascontiguousarray(pixel_uv[:, 1])
+    extent = [np.ptp(np.percentile(axis, [1, 99])) for axis in (u, v.astype(np.float64))]
+    width = max(1.0, math.sqrt(float(extent[0] * extent[1]) / len(u)))
+    # By strip and, in it, by v, both in one whole number: sorting them is four times as fast as
+    # `argsort`.
+    strip = np.floor((u + 0.5) / width).astype(np.uint64)
+    order = np.sort(strip << np.uint64(32) | _ordered_bits(v))
+    v = _floats_of((order & np.uint64(0xFFFFFFFF)).astype(np.uint32)).astype(np.float64)
+    gap = np.diff(v)[np.diff(order >> np.uint64(32)) == 0]
     gap = np.sort(gap[gap > 0])
     if len(gap) == 0:
         return 0.0
     middle = np.searchsorted(np.cumsum(gap), gap.sum() / 2)
     return float(min(gap[middle], LARGEST_REACH_PX, camera.height / 4))
+
+
+def _ordered_bits(values: Float32[np.ndarray, " values"]) -> UInt32[np.ndarray, " values"]:
+    """Whole numbers in the order of floats: their bits, those of negative ones reversed."""
+    bits = values.view(np.uint32)
+    return np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(1 << 31))
+
+
+def _floats_of(ordered: UInt32[np.ndarray, " values"]) -> Float32[np.ndarray, " values"]:
+    """The floats of `_ordered_bits`."""
+    positive = ordered >> np.uint32(31)
+    return np.where(positive, ordered & np.uint32((1 << 31) - 1), ~ordered).view(np.float32)
 
 
 def _z_buffer(
@@ -151,11 +163,25 @@ def _z_buffer(
     return nearest, cells
 
 
-def _edge_distance(
-    nearest: Float32[np.ndarray, "rows columns"], margins: Margins, cell: int
-) -> Float32[np.ndarray, "rows columns"]:
-    """Of each cell to the nearest depth edge (cells), no farther than costs confidence."""
+def edge_doubts(
+    nearest: Float32[np.ndarray, "rows columns"], margins: Margins, cell: int = 1
+) -> tuple[UInt16[np.ndarray, " cells"], Float64[np.ndarray, " squares"]]:
+    """Squared distance of each cell, row-major, to the nearest depth edge (cells), and what each
+    leaves of the confidence.
+
+    Args:
+        nearest: z-buffer (m); infinite where no point falls.
+        margins: see there.
+        cell: width of its cells (px).
+    """
     edge = np.zeros(nearest.shape, np.bool_)
     limits = (float(margins.margin_m), float(margins.margin_relative))
     occlusion_kernels.mark_jumps(nearest, limits, edge)
-    return occlusion_kernels.edge_distance(edge, math.ceil(margins.edge_px / cell) + 1)
+    limit = math.ceil(margins.edge_px / cell) + 1  # farther ones cost nothing
+    factors = occlusion_kernels.edge_factors(limit, float(cell), float(margins.edge_px))
+    return occlusion_kernels.edge_squares(edge, limit).ravel(), factors
+
+
+def motion_limits(camera: Camera, margins: Margins, motion_m: float) -> tuple[float, float]:
+    """F times the sensor's way (px m), and the motion that halves the confidence (px)."""
+    return float(max(camera.fx, camera.fy) * motion_m), float(margins.motion_px)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.camera import Camera
@@ -51,12 +51,41 @@ def project(
     pixel_uv = np.empty((len(points), 2), np.float32)
     depth_m = np.empty(len(points), np.float32)
     visible = np.empty(len(points), np.bool_)
-    intrinsics = (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
     size = (camera.width, camera.height)
     kernels.project_points(
-        np.ascontiguousarray(points), matrix, intrinsics, size, pixel_uv, depth_m, visible
+        np.ascontiguousarray(points), matrix, intrinsics(camera), size, pixel_uv, depth_m, visible
     )
     return Projection(pixel_uv, depth_m, visible)
+
+
+def project_visible(
+    points: Float32[np.ndarray, "points 3"],
+    camera: Camera,
+    camera_from_points: Float64[np.ndarray, "4 4"],
+) -> tuple[Int64[np.ndarray, " visible"], Projection]:
+    """The rows of the points that are visible in an image, and the projection of these alone.
+
+    The arguments are those of `project`.
+
+    Raises:
+        GeometryError: as `project`.
+    """
+    check_array("points", points, (np.float32,), (None, 3))
+    matrix = np.ascontiguousarray(check_rigid(camera_from_points, "camera_from_points"))
+    room = len(points) + 1  # the kernel writes each point before it knows whether it counts
+    rows, depth_m = np.empty(room, np.int64), np.empty(room, np.float32)
+    pixel_uv = np.empty((room, 2), np.float32)
+    pose, size = (matrix, intrinsics(camera)), (camera.width, camera.height)
+    count = kernels.project_visible(
+        np.ascontiguousarray(points), pose, size, rows, pixel_uv, depth_m
+    )
+    visible = np.ones(count, np.bool_)
+    return rows[:count], Projection(pixel_uv[:count], depth_m[:count], visible)
+
+
+def intrinsics(camera: Camera) -> tuple[float, float, float, float]:
+    """fx, fy, cx and cy (px) as the kernels take them."""
+    return (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
 
 
 def nearest_pixels(
@@ -65,6 +94,17 @@ def nearest_pixels(
     """Column and row of the pixel nearest to each (u, v) (px), the border's for those outside."""
     u, v = np.rint(pixel_uv).astype(np.int64).T
     return np.clip(u, 0, width - 1), np.clip(v, 0, height - 1)
+
+
+def nearest_colors(
+    image: UInt8[np.ndarray, "height width 3"], pixel_uv: Float32[np.ndarray, "pixels 2"]
+) -> UInt8[np.ndarray, "pixels 3"]:
+    """RGB of the pixel nearest to each (u, v) (px), the border's for those outside."""
+    check_array("image", image, (np.uint8,), (None, None, 3))
+    check_array("pixel_uv", pixel_uv, (np.float32,), (None, 2))
+    colors = np.empty((len(pixel_uv), 3), np.uint8)
+    kernels.nearest_colors(np.ascontiguousarray(image), np.ascontiguousarray(pixel_uv), colors)
+    return colors
 
 
 def visible_after_occlusion(

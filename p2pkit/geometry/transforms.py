@@ -75,8 +75,9 @@ def transform_points(
     a_from_b: Float64[np.ndarray, "4 4"], points: Float[np.ndarray, "points 3"]
 ) -> Float[np.ndarray, "points 3"]:
     """Points of frame b in frame a (m), computed in float64, returned in the dtype of `points`."""
-    moved = points.astype(np.float64) @ a_from_b[:3, :3].T + a_from_b[:3, 3]
-    return moved.astype(points.dtype)
+    moved = points.astype(np.float64, copy=False) @ a_from_b[:3, :3].T
+    moved += a_from_b[:3, 3]
+    return moved.astype(points.dtype, copy=False)
 
 
 UNIT_TOLERANCE = 1e-2

@@ -11,16 +11,23 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8, UInt32
 
 from p2pkit.datasets.frame import DepthImage, Frame, View
 from p2pkit.datasets.plausible import motion_m
 from p2pkit.errors import FrameError
 from p2pkit.geometry import KERNEL_VERSION
-from p2pkit.geometry.backproject import back_project, back_project_pixels
+from p2pkit.geometry.backproject import back_project_pixels
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, visibility
-from p2pkit.geometry.project import Projection, nearest_pixels, project
+from p2pkit.geometry.depth_pairs import ColorView, Thinning, pair_depth
+from p2pkit.geometry.project import (
+    Projection,
+    nearest_colors,
+    nearest_pixels,
+    project,
+    project_visible,
+)
 from p2pkit.geometry.voxelize import VoxelDeduplication, majority_labels, voxel_deduplicate
 from p2pkit.layers.digests import DIGEST, INPUTS, input_digests, with_inputs
 from p2pkit.settings.layers import GeometryConfig
@@ -56,9 +63,7 @@ def colors_at(
     view: View, pixel_uv: Float32[np.ndarray, "points 2"]
 ) -> UInt8[np.ndarray, "points 3"]:
     """Colour of the nearest pixel."""
-    u, v = nearest_pixels(pixel_uv, view.camera.width, view.camera.height)
-    # `take` copies rows at several times the speed of an index in brackets.
-    return view.image.reshape(-1, 3).take(v * view.image.shape[1] + u, axis=0)
+    return nearest_colors(view.image, pixel_uv)
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,35 +337,40 @@ def _encode_depth(frame: Frame, depth: DepthImage, config: GeometryConfig) -> di
     if len(frame.views) != 1:
         raise FrameError(frame.key, f"expected one view in a depth frame, found {len(frame.views)}")
     view = frame.views[0]
-    found = back_project(
+    fields = [(row, values) for row in POINT_FIELDS if (values := row.values(frame)) is not None]
+    found = pair_depth(
         depth.values,
         depth.camera,
+        ColorView(
+            view.image, view.camera, view.camera_from_sensor, view.valid, motion_m(frame, view)
+        ),
+        Thinning((config.depth_min, config.depth_max), config.voxel_size, _margins(config)),
         units_per_metre=depth.units_per_metre,
-        depth_range_m=(config.depth_min, config.depth_max),
+        with_seen=config.voxel_size > 0 and any(row.votes for row, _ in fields),
     )
-    _refuse_empty(frame.key, len(found.points), f"depth in {config.depth_min}–{config.depth_max} m")
-    projection = project(found.points, view.camera, view.camera_from_sensor)
-    found_in = _seen_in(projection, frame, view, config)
-    keep = np.flatnonzero(found_in.seen)
-    keep = rows_with_image(view, projection.pixel_uv, keep)
-    del projection  # to project the kept points again costs less than to hold all pixels
-    _refuse_empty(frame.key, len(keep), "a pixel in the colour image (check color_from_depth)")
-    # `take` copies rows at four times the speed of an index in brackets.
-    seen, seen_points = found.pixel[keep], found.points.take(keep, axis=0)
-    voxels = _voxels(seen_points, config.voxel_size)
-    keep = keep if voxels is None else keep[voxels.keep]
-    points, pixel = found.points.take(keep, axis=0), found.pixel[keep]
-    arrays = {
-        "depth": depth.values.reshape(-1)[pixel],
-        "pixel": pixel,
-        "colors": colors_at(view, project(points, view.camera, view.camera_from_sensor).pixel_uv),
-    }
-    arrays |= {row.spec.name: row.values(found_in)[keep] for row in PAIR_FIELDS}
-    for row in POINT_FIELDS:
-        if (values := row.values(frame)) is not None:
-            candidates = values.reshape(-1, *values.shape[2:])[seen]
-            arrays[row.spec.name] = row.thinned(candidates, seen_points, voxels)
+    _refuse_empty(frame.key, found.measured, f"depth in {config.depth_min}–{config.depth_max} m")
+    _refuse_empty(
+        frame.key, len(found.pixel), "a pixel in the colour image (check color_from_depth)"
+    )
+    arrays = {"depth": found.depth, "pixel": found.pixel, "colors": found.colors}
+    visible = Visibility(np.ones(len(found.pixel), dtype=bool), found.confidence)
+    arrays |= {row.spec.name: row.values(visible) for row in PAIR_FIELDS}
+    for row, values in fields:
+        flat = values.reshape(-1, *values.shape[2:])
+        if found.seen is None or found.voxels is None:
+            arrays[row.spec.name] = flat[found.pixel]
+        else:
+            points = _points_at(depth, found.seen)
+            arrays[row.spec.name] = row.thinned(flat[found.seen], points, found.voxels)
     return arrays
+
+
+def _points_at(
+    depth: DepthImage, pixel: UInt32[np.ndarray, " points"]
+) -> Float32[np.ndarray, "points 3"]:
+    """The points of some pixels (m)."""
+    values = depth.values.reshape(-1)[pixel]
+    return back_project_pixels(values, pixel, depth.camera, units_per_metre=depth.units_per_metre)
 
 
 def _encode_points(
@@ -369,7 +379,7 @@ def _encode_points(
     every, voxels = points, _voxels(points, config.voxel_size)
     keep = np.arange(len(points), dtype=np.int64) if voxels is None else voxels.keep
     _refuse_empty(frame.key, len(keep), "a position")
-    points = points.take(keep, axis=0)
+    points = points if voxels is None else points.take(keep, axis=0)
     arrays = {"points": points, **_pairs_and_colors(frame, points, keep, config)}
     if frame.views:
         limit = f" at {config.near_limit} m or more" if config.near_limit else ""
@@ -401,15 +411,15 @@ def _pairs_and_colors(
     for row in PAIR_FIELDS:
         pairs[row.spec.name] = [np.zeros(0, row.spec.dtype)]
     for number, view in enumerate(frame.views):
-        projection = project(points, view.camera, view.camera_from_sensor)
+        rows, projection = project_visible(points, view.camera, view.camera_from_sensor)
         found = _seen_in(projection, frame, view, config)
         seen = rows_with_image(view, projection.pixel_uv, np.flatnonzero(found.seen))
-        seen = seen if view.sees is None else seen[view.sees[keep[seen]]]
-        new = seen[~colored[seen]]
-        colors[new] = colors_at(view, projection.pixel_uv.take(new, axis=0))
-        colored[seen] = True
+        seen = seen if view.sees is None else seen[view.sees[keep[rows[seen]]]]
+        new = seen[~colored[rows[seen]]]
+        colors[rows[new]] = colors_at(view, projection.pixel_uv.take(new, axis=0))
+        colored[rows[seen]] = True
         seen = seen[projection.depth_m.take(seen) >= config.near_limit]
-        pairs["pair_point"].append(seen.astype(np.uint32))
+        pairs["pair_point"].append(rows[seen].astype(np.uint32))
         pairs["pair_view"].append(np.full(len(seen), number, dtype=np.uint8))
         pairs["pair_uv"].append(projection.pixel_uv.take(seen, axis=0))
         for row in PAIR_FIELDS:
@@ -427,21 +437,14 @@ def _voxels(
 def _seen_in(
     projection: Projection, frame: Frame, view: View, config: GeometryConfig
 ) -> Visibility:
-    """Which points the view sees, by their projection; a registered view hides none of its own."""
-    is_dense = frame.depth is not None
-    registered = frame.depth is not None and _is_registered(frame.depth, view)
+    """Which points the view sees, by their projection."""
     return visibility(
         projection,
         view.camera,
         _margins(config),
-        spacing_px=0.0 if is_dense else line_spacing_px(projection, view.camera),
+        spacing_px=line_spacing_px(projection, view.camera),
         motion_m=motion_m(frame, view),
-        hide=not registered,
     )
-
-
-def _is_registered(depth: DepthImage, view: View) -> bool:
-    return depth.camera == view.camera and np.array_equal(view.camera_from_sensor, np.eye(4))
 
 
 def _refuse_empty(key: str, count: int, wanted: str) -> None:

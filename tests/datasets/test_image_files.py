@@ -95,3 +95,66 @@ def test_names_and_texts_of_windows(make_recording: MakeRecording) -> None:
         found = source.load(key)
         np.testing.assert_array_equal(found.views[0].image, frame.views[0].image)
         np.testing.assert_array_equal(found.world_from_sensor, frame.world_from_sensor)
+
+
+def pillow(path: Path) -> np.ndarray | None:
+    """What Pillow decodes; None where it refuses."""
+    try:
+        with Image.open(path) as opened:
+            return np.array(opened)
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 75},
+        {"quality": 95, "subsampling": 0},
+        {"quality": 50, "subsampling": 1},
+        {"quality": 80, "progressive": True},
+        {"quality": 90, "optimize": True, "restart_marker_rows": 1},
+        {"quality": 90, "keep_rgb": True},
+    ],
+)
+def test_jpegs_have_the_pixels_that_pillow_gives(tmp_path: Path, options: dict[str, int]) -> None:
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (37, 53, 3)).astype(np.uint8)
+    image[5:30, 10:40] = (200, 30, 60)
+    path = tmp_path / "frame.jpg"
+    Image.fromarray(image).save(path, **options)
+    pixels = read_color(path, "key", (53, 37))
+    assert np.array_equal(pixels, pillow(path))
+    assert pixels.flags.writeable
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_grey_and_cmyk_jpegs_are_refused(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "frame.jpg"
+    Image.fromarray(GRADIENT).convert(mode).save(path)
+    with pytest.raises(FrameError, match=f"mode '{mode}'; expected 8-bit RGB"):
+        read_color(path, "key")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_damaged_jpegs_give_what_pillow_gives(tmp_path: Path, progressive: bool) -> None:
+    """Cut at any place, or with a byte changed: the pixels that Pillow reads, or an error."""
+    random = np.random.default_rng(1)
+    path = tmp_path / "frame.jpg"
+    image = random.integers(0, 256, (40, 56, 3)).astype(np.uint8)
+    Image.fromarray(image).save(path, progressive=progressive)
+    whole, refused = path.read_bytes(), 0
+    damaged = [whole[:length] for length in range(2, len(whole), len(whole) // 23)]
+    damaged += [whole[:-1], whole + b"more"]
+    for place in random.integers(len(whole) // 2, len(whole) - 2, 20):
+        damaged.append(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+    for data in damaged:
+        path.write_bytes(data)
+        expected = pillow(path)
+        if expected is None or expected.ndim != 3:
+            refused += 1
+            with pytest.raises(FrameError):
+                read_color(path, "key")
+        else:
+            assert np.array_equal(read_color(path, "key"), expected)
+    assert refused > 15

@@ -38,23 +38,13 @@ def naive_sides(nearest: np.ndarray, row: int, column: int, reach: int) -> float
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 2**32), st.integers(1, 4))
-def test_depth_behind_two_sides_equals_the_naive_reference(seed: int, reach: int) -> None:
+def test_blockers_on_two_sides_equal_the_naive_reference(seed: int, reach: int) -> None:
     random = np.random.default_rng(seed)
-    nearest = random.uniform(1, 9, (7, 9)).astype(np.float32)
+    nearest = random.uniform(1, 9, tuple(random.integers(1, 10, 2))).astype(np.float32)
     nearest[random.random(nearest.shape) < 0.4] = INF
-    cells = random.integers(-1, nearest.size, 40)
-    depth = random.uniform(1, 12, 40).astype(np.float32)
-    nearest.reshape(-1)[cells[cells >= 0]] = np.minimum(
-        nearest.reshape(-1)[cells[cells >= 0]], depth[cells >= 0]
-    )
-    behind = np.empty(40)
-    occlusion_kernels.depth_behind_sides(cells, depth, nearest, reach, behind)
-    for point, cell in enumerate(cells):
-        expected = 0.0
-        if cell >= 0:
-            row, column = divmod(int(cell), 9)
-            expected = max(depth[point] - naive_sides(nearest, row, column, reach), 0.0)
-        assert behind[point] == pytest.approx(expected, abs=1e-6)
+    found = occlusion_kernels.side_blockers(nearest, reach)
+    for row, column in np.ndindex(nearest.shape):
+        assert found[row, column] == np.float32(naive_sides(nearest, row, column, reach))
 
 
 @settings(deadline=None, max_examples=25)
@@ -66,8 +56,8 @@ def test_edge_distance_equals_the_naive_reference(seed: int, limit: int) -> None
     expected = np.full(edge.shape, np.inf)
     for row, column in zip(rows, columns, strict=True):
         expected = np.minimum(expected, np.hypot(v - row, u - column))
-    found = occlusion_kernels.edge_distance(edge, limit)
-    np.testing.assert_allclose(found, np.minimum(expected, limit), rtol=1e-6)
+    found = occlusion_kernels.edge_squares(edge, limit)
+    np.testing.assert_allclose(np.sqrt(found), np.minimum(expected, limit), rtol=1e-6)
 
 
 def test_jumps_are_marked_on_both_sides_and_across_empty_cells() -> None:

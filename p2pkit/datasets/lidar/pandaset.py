@@ -121,18 +121,20 @@ class PandaSet:
             raise FrameError(key, str(error)) from error
         sweep = _read_sweep(frame.lidar, key)
         finite = finite_rows(sweep["xyz"], key)
+        if not finite.all():
+            sweep = {name: values[finite] for name, values in sweep.items()}
         lidar_from_world = invert_rigid(world_from_lidar)
         return Frame(
             key=key,
             views=tuple(load_view(shot, key) for shot in shots),
-            points=transform_points(lidar_from_world, sweep["xyz"][finite]).astype(np.float32),
+            points=transform_points(lidar_from_world, sweep["xyz"]).astype(np.float32),
             world_from_sensor=moved(world_from_lidar, self._origins[frame.folder.name]),
-            labels=None if self.label_names is None else self._labels(sweep["label"][finite], key),
+            labels=None if self.label_names is None else self._labels(sweep["label"], key),
             sequence=frame.sequence,
             speed_m_s=speed_m_s,
             interval_s=_interval_s(calibration.get("lidar_timestamp")),
-            intensity=unit_intensity(sweep["intensity"][finite], key, 255.0),
-            point_time_s=sweep["t"][finite],
+            intensity=unit_intensity(sweep["intensity"], key, 255.0),
+            point_time_s=sweep["t"],
         )
 
     def fingerprint(self) -> dict[str, Any]:

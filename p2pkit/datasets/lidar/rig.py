@@ -182,7 +182,10 @@ def finite_rows(points: Float[np.ndarray, "points 3"], key: str) -> Bool[np.ndar
         FrameError: none has, or they are so far out that float32 is too coarse.
     """
     refuse_coarse(points, key)
-    finite = np.asarray(np.isfinite(points).all(axis=1))
+    each = np.isfinite(points)
+    if len(points) and each.all():
+        return np.ones(len(points), dtype=bool)
+    finite = np.asarray(each.all(axis=1))
     if not finite.any():
         raise FrameError(key, f"none of the {len(points)} points has a finite position")
     return finite

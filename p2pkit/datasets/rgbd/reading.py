@@ -147,7 +147,9 @@ def usable_depth(
     Raises:
         FrameError: nothing is left, or the distortion cannot be undone.
     """
-    values = np.where(np.isin(values, calibration.invalid_depth), 0, values).astype(np.uint16)
+    for invalid in calibration.invalid_depth:
+        if invalid != 0:
+            values = np.where(values == invalid, np.uint16(0), values)
     if calibration.depth_distortion is not None:
         try:
             values = undistort_depth(values, calibration.depth, calibration.depth_distortion)

@@ -9,43 +9,62 @@ Array = np.ndarray
 
 @kernel
 def depth_behind(cells: Array, depth_m: Array, nearest: Array, behind: Array) -> None:
-    """Fill `behind` with each point's depth minus the nearest in its cell; 0 outside all cells."""
+    """Fill `behind` with each point's depth minus its cell's in `nearest`; 0 outside all cells."""
     for point in range(cells.size):
         behind[point] = 0.0
         if cells[point] >= 0:
-            behind[point] = np.float64(depth_m[point]) - nearest[cells[point]]
+            behind[point] = np.float64(depth_m[point]) - np.float64(nearest[cells[point]])
 
 
 @kernel
-def depth_behind_sides(
-    cells: Array, depth_m: Array, nearest: Array, reach: int, behind: Array
-) -> None:
-    """Fill `behind` with how far each point lies behind what is nearer on two opposite sides.
+def _lower(line: Array, other: Array) -> None:
+    """Lower each number of `line` to that of `other`."""
+    for column in range(line.size):
+        value = other[column]
+        line[column] = value if value < line[column] else line[column]
+
+
+@kernel
+def side_blockers(nearest: Array, reach: int) -> Array:
+    """The depth of what is nearer than a cell on two opposite sides, or the cell's own.
 
     Sides reach `reach` cells: above and below are wedges |du| <= |dv|, left and right one row, as
-    wider ones would see a road's nearer lines on both sides.
-    Two sides count by the farther of their nearest depths, and the nearer of the two pairs counts.
-    Never below what the point's own cell gives.
+    wider ones would see a road's nearer lines on both sides. Two sides count by the farther of
+    their nearest depths, and the nearer of the two pairs counts.
     """
     rows, columns = nearest.shape
-    for point in range(cells.size):
-        behind[point] = 0.0
-        if cells[point] < 0:
+    reach_across, held = min(reach, columns - 1), 2 * reach + 1
+    blockers = np.empty(nearest.shape, np.float32)
+    # Of each row in reach, in turn: the smallest depth within 0, 1, 2, … cells.
+    minima = np.empty((held, reach + 1, columns), np.float32)
+    above, below = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    left, right = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    for entering in range(rows + reach):
+        if entering < rows:
+            windows = minima[entering % held]
+            windows[0] = nearest[entering]
+            for gap in range(1, reach + 1):
+                windows[gap] = windows[gap - 1]
+                _lower(windows[gap, 1:], windows[gap - 1, : columns - 1])
+                _lower(windows[gap, : columns - 1], windows[gap - 1, 1:])
+        row = entering - reach
+        if row < 0:
             continue
-        row, column = divmod(cells[point], columns)
-        above = below = left = right = np.float32(np.inf)
-        for dv in range(1, min(reach, row) + 1):
-            for u in range(max(column - dv, 0), min(column + dv, columns - 1) + 1):
-                above = min(above, nearest[row - dv, u])
-        for dv in range(1, min(reach, rows - 1 - row) + 1):
-            for u in range(max(column - dv, 0), min(column + dv, columns - 1) + 1):
-                below = min(below, nearest[row + dv, u])
-        for u in range(max(column - reach, 0), column):
-            left = min(left, nearest[row, u])
-        for u in range(column + 1, min(column + reach, columns - 1) + 1):
-            right = min(right, nearest[row, u])
-        blocker = min(max(above, below), max(left, right), nearest[row, column])
-        behind[point] = max(np.float64(depth_m[point]) - np.float64(blocker), 0.0)
+        above[:], below[:], left[:], right[:] = np.inf, np.inf, np.inf, np.inf
+        for gap in range(1, reach + 1):
+            if row >= gap:
+                _lower(above, minima[(row - gap) % held, gap])
+            if row + gap < rows:
+                _lower(below, minima[(row + gap) % held, gap])
+        for gap in range(1, reach_across + 1):
+            _lower(left[gap:], nearest[row, : columns - gap])
+            _lower(right[: columns - gap], nearest[row, gap:])
+        own, blocker = nearest[row], blockers[row]
+        for column in range(columns):
+            upright = max(above[column], below[column])
+            level = max(left[column], right[column])
+            blocker[column] = min(upright, level, own[column])
+    return blockers
 
 
 @kernel
@@ -78,70 +97,97 @@ def mark_jumps(nearest: Array, margins: tuple[float, float], edge: Array) -> Non
 
 
 @kernel
-def _edge_distance_down(edge: Array, limit: int) -> Array:
-    """Cells from each cell to the nearest marked one of its column, at most `limit`."""
+def _edge_gaps(edge: Array, limit: int) -> Array:
+    """Cells (uint8) from each cell to the nearest marked one of its column, at most `limit`."""
     rows, columns = edge.shape
-    down = np.empty(edge.shape, np.int32)
-    for row in range(rows):
+    most, one = np.uint8(limit), np.uint8(1)
+    gaps = np.empty(edge.shape, np.uint8)
+    for column in range(columns):
+        gaps[0, column] = np.uint8(0) if edge[0, column] else most
+    for row in range(1, rows):
         for column in range(columns):
-            gap = down[row - 1, column] + 1 if row > 0 else limit
-            down[row, column] = 0 if edge[row, column] else min(gap, limit)
+            gap = min(np.uint8(gaps[row - 1, column] + one), most)
+            gaps[row, column] = np.uint8(0) if edge[row, column] else gap
     for row in range(rows - 2, -1, -1):
         for column in range(columns):
-            down[row, column] = min(down[row, column], down[row + 1, column] + 1)
-    return down
+            gap = np.uint8(gaps[row + 1, column] + one)
+            gaps[row, column] = min(gaps[row, column], gap)
+    return gaps
 
 
 @kernel
-def edge_distance(edge: Array, limit: int) -> Array:
-    """Euclidean distance of each cell to the nearest marked one (cells), at most `limit`."""
+def edge_squares(edge: Array, limit: int) -> Array:
+    """Squared distance (uint16) of each cell to the nearest marked one (cells), at most limit²."""
     rows, columns = edge.shape
-    down = _edge_distance_down(edge, limit)
-    distance = np.full(edge.shape, limit, np.float32)
+    gaps, most = _edge_gaps(edge, limit), np.uint16(limit * limit)
+    squares = np.full(edge.shape, most, np.uint16)
+    padded = np.full(columns + 2 * limit, most, np.uint16)
     for row in range(rows):
-        done = 0  # columns before it are computed
-        for near in range(columns):
-            if down[row, near] == limit:
-                continue
-            for column in range(max(done, near - limit), min(columns, near + limit + 1)):
-                best = limit * limit
-                for other in range(max(0, column - limit), min(columns, column + limit + 1)):
-                    gap = np.int64(down[row, other])
-                    best = min(best, (other - column) * (other - column) + gap * gap)
-                distance[row, column] = np.float32(np.sqrt(np.float64(best)))
-            done = max(done, near + limit + 1)
-    return distance
+        near = False
+        for column in range(columns):
+            gap = np.uint16(gaps[row, column])
+            near |= gap < limit
+            padded[limit + column] = gap * gap
+        if near:
+            line = squares[row]
+            for shift in range(2 * limit + 1):
+                across, shifted = np.uint16((shift - limit) * (shift - limit)), padded[shift:]
+                for column in range(columns):
+                    line[column] = min(line[column], np.uint16(shifted[column] + across))
+    return squares
+
+
+@kernel
+def edge_factors(limit: int, cell: float, edge_px: float) -> Array:
+    """The share of confidence that each squared distance to an edge (cells, to limit²) leaves."""
+    factors = np.empty(limit * limit + 1, np.float64)
+    for square in range(factors.size):
+        distance = np.float32(np.sqrt(np.float64(square)))
+        factors[square] = min(1.0, cell * (np.float64(distance) + 0.5) / edge_px)
+    return factors
+
+
+@kernel
+def confidence_of(
+    depth: float, behind: float, margin: float, factor: float, motion: tuple[float, float]
+) -> np.uint8:
+    """The confidence, 0 … 255, of a point that is seen; `confidence.visibility` has the equations.
+
+    `depth`, how far the point lies `behind` its blocker, and the `margin` (m); the `factor` of its
+    distance to an edge; `motion`: f times the sensor's way (px m) and the motion that halves the
+    confidence (px).
+    """
+    sure = factor
+    if behind != 0:
+        sure *= min(max(1.0 - behind / max(margin, 1e-12), 0.0), 1.0)
+    if motion[0] > 0:
+        sure /= 1.0 + motion[0] / max(depth, 1e-3) / motion[1]
+    return np.uint8(np.rint(255.0 * sure))
 
 
 @kernel
 def see(
     points: tuple[Array, Array, Array, Array],
     margins: tuple[float, float],
-    distance: Array,
-    edge: tuple[float, float],
+    edges: tuple[Array, Array],
     motion: tuple[float, float],
     seen: Array,
     confidence: Array,
 ) -> None:
-    """Fill `seen` and `confidence`, 0 … 255, of each point; the wrapper has the equations.
+    """Fill `seen` and `confidence`, 0 … 255, of each point.
 
     `points` holds visible, cell, depth (m) and how far behind its blocker each point lies (m);
-    `margins` metres and a fraction; `distance` is that of each cell to an edge (cells); `edge` the
-    cell's width and the distance that costs nothing (px); `motion` f times the sensor's way (px m)
-    and the motion that halves the confidence (px).
+    `margins` metres and a fraction; `edges` the flat `edge_squares` and `edge_factors`; `motion` is
+    as in `confidence_of`.
     """
     visible, cells, depth_m, behind = points
+    squares, factors = edges
     for point in range(depth_m.size):
         seen[point] = False
         confidence[point] = 0
         depth = np.float64(depth_m[point])
         margin = max(margins[0], margins[1] * depth)
-        if not visible[point] or behind[point] > margin:
-            continue
-        seen[point] = True
-        sure = min(max(1.0 - behind[point] / max(margin, 1e-12), 0.0), 1.0)
-        distance_px = edge[0] * (np.float64(distance[max(cells[point], 0)]) + 0.5)
-        sure *= min(1.0, distance_px / edge[1])
-        if motion[0] > 0:
-            sure /= 1.0 + motion[0] / max(depth, 1e-3) / motion[1]
-        confidence[point] = np.uint8(np.rint(255.0 * sure))
+        if visible[point] and behind[point] <= margin:
+            seen[point] = True
+            factor = factors[squares[cells[point]]]
+            confidence[point] = confidence_of(depth, behind[point], margin, factor, motion)

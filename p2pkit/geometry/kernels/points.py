@@ -86,22 +86,35 @@ def gather_colors(image: Array, pixel: Array, colors: Array) -> None:
 
 
 @kernel
-def _hashed(x: int, y: int, z: int) -> np.uint64:
-    """A number whose high bits distinguish voxels."""
-    mixed = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)
-    mixed += np.uint64(y) * np.uint64(0xBF58476D1CE4E5B9)
-    return mixed + np.uint64(z) * np.uint64(0x94D049BB133111EB)
+def nearest_colors(image: Array, pixel_uv: Array, colors: Array) -> None:
+    """Copy the pixels of a [height, width, 3] image that are nearest to u and v (px)."""
+    height, width = image.shape[0], image.shape[1]
+    for row in range(pixel_uv.shape[0]):
+        u = min(max(np.int64(np.rint(pixel_uv[row, 0])), 0), width - 1)
+        v = min(max(np.int64(np.rint(pixel_uv[row, 1])), 0), height - 1)
+        colors[row, 0] = image[v, u, 0]
+        colors[row, 1] = image[v, u, 1]
+        colors[row, 2] = image[v, u, 2]
 
 
 @kernel
-def _table(coordinates: Array, count: int, bits: int) -> Array:
+def place_of(x: int, y: int, z: int, bits: int) -> np.uint64:
+    """The slot of a table of 2**bits where the search for a voxel begins."""
+    mixed = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)
+    mixed += np.uint64(y) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed += np.uint64(z) * np.uint64(0x94D049BB133111EB)
+    return mixed >> np.uint64(64 - bits)
+
+
+@kernel
+def fresh_table(coordinates: Array, count: int, bits: int) -> Array:
     """A hash table of 2**bits slots: row + 1 of each of the first `count` voxels; 0 is empty."""
     table = np.zeros(1 << bits, np.int32)
     values, mask = coordinates.reshape(-1), np.uint64((1 << bits) - 1)
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     for row in range(count):
         at = three * np.uint64(row)
-        slot = _hashed(values[at], values[at + one], values[at + two]) >> np.uint64(64 - bits)
+        slot = place_of(values[at], values[at + one], values[at + two], bits)
         while table[slot] != 0:
             slot = (slot + one) & mask
         table[slot] = row + 1
@@ -118,7 +131,7 @@ def first_of_each_voxel(
     open, at most half full, and names rows of it, so that keys are exact and few bytes are touched.
     """
     bits, count = 12, 0
-    table, mask = _table(coordinates, 0, bits), np.uint64((1 << bits) - 1)
+    table, mask = fresh_table(coordinates, 0, bits), np.uint64((1 << bits) - 1)
     floats, values = points.reshape(-1), coordinates.reshape(-1)
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     for point in range(points.shape[0]):
@@ -126,10 +139,10 @@ def first_of_each_voxel(
         x_low = np.floor(np.float64(floats[at]) / size)
         y_low = np.floor(np.float64(floats[at + one]) / size)
         z_low = np.floor(np.float64(floats[at + two]) / size)
-        if not (_fits(x_low) & _fits(y_low) & _fits(z_low)):
+        if not (fits(x_low) & fits(y_low) & fits(z_low)):
             return -1
         x, y, z = np.int32(x_low), np.int32(y_low), np.int32(z_low)
-        slot = _hashed(x, y, z) >> np.uint64(64 - bits)
+        slot = place_of(x, y, z, bits)
         while table[slot] != 0:
             known = three * np.uint64(table[slot] - 1)
             # One jump for three comparisons.
@@ -146,7 +159,7 @@ def first_of_each_voxel(
             voxel_of_point[point] = count - 1
             if 2 * count > table.size:
                 bits += 1
-                table, mask = _table(coordinates, count, bits), np.uint64((1 << bits) - 1)
+                table, mask = fresh_table(coordinates, count, bits), np.uint64((1 << bits) - 1)
         else:
             voxel_of_point[point] = table[slot] - 1
     return count
@@ -159,18 +172,27 @@ def commonest_labels(
     """Fill `found` with the commonest label (uint8) of each voxel's points.
 
     Of labels that are equally common the one whose nearest point is closest to the kept point wins,
-    and the kept point's own where it is among them.
+    and the kept point's own where it is among them. Only voxels of several labels are counted.
     """
-    start = np.zeros(keep.size + 1, np.int64)
-    for point in range(voxel_of_point.size):
-        start[voxel_of_point[point] + 1] += 1
+    mixed = np.zeros(keep.size, np.bool_)
     for voxel in range(keep.size):
-        start[voxel + 1] += start[voxel]
-    members, filled = np.empty(voxel_of_point.size, np.int64), start[:-1].copy()
+        found[voxel] = labels[keep[voxel]]
     for point in range(voxel_of_point.size):
         voxel = voxel_of_point[point]
-        members[filled[voxel]] = point
-        filled[voxel] += 1
+        if labels[point] != found[voxel]:
+            mixed[voxel] = True
+    start = np.zeros(keep.size + 1, np.int64)
+    for point in range(voxel_of_point.size):
+        voxel = voxel_of_point[point]
+        start[voxel + 1] += np.int64(mixed[voxel])
+    for voxel in range(keep.size):
+        start[voxel + 1] += start[voxel]
+    members, filled = np.empty(start[-1], np.int64), start[:-1].copy()
+    for point in range(voxel_of_point.size):
+        voxel = voxel_of_point[point]
+        if mixed[voxel]:
+            members[filled[voxel]] = point
+            filled[voxel] += 1
     count, nearest = np.zeros(256, np.int64), np.full(256, np.inf)
     for voxel in range(keep.size):
         first, own = keep[voxel], members[start[voxel] : start[voxel + 1]]
@@ -193,9 +215,31 @@ def commonest_labels(
 
 
 @kernel
-def _fits(index: float) -> bool:
+def fits(index: float) -> bool:
     """Whether a whole number, or NaN, fits in int32."""
     return (index >= -2147483648.0) & (index <= 2147483647.0)
+
+
+@kernel
+def project_point(
+    point_x: np.float32,
+    point_y: np.float32,
+    point_z: np.float32,
+    matrix: Array,
+    intrinsics: tuple[float, float, float, float],
+) -> tuple[np.float32, np.float32, np.float32, bool]:
+    """u, v (px) and depth (m) of a point in float64, rounded once, and whether they are usable."""
+    fx, fy, cx, cy = intrinsics
+    x, y, z = np.float64(point_x), np.float64(point_y), np.float64(point_z)
+    camera_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]
+    camera_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]
+    camera_z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+    depth = np.float32(camera_z)
+    in_front = depth > 0.0
+    inverse = 1.0 / (camera_z if in_front else 1.0)
+    u = np.float32(fx * camera_x * inverse + cx)
+    v = np.float32(fy * camera_y * inverse + cy)
+    return u, v, depth, in_front & (abs(u) < 1e9) & (abs(v) < 1e9)
 
 
 @kernel
@@ -212,25 +256,37 @@ def project_points(
 
     Visibility is decided on the rounded float32 results, so that it holds for what is returned.
     """
-    fx, fy, cx, cy = intrinsics
     right, bottom = size[0] - 0.5, size[1] - 0.5
     for row in range(points.shape[0]):
-        x = np.float64(points[row, 0])
-        y = np.float64(points[row, 1])
-        z = np.float64(points[row, 2])
-        camera_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]
-        camera_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]
-        camera_z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
-        depth = np.float32(camera_z)
-        in_front = depth > 0.0
-        inverse = 1.0 / (camera_z if in_front else 1.0)
-        u = np.float32(fx * camera_x * inverse + cx)
-        v = np.float32(fy * camera_y * inverse + cy)
-        usable = in_front & (abs(u) < 1e9) & (abs(v) < 1e9)
+        u, v, depth, usable = project_point(
+            points[row, 0], points[row, 1], points[row, 2], matrix, intrinsics
+        )
         pixel_uv[row, 0] = u if usable else np.float32(0.0)
         pixel_uv[row, 1] = v if usable else np.float32(0.0)
         depth_m[row] = depth
         visible[row] = usable & (u >= -0.5) & (u < right) & (v >= -0.5) & (v < bottom)
+
+
+@kernel
+def project_visible(
+    points: Array,
+    pose: tuple[Array, tuple[float, float, float, float]],
+    size: tuple[int, int],
+    rows: Array,
+    pixel_uv: Array,
+    depth_m: Array,
+) -> int:
+    """As `project_points`, of the visible points alone: their rows, pixels, depths and number."""
+    matrix, intrinsics = pose
+    right, bottom, count = size[0] - 0.5, size[1] - 0.5, 0
+    for row in range(points.shape[0]):
+        u, v, depth, usable = project_point(
+            points[row, 0], points[row, 1], points[row, 2], matrix, intrinsics
+        )
+        rows[count], depth_m[count] = row, depth
+        pixel_uv[count, 0], pixel_uv[count, 1] = u, v
+        count += np.int64(usable & (u >= -0.5) & (u < right) & (v >= -0.5) & (v < bottom))
+    return count
 
 
 @kernel
