@@ -24,7 +24,8 @@ class Dataset:
 
     Args:
         name: as given with `--dataset`.
-        reader: `module:Class` below `p2pkit.datasets`, a `FrameSource` made from `SourceOptions`.
+        reader: `module:NAME` below `p2pkit.datasets` of what makes a `FrameSource` from
+            `SourceOptions`: a class or a function.
         kind: `depth` for depth images with colour; `sweeps` for LiDAR sweeps with cameras, tens of
             metres wide with decimetres between the points; `points` for labelled points without
             images, to evaluate on; `generated` for depth images made by code, without a folder.
@@ -130,10 +131,11 @@ _ROWS = (
     ),
     Dataset(
         "nyuv2",
-        "rgbd.nyuv2:NyuV2",
+        "rgbd.nyuv2:open_nyuv2",
         layouts=(
             Layout(("classes40.txt", "train.txt", "rgb/*.jpg", "depth/*.png")),
             Layout(("classes40.txt", "test.txt", "rgb/*.jpg", "depth/*.png")),
+            Layout(("nyu_depth_v2_labeled.mat", "splits.mat")),
         ),
         labels="40 classes",
         has_poses=False,

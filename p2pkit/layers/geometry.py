@@ -126,6 +126,8 @@ _COLORS = FieldSpec("colors", "|u1", ("points", "rgb"), "", "none", "RGB of each
 
 _LABEL = FieldSpec("label", "|u1", ("points",), "class", "none", "class of each point")
 
+_INSTANCE = FieldSpec("instance", "<u2", ("points",), "object", "zstd", "object of each point")
+
 _INTENSITY = FieldSpec("intensity", "<f4", ("points",), "1", "zstd", "strength of the return, 0–1")
 
 _CONFIDENCE = FieldSpec(
@@ -181,6 +183,7 @@ class PairField:
 
 
 POINT_FIELDS = (
+    PointField(_INSTANCE, lambda frame: frame.instances),
     PointField(_INTENSITY, lambda frame: frame.intensity),
     PointField(_LABEL, lambda frame: frame.labels, votes=True),
 )
