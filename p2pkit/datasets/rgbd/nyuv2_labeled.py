@@ -81,10 +81,8 @@ class NyuV2Labeled:
             raise SourceError(f"{self._path} names {len(scenes)} scenes of {count} frames")
         self._class_of = _class_of(root / CLASSES, names)
         listed = [
-            LabeledFrame(
-                f"{row + 1:04d}", ("test-" if is_test else "") + safe_key(scenes[row]), row
-            )
-            for row, is_test in sorted(_parts(root / SPLITS, count).items())
+            LabeledFrame(f"{row + 1:04d}", part + safe_key(scenes[row]), row)
+            for row, part in sorted(_parts(root / SPLITS, count).items())
         ]
         self._frames = chosen_frames(listed, options)
         # What is stored are metres.
@@ -172,8 +170,8 @@ def _check_shapes(file: Any, path: Path) -> int:
     return count
 
 
-def _parts(path: Path, count: int) -> dict[int, bool]:
-    """Whether each listed row of the file is for testing."""
+def _parts(path: Path, count: int) -> dict[int, str]:
+    """What the sequence of each listed row of the file begins with."""
     found = read_mat(path, ("trainNdxs", "testNdxs"))
     train, test = (found[name].ravel().astype(np.int64) - 1 for name in ("trainNdxs", "testNdxs"))
     both = np.concatenate([train, test])
@@ -182,7 +180,7 @@ def _parts(path: Path, count: int) -> dict[int, bool]:
             f"{path}: expected each frame number once, from 1 to {count}; found {len(both)} from "
             f"{both.min(initial=0) + 1} to {both.max(initial=-1) + 1}"
         )
-    return {**dict.fromkeys(train.tolist(), False), **dict.fromkeys(test.tolist(), True)}
+    return {**dict.fromkeys(train.tolist(), ""), **dict.fromkeys(test.tolist(), "test-")}
 
 
 def _class_of(path: Path, names: Sequence[str]) -> UInt8[np.ndarray, " labels"]:

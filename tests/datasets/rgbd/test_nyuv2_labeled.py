@@ -23,6 +23,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_nyu(tmp_path_factory.mktemp("nyu"))
 
 
+def array(file: h5py.File, name: str) -> h5py.Dataset:
+    found = file[name]
+    assert isinstance(found, h5py.Dataset)
+    return found
+
+
 def test_frames_have_matlabs_axes_and_the_crop(folder: Path):
     assert recognise(folder).dataset == "nyuv2"
     source = open_source("nyuv2", SourceOptions(folder))
@@ -57,7 +63,7 @@ def test_sequences_are_scenes_and_the_test_part_is_marked(folder: Path):
 def test_the_mapping_to_40_classes_is_used_where_it_is(folder: Path, tmp_path: Path):
     write_nyu(tmp_path, mapping=True)
     with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "r+") as file:
-        file["labels"][0] = np.full((640, 480), 4)
+        array(file, "labels")[0] = np.full((640, 480), 4)
     by_table = open_source("nyuv2", SourceOptions(tmp_path))
     labels = by_table.load("0001").labels
     assert labels is not None
@@ -93,8 +99,8 @@ def test_faults_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         open_source("nyuv2", SourceOptions(tmp_path))
     write_nyu(tmp_path)
     with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "r+") as file:
-        file["labels"][0, 300, 200] = 6
-        file["depths"][1] = np.nan
+        array(file, "labels")[0, 300, 200] = 6
+        array(file, "depths")[1] = np.nan
         file.move("images", "rgb")
         file.create_dataset("images", (5, 480, 640, 3), np.uint8)
     with pytest.raises(SourceError, match="images has the shape"):
