@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError
+from p2pkit.pipelines.evaluate.official import test_places
 from p2pkit.pipelines.evaluate.split import cut_at_scenes, in_test_scenes, place_of
 from p2pkit.sampling import evenly_spread
 from p2pkit.store.manifest import Sample
@@ -86,7 +87,7 @@ def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] =
     dataset = store.manifest.dataset.get("dataset")
     names = [place_of(dataset, name) for name in sequences]
     if test_scenes:
-        tests = in_test_scenes(names, [place_of(dataset, scene) for scene in test_scenes])
+        tests = in_test_scenes(names, test_places(dataset, test_scenes, names))
         if tests.all():
             raise ConfigError(f"test_scenes {list(test_scenes)} leave no frame to train on")
         return SceneSplit(samples[~tests], samples[tests], sequence)

@@ -19,6 +19,24 @@ Kind = Literal["depth", "sweeps", "points", "generated"]
 
 
 @dataclass(frozen=True)
+class OfficialTest:
+    """The part of a benchmark that results are published on and that has public labels.
+
+    Args:
+        scenes: patterns of its sequences; empty where a file of the release lists them.
+        listed_in: that file, and where it is; empty where `scenes` has all.
+        frames: of it, as published; None where the benchmark counts something else.
+        scores: what the benchmark scores in place of each point of the recording; empty where it
+            is these points.
+    """
+
+    scenes: tuple[str, ...] = ()
+    listed_in: str = ""
+    frames: int | None = None
+    scores: str = ""
+
+
+@dataclass(frozen=True)
 class Dataset:
     """What is known of a dataset before a recording of it is opened.
 
@@ -40,6 +58,7 @@ class Dataset:
         typical: files that hardly any other dataset has; a folder that holds them but matches none
             of `layouts` is a near miss.
         hint: `module:NAME` below `p2pkit.datasets` of a text that explains a near miss, or empty.
+        official_test: its benchmark's test part, if it has one.
     """
 
     name: str
@@ -54,6 +73,7 @@ class Dataset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     typical: tuple[Layout, ...] = ()
     hint: str = ""
+    official_test: OfficialTest | None = None
 
 
 LARGEST_UNITS = 1e9
@@ -66,6 +86,11 @@ _SWEEPS: dict[str, Any] = {
     "geometry.voxel_size": SWEEP_VOXEL_M,
     "geometry.near_limit": SWEEP_NEAR_LIMIT_M,
 }
+_PIXELS = "the pixels of images"
+_SCANNET_TEST = OfficialTest(
+    listed_in="scannetv2_val.txt of ScanNet's repository (Tasks/Benchmark)",
+    scores="the vertices of whole scenes, as --dataset scannet-scenes reads them",
+)
 _SEVEN_SCENES = ("frame-*.color.png", "frame-*.pose.txt")
 
 _ROWS = (
@@ -107,6 +132,7 @@ _ROWS = (
         layouts=(Layout(("velodyne", "calib.txt"), places=("sequences/*",)),),
         labels="SemanticKITTI, 19",
         settings=_SWEEPS,
+        official_test=OfficialTest(("08",), frames=4071),
         typical=(Layout(("velodyne",), places=("sequences/*",)),),
     ),
     Dataset(
@@ -127,6 +153,9 @@ _ROWS = (
         ),
         labels="lidarseg, 16",
         settings=_SWEEPS,
+        official_test=OfficialTest(
+            listed_in="splits.py of nuscenes-devkit (python-sdk/nuscenes/utils)", frames=6019
+        ),
         typical=(Layout(("samples/LIDAR_TOP",)), Layout(("*LIDAR_TOP*.pcd.bin",))),
     ),
     Dataset(
@@ -139,6 +168,7 @@ _ROWS = (
         ),
         labels="40 classes",
         has_poses=False,
+        official_test=OfficialTest(("test-*",), frames=654, scores=_PIXELS),
     ),
     Dataset(
         "pandaset",
@@ -190,6 +220,7 @@ _ROWS = (
         world_up="z",
         labels="13 classes",
         settings={"features.teacher.name": "none"},
+        official_test=OfficialTest(("Area_5_*",), frames=68),
     ),
     Dataset(
         "scannet",
@@ -200,6 +231,16 @@ _ROWS = (
         ),
         world_up="z",
         labels="20 classes",
+        official_test=_SCANNET_TEST,
+    ),
+    Dataset(
+        "scannet-scenes",
+        "points.scannet_scenes:ScanNetScenes",
+        kind="points",
+        world_up="z",
+        labels="20 classes",
+        settings={"features.teacher.name": "none", "geometry.voxel_size": 0.0},
+        official_test=OfficialTest(listed_in=_SCANNET_TEST.listed_in, frames=312),
     ),
     Dataset(
         "scannet200",
@@ -207,12 +248,14 @@ _ROWS = (
         world_up="z",
         labels="200 classes",
         same_files_as="scannet",
+        official_test=_SCANNET_TEST,
     ),
     Dataset(
         "sunrgbd",
         "rgbd.sunrgbd:SunRgbd",
         layouts=(Layout(("intrinsics.txt", "image/*.jpg", "depth*/*.png"), places=(ANYWHERE,)),),
         has_poses=False,
+        official_test=OfficialTest(("test-*",), frames=5050, scores=_PIXELS),
     ),
     Dataset(
         "tum",

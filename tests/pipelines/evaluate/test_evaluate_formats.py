@@ -1,4 +1,5 @@
-"""Evaluation on stores of SemanticKITTI, nuScenes-lidarseg, ScanNet and S3DIS in their own formats.
+"""Evaluation on stores of SemanticKITTI, nuScenes-lidarseg, ScanNet and S3DIS in their own formats,
+and on the benchmarks' own test parts.
 
 Small synthetic recordings: half of each frame is one class, half another, apart in colour or place.
 """
@@ -13,19 +14,24 @@ import numpy as np
 import pytest
 from PIL import Image
 from s3dis_written import write_rooms
+from scannet_written import write_mesh
 
-from p2pkit.errors import FingerprintError
+from p2pkit.datasets.registry import DATASETS
+from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines.evaluate.features import FrozenConfig
 from p2pkit.pipelines.evaluate.finetune import FinetuneConfig
-from p2pkit.pipelines.evaluate.frames import open_labelled, pretraining_up_axis
+from p2pkit.pipelines.evaluate.frames import LabelledFrames, open_labelled, pretraining_up_axis
+from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
+from p2pkit.pipelines.evaluate.official import differences_to_published
 from p2pkit.pipelines.evaluate.probe import ProbeStageConfig
 from p2pkit.pipelines.evaluate.probe import run as probe
 from p2pkit.pipelines.evaluate.run import EvaluateConfig, run
 from p2pkit.pipelines.evaluate.split import SplitConfig
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.settings import ExtractConfig
-from p2pkit.store.reading import open_store
+from p2pkit.pipelines.held_out import all_keys, scene_split
+from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.augmentation import AugmentConfig, augment_points
 
 POINTS = 400
@@ -156,10 +162,26 @@ def write_s3dis(root: Path) -> Path:
     return write_rooms(root, tuple(rooms))
 
 
+def write_scenes(root: Path) -> Path:
+    """The meshes alone: a wall, half door (8) and half desk (14), apart in colour."""
+    u, v = np.meshgrid(np.arange(40), np.arange(20))
+    points = np.stack([0.1 * u, np.zeros(u.shape), 0.1 * v], axis=-1).reshape(-1, 3)
+    for number, name in enumerate(SCANS):
+        (root / "scans" / name).mkdir(parents=True)
+        stem, left = root / "scans" / name / f"{name}_vh_clean_2", u.ravel() < 20 + number
+        shade = np.where(left[:, None], (200, 0, 0), (0, 0, 200))
+        write_mesh(stem.with_suffix(".ply"), points, None, shade)
+        labels = np.where(left, 8, 14)
+        labels[:3] = 0
+        write_mesh(root / "scans" / name / f"{name}_vh_clean_2.labels.ply", points, labels)
+    return root
+
+
 FORMATS = {
     "kitti-odometry": (write_semantic_kitti, "08", 19, {"car", "building"}),
     "nuscenes": (write_nuscenes, "scene-0103", 16, {"car", "manmade"}),
     "scannet": (write_scannet, "scene0025_0?", 20, {"door", "desk"}),
+    "scannet-scenes": (write_scenes, "scene0025_0?", 20, {"door", "desk"}),
     "s3dis": (write_s3dis, "Area_5_*", 13, {"floor", "ceiling", "wall", "table", "chair"}),
 }
 
@@ -219,7 +241,7 @@ def test_no_place_is_in_two_parts(stored: Path) -> None:
     )
     scenes = [data.scenes(part) for part in ("train", "validation", "test")]
     assert sum(map(len, scenes)) == len(set().union(*scenes))
-    if dataset == "scannet":
+    if dataset.startswith("scannet"):
         assert scenes == [["scene0000"], ["scene0011"], ["scene0025"]]
 
 
@@ -287,3 +309,125 @@ def test_a_probe_takes_the_same_names(stored: Path, tiny_run: Path, tmp_path: Pa
     assert report["protocol"]["sequences_in_both_parts"] == []
     assert report["protocol"]["points_turned"] == (dataset != "scannet")
     assert report["protocol"]["test_frames"] == {"nuscenes": 1}.get(dataset, 2)
+
+
+OFFICIAL = {
+    "kitti-odometry": ("official", ["08"]),
+    "nuscenes": ("official:splits.py", ["scene-0103", "scene-0553"]),
+    "scannet": ("official:scannetv2_val.txt", ["scene0025"]),
+    "scannet-scenes": ("official:scannetv2_val.txt", ["scene0025"]),
+    "s3dis": ("official", ["Area_5_hallway_1", "Area_5_office_1"]),
+}
+
+
+@pytest.fixture
+def lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the lists of the releases; the store lacks one of each."""
+    names = "scene0025_00\nscene0025_01\nscene0700_00\n"
+    (tmp_path / "scannetv2_val.txt").write_text(names)
+    text = "train = ['scene-0001']\nval = \\\n    ['scene-0103', 'scene-0553', 'scene-0999']\n"
+    (tmp_path / "splits.py").write_text(f"import os\n{text}\nprint('must not run')\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_official_test_part(stored: Path, lists: Path) -> None:
+    store = open_store(stored)
+    dataset = store.manifest.dataset["dataset"]
+    name, scenes = OFFICIAL[dataset]
+    asked: dict[str, Any] = {"validation": 0.2, "test": 0.2, "voxel_size": 0.1}
+
+    def opened(*names: str) -> LabelledFrames:
+        split = SplitConfig(test_scenes=names)
+        return open_labelled(store, label_set="stored", split=split, **asked)
+
+    data = opened(name)
+    assert data.scenes("test") == scenes
+    assert data.split.test_scenes == ("official",)
+    split = scene_split(store, 0.2, (name,))
+    assert split.test.tolist() == data.parts["test"].tolist()
+    wrong = "official" if ":" in name else "official:list.txt"
+    with pytest.raises(ConfigError, match=r"is listed in|omit the file"):
+        opened(wrong)
+    if ":" in name:
+        (lists / "none.txt").write_text("scene0700_00\n")
+        with pytest.raises(ConfigError, match="the store has no scene of the official"):
+            opened("official:none.txt")
+        for text, message in (("", "lists no scene"), ("val = (", "cannot be read as a list")):
+            (lists / "list.py").write_text(text if text else "val = []")
+            with pytest.raises(ConfigError, match=message):
+                opened("official:list.py")
+
+
+def test_what_differs_from_the_published_protocol(stored: Path) -> None:
+    store = open_store(stored)
+    dataset = store.manifest.dataset["dataset"]
+    part = DATASETS[dataset].official_test
+    assert part is not None
+    full = differences_to_published(store, part.frames or 1, "stored")
+    assert ["vertices of whole scenes" in one for one in full] == [True] * (dataset == "scannet")
+    found = differences_to_published(store, 2, "nyu13")
+    assert found[-1] == "the label set nyu13"
+    if part.frames:
+        assert f"2 of {part.frames} frames" in found
+
+
+def as_if_complete(monkeypatch: pytest.MonkeyPatch, dataset: str, frames: int) -> None:
+    row = DATASETS[dataset]
+    assert row.official_test is not None
+    whole = replace(row.official_test, frames=frames)
+    monkeypatch.setitem(DATASETS, dataset, replace(row, official_test=whole))
+
+
+def test_the_card_says_as_published_only_where_it_is(
+    stored: Path, tiny_run: Path, lists: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_store(stored).manifest.dataset["dataset"]
+    if dataset not in ("kitti-odometry", "scannet-scenes"):
+        pytest.skip("two formats are enough")
+    split = SplitConfig(test_scenes=(OFFICIAL[dataset][0],))
+    config = replace(
+        evaluation(stored, tiny_run, lists / "out"),
+        split=split,
+        modes=("linear",),
+        runs=(tiny_run,),
+    )
+    run(config)
+    text = (lists / "out" / "report.md").read_text()
+    assert "official test part, not as published: " in text
+    frames = {"kitti-odometry": 2, "scannet-scenes": 2}[dataset]
+    as_if_complete(monkeypatch, dataset, frames)
+    config = replace(config, out=lists / "whole", predictions=lists / "predictions")
+    report = json.loads(run(config).read_text())
+    assert "official test part, as published" in (lists / "whole" / "report.md").read_text()
+    check_predictions(dataset, lists / "predictions", open_store(stored), report)
+    # The cells are there; what was deleted of the predictions is made again.
+    shutil.rmtree(next((lists / "predictions").glob(f"linear-{tiny_run.name}-*")))
+    assert json.loads(run(config).read_text()) == report
+    check_predictions(dataset, lists / "predictions", open_store(stored), report)
+
+
+def check_predictions(dataset: str, folder: Path, store: Store, report: dict[str, Any]) -> None:
+    """One folder per cell; scored against the files' labels they give the report's accuracy."""
+    assert len([*folder.iterdir()]) == len(report["cells"]) == 3
+    for cell in report["cells"]:
+        (predicted,) = folder.glob(f"linear-{cell['name']}-*")
+        right, total = 0, 0
+        for sample, key in enumerate(all_keys(store)):
+            if dataset == "kitti-odometry":
+                if not key.startswith("08"):
+                    continue
+                path = predicted / "sequences/08/predictions" / f"{key[3:]}.label"
+                ids = np.fromfile(path, "<u4")
+                class_of = {10: 1, 50: 13}
+            else:
+                if key[:9] != "scene0025":
+                    continue
+                ids = np.array([int(line) for line in (predicted / f"{key}.txt").open()])
+                class_of = {8: 8, 14: 13}
+            labels = labels_of(read_cloud(store, sample))
+            assert len(ids) == len(labels)
+            classes = np.array([class_of.get(one, -1) for one in ids.tolist()])
+            right += int((classes == labels)[labels > 0].sum())
+            total += int((labels > 0).sum())
+        assert right / total == pytest.approx(cell["accuracy"])
