@@ -34,12 +34,13 @@ def read_mat(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         SourceError: it is missing, damaged, of version 7.3, or lacks a variable.
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     if not path.is_file():
         raise SourceError(f"{path} does not exist")
     try:
         found = loadmat(path, variable_names=list(names))
-    except _DECODING_ERRORS as error:
+    except (MatReadError, *_DECODING_ERRORS) as error:
         raise SourceError(f"{path} cannot be read as a MATLAB file: {error}") from error
     missing = [name for name in names if name not in found]
     if missing:

@@ -52,7 +52,7 @@ class Dataset:
         labels: what the labels are, or empty.
         has_poses: whether recordings can have poses.
         takes_camera_file: whether `--camera` gives the calibration.
-        same_files_as: the dataset whose files it reads for other classes, or empty; such a dataset
+        same_files_as: the dataset whose recordings it reads in another way, or empty; such a dataset
             is never recognised, only named.
         settings: dotted settings of `ExtractConfig` that replace the defaults.
         typical: files that hardly any other dataset has; a folder that holds them but matches none
@@ -239,6 +239,7 @@ _ROWS = (
         kind="points",
         world_up="z",
         labels="20 classes",
+        same_files_as="scannet",
         settings={"features.teacher.name": "none", "geometry.voxel_size": 0.0},
         official_test=OfficialTest(listed_in=_SCANNET_TEST.listed_in, frames=312),
     ),
@@ -254,6 +255,7 @@ _ROWS = (
         "sunrgbd",
         "rgbd.sunrgbd:SunRgbd",
         layouts=(Layout(("intrinsics.txt", "image/*.jpg", "depth*/*.png"), places=(ANYWHERE,)),),
+        labels="37 classes",
         has_poses=False,
         official_test=OfficialTest(("test-*",), frames=5050, scores=_PIXELS),
     ),

@@ -59,3 +59,17 @@ def _write_cell(file: h5py.File, name: str, texts: Sequence[str]) -> None:
     for number, text in enumerate(texts):
         codes = np.array([[ord(letter)] for letter in text], np.uint16)
         references[0, number] = file.create_dataset(f"#refs#/{name}{number}", data=codes).ref
+
+
+def write_segmentation(folder: Path, numbers: np.ndarray, names: Sequence[str]) -> None:
+    """A frame's `seg.mat`: number 1 is the first name."""
+    savemat(folder / "seg.mat", {"seglabel": numbers.astype(np.uint16), "names": cell(names)})
+
+
+def write_split(root: Path, train: Sequence[str], test: Sequence[str]) -> None:
+    """The toolbox's `allsplit.mat`, with the paths of the authors' machine."""
+    path = root / "SUNRGBDtoolbox" / "traintestSUNRGBD" / "allsplit.mat"
+    path.parent.mkdir(parents=True)
+    first = "/n/fs/sun3d/data/SUNRGBD/"
+    parts = {"alltrain": train, "alltest": test}
+    savemat(path, {name: cell([f"{first}{one}" for one in part]) for name, part in parts.items()})

@@ -34,6 +34,8 @@ def test_vertices_in_their_order_with_the_benchmarks_classes(tmp_path: Path):
     frame = source.load("scene0011_00")
     assert frame.views == ()
     assert frame.sequence == "scene0011_00"
+    assert frame.points is not None
+    assert frame.colors is not None
     np.testing.assert_array_equal(frame.points, POINTS)
     np.testing.assert_array_equal(frame.colors, COLORS)
     # NYU40's 13 and 40 are not of the 20 classes.

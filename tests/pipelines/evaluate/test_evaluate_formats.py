@@ -219,6 +219,8 @@ def test_named_scenes_test_and_the_benchmarks_classes_count(
     config = evaluation(stored, tiny_run, tmp_path / "out")
     report = json.loads(run(config).read_text())
     assert len(report["protocol"]["classes"]) == classes
+    # The run is of another recording, so this is a transfer.
+    assert report["protocol"]["pretrained_on_test_frames"] == {tiny_run.name: None}
     for cell in report["cells"]:
         assert {name for name, iou in cell["iou"].items() if iou is not None} == present
     linear = {c["name"]: c["miou"] for c in report["cells"] if c["mode"] == "linear"}
@@ -379,12 +381,11 @@ def as_if_complete(monkeypatch: pytest.MonkeyPatch, dataset: str, frames: int) -
     monkeypatch.setitem(DATASETS, dataset, replace(row, official_test=whole))
 
 
+@pytest.mark.parametrize("stored", ["kitti-odometry", "scannet-scenes"], indirect=True)
 def test_the_card_says_as_published_only_where_it_is(
     stored: Path, tiny_run: Path, lists: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = open_store(stored).manifest.dataset["dataset"]
-    if dataset not in ("kitti-odometry", "scannet-scenes"):
-        pytest.skip("two formats are enough")
     split = SplitConfig(test_scenes=(OFFICIAL[dataset][0],))
     config = replace(
         evaluation(stored, tiny_run, lists / "out"),
@@ -423,7 +424,7 @@ def check_predictions(dataset: str, folder: Path, store: Store, report: dict[str
             else:
                 if key[:9] != "scene0025":
                     continue
-                ids = np.array([int(line) for line in (predicted / f"{key}.txt").open()])
+                ids = np.loadtxt(predicted / f"{key}.txt", int)
                 class_of = {8: 8, 14: 13}
             labels = labels_of(read_cloud(store, sample))
             assert len(ids) == len(labels)
