@@ -52,7 +52,7 @@ class Dataset:
         labels: what the labels are, or empty.
         has_poses: whether recordings can have poses.
         takes_camera_file: whether `--camera` gives the calibration.
-        same_files_as: the dataset whose recordings it reads in another way, or empty; such a dataset
+        same_files_as: the dataset whose recordings it reads in another way, or empty; this one
             is never recognised, only named.
         settings: dotted settings of `ExtractConfig` that replace the defaults.
         typical: files that hardly any other dataset has; a folder that holds them but matches none
