@@ -16,22 +16,23 @@ from PIL import Image
 from s3dis_written import write_rooms
 from scannet_written import write_mesh
 
-from p2pkit.datasets.registry import DATASETS
+from p2pkit.datasets.points.ply import read_vertices
+from p2pkit.datasets.registry import DATASETS, OfficialTest
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines.evaluate.features import FrozenConfig
 from p2pkit.pipelines.evaluate.finetune import FinetuneConfig
 from p2pkit.pipelines.evaluate.frames import LabelledFrames, open_labelled, pretraining_up_axis
-from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
 from p2pkit.pipelines.evaluate.official import differences_to_published
+from p2pkit.pipelines.evaluate.predictions import FORMS, kept_predictions
 from p2pkit.pipelines.evaluate.probe import ProbeStageConfig
 from p2pkit.pipelines.evaluate.probe import run as probe
 from p2pkit.pipelines.evaluate.run import EvaluateConfig, run
 from p2pkit.pipelines.evaluate.split import SplitConfig
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.settings import ExtractConfig
-from p2pkit.pipelines.held_out import all_keys, scene_split
-from p2pkit.store.reading import Store, open_store
+from p2pkit.pipelines.held_out import scene_split
+from p2pkit.store.reading import open_store
 from p2pkit.stream.augmentation import AugmentConfig, augment_points
 
 POINTS = 400
@@ -401,34 +402,70 @@ def test_the_card_says_as_published_only_where_it_is(
     config = replace(config, out=lists / "whole", predictions=lists / "predictions")
     report = json.loads(run(config).read_text())
     assert "official test part, as published" in (lists / "whole" / "report.md").read_text()
-    check_predictions(dataset, lists / "predictions", open_store(stored), report)
+    check_predictions(dataset, lists / "predictions", stored.parent / dataset, report)
     # The cells are there; what was deleted of the predictions is made again.
     shutil.rmtree(next((lists / "predictions").glob(f"linear-{tiny_run.name}-*")))
     assert json.loads(run(config).read_text()) == report
-    check_predictions(dataset, lists / "predictions", open_store(stored), report)
+    check_predictions(dataset, lists / "predictions", stored.parent / dataset, report)
 
 
-def check_predictions(dataset: str, folder: Path, store: Store, report: dict[str, Any]) -> None:
-    """One folder per cell; scored against the files' labels they give the report's accuracy."""
+def check_predictions(dataset: str, folder: Path, root: Path, report: dict[str, Any]) -> None:
+    """One folder per cell; compared with the recording's own files they give its accuracy."""
     assert len([*folder.iterdir()]) == len(report["cells"]) == 3
     for cell in report["cells"]:
         (predicted,) = folder.glob(f"linear-{cell['name']}-*")
         right, total = 0, 0
-        for sample, key in enumerate(all_keys(store)):
-            if dataset == "kitti-odometry":
-                if not key.startswith("08"):
-                    continue
-                path = predicted / "sequences/08/predictions" / f"{key[3:]}.label"
-                ids = np.fromfile(path, "<u4")
-                class_of = {10: 1, 50: 13}
-            else:
-                if key[:9] != "scene0025":
-                    continue
-                ids = np.loadtxt(predicted / f"{key}.txt", int)
-                class_of = {8: 8, 14: 13}
-            labels = labels_of(read_cloud(store, sample))
-            assert len(ids) == len(labels)
-            classes = np.array([class_of.get(one, -1) for one in ids.tolist()])
-            right += int((classes == labels)[labels > 0].sum())
-            total += int((labels > 0).sum())
+        if dataset == "kitti-odometry":
+            for path in sorted((root / "sequences/08/labels").iterdir()):
+                raw = np.fromfile(path, "<u4") & 0xFFFF
+                found = np.fromfile(predicted / "sequences/08/predictions" / path.name, "<u4")
+                assert len(found) == POINTS
+                right += int(((raw == 252) & (found == 10) | (raw == 50) & (found == 50)).sum())
+                total += int((raw != 1).sum())
+        else:
+            for name in ("scene0025_00", "scene0025_01"):
+                path = root / "scans" / name / f"{name}_vh_clean_2.labels.ply"
+                raw, found = read_vertices(path)["label"], np.loadtxt(predicted / f"{name}.txt")
+                right += int((raw == found).sum())
+                total += int((raw > 0).sum())
+        assert total > 0
         assert right / total == pytest.approx(cell["accuracy"])
+
+
+def test_a_thinned_store_is_not_scored_as_published(
+    room_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = OfficialTest(("scene-2",), frames=4)
+    row = replace(DATASETS["posed-rgbd"], official_test=part)
+    monkeypatch.setitem(DATASETS, "posed-rgbd", row)
+    assert differences_to_published(open_store(room_store), 4, "stored") == [
+        "the store keeps one point per voxel of 0.02 m (extract with --voxel-size 0)"
+    ]
+
+
+def test_predictions_need_all_points(
+    room_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_labelled(
+        open_store(room_store), label_set="stored", validation=0.3, test=0.3, voxel_size=0.1
+    )
+    with kept_predictions(None, data) as keep:
+        assert keep is None
+    folder = tmp_path / "cell"
+    with pytest.raises(RuntimeError, match="broken off"), kept_predictions(folder, data):
+        raise RuntimeError("broken off")
+    assert not folder.exists()
+    sample = int(data.parts["test"][0])
+    points = len(data.frame(sample).labels)
+    with kept_predictions(folder, data) as keep:
+        assert keep is not None
+        keep(sample, np.full(points, 2))
+    assert json.loads((folder / "classes.json").read_text()) == ["wall", "floor", "box"]
+    written = np.load(folder / f"{data.test_keys[0]}.npy")
+    assert (written.dtype, len(written), set(written.tolist())) == (np.uint8, points, {2})
+    monkeypatch.setitem(FORMS, "posed-rgbd", FORMS["scannet-scenes"])
+    with (
+        pytest.raises(ConfigError, match=r"--voxel-size 0\.02, .*: extract with --voxel-size 0"),
+        kept_predictions(tmp_path / "other", data),
+    ):
+        pass
