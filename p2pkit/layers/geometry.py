@@ -183,9 +183,9 @@ class PairField:
 
 
 POINT_FIELDS = (
-    PointField(_INSTANCE, lambda frame: frame.instances),
     PointField(_INTENSITY, lambda frame: frame.intensity),
     PointField(_LABEL, lambda frame: frame.labels, votes=True),
+    PointField(_INSTANCE, lambda frame: frame.instances),
 )
 PAIR_FIELDS = (PairField(_CONFIDENCE, lambda found: found.confidence),)
 """What points and pairs have besides colours and positions. An entry here is all that a further
