@@ -166,6 +166,7 @@ _ROWS = (
             Layout(("classes40.txt", "test.txt", "rgb/*.jpg", "depth/*.png")),
             Layout(("nyu_depth_v2_labeled.mat", "splits.mat")),
         ),
+        typical=(Layout(("nyu_depth_v2_labeled.mat",)),),
         labels="40 classes",
         has_poses=False,
         official_test=OfficialTest(("test-*",), frames=654, scores=_PIXELS),

@@ -97,6 +97,8 @@ def test_faults_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "splits.mat").unlink()
     with pytest.raises(SourceError, match=r"splits\.mat does not exist"):
         open_source("nyuv2", SourceOptions(tmp_path))
+    with pytest.raises(SourceError, match=r"looks like nyuv2, but splits\.mat is missing"):
+        recognise(tmp_path)
     write_nyu(tmp_path)
     with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "r+") as file:
         array(file, "labels")[0, 300, 200] = 6
