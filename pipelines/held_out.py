@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError
+from p2pkit.pipelines.evaluate.official import test_places
 from p2pkit.pipelines.evaluate.split import cut_at_scenes, in_test_scenes, place_of
 from p2pkit.sampling import evenly_spread
 from p2pkit.store.manifest import Sample
@@ -31,24 +32,35 @@ def samples_in_key_order(store: Store) -> Int64[np.ndarray, " samples"]:
 
 
 def holdout_split(
-    store: Store, count: int
+    store: Store, count: int, scenes: Sequence[str] = ()
 ) -> tuple[Int64[np.ndarray, " kept"], Int64[np.ndarray, " held"]]:
-    """Sample ids to train on, and the `count` last in key order to hold out.
+    """Sample ids to train on, and those to hold out, both in key order.
 
-    Neighbouring frames of a recording show the same things, so held-out frames are a block at its
-    end rather than a random choice.
+    Neighbouring frames of a recording show the same things, so held-out frames are whole scenes or
+    a block at its end rather than a random choice.
+
+    Args:
+        store: the frames.
+        count: how many to hold out, the last in key order besides those of `scenes`.
+        scenes: held out as well, named as test scenes of an evaluation are.
 
     Raises:
-        ConfigError: no frame would be left to train on.
+        ConfigError: no frame would be left to train on, or no scene has such a name.
     """
-    samples = samples_in_key_order(store)
+    samples, held = samples_in_key_order(store), np.zeros(0, np.int64)
+    if scenes:
+        split = scene_split(store, 0.5, scenes)
+        samples, held = split.train, split.test
     if count >= len(samples):
         raise ConfigError(
             f"holdout is {count}, but the store has only {len(samples)} frames; leave some for "
             "training"
         )
     cut = len(samples) - count
-    return samples[:cut], samples[cut:]
+    # Row i of the samples in key order is the i-th key.
+    rank = np.argsort(samples_in_key_order(store))
+    held = np.concatenate([held, samples[cut:]])
+    return samples[:cut], held[np.argsort(rank[held], kind="stable")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +98,7 @@ def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] =
     dataset = store.manifest.dataset.get("dataset")
     names = [place_of(dataset, name) for name in sequences]
     if test_scenes:
-        tests = in_test_scenes(names, [place_of(dataset, scene) for scene in test_scenes])
+        tests = in_test_scenes(names, test_places(dataset, test_scenes, names))
         if tests.all():
             raise ConfigError(f"test_scenes {list(test_scenes)} leave no frame to train on")
         return SceneSplit(samples[~tests], samples[tests], sequence)

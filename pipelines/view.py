@@ -117,7 +117,8 @@ def _on_white(picture: Picture) -> Picture:
 
 
 def _networks(store: Store, run: Path) -> RunNetworks:
-    kept, _ = holdout_split(store, read_config_here(run).holdout)
+    config = read_config_here(run)
+    kept, _ = holdout_split(store, config.holdout, config.holdout_scenes)
     return run_networks(run, store, kept, seed=1)
 
 

@@ -72,6 +72,8 @@ class Frame:
         speed_m_s: how fast the sensor moves (m/s); 0 where it is unknown.
         interval_s: the usual time between frames of the sequence (s), or None.
         colors: RGB of each of `points` where the recording has them; None where the views give it.
+        instances: number of the object that each depth pixel [height width] or point [points] is
+            of, from 1 in each frame, 0 without; None in recordings without objects.
     """
 
     key: str
@@ -86,6 +88,7 @@ class Frame:
     speed_m_s: float = 0.0
     interval_s: float | None = None
     colors: UInt8[np.ndarray, "points 3"] | None = None
+    instances: UInt16[np.ndarray, "..."] | None = None
 
 
 @runtime_checkable

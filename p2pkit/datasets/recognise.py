@@ -34,7 +34,7 @@ class Recognised:
         others = (row.name for row in DATASETS.values() if row.same_files_as == self.dataset)
         return [
             f"Recognised as {self.dataset} by {self.layout}.",
-            *(f"{other} reads the same files, for other classes." for other in others),
+            *(f"{other} reads the same recording in another way." for other in others),
         ]
 
 

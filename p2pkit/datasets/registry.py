@@ -19,12 +19,31 @@ Kind = Literal["depth", "sweeps", "points", "generated"]
 
 
 @dataclass(frozen=True)
+class OfficialTest:
+    """The part of a benchmark that results are published on and that has public labels.
+
+    Args:
+        scenes: patterns of its sequences; empty where a file of the release lists them.
+        listed_in: that file, and where it is; empty where `scenes` has all.
+        frames: of it, as published; None where the benchmark counts something else.
+        scores: what the benchmark scores in place of each point of the recording; empty where it
+            is these points.
+    """
+
+    scenes: tuple[str, ...] = ()
+    listed_in: str = ""
+    frames: int | None = None
+    scores: str = ""
+
+
+@dataclass(frozen=True)
 class Dataset:
     """What is known of a dataset before a recording of it is opened.
 
     Args:
         name: as given with `--dataset`.
-        reader: `module:Class` below `p2pkit.datasets`, a `FrameSource` made from `SourceOptions`.
+        reader: `module:NAME` below `p2pkit.datasets` of what makes a `FrameSource` from
+            `SourceOptions`: a class or a function.
         kind: `depth` for depth images with colour; `sweeps` for LiDAR sweeps with cameras, tens of
             metres wide with decimetres between the points; `points` for labelled points without
             images, to evaluate on; `generated` for depth images made by code, without a folder.
@@ -33,12 +52,13 @@ class Dataset:
         labels: what the labels are, or empty.
         has_poses: whether recordings can have poses.
         takes_camera_file: whether `--camera` gives the calibration.
-        same_files_as: the dataset whose files it reads for other classes, or empty; such a dataset
+        same_files_as: the dataset whose recordings it reads in another way, or empty; this one
             is never recognised, only named.
         settings: dotted settings of `ExtractConfig` that replace the defaults.
         typical: files that hardly any other dataset has; a folder that holds them but matches none
             of `layouts` is a near miss.
         hint: `module:NAME` below `p2pkit.datasets` of a text that explains a near miss, or empty.
+        official_test: its benchmark's test part, if it has one.
     """
 
     name: str
@@ -53,6 +73,7 @@ class Dataset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     typical: tuple[Layout, ...] = ()
     hint: str = ""
+    official_test: OfficialTest | None = None
 
 
 LARGEST_UNITS = 1e9
@@ -65,6 +86,11 @@ _SWEEPS: dict[str, Any] = {
     "geometry.voxel_size": SWEEP_VOXEL_M,
     "geometry.near_limit": SWEEP_NEAR_LIMIT_M,
 }
+_PIXELS = "the pixels of images"
+_SCANNET_TEST = OfficialTest(
+    listed_in="scannetv2_val.txt of ScanNet's repository (Tasks/Benchmark)",
+    scores="the vertices of whole scenes, as --dataset scannet-scenes reads them",
+)
 _SEVEN_SCENES = ("frame-*.color.png", "frame-*.pose.txt")
 
 _ROWS = (
@@ -106,6 +132,7 @@ _ROWS = (
         layouts=(Layout(("velodyne", "calib.txt"), places=("sequences/*",)),),
         labels="SemanticKITTI, 19",
         settings=_SWEEPS,
+        official_test=OfficialTest(("08",), frames=4071),
         typical=(Layout(("velodyne",), places=("sequences/*",)),),
     ),
     Dataset(
@@ -126,17 +153,23 @@ _ROWS = (
         ),
         labels="lidarseg, 16",
         settings=_SWEEPS,
+        official_test=OfficialTest(
+            listed_in="splits.py of nuscenes-devkit (python-sdk/nuscenes/utils)", frames=6019
+        ),
         typical=(Layout(("samples/LIDAR_TOP",)), Layout(("*LIDAR_TOP*.pcd.bin",))),
     ),
     Dataset(
         "nyuv2",
-        "rgbd.nyuv2:NyuV2",
+        "rgbd.nyuv2:open_nyuv2",
         layouts=(
             Layout(("classes40.txt", "train.txt", "rgb/*.jpg", "depth/*.png")),
             Layout(("classes40.txt", "test.txt", "rgb/*.jpg", "depth/*.png")),
+            Layout(("nyu_depth_v2_labeled.mat", "splits.mat")),
         ),
+        typical=(Layout(("nyu_depth_v2_labeled.mat",)),),
         labels="40 classes",
         has_poses=False,
+        official_test=OfficialTest(("test-*",), frames=654, scores=_PIXELS),
     ),
     Dataset(
         "pandaset",
@@ -188,6 +221,7 @@ _ROWS = (
         world_up="z",
         labels="13 classes",
         settings={"features.teacher.name": "none"},
+        official_test=OfficialTest(("Area_5_*",), frames=68),
     ),
     Dataset(
         "scannet",
@@ -198,6 +232,17 @@ _ROWS = (
         ),
         world_up="z",
         labels="20 classes",
+        official_test=_SCANNET_TEST,
+    ),
+    Dataset(
+        "scannet-scenes",
+        "points.scannet_scenes:ScanNetScenes",
+        kind="points",
+        world_up="z",
+        labels="20 classes",
+        same_files_as="scannet",
+        settings={"features.teacher.name": "none", "geometry.voxel_size": 0.0},
+        official_test=OfficialTest(listed_in=_SCANNET_TEST.listed_in, frames=312),
     ),
     Dataset(
         "scannet200",
@@ -205,12 +250,15 @@ _ROWS = (
         world_up="z",
         labels="200 classes",
         same_files_as="scannet",
+        official_test=_SCANNET_TEST,
     ),
     Dataset(
         "sunrgbd",
         "rgbd.sunrgbd:SunRgbd",
         layouts=(Layout(("intrinsics.txt", "image/*.jpg", "depth*/*.png"), places=(ANYWHERE,)),),
+        labels="37 classes",
         has_poses=False,
+        official_test=OfficialTest(("test-*",), frames=5050, scores=_PIXELS),
     ),
     Dataset(
         "tum",

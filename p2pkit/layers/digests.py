@@ -34,6 +34,7 @@ def input_digests(frame: Frame) -> dict[str, str]:
             *(view.sees for view in frame.views),
         ],
         "labels": [frame.labels],
+        "instances": [frame.instances],
         "pose": [frame.world_from_sensor],
     }
     found = {name: _digest(arrays) for name, arrays in parts.items() if _any(arrays)}

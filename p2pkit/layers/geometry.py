@@ -131,6 +131,8 @@ _COLORS = FieldSpec("colors", "|u1", ("points", "rgb"), "", "none", "RGB of each
 
 _LABEL = FieldSpec("label", "|u1", ("points",), "class", "none", "class of each point")
 
+_INSTANCE = FieldSpec("instance", "<u2", ("points",), "object", "zstd", "object of each point")
+
 _INTENSITY = FieldSpec("intensity", "<f4", ("points",), "1", "zstd", "strength of the return, 0–1")
 
 _CONFIDENCE = FieldSpec(
@@ -188,6 +190,7 @@ class PairField:
 POINT_FIELDS = (
     PointField(_INTENSITY, lambda frame: frame.intensity),
     PointField(_LABEL, lambda frame: frame.labels, votes=True),
+    PointField(_INSTANCE, lambda frame: frame.instances),
 )
 PAIR_FIELDS = (PairField(_CONFIDENCE, lambda found: found.confidence),)
 """What points and pairs have besides colours and positions. An entry here is all that a further

@@ -12,6 +12,7 @@ from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.linear_probe import fit_linear_probe
 from p2pkit.networks.students import Student
 from p2pkit.pipelines.evaluate.frames import (
+    Keep,
     LabelledFrame,
     LabelledFrames,
     PartScores,
@@ -52,7 +53,13 @@ class FrozenFeatures:
         self._kept_bytes = 0
 
     def scores(
-        self, kind: str, samples: Int64[np.ndarray, " samples"], seed: int, *, part: str = "test"
+        self,
+        kind: str,
+        samples: Int64[np.ndarray, " samples"],
+        seed: int,
+        *,
+        part: str = "test",
+        keep: Keep | None = None,
     ) -> PartScores:
         """Fit on the labels of `samples`, score on all labelled points of a part.
 
@@ -61,6 +68,7 @@ class FrozenFeatures:
             samples: of the training part.
             seed: of the drawn points.
             part: that is scored.
+            keep: as in `LabelledFrames.score`.
         """
         features, labels = self._drawn(samples, seed)
         classify = KINDS[kind](features, labels, len(self._data.labels.classes), self._config, seed)
@@ -69,7 +77,7 @@ class FrozenFeatures:
             frame, rows = self._frame(sample)
             return frame, classify(rows)
 
-        return self._data.score(self._data.parts[part], predict)
+        return self._data.score(self._data.parts[part], predict, keep)
 
     def _drawn(
         self, samples: Int64[np.ndarray, " samples"], seed: int

@@ -11,6 +11,7 @@ from torch.nn import functional
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.networks.students import Student
 from p2pkit.pipelines.evaluate.frames import (
+    Keep,
     LabelledFrame,
     LabelledFrames,
     PartScores,
@@ -58,6 +59,7 @@ def finetune(
     *,
     seed: int,
     device: str = "cpu",
+    keep: Keep | None = None,
 ) -> Finetuned:
     """Train on `samples`, choose weights and rate as `config` says, test them once.
 
@@ -68,6 +70,7 @@ def finetune(
         config: of the training.
         seed: of the head's weights, the order and the augmentation.
         device: where.
+        keep: as in `LabelledFrames.score`, of the test part.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -81,7 +84,7 @@ def finetune(
         if not best.weights or found.miou > best.miou:
             best = found
     network.load_state_dict(best.weights)
-    tested = segment(network, data, data.parts["test"])
+    tested = segment(network, data, data.parts["test"], keep)
     return Finetuned(tested, best.step, best.validation_miou, best.rate)
 
 
@@ -146,7 +149,10 @@ def _optimizer(network: SegmentationNetwork, config: FinetuneConfig) -> torch.op
 
 
 def segment(
-    network: SegmentationNetwork, data: LabelledFrames, samples: Int64[np.ndarray, " samples"]
+    network: SegmentationNetwork,
+    data: LabelledFrames,
+    samples: Int64[np.ndarray, " samples"],
+    keep: Keep | None = None,
 ) -> PartScores:
     """Scores over all labelled points of some frames, in eval mode; the network then trains on."""
     device = str(next(network.parameters()).device)
@@ -158,7 +164,7 @@ def segment(
         return frame, logits.argmax(dim=1).cpu().numpy()
 
     network.eval()
-    found = data.score(samples, predict)
+    found = data.score(samples, predict, keep)
     network.train()
     return found
 

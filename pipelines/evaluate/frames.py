@@ -20,8 +20,10 @@ from p2pkit.evaluation.segmentation import (
 from p2pkit.geometry.gravity import rotation_to_z_up
 from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
 from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
+from p2pkit.pipelines.evaluate.official import is_official, test_places
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
 from p2pkit.pipelines.evaluate.split import (
+    OFFICIAL,
     check_disjoint,
     cut_frames,
     drawn_scenes,
@@ -39,6 +41,9 @@ from p2pkit.stream.augmentation import (
     augment_points,
 )
 from p2pkit.stream.samples import CAMERA_UP, stored_up
+
+Keep = Callable[[int, Int64[np.ndarray, " points"]], None]
+"""Takes a frame's sample id and the class that is predicted for each of its stored points."""
 
 
 def pretraining_up_axis(runs: Sequence[Path], store: Store) -> Axis | None:
@@ -227,18 +232,23 @@ class LabelledFrames:
         self,
         samples: Int64[np.ndarray, " samples"],
         predict: Callable[[int], tuple[LabelledFrame, Int64[np.ndarray, " voxels"]]],
+        keep: Keep | None = None,
     ) -> PartScores:
         """Scores over all labelled points of some frames; each point has its voxel's prediction.
 
         Args:
             samples: the frames.
             predict: gives a frame by its sample id, and the class of each of its voxels.
+            keep: is given the predictions of each frame.
         """
         shape = (len(self.labels.classes),) * 2
         confusions: dict[str, np.ndarray] = {}
         for sample in samples.tolist():
             found = confusions.setdefault(self.scene_of[sample], np.zeros(shape, np.int64))
-            found += self.confusion(*predict(sample))
+            frame, classes = predict(sample)
+            found += self.confusion(frame, classes)
+            if keep is not None:
+                keep(sample, classes[frame.voxel_of_point])
         total = sum(confusions.values(), np.zeros(shape, np.int64))
         counts = {scene: class_counts(confusion) for scene, confusion in confusions.items()}
         return PartScores(segmentation_scores(total), counts)
@@ -289,7 +299,9 @@ def open_labelled(
     """
     labels, samples = stored_labels(store, label_set), samples_in_key_order(store)
     scenes, dataset = _scene_names(store, samples), store.manifest.dataset
-    named = tuple(place_of(dataset.get("dataset"), name) for name in split.test_scenes)
+    named = test_places(dataset.get("dataset"), split.test_scenes, scenes)
+    # The file that lists an official part may lie anywhere: only the part is kept as its name.
+    shown = (OFFICIAL,) if is_official(split.test_scenes) else named
     split = replace(split, test_scenes=named)
     cut = cut_frames(scenes, validation=validation, test=test, split=split)
     return LabelledFrames(
@@ -298,7 +310,7 @@ def open_labelled(
         parts={name: samples[rows] for name, rows in cut.rows.items()},
         scene_of=dict(zip(samples.tolist(), cut.units, strict=True)),
         voxel_size=voxel_size,
-        split=split,
+        split=replace(split, test_scenes=shown),
         warning=same_place(scenes, split),
         up_axis=up_axis or stored_up(store),
         turn=turn_to(up_axis, store),

@@ -59,13 +59,21 @@ def card_line(card: dict[str, Any]) -> str:
     parts = ", ".join(f"{name} {frames[name]} frames of {scenes[name]} {unit}" for name in frames)
     turned = "up_axis" in card and card.get("points") != "as they are stored"
     named = card.get("split", {}).get("test_scenes")
-    parts += f" (test scenes {', '.join(named)})" if named else ""
+    parts += f" ({_test_part(named, card)})" if named else ""
     return (
         f"{card['dataset']}, {len(card['classes'])} classes ({card['label_set']}); {parts}; "
         f"fractions in {card['fraction_unit']}; {card['student']['student']} at "
         f"{100 * card['voxel_size_m']:g} cm; {card['test_time']}; "
         f"{'points turned to the axes of pretraining; ' if turned else ''}{card['metric']}"
     )
+
+
+def _test_part(named: Sequence[str], card: dict[str, Any]) -> str:
+    """Which scenes are tested on, and whether as the benchmark does."""
+    if "not_as_published" not in card:
+        return f"test scenes {', '.join(named)}"
+    reasons = "; ".join(card["not_as_published"])
+    return f"official test part, {f'not as published: {reasons}' if reasons else 'as published'}"
 
 
 def _unit(card: dict[str, Any]) -> str:

@@ -25,6 +25,8 @@ from p2pkit.pipelines.evaluate.frames import (
     pretraining_up_axis,
     with_test_store,
 )
+from p2pkit.pipelines.evaluate.official import differences_to_published, is_official
+from p2pkit.pipelines.evaluate.predictions import kept_predictions
 from p2pkit.pipelines.evaluate.report import write_report
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, EvaluateConfig
 from p2pkit.pipelines.evaluate.split import UNIT_WORDS
@@ -141,6 +143,10 @@ def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
         }
     if data.split != BY_SCENE:
         entries["split"] = config_to_json(data.split)
+    if is_official(data.split.test_scenes):
+        entries["not_as_published"] = differences_to_published(
+            data.store, len(data.parts["test"]), config.labels
+        )
     if data.warning is not None:
         entries["warning"] = data.warning
     if data.up_axis != CAMERA_UP or data.turn is not None:
@@ -192,12 +198,24 @@ def _asked(config: EvaluateConfig, data: LabelledFrames) -> dict[int, list[float
 
 
 def _missing(config: EvaluateConfig, data: LabelledFrames, job: Job) -> list[Cell]:
-    return [cell for cell in job.cells if not _path(config, data, job, cell).exists()]
+    def is_done(cell: Cell) -> bool:
+        predicted = _predictions(config, data, job, cell)
+        done = _path(config, data, job, cell).exists()
+        return done and (predicted is None or predicted.is_dir())
+
+    return [cell for cell in job.cells if not is_done(cell)]
 
 
 def _path(config: EvaluateConfig, data: LabelledFrames, job: Job, cell: Cell) -> Path:
     share = f"{cell.scenes}of{len(data.scenes('train'))}"
     return config.out / "cells" / f"{cell.mode}-{job.weights}-{share}-{cell.seed}.json"
+
+
+def _predictions(config: EvaluateConfig, data: LabelledFrames, job: Job, cell: Cell) -> Path | None:
+    """The folder of a cell's predictions, named as the cell's file."""
+    if config.predictions is None:
+        return None
+    return config.predictions / _path(config, data, job, cell).stem
 
 
 def _work_alone(work: tuple[EvaluateConfig, Job]) -> str:
@@ -214,20 +232,26 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
     for cell in _missing(config, data, job):
         samples = data.subset(cell.scenes, cell.seed)
         extra: dict[str, Any] = {}
-        if cell.mode == "finetune":
-            student = weights.student(job.weights, cell.seed, read)
-            tuned = finetune(
-                student, data, samples, config.finetune, seed=cell.seed, device=config.device
-            )
-            found = tuned.tested
-            extra = {
-                "tested_step": tuned.step,
-                "tested_rate": tuned.rate,
-                "validation_miou": tuned.validation_miou,
-            }
-        else:
-            frozen = frozen or _frozen(config, weights, data, job, read)
-            found = frozen.scores(cell.mode, samples, cell.seed)
+        with kept_predictions(_predictions(config, data, job, cell), data) as keep:
+            if cell.mode == "finetune":
+                tuned = finetune(
+                    weights.student(job.weights, cell.seed, read),
+                    data,
+                    samples,
+                    config.finetune,
+                    seed=cell.seed,
+                    device=config.device,
+                    keep=keep,
+                )
+                found = tuned.tested
+                extra = {
+                    "tested_step": tuned.step,
+                    "tested_rate": tuned.rate,
+                    "validation_miou": tuned.validation_miou,
+                }
+            else:
+                frozen = frozen or _frozen(config, weights, data, job, read)
+                found = frozen.scores(cell.mode, samples, cell.seed, keep=keep)
         row = {
             "frames": len(samples),
             "drawn": data.drawn(cell.scenes, cell.seed),

@@ -37,9 +37,10 @@ class SplitConfig:
     )
     test_scenes: tuple[str, ...] = Field(
         default=(),
-        description="Test scenes by name, with * and ? as in file names, or a file of names; the "
-        "last ones if none is named.",
-        json_schema_extra=option(metavar="NAMES|FILE"),
+        description="Test scenes by name, with * and ? as in file names, or a file of names; "
+        "`official`, or official:FILE with its list, for the benchmark's own; the last ones if "
+        "none is named.",
+        json_schema_extra=option(metavar="NAMES|FILE|official"),
     )
     block_frames: int = Field(
         default=2, ge=1, description="Frames per time block; labels are given to whole blocks."
@@ -158,6 +159,12 @@ class EvaluateConfig:
         default=None,
         description="Test on all frames of this store, which has the same classes; --on then "
         "trains and validates.",
+        json_schema_extra=option(),
+    )
+    predictions: Path | None = Field(
+        default=None,
+        description="Folder for the predictions of the test part, one folder for each cell: in the "
+        "benchmark's submission form for scannet-scenes and kitti-odometry, else a .npy per frame.",
         json_schema_extra=option(),
     )
     checkpoints: dict[str, Path] = Field(
@@ -288,8 +295,9 @@ class ProbeStageConfig:
     )
     test_scenes: tuple[str, ...] = Field(
         default=(),
-        description="Test scenes instead of that share, by name, with * and ?, or a file of names.",
-        json_schema_extra=option(metavar="NAMES|FILE"),
+        description="Test scenes instead of that share, by name, with * and ?, or a file of names, "
+        "or official, as for evaluate.",
+        json_schema_extra=option(metavar="NAMES|FILE|official"),
     )
     device: str | None = Field(
         default=None,

@@ -14,6 +14,8 @@ from p2pkit.pipelines.evaluate.settings import SplitConfig
 PARTS = ("train", "validation", "test")
 UNIT_WORDS = {"scene": "scenes", "time-block": "time blocks"}
 SHOWN_SCENES = 6
+OFFICIAL = "official"
+"""Names a benchmark's own test part in place of its scenes."""
 _SCAN_OF_A_ROOM = re.compile(r"^(scene[0-9?*]+)_[0-9?*]+$")
 
 
@@ -38,7 +40,7 @@ def place_of(dataset: object, sequence: str) -> str:
         dataset: its name, as the store has it.
         sequence: of a frame, or a pattern of sequences.
     """
-    if dataset in ("scannet", "scannet200"):
+    if dataset in ("scannet", "scannet200", "scannet-scenes"):
         return _SCAN_OF_A_ROOM.sub(r"\1", sequence)
     return sequence
 

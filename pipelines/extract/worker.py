@@ -85,6 +85,7 @@ def _frame_bytes(frame: Frame | FrameError) -> int:
     arrays = [array for view in frame.views for array in (view.image, view.valid, view.sees)]
     depth = None if frame.depth is None else frame.depth.values
     arrays += [depth, frame.points, frame.labels, frame.intensity, frame.colors]
+    arrays.append(frame.instances)
     return sum(array.nbytes for array in arrays if array is not None)
 
 

@@ -91,7 +91,7 @@ def run(config: ReportConfig) -> Path:
 def _drawn(config: ReportConfig, store: Store) -> dict[str, Any]:
     """Sections that need the networks: pictures, likely false negatives, nearest points."""
     train_config = read_config_here(config.run)
-    kept, held = holdout_split(store, train_config.holdout)
+    kept, held = holdout_split(store, train_config.holdout, train_config.holdout_scenes)
     shown = held if len(held) else kept
     networks = run_networks(config.run, store, kept, seed=config.seed + 1)
     chosen = chosen_samples(shown, config.frames)

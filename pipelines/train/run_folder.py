@@ -119,21 +119,21 @@ def provenance_of(sources: Sequence[StreamSource], config: TrainConfig) -> Prove
     """The provenance of a run of `config` on these opened stores."""
     names = (str(config.store), *config.more_stores)
     uses = tuple(
-        _use_of_source(source, name, config.holdout)
-        for source, name in zip(sources, names, strict=True)
+        _use_of_source(source, name, config) for source, name in zip(sources, names, strict=True)
     )
     return Provenance(sources[0].channels, uses)
 
 
-def _use_of_source(source: StreamSource, name: str, holdout: int) -> StoreUse:
+def _use_of_source(source: StreamSource, name: str, config: TrainConfig) -> StoreUse:
     store, layers = source.store, ("geometry", source.layer)
     layers += () if source.superpixels is None else (source.superpixels,)
     keys = all_keys(store)
+    _, held = holdout_split(store, config.holdout, config.holdout_scenes)
     return StoreUse(
         store=name,
         layers=layers,
         fingerprints={layer: store.layer(layer).fingerprint_sha256 for layer in layers},
-        holdout=tuple(keys[sample] for sample in holdout_split(store, holdout)[1]),
+        holdout=tuple(keys[sample] for sample in held),
         weight=source.weight,
         frames=len(keys),
         reconstructed=source.basis is not None,

@@ -180,6 +180,11 @@ class TrainConfig:
         ge=0,
         description="Frames of each store, the last in key order, that are held out of training.",
     )
+    holdout_scenes: tuple[str, ...] = Field(
+        default=(),
+        description="Scenes of each store that are held out as well, by name, with * and ?; "
+        "`official` for the benchmark's test part, or official:FILE, as for evaluate.",
+    )
     checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(
         default=2, ge=1, description="How many of the newest checkpoints to keep."

@@ -52,7 +52,7 @@ def open_sources(config: TrainConfig, layers: Sequence[Sequence[str]] = ()) -> l
     same = len({basis.sha256 if basis is not None else None for basis in bases}) == 1
     if same and not _compares_features(config):
         bases = [None] * len(stores)
-    kept = [holdout_split(store, config.holdout)[0] for store in stores]
+    kept = [holdout_split(store, config.holdout, config.holdout_scenes)[0] for store in stores]
     weights = whole_weights(config.weights, [len(samples) for samples in kept])
     rows = zip(stores, chosen, kept, weights, bases, superpixels, strict=True)
     return [StreamSource(*row) for row in rows]

@@ -88,6 +88,8 @@ _MERGED = {
     19: (81,),
 }
 """SemanticKITTI's label values of each class of its single-scan benchmark."""
+SUBMITTED = (10, 11, 15, 18, 20, 30, 31, 32, 40, 44, 48, 49, 50, 51, 70, 71, 72, 80, 81)
+"""The label value that stands for each class but void in predictions: `learning_map_inv`."""
 _UNKNOWN = 255
 
 

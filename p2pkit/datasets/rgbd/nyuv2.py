@@ -1,13 +1,14 @@
 """NYU Depth V2, labelled frames at 320 x 240 or 640 x 480 with 40 classes and void.
 
 Silberman et al., "Indoor Segmentation and Support Inference from RGBD Images", ECCV 2012. The
-folder holds `rgb/ID.jpg`, `depth/ID.png` (mm), `label40/ID.png`, `train.txt` or `test.txt`,
-`classes40.txt` and `intrinsics.txt`. There are no poses.
+folder holds `rgb/ID.jpg`, `depth/ID.png` (mm), `label40/ID.png`, `train.txt`, `test.txt` or both,
+`classes40.txt` and `intrinsics.txt`; or the published `.mat` files, see `nyuv2_labeled`. There are
+no poses.
 
-The scene of a frame is not given either, but frames of one scene have consecutive numbers and the
-official split has no scene on both sides. So a run of consecutive numbers in `train.txt`, which
-frames of `test.txt` end, is one or more whole scenes: it is the frame's `sequence`, and cutting
-between sequences never cuts a scene. The 795 frames are 123 runs of up to 34.
+The scene of a frame is not given in the folder, but frames of one scene have consecutive numbers
+and the official split has no scene on both sides. So a run of consecutive numbers in `train.txt`,
+which frames of `test.txt` end, is one or more whole scenes: it is the frame's `sequence`, and
+cutting between sequences never cuts a scene. The 795 frames are 123 runs of up to 34.
 """
 
 from collections.abc import Sequence
@@ -18,10 +19,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
+from p2pkit.datasets.frame import DepthImage, Frame, FrameSource, SourceOptions, View
 from p2pkit.datasets.image_files import check_depth, read_color, read_depth_png, read_labels
 from p2pkit.datasets.listing import existing_root, frame_list_digest
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.nyuv2_labeled import LABELED, NyuV2Labeled
 from p2pkit.datasets.text_files import read_text
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, check_size_fits
@@ -35,10 +37,21 @@ UNITS_PER_METRE = 1000.0
 BORDER = 4
 
 
-class NyuV2:
-    """The frames of `train.txt` whose colour image exists, as a `FrameSource`.
+def open_nyuv2(options: SourceOptions) -> FrameSource:
+    """The frames of a folder of images, or of the published file where there are no images.
 
-    Without `train.txt`, or if none of its frames exists, those of `test.txt`.
+    Raises:
+        SourceError: as `NyuV2` or `NyuV2Labeled`.
+    """
+    root = existing_root(options, NyuV2.name)
+    published = (root / LABELED).is_file() and not (root / "rgb").is_dir()
+    return NyuV2Labeled(options) if published else NyuV2(options)
+
+
+class NyuV2:
+    """The frames of `train.txt` and `test.txt` whose colour image exists, as a `FrameSource`.
+
+    One of the lists is enough. With both, the sequences of the test part begin with `test-`.
 
     Raises:
         SourceError: a text file is missing or wrong, no listed frame exists, or the intrinsics are
@@ -53,11 +66,10 @@ class NyuV2:
         names = _class_names(self._root / "classes40.txt") if has_labels else None
         self.label_names: Sequence[str] | None = names
         self.ignore_label: int | None = 0 if has_labels else None
-        self._list, listed, present = _present(self._root)
+        self._lists, self._sequence, present = _present(self._root)
         self._camera = _read_intrinsics(self._root / "intrinsics.txt", self._color(present[0]))
         self._border = BORDER * self._camera.width // SIZES[0][0]
         self._keys = present[:: options.every][: options.limit]
-        self._sequence = _runs(listed)
         self._known = frozenset(self._keys)
         self._units = options.depth_units or UNITS_PER_METRE
 
@@ -105,7 +117,7 @@ class NyuV2:
             "dataset": self.name,
             "frames": len(self._keys),
             "frame_list": frame_list_digest((key, self._paths(key)) for key in self._keys),
-            "sequences": f"runs of consecutive numbers in {self._list}",
+            "sequences": f"runs of consecutive numbers in {' and '.join(self._lists)}",
             "calibration": {
                 "camera": self._camera.to_json(),
                 "depth_units_per_metre": self._units,
@@ -124,21 +136,32 @@ class NyuV2:
         )
 
 
-def _present(root: Path) -> tuple[str, list[str], list[str]]:
-    """The list to read: its name, all of its numbers, and those whose colour image exists."""
+def _present(root: Path) -> tuple[list[str], dict[str, str], list[str]]:
+    """The lists that have frames, the sequence of each of their frames, and those with an image."""
     found = [name for name in LISTS if (root / name).is_file()]
     if not found:
         raise SourceError(f"{root / LISTS[0]} does not exist, nor {LISTS[1]}; nyuv2 needs one")
     counts: list[str] = []
+    both: dict[str, tuple[list[str], list[str]]] = {}
     for name in found:
         listed = read_text(root / name, "nyuv2").split()
         if wrong := [key for key in listed if not key.isdecimal()]:
             raise SourceError(f"expected frame numbers, found {wrong[0]!r} in {root / name}")
         present = [key for key in listed if (root / "rgb" / f"{key}.jpg").is_file()]
         if present:
-            return name, listed, present
+            both[name] = (listed, present)
         counts.append(f"none of the {len(listed)} frames of {name}")
-    raise SourceError(f"{root}: {' and '.join(counts)} is in rgb/")
+    if not both:
+        raise SourceError(f"{root}: {' and '.join(counts)} is in rgb/")
+    if len(both) == 1:
+        (listed, present), *_ = both.values()
+        return [*both], _runs(listed), present
+    train, test = (set(listed) for listed, _ in both.values())
+    if train & test:
+        raise SourceError(f"{root}: frame {min(train & test)} is in {' and in '.join(both)}")
+    tests = {key: f"test-{run}" for key, run in _runs(sorted(test)).items()}
+    every = sorted((key for _, present in both.values() for key in present), key=int)
+    return [*both], _runs(sorted(train)) | tests, every
 
 
 def _runs(keys: Sequence[str]) -> dict[str, str]:

@@ -126,6 +126,15 @@ def mesh_20(path: Path) -> LabelledMesh:
         SourceError: it cannot be read, or has no positions and labels.
     """
     vertices = read_vertices(path)
+    return _mesh(vertices, classes_20(vertices, path), path)
+
+
+def classes_20(vertices: np.ndarray, path: Path) -> UInt8[np.ndarray, " vertices"]:
+    """The class of each vertex of a mesh with NYU40 labels; 0 (void) for other objects.
+
+    Raises:
+        SourceError: the vertices have no labels.
+    """
     classes = np.zeros(2**16, dtype=np.uint8)
     classes[list(CLASSES_20)] = np.arange(1, len(CLASSES_20) + 1)
     names = vertices.dtype.names or ()
@@ -133,7 +142,7 @@ def mesh_20(path: Path) -> LabelledMesh:
         raise SourceError(
             f"{path}: expected vertices with a label of an integer type, found {names}"
         )
-    return _mesh(vertices, classes[vertices["label"].astype(np.uint16)], path)
+    return classes[vertices["label"].astype(np.uint16)]
 
 
 def mesh_200(folder: Path, table: LabelTable) -> LabelledMesh:
@@ -190,6 +199,15 @@ def pixel_classes(
 def _mesh(vertices: np.ndarray, classes: np.ndarray, path: Path) -> LabelledMesh:
     from scipy.spatial import KDTree
 
+    return LabelledMesh(KDTree(positions(vertices, path)), np.ascontiguousarray(classes))
+
+
+def positions(vertices: np.ndarray, path: Path) -> Float64[np.ndarray, "vertices 3"]:
+    """x, y, z of a mesh's vertices (m).
+
+    Raises:
+        SourceError: they have none, or are not finite.
+    """
     names = vertices.dtype.names or ()
     if not {"x", "y", "z"} <= set(names) or not len(vertices):
         raise SourceError(
@@ -198,7 +216,7 @@ def _mesh(vertices: np.ndarray, classes: np.ndarray, path: Path) -> LabelledMesh
     points = np.stack([vertices[axis].astype(np.float64) for axis in "xyz"], axis=1)
     if not np.isfinite(points).all():
         raise SourceError(f"{path} contains vertices that are NaN or infinite")
-    return LabelledMesh(KDTree(points), np.ascontiguousarray(classes))
+    return points
 
 
 def _whole_numbers(value: Any, name: str, path: Path) -> np.ndarray:

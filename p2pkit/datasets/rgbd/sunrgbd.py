@@ -3,16 +3,20 @@
 Song et al., "SUN RGB-D: A RGB-D Scene Understanding Benchmark Suite", CVPR 2015, and the toolbox's
 readme. Anywhere below the folder, a frame's folder holds `image/*.jpg`, `depth_bfx/*.png` (filled)
 or `depth/*.png`, and `intrinsics.txt` (3 x 3). Depth is millimetres whose 16 bits are rotated left
-by three. Its poses are tilts only, and its labels are a MATLAB file: neither is read.
+by three. Its poses are tilts only and are not read. Labels are `seg.mat` in the frame's folder: the
+objects' numbers (`seglabel`) and `names`, of which 37 are classes. The official split is
+`SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat` in the folder or beside it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from p2pkit.datasets.frame import Frame, SourceOptions
@@ -21,12 +25,15 @@ from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
     folders_with,
+    frame_list_digest,
     known_frame,
     safe_key,
     visible_files,
 )
+from p2pkit.datasets.matlab_files import cell_texts, read_mat
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.nyu40 import SUN37, classes_by_name
 from p2pkit.datasets.rgbd.reading import RgbdFiles, load_rgbd, probe_of, rgbd_fingerprint
 from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import FrameError, GeometryError, SourceError
@@ -34,6 +41,7 @@ from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
 
 DEPTH_FOLDERS = ("depth_bfx", "depth")
+SPLIT = "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
 UNITS_PER_METRE = 1000.0
 # What tar stores take; sun3ddata has folders such as
 # mit_lab_16/lab_16_nov_2_2012_scan1_erika/0000001-000000020431.
@@ -43,19 +51,21 @@ LONGEST_KEY = 80
 class SunRgbd:
     """SUN RGB-D frames as a `FrameSource`; a sequence is the folder that holds the frames' folders.
 
+    Where the official split is, sequences of its test part begin with `test-`. Frames without
+    `seg.mat` are void throughout, if others have one.
+
     Raises:
-        SourceError: no frame's folder is below the given one.
+        SourceError: no frame's folder is below the given one, or the split cannot be read.
     """
 
     name = "sunrgbd"
-    label_names: Sequence[str] | None = None
-    ignore_label: int | None = None
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
         folders = folders_with(root, "intrinsics.txt")
         self.left_out: list[LeftOut] = []
-        found = [_files(folder, root, self.left_out) for folder in folders]
+        self._split, tests = _official_split(root)
+        found = [_files(folder, root, self.left_out, tests) for folder in folders]
         listed = [files for files in found if files is not None]
         if not listed:
             raise SourceError(
@@ -64,6 +74,9 @@ class SunRgbd:
             )
         self._frames = chosen_frames(listed, options)
         self._units = options.depth_units
+        has_labels = any(_segmentation(files).is_file() for files in listed)
+        self.label_names: Sequence[str] | None = SUN37 if has_labels else None
+        self.ignore_label: int | None = 0 if has_labels else None
 
     def depth_probes(self) -> Sequence[DepthProbe]:
         """Those of all frames."""
@@ -83,7 +96,10 @@ class SunRgbd:
             FrameError: a file is missing or damaged, or no depth is valid.
         """
         files = known_frame(self._frames, key)
-        return load_rgbd(files, self._calibration(files), decode=_rotated)
+        frame = load_rgbd(files, self._calibration(files), decode=_rotated)
+        if self.label_names is None or frame.depth is None:
+            return frame
+        return replace(frame, labels=_labels(files, frame.depth.values.shape))
 
     def _calibration(self, files: RgbdFiles) -> RgbdCalibration:
         camera = _camera(files)
@@ -97,15 +113,62 @@ class SunRgbd:
         ).with_units(self._units)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Frame list digest, and a digest of all intrinsics."""
+        """Frame list digest, a digest of all intrinsics, of the split and of the labels' sizes."""
         frames = self._frames.values()
         texts = [_intrinsics(files).read_text(errors="replace") for files in frames]
         units = {} if self._units is None else {"depth_units_per_metre": self._units}
         found = rgbd_fingerprint(self.name, frames, {})
+        if self.label_names is not None:
+            found["labels"] = frame_list_digest((one.key, [_segmentation(one)]) for one in frames)
+        if self._split:
+            found["test_sequences"] = sha256_json([files.sequence for files in frames])
         return found | {"calibration": sha256_json(texts)} | units
 
 
-def _files(folder: Path, root: Path, left_out: list[LeftOut]) -> RgbdFiles | None:
+def _official_split(root: Path) -> tuple[bool, set[tuple[str, ...]]]:
+    """Whether the toolbox's split is there, and the folders of its test part below SUNRGBD/."""
+    places = (root, root.resolve().parent)
+    path = next((place / SPLIT for place in places if (place / SPLIT).is_file()), None)
+    if path is None:
+        return False, set()
+    # Such as /n/fs/sun3d/data/SUNRGBD/kv2/kinect2data/000002_2014-05-26/
+    listed = cell_texts(read_mat(path, ("alltest",))["alltest"])
+    return True, {PurePosixPath(text.rpartition("SUNRGBD/")[2]).parts for text in listed}
+
+
+def _is_in(folder: Path, tests: set[tuple[str, ...]]) -> bool:
+    """Whether the end of the path is one of the folders."""
+    parts = folder.absolute().parts
+    return any(parts[-count:] in tests for count in range(1, len(parts)))
+
+
+def _labels(files: RgbdFiles, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width"]:
+    """The class of each depth pixel; void where an object's name is none of the 37."""
+    path = _segmentation(files)
+    if not path.is_file():
+        return np.zeros(shape, np.uint8)
+    try:
+        found = read_mat(path, ("seglabel", "names"))
+    except SourceError as error:
+        raise FrameError(files.key, str(error)) from error
+    numbers, names = found["seglabel"].astype(np.int64), cell_texts(found["names"])
+    low, high = numbers.min(initial=0), numbers.max(initial=0)
+    if numbers.shape != shape or low < 0 or high > len(names):
+        raise FrameError(
+            files.key,
+            f"{path.name} has the shape {numbers.shape} and labels {low} to {high} of {len(names)} "
+            f"names; expected {shape}, as the depth image, and 0 to {len(names)}",
+        )
+    return np.concatenate([np.zeros(1, np.uint8), classes_by_name(names)])[numbers]
+
+
+def _segmentation(files: RgbdFiles) -> Path:
+    return files.depth.parents[1] / "seg.mat"
+
+
+def _files(
+    folder: Path, root: Path, left_out: list[LeftOut], tests: set[tuple[str, ...]]
+) -> RgbdFiles | None:
     color = visible_files(folder / "image", "*.jpg")
     found = (visible_files(folder / name, "*.png") for name in DEPTH_FOLDERS)
     depth = next(filter(None, found), [])
@@ -116,7 +179,8 @@ def _files(folder: Path, root: Path, left_out: list[LeftOut]) -> RgbdFiles | Non
         left_out.append(LeftOut(str(folder.relative_to(root)), reason))
         return None
     parts = folder.relative_to(root).parts or (folder.name,)
-    return RgbdFiles(key=_key(parts), sequence="_".join(parts[:-1]), color=color[0], depth=depth[0])
+    sequence = ("test-" if _is_in(folder, tests) else "") + "_".join(parts[:-1])
+    return RgbdFiles(key=_key(parts), sequence=sequence, color=color[0], depth=depth[0])
 
 
 def _key(parts: tuple[str, ...]) -> str:

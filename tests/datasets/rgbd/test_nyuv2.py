@@ -36,6 +36,20 @@ def test_a_sequence_is_a_run_of_consecutive_numbers(data_root: Path):
     assert names[0] == f"from-{keys[0]}"
 
 
+def test_both_lists_give_both_parts(folder: Path):
+    keys = (folder / "train.txt").read_text().split()
+    (folder / "train.txt").write_text("\n".join([keys[0], keys[2], *keys[3:]]))
+    (folder / "test.txt").write_text(f"{keys[1]}\n")
+    source = open_source("nyuv2", SourceOptions(folder))
+    assert list(source.keys()) == keys[:3]
+    sequences = [source.load(key).sequence for key in keys[:3]]
+    assert sequences == [f"from-{keys[0]}", f"test-from-{keys[1]}", f"from-{keys[2]}"]
+    assert source.fingerprint()["sequences"].endswith("train.txt and test.txt")
+    (folder / "test.txt").write_text(f"{keys[0]}\n{keys[1]}\n")
+    with pytest.raises(SourceError, match=f"frame {keys[0]} is in train.txt and in test.txt"):
+        open_source("nyuv2", SourceOptions(folder))
+
+
 def test_frame_numbers_must_be_numbers(folder: Path):
     (folder / "train.txt").write_text("0003 kitchen\n")
     with pytest.raises(SourceError, match="found 'kitchen'"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matlab_written import write_segmentation, write_split
 from PIL import Image
 from rgbd_written import (
     assert_same,
@@ -254,6 +255,42 @@ def test_sunrgbd_folders_with_long_names(office: list[Frame], tmp_path: Path) ->
     np.testing.assert_array_equal(depth_of(second), depth_of(office[1]))
     below = open_source("sunrgbd", SourceOptions(tmp_path / "SUNRGBD"))
     assert below.keys()[0] == scan.format(1).partition("/")[2].replace("/", "_")
+
+
+def test_sunrgbd_labels_and_the_official_split(office: list[Frame], tmp_path: Path) -> None:
+    """37 classes by the objects' names; frames of the split's test part have other sequences."""
+    root = tmp_path / "SUNRGBD"
+    names = ("kv2/kinect2data/000001_a", "kv2/kinect2data/000002_b", "kv1/b3dodata/img_0003")
+    for name in names:
+        write_sunrgbd(root / name, office[0])
+    numbers = np.zeros(depth_of(office[0]).shape, int)
+    numbers[10], numbers[11], numbers[12], numbers[13] = 1, 2, 3, 4
+    write_segmentation(root / names[1], numbers, ("wall", "Night_stand", "fridge", "guitar"))
+    source = open_source("sunrgbd", SourceOptions(root))
+    assert source.load("kv2_kinect2data_000002_b").sequence == "kv2_kinect2data"
+    write_split(tmp_path, [names[0]], [f"{names[1]}/", names[2]])
+    source = open_source("sunrgbd", SourceOptions(root))
+    assert source.label_names is not None
+    assert (len(source.label_names), source.ignore_label) == (38, 0)
+    frames = [source.load(key) for key in sorted(source.keys())]
+    assert [frame.sequence for frame in frames] == [
+        *("test-kv1_b3dodata", "kv2_kinect2data", "test-kv2_kinect2data")
+    ]
+    assert frames[2].labels is not None
+    assert frames[2].labels[9:14, 5].tolist() == [0, 1, 32, 24, 0]
+    assert frames[0].labels is not None
+    assert not frames[0].labels.any()
+    below = open_source("sunrgbd", SourceOptions(tmp_path, limit=1))
+    assert below.load(below.keys()[0]).sequence == "test-SUNRGBD_kv1_b3dodata"
+    write_segmentation(root / names[1], numbers, ("wall", "floor"))
+    with pytest.raises(FrameError, match="labels 0 to 4 of 2 names"):
+        source.load("kv2_kinect2data_000002_b")
+    (root / names[1] / "seg.mat").write_bytes(b"MATLAB 5.0 MAT-file")
+    with pytest.raises(FrameError, match="cannot be read as a MATLAB file"):
+        source.load("kv2_kinect2data_000002_b")
+    (tmp_path / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat").write_bytes(b"")
+    with pytest.raises(SourceError, match="cannot be read as a MATLAB file"):
+        open_source("sunrgbd", SourceOptions(root))
 
 
 def test_redwood_scans_whose_images_tell_their_times(office: list[Frame], tmp_path: Path) -> None:

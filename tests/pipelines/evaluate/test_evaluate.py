@@ -19,9 +19,15 @@ from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.evaluate import features as frozen
-from p2pkit.pipelines.evaluate.features import FrozenConfig, FrozenFeatures
+from p2pkit.pipelines.evaluate.features import (
+    Describe,
+    FrozenConfig,
+    FrozenFeatures,
+    student_features,
+)
 from p2pkit.pipelines.evaluate.finetune import FinetuneConfig, finetune, validation_steps
 from p2pkit.pipelines.evaluate.frames import (
+    LabelledFrame,
     LabelledFrames,
     PartScores,
     open_labelled,
@@ -197,10 +203,10 @@ def test_a_cell_names_the_weights_that_it_measured(
     path, plain = latest_checkpoint(own).path / "weights.safetensors", FrozenFeatures.scores
     read: list[str] = []
 
-    def scores(self: FrozenFeatures, *asked: Any) -> PartScores:
+    def scores(self: FrozenFeatures, *asked: Any, **named: Any) -> PartScores:
         read.append(hashlib.sha256(path.read_bytes()).hexdigest())
         path.write_bytes(safetensors_bytes(load_file(path), metadata={"cell": str(len(read))}))
-        return plain(self, *asked)
+        return plain(self, *asked, **named)
 
     monkeypatch.setattr(FrozenFeatures, "scores", scores)
     changed = replace(config, runs=(own,), seeds=1, fractions=(100.0,), modes=("linear",))
@@ -209,6 +215,27 @@ def test_a_cell_names_the_weights_that_it_measured(
     cell = json.loads((config.out / "cells" / "linear-pretrained-1of1-0.json").read_text())
     assert len(set(read)) == 3
     assert cell["weights"] == read[2]
+
+
+def test_a_networks_features_are_computed_once_for_all_cells(
+    config: EvaluateConfig, data: LabelledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described: list[int] = []
+
+    def counted(*given: Any) -> Describe:
+        describe, number = student_features(*given), len(described)
+        described.append(0)
+
+        def count(frame: LabelledFrame) -> np.ndarray:
+            described[number] += 1
+            return describe(frame)
+
+        return count
+
+    monkeypatch.setattr("p2pkit.pipelines.evaluate.run.student_features", counted)
+    run(replace(config, seeds=2, fractions=(50.0, 100.0), modes=("linear", "knn")))
+    # Two draws of scratch, which is another network each, and the pretrained one.
+    assert described == [len(data.parts["train"]) + len(data.parts["test"])] * 3
 
 
 def test_several_processes_find_the_same(config: EvaluateConfig, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Evaluation on stores of SemanticKITTI, nuScenes-lidarseg, ScanNet and S3DIS in their own formats.
+"""Evaluation on stores of SemanticKITTI, nuScenes-lidarseg, ScanNet and S3DIS in their own formats,
+and on the benchmarks' own test parts.
 
 Small synthetic recordings: half of each frame is one class, half another, apart in colour or place.
 """
@@ -13,18 +14,24 @@ import numpy as np
 import pytest
 from PIL import Image
 from s3dis_written import write_rooms
+from scannet_written import write_mesh
 
-from p2pkit.errors import FingerprintError
+from p2pkit.datasets.points.ply import read_vertices
+from p2pkit.datasets.registry import DATASETS, OfficialTest
+from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines.evaluate.features import FrozenConfig
 from p2pkit.pipelines.evaluate.finetune import FinetuneConfig
-from p2pkit.pipelines.evaluate.frames import open_labelled, pretraining_up_axis
+from p2pkit.pipelines.evaluate.frames import LabelledFrames, open_labelled, pretraining_up_axis
+from p2pkit.pipelines.evaluate.official import differences_to_published
+from p2pkit.pipelines.evaluate.predictions import FORMS, kept_predictions
 from p2pkit.pipelines.evaluate.probe import ProbeStageConfig
 from p2pkit.pipelines.evaluate.probe import run as probe
 from p2pkit.pipelines.evaluate.run import EvaluateConfig, run
 from p2pkit.pipelines.evaluate.split import SplitConfig
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.settings import ExtractConfig
+from p2pkit.pipelines.held_out import scene_split
 from p2pkit.store.reading import open_store
 from p2pkit.stream.augmentation import AugmentConfig, augment_points
 
@@ -156,10 +163,26 @@ def write_s3dis(root: Path) -> Path:
     return write_rooms(root, tuple(rooms))
 
 
+def write_scenes(root: Path) -> Path:
+    """The meshes alone: a wall, half door (8) and half desk (14), apart in colour."""
+    u, v = np.meshgrid(np.arange(40), np.arange(20))
+    points = np.stack([0.1 * u, np.zeros(u.shape), 0.1 * v], axis=-1).reshape(-1, 3)
+    for number, name in enumerate(SCANS):
+        (root / "scans" / name).mkdir(parents=True)
+        stem, left = root / "scans" / name / f"{name}_vh_clean_2", u.ravel() < 20 + number
+        shade = np.where(left[:, None], (200, 0, 0), (0, 0, 200))
+        write_mesh(stem.with_suffix(".ply"), points, None, shade)
+        labels = np.where(left, 8, 14)
+        labels[:3] = 0
+        write_mesh(root / "scans" / name / f"{name}_vh_clean_2.labels.ply", points, labels)
+    return root
+
+
 FORMATS = {
     "kitti-odometry": (write_semantic_kitti, "08", 19, {"car", "building"}),
     "nuscenes": (write_nuscenes, "scene-0103", 16, {"car", "manmade"}),
     "scannet": (write_scannet, "scene0025_0?", 20, {"door", "desk"}),
+    "scannet-scenes": (write_scenes, "scene0025_0?", 20, {"door", "desk"}),
     "s3dis": (write_s3dis, "Area_5_*", 13, {"floor", "ceiling", "wall", "table", "chair"}),
 }
 
@@ -197,6 +220,8 @@ def test_named_scenes_test_and_the_benchmarks_classes_count(
     config = evaluation(stored, tiny_run, tmp_path / "out")
     report = json.loads(run(config).read_text())
     assert len(report["protocol"]["classes"]) == classes
+    # The run is of another recording, so this is a transfer.
+    assert report["protocol"]["pretrained_on_test_frames"] == {tiny_run.name: None}
     for cell in report["cells"]:
         assert {name for name, iou in cell["iou"].items() if iou is not None} == present
     linear = {c["name"]: c["miou"] for c in report["cells"] if c["mode"] == "linear"}
@@ -219,7 +244,7 @@ def test_no_place_is_in_two_parts(stored: Path) -> None:
     )
     scenes = [data.scenes(part) for part in ("train", "validation", "test")]
     assert sum(map(len, scenes)) == len(set().union(*scenes))
-    if dataset == "scannet":
+    if dataset.startswith("scannet"):
         assert scenes == [["scene0000"], ["scene0011"], ["scene0025"]]
 
 
@@ -287,3 +312,160 @@ def test_a_probe_takes_the_same_names(stored: Path, tiny_run: Path, tmp_path: Pa
     assert report["protocol"]["sequences_in_both_parts"] == []
     assert report["protocol"]["points_turned"] == (dataset != "scannet")
     assert report["protocol"]["test_frames"] == {"nuscenes": 1}.get(dataset, 2)
+
+
+OFFICIAL = {
+    "kitti-odometry": ("official", ["08"]),
+    "nuscenes": ("official:splits.py", ["scene-0103", "scene-0553"]),
+    "scannet": ("official:scannetv2_val.txt", ["scene0025"]),
+    "scannet-scenes": ("official:scannetv2_val.txt", ["scene0025"]),
+    "s3dis": ("official", ["Area_5_hallway_1", "Area_5_office_1"]),
+}
+
+
+@pytest.fixture
+def lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the lists of the releases; the store lacks one of each."""
+    names = "scene0025_00\nscene0025_01\nscene0700_00\n"
+    (tmp_path / "scannetv2_val.txt").write_text(names)
+    text = "train = ['scene-0001']\nval = \\\n    ['scene-0103', 'scene-0553', 'scene-0999']\n"
+    (tmp_path / "splits.py").write_text(f"import os\n{text}\nprint('must not run')\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_official_test_part(stored: Path, lists: Path) -> None:
+    store = open_store(stored)
+    dataset = store.manifest.dataset["dataset"]
+    name, scenes = OFFICIAL[dataset]
+    asked: dict[str, Any] = {"validation": 0.2, "test": 0.2, "voxel_size": 0.1}
+
+    def opened(*names: str) -> LabelledFrames:
+        split = SplitConfig(test_scenes=names)
+        return open_labelled(store, label_set="stored", split=split, **asked)
+
+    data = opened(name)
+    assert data.scenes("test") == scenes
+    assert data.split.test_scenes == ("official",)
+    split = scene_split(store, 0.2, (name,))
+    assert split.test.tolist() == data.parts["test"].tolist()
+    wrong = "official" if ":" in name else "official:list.txt"
+    with pytest.raises(ConfigError, match=r"is listed in|omit the file"):
+        opened(wrong)
+    if ":" in name:
+        (lists / "none.txt").write_text("scene0700_00\n")
+        with pytest.raises(ConfigError, match="the store has no scene of the official"):
+            opened("official:none.txt")
+        for text, message in (("", "lists no scene"), ("val = (", "cannot be read as a list")):
+            (lists / "list.py").write_text(text if text else "val = []")
+            with pytest.raises(ConfigError, match=message):
+                opened("official:list.py")
+
+
+def test_what_differs_from_the_published_protocol(stored: Path) -> None:
+    store = open_store(stored)
+    dataset = store.manifest.dataset["dataset"]
+    part = DATASETS[dataset].official_test
+    assert part is not None
+    full = differences_to_published(store, part.frames or 1, "stored")
+    assert ["vertices of whole scenes" in one for one in full] == [True] * (dataset == "scannet")
+    found = differences_to_published(store, 2, "nyu13")
+    assert found[-1] == "the label set nyu13"
+    if part.frames:
+        assert f"2 of {part.frames} frames" in found
+
+
+def as_if_complete(monkeypatch: pytest.MonkeyPatch, dataset: str, frames: int) -> None:
+    row = DATASETS[dataset]
+    assert row.official_test is not None
+    whole = replace(row.official_test, frames=frames)
+    monkeypatch.setitem(DATASETS, dataset, replace(row, official_test=whole))
+
+
+@pytest.mark.parametrize("stored", ["kitti-odometry", "scannet-scenes"], indirect=True)
+def test_the_card_says_as_published_only_where_it_is(
+    stored: Path, tiny_run: Path, lists: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_store(stored).manifest.dataset["dataset"]
+    split = SplitConfig(test_scenes=(OFFICIAL[dataset][0],))
+    config = replace(
+        evaluation(stored, tiny_run, lists / "out"),
+        split=split,
+        modes=("linear",),
+        runs=(tiny_run,),
+    )
+    run(config)
+    text = (lists / "out" / "report.md").read_text()
+    assert "official test part, not as published: " in text
+    frames = {"kitti-odometry": 2, "scannet-scenes": 2}[dataset]
+    as_if_complete(monkeypatch, dataset, frames)
+    config = replace(config, out=lists / "whole", predictions=lists / "predictions")
+    report = json.loads(run(config).read_text())
+    assert "official test part, as published" in (lists / "whole" / "report.md").read_text()
+    check_predictions(dataset, lists / "predictions", stored.parent / dataset, report)
+    # The cells are there; what was deleted of the predictions is made again.
+    shutil.rmtree(next((lists / "predictions").glob(f"linear-{tiny_run.name}-*")))
+    assert json.loads(run(config).read_text()) == report
+    check_predictions(dataset, lists / "predictions", stored.parent / dataset, report)
+
+
+def check_predictions(dataset: str, folder: Path, root: Path, report: dict[str, Any]) -> None:
+    """One folder per cell; compared with the recording's own files they give its accuracy."""
+    assert len([*folder.iterdir()]) == len(report["cells"]) == 3
+    for cell in report["cells"]:
+        (predicted,) = folder.glob(f"linear-{cell['name']}-*")
+        right, total = 0, 0
+        if dataset == "kitti-odometry":
+            for path in sorted((root / "sequences/08/labels").iterdir()):
+                raw = np.fromfile(path, "<u4") & 0xFFFF
+                found = np.fromfile(predicted / "sequences/08/predictions" / path.name, "<u4")
+                assert len(found) == POINTS
+                right += int(((raw == 252) & (found == 10) | (raw == 50) & (found == 50)).sum())
+                total += int((raw != 1).sum())
+        else:
+            for name in ("scene0025_00", "scene0025_01"):
+                path = root / "scans" / name / f"{name}_vh_clean_2.labels.ply"
+                raw, found = read_vertices(path)["label"], np.loadtxt(predicted / f"{name}.txt")
+                right += int((raw == found).sum())
+                total += int((raw > 0).sum())
+        assert total > 0
+        assert right / total == pytest.approx(cell["accuracy"])
+
+
+def test_a_thinned_store_is_not_scored_as_published(
+    room_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = OfficialTest(("scene-2",), frames=4)
+    row = replace(DATASETS["posed-rgbd"], official_test=part)
+    monkeypatch.setitem(DATASETS, "posed-rgbd", row)
+    assert differences_to_published(open_store(room_store), 4, "stored") == [
+        "the store keeps one point per voxel of 0.02 m (extract with --voxel-size 0)"
+    ]
+
+
+def test_predictions_need_all_points(
+    room_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_labelled(
+        open_store(room_store), label_set="stored", validation=0.3, test=0.3, voxel_size=0.1
+    )
+    with kept_predictions(None, data) as keep:
+        assert keep is None
+    folder = tmp_path / "cell"
+    with pytest.raises(RuntimeError, match="broken off"), kept_predictions(folder, data):
+        raise RuntimeError("broken off")
+    assert not folder.exists()
+    sample = int(data.parts["test"][0])
+    points = len(data.frame(sample).labels)
+    with kept_predictions(folder, data) as keep:
+        assert keep is not None
+        keep(sample, np.full(points, 2))
+    assert json.loads((folder / "classes.json").read_text()) == ["wall", "floor", "box"]
+    written = np.load(folder / f"{data.test_keys[0]}.npy")
+    assert (written.dtype, len(written), set(written.tolist())) == (np.uint8, points, {2})
+    monkeypatch.setitem(FORMS, "posed-rgbd", FORMS["scannet-scenes"])
+    with (
+        pytest.raises(ConfigError, match=r"--voxel-size 0\.02, .*: extract with --voxel-size 0"),
+        kept_predictions(tmp_path / "other", data),
+    ):
+        pass

@@ -33,6 +33,18 @@ def test_the_holdout_is_the_end_of_the_recording(room_store: Path, count: int) -
     assert len(held) == count
 
 
+def test_scenes_are_held_out_besides_the_end(room_store: Path) -> None:
+    store = open_store(room_store)
+    keys = all_keys(store)
+    kept, held = holdout_split(store, 2, ("scene-1",))
+    assert [keys[sample] for sample in held] == [*KEYS[4:8], *KEYS[10:]]
+    assert [keys[sample] for sample in kept] == [*KEYS[:4], *KEYS[8:10]]
+    with pytest.raises(ConfigError, match="no scene matches 'scene-9'"):
+        holdout_split(store, 0, ("scene-9",))
+    with pytest.raises(ConfigError, match="posed-rgbd has no official test part; these have one"):
+        holdout_split(store, 0, ("official",))
+
+
 @pytest.mark.parametrize("count", [12, 13])
 def test_a_holdout_of_everything_is_refused(room_store: Path, count: int) -> None:
     with pytest.raises(ConfigError, match=f"holdout is {count}, but the store has only 12 frames"):

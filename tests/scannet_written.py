@@ -78,8 +78,10 @@ def surface(frame: Frame, step: int) -> np.ndarray:
     return transform_points(frame.world_from_sensor, found.points)[::step]
 
 
-def write_mesh(path: Path, points: np.ndarray, labels: np.ndarray | None) -> None:
-    """A binary PLY with ScanNet's vertex properties, and one face."""
+def write_mesh(
+    path: Path, points: np.ndarray, labels: np.ndarray | None, colors: np.ndarray | None = None
+) -> None:
+    """A binary PLY with ScanNet's vertex properties, and one face; black without colours."""
     fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
     fields += [(name, "u1") for name in ("red", "green", "blue", "alpha")]
     names = [
@@ -99,6 +101,8 @@ def write_mesh(path: Path, points: np.ndarray, labels: np.ndarray | None) -> Non
         vertices[axis] = points[:, column]
     if labels is not None:
         vertices["label"] = labels
+    for column, name in enumerate(("red", "green", "blue")):
+        vertices[name] = 0 if colors is None else colors[:, column]
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
     lines += [f"property {name}" for name in names]
     lines += ["element face 1", "property list uchar int vertex_indices", "end_header\n"]
