@@ -136,6 +136,26 @@ class RgbdCalibration:
         }
 
 
+def registered(
+    camera: Camera,
+    units_per_metre: float,
+    *,
+    distortion: Distortion | None = None,
+    pose: str = "none",
+) -> RgbdCalibration:
+    """Of depth that is registered to colour, pixel by pixel, with 0 for no measurement."""
+    return RgbdCalibration(
+        units_per_metre=units_per_metre,
+        depth=camera,
+        color=camera,
+        color_from_depth=np.eye(4),
+        pose=pose,
+        invalid_depth=(0,),
+        depth_distortion=distortion,
+        color_distortion=distortion,
+    )
+
+
 def read_calibration(path: Path) -> RgbdCalibration:
     """Read and check a `camera.json`.
 

@@ -17,7 +17,7 @@ from p2pkit.datasets.image_files import (
     read_pose,
 )
 from p2pkit.datasets.left_out import LeftOut
-from p2pkit.datasets.listing import chosen_frames, existing_root, frame_list_digest, known_frame
+from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, listed_json
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.posed_files import (
     FrameFiles,
@@ -87,10 +87,7 @@ class PosedRgbd:
         """Frame list digest, the calibration of each sequence, and the class names."""
         frames = self._frames.values()
         sequences = {files.sequence: files.calibration.fingerprint() for files in frames}
-        return {
-            "dataset": self.name,
-            "frames": len(frames),
-            "frame_list": frame_list_digest((files.key, files.paths()) for files in frames),
+        return listed_json(self.name, frames) | {
             "calibration": list(sequences.values()),
             "labels": None if self.label_names is None else [*self.label_names, self.ignore_label],
             **origins_json(self._origins),

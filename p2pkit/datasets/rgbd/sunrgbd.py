@@ -6,8 +6,6 @@ or `depth/*.png`, and `intrinsics.txt` (3 x 3). Depth is millimetres whose 16 bi
 by three. Its poses are tilts only, and its labels are a MATLAB file: neither is read.
 """
 
-from collections.abc import Sequence
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.left_out import LeftOut
-from p2pkit.datasets.listing import (
-    chosen_frames,
-    existing_root,
-    folders_with,
-    known_frame,
-    safe_key,
-    visible_files,
-)
-from p2pkit.datasets.rgbd.calibration import RgbdCalibration
-from p2pkit.datasets.rgbd.depth_scale import DepthProbe
-from p2pkit.datasets.rgbd.reading import RgbdFiles, load_rgbd, probe_of, rgbd_fingerprint
+from p2pkit.datasets.listing import folders_with, safe_key, visible_files
+from p2pkit.datasets.rgbd.calibration import RgbdCalibration, registered
+from p2pkit.datasets.rgbd.reading import RgbdFiles, SeparateImages, rgbd_fingerprint
 from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
@@ -40,21 +29,20 @@ UNITS_PER_METRE = 1000.0
 LONGEST_KEY = 80
 
 
-class SunRgbd:
+class SunRgbd(SeparateImages):
     """SUN RGB-D frames as a `FrameSource`; a sequence is the folder that holds the frames' folders.
+
+    Keys are the paths of the frames' folders below the given one, with `_` for `/`, at most 80
+    characters long.
 
     Raises:
         SourceError: no frame's folder is below the given one.
     """
 
     name = "sunrgbd"
-    label_names: Sequence[str] | None = None
-    ignore_label: int | None = None
 
-    def __init__(self, options: SourceOptions) -> None:
-        root = existing_root(options, self.name)
+    def _list(self, root: Path) -> list[RgbdFiles]:
         folders = folders_with(root, "intrinsics.txt")
-        self.left_out: list[LeftOut] = []
         found = [_files(folder, root, self.left_out) for folder in folders]
         listed = [files for files in found if files is not None]
         if not listed:
@@ -62,47 +50,21 @@ class SunRgbd:
                 f"{root}: no folder below contains intrinsics.txt, image/*.jpg and one of "
                 f"{', '.join(DEPTH_FOLDERS)}; {len(folders)} contain intrinsics.txt"
             )
-        self._frames = chosen_frames(listed, options)
-        self._units = options.depth_units
+        return listed
 
-    def depth_probes(self) -> Sequence[DepthProbe]:
-        """Those of all frames."""
-        return [
-            probe_of(files, partial(self._calibration, files), decode=_rotated)
-            for files in self._frames.values()
-        ]
-
-    def keys(self) -> Sequence[str]:
-        """The path of the frame's folder below the given one, with `_` for `/`; at most 80 long."""
-        return list(self._frames)
-
-    def load(self, key: str) -> Frame:
-        """Read one frame.
-
-        Raises:
-            FrameError: a file is missing or damaged, or no depth is valid.
-        """
-        files = known_frame(self._frames, key)
-        return load_rgbd(files, self._calibration(files), decode=_rotated)
+    def _decoded(self, depth: np.ndarray, files: RgbdFiles) -> np.ndarray:
+        """Millimetres, by rotating the 16 bits right by three, as the toolbox's read3dPoints.m."""
+        return (depth >> 3) | (depth << 13)
 
     def _calibration(self, files: RgbdFiles) -> RgbdCalibration:
-        camera = _camera(files)
-        return RgbdCalibration(
-            units_per_metre=UNITS_PER_METRE,
-            depth=camera,
-            color=camera,
-            color_from_depth=np.eye(4),
-            pose="none",
-            invalid_depth=(0,),
-        ).with_units(self._units)
+        return registered(_camera(files), UNITS_PER_METRE)
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, and a digest of all intrinsics."""
         frames = self._frames.values()
         texts = [_intrinsics(files).read_text(errors="replace") for files in frames]
-        units = {} if self._units is None else {"depth_units_per_metre": self._units}
         found = rgbd_fingerprint(self.name, frames, {})
-        return found | {"calibration": sha256_json(texts)} | units
+        return found | {"calibration": sha256_json(texts)} | self._units_json()
 
 
 def _files(folder: Path, root: Path, left_out: list[LeftOut]) -> RgbdFiles | None:
@@ -143,8 +105,3 @@ def _camera(files: RgbdFiles) -> Camera:
         return check_size_fits(camera, files.depth.name)
     except (OSError, SyntaxError, ValueError, GeometryError) as error:
         raise FrameError(files.key, f"intrinsics.txt or the depth's size: {error}") from error
-
-
-def _rotated(depth: np.ndarray) -> np.ndarray:
-    """Millimetres, by rotating the 16 bits right by three, as the toolbox's read3dPoints.m does."""
-    return (depth >> 3) | (depth << 13)
