@@ -10,7 +10,7 @@ from jaxtyping import Float64, UInt8, UInt16
 from PIL import ExifTags, Image
 
 from p2pkit.datasets.text_files import TEXT_ENCODING
-from p2pkit.errors import FrameError, GeometryError
+from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import nearest_rigid
 
@@ -127,6 +127,19 @@ def read_pose(path: Path, key: str) -> Float64[np.ndarray, "4 4"]:
         return nearest_rigid(np.array(numbers).reshape(4, 4), path.name)
     except GeometryError as error:
         raise FrameError(key, str(error)) from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image (px), from its header.
+
+    Raises:
+        SourceError: the file does not exist, or is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except _DECODING_ERRORS as error:
+        raise SourceError(f"{path.name} cannot be read as an image: {error}") from error
 
 
 def check_depth(values: UInt16[np.ndarray, "height width"], key: str, name: str) -> None:

@@ -117,6 +117,14 @@ _ROWS = (
         typical=(Layout(("*/velodyne_points",), HERE_OR_BELOW),),
     ),
     Dataset(
+        "nerfstudio",
+        "rgbd.nerfstudio:Nerfstudio",
+        layouts=(Layout(("transforms.json",), HERE_OR_BELOW),),
+        world_up="z",
+        typical=(Layout(("keyframes/depth", "keyframes/images"), HERE_OR_BELOW),),
+        hint="rgbd.nerfstudio:RAW_EXPORT",
+    ),
+    Dataset(
         "nuscenes",
         "lidar.nuscenes:NuScenes",
         kind="sweeps",

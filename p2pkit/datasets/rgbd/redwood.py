@@ -6,7 +6,7 @@ colour; a JSON file holds `width`, `height` and `intrinsic_matrix` (nine numbers
 as Open3D's `PinholeCameraIntrinsic` writes, and `depth_scale`, units per metre, where Open3D
 recorded from a sensor (1000 without it); `trajectory.log` holds world_from_camera as the Redwood
 page "file format" describes: a line of three integers, the first of which numbers the image, then
-4 x 4.
+4 x 4. Colour and depth may differ in size; the intrinsics are scaled to both.
 """
 
 from pathlib import Path
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from p2pkit.datasets.image_files import image_size
 from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import safe_key, visible_files
 from p2pkit.datasets.pairing import named_number, pair_images, without_partner
 from p2pkit.datasets.registry import LARGEST_UNITS
-from p2pkit.datasets.rgbd.calibration import RgbdCalibration, registered
+from p2pkit.datasets.rgbd.calibration import RgbdCalibration, at_image_sizes, registered
 from p2pkit.datasets.rgbd.reading import RgbdFiles, SequencesOfImages
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json, read_text
 from p2pkit.errors import GeometryError, SourceError
@@ -60,7 +61,21 @@ class Redwood(SequencesOfImages):
         return folders
 
     def _read(self, folder: Path) -> tuple[list[RgbdFiles], RgbdCalibration]:
-        return _listed(folder, self.left_out), _calibration(folder)
+        listed = _listed(folder, self.left_out)
+        return listed, _at_sizes(_calibration(folder), listed, folder)
+
+
+def _at_sizes(
+    calibration: RgbdCalibration, listed: list[RgbdFiles], folder: Path
+) -> RgbdCalibration:
+    """At the sizes of the first frame whose images can be read; loading reports the others."""
+    for files in listed:
+        try:
+            sizes = image_size(files.color), image_size(files.depth)
+        except SourceError:
+            continue
+        return at_image_sizes(calibration, *sizes, f"the intrinsics of {folder.name}")
+    return calibration
 
 
 def _calibration(folder: Path) -> RgbdCalibration:
