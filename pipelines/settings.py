@@ -38,6 +38,11 @@ class CheckConfig:
         description="Calibration to use in place of the recording's own.",
         json_schema_extra=option(),
     )
+    streams: tuple[str, ...] = Field(
+        default=(),
+        description="Topics of a ROS bag to read where several fit, separated by commas.",
+        json_schema_extra=option(metavar="A,B"),
+    )
     depth_units: float | None = Field(
         default=None,
         gt=0,

@@ -47,15 +47,19 @@ def decode_color(
 
 
 def read_depth_png(
-    path: Path, key: str, size: tuple[int, int]
+    source: Path | bytes, key: str, size: tuple[int, int]
 ) -> UInt16[np.ndarray, "height width"]:
-    """Decode a 16-bit grey PNG of exactly `size` (width, height in px), in the file's units."""
-    values = _decode(path, key, modes=_DEPTH_MODES, expected="16-bit grey", size=size)
+    """Decode a 16-bit grey PNG, a file or in memory, of exactly `size` (width, height in px).
+
+    Values are in the file's units.
+    """
+    place = BytesIO(source) if isinstance(source, bytes) else source
+    values = _decode(place, key, modes=_DEPTH_MODES, expected="16-bit grey", size=size)
     if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
         raise FrameError(
             key,
             f"expected 16-bit depth, found values from {values.min()} to {values.max()} in "
-            f"{path.name}",
+            f"{_name(place)}",
         )
     return values.astype(np.uint16, copy=False)
 
@@ -184,6 +188,10 @@ def _refuse_unclear_turn(image: Image.Image, key: str, name: str, *, is_sized: b
         )
 
 
+def _name(source: Path | BytesIO) -> str:
+    return source.name if isinstance(source, Path) else "the embedded image"
+
+
 def _decode(
     source: Path | BytesIO,
     key: str,
@@ -192,7 +200,7 @@ def _decode(
     expected: str,
     size: tuple[int, int] | None,
 ) -> np.ndarray:
-    name = source.name if isinstance(source, Path) else "the embedded image"
+    name = _name(source)
     try:
         with Image.open(source) as opened:
             image = _opaque(opened, key, name) if modes == _COLOR_MODES else opened

@@ -91,6 +91,11 @@ class ExtractConfig:
         "place of what the recording says.",
         json_schema_extra=option(),
     )
+    streams: tuple[str, ...] = Field(
+        default=(),
+        description="Topics of a ROS bag to read where several fit, separated by commas.",
+        json_schema_extra=option(metavar="A,B"),
+    )
     camera: Path | None = Field(
         default=None,
         description="Calibration to use in place of the recording's, for posed-rgbd and tum.",

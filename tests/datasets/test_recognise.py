@@ -42,6 +42,10 @@ TREES: list[tuple[str, str, list[str]]] = [
     ("posed-rgbd", "walks", ["kitchen/camera.json", "kitchen/frame-000000.depth.png"]),
     ("redwood", "loft", ["color/0.jpg", "depth/0.png", "camera_intrinsic.json"]),
     ("redwood", "lofts", ["a/color/0.jpg", "a/depth/0.png", "a/camera.json"]),
+    ("ros-rgbd", "walk", ["metadata.yaml", "walk_0.db3"]),
+    ("ros-rgbd", "walks", ["one/metadata.yaml", "one/one_0.db3"]),
+    ("ros-rgbd", "file", ["walk.mcap"]),
+    ("ros-rgbd", "ros1", ["walk.bag"]),
     (
         "s3dis",
         "aligned",

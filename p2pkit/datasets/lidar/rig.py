@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Integer, UInt8
 from p2pkit.datasets.frame import Frame, SourceOptions, View
 from p2pkit.datasets.image_files import read_color
 from p2pkit.datasets.listing import chosen_frames, known_frame, listed_json
-from p2pkit.datasets.world import moved, near_origin, origins_json, refuse_coarse
+from p2pkit.datasets.world import near_world, refuse_coarse
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import camera_from_matrix, check_size_fits
@@ -94,7 +94,7 @@ class LabelledRigs:
     def __init__(
         self, listed: Sequence[RigFrame], options: SourceOptions, classes: Sequence[str] | None
     ) -> None:
-        near, self._origins = near_rigs(listed)
+        near, self._origins = near_world(listed, "world_from_lidar")
         self._frames = chosen_frames(near, options)
         self.label_names = classes
         self.ignore_label: int | None = None if classes is None else 0
@@ -151,19 +151,6 @@ def load_rig(listed: RigFrame, *, columns: int, full_scale: float) -> Sweep:
         intensity=unit_intensity(records[finite, 3], key, full_scale),
     )
     return Sweep(frame, finite)
-
-
-def near_rigs(listed: Sequence[RigFrame]) -> tuple[list[RigFrame], dict[str, Any]]:
-    """The frames with poses from a near origin for each sequence, and that for the fingerprint."""
-    poses: dict[str, list[Float64[np.ndarray, "4 4"] | None]] = {}
-    for frame in listed:
-        poses.setdefault(frame.sequence, []).append(frame.world_from_lidar)
-    origins = {sequence: near_origin(found) for sequence, found in poses.items()}
-    near = [
-        replace(frame, world_from_lidar=moved(frame.world_from_lidar, origins[frame.sequence]))
-        for frame in listed
-    ]
-    return near, origins_json(origins)
 
 
 def rig_fingerprint(name: str, frames: Collection[RigFrame]) -> dict[str, Any]:

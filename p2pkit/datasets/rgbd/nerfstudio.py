@@ -24,10 +24,10 @@ from p2pkit.datasets.rgbd.calibration import RgbdCalibration, at_image_sizes, re
 from p2pkit.datasets.rgbd.reading import (
     RgbdFiles,
     SeparateImages,
-    near_frames,
     rgbd_fingerprint,
 )
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json
+from p2pkit.datasets.world import near_world
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import Camera
@@ -71,7 +71,7 @@ class Nerfstudio(SeparateImages):
             return list(_listed(folder, self.left_out))
 
         found = read_sequences(folders, read, self.left_out, root)
-        listed, self._origins = near_frames(found)
+        listed, self._origins = near_world(found, "world_from_depth")
         return listed
 
     def _calibration(self, files: RgbdFiles) -> RgbdCalibration:

@@ -1,7 +1,7 @@
 """What RGB-D readers share: from one frame's images and calibration to a `Frame`."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, listed_json
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
-from p2pkit.datasets.world import moved, near_origin, origins_json
+from p2pkit.datasets.world import near_world
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.distortion import undistort_depth, undistort_image
@@ -149,7 +149,7 @@ class SequencesOfImages(SeparateImages):
             return listed
 
         found = read_sequences(self._folders(root), read, self.left_out, root)
-        listed, self._origins = near_frames(found)
+        listed, self._origins = near_world(found, "world_from_depth")
         return listed
 
     def _calibration(self, files: RgbdFiles) -> RgbdCalibration:
@@ -164,19 +164,6 @@ class SequencesOfImages(SeparateImages):
 
 def _pose(files: RgbdFiles) -> Float64[np.ndarray, "4 4"] | None:
     return files.world_from_depth
-
-
-def near_frames(listed: Sequence[RgbdFiles]) -> tuple[list[RgbdFiles], dict[str, Any]]:
-    """The frames with poses from a near origin for each sequence, and that for the fingerprint."""
-    poses: dict[str, list[Float64[np.ndarray, "4 4"] | None]] = {}
-    for files in listed:
-        poses.setdefault(files.sequence, []).append(files.world_from_depth)
-    origins = {sequence: near_origin(found) for sequence, found in poses.items()}
-    near = [
-        replace(files, world_from_depth=moved(files.world_from_depth, origins[files.sequence]))
-        for files in listed
-    ]
-    return near, origins_json(origins)
 
 
 def assemble(
