@@ -40,7 +40,8 @@ class CheckConfig:
     )
     streams: tuple[str, ...] = Field(
         default=(),
-        description="Topics of a ROS bag to read where several fit, separated by commas.",
+        description="Topics of a ROS bag, or cameras of a LeRobot dataset, to read where several "
+        "fit, separated by commas.",
         json_schema_extra=option(metavar="A,B"),
     )
     depth_units: float | None = Field(

@@ -122,6 +122,14 @@ _ROWS = (
         typical=(Layout(("*/velodyne_points",), HERE_OR_BELOW),),
     ),
     Dataset(
+        "lerobot",
+        "rgbd.lerobot:LeRobot",
+        layouts=(Layout(("meta/info.json", "data")),),
+        has_poses=False,
+        takes_camera_file=True,
+        takes_streams=True,
+    ),
+    Dataset(
         "nerfstudio",
         "rgbd.nerfstudio:Nerfstudio",
         layouts=(Layout(("transforms.json",), HERE_OR_BELOW),),
@@ -314,7 +322,7 @@ def _check_options(row: Dataset, options: SourceOptions) -> None:
     if options.every < 1:
         raise ConfigError(f"every is {options.every}; it must be at least 1: use each n-th frame")
     if options.camera_file is not None and not row.takes_camera_file:
-        takers = " and ".join(one.name for one in DATASETS.values() if one.takes_camera_file)
+        takers = ", ".join(one.name for one in DATASETS.values() if one.takes_camera_file)
         raise ConfigError(
             f"a camera file applies to {takers} only; {row.name} has its own calibration"
         )

@@ -93,12 +93,14 @@ class ExtractConfig:
     )
     streams: tuple[str, ...] = Field(
         default=(),
-        description="Topics of a ROS bag to read where several fit, separated by commas.",
+        description="Topics of a ROS bag, or cameras of a LeRobot dataset, to read where several "
+        "fit, separated by commas.",
         json_schema_extra=option(metavar="A,B"),
     )
     camera: Path | None = Field(
         default=None,
-        description="Calibration to use in place of the recording's, for posed-rgbd and tum.",
+        description="Calibration to use in place of the recording's, for posed-rgbd, tum and "
+        "lerobot.",
         json_schema_extra=option(),
     )
     shard_size: int = Field(

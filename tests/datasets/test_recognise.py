@@ -29,6 +29,7 @@ TREES: list[tuple[str, str, list[str]]] = [
     ("kitti-odometry", "odometry", ["sequences/00/velodyne/0.bin", "sequences/00/calib.txt"]),
     ("kitti-raw", "2011_09_26", ["calib_velo_to_cam.txt", "drive_0001_sync/velodyne_points/t"]),
     ("kitti-raw", "raw", ["2011_09_26/calib_velo_to_cam.txt", "2011_09_26/d/velodyne_points/t"]),
+    ("lerobot", "pick", ["meta/info.json", "data/chunk-000/file-000.parquet"]),
     ("nerfstudio", "poly", ["transforms.json", "images/frame_00001.jpg", "depth/frame_00001.png"]),
     ("nerfstudio", "polys", ["kitchen/transforms.json"]),
     ("nuscenes", "full", ["v1.0-mini/sample_data.json", "v1.0-mini/calibrated_sensor.json"]),

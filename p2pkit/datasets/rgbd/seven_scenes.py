@@ -24,7 +24,7 @@ from p2pkit.datasets.listing import (
 )
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
-from p2pkit.datasets.rgbd.posed_files import FrameFiles, probe_of_posed, read_frame_depth
+from p2pkit.datasets.rgbd.posed_rgbd import FrameFiles, probe_of_posed, read_frame_depth
 from p2pkit.datasets.rgbd.reading import RgbdListed, assemble
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.geometry.camera import Camera

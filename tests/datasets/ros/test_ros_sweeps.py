@@ -237,5 +237,5 @@ def test_a_circle_of_frames_is_named(tmp_path: Path) -> None:
 
 
 def test_other_datasets_take_no_streams(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"streams apply to ros-rgbd, ros-sweeps only; tum has"):
+    with pytest.raises(ConfigError, match=r"streams apply to lerobot, ros-rgbd, ros-sweeps only"):
         open_source("tum", SourceOptions(tmp_path, streams=("rgb",)))
