@@ -210,7 +210,7 @@ _ROWS = (
             Layout(("*.bag",), HERE_OR_BELOW),
         ),
         takes_streams=True,
-        narrowed_by="ros.bag:dataset_of",
+        narrowed_by="ros.messages:dataset_of",
     ),
     Dataset(
         "ros-sweeps",

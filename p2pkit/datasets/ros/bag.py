@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from p2pkit.errors import MissingDependencyError, P2pkitError, SourceError
+from p2pkit.errors import MissingDependencyError, SourceError
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -159,21 +159,6 @@ def find_bags(root: Path) -> list[Path]:
     if not bags:
         raise SourceError(f"{root} contains no ROS bag: expected {', '.join(SUFFIXES)} files")
     return bags
-
-
-def dataset_of(root: Path) -> str:
-    """`ros-sweeps` where the first bag has clouds of points but no depth images, else `ros-rgbd`.
-
-    Also `ros-rgbd` where the bag cannot be read, which opening it reports.
-    """
-    from p2pkit.datasets.ros.messages import depth_topics
-
-    try:
-        bag = RosBag(find_bags(root)[0])
-        only_points = bag.topics(POINTS) and not depth_topics(bag)
-    except P2pkitError:
-        only_points = False
-    return "ros-sweeps" if only_points else "ros-rgbd"
 
 
 def bag_sizes(bags: Sequence[RosBag]) -> dict[str, int]:

@@ -6,14 +6,15 @@ which holds A / depth + B of 32FC1 images (A and B are the last eight of these b
 """
 
 import struct
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8, UInt16
 
 from p2pkit.datasets.image_files import decode_color, read_depth_png
-from p2pkit.datasets.ros.bag import CAMERA_INFO, COMPRESSED, IMAGE, RosBag
-from p2pkit.errors import FrameError, GeometryError, SourceError
+from p2pkit.datasets.ros.bag import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, RosBag, find_bags
+from p2pkit.errors import FrameError, GeometryError, P2pkitError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_matrix
 from p2pkit.geometry.distortion import Distortion
 
@@ -59,6 +60,19 @@ def depth_topics(bag: RosBag) -> list[str]:
 
 def _one_of_each(topics: list[str]) -> list[str]:
     return [one for one in topics if base_topic(one) == one or base_topic(one) not in topics]
+
+
+def dataset_of(root: Path) -> str:
+    """`ros-sweeps` where the first bag has clouds of points but no depth images, else `ros-rgbd`.
+
+    Also `ros-rgbd` where the bag cannot be read, which opening it reports.
+    """
+    try:
+        bag = RosBag(find_bags(root)[0])
+        only_points = bag.topics(POINTS) and not depth_topics(bag)
+    except P2pkitError:
+        only_points = False
+    return "ros-sweeps" if only_points else "ros-rgbd"
 
 
 def base_topic(topic: str) -> str:

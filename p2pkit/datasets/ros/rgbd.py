@@ -40,6 +40,9 @@ from p2pkit.files import sha256_json
 MAX_GAP_S = 0.02
 """Colour is at most this far from its depth image."""
 
+VIEWER = "/device_0/"
+"""What topics of librealsense's own recordings begin with."""
+
 
 class Topics(NamedTuple):
     """The topics that are read."""
@@ -191,6 +194,11 @@ def _chosen(bag: RosBag, given: Sequence[str]) -> Topics:
     """Of several depth topics the one in the colour camera's frame, if one is."""
     depths, colors = depth_topics(bag), color_topics(bag)
     where = bag.path.name
+    if any(topic.startswith(VIEWER) for topic in depths):
+        raise SourceError(
+            f"{where} is of the RealSense Viewer, which records depth as the sensor took it: "
+            "convert it by Open3D's RSBagReader (docs/datasets/i-have.md), which aligns depth to colour"
+        )
     check_streams([*depths, *colors], given, where)
     if not depths:
         clouds = bag.topics(POINTS)

@@ -19,8 +19,10 @@ from bags_written import (
     rgbd_messages,
     write_bag,
 )
+from command_line import p2pkit
 from rgbd_written import assert_same, depth_of, pose_of
 
+from p2pkit import open_store
 from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.left_out import left_out_by
 from p2pkit.datasets.recognise import recognise
@@ -300,6 +302,18 @@ def test_bags_that_lack_something(
         opened(tmp_path)
 
 
+def test_a_recording_of_the_realsense_viewer_says_how_to_convert_it(
+    frames: list[Frame], tmp_path: Path
+) -> None:
+    sent = rgbd_messages("bag", frames[:1])
+    topic = "/device_0/sensor_0/Depth_0/image/data"
+    write_bag(
+        tmp_path / "b", "bag", [(topic, *one[1:]) if one[0] == DEPTH else one for one in sent]
+    )
+    with pytest.raises(SourceError, match=r"b\.bag is of the RealSense Viewer, .* RSBagReader"):
+        opened(tmp_path)
+
+
 def test_a_damaged_bag_leaves_the_others(frames: list[Frame], tmp_path: Path) -> None:
     write_bag(tmp_path / "good", "mcap", rgbd_messages("mcap", frames[:1]))
     (tmp_path / "bad.mcap").write_bytes(b"no bag")
@@ -318,3 +332,24 @@ def test_without_rosbags_the_command_that_installs_it(
     assert recognise(tmp_path).dataset == "ros-rgbd"
     with pytest.raises(MissingDependencyError, match=r"pip install 'p2pkit\[bags\]'"):
         opened(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_commands_take_a_bag_and_its_streams(frames: list[Frame], tmp_path: Path) -> None:
+    def second(make: Messages, time: int, frame: Frame) -> list[Sent]:
+        camera, image = frame.views[0].camera, frame.views[0].image
+        return [
+            ("/rear/camera_info", time, make.info(time, "rear", camera)),
+            ("/rear/image_raw", time, make.image(time, "rear", image, "rgb8")),
+        ]
+
+    walk = write_bag(tmp_path / "walk", "mcap", rgbd_messages("mcap", frames[:2], change=second))
+    assert 'dataset = "ros-rgbd"' in p2pkit("init", walk).stdout
+    assert f"--streams {COLOR}" in str(p2pkit("check", walk, code=1).exception)
+    chosen = ("--streams", COLOR)
+    report = tmp_path / "check"
+    output = p2pkit("check", walk, "--frames", 1, "--out", report, *chosen, code=0).output
+    assert "1 frames have valid fields" in output
+    store = tmp_path / "walk.store"
+    p2pkit("extract", walk, "--out", store, "--teacher", "none", *chosen)
+    assert len(open_store(store)) == 2
