@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from p2pkit.settings import Location, option, settings_class
+from p2pkit.settings import Location, choices, option, settings_class
 
 
 @settings_class
@@ -22,8 +22,8 @@ class CheckConfig:
     )
     dataset: str | None = Field(
         default=None,
-        description="Format of a recording, such as nyuv2. Recognised by its files if not named; "
-        "None for a store.",
+        description=f"Format of a recording: {', '.join(choices.DATASETS)}. Recognised by its "
+        "files if not named; None for a store.",
         json_schema_extra=option(),
     )
     frames: int = Field(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from p2pkit.settings import (
+    choices,
     comment,
     commented_toml,
     config_from_json,
@@ -38,8 +39,8 @@ class ExtractConfig:
     """Settings of one extraction."""
 
     dataset: str = Field(
-        description="Format of the recording, such as nyuv2; docs/datasets.md lists them. "
-        "Recognised by its files if not named.",
+        description=f"Format of the recording: {', '.join(choices.DATASETS)}. Recognised by its "
+        "files if not named.",
         json_schema_extra=option(),
     )
     root: Path | None = Field(description="The recording's folder; none for generated scenes.")

@@ -244,7 +244,7 @@ def test_help_shows_the_defaults_of_the_settings() -> None:
         value: Any = config
         for part in name.split("."):
             value = value[part]
-        assert shown[parameter(name)] == value
+        assert shown[parameter(name)] == (None if value == [] else value)
     geometry = config["geometry"]
     assert shown["depth_range"] == (geometry["depth_min"], geometry["depth_max"])
 

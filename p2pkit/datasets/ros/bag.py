@@ -108,9 +108,10 @@ class RosBag:
         start = moment.logged_ns
         connections = self._connections(topic)
         with self._lock:
-            for connection, _, data in self._reader.messages(connections, start, start + 1):
-                if (self._stamp_ns(data) or start) == moment.stamp_ns:
-                    return self._decoded(data, connection.msgtype)
+            found = [*self._reader.messages(connections, start, start + 1)]
+        for connection, _, data in found:
+            if (self._stamp_ns(data) or start) == moment.stamp_ns:
+                return self._decoded(data, connection.msgtype)
         raise SourceError(f"{self.path.name}: {topic} has no message at {moment.stamp_ns} ns")
 
     def _connections(self, topic: str) -> list[Any]:

@@ -197,7 +197,7 @@ def _chosen(bag: RosBag, given: Sequence[str]) -> Topics:
     if any(topic.startswith(VIEWER) for topic in depths):
         raise SourceError(
             f"{where} is of the RealSense Viewer, which records depth as the sensor took it: "
-            "convert it by Open3D's RSBagReader (docs/datasets/i-have.md), which aligns depth to colour"
+            "convert it by Open3D's RSBagReader, which aligns it (docs/datasets/i-have.md)"
         )
     check_streams([*depths, *colors], given, where)
     if not depths:
