@@ -30,7 +30,7 @@ def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> 
 
     if dataset is None and source is not None and (source / MANIFEST).is_file():
         refuse(
-            ["camera", "seed", "depth_units"],
+            ["camera", "seed", "depth_units", "streams"],
             "a store has its own calibration and frames; omit it",
         )
     elif dataset is None:

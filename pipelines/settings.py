@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from p2pkit.settings import Location, option, settings_class
+from p2pkit.settings import Location, choices, option, settings_class
 
 
 @settings_class
@@ -22,8 +22,8 @@ class CheckConfig:
     )
     dataset: str | None = Field(
         default=None,
-        description="Format of a recording, such as nyuv2. Recognised by its files if not named; "
-        "None for a store.",
+        description=f"Format of a recording: {', '.join(choices.DATASETS)}. Recognised by its "
+        "files if not named; None for a store.",
         json_schema_extra=option(),
     )
     frames: int = Field(
@@ -37,6 +37,12 @@ class CheckConfig:
         default=None,
         description="Calibration to use in place of the recording's own.",
         json_schema_extra=option(),
+    )
+    streams: tuple[str, ...] = Field(
+        default=(),
+        description="Topics of a ROS bag, or cameras of a LeRobot dataset, to read where several "
+        "fit, separated by commas.",
+        json_schema_extra=option(metavar="A,B"),
     )
     depth_units: float | None = Field(
         default=None,

@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
+from p2pkit.datasets.registry import DATASETS
 from p2pkit.errors import ConfigError
+from p2pkit.losses import LOSSES
+from p2pkit.networks.students import STUDENTS
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import (
     Location,
+    choices,
     config_from_json,
     config_to_json,
     merged_tables,
@@ -201,3 +205,9 @@ def test_no_two_settings_of_a_table_have_the_same_comment(kind: type) -> None:
         described = tables.setdefault(setting.name.rpartition(".")[0], [])
         assert setting.field.description not in described, setting.name
         described.append(str(setting.field.description))
+
+
+def test_the_names_that_help_lists_are_those_that_exist() -> None:
+    assert set(choices.DATASETS) == set(DATASETS)
+    assert (*STUDENTS,) == choices.STUDENTS
+    assert (*LOSSES,) == choices.LOSSES

@@ -144,6 +144,7 @@ class SourceOptions:
             all.
         depth_units: units per metre of stored depth, in place of what the recording says; None
             takes that.
+        streams: which topics or cameras to read where several fit (see `datasets.streams`).
         fuse: neighbouring posed frames to fuse into one sample (see `datasets.fused`); 0: none.
         depth_range_m: fuse depth pixels in this range only (m); frames that are not fused keep all.
     """
@@ -156,4 +157,5 @@ class SourceOptions:
     flying_margin: float = 0.0
     fuse: int = 0
     depth_units: float | None = None
+    streams: tuple[str, ...] = ()
     depth_range_m: tuple[float, float] = ANY_DEPTH

@@ -10,7 +10,7 @@ from jaxtyping import Float64, UInt8, UInt16
 from PIL import ExifTags, Image
 
 from p2pkit.datasets.text_files import TEXT_ENCODING
-from p2pkit.errors import FrameError, GeometryError
+from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import nearest_rigid
 
@@ -47,16 +47,20 @@ def decode_color(
 
 
 def read_depth_png(
-    path: Path, key: str, size: tuple[int, int]
+    source: Path | bytes, key: str, size: tuple[int, int]
 ) -> UInt16[np.ndarray, "height width"]:
-    """Decode a 16-bit grey PNG of exactly `size` (width, height in px), in the file's units."""
-    values = _decode(path, key, modes=_DEPTH_MODES, expected="16-bit grey", size=size)
+    """Decode a 16-bit grey PNG, a file or in memory, of exactly `size` (width, height in px).
+
+    Values are in the file's units.
+    """
+    place = BytesIO(source) if isinstance(source, bytes) else source
+    values = _decode(place, key, modes=_DEPTH_MODES, expected="16-bit grey", size=size)
     # Only files that Pillow before 11.3 opens as 32-bit can hold other values.
     if values.dtype != np.uint16 and (values.min() < 0 or values.max() > np.iinfo(np.uint16).max):
         raise FrameError(
             key,
             f"expected 16-bit depth, found values from {values.min()} to {values.max()} in "
-            f"{path.name}",
+            f"{_name(place)}",
         )
     return values.astype(np.uint16, copy=False)
 
@@ -130,6 +134,19 @@ def read_pose(path: Path, key: str) -> Float64[np.ndarray, "4 4"]:
         raise FrameError(key, str(error)) from error
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image (px), from its header.
+
+    Raises:
+        SourceError: the file does not exist, or is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except _DECODING_ERRORS as error:
+        raise SourceError(f"{path.name} cannot be read as an image: {error}") from error
+
+
 def check_depth(values: UInt16[np.ndarray, "height width"], key: str, name: str) -> None:
     """Raise FrameError if no pixel of `values` has a measurement."""
     if not values.any():
@@ -172,6 +189,10 @@ def _refuse_unclear_turn(image: Image.Image, key: str, name: str, *, is_sized: b
         )
 
 
+def _name(source: Path | BytesIO) -> str:
+    return source.name if isinstance(source, Path) else "the embedded image"
+
+
 def _decode(
     source: Path | BytesIO,
     key: str,
@@ -180,7 +201,7 @@ def _decode(
     expected: str,
     size: tuple[int, int] | None,
 ) -> np.ndarray:
-    name = source.name if isinstance(source, Path) else "the embedded image"
+    name = _name(source)
     try:
         data = source.read_bytes() if isinstance(source, Path) else source.getvalue()
         with Image.open(BytesIO(data)) as opened:

@@ -2,9 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.errors import FrameError, SourceError
@@ -23,6 +23,15 @@ class Listed(Protocol):
     @property
     def sequence(self) -> str:
         """The recording or scene that it is of."""
+        ...
+
+
+@runtime_checkable
+class ListedFiles(Listed, Protocol):
+    """A listed frame that knows its files."""
+
+    def paths(self) -> Sequence[Path | None]:
+        """The files that it is read from; None stands for a missing one."""
         ...
 
 
@@ -99,6 +108,15 @@ def _is_new(folder: Path, entered: set[Path]) -> bool:
 def frame_list_digest(frames: Iterable[tuple[str, Iterable[Path | None]]]) -> str:
     """Hex sha256 over each frame's key and its files' sizes in bytes; -1 for missing files."""
     return sha256_json([[key, *map(_file_size, paths)] for key, paths in frames])
+
+
+def listed_json(dataset: str, frames: Collection[ListedFiles]) -> dict[str, Any]:
+    """What fingerprints of readers begin with: the dataset, how many frames, and their digest."""
+    return {
+        "dataset": dataset,
+        "frames": len(frames),
+        "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
+    }
 
 
 def chosen_frames(listed: Sequence[ListedFrame], options: SourceOptions) -> dict[str, ListedFrame]:

@@ -111,16 +111,27 @@ def nearest_index(times: Sequence[float], time: float, max_gap_s: float) -> int 
     return best if abs(times[best] - time) <= max_gap_s else None
 
 
+def pair_moments(
+    first: Sequence[float], second: Sequence[float], *, max_gap_s: float
+) -> list[tuple[int, int]]:
+    """Indices of the times (s, sorted) that are each other's nearest, at most `max_gap_s` apart."""
+    pairs: list[tuple[int, int]] = []
+    for index, time in enumerate(second):
+        near = nearest_index(first, time, max_gap_s)
+        if near is not None and nearest_index(second, first[near], max_gap_s) == index:
+            pairs.append((near, index))
+    return pairs
+
+
 def _paired_by_time(
     first: Sequence[Path], second: Sequence[Path], times: list[list[float]], max_gap_s: float
 ) -> Paired:
     rows = [sorted(zip(*both, strict=True)) for both in zip(times, (first, second), strict=True)]
     moments = [[time for time, _ in stream] for stream in rows]
-    pairs: list[Pair] = []
-    for index, (time, path) in enumerate(rows[1]):
-        near = nearest_index(moments[0], time, max_gap_s)
-        if near is not None and nearest_index(moments[1], moments[0][near], max_gap_s) == index:
-            pairs.append(Pair(rows[0][near][1], path, moments[0][near] - time))
+    pairs = [
+        Pair(rows[0][near][1], rows[1][index][1], moments[0][near] - moments[1][index])
+        for near, index in pair_moments(moments[0], moments[1], max_gap_s=max_gap_s)
+    ]
     if not pairs:
         raise SourceError(
             f"none of {len(first)} and {len(second)} images are within {max_gap_s} s of each "

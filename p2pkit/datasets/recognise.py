@@ -31,10 +31,10 @@ class Recognised:
     @property
     def sentences(self) -> list[str]:
         """What was recognised, and which datasets read the same files."""
-        others = (row.name for row in DATASETS.values() if row.same_files_as == self.dataset)
+        others = (row for row in DATASETS.values() if row.same_files_as == self.dataset)
         return [
             f"Recognised as {self.dataset} by {self.layout}.",
-            *(f"{other} reads the same recording in another way." for other in others),
+            *(f"{row.name} reads the same recording in another way." for row in others),
         ]
 
 
@@ -62,10 +62,18 @@ def recognise(place: Path) -> Recognised:
 
 def _all_recognised(root: Path) -> list[Recognised]:
     return [
-        Recognised(row.name, root, layout)
+        Recognised(_narrowed(row, root), root, layout)
         for row in DATASETS.values()
         if (layout := next((layout for layout in row.layouts if layout.matches(root)), None))
     ]
+
+
+def _narrowed(row: Dataset, root: Path) -> str:
+    """Which of the datasets with the same files a folder in the row's layout is."""
+    if not row.narrowed_by:
+        return row.name
+    module, _, name = row.narrowed_by.partition(":")
+    return str(getattr(import_module(f"p2pkit.datasets.{module}"), name)(root))
 
 
 def _recording_above(root: Path) -> str:

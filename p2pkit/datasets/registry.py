@@ -52,8 +52,11 @@ class Dataset:
         labels: what the labels are, or empty.
         has_poses: whether recordings can have poses.
         takes_camera_file: whether `--camera` gives the calibration.
-        same_files_as: the dataset whose recordings it reads in another way, or empty; this one
-            is never recognised, only named.
+        takes_streams: whether `--streams` chooses what is read.
+        same_files_as: the dataset whose recordings it reads in another way, or empty; such a
+            dataset is recognised only by that one's `narrowed_by`.
+        narrowed_by: `module:function` below `p2pkit.datasets` that names, for a folder in one of
+            `layouts`, which of the datasets with the same files it is; empty for this one.
         settings: dotted settings of `ExtractConfig` that replace the defaults.
         typical: files that hardly any other dataset has; a folder that holds them but matches none
             of `layouts` is a near miss.
@@ -69,6 +72,8 @@ class Dataset:
     labels: str = ""
     has_poses: bool = True
     takes_camera_file: bool = False
+    takes_streams: bool = False
+    narrowed_by: str = ""
     same_files_as: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     typical: tuple[Layout, ...] = ()
@@ -144,6 +149,22 @@ _ROWS = (
         typical=(Layout(("*/velodyne_points",), HERE_OR_BELOW),),
     ),
     Dataset(
+        "lerobot",
+        "rgbd.lerobot:LeRobot",
+        layouts=(Layout(("meta/info.json", "data")),),
+        has_poses=False,
+        takes_camera_file=True,
+        takes_streams=True,
+    ),
+    Dataset(
+        "nerfstudio",
+        "rgbd.nerfstudio:Nerfstudio",
+        layouts=(Layout(("transforms.json",), HERE_OR_BELOW),),
+        world_up="z",
+        typical=(Layout(("keyframes/depth", "keyframes/images"), HERE_OR_BELOW),),
+        hint="rgbd.nerfstudio:RAW_EXPORT",
+    ),
+    Dataset(
         "nuscenes",
         "lidar.nuscenes:NuScenes",
         kind="sweeps",
@@ -212,6 +233,25 @@ _ROWS = (
             for color in ("color", "image", "rgb")
         ),
         hint="rgbd.redwood:INTRINSICS_FORM",
+    ),
+    Dataset(
+        "ros-rgbd",
+        "ros.rgbd:RosRgbd",
+        layouts=(
+            Layout(("metadata.yaml", "*.db3"), HERE_OR_BELOW),
+            Layout(("*.mcap",), HERE_OR_BELOW),
+            Layout(("*.bag",), HERE_OR_BELOW),
+        ),
+        takes_streams=True,
+        narrowed_by="ros.messages:dataset_of",
+    ),
+    Dataset(
+        "ros-sweeps",
+        "ros.sweeps:RosSweeps",
+        kind="sweeps",
+        same_files_as="ros-rgbd",
+        takes_streams=True,
+        settings=_SWEEPS,
     ),
     Dataset(
         "s3dis",
@@ -330,10 +370,13 @@ def _check_options(row: Dataset, options: SourceOptions) -> None:
     if options.every < 1:
         raise ConfigError(f"every is {options.every}; it must be at least 1: use each n-th frame")
     if options.camera_file is not None and not row.takes_camera_file:
-        takers = " and ".join(one.name for one in DATASETS.values() if one.takes_camera_file)
+        takers = ", ".join(one.name for one in DATASETS.values() if one.takes_camera_file)
         raise ConfigError(
             f"a camera file applies to {takers} only; {row.name} has its own calibration"
         )
+    if options.streams and not row.takes_streams:
+        takers = ", ".join(one.name for one in DATASETS.values() if one.takes_streams)
+        raise ConfigError(f"streams apply to {takers} only; {row.name} has one of each kind")
     if options.depth_units is not None:
         if row.kind != "depth":
             raise ConfigError(f"depth units apply to recorded depth images; {row.name} has none")

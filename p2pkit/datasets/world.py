@@ -1,6 +1,8 @@
 """World coordinates far from their origin, such as UTM: float32 cannot hold them finely enough."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
@@ -13,6 +15,21 @@ COARSEST_STEP_M = 0.01
 """Coordinates with larger steps are refused: points would fall onto each other."""
 
 Pose = Float64[np.ndarray, "4 4"]
+
+
+@runtime_checkable
+class InSequence(Protocol):
+    """A listed frame, as a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def sequence(self) -> str:
+        """The recording or scene that it is of."""
+        ...
+
+
+Item = TypeVar("Item", bound=InSequence)
 
 
 def near_origin(poses: Iterable[Pose | None]) -> Float64[np.ndarray, "3"]:
@@ -34,6 +51,24 @@ def moved(pose: Pose | None, origin: Float64[np.ndarray, "3"]) -> Pose | None:
     nearer = pose.copy()
     nearer[:3, 3] -= origin
     return nearer
+
+
+def near_world(listed: Sequence[Item], pose: str) -> tuple[list[Item], dict[str, Any]]:
+    """The frames with poses from a near origin for each sequence, and that for the fingerprint.
+
+    Args:
+        listed: dataclasses with a `sequence`.
+        pose: their field that holds the pose in the recording's world, or None.
+    """
+    poses: dict[str, list[Pose | None]] = {}
+    for frame in listed:
+        poses.setdefault(frame.sequence, []).append(getattr(frame, pose))
+    origins = {sequence: near_origin(found) for sequence, found in poses.items()}
+    near = [
+        replace(frame, **{pose: moved(getattr(frame, pose), origins[frame.sequence])})
+        for frame in listed
+    ]
+    return near, origins_json(origins)
 
 
 def origins_json(origins: dict[str, Float64[np.ndarray, "3"]]) -> dict[str, dict[str, list[float]]]:

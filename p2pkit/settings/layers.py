@@ -92,8 +92,8 @@ class TeacherOptions:
 
     name: str = Field(
         default="tf_efficientnet_lite0",
-        description="Any timm model name, or hf:NAME, torchscript:FILE, onnx:FILE; none stores "
-        "geometry and labels alone.",
+        description="Any timm model, such as resnet50 or vit_small_patch14_dinov2.lvd142m, or "
+        "hf:NAME, torchscript:FILE, onnx:FILE; none stores geometry and labels alone.",
         json_schema_extra=option(
             "--teacher", default="tf_efficientnet_lite0; none for recordings without images"
         ),

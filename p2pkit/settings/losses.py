@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from p2pkit.errors import ConfigError
-from p2pkit.settings import settings_class
+from p2pkit.settings import choices, option, settings_class
 
 Negatives = Literal[
     "paper",
@@ -28,7 +28,8 @@ class LossConfig:
 
     name: str = Field(
         default="ppnce",
-        description="Loss, by its name in `p2pkit.losses.LOSSES`; docs/losses.md describes each.",
+        description=f"The loss: {', '.join(choices.LOSSES)}. docs/losses.md describes each.",
+        json_schema_extra=option("--loss"),
     )
     temperature: float = Field(
         default=0.04,

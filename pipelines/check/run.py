@@ -165,6 +165,7 @@ def _source_of(config: CheckConfig) -> FrameSource:
         camera_file=config.camera,
         seed=config.seed,
         depth_units=config.depth_units,
+        streams=config.streams,
     )
     return open_source(config.dataset, options)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from p2pkit.settings import (
+    choices,
     comment,
     commented_toml,
     config_from_json,
@@ -38,8 +39,8 @@ class ExtractConfig:
     """Settings of one extraction."""
 
     dataset: str = Field(
-        description="Format of the recording, such as nyuv2; docs/datasets.md lists them. "
-        "Recognised by its files if not named.",
+        description=f"Format of the recording: {', '.join(choices.DATASETS)}. Recognised by its "
+        "files if not named.",
         json_schema_extra=option(),
     )
     root: Path | None = Field(description="The recording's folder; none for generated scenes.")
@@ -91,9 +92,16 @@ class ExtractConfig:
         "place of what the recording says.",
         json_schema_extra=option(),
     )
+    streams: tuple[str, ...] = Field(
+        default=(),
+        description="Topics of a ROS bag, or cameras of a LeRobot dataset, to read where several "
+        "fit, separated by commas.",
+        json_schema_extra=option(metavar="A,B"),
+    )
     camera: Path | None = Field(
         default=None,
-        description="Calibration to use in place of the recording's, for posed-rgbd and tum.",
+        description="Calibration to use in place of the recording's, for posed-rgbd, tum and "
+        "lerobot.",
         json_schema_extra=option(),
     )
     shard_size: int = Field(

@@ -79,6 +79,7 @@ def open_recording(config: ExtractConfig) -> Recording:
             fuse=config.fuse,
             depth_range_m=(config.geometry.depth_min, config.geometry.depth_max),
             depth_units=config.depth_units,
+            streams=config.streams,
         ),
     )
     keys = source.keys()

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig, check_shares
-from p2pkit.settings import Location, option, settings_class
+from p2pkit.settings import Location, choices, option, settings_class
 from p2pkit.settings.losses import REGRESSIONS, LossConfig
 from p2pkit.settings.stream import StreamConfig
 
@@ -122,7 +122,8 @@ class TrainConfig:
     )
     student: str = Field(
         default="Res16UNet34C",
-        description="The 3D network, by its name in `p2pkit.networks.STUDENTS`.",
+        description=f"The 3D network: {', '.join(choices.STUDENTS)}.",
+        json_schema_extra=option(),
     )
     conv1_kernel_size: int = Field(
         default=5,

@@ -83,6 +83,20 @@ def test_each_command_has_help_with_an_example(name: str) -> None:
     assert "Example" in result.output
 
 
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("extract", ("posed-rgbd,redwood,ros-rgbd,", "resnet50", "onnx:FILE")),
+        ("check", ("7scenes,arkitscenes,",)),
+        ("train", ("Res16UNet34C,", "PTv3-encoder", "ppnce-symmetric,", "[paper|slidr|")),
+    ],
+)
+def test_choices_are_listed(command: str, names: tuple[str, ...]) -> None:
+    # Names are broken at their hyphens.
+    text = "".join(CliRunner().invoke(commands, [command, "--help"]).output.split())
+    assert [name for name in names if name not in text] == []
+
+
 def every_command(group: click.Group, context: click.Context) -> Iterator[click.Command]:
     for name in group.list_commands(context):
         command = group.get_command(context, name)

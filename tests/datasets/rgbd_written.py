@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -108,3 +109,33 @@ def write_sunrgbd(folder: Path, frame: Frame) -> None:
     Image.fromarray(frame.views[0].image).save(image, quality=95)
     matrix = frame.views[0].camera.matrix()
     (folder / "intrinsics.txt").write_text(" ".join(f"{number:f}" for number in matrix.ravel()))
+
+
+def write_nerfstudio(
+    folder: Path, frames: list[Frame], *, scale: float = 1.0, **fields: object
+) -> dict[str, Any]:
+    """transforms.json, images/ and depth/ in millimetres; poses with OpenGL's camera axes.
+
+    Gives what the file holds; `fields` replace or add to it.
+    """
+    camera = frames[0].views[0].camera
+    value: dict[str, Any] = {
+        "camera_model": "OPENCV",
+        "fl_x": camera.fx,
+        "fl_y": camera.fy,
+        "cx": camera.cx + 0.5,
+        "cy": camera.cy + 0.5,
+        "w": camera.width,
+        "h": camera.height,
+        "frames": [],
+    } | fields
+    for number, frame in enumerate(frames):
+        names = (f"images/frame_{number:05d}.png", f"depth/frame_{number:05d}.png")
+        save(folder / names[0], frame.views[0].image)
+        save(folder / names[1], depth_of(frame))
+        pose = pose_of(frame) @ np.diag([1.0, -1.0, -1.0, 1.0])
+        pose[:3, 3] *= scale
+        entry = {"file_path": names[0], "depth_file_path": names[1]}
+        value["frames"].append(entry | {"transform_matrix": pose.tolist()})
+    (folder / "transforms.json").write_text(json.dumps(value))
+    return value

@@ -20,7 +20,7 @@ def test_limit_below_one_is_refused(limit: int):
 
 @pytest.mark.parametrize("name", ["demo-scene", "nyuv2"])
 def test_camera_file_is_refused_where_it_would_be_ignored(name: str, tmp_path: Path):
-    with pytest.raises(ConfigError, match="to posed-rgbd and tum only"):
+    with pytest.raises(ConfigError, match="to lerobot, posed-rgbd, tum only"):
         open_source(name, SourceOptions(tmp_path, camera_file=tmp_path / "camera.json"))
 
 

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from rgbd_written import write_arkitscenes, write_redwood, write_sunrgbd, write_tum
+from rgbd_written import (
+    write_arkitscenes,
+    write_nerfstudio,
+    write_redwood,
+    write_sunrgbd,
+    write_tum,
+)
 
 from p2pkit.cli.main import commands
 from p2pkit.datasets.frame import Frame, SourceOptions
@@ -23,6 +29,9 @@ TREES: list[tuple[str, str, list[str]]] = [
     ("kitti-odometry", "odometry", ["sequences/00/velodyne/0.bin", "sequences/00/calib.txt"]),
     ("kitti-raw", "2011_09_26", ["calib_velo_to_cam.txt", "drive_0001_sync/velodyne_points/t"]),
     ("kitti-raw", "raw", ["2011_09_26/calib_velo_to_cam.txt", "2011_09_26/d/velodyne_points/t"]),
+    ("lerobot", "pick", ["meta/info.json", "data/chunk-000/file-000.parquet"]),
+    ("nerfstudio", "poly", ["transforms.json", "images/frame_00001.jpg", "depth/frame_00001.png"]),
+    ("nerfstudio", "polys", ["kitchen/transforms.json"]),
     ("nuscenes", "full", ["v1.0-mini/sample_data.json", "v1.0-mini/calibrated_sensor.json"]),
     ("nuscenes", "v1.0-mini", ["sample_data.json", "calibrated_sensor.json"]),
     ("nuscenes", "one", ["calib.json", "n015__LIDAR_TOP__15.pcd.bin", "n015__CAM_BACK__15.jpg"]),
@@ -34,6 +43,10 @@ TREES: list[tuple[str, str, list[str]]] = [
     ("posed-rgbd", "walks", ["kitchen/camera.json", "kitchen/frame-000000.depth.png"]),
     ("redwood", "loft", ["color/0.jpg", "depth/0.png", "camera_intrinsic.json"]),
     ("redwood", "lofts", ["a/color/0.jpg", "a/depth/0.png", "a/camera.json"]),
+    ("ros-rgbd", "walk", ["metadata.yaml", "walk_0.db3"]),
+    ("ros-rgbd", "walks", ["one/metadata.yaml", "one/one_0.db3"]),
+    ("ros-rgbd", "file", ["walk.mcap"]),
+    ("ros-rgbd", "ros1", ["walk.bag"]),
     (
         "s3dis",
         "aligned",
@@ -89,6 +102,7 @@ def test_a_file_stands_for_the_folder_that_it_lies_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "name", "write"),
     [
+        ("nerfstudio", "room", write_nerfstudio),
         ("tum", "freiburg3_room", write_tum),
         ("redwood", "room", write_redwood),
         ("arkitscenes", "47333462", write_arkitscenes),
@@ -96,7 +110,7 @@ def test_a_file_stands_for_the_folder_that_it_lies_in(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_recognised_is_read(
-    dataset: str, name: str, write: Callable[[Path, list[Frame]], None], tmp_path: Path
+    dataset: str, name: str, write: Callable[[Path, list[Frame]], object], tmp_path: Path
 ) -> None:
     source = open_source("demo-scene", SourceOptions(limit=2))
     write(tmp_path / "all" / name, list(map(source.load, source.keys())))
@@ -144,6 +158,12 @@ def test_an_unknown_folder_lists_the_formats(tmp_path: Path) -> None:
         (["camera.json", "frame-0.color.jpg"], "posed-rgbd", "frame-*.depth.*", ""),
         (["rgb.txt", "rgb/1.png"], "tum", "depth.txt", ""),
         (["color/0.jpg", "depth/0.png"], "redwood", "*intrinsic.json", '"intrinsic_matrix"'),
+        (
+            ["keyframes/images/1.jpg", "keyframes/depth/1.png"],
+            "nerfstudio",
+            "transforms.json",
+            "ns-",
+        ),
         (["lidar/00.pkl.gz", "lidar/poses.json"], "pandaset", "calib.json", "pandaset_to_npz.py"),
         (["velodyne/0.bin", "image_2/0.png"], "kitti-object", "calib/*.txt", ""),
         (["drive/velodyne_points/data/0.bin"], "kitti-raw", "calib_velo_to_cam.txt", ""),

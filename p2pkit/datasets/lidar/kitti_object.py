@@ -20,9 +20,9 @@ from p2pkit.datasets.lidar.rig import RigFrame, Shot, load_rig
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
-    frame_list_digest,
     image_suffix,
     known_frame,
+    listed_json,
     safe_key,
     visible_files,
 )
@@ -102,10 +102,7 @@ class KittiObject:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, and a digest of all calibrations."""
         frames = self._frames.values()
-        return {
-            "dataset": self.name,
-            "frames": len(frames),
-            "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
+        return listed_json(self.name, frames) | {
             "calibration": sha256_json([_text_or_none(frame.calibration) for frame in frames]),
         }
 

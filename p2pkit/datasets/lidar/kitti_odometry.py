@@ -7,16 +7,13 @@ Behley et al., "SemanticKITTI", ICCV 2019; classes as in config/semantic-kitti.y
 semantic-kitti-api.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
-from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.kitti_calibration import (
     matrix_of,
@@ -25,23 +22,21 @@ from p2pkit.datasets.lidar.kitti_calibration import (
     transform_of,
 )
 from p2pkit.datasets.lidar.rig import (
+    NO_CLASS,
+    LabelledRigs,
     RigFrame,
     Shot,
-    load_rig,
-    near_rigs,
+    known_classes,
     read_point_labels,
-    rig_fingerprint,
 )
 from p2pkit.datasets.listing import (
-    chosen_frames,
     existing_root,
     image_suffix,
-    known_frame,
     safe_key,
     visible_files,
 )
 from p2pkit.datasets.text_files import read_text, rigid
-from p2pkit.errors import FrameError, SourceError
+from p2pkit.errors import SourceError
 
 CLASSES = (
     "unlabelled",
@@ -90,19 +85,19 @@ _MERGED = {
 """SemanticKITTI's label values of each class of its single-scan benchmark."""
 SUBMITTED = (10, 11, 15, 18, 20, 30, 31, 32, 40, 44, 48, 49, 50, 51, 70, 71, 72, 80, 81)
 """The label value that stands for each class but void in predictions: `learning_map_inv`."""
-_UNKNOWN = 255
 
 
-class KittiOdometry:
+class KittiOdometry(LabelledRigs):
     """Odometry sequences as a `FrameSource`; the world is camera 0's frame at the first sweep.
 
-    Frames of sequences without a `labels` folder are unlabelled throughout, if others have one.
+    Keys are `00_000012`: sequence and frame. Frames of sequences without a `labels` folder are
+    unlabelled throughout, if others have one.
 
     Raises:
         SourceError: no sequence has a usable calibration, poses and time list.
     """
 
-    name = "kitti-odometry"
+    name, columns, full_scale = "kitti-odometry", 4, 1.0
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
@@ -110,51 +105,22 @@ class KittiOdometry:
         if not folders:
             raise SourceError(f"{root} contains no sequences/NN/velodyne; kitti-odometry needs one")
         self.left_out: list[LeftOut] = []
-        read = partial(_listed, root=root)
-        listed, self._origins = near_rigs(read_sequences(folders, read, self.left_out, root))
-        self._frames = chosen_frames(listed, options)
+        listed = read_sequences(folders, partial(_listed, root=root), self.left_out, root)
         has_labels = any((folder / "labels").is_dir() for folder in folders)
-        self.label_names: Sequence[str] | None = CLASSES if has_labels else None
-        self.ignore_label: int | None = 0 if has_labels else None
-
-    def keys(self) -> Sequence[str]:
-        """`00_000012`: sequence and frame."""
-        return list(self._frames)
-
-    def load(self, key: str) -> Frame:
-        """Read one sweep and its images.
-
-        Raises:
-            FrameError: a file is missing, damaged or does not fit the others.
-        """
-        listed = known_frame(self._frames, key)
-        frame, finite = load_rig(listed, columns=4, full_scale=1.0)
-        return replace(frame, labels=self._labels(listed, finite))
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Frame list digest, a digest of all calibrations and poses, and the class names."""
-        labels = None if self.label_names is None else list(self.label_names)
-        found = rig_fingerprint(self.name, self._frames.values())
-        return found | {"labels": labels} | self._origins
+        super().__init__(listed, options, CLASSES if has_labels else None)
 
     def _labels(
         self, listed: RigFrame, finite: Bool[np.ndarray, " records"]
-    ) -> UInt8[np.ndarray, " points"] | None:
-        if self.label_names is None:
-            return None
+    ) -> UInt8[np.ndarray, " points"]:
         if listed.labels is None:
             return np.zeros(int(finite.sum()), dtype=np.uint8)
         # The upper 16 bits number the object.
         values = read_point_labels(listed.labels, listed.key, "<u4", len(finite))[finite] & 0xFFFF
-        classes = _class_of_value()[values]
-        if (classes == _UNKNOWN).any():
-            unknown = sorted(set(values[classes == _UNKNOWN].tolist()))
-            raise FrameError(listed.key, f"labels {unknown[:8]} are not in SemanticKITTI")
-        return classes
+        return known_classes(values, _class_of_value(), listed.key, "in SemanticKITTI")
 
 
 def _class_of_value() -> UInt8[np.ndarray, " values"]:
-    classes = np.full(2**16, _UNKNOWN, dtype=np.uint8)
+    classes = np.full(2**16, NO_CLASS, dtype=np.uint8)
     for number, values in _MERGED.items():
         classes[list(values)] = number
     return classes

@@ -4,24 +4,22 @@ A folder with one sweep and a `calib.json` (the transforms already multiplied) i
 docs/datasets/lidar.md.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 
-from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.lidar.nuscenes_tables import Tables
 from p2pkit.datasets.lidar.rig import (
+    NO_CLASS,
+    LabelledRigs,
     RigFrame,
     Shot,
-    load_rig,
-    near_rigs,
+    known_classes,
     read_point_labels,
-    rig_fingerprint,
 )
-from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.listing import existing_root, safe_key
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json, rigid
 from p2pkit.errors import FrameError, SourceError
 
@@ -71,15 +69,17 @@ _CLASS_OF_CATEGORY = {
 }
 
 
-class NuScenes:
+class NuScenes(LabelledRigs):
     """nuScenes key frames as a `FrameSource`; the points are in the frame of LIDAR_TOP.
+
+    Keys are `scene-0061_0003`: scene and number of the key frame.
 
     Raises:
         SourceError: the version folder is missing or not the only one, or its tables are not
             usable.
     """
 
-    name = "nuscenes"
+    name, columns, full_scale = "nuscenes", 5, 255.0
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
@@ -89,43 +89,16 @@ class NuScenes:
         else:
             named, categories = _read_tables(_version_folder(root))
             listed = _unpacked(named, root)
-        listed, self._origins = near_rigs(listed)
-        self._frames = chosen_frames(listed, options)
         self._class_of_index = _class_of_index(categories)
-        self.label_names: Sequence[str] | None = CLASSES if categories else None
-        self.ignore_label: int | None = 0 if categories else None
+        super().__init__(listed, options, CLASSES if categories else None)
 
-    def keys(self) -> Sequence[str]:
-        """`scene-0061_0003`: scene and number of the key frame."""
-        return list(self._frames)
-
-    def load(self, key: str) -> Frame:
-        """Read one sweep and its images.
-
-        Raises:
-            FrameError: a file is missing or damaged, or the calibration is not usable.
-        """
-        listed = known_frame(self._frames, key)
-        frame, finite = load_rig(listed, columns=5, full_scale=255.0)
-        return replace(frame, labels=self._labels(listed, finite))
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Frame list digest, a digest of all calibrations and poses, and the class names."""
-        labels = None if self.label_names is None else list(self.label_names)
-        found = rig_fingerprint(self.name, self._frames.values())
-        return found | {"labels": labels} | self._origins
-
-    def _labels(self, frame: RigFrame, finite: np.ndarray) -> np.ndarray | None:
-        if self.label_names is None:
-            return None
-        if frame.labels is None:
-            raise FrameError(frame.key, "lidarseg.json names no labels for it")
-        labels = read_point_labels(frame.labels, frame.key, "u1", len(finite))[finite]
-        classes = self._class_of_index[labels]
-        if (classes == 255).any():
-            unknown = sorted(set(labels[classes == 255].tolist()))
-            raise FrameError(frame.key, f"labels {unknown} are not indices in category.json")
-        return classes
+    def _labels(
+        self, listed: RigFrame, finite: Bool[np.ndarray, " records"]
+    ) -> UInt8[np.ndarray, " points"]:
+        if listed.labels is None:
+            raise FrameError(listed.key, "lidarseg.json names no labels for it")
+        values = read_point_labels(listed.labels, listed.key, "u1", len(finite))[finite]
+        return known_classes(values, self._class_of_index, listed.key, "indices in category.json")
 
 
 def _version_folder(root: Path) -> Path:
@@ -168,9 +141,9 @@ def _unpacked(listed: list[RigFrame], root: Path) -> list[RigFrame]:
 
 def _class_of_index(categories: dict[int, str]) -> np.ndarray:
     """Class of each lidarseg index; 255 where an index has no category."""
-    classes = np.full(256, 255, dtype=np.uint8)
+    classes = np.full(256, NO_CLASS, dtype=np.uint8)
     for index, name in categories.items():
-        if not 0 <= index < 255:
+        if not 0 <= index < NO_CLASS:
             raise SourceError(f"category.json gives {name!r} the index {index}; expected 0 to 254")
         classes[index] = CLASSES.index(_CLASS_OF_CATEGORY.get(name, "void"))
     return classes

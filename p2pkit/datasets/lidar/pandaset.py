@@ -22,9 +22,9 @@ from p2pkit.datasets.lidar.rig import Shot, finite_rows, load_view, unit_intensi
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
-    frame_list_digest,
     image_suffix,
     known_frame,
+    listed_json,
     safe_key,
     visible_files,
 )
@@ -140,10 +140,7 @@ class PandaSet:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, the calibrations' digest, and the class names."""
         frames = self._frames.values()
-        return {
-            "dataset": self.name,
-            "frames": len(frames),
-            "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
+        return listed_json(self.name, frames) | {
             "calibration": {name: sha256_json(value) for name, value in self._calibrations.items()},
             "labels": None if self.label_names is None else list(self.label_names),
             **origins_json(self._origins),

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Integer
+from jaxtyping import Bool, Float, Float32, Float64, Integer, UInt8
 
-from p2pkit.datasets.frame import Frame, View
+from p2pkit.datasets.frame import Frame, SourceOptions, View
 from p2pkit.datasets.image_files import read_color
-from p2pkit.datasets.listing import frame_list_digest
-from p2pkit.datasets.world import moved, near_origin, origins_json, refuse_coarse
+from p2pkit.datasets.listing import chosen_frames, known_frame, listed_json
+from p2pkit.datasets.world import near_world, refuse_coarse
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import camera_from_matrix, check_size_fits
 from p2pkit.geometry.transforms import check_rigid
+
+NO_CLASS = 255
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,58 @@ class Sweep(NamedTuple):
     finite: Bool[np.ndarray, " records"]
 
 
+class LabelledRigs:
+    """What readers of labelled sweeps share as a `FrameSource`; class 0 is void.
+
+    A reader gives each frame's classes in `_labels`.
+
+    Args:
+        listed: all frames, with poses in the recording's world.
+        options: which of them to read.
+        classes: names by value; None without labels.
+    """
+
+    name: str
+    columns: int
+    """float32 numbers per point."""
+    full_scale: float
+    """The largest intensity that the sensor writes."""
+
+    def __init__(
+        self, listed: Sequence[RigFrame], options: SourceOptions, classes: Sequence[str] | None
+    ) -> None:
+        near, self._origins = near_world(listed, "world_from_lidar")
+        self._frames = chosen_frames(near, options)
+        self.label_names = classes
+        self.ignore_label: int | None = None if classes is None else 0
+
+    def _labels(
+        self, listed: RigFrame, finite: Bool[np.ndarray, " records"]
+    ) -> UInt8[np.ndarray, " points"]:
+        raise NotImplementedError
+
+    def keys(self) -> Sequence[str]:
+        """All keys, in recording order."""
+        return list(self._frames)
+
+    def load(self, key: str) -> Frame:
+        """Read one sweep, its images and its labels.
+
+        Raises:
+            FrameError: a file is missing or damaged, or the calibration is not usable.
+        """
+        listed = known_frame(self._frames, key)
+        frame, finite = load_rig(listed, columns=self.columns, full_scale=self.full_scale)
+        labels = None if self.label_names is None else self._labels(listed, finite)
+        return replace(frame, labels=labels)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Frame list digest, a digest of all calibrations and poses, and the class names."""
+        labels = None if self.label_names is None else list(self.label_names)
+        found = rig_fingerprint(self.name, self._frames.values())
+        return found | {"labels": labels} | self._origins
+
+
 def load_rig(listed: RigFrame, *, columns: int, full_scale: float) -> Sweep:
     """Read a sweep and its images; column 3 of the sweep is the intensity.
 
@@ -99,27 +153,10 @@ def load_rig(listed: RigFrame, *, columns: int, full_scale: float) -> Sweep:
     return Sweep(frame, finite)
 
 
-def near_rigs(listed: Sequence[RigFrame]) -> tuple[list[RigFrame], dict[str, Any]]:
-    """The frames with poses from a near origin for each sequence, and that for the fingerprint."""
-    poses: dict[str, list[Float64[np.ndarray, "4 4"] | None]] = {}
-    for frame in listed:
-        poses.setdefault(frame.sequence, []).append(frame.world_from_lidar)
-    origins = {sequence: near_origin(found) for sequence, found in poses.items()}
-    near = [
-        replace(frame, world_from_lidar=moved(frame.world_from_lidar, origins[frame.sequence]))
-        for frame in listed
-    ]
-    return near, origins_json(origins)
-
-
 def rig_fingerprint(name: str, frames: Collection[RigFrame]) -> dict[str, Any]:
     """Frame list digest, and a digest of all calibrations and poses."""
-    return {
-        "dataset": name,
-        "frames": len(frames),
-        "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
-        "calibration": sha256_json([frame.calibration() for frame in frames]),
-    }
+    calibration = sha256_json([frame.calibration() for frame in frames])
+    return listed_json(name, frames) | {"calibration": calibration}
 
 
 def load_view(shot: Shot, key: str) -> View:
@@ -173,6 +210,29 @@ def read_point_labels(
             f"with {size} bytes each",
         )
     return np.frombuffer(data, dtype=dtype)
+
+
+def known_classes(
+    values: Integer[np.ndarray, " points"],
+    class_of: UInt8[np.ndarray, " values"],
+    key: str,
+    where: str,
+) -> UInt8[np.ndarray, " points"]:
+    """The class of each stored label.
+
+    Args:
+        values: the labels.
+        class_of: class of each possible value, `NO_CLASS` where it has none.
+        key: of the frame.
+        where: what such a value is not, for the message.
+
+    Raises:
+        FrameError: a label has no class.
+    """
+    classes = class_of[values]
+    if (unknown := classes == NO_CLASS).any():
+        raise FrameError(key, f"labels {np.unique(values[unknown])[:8].tolist()} are not {where}")
+    return classes
 
 
 def finite_rows(points: Float[np.ndarray, "points 3"], key: str) -> Bool[np.ndarray, " points"]:

@@ -6,32 +6,20 @@ ID_TIME.pincam` (width height fx fy cx cy), `lowres_wide.traj` (time, axis-angle
 camera_from_world) and optionally `confidence/ID_TIME.png` (0, 1 or 2).
 """
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.image_files import read_labels
 from p2pkit.datasets.left_out import LeftOut, read_sequences
-from p2pkit.datasets.listing import (
-    chosen_frames,
-    existing_root,
-    folders_with,
-    known_frame,
-    safe_key,
-    visible_files,
-)
+from p2pkit.datasets.listing import folders_with, safe_key, visible_files
 from p2pkit.datasets.pairing import nearest_index, without_moment
-from p2pkit.datasets.rgbd.calibration import RgbdCalibration
-from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.calibration import RgbdCalibration, registered
 from p2pkit.datasets.rgbd.reading import (
     RgbdFiles,
-    load_rgbd,
-    probe_of,
+    SeparateImages,
     rgbd_fingerprint,
     speed_between,
 )
@@ -47,69 +35,41 @@ LEAST_CONFIDENCE = 1
 UNITS_PER_METRE = 1000.0
 
 
-class ArkitScenes:
+class ArkitScenes(SeparateImages):
     """ARKitScenes videos as a `FrameSource`: one video's folder, or any folder above.
+
+    Keys are `VIDEO_000123456`: the video, and the time in milliseconds.
 
     Raises:
         SourceError: no video has a usable trajectory and images.
     """
 
     name = "arkitscenes"
-    label_names: Sequence[str] | None = None
-    ignore_label: int | None = None
 
-    def __init__(self, options: SourceOptions) -> None:
-        root = existing_root(options, self.name)
+    def _list(self, root: Path) -> list[RgbdFiles]:
         folders = folders_with(root, "lowres_depth")
         if not folders:
             raise SourceError(f"{root}: neither it nor a folder below contains lowres_depth/")
-        self.left_out: list[LeftOut] = []
-        self._units = options.depth_units
         self._pincams: dict[Path, Timed] = {}
 
         def read(folder: Path) -> list[RgbdFiles]:
             self._pincams[folder] = _timed(folder, "lowres_wide_intrinsics")
             return _listed(folder, self.left_out)
 
-        self._frames = chosen_frames(read_sequences(folders, read, self.left_out, root), options)
+        return read_sequences(folders, read, self.left_out, root)
 
-    def depth_probes(self) -> Sequence[DepthProbe]:
-        """Those of all frames."""
-        return [
-            probe_of(
-                files, partial(self._calibration, files), decode=partial(_confident, files=files)
-            )
-            for files in self._frames.values()
-        ]
-
-    def keys(self) -> Sequence[str]:
-        """`VIDEO_000123456`: the video, and the time in milliseconds."""
-        return list(self._frames)
-
-    def load(self, key: str) -> Frame:
-        """Read one frame; each has its own intrinsics.
-
-        Raises:
-            FrameError: a file is missing or damaged, or no depth is valid.
-        """
-        files = known_frame(self._frames, key)
-        decode = partial(_confident, files=files)
-        return load_rgbd(files, self._calibration(files), decode=decode)
+    def _decoded(self, depth: np.ndarray, files: RgbdFiles) -> np.ndarray:
+        return _confident(depth, files)
 
     def _calibration(self, files: RgbdFiles) -> RgbdCalibration:
-        path = _beside(self._pincams[files.depth.parents[1]], _time(files.depth))
+        path = self._pincam_of(files)
         if path is None:
             reason = f"no .pincam is within {MAX_GAP_S} s of {files.depth.name}"
             raise FrameError(files.key, reason)
-        camera = _pincam(path, files.key)
-        return RgbdCalibration(
-            units_per_metre=UNITS_PER_METRE,
-            depth=camera,
-            color=camera,
-            color_from_depth=np.eye(4),
-            pose="world_from_depth",
-            invalid_depth=(0,),
-        ).with_units(self._units)
+        return registered(_pincam(path, files.key), UNITS_PER_METRE, pose="world_from_depth")
+
+    def _pincam_of(self, files: RgbdFiles) -> Path | None:
+        return _beside(self._pincams[files.depth.parents[1]], _time(files.depth))
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest and poses; the intrinsics lie in files of the recording."""
@@ -117,11 +77,10 @@ class ArkitScenes:
         intrinsics = [
             path.read_text(errors="replace")
             for files in self._frames.values()
-            if (path := _beside(self._pincams[files.depth.parents[1]], _time(files.depth)))
+            if (path := self._pincam_of(files))
         ]
-        units = {} if self._units is None else {"depth_units_per_metre": self._units}
         return found | {
-            **units,
+            **self._units_json(),
             "calibration": intrinsics[:1] if len(set(intrinsics)) == 1 else intrinsics,
             "max_gap_s": MAX_GAP_S,
             "least_confidence": LEAST_CONFIDENCE,
@@ -214,7 +173,7 @@ def _trajectory(path: Path) -> tuple[list[float], list[Float64[np.ndarray, "4 4"
     return [row[0] for row in rows], poses
 
 
-def _confident(depth: np.ndarray, *, files: RgbdFiles) -> np.ndarray:
+def _confident(depth: np.ndarray, files: RgbdFiles) -> np.ndarray:
     """Depth without the pixels of the lowest confidence, where the video has confidences."""
     path = files.depth.parents[1] / "confidence" / files.depth.name
     if not path.parent.is_dir():

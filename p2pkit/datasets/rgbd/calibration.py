@@ -40,6 +40,11 @@ TEMPLATE = """{
 MISSING = (
     f"A posed-rgbd folder needs its calibration as camera.json. Fill in this template:\n{TEMPLATE}"
 )
+_UNREGISTERED = (
+    "Depth must be registered to colour: align it when recording or exporting (RealSense "
+    "rs.align, Azure Kinect depth_image_to_color_camera), or give both cameras and "
+    "color_from_depth in the camera.json of posed-rgbd"
+)
 _FIELDS = (
     "format",
     "depth_units_per_metre",
@@ -134,6 +139,60 @@ class RgbdCalibration:
             "invalid_depth": list(self.invalid_depth),
             **({} if self.pose_axes == "opencv" else {"pose_axes": self.pose_axes}),
         }
+
+
+def registered(
+    camera: Camera,
+    units_per_metre: float,
+    *,
+    distortion: Distortion | None = None,
+    pose: str = "none",
+    pose_axes: str = "opencv",
+) -> RgbdCalibration:
+    """Of depth that is registered to colour, pixel by pixel, with 0 for no measurement."""
+    return RgbdCalibration(
+        units_per_metre=units_per_metre,
+        depth=camera,
+        color=camera,
+        color_from_depth=np.eye(4),
+        pose=pose,
+        pose_axes=pose_axes,
+        invalid_depth=(0,),
+        depth_distortion=distortion,
+        color_distortion=distortion,
+    )
+
+
+def at_image_sizes(
+    calibration: RgbdCalibration, color: tuple[int, int], depth: tuple[int, int], where: str
+) -> RgbdCalibration:
+    """The calibration of registered images that are larger or smaller than its cameras.
+
+    Pixel coordinates scale as in `Camera.resized`.
+
+    Args:
+        calibration: of depth that is registered to colour.
+        color: width and height of the colour image (px).
+        depth: the depth image's.
+        where: the file or topic of the intrinsics, for messages.
+
+    Raises:
+        SourceError: an image has another aspect ratio than the intrinsics, to a pixel: it was
+            cropped, or depth is as the sensor took it, in the depth camera's pixels.
+    """
+    camera = calibration.color
+    for name, size in (("colour", color), ("depth", depth)):
+        by_width = round(size[0] * camera.height / camera.width)
+        by_height = round(size[1] * camera.width / camera.height)
+        if size[1] != by_width and size[0] != by_height:
+            raise SourceError(
+                f"colour is {color[0]} x {color[1]} px and depth {depth[0]} x {depth[1]}, but "
+                f"{where} is for {camera.width} x {camera.height}: {name} has another aspect "
+                f"ratio. {_UNREGISTERED if name == 'depth' else 'Give intrinsics for its size'}"
+            )
+    return replace(
+        calibration, color=camera.resized(*color), depth=calibration.depth.resized(*depth)
+    )
 
 
 def read_calibration(path: Path) -> RgbdCalibration:

@@ -1,7 +1,8 @@
 """What RGB-D readers share: from one frame's images and calibration to a `Frame`."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,18 @@ import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
 from PIL import Image
 
-from p2pkit.datasets.frame import DepthImage, Frame, View
+from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
 from p2pkit.datasets.image_files import check_depth, read_color, read_depth_png
-from p2pkit.datasets.listing import frame_list_digest
+from p2pkit.datasets.left_out import LeftOut, read_sequences
+from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, listed_json
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
-from p2pkit.datasets.world import moved, near_origin, origins_json
+from p2pkit.datasets.world import near_world
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.distortion import undistort_depth, undistort_image
 
 Depth = UInt16[np.ndarray, "height width"]
-Decode = Callable[[Depth], Depth]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,53 +53,117 @@ class RgbdFiles(RgbdListed):
         return (self.color, self.depth)
 
 
-def load_rgbd(
-    files: RgbdFiles, calibration: RgbdCalibration, *, decode: Decode | None = None
-) -> Frame:
-    """Read one frame's images.
+class SeparateImages:
+    """What readers of colour and depth in separate files share as a `FrameSource`.
 
-    Args:
-        files: where they are, and the pose.
-        calibration: of the sequence.
-        decode: from the numbers in the depth file to the sensor's units.
+    A reader lists its frames in `_list` and gives the calibration of each in `_calibration`; where
+    depth files hold other numbers than the sensor's units, it decodes them in `_decoded`.
 
     Raises:
-        FrameError: an image is missing, damaged or of another size, or no depth is valid.
+        SourceError: the folder does not exist, or as the reader's `_list`.
     """
-    key = files.key
-    size = (calibration.depth.width, calibration.depth.height)
-    depth = read_depth_png(files.depth, key, size)
-    color_size = (calibration.color.width, calibration.color.height)
-    image = read_color(files.color, key, color_size)
-    depth = usable_depth(depth if decode is None else decode(depth), calibration, key)
-    return assemble(files, image, depth, calibration)
+
+    name: str
+    label_names: Sequence[str] | None = None
+    ignore_label: int | None = None
+
+    def __init__(self, options: SourceOptions) -> None:
+        self._options = options
+        self.left_out: list[LeftOut] = []
+        root = existing_root(options, self.name)
+        self._frames = chosen_frames(self._list(root), options)
+
+    def _list(self, root: Path) -> list[RgbdFiles]:
+        raise NotImplementedError
+
+    def _calibration(self, files: RgbdFiles) -> RgbdCalibration:
+        """Before `options.depth_units`; raises FrameError where the frame's cannot be used."""
+        raise NotImplementedError
+
+    def _decoded(self, depth: Depth, files: RgbdFiles) -> Depth:
+        """From the numbers in a depth file to the sensor's units."""
+        return depth
+
+    def depth_probes(self) -> Sequence[DepthProbe]:
+        """Those of all frames."""
+        return [
+            DepthProbe(
+                files.key, files.sequence, partial(self._depth, files), partial(_pose, files)
+            )
+            for files in self._frames.values()
+        ]
+
+    def keys(self) -> Sequence[str]:
+        """All keys, in recording order."""
+        return list(self._frames)
+
+    def load(self, key: str) -> Frame:
+        """Read one frame.
+
+        Raises:
+            FrameError: a file is missing, damaged or of another size, or no depth is valid.
+        """
+        files = known_frame(self._frames, key)
+        calibration = self._used_calibration(files)
+        depth = self._usable_depth(files, calibration)
+        color_size = (calibration.color.width, calibration.color.height)
+        return assemble(files, read_color(files.color, key, color_size), depth, calibration)
+
+    def _used_calibration(self, files: RgbdFiles) -> RgbdCalibration:
+        return self._calibration(files).with_units(self._options.depth_units)
+
+    def _usable_depth(self, files: RgbdFiles, calibration: RgbdCalibration) -> Depth:
+        size = (calibration.depth.width, calibration.depth.height)
+        stored = read_depth_png(files.depth, files.key, size)
+        return usable_depth(self._decoded(stored, files), calibration, files.key)
+
+    def _depth(self, files: RgbdFiles) -> DepthImage:
+        found = self._used_calibration(files)
+        return DepthImage(self._usable_depth(files, found), found.depth, found.units_per_metre)
+
+    def _units_json(self) -> dict[str, float]:
+        """The units given in place of the recording's, for fingerprints without calibrations."""
+        units = self._options.depth_units
+        return {} if units is None else {"depth_units_per_metre": units}
 
 
-def near_frames(listed: Sequence[RgbdFiles]) -> tuple[list[RgbdFiles], dict[str, Any]]:
-    """The frames with poses from a near origin for each sequence, and that for the fingerprint."""
-    poses: dict[str, list[Float64[np.ndarray, "4 4"] | None]] = {}
-    for files in listed:
-        poses.setdefault(files.sequence, []).append(files.world_from_depth)
-    origins = {sequence: near_origin(found) for sequence, found in poses.items()}
-    near = [
-        replace(files, world_from_depth=moved(files.world_from_depth, origins[files.sequence]))
-        for files in listed
-    ]
-    return near, origins_json(origins)
+class SequencesOfImages(SeparateImages):
+    """Separate images in folders, each a sequence with one calibration and poses in one world.
+
+    A reader finds the folders in `_folders` and reads one in `_read`.
+    """
+
+    def _folders(self, root: Path) -> list[Path]:
+        raise NotImplementedError
+
+    def _read(self, folder: Path) -> tuple[list[RgbdFiles], RgbdCalibration]:
+        """The frames of a sequence, and its calibration; raises SourceError without either."""
+        raise NotImplementedError
+
+    def _list(self, root: Path) -> list[RgbdFiles]:
+        self._calibrations: dict[str, RgbdCalibration] = {}
+
+        def read(folder: Path) -> list[RgbdFiles]:
+            listed, calibration = self._read(folder)
+            self._calibrations[folder.name] = calibration
+            return listed
+
+        found = read_sequences(self._folders(root), read, self.left_out, root)
+        listed, self._origins = near_world(found, "world_from_depth")
+        return listed
+
+    def _calibration(self, files: RgbdFiles) -> RgbdCalibration:
+        return self._calibrations[files.sequence]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Frame list digest, poses and calibrations."""
+        units = self._options.depth_units
+        calibrations = {name: found.with_units(units) for name, found in self._calibrations.items()}
+        return rgbd_fingerprint(self.name, self._frames.values(), calibrations) | self._origins
 
 
-def probe_of(
-    files: RgbdFiles, calibration: Callable[[], RgbdCalibration], *, decode: Decode | None = None
-) -> DepthProbe:
-    """What `check_depth_scale` needs of a frame whose images are files."""
-
-    def depth() -> DepthImage:
-        found = calibration()
-        values = read_depth_png(files.depth, files.key, (found.depth.width, found.depth.height))
-        values = usable_depth(values if decode is None else decode(values), found, files.key)
-        return DepthImage(values, found.depth, found.units_per_metre)
-
-    return DepthProbe(files.key, files.sequence, depth, lambda: files.world_from_depth)
+def _pose(files: RgbdFiles) -> Float64[np.ndarray, "4 4"] | None:
+    return files.world_from_depth
 
 
 def assemble(
@@ -163,10 +228,7 @@ def rgbd_fingerprint(
     name: str, frames: Collection[RgbdFiles], calibrations: dict[str, RgbdCalibration]
 ) -> dict[str, Any]:
     """Frame list digest and the calibration of each sequence."""
-    return {
-        "dataset": name,
-        "frames": len(frames),
-        "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
+    return listed_json(name, frames) | {
         "poses": sha256_json(
             [
                 None if frame.world_from_depth is None else frame.world_from_depth.tolist()

@@ -6,37 +6,22 @@ colour; a JSON file holds `width`, `height` and `intrinsic_matrix` (nine numbers
 as Open3D's `PinholeCameraIntrinsic` writes, and `depth_scale`, units per metre, where Open3D
 recorded from a sensor (1000 without it); `trajectory.log` holds world_from_camera as the Redwood
 page "file format" describes: a line of three integers, the first of which numbers the image, then
-4 x 4.
+4 x 4. Colour and depth may differ in size; the intrinsics are scaled to both.
 """
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.datasets.frame import Frame, SourceOptions
-from p2pkit.datasets.left_out import LeftOut, read_sequences
-from p2pkit.datasets.listing import (
-    chosen_frames,
-    existing_root,
-    known_frame,
-    safe_key,
-    visible_files,
-)
+from p2pkit.datasets.image_files import image_size
+from p2pkit.datasets.left_out import LeftOut
+from p2pkit.datasets.listing import safe_key, visible_files
 from p2pkit.datasets.pairing import named_number, pair_images, without_partner
 from p2pkit.datasets.registry import LARGEST_UNITS
-from p2pkit.datasets.rgbd.calibration import RgbdCalibration
-from p2pkit.datasets.rgbd.depth_scale import DepthProbe
-from p2pkit.datasets.rgbd.reading import (
-    RgbdFiles,
-    load_rgbd,
-    near_frames,
-    probe_of,
-    rgbd_fingerprint,
-)
+from p2pkit.datasets.rgbd.calibration import RgbdCalibration, at_image_sizes, registered
+from p2pkit.datasets.rgbd.reading import RgbdFiles, SequencesOfImages
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import camera_from_matrix
@@ -55,8 +40,10 @@ MAX_GAP_S = 0.02
 """Where the images' names give their times, colour is at most this far from depth."""
 
 
-class Redwood:
+class Redwood(SequencesOfImages):
     """A folder in Open3D's layout, or a folder of such folders, as a `FrameSource`.
+
+    Keys are `FOLDER_000012`: the number is the depth image's place in the order of numbers.
 
     Raises:
         SourceError: no sequence is left in which colour and depth pair, and intrinsics and
@@ -64,54 +51,31 @@ class Redwood:
     """
 
     name = "redwood"
-    label_names: Sequence[str] | None = None
-    ignore_label: int | None = None
 
-    def __init__(self, options: SourceOptions) -> None:
-        root = existing_root(options, self.name)
-        folders = (
-            [root]
-            if (root / "depth").is_dir()
-            else sorted(path.parent for path in root.glob("*/depth") if path.is_dir())
-        )
+    def _folders(self, root: Path) -> list[Path]:
+        if (root / "depth").is_dir():
+            return [root]
+        folders = sorted(path.parent for path in root.glob("*/depth") if path.is_dir())
         if not folders:
             raise SourceError(f"{root}: neither it nor a folder in it contains the folder depth")
-        self.left_out: list[LeftOut] = []
-        self._calibrations: dict[str, RgbdCalibration] = {}
+        return folders
 
-        def read(folder: Path) -> list[RgbdFiles]:
-            listed = _listed(folder, self.left_out)
-            calibration = _calibration(folder).with_units(options.depth_units)
-            self._calibrations[folder.name] = calibration
-            return listed
+    def _read(self, folder: Path) -> tuple[list[RgbdFiles], RgbdCalibration]:
+        listed = _listed(folder, self.left_out)
+        return listed, _at_sizes(_calibration(folder), listed, folder)
 
-        listed, self._origins = near_frames(read_sequences(folders, read, self.left_out, root))
-        self._frames = chosen_frames(listed, options)
 
-    def depth_probes(self) -> Sequence[DepthProbe]:
-        """Those of all frames."""
-        return [
-            probe_of(files, partial(self._calibrations.__getitem__, files.sequence))
-            for files in self._frames.values()
-        ]
-
-    def keys(self) -> Sequence[str]:
-        """`FOLDER_000012`: the number is the depth image's place in the order of numbers."""
-        return list(self._frames)
-
-    def load(self, key: str) -> Frame:
-        """Read one frame.
-
-        Raises:
-            FrameError: an image is missing, damaged or of another size, or no depth is valid.
-        """
-        files = known_frame(self._frames, key)
-        return load_rgbd(files, self._calibrations[files.sequence])
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Frame list digest, poses and calibrations."""
-        found = rgbd_fingerprint(self.name, self._frames.values(), self._calibrations)
-        return found | self._origins
+def _at_sizes(
+    calibration: RgbdCalibration, listed: list[RgbdFiles], folder: Path
+) -> RgbdCalibration:
+    """At the sizes of the first frame whose images can be read; loading reports the others."""
+    for files in listed:
+        try:
+            sizes = image_size(files.color), image_size(files.depth)
+        except SourceError:
+            continue
+        return at_image_sizes(calibration, *sizes, f"the intrinsics of {folder.name}")
+    return calibration
 
 
 def _calibration(folder: Path) -> RgbdCalibration:
@@ -132,14 +96,7 @@ def _calibration(folder: Path) -> RgbdCalibration:
         camera = camera_from_matrix(numbers.reshape(3, 3).T, size, "intrinsic_matrix")
     except GeometryError as error:
         raise SourceError(f"{path}: {error}") from error
-    return RgbdCalibration(
-        units_per_metre=_depth_scale(value, path),
-        depth=camera,
-        color=camera,
-        color_from_depth=np.eye(4),
-        pose="world_from_depth",
-        invalid_depth=(0,),
-    )
+    return registered(camera, _depth_scale(value, path), pose="world_from_depth")
 
 
 def _depth_scale(value: dict[str, Any], path: Path) -> float:

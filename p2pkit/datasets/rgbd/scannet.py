@@ -21,8 +21,8 @@ from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
-    frame_list_digest,
     known_frame,
+    listed_json,
     safe_key,
     visible_files,
 )
@@ -245,10 +245,7 @@ class ScanNet:
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, each scene's calibration, the classes and the labels' files."""
         frames = self._frames.values()
-        return {
-            "dataset": self.name,
-            "frames": len(frames),
-            "frame_list": frame_list_digest((frame.key, frame.paths()) for frame in frames),
+        return listed_json(self.name, frames) | {
             "calibration": self._all_calibrations(),
             "labels": None if self.label_names is None else list(self.label_names),
             "labelled_scenes": sorted(folder.name for folder in self._labelled),

@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 
 from p2pkit.datasets.frame import Frame, SourceOptions
-from p2pkit.datasets.image_files import read_pose
+from p2pkit.datasets.image_files import read_color, read_pose
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
-    frame_list_digest,
     known_frame,
+    listed_json,
     safe_key,
     visible_files,
 )
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
-from p2pkit.datasets.rgbd.posed_files import FrameFiles, probe_of_posed
-from p2pkit.datasets.rgbd.reading import RgbdFiles, load_rgbd
+from p2pkit.datasets.rgbd.posed_rgbd import FrameFiles, probe_of_posed, read_frame_depth
+from p2pkit.datasets.rgbd.reading import RgbdListed, assemble
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.geometry.camera import Camera
 
@@ -96,29 +96,19 @@ class SevenScenes:
         """
         files = known_frame(self._frames, key)
         assert files.color is not None
-        assert files.depth is not None
         assert files.pose is not None
         if not files.pose.is_file():
             raise FrameError(key, f"{files.pose.name} does not exist")
         pose = read_pose(files.pose, key)
-        listed = RgbdFiles(
-            key=key,
-            sequence=files.sequence,
-            world_from_depth=pose,
-            color=files.color,
-            depth=files.depth,
-        )
-        return load_rgbd(listed, self._calibration)
+        listed = RgbdListed(key=key, sequence=files.sequence, world_from_depth=pose)
+        size = (self._calibration.color.width, self._calibration.color.height)
+        image = read_color(files.color, key, size)
+        return assemble(listed, image, read_frame_depth(files), self._calibration)
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest with the poses' sizes, and the calibration."""
-        frames = self._frames.values()
-        return {
-            "dataset": self.name,
-            "frames": len(frames),
-            "frame_list": frame_list_digest((files.key, files.paths()) for files in frames),
-            "calibration": self._calibration.fingerprint(),
-        }
+        found = listed_json(self.name, self._frames.values())
+        return found | {"calibration": self._calibration.fingerprint()}
 
 
 def _sequences(root: Path) -> list[tuple[tuple[str, ...], Path]]:

@@ -8,9 +8,7 @@ objects' numbers (`seglabel`) and `names`, of which 37 are classes. The official
 `SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat` in the folder or beside it.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,11 +17,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.frame import Frame
 from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import (
-    chosen_frames,
-    existing_root,
     folders_with,
     frame_list_digest,
     known_frame,
@@ -31,10 +27,9 @@ from p2pkit.datasets.listing import (
     visible_files,
 )
 from p2pkit.datasets.matlab_files import cell_texts, read_mat
-from p2pkit.datasets.rgbd.calibration import RgbdCalibration
-from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.calibration import RgbdCalibration, registered
 from p2pkit.datasets.rgbd.nyu40 import SUN37, classes_by_name
-from p2pkit.datasets.rgbd.reading import RgbdFiles, load_rgbd, probe_of, rgbd_fingerprint
+from p2pkit.datasets.rgbd.reading import RgbdFiles, SeparateImages, rgbd_fingerprint
 from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
@@ -48,11 +43,12 @@ UNITS_PER_METRE = 1000.0
 LONGEST_KEY = 80
 
 
-class SunRgbd:
+class SunRgbd(SeparateImages):
     """SUN RGB-D frames as a `FrameSource`; a sequence is the folder that holds the frames' folders.
 
-    Where the official split is, sequences of its test part begin with `test-`. Frames without
-    `seg.mat` are void throughout, if others have one.
+    Keys are the paths of the frames' folders below the given one, with `_` for `/`, at most 80
+    characters long. Where the official split is, sequences of its test part begin with `test-`.
+    Frames without `seg.mat` are void throughout, if others have one.
 
     Raises:
         SourceError: no frame's folder is below the given one, or the split cannot be read.
@@ -60,10 +56,8 @@ class SunRgbd:
 
     name = "sunrgbd"
 
-    def __init__(self, options: SourceOptions) -> None:
-        root = existing_root(options, self.name)
+    def _list(self, root: Path) -> list[RgbdFiles]:
         folders = folders_with(root, "intrinsics.txt")
-        self.left_out: list[LeftOut] = []
         self._split, tests = _official_split(root)
         found = [_files(folder, root, self.left_out, tests) for folder in folders]
         listed = [files for files in found if files is not None]
@@ -72,22 +66,9 @@ class SunRgbd:
                 f"{root}: no folder below contains intrinsics.txt, image/*.jpg and one of "
                 f"{', '.join(DEPTH_FOLDERS)}; {len(folders)} contain intrinsics.txt"
             )
-        self._frames = chosen_frames(listed, options)
-        self._units = options.depth_units
-        has_labels = any(_segmentation(files).is_file() for files in listed)
-        self.label_names: Sequence[str] | None = SUN37 if has_labels else None
-        self.ignore_label: int | None = 0 if has_labels else None
-
-    def depth_probes(self) -> Sequence[DepthProbe]:
-        """Those of all frames."""
-        return [
-            probe_of(files, partial(self._calibration, files), decode=_rotated)
-            for files in self._frames.values()
-        ]
-
-    def keys(self) -> Sequence[str]:
-        """The path of the frame's folder below the given one, with `_` for `/`; at most 80 long."""
-        return list(self._frames)
+        if any(_segmentation(files).is_file() for files in listed):
+            self.label_names, self.ignore_label = SUN37, 0
+        return listed
 
     def load(self, key: str) -> Frame:
         """Read one frame.
@@ -95,34 +76,29 @@ class SunRgbd:
         Raises:
             FrameError: a file is missing or damaged, or no depth is valid.
         """
-        files = known_frame(self._frames, key)
-        frame = load_rgbd(files, self._calibration(files), decode=_rotated)
+        frame = super().load(key)
         if self.label_names is None or frame.depth is None:
             return frame
+        files = known_frame(self._frames, key)
         return replace(frame, labels=_labels(files, frame.depth.values.shape))
 
+    def _decoded(self, depth: np.ndarray, files: RgbdFiles) -> np.ndarray:
+        """Millimetres, by rotating the 16 bits right by three, as the toolbox's read3dPoints.m."""
+        return (depth >> 3) | (depth << 13)
+
     def _calibration(self, files: RgbdFiles) -> RgbdCalibration:
-        camera = _camera(files)
-        return RgbdCalibration(
-            units_per_metre=UNITS_PER_METRE,
-            depth=camera,
-            color=camera,
-            color_from_depth=np.eye(4),
-            pose="none",
-            invalid_depth=(0,),
-        ).with_units(self._units)
+        return registered(_camera(files), UNITS_PER_METRE)
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, a digest of all intrinsics, of the split and of the labels' sizes."""
         frames = self._frames.values()
         texts = [_intrinsics(files).read_text(errors="replace") for files in frames]
-        units = {} if self._units is None else {"depth_units_per_metre": self._units}
         found = rgbd_fingerprint(self.name, frames, {})
         if self.label_names is not None:
             found["labels"] = frame_list_digest((one.key, [_segmentation(one)]) for one in frames)
         if self._split:
             found["test_sequences"] = sha256_json([files.sequence for files in frames])
-        return found | {"calibration": sha256_json(texts)} | units
+        return found | {"calibration": sha256_json(texts)} | self._units_json()
 
 
 def _official_split(root: Path) -> tuple[bool, set[tuple[str, ...]]]:
@@ -207,8 +183,3 @@ def _camera(files: RgbdFiles) -> Camera:
         return check_size_fits(camera, files.depth.name)
     except (OSError, SyntaxError, ValueError, GeometryError) as error:
         raise FrameError(files.key, f"intrinsics.txt or the depth's size: {error}") from error
-
-
-def _rotated(depth: np.ndarray) -> np.ndarray:
-    """Millimetres, by rotating the 16 bits right by three, as the toolbox's read3dPoints.m does."""
-    return (depth >> 3) | (depth << 13)

@@ -5,28 +5,17 @@ page "File Formats". `rgb.txt` and `depth.txt` list `time file`, `groundtruth.tx
 tz qx qy qz qw`, the colour camera's pose. Depth is registered to colour, 5000 to the metre.
 """
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.datasets.frame import Frame, SourceOptions
-from p2pkit.datasets.left_out import LeftOut, read_sequences
-from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.left_out import LeftOut
+from p2pkit.datasets.listing import safe_key
 from p2pkit.datasets.pairing import nearest_index, without_moment
-from p2pkit.datasets.rgbd.calibration import RgbdCalibration, lens_from_json
-from p2pkit.datasets.rgbd.depth_scale import DepthProbe
-from p2pkit.datasets.rgbd.reading import (
-    RgbdFiles,
-    load_rgbd,
-    near_frames,
-    probe_of,
-    rgbd_fingerprint,
-    speed_between,
-)
+from p2pkit.datasets.rgbd.calibration import RgbdCalibration, lens_from_json, registered
+from p2pkit.datasets.rgbd.reading import RgbdFiles, SequencesOfImages, speed_between
 from p2pkit.datasets.text_files import read_json, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import Camera
@@ -47,56 +36,27 @@ _LENSES: dict[str, tuple[tuple[float, float, float, float], tuple[float, ...] | 
 Listing = list[tuple[float, list[str]]]
 
 
-class TumRgbd:
+class TumRgbd(SequencesOfImages):
     """TUM sequences as a `FrameSource`; a frame is a depth image with the nearest colour image.
+
+    Keys are `SEQUENCE_000012`: the number counts the sequence's depth images.
 
     Raises:
         SourceError: no sequence has usable lists, images close in time, and a known lens.
     """
 
     name = "tum"
-    label_names: Sequence[str] | None = None
-    ignore_label: int | None = None
 
-    def __init__(self, options: SourceOptions) -> None:
-        root = existing_root(options, self.name)
-        folders = [root] if (root / "rgb.txt").is_file() else _sub_folders(root)
-        self.left_out: list[LeftOut] = []
-        self._calibrations: dict[str, RgbdCalibration] = {}
+    def _folders(self, root: Path) -> list[Path]:
+        return [root] if (root / "rgb.txt").is_file() else _sub_folders(root)
 
-        def read(folder: Path) -> list[RgbdFiles]:
-            calibration = _calibration(folder, options.camera_file)
-            listed = _listed(folder, self.left_out)
-            self._calibrations[folder.name] = calibration.with_units(options.depth_units)
-            return listed
-
-        listed, self._origins = near_frames(read_sequences(folders, read, self.left_out, root))
-        self._frames = chosen_frames(listed, options)
-
-    def depth_probes(self) -> Sequence[DepthProbe]:
-        """Those of all frames."""
-        return [
-            probe_of(files, partial(self._calibrations.__getitem__, files.sequence))
-            for files in self._frames.values()
-        ]
-
-    def keys(self) -> Sequence[str]:
-        """`SEQUENCE_000012`: the number counts the sequence's depth images."""
-        return list(self._frames)
-
-    def load(self, key: str) -> Frame:
-        """Read one frame and undo the lens's distortion in both of its images.
-
-        Raises:
-            FrameError: an image is missing, damaged or of another size, or no depth is valid.
-        """
-        files = known_frame(self._frames, key)
-        return load_rgbd(files, self._calibrations[files.sequence])
+    def _read(self, folder: Path) -> tuple[list[RgbdFiles], RgbdCalibration]:
+        calibration = _calibration(folder, self._options.camera_file)
+        return _listed(folder, self.left_out), calibration
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, poses, lenses, and the largest gap in time."""
-        found = rgbd_fingerprint(self.name, self._frames.values(), self._calibrations)
-        return found | {"max_gap_s": MAX_GAP_S} | self._origins
+        return super().fingerprint() | {"max_gap_s": MAX_GAP_S}
 
 
 def _sub_folders(root: Path) -> list[Path]:
@@ -110,16 +70,7 @@ def _sub_folders(root: Path) -> list[Path]:
 
 def _calibration(folder: Path, camera_file: Path | None) -> RgbdCalibration:
     camera, distortion = _lens(folder, camera_file)
-    return RgbdCalibration(
-        units_per_metre=UNITS_PER_METRE,
-        depth=camera,
-        color=camera,
-        color_from_depth=np.eye(4),
-        pose="world_from_depth",
-        invalid_depth=(0,),
-        depth_distortion=distortion,
-        color_distortion=distortion,
-    )
+    return registered(camera, UNITS_PER_METRE, distortion=distortion, pose="world_from_depth")
 
 
 def _lens(folder: Path, camera_file: Path | None) -> tuple[Camera, Distortion | None]:

@@ -1,5 +1,6 @@
 """What differs between published RGB-D sequences of one form, written around real frames."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -368,3 +369,40 @@ def test_intrinsics_of_images_of_another_size(office: list[Frame], tmp_path: Pat
     shrunk = open_source("sunrgbd", SourceOptions(half))
     with pytest.raises(FrameError, match=r"point \(325\.5, 253\.5\) .* of 320 x 240 px"):
         shrunk.load(shrunk.keys()[0])
+
+
+def test_redwood_depth_of_another_size_than_colour(office: list[Frame], tmp_path: Path) -> None:
+    """Registered depth of half the size, with the intrinsics of either."""
+    write_redwood(tmp_path, office)
+    for path in sorted((tmp_path / "depth").glob("*.png")):
+        with Image.open(path) as image:
+            half = image.resize((320, 240), Image.Resampling.NEAREST)
+        half.save(path)
+    camera = office[0].views[0].camera
+    for given in (camera, camera.resized(320, 240)):
+        value = {"width": given.width, "height": given.height}
+        value["intrinsic_matrix"] = given.matrix().T.ravel().tolist()
+        (tmp_path / "intrinsic.json").write_text(json.dumps(value))
+        source = open_source("redwood", SourceOptions(tmp_path))
+        frame = source.load(source.keys()[0])
+        assert frame.depth is not None
+        assert frame.depth.values.shape == (240, 320)
+        for found, expected in (
+            (frame.depth.camera, camera.resized(320, 240)),
+            (frame.views[0].camera, camera),
+        ):
+            assert found.to_json() == pytest.approx(expected.to_json())
+
+
+def test_redwood_depth_that_is_not_registered(office: list[Frame], tmp_path: Path) -> None:
+    """An Azure Kinect's depth of 640 x 576 beside colour of 640 x 480."""
+    write_redwood(tmp_path, office[:1])
+    save(tmp_path / "depth" / "000000.png", np.full((576, 640), 900, np.uint16))
+    with pytest.raises(SourceError, match=r"depth 640 x 576, .* Depth must be registered .*align"):
+        open_source("redwood", SourceOptions(tmp_path))
+    write_redwood(tmp_path, office[:1])
+    save(tmp_path / "color" / "000000.png", np.zeros((720, 1280, 3), np.uint8))
+    with pytest.raises(
+        SourceError, match=r"1280 x 720 px .*: colour has another aspect ratio\. Gi"
+    ):
+        open_source("redwood", SourceOptions(tmp_path))

@@ -1,0 +1,1 @@
+"""Readers of ROS bags: depth images with colour, and sweeps with cameras."""
