@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from p2pkit.datasets.frame import Frame, SourceOptions
-from p2pkit.datasets.lidar.nuscenes_tables import Tables
+from p2pkit.datasets.boxes import upright_boxes
+from p2pkit.datasets.frame import Boxes, Frame, SourceOptions
+from p2pkit.datasets.lidar.nuscenes_tables import DETECTED, Tables
 from p2pkit.datasets.lidar.rig import (
     RigFrame,
     Shot,
@@ -24,6 +25,8 @@ from p2pkit.datasets.lidar.rig import (
 from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json, rigid
 from p2pkit.errors import FrameError, SourceError
+from p2pkit.files import sha256_json
+from p2pkit.geometry.transforms import invert_rigid
 
 CLASSES = (
     "void",
@@ -71,6 +74,10 @@ _CLASS_OF_CATEGORY = {
 }
 
 
+BOX_NAMES = tuple(dict.fromkeys(DETECTED.values()))
+"""The 10 classes of the detection task."""
+
+
 class NuScenes:
     """nuScenes key frames as a `FrameSource`; the points are in the frame of LIDAR_TOP.
 
@@ -89,6 +96,8 @@ class NuScenes:
         else:
             named, categories = _read_tables(_version_folder(root))
             listed = _unpacked(named, root)
+        has_boxes = any(frame.annotations is not None for frame in listed)
+        self.box_names: Sequence[str] | None = BOX_NAMES if has_boxes else None
         listed, self._origins = near_rigs(listed)
         self._frames = chosen_frames(listed, options)
         self._class_of_index = _class_of_index(categories)
@@ -107,13 +116,34 @@ class NuScenes:
         """
         listed = known_frame(self._frames, key)
         frame, finite = load_rig(listed, columns=5, full_scale=255.0)
-        return replace(frame, labels=self._labels(listed, finite))
+        return replace(frame, labels=self._labels(listed, finite), boxes=self._boxes(listed))
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, a digest of all calibrations and poses, and the class names."""
         labels = None if self.label_names is None else list(self.label_names)
         found = rig_fingerprint(self.name, self._frames.values())
         return found | {"labels": labels} | self._origins
+
+    def box_fingerprint(self) -> dict[str, Any]:
+        """Digest of the boxes as they are in the world."""
+        rows = [
+            [[box.name, *box.center, *box.along, *box.size] for box in frame.annotations or ()]
+            for frame in self._frames.values()
+        ]
+        return {"annotations": sha256_json([[[*map(str, row)] for row in part] for part in rows])}
+
+    def _boxes(self, frame: RigFrame) -> Boxes | None:
+        if frame.annotations is None or frame.world_from_lidar is None:
+            return None
+        origins = self._origins.get("world_origin_m", {})
+        near_from_world = np.eye(4)
+        near_from_world[:3, 3] = -np.array(origins.get(frame.sequence, (0.0, 0.0, 0.0)))
+        return upright_boxes(
+            frame.annotations,
+            BOX_NAMES,
+            sensor_from_annotation=invert_rigid(frame.world_from_lidar) @ near_from_world,
+            up=(0.0, 0.0, 1.0),
+        )
 
     def _labels(self, frame: RigFrame, finite: np.ndarray) -> np.ndarray | None:
         if self.label_names is None:
