@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from made_once import shared_folder
 
+import p2pkit
 from p2pkit.cli.main import commands
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
@@ -45,6 +46,16 @@ def test_the_layer_holds_the_usable_boxes_of_each_frame(boxed: Path) -> None:
         np.testing.assert_allclose(stored.upright_from_sensor, boxes.upright_from_sensor)
         assert (stored.points > 0).all()
     assert count_boxes(store).left_out == {}
+    key = store.keys(0)[0]
+    frame = p2pkit.open_store(boxed)[key]
+    boxes, cloud = frame.boxes, frame.cloud
+    assert boxes is not None
+    # As docs/format.md says what is in a box.
+    row = int(boxes.points.argmax())
+    cos, sin = np.cos(boxes.yaw[row]), np.sin(boxes.yaw[row])
+    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    own = (cloud.points @ boxes.upright_from_sensor.T - boxes.center[row]) @ turn.T
+    assert (np.abs(own) <= boxes.size[row] / 2).all(axis=1).sum() == boxes.points[row]
 
 
 def test_a_dropped_layer_is_added_again_and_a_lost_shard_is_mended(
