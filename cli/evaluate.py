@@ -106,8 +106,9 @@ def _refuse_unused(config: EvaluateConfig) -> None:
     """Raise UsageError if `--set` names a setting that the modes or the split do not use."""
     by_scene, modes = config.split.unit == "scene", {*config.modes}
     unused = {
-        "finetune.": ("finetune" not in modes, "add finetune to --mode"),
-        "frozen.": (not modes - {"finetune"}, "add linear or knn to --mode"),
+        "finetune.": (not modes & {"finetune", "detect"}, "add finetune to --mode"),
+        "detect.": ("detect" not in modes, "give --mode detect"),
+        "frozen.": (not modes - {"finetune", "detect"}, "add linear or knn to --mode"),
         "frozen.probe.": ("linear" not in modes, "add linear to --mode"),
         "frozen.neighbours": ("knn" not in modes, "add knn to --mode"),
         "frozen.most_neighbours": ("knn" not in modes, "add knn to --mode"),

@@ -111,10 +111,27 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
         if failed:
             reasons = f"{store}/failures.jsonl says why"
             click.echo(f"{failed} of {bar.total} frames could not be used: {reasons}", err=True)
+        for line in _box_lines(store):
+            click.echo(line, err=True)
         for layer in layers:
             if origin := layer.details.get(WEIGHTS_ORIGIN):
                 click.echo(f"{layer.name}: weights from {origin}", err=True)
         click.echo(store)
+
+
+def _box_lines(store: Path) -> list[str]:
+    """How many boxes the store has, and which were left out; empty for stores without boxes."""
+    from p2pkit.layers.boxes import count_boxes
+    from p2pkit.store.reading import open_store
+
+    opened = open_store(store)
+    if not any(layer.kind == "boxes" for layer in opened.manifest.layers):
+        return []
+    found = count_boxes(opened)
+    if not found.left_out:
+        return [f"{found.stored} boxes"]
+    faults = ", ".join(f"{count} with {fault}" for fault, count in found.left_out.items())
+    return [f"{found.stored} boxes; left out: {faults}; the first: {found.first}"]
 
 
 def extract_config(file: Path | None, *, store_else: Path | None = None) -> ExtractConfig:

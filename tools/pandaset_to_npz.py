@@ -8,8 +8,8 @@ files that you downloaded from PandaSet yourself, with pandas installed:
 PANDASET is a sequence such as 001 or a folder of sequences, in the layout of the pandaset-devkit:
 lidar/NN.pkl.gz (columns x y z i t d, in world coordinates), lidar/poses.json and timestamps.json,
 camera/NAME/{intrinsics,poses,timestamps}.json with NN.jpg, annotations/semseg/NN.pkl.gz and
-classes.json. Entry NN of the lists belongs to NN. OUT/NAME is written for each; images are copied
-unchanged.
+classes.json, and annotations/cuboids/NN.pkl.gz. Entry NN of the lists belongs to NN. OUT/NAME is
+written for each; images are copied unchanged.
 """
 
 import argparse
@@ -38,6 +38,7 @@ def convert_sequence(source: Path, target: Path) -> int:
     (target / "lidar").mkdir(parents=True, exist_ok=True)
     for number, sweep in zip(numbers, sweeps, strict=True):
         _write_sweep(sweep, source, target / "lidar" / f"{number}.npz", times[int(number)])
+        _write_cuboids(source / "annotations" / "cuboids", target / "cuboids" / f"{number}.json")
     cameras = [folder for folder in sorted((source / "camera").iterdir()) if folder.is_dir()]
     calibration = {
         "cameras": {folder.name: _camera(folder, numbers) for folder in cameras},
@@ -76,7 +77,21 @@ def _write_sweep(sweep: Path, source: Path, target: Path, time: float) -> None:
     )
 
 
-def _label_file(folder: Path, number: str) -> Path | None:
+def _write_cuboids(folder: Path, target: Path) -> None:
+    """The table of a sweep's cuboids as a list of objects with its columns."""
+    path = _label_file(folder, target.stem, "it gets no boxes")
+    if path is None:
+        return
+    import pandas
+
+    target.parent.mkdir(exist_ok=True)
+    table = pandas.read_pickle(path)
+    target.write_text(str(table.to_json(orient="records", double_precision=15)))
+
+
+def _label_file(
+    folder: Path, number: str, otherwise: str = "its points get label 0"
+) -> Path | None:
     """The labels of a sweep, with either suffix; None if there are none.
 
     A warning is printed on stderr if the sequence has a folder of labels.
@@ -85,7 +100,7 @@ def _label_file(folder: Path, number: str) -> Path | None:
         if path.is_file():
             return path
     if folder.is_dir():
-        print(f"{folder} has no labels of sweep {number}; its points get label 0", file=sys.stderr)
+        print(f"{folder} has no labels of sweep {number}; {otherwise}", file=sys.stderr)
     return None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from p2pkit.datasets.boxes import box_fingerprint_of, box_names_of
 from p2pkit.datasets.frame import Frame, FrameSource
 from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.errors import ConfigError, FrameError
@@ -35,6 +36,15 @@ class CleanDepth:
     def left_out(self) -> Sequence[LeftOut]:
         """As the source."""
         return left_out_by(self._source)
+
+    @property
+    def box_names(self) -> Sequence[str] | None:
+        """As the source."""
+        return box_names_of(self._source)
+
+    def box_fingerprint(self) -> dict[str, Any]:
+        """As the source."""
+        return box_fingerprint_of(self._source)
 
     def keys(self) -> Sequence[str]:
         """Those of the source."""

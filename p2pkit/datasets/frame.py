@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, UInt8, UInt16
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8, UInt16
 
 from p2pkit.geometry.camera import Camera
 
@@ -53,6 +53,33 @@ class DepthImage:
     units_per_metre: float
 
 
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The annotated boxes of a frame, good and bad; `layers.boxes` keeps the good ones.
+
+    Boxes stand upright, which a sensor need not: they are given in axes with z up whose origin is
+    the sensor's.
+
+    Args:
+        upright_from_sensor: the rotation from the sensor's axes to these.
+        center: middle of each box in the upright axes (m).
+        size: along the box's x and y, and its height (m).
+        yaw: from the upright axes' x to the box's, about z, counterclockwise from above (rad).
+        class_id: of each box, by `HasBoxes.box_names`; `UNKNOWN_CLASS` for others.
+        given: the annotation's word for each box's class.
+    """
+
+    upright_from_sensor: Float64[np.ndarray, "3 3"]
+    center: Float64[np.ndarray, "boxes 3"]
+    size: Float64[np.ndarray, "boxes 3"]
+    yaw: Float64[np.ndarray, " boxes"]
+    class_id: Int64[np.ndarray, " boxes"]
+    given: tuple[str, ...]
+
+
+UNKNOWN_CLASS = -1
+
+
 @dataclass(frozen=True)
 class Frame:
     """One moment of a recording: images and either a depth image or points.
@@ -74,6 +101,7 @@ class Frame:
         colors: RGB of each of `points` where the recording has them; None where the views give it.
         instances: number of the object that each depth pixel [height width] or point [points] is
             of, from 1 in each frame, 0 without; None in recordings without objects.
+        boxes: what was annotated, perhaps nothing; None where nobody annotated the frame.
     """
 
     key: str
@@ -89,6 +117,7 @@ class Frame:
     interval_s: float | None = None
     colors: UInt8[np.ndarray, "points 3"] | None = None
     instances: UInt16[np.ndarray, "..."] | None = None
+    boxes: Boxes | None = None
 
 
 @runtime_checkable

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from p2pkit.datasets.frame import ANY_DEPTH, DepthImage, Frame, FrameSource, View
+from p2pkit.datasets.boxes import box_fingerprint_of, box_names_of, joined_boxes
+from p2pkit.datasets.frame import ANY_DEPTH, Boxes, DepthImage, Frame, FrameSource, View
 from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.backproject import back_project
@@ -74,6 +75,15 @@ class FusedFrames:
         """As the source."""
         return left_out_by(self._source)
 
+    @property
+    def box_names(self) -> Sequence[str] | None:
+        """As the source."""
+        return box_names_of(self._source)
+
+    def box_fingerprint(self) -> dict[str, Any]:
+        """As the source."""
+        return box_fingerprint_of(self._source)
+
     def keys(self) -> Sequence[str]:
         """The key of each sample's first frame."""
         return list(self._groups)
@@ -105,6 +115,7 @@ class FusedFrames:
             world_from_sensor=world_from_scene,
             labels=labels,
             sequence=frames[0].sequence,
+            boxes=_boxes(frames, world_from_scene),
             speed_m_s=max(frame.speed_m_s for frame in frames),
         )
 
@@ -193,6 +204,17 @@ def _cloud(
             labels.append(frame.labels.reshape(-1)[found.pixel])
     has_labels = len(labels) == len(frames)
     return np.concatenate(points), np.concatenate(labels) if has_labels else None
+
+
+def _boxes(frames: list[Frame], world_from_scene: Float64[np.ndarray, "4 4"]) -> Boxes | None:
+    """The boxes of all frames, each object once; None unless every frame was annotated."""
+    scene_from_world = invert_rigid(world_from_scene)
+    parts = [
+        (frame.boxes, scene_from_world @ _pose(frame))
+        for frame in frames
+        if frame.boxes is not None
+    ]
+    return joined_boxes(parts, np.eye(3)) if len(parts) == len(frames) else None
 
 
 def _view(

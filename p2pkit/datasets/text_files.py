@@ -34,14 +34,30 @@ def read_json(path: Path, needed_by: str) -> dict[str, Any]:
     Raises:
         SourceError: the file is missing, not JSON, or holds another kind of value.
     """
-    text = read_text(path, needed_by)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is not JSON: {error}") from error
+    value = _json_value(path, needed_by)
     if not isinstance(value, dict):
         raise SourceError(f"expected a JSON object, found a {type(value).__name__} in {path}")
     return value
+
+
+def read_json_list(path: Path, needed_by: str) -> list[dict[str, Any]]:
+    """A JSON list of objects.
+
+    Raises:
+        SourceError: the file is missing, not JSON, or holds another kind of value.
+    """
+    value = _json_value(path, needed_by)
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise SourceError(f"expected a JSON list of objects in {path}")
+    return value
+
+
+def _json_value(path: Path, needed_by: str) -> Any:
+    text = read_text(path, needed_by)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path} is not JSON: {error}") from error
 
 
 def json_field(value: Any, name: str, path: Path) -> Any:
@@ -70,6 +86,21 @@ def numeric_array(value: Any, name: str, path: Path) -> Float64[np.ndarray, "...
     if not np.isfinite(array).all():
         raise SourceError(f"{path}: {name} contains NaN or infinity")
     return array
+
+
+def numbers(values: Any, count: int, name: str, path: Path) -> tuple[float, ...]:
+    """So many numbers of a box; NaN is allowed, because such boxes are left out one by one.
+
+    Raises:
+        SourceError: other kinds of values, or more or fewer.
+    """
+    try:
+        found = tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"{path}: {name} is {values!r}; expected numbers") from error
+    if len(found) != count:
+        raise SourceError(f"{path}: {name} has {len(found)} numbers; expected {count}")
+    return found
 
 
 def rigid(transform: np.ndarray, where: str) -> Float64[np.ndarray, "4 4"]:

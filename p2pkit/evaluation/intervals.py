@@ -1,7 +1,8 @@
 """What a few runs say about a mean difference: intervals over label draws and over test scenes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -124,17 +125,50 @@ def bootstrap_interval(
         theirs: the same of the other method.
         seed: of the resampling.
     """
-    scenes = ours.shape[1]
+    held = (ours[0, :, 1].sum(axis=1) > 0).astype(np.int64)
+    scores = [
+        [partial(_resampled_miou, draw.astype(np.float64)) for draw in method]
+        for method in (ours, theirs)
+    ]
+    return resampled_interval(*scores, scenes=ours.shape[1], held=held, seed=seed)
+
+
+Resampled = Callable[[Float64[np.ndarray, "resamples scenes"]], Float64[np.ndarray, " resamples"]]
+"""The score of one draw, by how often each test scene counts."""
+
+
+def resampled_interval(
+    ours: Sequence[Resampled],
+    theirs: Sequence[Resampled],
+    *,
+    scenes: int,
+    held: Int64[np.ndarray, " scenes"] | None = None,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """95 % percentile interval of the mean difference of a score when test scenes are resampled.
+
+    Both methods and all draws get the same resampled scenes. None with a single test scene.
+
+    Args:
+        ours: by draw.
+        theirs: the same of the other method.
+        scenes: number of test scenes.
+        held: 1 for scenes with something to score, else 0; resamples without any are skipped.
+        seed: of the resampling.
+    """
     if scenes < 2:
         return None
     drawn = np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), RESAMPLES)
-    times = drawn[drawn @ (ours[0, :, 1].sum(axis=1) > 0).astype(np.int64) > 0].astype(np.float64)
-    found = [
-        np.mean([_miou(np.tensordot(times, draw, axes=1)) for draw in method], axis=0)
-        for method in (ours, theirs)
-    ]
+    times = (drawn if held is None else drawn[drawn @ held > 0]).astype(np.float64)
+    found = [np.mean([score(times) for score in method], axis=0) for method in (ours, theirs)]
     low, high = np.quantile(found[0] - found[1], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
     return float(low), float(high)
+
+
+def _resampled_miou(
+    counts: Float64[np.ndarray, "scenes 3 classes"], times: Float64[np.ndarray, "resamples scenes"]
+) -> Float64[np.ndarray, " resamples"]:
+    return _miou(np.tensordot(times, counts, axes=1))
 
 
 def _miou(counts: Float64[np.ndarray, "resamples 3 classes"]) -> Float64[np.ndarray, " resamples"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 
 from p2pkit.errors import StoreError
 from p2pkit.geometry.camera import Camera, camera_from_json
+from p2pkit.layers.boxes import StoredBoxes, decode_boxes
 from p2pkit.layers.features import pair_features, usable_pairs
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.layers.map_coding import pca_basis
@@ -96,6 +97,12 @@ class StoredFrame:
             np.array(transforms, np.float64).reshape(len(views), 4, 4),
             None if pose is None else np.array(pose, np.float64),
         )
+
+    @cached_property
+    def boxes(self) -> StoredBoxes | None:
+        """The annotated boxes that are usable, or None in stores without boxes."""
+        names = [name for name, spec in self.layers.items() if spec.kind == "boxes"]
+        return decode_boxes(self.samples[names[0]]) if names else None
 
     def features(
         self, layer: str | None = None, rows: Int64[np.ndarray, " rows"] | None = None

@@ -9,7 +9,8 @@ from p2pkit.store.manifest import LayerSpec, Sample
 
 @runtime_checkable
 class Layer(Protocol):
-    """One kind of data of each frame: the geometry, a teacher's features, superpixels.
+    """One kind of data of each frame: the geometry, a teacher's features, superpixels,
+    boxes.
 
     The code that reads a sample back is in the layer's own module.
     """

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
 from p2pkit.errors import MissingDependencyError
+from p2pkit.networks.cells import Cells
 from p2pkit.networks.voxel_maps import repeated_voxels
 from p2pkit.networks.voxel_norm import VoxelNorm1d
 
@@ -132,3 +133,7 @@ class MinkowskiLayers:
     def rows(self, x: Any) -> Float[Tensor, "voxels channels"]:
         """Features at stride 1 in the order of the coordinates that `sparse_tensor` was given."""
         return x.F
+
+    def cells(self, x: Any, stride: int) -> Cells:
+        """The voxels of `x`, which is at `stride`, in any order."""
+        return Cells(x.C.long(), x.F, stride)

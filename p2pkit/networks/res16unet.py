@@ -1,5 +1,6 @@
 """The students: residual U-Nets on sparse voxels, strides 1 to 16."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from p2pkit.errors import GeometryError
 from p2pkit.networks.blocks import Block, residual_stage
+from p2pkit.networks.cells import STRIDES, Cells
 from p2pkit.networks.sparse_engine import SparseEngine
 
 STEM_CHANNELS = 32
@@ -38,6 +40,7 @@ class Res16UNet(nn.Module):
 
     Attributes:
         out_channels: width of the decoder's features, before `final`.
+        cell_channels: widths of what `cells` gives.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Res16UNet(nn.Module):
         self._engine, self._block, self._momentum = engine, block, bn_momentum
         self.in_channels = in_channels
         self.out_channels = planes[-1] * block.expansion
+        self.cell_channels = (planes[4] * block.expansion, planes[5] * block.expansion)
         self.conv0p1s1 = engine.convolution(
             in_channels, STEM_CHANNELS, kernel_size=conv1_kernel_size
         )
@@ -110,14 +114,29 @@ class Res16UNet(nn.Module):
         Raises:
             GeometryError: the batch has no voxels, or a voxel occurs twice.
         """
-        if len(coordinates) == 0:
-            raise GeometryError("the batch has no voxels; expected at least one")
-        x = self._engine.sparse_tensor(coordinates, features)
+        x = self._voxels(coordinates, features)
         # The engine's layers follow the precision of their input.
         with torch.autocast(features.device.type, enabled=False):
-            return self._engine.rows(self._through(x))
+            for stage in self._stages(x):
+                x = stage
+            return self._engine.rows(x if self.final is None else self.final(x))
 
-    def _through(self, x: Any) -> Any:
+    def cells(
+        self, coordinates: Int32[Tensor, "voxels 4"], features: Float[Tensor, "voxels channels"]
+    ) -> list[Cells]:
+        """The decoder's features at the strides 8 and 4, for detection; arguments as `forward`."""
+        x = self._voxels(coordinates, features)
+        with torch.autocast(features.device.type, enabled=False):
+            stages = zip(STRIDES, self._stages(x), strict=False)
+            return [self._engine.cells(stage, stride) for stride, stage in stages]
+
+    def _voxels(self, coordinates: Tensor, features: Tensor) -> Any:
+        if len(coordinates) == 0:
+            raise GeometryError("the batch has no voxels; expected at least one")
+        return self._engine.sparse_tensor(coordinates, features)
+
+    def _stages(self, x: Any) -> Iterator[Any]:
+        """What each decoder stage gives, at the strides 8, 4, 2 and 1, each computed on demand."""
         x = self.relu(self.bn0(self.conv0p1s1(x)))
         skips = [x]
         for level in range(ENCODER_LEVELS):
@@ -129,7 +148,7 @@ class Res16UNet(nn.Module):
             x = self._run(x, f"convtr{level}p{2 ** (8 - level)}s2", f"bntr{level}")
             x = self._engine.cat(x, skips.pop())
             x = self.get_submodule(f"block{level + 1}")(x)
-        return x if self.final is None else self.final(x)
+            yield x
 
     def _run(self, x: Any, conv: str, norm: str) -> Any:
         return self.relu(self.get_submodule(norm)(self.get_submodule(conv)(x)))

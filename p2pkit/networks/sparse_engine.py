@@ -8,6 +8,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
 from p2pkit.errors import ConfigError, MissingDependencyError
+from p2pkit.networks.cells import Cells
 from p2pkit.networks.minkowski_engine import MinkowskiLayers, minkowski_engine
 from p2pkit.networks.torch_engine import TorchEngine
 
@@ -59,6 +60,10 @@ class SparseEngine(Protocol):
 
     def rows(self, x: Any) -> Float[Tensor, "voxels channels"]:
         """Features at stride 1 in the order of the coordinates that `sparse_tensor` was given."""
+        ...
+
+    def cells(self, x: Any, stride: int) -> Cells:
+        """The voxels of `x`, which is at `stride`, in any order."""
         ...
 
 

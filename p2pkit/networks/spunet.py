@@ -5,7 +5,7 @@ so weights of the one never fit the other. Parameters are the engine's; `from_po
 `to_pointcept` translate names and kernel layouts to and from published files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
 from p2pkit.errors import GeometryError
+from p2pkit.networks.cells import STRIDES, Cells
 from p2pkit.networks.sparse_engine import SparseEngine
 
 NORM_EPS = 1e-3
@@ -71,6 +72,7 @@ class SpUNet(nn.Module):
             if out_channels is None
             else engine.convolution(channels[-1], out_channels, kernel_size=1, bias=True)
         )
+        self.cell_channels = (channels[LEVELS], channels[LEVELS + 1])
         self.out_channels = channels[-1] if out_channels is None else out_channels
         for name, parameter in self.named_parameters():
             if name.endswith("kernel"):
@@ -108,20 +110,38 @@ class SpUNet(nn.Module):
         Raises:
             GeometryError: the batch has no voxels, or a voxel occurs twice.
         """
-        if len(coordinates) == 0:
-            raise GeometryError("the batch has no voxels; expected at least one")
-        voxels = self._engine.sparse_tensor(coordinates, features)
+        x = self._voxels(coordinates, features)
         # The engine's layers follow the precision of their input.
         with torch.autocast(features.device.type, enabled=False):
-            x: Any = self.conv_input(voxels)
-            skips: list[Any] = []
-            for down, stage in zip(self.down, self.enc, strict=True):
-                skips.append(x)
-                x = stage(down(x))
-            for level in reversed(range(LEVELS)):
-                x = self._engine.cat(self.up[level](x), skips[level])
-                x = self.dec[level](x)
+            for stage in self._stages(x):
+                x = stage
             return self._engine.rows(x if self.final is None else self.final(x))
+
+    def cells(
+        self, coordinates: Int32[Tensor, "voxels 4"], features: Float[Tensor, "voxels channels"]
+    ) -> list[Cells]:
+        """The decoder's features at the strides 8 and 4, for detection; arguments as `forward`."""
+        x = self._voxels(coordinates, features)
+        with torch.autocast(features.device.type, enabled=False):
+            stages = zip(STRIDES, self._stages(x), strict=False)
+            return [self._engine.cells(stage, stride) for stride, stage in stages]
+
+    def _voxels(self, coordinates: Tensor, features: Tensor) -> Any:
+        if len(coordinates) == 0:
+            raise GeometryError("the batch has no voxels; expected at least one")
+        return self._engine.sparse_tensor(coordinates, features)
+
+    def _stages(self, x: Any) -> Iterator[Any]:
+        """What each decoder stage gives, at the strides 8, 4, 2 and 1, each computed on demand."""
+        x = self.conv_input(x)
+        skips: list[Any] = []
+        for down, stage in zip(self.down, self.enc, strict=True):
+            skips.append(x)
+            x = stage(down(x))
+        for level in reversed(range(LEVELS)):
+            x = self._engine.cat(self.up[level](x), skips[level])
+            x = self.dec[level](x)
+            yield x
 
 
 class _Block(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, is_autocast_enabled, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from p2pkit.networks.cells import Cells
 from p2pkit.networks.voxel_maps import KernelMap, VoxelMaps
 from p2pkit.networks.voxel_norm import VoxelNorm1d
 
@@ -210,6 +211,12 @@ class TorchEngine:
     def rows(self, x: SparseVoxels) -> Float[Tensor, "voxels channels"]:
         """Features at stride 1 in the order of the coordinates that `sparse_tensor` was given."""
         return x.rows[x.maps.order.argsort()]
+
+    def cells(self, x: SparseVoxels, stride: int) -> Cells:
+        """The voxels of `x`, which is at `stride`, in any order."""
+        places = x.maps.cells(x.stride)
+        places[:, 1:] *= x.stride
+        return Cells(places, x.rows, stride)
 
 
 def sparse_product(

@@ -26,6 +26,8 @@ FEATURES = "features/"
 
 SUPERPIXELS = "superpixels/"
 
+BOXES = "boxes/"
+
 JSON_FIELD = "json"
 
 MOST_SHARDS = 1_000_000
@@ -101,11 +103,12 @@ def with_codecs(fields: tuple[FieldSpec, ...], codecs: Mapping[str, str]) -> tup
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One set of shards: the geometry, or on its samples one teacher's features or superpixels.
+    """One set of shards: the geometry, or on its samples one teacher's features, superpixels or
+    boxes.
 
     Args:
-        name: `geometry`, `features/<teacher>-<fingerprint8>` or `superpixels/<method>-<...8>`; the
-            folder of the shards.
+        name: `geometry`, `features/<teacher>-<fingerprint8>`, `superpixels/<method>-<...8>` or
+            `boxes/annotated-<...8>`; the folder of the shards.
         fields: the fields table.
         fingerprint: JSON of all that determines the bytes of this layer.
         details: JSON that readers need, such as the feature grid; no part of the fingerprint.
@@ -122,8 +125,8 @@ class LayerSpec:
     def __post_init__(self) -> None:
         if not LAYER_NAME.fullmatch(self.name):
             raise StoreError(
-                f"layer name {self.name!r} is not allowed: it is {GEOMETRY!r}, or {FEATURES!r} or "
-                f"{SUPERPIXELS!r} and one word of letters, digits, `_`, `-` and `.`"
+                f"layer name {self.name!r} is not allowed: it is {GEOMETRY!r}, or {FEATURES!r}, "
+                f"{SUPERPIXELS!r} or {BOXES!r} and one word of letters, digits, `_`, `-` and `.`"
             )
         names = [spec.name for spec in self.fields]
         if len(set(names)) != len(names):
@@ -131,7 +134,7 @@ class LayerSpec:
 
     @property
     def kind(self) -> str:
-        """`geometry`, `features` or `superpixels`."""
+        """`geometry`, `features`, `superpixels` or `boxes`."""
         return self.name.partition("/")[0]
 
     @property

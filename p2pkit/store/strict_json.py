@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 KEY = re.compile(r"[A-Za-z0-9_-]+")
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
-LAYER_NAME = re.compile(r"geometry|(?:features|superpixels)/[A-Za-z0-9_-][A-Za-z0-9._-]*")
+LAYER_NAME = re.compile(r"geometry|(?:features|superpixels|boxes)/[A-Za-z0-9_-][A-Za-z0-9._-]*")
 LARGEST_JSON = 1 << 24
 """Bytes of a manifest, a record or a shard's description: more is refused before it is parsed."""
 

@@ -21,6 +21,7 @@ from p2pkit.store.location import (
     shard_path,
 )
 from p2pkit.store.manifest import (
+    BOXES,
     FEATURES,
     GEOMETRY,
     LEFT_OUT,
@@ -40,7 +41,7 @@ OWN_NAMES = {
     MANIFEST,
     FAILURES,
     CLAIMS,
-    *(kind.rstrip("/") for kind in (GEOMETRY, FEATURES, SUPERPIXELS)),
+    *(kind.rstrip("/") for kind in (GEOMETRY, FEATURES, SUPERPIXELS, BOXES)),
 }
 """The entries of a store's folder."""
 

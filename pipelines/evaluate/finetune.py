@@ -1,6 +1,7 @@
-"""Fine-tuning a student with a linear head for semantic segmentation on a few labelled frames."""
+"""Fine-tuning a student with a new head on a few labelled frames; the head of segmentation."""
 
 from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from p2pkit.pipelines.evaluate.frames import (
 )
 from p2pkit.pipelines.evaluate.settings import FinetuneConfig
 from p2pkit.pipelines.held_out import spread
+from p2pkit.stream.augmentation import AugmentConfig
 
 
 class SegmentationNetwork(nn.Module):
@@ -34,20 +36,102 @@ class SegmentationNetwork(nn.Module):
         return self.head(self.student(coordinates, inputs))
 
 
+@runtime_checkable
+class Scored(Protocol):
+    """Scores of a part of the frames."""
+
+    @property
+    def value(self) -> float:
+        """The score by which weights are chosen; larger is better."""
+        ...
+
+
+Scores = TypeVar("Scores", bound=Scored, covariant=True)
+
+
+@runtime_checkable
+class Task(Protocol[Scores]):
+    """What a student is fine-tuned for."""
+
+    def network(self, student: Student) -> nn.Module:
+        """A network with the modules `student` and `head`; the head's weights are random."""
+        ...
+
+    def loss(
+        self,
+        network: nn.Module,
+        samples: Int64[np.ndarray, " batch"],
+        random: np.random.Generator,
+        augment: AugmentConfig,
+    ) -> Tensor | None:
+        """Of a batch of augmented frames; None where they have no labels."""
+        ...
+
+    def scores(self, network: nn.Module, samples: Int64[np.ndarray, " samples"]) -> Scores:
+        """Over all labels of some frames; the network is in eval mode."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The class of every point, by a linear layer on the student's features.
+
+    Args:
+        data: the labelled frames.
+        keep: as in `LabelledFrames.score`.
+    """
+
+    data: LabelledFrames
+    keep: Keep | None = None
+
+    def network(self, student: Student) -> SegmentationNetwork:
+        """The student with a new linear layer."""
+        return SegmentationNetwork(student, len(self.data.labels.classes))
+
+    def loss(
+        self,
+        network: nn.Module,
+        samples: Int64[np.ndarray, " batch"],
+        random: np.random.Generator,
+        augment: AugmentConfig,
+    ) -> Tensor | None:
+        """Cross-entropy of the voxels that have a class."""
+        frames = [self.data.frame(int(sample), random, augment) for sample in samples]
+        device = str(next(network.parameters()).device)
+        labels = np.concatenate([frame.voxel_label for frame in frames])
+        target = torch.from_numpy(labels).to(device)
+        if not (target != IGNORE).any():
+            return None
+        logits = network(*network_inputs(frames, device))
+        return functional.cross_entropy(logits, target, ignore_index=IGNORE)
+
+    def scores(self, network: nn.Module, samples: Int64[np.ndarray, " samples"]) -> PartScores:
+        """Over all labelled points of some frames."""
+        device = str(next(network.parameters()).device)
+
+        def predict(sample: int) -> tuple[LabelledFrame, Int64[np.ndarray, " voxels"]]:
+            frame = self.data.frame(sample)
+            with torch.inference_mode():
+                logits = network(*network_inputs([frame], device))
+            return frame, logits.argmax(dim=1).cpu().numpy()
+
+        return self.data.score(samples, predict, self.keep)
+
+
 @dataclass(frozen=True)
-class Finetuned:
+class Finetuned(Generic[Scores]):
     """The result of one fine-tuning.
 
     Args:
         tested: scores on the test part.
         step: whose weights were tested; the first has number 1.
-        validation_miou: mIoU of each validation, by step, at the rate that was tested.
+        validated: score of each validation, by step, at the rate that was tested.
         rate: peak learning rate of the student that was tested.
     """
 
-    tested: PartScores
+    tested: Scores
     step: int
-    validation_miou: dict[int, float]
+    validated: dict[int, float]
     rate: float
 
 
@@ -59,8 +143,9 @@ def finetune(
     *,
     seed: int,
     device: str = "cpu",
-    keep: Keep | None = None,
-) -> Finetuned:
+    task: Task[Scores],
+    test: Task[Scores] | None = None,
+) -> Finetuned[Scores]:
     """Train on `samples`, choose weights and rate as `config` says, test them once.
 
     Args:
@@ -70,60 +155,83 @@ def finetune(
         config: of the training.
         seed: of the head's weights, the order and the augmentation.
         device: where.
-        keep: as in `LabelledFrames.score`, of the test part.
+        task: what to train for.
+        test: how the test part is scored, if otherwise than in validations.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = SegmentationNetwork(student, len(data.labels.classes)).to(device)
+        network = task.network(student).to(device)
+    shown = spread(data.parts["validation"], config.validation_frames)
+    training = _Training(network, task, samples, shown, seed)
     initial, best = _copy(network), _Candidate(0.0, 0, {}, {})
     for rate in config.rates or (config.trunk_rate,):
         network.load_state_dict(initial)
         head_rate = rate * config.head_rate / config.trunk_rate
         at_rate = replace(config, trunk_rate=rate, head_rate=head_rate)
-        found = _train(network, data, samples, at_rate, seed)
-        if not best.weights or found.miou > best.miou:
+        found = _train(training, at_rate)
+        if not best.weights or found.value > best.value:
             best = found
     network.load_state_dict(best.weights)
-    tested = segment(network, data, data.parts["test"], keep)
-    return Finetuned(tested, best.step, best.validation_miou, best.rate)
+    tested = _scores(network, test or task, data.parts["test"])
+    return Finetuned(tested, best.step, best.validated, best.rate)
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """What is trained on which frames, whatever the rate."""
+
+    network: nn.Module
+    task: Task[Scored]
+    samples: Int64[np.ndarray, " samples"]
+    shown: Int64[np.ndarray, " validation"]
+    seed: int
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Weights of one training, with their rate and step, and the mIoU of each validation."""
+    """Weights of one training, with their rate and step, and the score of each validation."""
 
     rate: float
     step: int
-    validation_miou: dict[int, float]
+    validated: dict[int, float]
     weights: dict[str, Tensor]
 
     @property
-    def miou(self) -> float:
-        return max(self.validation_miou.values(), default=0.0)
+    def value(self) -> float:
+        return max(self.validated.values(), default=0.0)
 
 
-def _train(
-    network: SegmentationNetwork,
-    data: LabelledFrames,
-    samples: Int64[np.ndarray, " samples"],
-    config: FinetuneConfig,
-    seed: int,
-) -> _Candidate:
+def _train(training: _Training, config: FinetuneConfig) -> _Candidate:
     """Train at one pair of rates; return the weights of the best validation, or the last."""
+    network, task = training.network, training.task
     optimizer = _optimizer(network, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
-    random = np.random.default_rng(seed)
-    shown = spread(data.parts["validation"], config.validation_frames)
-    validated, found = validation_steps(config), dict[int, float]()
+    random = np.random.default_rng(training.seed)
+    steps, found = validation_steps(config), dict[int, float]()
     best_step, kept = config.steps, dict[str, Tensor]()
     for step in range(1, config.steps + 1):
-        _step(network, data, random.choice(samples, config.batch_size), random, config, optimizer)
+        batch = random.choice(training.samples, config.batch_size)
+        loss = task.loss(network, batch, random, config.augment)
+        if loss is not None:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
         schedule.step()
-        if step in validated:
-            found[step] = segment(network, data, shown).scores.miou
+        if step in steps:
+            found[step] = _scores(network, task, training.shown).value
             if found[step] >= max(found.values()):
                 best_step, kept = step, _copy(network)
     return _Candidate(config.trunk_rate, best_step, found, kept or _copy(network))
+
+
+def _scores(
+    network: nn.Module, task: Task[Scores], samples: Int64[np.ndarray, " samples"]
+) -> Scores:
+    """Scores in eval mode; the network then trains on."""
+    network.eval()
+    found = task.scores(network, samples)
+    network.train()
+    return found
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:
@@ -138,54 +246,13 @@ def validation_steps(config: FinetuneConfig) -> set[int]:
     return {max(1, round(config.steps * (i + 1) / count)) for i in range(count)}
 
 
-def _optimizer(network: SegmentationNetwork, config: FinetuneConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        [
-            {"params": network.student.parameters(), "lr": config.trunk_rate},
-            {"params": network.head.parameters(), "lr": config.head_rate},
-        ],
-        weight_decay=config.weight_decay,
-    )
-
-
-def segment(
-    network: SegmentationNetwork,
-    data: LabelledFrames,
-    samples: Int64[np.ndarray, " samples"],
-    keep: Keep | None = None,
-) -> PartScores:
-    """Scores over all labelled points of some frames, in eval mode; the network then trains on."""
-    device = str(next(network.parameters()).device)
-
-    def predict(sample: int) -> tuple[LabelledFrame, Int64[np.ndarray, " voxels"]]:
-        frame = data.frame(sample)
-        with torch.inference_mode():
-            logits = network(*network_inputs([frame], device))
-        return frame, logits.argmax(dim=1).cpu().numpy()
-
-    network.eval()
-    found = data.score(samples, predict, keep)
-    network.train()
-    return found
-
-
-def _step(
-    network: SegmentationNetwork,
-    data: LabelledFrames,
-    samples: Int64[np.ndarray, " batch"],
-    random: np.random.Generator,
-    config: FinetuneConfig,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    frames = [data.frame(int(sample), random, config.augment) for sample in samples]
-    device = next(network.parameters()).device
-    target = torch.from_numpy(np.concatenate([frame.voxel_label for frame in frames])).to(device)
-    if not (target != IGNORE).any():
-        return
-    logits = network(*network_inputs(frames, str(device)))
-    optimizer.zero_grad()
-    functional.cross_entropy(logits, target, ignore_index=IGNORE).backward()
-    optimizer.step()
+def _optimizer(network: nn.Module, config: FinetuneConfig) -> torch.optim.Optimizer:
+    parts = {"student": config.trunk_rate, "head": config.head_rate}
+    groups = [
+        {"params": network.get_submodule(name).parameters(), "lr": rate}
+        for name, rate in parts.items()
+    ]
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
 
 def _rate(config: FinetuneConfig, step: int) -> float:

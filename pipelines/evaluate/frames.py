@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from p2pkit.evaluation.segmentation import (
 )
 from p2pkit.geometry.gravity import rotation_to_z_up
 from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
+from p2pkit.layers.boxes import CLASSES, box_layer
 from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
 from p2pkit.pipelines.evaluate.official import is_official, test_places
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
@@ -44,6 +46,8 @@ from p2pkit.stream.samples import CAMERA_UP, stored_up
 
 Keep = Callable[[int, Int64[np.ndarray, " points"]], None]
 """Takes a frame's sample id and the class that is predicted for each of its stored points."""
+BOXES = "boxes"
+"""The label set of the mode detect: the classes of the store's boxes."""
 
 
 def pretraining_up_axis(runs: Sequence[Path], store: Store) -> Axis | None:
@@ -136,6 +140,26 @@ class PartScores:
 
     scores: SegmentationScores
     counts: dict[str, Int64[np.ndarray, "3 classes"]]
+
+    @property
+    def value(self) -> float:
+        """mIoU, by which weights are chosen."""
+        return self.scores.miou
+
+
+@runtime_checkable
+class Voxels(Protocol):
+    """The voxels of a frame, as a student takes them."""
+
+    @property
+    def coordinates(self) -> Int32[np.ndarray, "voxels 3"]:
+        """Integer positions, unique."""
+        ...
+
+    @property
+    def inputs(self) -> Float32[np.ndarray, "voxels channels"]:
+        """The student's channels of each."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +289,7 @@ class LabelledFrames:
         )
 
 
-def network_inputs(frames: Sequence[LabelledFrame], device: str) -> tuple[Tensor, Tensor]:
+def network_inputs(frames: Sequence[Voxels], device: str) -> tuple[Tensor, Tensor]:
     """(batch, x, y, z) and inputs of the voxels of several frames, on a device."""
     rows = [np.insert(frame.coordinates, 0, i, axis=1) for i, frame in enumerate(frames)]
     inputs = np.concatenate([frame.inputs for frame in frames])
@@ -361,7 +385,10 @@ def with_test_store(
 
 
 def stored_labels(store: Store, label_set: str) -> LabelSet:
-    """The classes of a label set in a store; StoreError if it has no labels."""
+    """The classes of a label set in a store; StoreError if it has no labels, or no boxes."""
+    if label_set == BOXES:
+        classes = tuple(box_layer(store).details[CLASSES])
+        return LabelSet(BOXES, classes, np.arange(len(classes), dtype=np.int64))
     dataset = store.manifest.dataset
     if dataset.get("label_names") is None:
         raise StoreError(

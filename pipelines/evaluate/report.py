@@ -2,25 +2,54 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
+from p2pkit.evaluation.detection import Matches, mean_average_precision
 from p2pkit.evaluation.intervals import (
     LEVEL,
     bootstrap_interval,
     holm,
     mean_and_deviation,
     paired_difference,
+    resampled_interval,
 )
 from p2pkit.files import write_json, write_text
+from p2pkit.pipelines.evaluate.detect import stored_matches
 from p2pkit.pipelines.evaluate.split import UNIT_WORDS, shared_scenes
 from p2pkit.pipelines.evaluate.weights import BASELINES, SCRATCH
 
 FORMAT = "p2pkit-evaluation"
 Cells = Sequence[dict[str, Any]]
+DETECT = "detect"
+TRAINED = ("finetune", DETECT)
+"""Modes that train the student, with the settings of `finetune`."""
+
+
+class Metric(NamedTuple):
+    """A score in cells and rows: its key there, and its name."""
+
+    key: str
+    name: str
+
+
+_METRICS = {DETECT: (Metric("map25", "mAP at IoU 0.25"), Metric("map50", "mAP at IoU 0.5"))}
+_SEGMENTATION = (Metric("miou", "mIoU"), Metric("accuracy", "accuracy"))
+
+
+def main_metric(mode: str) -> Metric:
+    """What differences and intervals of a mode are of."""
+    return _metrics(mode)[0]
+
+
+def _metrics(mode: str) -> tuple[Metric, Metric]:
+    return _METRICS.get(mode, _SEGMENTATION)
+
+
 INTERVAL = f"{100 * LEVEL:g} % interval"
 
 
@@ -30,7 +59,7 @@ def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
     Args:
         out: the evaluation's folder.
         card: its protocol; the report's card also says which learning rates were chosen.
-        cells: with their `counts` by test scene, which are not in the report.
+        cells: with their `counts` or `matches` by test scene, which are not in the report.
     """
     card = {**card, **_chosen_rates(cells)}
     modes = list(dict.fromkeys(cell["mode"] for cell in cells))
@@ -39,7 +68,8 @@ def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
     for mode in modes:
         _plot(out / f"{mode}.png", mode, card, tables[mode])
     write_text(out / "report.md", _markdown(card, tables))
-    short = [{name: cell[name] for name in cell if name != "counts"} for cell in cells]
+    bulky = ("counts", "matches")
+    short = [{name: cell[name] for name in cell if name not in bulky} for cell in cells]
     write_json(out / "report.json", {**report, "cells": short})
     return out / "report.json"
 
@@ -80,15 +110,16 @@ def _unit(card: dict[str, Any]) -> str:
     return UNIT_WORDS[card.get("split", {}).get("unit", "scene")]
 
 
-def header(card: dict[str, Any]) -> tuple[str, ...]:
+def header(card: dict[str, Any], mode: str) -> tuple[str, ...]:
     """The table's columns; the first names the unit of the fractions."""
+    main, other = _metrics(mode)
     shared = ", one place" if "warning" in card else ""
     return (
         f"labels, % ({_unit(card)}{shared})",
         "frames",
         "weights",
-        "mIoU, %",
-        "accuracy, %",
+        f"{main.name}, %",
+        f"{other.name}, %",
         f"difference to scratch, {INTERVAL} over draws",
         f"{INTERVAL} over test {_unit(card)}",
         "difference to the better baseline",
@@ -106,7 +137,7 @@ def reading(card: dict[str, Any]) -> str:
         f"another pretraining would differ is not included. With the labels of all {unit} there is "
         f"only one draw, so no interval over {unit} exists. The second interval is a bootstrap "
         f"over the test {unit}, with these draws fixed. The better baseline has the higher mean of "
-        f"{' and '.join(BASELINES)}; for fine-tuning it is {SCRATCH}."
+        f"{' and '.join(BASELINES)}; for fine-tuning and detection it is {SCRATCH}."
     )
 
 
@@ -129,9 +160,10 @@ def chance_line(rows: Sequence[dict[str, Any]]) -> str:
 def headline(rows: Sequence[dict[str, Any]], card: dict[str, Any]) -> str:
     """Each set of weights at the largest share of labels, against the better trivial baseline."""
     most = max(row["scenes"] for row in rows)
+    main = metrics_of(rows[0])[0]
     texts = [
-        f"{row['name']} {100 * row['miou']:.1f} mIoU against {100 * row['baseline']['miou']:.1f} "
-        f"of {row['baseline']['name']}"
+        f"{row['name']} {100 * row[main.key]:.1f} {main.name} against "
+        f"{100 * row['baseline'][main.key]:.1f} of {row['baseline']['name']}"
         for row in rows
         if row["scenes"] == most and "baseline" in row
     ]
@@ -148,8 +180,9 @@ def seen_line(card: dict[str, Any]) -> str:
 
 def choice_line(mode: str, card: dict[str, Any]) -> str:
     """Which weights a mode tests; empty for modes without training."""
-    if mode != "finetune":
+    if mode not in TRAINED:
         return ""
+    main = main_metric(mode).name
     settings, part = card["settings"]["finetune"], card["frames"]["validation"]
     rates = "; ".join(
         f"{name} {', '.join(f'{rate} ({times} ×)' for rate, times in chosen.items())}"
@@ -162,7 +195,7 @@ def choice_line(mode: str, card: dict[str, Any]) -> str:
             f"frame was used.{tested}"
         )
     return (
-        f"The weights tested have the best mIoU on {min(settings['validation_frames'], part)} of "
+        f"The weights tested have the best {main} on {min(settings['validation_frames'], part)} of "
         f"the {part} validation frames, from {settings['validations']} validations in "
         f"{settings['steps']} steps.{tested}"
     )
@@ -187,11 +220,12 @@ def _rows(cells: Cells) -> list[dict[str, Any]]:
             if cell["scenes"] == scenes:
                 by_name.setdefault(cell["name"], []).append(cell)
         found = [_row(own) for own in by_name.values()]
-        best = max((row for row in found if row["name"] in BASELINES), key=lambda row: row["miou"])
+        key = metrics_of(found[0])[0].key
+        best = max((row for row in found if row["name"] in BASELINES), key=lambda row: row[key])
         for row in found:
             if row["name"] not in BASELINES:
                 row |= _differences(by_name[row["name"]], by_name[SCRATCH])
-                row["baseline"] = {"name": best["name"], "miou": best["miou"]}
+                row["baseline"] = {"name": best["name"], key: best[key]}
         rows += found
     _correct(rows)
     return rows
@@ -199,14 +233,15 @@ def _rows(cells: Cells) -> list[dict[str, Any]]:
 
 def _row(cells: Cells) -> dict[str, Any]:
     """Means over the draws of one set of weights."""
-    miou, deviation = mean_and_deviation([cell["miou"] for cell in cells])
+    main, other = _metrics(cells[0]["mode"])
+    mean, deviation = mean_and_deviation([cell[main.key] for cell in cells])
     row: dict[str, Any] = {
         **{name: cells[0][name] for name in ("percent", "scenes", "asked", "name")},
         "seeds": len(cells),
         "frames": [cell["frames"] for cell in cells],
-        "miou": miou,
-        "miou_sd": deviation,
-        "accuracy": mean_and_deviation([cell["accuracy"] for cell in cells])[0],
+        main.key: mean,
+        f"{main.key}_sd": deviation,
+        other.key: mean_and_deviation([cell[other.key] for cell in cells])[0],
     }
     if all("tested_step" in cell for cell in cells):
         row["tested"] = [cell["tested_step"] for cell in cells]
@@ -215,15 +250,32 @@ def _row(cells: Cells) -> dict[str, Any]:
 
 def _differences(own: Cells, scratch: Cells) -> dict[str, Any]:
     """The paired difference to scratch, with intervals over the draws and over the test scenes."""
+    key = main_metric(own[0]["mode"]).key
     found = paired_difference(
-        [cell["miou"] for cell in own],
-        [cell["miou"] for cell in scratch],
+        [cell[key] for cell in own],
+        [cell[key] for cell in scratch],
         shared=shared_scenes([cell["drawn"] for cell in own]),
     )
     return {
         "difference": {**vars(found), "is_clear": found.is_clear},
-        "test_interval": bootstrap_interval(_counts(own), _counts(scratch)),
+        "test_interval": _test_interval(own, scratch),
     }
+
+
+def metrics_of(row: dict[str, Any]) -> tuple[Metric, Metric]:
+    """The metrics of a row, which has those of its mode only."""
+    return next(both for both in (*_METRICS.values(), _SEGMENTATION) if both[0].key in row)
+
+
+def _test_interval(own: Cells, scratch: Cells) -> tuple[float, float] | None:
+    if own[0]["mode"] != DETECT:
+        return bootstrap_interval(_counts(own), _counts(scratch))
+    scores = [[partial(_map25, stored_matches(cell)) for cell in cells] for cells in (own, scratch)]
+    return resampled_interval(*scores, scenes=len(own[0]["matches"]["scenes"]))
+
+
+def _map25(matches: Matches, times: Float64[np.ndarray, "resamples scenes"]) -> np.ndarray:
+    return mean_average_precision(matches, times)[0]
 
 
 def _counts(cells: Cells) -> Int64[np.ndarray, "draws scenes 3 classes"]:
@@ -254,12 +306,12 @@ def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> 
             headline(rows, card),
             "",
             *([choice, ""] if choice else []),
-            f"| {' | '.join(header(card))} |",
+            f"| {' | '.join(header(card, mode))} |",
             "|--:|--:|---|--:|--:|---|---|--:|--:|",
             *map(_line, rows),
             "",
             *([chance_line(rows), ""] if chance_line(rows) else []),
-            f"![mIoU by label fraction]({mode}.png)",
+            f"![{main_metric(mode).name} by label fraction]({mode}.png)",
             "",
         ]
     lines.append(reading(card))
@@ -274,18 +326,20 @@ def row_texts(row: dict[str, Any]) -> list[str]:
     """A row of a table in the order of `header`, as text."""
     frames = sorted(set(row["frames"]))
     counted = f"{frames[0]}" if len(frames) == 1 else f"{frames[0]}–{frames[-1]}"
-    score = f"{100 * row['miou']:.1f}"
-    if row["miou_sd"] is not None:
-        score += f" ± {100 * row['miou_sd']:.1f}"
+    main, other = metrics_of(row)
+    score = f"{100 * row[main.key]:.1f}"
+    if row[f"{main.key}_sd"] is not None:
+        score += f" ± {100 * row[f'{main.key}_sd']:.1f}"
     cells = [f"{_share(row)} ({row['scenes']})", counted, row["name"], score]
-    cells.append(f"{100 * row['accuracy']:.1f}")
+    cells.append(f"{100 * row[other.key]:.1f}")
     if "difference" not in row:
         return [*cells, "", "", "", str(row["seeds"])]
     found, tested = row["difference"], row["test_interval"]
     over_draws = f"{100 * found['mean']:+.1f}"
     over_draws += f" {_interval(found['low'], found['high'])}" if found["low"] is not None else ""
     over_scenes = "none: one scene" if tested is None else _interval(*tested)
-    better = f"{100 * (row['miou'] - row['baseline']['miou']):+.1f} ({row['baseline']['name']})"
+    baseline = row["baseline"]
+    better = f"{100 * (row[main.key] - baseline[main.key]):+.1f} ({baseline['name']})"
     return [*cells, over_draws, over_scenes, better, str(row["seeds"])]
 
 
@@ -304,11 +358,12 @@ def _plot(path: Path, mode: str, card: dict[str, Any], rows: list[dict[str, Any]
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
+    main = main_metric(mode)
     for name in dict.fromkeys(row["name"] for row in rows):
         own = [row for row in rows if row["name"] == name]
         percents = [row["percent"] for row in own]
-        scores = [100 * row["miou"] for row in own]
-        bars = [100 * (row["miou_sd"] or 0.0) for row in own]
+        scores = [100 * row[main.key] for row in own]
+        bars = [100 * (row[f"{main.key}_sd"] or 0.0) for row in own]
         line = "--" if name in BASELINES else "-"
         axes.errorbar(percents, scores, bars, marker="o", capsize=3, label=name, linestyle=line)
     axes.set_xscale("log")
@@ -316,6 +371,6 @@ def _plot(path: Path, mode: str, card: dict[str, Any], rows: list[dict[str, Any]
     axes.set_xticks(list(shares), list(shares.values()))
     title = f"{mode} (± standard deviation)"
     title += "\nall parts are of one place" if "warning" in card else ""
-    axes.set(xlabel=f"labelled {_unit(card)}, %", ylabel="mIoU, %", title=title)
+    axes.set(xlabel=f"labelled {_unit(card)}, %", ylabel=f"{main.name}, %", title=title)
     axes.legend()
     FigureCanvasAgg(figure).print_png(str(path))

@@ -3,31 +3,36 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from p2pkit.errors import FingerprintError
-from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.files import sha256_json, write_json
+from p2pkit.layers.boxes import count_boxes
+from p2pkit.networks.students import Student
+from p2pkit.pipelines.evaluate.detect import Detection, DetectionScores
 from p2pkit.pipelines.evaluate.features import (
     KINDS,
     FrozenFeatures,
     raw_inputs,
     student_features,
 )
-from p2pkit.pipelines.evaluate.finetune import finetune
+from p2pkit.pipelines.evaluate.finetune import Segmentation, finetune
 from p2pkit.pipelines.evaluate.frames import (
+    BOXES,
+    Keep,
     LabelledFrames,
+    PartScores,
     open_labelled,
     pretraining_up_axis,
     with_test_store,
 )
 from p2pkit.pipelines.evaluate.official import differences_to_published, is_official
 from p2pkit.pipelines.evaluate.predictions import kept_predictions
-from p2pkit.pipelines.evaluate.report import write_report
+from p2pkit.pipelines.evaluate.report import DETECT, TRAINED, main_metric, write_report
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, EvaluateConfig
 from p2pkit.pipelines.evaluate.split import UNIT_WORDS
 from p2pkit.pipelines.evaluate.weights import (
@@ -70,6 +75,13 @@ class Job:
 
 
 Progress = Callable[[str], None]
+METRICS = (
+    "mIoU over the classes in the test part, per point; a point takes its voxel's prediction; void "
+    "is not counted",
+    "mean average precision over the classes in the test part at 3D IoU 0.25 and 0.5 of turned "
+    "boxes, per frame, all recalls (VOC 2010, as VoteNet)",
+)
+"""Of segmentation, and of detection."""
 
 
 def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
@@ -115,15 +127,14 @@ def protocol(
     return {
         "dataset": data.store.manifest.dataset.get("dataset"),
         "geometry": data.store.layer("geometry").fingerprint_sha256,
-        "label_set": config.labels,
+        "label_set": data.labels.name,
         "classes": list(data.labels.classes),
         "frames": {name: len(part) for name, part in data.parts.items()},
         "scenes": {name: len(data.scenes(name)) for name in data.parts},
         "test_scenes_digest": sha256_json(data.scenes("test")),
         "fraction_unit": f"percent of the training part's {unit}",
         "draws": f"whole {unit}, dealt out: draws are disjoint as long as they fit",
-        "metric": "mIoU over the classes in the test part, per point; a point takes its voxel's "
-        "prediction; void is not counted",
+        "metric": METRICS[data.labels.name == BOXES],
         "student": {name: getattr(weights.train, name) for name in STUDENT_SETTINGS},
         "voxel_size_m": data.voxel_size,
         "test_time": "one view, no augmentation",
@@ -136,6 +147,12 @@ def protocol(
 def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
     """Entries that evaluations by scene on depth cameras do not need."""
     entries: dict[str, Any] = {}
+    if data.labels.name == BOXES:
+        stores = [data.store] if data.other is None else [data.store, data.other.store]
+        counts = [count_boxes(store) for store in stores]
+        entries["boxes"] = sum(found.stored for found in counts)
+        entries["boxes_left_out"] = [found.left_out for found in counts]
+        entries["detect"] = config_to_json(config.detect)
     if data.other is not None:
         entries["test_store"] = {
             "dataset": data.other.store.manifest.dataset.get("dataset"),
@@ -161,7 +178,7 @@ def _data(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
     store = open_store(config.store)
     data = open_labelled(
         store,
-        label_set=config.labels,
+        label_set=BOXES if DETECT in config.modes else config.labels,
         validation=config.validation,
         test=config.test if config.test_store is None else 0.0,
         voxel_size=weights.train.stream.sample.voxel_size,
@@ -184,9 +201,9 @@ def _jobs(config: EvaluateConfig, data: LabelledFrames, names: Sequence[str]) ->
     for name in (*BASELINES, *names[1:]) if frozen else ():
         for together in [[seed] for seed in seeds] if name == SCRATCH else [seeds]:
             yield Job(name, tuple(Cell(*cell) for cell in product(frozen, scenes, together)))
-    if "finetune" in config.modes:
+    for mode in [mode for mode in config.modes if mode in TRAINED]:
         for seed, name in product(seeds, names):
-            yield Job(name, tuple(Cell("finetune", count, seed) for count in scenes))
+            yield Job(name, tuple(Cell(mode, count, seed) for count in scenes))
 
 
 def _asked(config: EvaluateConfig, data: LabelledFrames) -> dict[int, list[float]]:
@@ -233,22 +250,9 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
         samples = data.subset(cell.scenes, cell.seed)
         extra: dict[str, Any] = {}
         with kept_predictions(_predictions(config, data, job, cell), data) as keep:
-            if cell.mode == "finetune":
-                tuned = finetune(
-                    weights.student(job.weights, cell.seed, read),
-                    data,
-                    samples,
-                    config.finetune,
-                    seed=cell.seed,
-                    device=config.device,
-                    keep=keep,
-                )
-                found = tuned.tested
-                extra = {
-                    "tested_step": tuned.step,
-                    "tested_rate": tuned.rate,
-                    "validation_miou": tuned.validation_miou,
-                }
+            if cell.mode in TRAINED:
+                student = weights.student(job.weights, cell.seed, read)
+                found, extra = _tuned(config, data, student, cell, keep)
             else:
                 frozen = frozen or _frozen(config, weights, data, job, read)
                 found = frozen.scores(cell.mode, samples, cell.seed, keep=keep)
@@ -257,11 +261,33 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
             "drawn": data.drawn(cell.scenes, cell.seed),
             "weights": read.identity,
             **extra,
-            **_summary(found.scores, data),
-            "counts": {scene: counts.tolist() for scene, counts in found.counts.items()},
+            **_summary(found, data),
         }
         write_json(_path(config, data, job, cell), row)
     return str(job)
+
+
+def _tuned(
+    config: EvaluateConfig, data: LabelledFrames, student: Student, cell: Cell, keep: Keep | None
+) -> tuple[PartScores | DetectionScores, dict[str, Any]]:
+    """Scores of a student that is trained for a cell, and what was chosen for it."""
+    segmentation = Segmentation(data)
+    task = Detection(data, config.detect) if cell.mode == DETECT else segmentation
+    tuned = finetune(
+        student,
+        data,
+        data.subset(cell.scenes, cell.seed),
+        config.finetune,
+        seed=cell.seed,
+        device=config.device,
+        task=task,
+        test=replace(segmentation, keep=keep) if task is segmentation else None,
+    )
+    return tuned.tested, {
+        "tested_step": tuned.step,
+        "tested_rate": tuned.rate,
+        f"validation_{main_metric(cell.mode).key}": tuned.validated,
+    }
 
 
 def _frozen(
@@ -279,13 +305,18 @@ def _frozen(
     return FrozenFeatures(describe, data, config.frozen)
 
 
-def _summary(scores: SegmentationScores, data: LabelledFrames) -> dict[str, Any]:
+def _summary(found: PartScores | DetectionScores, data: LabelledFrames) -> dict[str, Any]:
+    """A cell's scores, and what the bootstrap over test scenes needs."""
+    if isinstance(found, DetectionScores):
+        return found.row(data.labels.classes)
+    scores = found.scores
     iou = [None if value != value else float(value) for value in scores.iou]
     return {
         "miou": scores.miou,
         "accuracy": scores.accuracy,
         "class_accuracy": scores.class_accuracy,
         "iou": dict(zip(data.labels.classes, iou, strict=True)),
+        "counts": {scene: counts.tolist() for scene, counts in found.counts.items()},
     }
 
 
@@ -320,7 +351,7 @@ def _check_same(config: EvaluateConfig, card: dict[str, Any]) -> None:
     del comparable["pretrained_on_test_frames"]
     if path.exists():
         rows = differences(json.loads(path.read_text()), comparable, "protocol")
-        if "finetune" not in config.modes:
+        if not {*TRAINED} & {*config.modes}:
             rows = [row for row in rows if not row[0].startswith("protocol.settings.finetune.")]
         if rows:
             changes = "; ".join(f"{where} was {old!r}, is now {new!r}" for where, old, new in rows)

@@ -10,7 +10,7 @@ from p2pkit.settings import Location, option, settings_class
 from p2pkit.settings.evaluation import ProbeConfig
 from p2pkit.settings.stream import AugmentConfig
 
-Mode = Literal["linear", "knn", "finetune"]
+Mode = Literal["linear", "knn", "finetune", "detect"]
 Rate = Annotated[float, Field(gt=0)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 Which = Literal["latest", "best"]
@@ -142,6 +142,30 @@ class FinetuneConfig:
 
 
 @settings_class
+class DetectConfig:
+    """How boxes are learned and detected; steps and rates are those of fine-tuning."""
+
+    cells_per_box: int = Field(
+        default=6,
+        ge=1,
+        description="Cells of the decoder, the nearest to a box's middle, that answer for it.",
+    )
+    coarse_cells: float = Field(
+        default=2.0,
+        gt=0,
+        description="Boxes are learned at stride 8 if the geometric mean of their sides is at "
+        "least so many of its cells, else at stride 4.",
+    )
+    overlap: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="3D IoU above which the less sure of two boxes of a class is dropped.",
+    )
+    most_boxes: int = Field(default=100, ge=1, description="Most boxes detected in a frame.")
+
+
+@settings_class
 class EvaluateConfig:
     """Settings of one evaluation."""
 
@@ -181,7 +205,8 @@ class EvaluateConfig:
     modes: tuple[Mode, ...] = Field(
         default=("linear",),
         min_length=1,
-        description="What to measure: linear, knn, finetune, or several separated by commas.",
+        description="What to measure: linear, knn, finetune, or several separated by commas; or "
+        "detect, by itself.",
         json_schema_extra=option("--mode"),
     )
     fractions: tuple[Percent, ...] = Field(
@@ -218,7 +243,10 @@ class EvaluateConfig:
         default=FrozenConfig(), description="Settings of the modes linear and knn."
     )
     finetune: FinetuneConfig = Field(
-        default=FinetuneConfig(), description="Settings of the mode finetune."
+        default=FinetuneConfig(), description="Settings of the modes finetune and detect."
+    )
+    detect: DetectConfig = Field(
+        default=DetectConfig(), description="Further settings of the mode detect."
     )
     device: str = Field(
         default="cpu",
@@ -244,6 +272,16 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_shares(self.validation, self.test)
+        if "detect" in self.modes and (len(self.modes) > 1 or self.labels != "stored"):
+            raise ConfigError(
+                f"modes are {', '.join(self.modes)} and labels is {self.labels!r}; detect has the "
+                "classes of the store's boxes, so give it its own --out, without other modes or "
+                "--labels"
+            )
+        if "detect" in self.modes and self.predictions is not None:
+            raise ConfigError(
+                f"predictions is {self.predictions}, but detect writes no predictions; leave it out"
+            )
         if self.test_store is not None and self.split != BY_SCENE:
             raise ConfigError(
                 f"test_store {self.test_store} is the whole test part; omit the settings of "

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from p2pkit.datasets.boxes import box_fingerprint_of, box_names_of
 from p2pkit.errors import CorruptShardError, FingerprintError, StoreError, TeacherError
 from p2pkit.files import canonical_json
 from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.layers.boxes import BoxLayer, box_spec
 from p2pkit.layers.features import FeatureConfig, FeatureLayer, feature_fingerprint
 from p2pkit.layers.layer import Layer
 from p2pkit.layers.superpixels import SuperpixelLayer, superpixel_spec
@@ -427,15 +429,18 @@ class Reextraction:
         return Reextraction(config, store, recording, planned, [geometry])
 
     def open_layers(self, names: set[str]) -> None:
-        """Open the teachers and superpixel methods of layers of the store.
+        """Open the teachers, superpixel methods and annotations of layers of the store.
 
         Raises:
             FingerprintError: they would give different bytes here; the message names what differs.
         """
         for name in sorted(names):
             spec = self.store.layer(name)
-            open_layer = self._superpixels if spec.kind == "superpixels" else self._features
-            self.layers.append(open_layer(spec))
+            kinds: dict[str, Callable[[LayerSpec], Layer]] = {
+                "superpixels": self._superpixels,
+                "boxes": self._boxes,
+            }
+            self.layers.append(kinds.get(spec.kind, self._features)(spec))
 
     def extract(
         self, writer: StoreWriter, conditions: Conditions, shard: int, actions: list[Action]
@@ -471,6 +476,14 @@ class Reextraction:
         advice = "Install the versions that the store names, or drop the layer and extract it again"
         _refuse_other(self.store, spec, now, advice)
         return SuperpixelLayer(spec, config)
+
+    def _boxes(self, spec: LayerSpec) -> BoxLayer:
+        source = self.recording.source
+        found = box_spec(
+            box_names_of(source) or (), box_fingerprint_of(source), self.store.layer(GEOMETRY)
+        )
+        _refuse_other(self.store, spec, found.fingerprint, "Restore the original annotations")
+        return BoxLayer(spec)
 
     def _features(self, spec: LayerSpec) -> FeatureLayer:
         kept = config_from_json(FeatureConfig, spec.settings)

@@ -16,10 +16,10 @@ from p2pkit.pipelines.extract.settings import ExtractConfig, PlanConfig
 from p2pkit.pipelines.extract.sizes import LAYER_SIZES, sample_bytes
 from p2pkit.pipelines.extract.start import (
     layers_manifest,
+    open_annotations,
     open_features,
     open_geometry,
     open_recording,
-    open_superpixels,
     stored_manifest,
 )
 from p2pkit.pipelines.extract.worker import Recording, Samples, Work, Worker
@@ -59,7 +59,7 @@ class ExtractionPlan:
         frames: of the recording.
         shards: their number.
         storage: tar or zarr.
-        layers: the requested ones: geometry, then the teacher's, then the superpixels'.
+        layers: the requested ones: geometry, then the teacher's, superpixels and boxes.
         bytes: of all layers.
         bytes_uncertainty: two standard errors of `bytes`, as a share; 0 where all frames were
             probed, None if only one was, which does not show the spread.
@@ -261,8 +261,7 @@ def _layers(
         features = open_features(extraction, teacher, geometry.spec, stored, frames)
         features.maps.clear()
         layers.append(features)
-    superpixels = open_superpixels(extraction, geometry.spec, stored)
-    return layers if superpixels is None else [*layers, superpixels]
+    return [*layers, *open_annotations(extraction, recording, geometry.spec, stored)]
 
 
 def _spread(keys: Sequence[str], frames: int, seed: int) -> list[str]:

@@ -9,10 +9,13 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from p2pkit.datasets.boxes import box_fingerprint_of, box_names_of
 from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.left_out import left_out_by
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, SourceError
+from p2pkit.layers.boxes import FIELDS as BOX_FIELDS
+from p2pkit.layers.boxes import BoxLayer, box_spec
 from p2pkit.layers.digests import check_inputs, known_inputs
 from p2pkit.layers.features import (
     FeatureLayer,
@@ -117,7 +120,7 @@ def open_geometry(
     }
     plan = Plan(seed=config.seed, shard_size=config.shard_size, frames=len(recording.keys))
     spec = geometry_spec(first, config.geometry, dataset=dataset, plan=plan)
-    _check_codecs(config, spec.fields)
+    _check_codecs(config, spec.fields, has_boxes=box_names_of(source) is not None)
     if config.format == "tar":
         _check_keys(recording.keys, spec.fields)
     known = {} if stored is None else {row.name: row.codec for row in stored.layers[0].fields}
@@ -148,6 +151,27 @@ def open_superpixels(
     spec = _stored_spec(stored, spec.name) or spec
     fields = with_codecs(spec.fields, config.codecs)
     return SuperpixelLayer(replace(spec, fields=fields), config.superpixels)
+
+
+def open_boxes(
+    config: ExtractConfig, recording: Recording, geometry: LayerSpec, stored: Manifest | None
+) -> BoxLayer | None:
+    """The layer of boxes as the store has or would get it; None for recordings without boxes."""
+    names = box_names_of(recording.source)
+    if names is None:
+        return None
+    spec = box_spec(names, box_fingerprint_of(recording.source), geometry)
+    spec = _stored_spec(stored, spec.name) or spec
+    return BoxLayer(replace(spec, fields=with_codecs(spec.fields, config.codecs)))
+
+
+def open_annotations(
+    config: ExtractConfig, recording: Recording, geometry: LayerSpec, stored: Manifest | None
+) -> list[Layer]:
+    """The layers that need no teacher: superpixels if requested, and boxes if there are any."""
+    superpixels = open_superpixels(config, geometry, stored)
+    boxes = open_boxes(config, recording, geometry, stored)
+    return [layer for layer in (superpixels, boxes) if layer is not None]
 
 
 def open_features(
@@ -203,8 +227,7 @@ def begin(config: ExtractConfig) -> tuple[Recording, list[Layer], StoreWriter]:
     manifest = layers_manifest(config, [geometry])
     if stored is not None:
         read_and_compare(config.out, manifest)
-    superpixels = open_superpixels(config, geometry.spec, stored)
-    layers: list[Layer] = [geometry, *([] if superpixels is None else [superpixels])]
+    layers: list[Layer] = [geometry, *open_annotations(config, recording, geometry.spec, stored)]
     if config.features is None:
         return recording, layers, create_or_open(config.out, layers_manifest(config, layers))
     teacher = open_teacher(config.features.teacher)
@@ -285,9 +308,10 @@ def _check_no_images_needed(config: ExtractConfig) -> None:
         raise ConfigError(f"{config.dataset} has no images to cut; omit --superpixels")
 
 
-def _check_codecs(config: ExtractConfig, fields: tuple[FieldSpec, ...]) -> None:
+def _check_codecs(config: ExtractConfig, fields: tuple[FieldSpec, ...], *, has_boxes: bool) -> None:
     features = config.features
     others: tuple[FieldSpec, ...] = () if config.superpixels is None else (SUPERPIXEL,)
+    others += BOX_FIELDS if has_boxes else ()
     if features is not None:
         others += feature_fields(
             features.layout, "none", features.coding, views=features.view_names

@@ -16,6 +16,8 @@ from p2pkit.pipelines.evaluate.report import (
     card_line,
     choice_line,
     header,
+    main_metric,
+    metrics_of,
     reading,
     row_texts,
     seen_line,
@@ -107,7 +109,8 @@ class ModeSection:
         better, worse, fractions: at how many of the label fractions the 95 % interval of the
             difference to scratch is above and below 0.
         gain: at the smallest fraction, for the top of the page.
-        plot: mIoU by label fraction.
+        plot: the main score by label fraction.
+        header: of the table.
         rows: of the table.
         notes: sentences below it.
     """
@@ -118,6 +121,7 @@ class ModeSection:
     fractions: int
     gain: Tile
     plot: Markup
+    header: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str]
 
@@ -131,7 +135,6 @@ class EvaluationSection:
         path: of report.json.
         line: the protocol card in one line.
         warnings: what the figures do not show.
-        header: of the modes' tables.
         modes: one section each.
         reading: how to read the intervals.
         card: the protocol card as JSON.
@@ -141,7 +144,6 @@ class EvaluationSection:
     path: Path
     line: str
     warnings: Sequence[str]
-    header: Sequence[str]
     modes: Sequence[ModeSection]
     reading: str
     card: str
@@ -155,7 +157,6 @@ def evaluation_section(found: FoundEvaluation) -> EvaluationSection:
         path=found.folder / "report.json",
         line=card_line(card),
         warnings=[line for line in (card.get("warning", ""), seen_line(card)) if line],
-        header=header(card),
         modes=[
             _mode(mode, rows, found.name, card) for mode, rows in found.report["tables"].items()
         ],
@@ -179,10 +180,11 @@ def _mode(
         gain=_gain(mode, min(own, key=lambda row: row["percent"])),
         plot=plot(
             [_series(rows, line) for line in names],
-            x_label=header(card)[0],
-            y_label=f"mIoU, %, {mode}",
+            x_label=header(card, mode)[0],
+            y_label=f"{main_metric(mode).name}, %, {mode}",
             log_x=True,
         ),
+        header=header(card, mode),
         rows=[row_texts(row) for row in rows],
         notes=[line for line in (choice_line(mode, card), steps_line(rows)) if line],
     )
@@ -191,19 +193,21 @@ def _mode(
 def _gain(mode: str, row: dict[str, Any]) -> Tile:
     """The difference to the better trivial baseline, and the interval of that to scratch."""
     found, baseline = row["difference"], row["baseline"]
-    what = f"mIoU over {baseline['name']}, {mode}, {row['percent']:g} % of the labels"
+    main = main_metric(mode)
+    what = f"{main.name} over {baseline['name']}, {mode}, {row['percent']:g} % of the labels"
     detail = f"over scratch {100 * found['mean']:+.1f}"
     if found["low"] is not None:
         detail += f", 95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
-    return Tile(what, f"{100 * (row['miou'] - baseline['miou']):+.1f}", detail)
+    return Tile(what, f"{100 * (row[main.key] - baseline[main.key]):+.1f}", detail)
 
 
 def _series(rows: Sequence[dict[str, Any]], name: str) -> Series:
+    key = metrics_of(rows[0])[0].key
     own = sorted((row for row in rows if row["name"] == name), key=lambda row: row["percent"])
     return Series(
         name=name,
         x=[row["percent"] for row in own],
-        y=[100 * row["miou"] for row in own],
-        error=[100 * (row["miou_sd"] or 0.0) for row in own],
+        y=[100 * row[key] for row in own],
+        error=[100 * (row[f"{key}_sd"] or 0.0) for row in own],
         baseline=name == SCRATCH,
     )

@@ -1,4 +1,4 @@
-"""Delete a layer of features or superpixels from a store."""
+"""Delete a layer of features, superpixels or boxes from a store."""
 
 import shutil
 from dataclasses import dataclass, replace

@@ -57,6 +57,10 @@ def write_original(npz: Path, root: Path) -> None:
             frame.to_pickle(lidar / f"{number}.pkl.gz")
             classes = pandas.DataFrame({"class": fields["label"].astype(np.int64)})
             classes.to_pickle(semseg / f"{number}.pkl.gz")
+    cuboids = root / "annotations" / "cuboids"
+    cuboids.mkdir()
+    rows = json.loads((npz / "cuboids" / "16.json").read_text())
+    pandas.DataFrame(rows).to_pickle(cuboids / "16.pkl.gz")
     for name, camera in calib["cameras"].items():
         folder = root / "camera" / name
         folder.mkdir(parents=True)
@@ -83,6 +87,12 @@ def test_converted_sweeps_are_those_of_the_npz_form(data_root: Path, tmp_path: P
     one, other = converted.load("002_16"), given.load("002_16")
     for name, atol in (("points", 1e-5), ("point_time_s", 1e-6), ("labels", 0), ("intensity", 0)):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name)[::THINNED], atol=atol)
+    assert converted.load("002_00").boxes is None
+    assert one.boxes is not None
+    assert other.boxes is not None
+    assert one.boxes.given == other.boxes.given
+    for name in ("center", "size", "yaw"):
+        np.testing.assert_allclose(getattr(one.boxes, name), getattr(other.boxes, name))
     by_camera = {view.camera: view for view in other.views}
     assert len(by_camera) == len(one.views) == 6
     for view in one.views:

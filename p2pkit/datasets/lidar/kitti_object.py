@@ -1,15 +1,20 @@
 """`kitti-object`: the KITTI 3D object benchmark, single frames of many drives.
 
 The folder is `training/` or `testing/` or holds them: `velodyne/N.bin` (float32 x y z reflectance),
-`image_2/N.png`, `image_3/N.png` if it exists, and `calib/N.txt` (P2, R0_rect, Tr_velo_to_cam).
+`image_2/N.png`, `image_3/N.png` if it exists, `calib/N.txt` (P2, R0_rect, Tr_velo_to_cam), and
+for boxes `label_2/N.txt`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from p2pkit.datasets.frame import Frame, SourceOptions
+import numpy as np
+from jaxtyping import Float64
+
+from p2pkit.datasets.boxes import Annotation, files_fingerprint, upright_boxes
+from p2pkit.datasets.frame import Boxes, Frame, SourceOptions
 from p2pkit.datasets.lidar.kitti_calibration import (
     matrix_of,
     read_named_numbers,
@@ -26,12 +31,25 @@ from p2pkit.datasets.listing import (
     safe_key,
     visible_files,
 )
-from p2pkit.datasets.text_files import read_text
+from p2pkit.datasets.text_files import numbers, read_text
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.files import sha256_json
+from p2pkit.geometry.transforms import invert_rigid
 
 CAMERAS = ("image_2", "image_3")
 SPLITS = ("training", "testing")
+BOX_NAMES = (
+    "Car",
+    "Van",
+    "Truck",
+    "Pedestrian",
+    "Person_sitting",
+    "Cyclist",
+    "Tram",
+    "Misc",
+)
+NOT_A_BOX = "DontCare"
+"""The type of regions of the image where objects were not labelled."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,11 @@ class ObjectFrame:
     def calibration(self) -> Path:
         """The text with P2 and the others."""
         return self.folder / "calib" / f"{self.number}.txt"
+
+    @property
+    def labels(self) -> Path:
+        """The text with the boxes."""
+        return self.folder / "label_2" / f"{self.number}.txt"
 
     def images(self) -> dict[str, Path]:
         """The image of each camera."""
@@ -80,6 +103,8 @@ class KittiObject:
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
         self._frames = chosen_frames(_listed(root), options)
+        labelled = any(frame.labels.is_file() for frame in self._frames.values())
+        self.box_names: Sequence[str] | None = BOX_NAMES if labelled else None
 
     def keys(self) -> Sequence[str]:
         """`training_000012`; `000012` where the given folder is the split's."""
@@ -94,10 +119,11 @@ class KittiObject:
         frame = known_frame(self._frames, key)
         try:
             shots = _shots(frame)
+            boxes = _boxes(frame)
         except SourceError as error:
             raise FrameError(key, str(error)) from error
         listed = RigFrame(key, frame.sequence, frame.lidar, tuple(shots), world_from_lidar=None)
-        return load_rig(listed, columns=4, full_scale=1.0).frame
+        return replace(load_rig(listed, columns=4, full_scale=1.0).frame, boxes=boxes)
 
     def fingerprint(self) -> dict[str, Any]:
         """Frame list digest, and a digest of all calibrations."""
@@ -105,6 +131,10 @@ class KittiObject:
         return listed_json(self.name, frames) | {
             "calibration": sha256_json([_text_or_none(frame.calibration) for frame in frames]),
         }
+
+    def box_fingerprint(self) -> dict[str, Any]:
+        """Digest of the label files."""
+        return files_fingerprint((frame.key, frame.labels) for frame in self._frames.values())
 
 
 def _text_or_none(path: Path) -> str | None:
@@ -153,11 +183,42 @@ def _drives(root: Path) -> Mapping[str, str]:
     return {}
 
 
+def _rectified_from_lidar(values: dict[str, list[float]], path: Path) -> Float64[np.ndarray, "4 4"]:
+    reference_from_lidar = transform_of(values, "Tr_velo_to_cam", path)
+    return transform_of(values, "R0_rect", path) @ reference_from_lidar
+
+
+def _boxes(frame: ObjectFrame) -> Boxes | None:
+    """Of the label file, where there is one: columns as in the development kit's readme.
+
+    The place of an object is the middle of its underside in the rectified reference camera's
+    frame, and its length lies along the camera's x where its turn about y is 0.
+    """
+    path = frame.labels
+    if not path.is_file():
+        return None
+    values = read_named_numbers(frame.calibration, "kitti-object")
+    found: list[Annotation] = []
+    for line in read_text(path, "kitti-object").splitlines():
+        name, *words = line.split() or [NOT_A_BOX]
+        if name == NOT_A_BOX:
+            continue
+        row = numbers(words[:14], 14, name, path)
+        height, width, length, x, y, z, turn = row[7:]
+        along = (np.cos(turn), 0.0, -np.sin(turn))
+        found.append(Annotation(name, (x, y - height / 2, z), along, (length, width, height)))
+    return upright_boxes(
+        found,
+        BOX_NAMES,
+        sensor_from_annotation=invert_rigid(_rectified_from_lidar(values, frame.calibration)),
+        up=(0.0, -1.0, 0.0),
+    )
+
+
 def _shots(frame: ObjectFrame) -> list[Shot]:
     path = frame.calibration
     values = read_named_numbers(path, "kitti-object")
-    reference_from_lidar = transform_of(values, "Tr_velo_to_cam", path)
-    rectified_from_lidar = transform_of(values, "R0_rect", path) @ reference_from_lidar
+    rectified_from_lidar = _rectified_from_lidar(values, path)
     shots: list[Shot] = []
     for camera, image in frame.images().items():
         name = f"P{camera[-1]}"

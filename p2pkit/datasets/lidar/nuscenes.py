@@ -4,13 +4,17 @@ A folder with one sweep and a `calib.json` (the transforms already multiplied) i
 docs/datasets/lidar.md.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from p2pkit.datasets.frame import SourceOptions
-from p2pkit.datasets.lidar.nuscenes_tables import Tables
+from p2pkit.datasets.boxes import upright_boxes
+from p2pkit.datasets.frame import Boxes, Frame, SourceOptions
+from p2pkit.datasets.lidar.nuscenes_tables import DETECTED, Tables
 from p2pkit.datasets.lidar.rig import (
     NO_CLASS,
     LabelledRigs,
@@ -19,9 +23,11 @@ from p2pkit.datasets.lidar.rig import (
     known_classes,
     read_point_labels,
 )
-from p2pkit.datasets.listing import existing_root, safe_key
+from p2pkit.datasets.listing import existing_root, known_frame, safe_key
 from p2pkit.datasets.text_files import json_field, numeric_array, read_json, rigid
 from p2pkit.errors import FrameError, SourceError
+from p2pkit.files import sha256_json
+from p2pkit.geometry.transforms import invert_rigid
 
 CLASSES = (
     "void",
@@ -69,6 +75,10 @@ _CLASS_OF_CATEGORY = {
 }
 
 
+BOX_NAMES = tuple(dict.fromkeys(DETECTED.values()))
+"""The 10 classes of the detection task."""
+
+
 class NuScenes(LabelledRigs):
     """nuScenes key frames as a `FrameSource`; the points are in the frame of LIDAR_TOP.
 
@@ -89,8 +99,39 @@ class NuScenes(LabelledRigs):
         else:
             named, categories = _read_tables(_version_folder(root))
             listed = _unpacked(named, root)
+        has_boxes = any(frame.annotations is not None for frame in listed)
+        self.box_names: Sequence[str] | None = BOX_NAMES if has_boxes else None
         self._class_of_index = _class_of_index(categories)
         super().__init__(listed, options, CLASSES if categories else None)
+
+    def load(self, key: str) -> Frame:
+        """Read one sweep, its images, its labels and its boxes.
+
+        Raises:
+            FrameError: a file is missing or damaged, or the calibration is not usable.
+        """
+        return replace(super().load(key), boxes=self._boxes(known_frame(self._frames, key)))
+
+    def box_fingerprint(self) -> dict[str, Any]:
+        """Digest of the boxes as they are in the world."""
+        rows = [
+            [[box.name, *box.center, *box.along, *box.size] for box in frame.annotations or ()]
+            for frame in self._frames.values()
+        ]
+        return {"annotations": sha256_json([[[*map(str, row)] for row in part] for part in rows])}
+
+    def _boxes(self, frame: RigFrame) -> Boxes | None:
+        if frame.annotations is None or frame.world_from_lidar is None:
+            return None
+        origins = self._origins.get("world_origin_m", {})
+        near_from_world = np.eye(4)
+        near_from_world[:3, 3] = -np.array(origins.get(frame.sequence, (0.0, 0.0, 0.0)))
+        return upright_boxes(
+            frame.annotations,
+            BOX_NAMES,
+            sensor_from_annotation=invert_rigid(frame.world_from_lidar) @ near_from_world,
+            up=(0.0, 0.0, 1.0),
+        )
 
     def _labels(
         self, listed: RigFrame, finite: Bool[np.ndarray, " records"]

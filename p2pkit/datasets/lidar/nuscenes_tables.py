@@ -8,18 +8,51 @@ records of which a few are wanted, so records are decoded one by one and only th
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from p2pkit.datasets.boxes import Annotation
 from p2pkit.datasets.lidar.rig import RigFrame, Shot
 from p2pkit.datasets.listing import safe_key
-from p2pkit.datasets.text_files import json_field, numeric_array, read_text
+from p2pkit.datasets.text_files import json_field, numbers, numeric_array, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.transforms import invert_rigid, transform_from_quaternion
 
+DETECTED = {
+    "movable_object.barrier": "barrier",
+    "movable_object.trafficcone": "traffic_cone",
+    "vehicle.bicycle": "bicycle",
+    "vehicle.bus.bendy": "bus",
+    "vehicle.bus.rigid": "bus",
+    "vehicle.car": "car",
+    "vehicle.construction": "construction_vehicle",
+    "vehicle.motorcycle": "motorcycle",
+    "human.pedestrian.adult": "pedestrian",
+    "human.pedestrian.child": "pedestrian",
+    "human.pedestrian.construction_worker": "pedestrian",
+    "human.pedestrian.police_officer": "pedestrian",
+    "vehicle.trailer": "trailer",
+    "vehicle.truck": "truck",
+}
+"""Class of the detection task by category: python-sdk/nuscenes/eval/detection/README.md."""
+NOT_DETECTED = frozenset(
+    {
+        "animal",
+        "human.pedestrian.personal_mobility",
+        "human.pedestrian.stroller",
+        "human.pedestrian.wheelchair",
+        "movable_object.debris",
+        "movable_object.pushable_pullable",
+        "static_object.bicycle_rack",
+        "vehicle.emergency.ambulance",
+        "vehicle.emergency.police",
+    }
+)
+"""The other annotated categories, which the detection task does not count."""
 Record = dict[str, Any]
 _BETWEEN = re.compile(r"[\s,]*")
 LIDAR = "LIDAR_TOP"
@@ -89,6 +122,8 @@ class Tables:
             if record["token"] in wanted
         }
         self._labels = self._label_files()
+        self.has_boxes = (folder / "sample_annotation.json").is_file()
+        self._annotations = self._boxes_of_samples() if self.has_boxes else {}
 
     def frames(self) -> list[RigFrame]:
         """All samples that have a sweep, scene after scene, in time's order."""
@@ -102,15 +137,20 @@ class Tables:
             number = number_in[scene] = number_in.get(scene, -1) + 1
             if LIDAR in self._shots.get(sample["token"], {}):
                 key = safe_key(scene, f"{number:04d}")
-                frames.append(self._frame(key, scene, self._shots[sample["token"]]))
+                frame = self._frame(key, scene, self._shots[sample["token"]])
+                found = tuple(self._annotations.get(sample["token"], ()))
+                frames.append(replace(frame, annotations=found if self.has_boxes else None))
         return frames
 
     def categories(self) -> dict[int, str]:
         """Name of each index of the lidarseg labels; empty where the tables have none."""
         if not self._labels:
             return {}
-        records = self._read("category")
-        return {int(record["index"]): str(record["name"]) for record in records}
+        path = self.folder / "category.json"
+        return {
+            int(json_field(record, "index", path)): str(record["name"])
+            for record in self._read("category")
+        }
 
     def _frame(self, key: str, scene: str, data: dict[str, Record]) -> RigFrame:
         """The chain sensor → ego(t_lidar) → world → ego(t_camera) → camera, for each camera."""
@@ -143,6 +183,27 @@ class Tables:
             labels=self._labels.get(sweep["token"]),
             speed_m_s=self._speed(list(data.values())),
         )
+
+    def _boxes_of_samples(self) -> dict[str, list[Annotation]]:
+        """Boxes by sample, in the world; the class is that of the detection task."""
+        names = {record["token"]: str(record["name"]) for record in self._read("category")}
+        category = {
+            record["token"]: names[record["category_token"]] for record in self._read("instance")
+        }
+        found: dict[str, list[Annotation]] = {}
+        path = self.folder / "sample_annotation.json"
+        for record in self._read("sample_annotation"):
+            name = category[record["instance_token"]]
+            if name in NOT_DETECTED:
+                continue
+            center = numbers(record["translation"], 3, "translation", path)
+            width, length, height = numbers(record["size"], 3, "size", path)
+            w, x, y, z = numbers(record["rotation"], 4, "rotation", path)
+            # The first column of the rotation matrix: the length lies along x.
+            along = (w * w + x * x - y * y - z * z, 2 * (x * y + w * z), 2 * (x * z - w * y))
+            box = Annotation(DETECTED.get(name, name), center, along, (length, width, height))
+            found.setdefault(record["sample_token"], []).append(box)
+        return found
 
     def _has_folder(self, filename: str) -> bool:
         """Whether a camera's images were unpacked at all, such as samples/CAM_BACK."""
@@ -224,5 +285,7 @@ _USED_FIELDS: dict[str, tuple[str, ...]] = {
         "is_key_frame",
     ),
     "lidarseg": ("filename", "sample_data_token"),
-    "category": ("name", "index"),
+    "category": ("token", "name"),
+    "instance": ("token", "category_token"),
+    "sample_annotation": ("sample_token", "instance_token", "translation", "size", "rotation"),
 }

@@ -2,8 +2,8 @@
 
 PandaSet's own files are pickles of pandas frames, which p2pkit never opens;
 `tools/pandaset_to_npz.py` converts them once. A sequence folder holds `calib.json`,
-`semseg_classes.json`, `lidar/NN.npz` and `camera/NAME/NN.jpg`; docs/datasets/lidar.md describes
-the fields.
+`semseg_classes.json`, `lidar/NN.npz`, `camera/NAME/NN.jpg` and for boxes `cuboids/NN.json`;
+docs/datasets/lidar.md describes the fields.
 """
 
 import zipfile
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.boxes import Annotation, files_fingerprint, upright_boxes
+from p2pkit.datasets.frame import Boxes, Frame, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.rig import Shot, finite_rows, load_view, unit_intensity
 from p2pkit.datasets.listing import (
@@ -29,7 +30,13 @@ from p2pkit.datasets.listing import (
     visible_files,
 )
 from p2pkit.datasets.plausible import median_interval_s
-from p2pkit.datasets.text_files import json_field, numeric_array, read_json
+from p2pkit.datasets.text_files import (
+    json_field,
+    numbers,
+    numeric_array,
+    read_json,
+    read_json_list,
+)
 from p2pkit.datasets.world import moved, near_origin, origins_json
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
@@ -38,6 +45,42 @@ from p2pkit.geometry.transforms import check_rigid, invert_rigid, transform_poin
 CONVERSION = (
     "PandaSet's pickles must be converted once: python tools/pandaset_to_npz.py PANDASET OUT"
 )
+BOX_NAMES = (
+    "Car",
+    "Pickup Truck",
+    "Medium-sized Truck",
+    "Semi-truck",
+    "Towed Object",
+    "Motorcycle",
+    "Other Vehicle - Construction Vehicle",
+    "Other Vehicle - Uncommon",
+    "Other Vehicle - Pedicab",
+    "Emergency Vehicle",
+    "Bus",
+    "Personal Mobility Device",
+    "Motorized Scooter",
+    "Bicycle",
+    "Train",
+    "Trolley",
+    "Tram / Subway",
+    "Pedestrian",
+    "Pedestrian with Object",
+    "Animals - Bird",
+    "Animals - Other",
+    "Pylons",
+    "Road Barriers",
+    "Signs",
+    "Cones",
+    "Construction Signs",
+    "Temporary Construction Barriers",
+    "Rolling Containers",
+)
+CUBOID_COLUMNS = (
+    "yaw",
+    *(f"{group}.{axis}" for group in ("position", "dimensions") for axis in "xyz"),
+)
+FRONT_LIDAR = 1
+"""Moving objects that both LiDARs see have two cuboids; that of the forward one is not taken."""
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 _FIELDS = {
     "xyz": ("float32", "float64"),
@@ -61,6 +104,11 @@ class PandaFrame:
     def lidar(self) -> Path:
         """The sweep."""
         return self.folder / "lidar" / f"{self.number}.npz"
+
+    @property
+    def cuboids(self) -> Path:
+        """The boxes."""
+        return self.folder / "cuboids" / f"{self.number}.json"
 
     def image(self, camera: str) -> Path:
         """The image of one camera."""
@@ -101,6 +149,8 @@ class PandaSet:
         self._frames = chosen_frames(read_sequences(folders, read, self.left_out, root), options)
         self.label_names: Sequence[str] | None = _class_names(folders)
         self.ignore_label = None if self.label_names is None else 0
+        annotated = any(frame.cuboids.is_file() for frame in self._frames.values())
+        self.box_names: Sequence[str] | None = BOX_NAMES if annotated else None
 
     def keys(self) -> Sequence[str]:
         """`002_00`: sequence and sweep."""
@@ -117,6 +167,7 @@ class PandaSet:
         try:
             world_from_lidar, shots = _placed(frame, calibration)
             speed_m_s = _speed(frame, calibration)
+            boxes = _boxes(frame, world_from_lidar)
         except (SourceError, GeometryError) as error:
             raise FrameError(key, str(error)) from error
         sweep = _read_sweep(frame.lidar, key)
@@ -135,6 +186,7 @@ class PandaSet:
             interval_s=_interval_s(calibration.get("lidar_timestamp")),
             intensity=unit_intensity(sweep["intensity"], key, 255.0),
             point_time_s=sweep["t"],
+            boxes=boxes,
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -145,6 +197,10 @@ class PandaSet:
             "labels": None if self.label_names is None else list(self.label_names),
             **origins_json(self._origins),
         }
+
+    def box_fingerprint(self) -> dict[str, Any]:
+        """Digest of the files of cuboids."""
+        return files_fingerprint((frame.key, frame.cuboids) for frame in self._frames.values())
 
     def _labels(self, labels: np.ndarray, key: str) -> np.ndarray:
         assert self.label_names is not None
@@ -224,6 +280,30 @@ def _placed(
             )
         )
     return world_from_lidar, shots
+
+
+def _boxes(frame: PandaFrame, world_from_lidar: Float64[np.ndarray, "4 4"]) -> Boxes | None:
+    """Of the sweep's cuboids, where there are any: in the world, width along x at a yaw of 0."""
+    path = frame.cuboids
+    if not path.is_file():
+        return None
+    found: list[Annotation] = []
+    for row in read_json_list(path, "pandaset"):
+        if row.get("cuboids.sensor_id") == FRONT_LIDAR:
+            continue
+        name = str(json_field(row, "label", path))
+        values = [json_field(row, column, path) for column in CUBOID_COLUMNS]
+        # What is not a number in a table of pandas becomes null.
+        values = [np.nan if value is None else value for value in values]
+        yaw, *place = numbers(values, len(CUBOID_COLUMNS), name, path)
+        along = (np.cos(yaw), np.sin(yaw), 0.0)
+        found.append(Annotation(name, place[:3], along, place[3:]))
+    return upright_boxes(
+        found,
+        BOX_NAMES,
+        sensor_from_annotation=invert_rigid(world_from_lidar),
+        up=(0.0, 0.0, 1.0),
+    )
 
 
 def _speed(frame: PandaFrame, calibration: dict[str, Any]) -> float:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Integer, UInt8
 
+from p2pkit.datasets.boxes import Annotation
 from p2pkit.datasets.frame import Frame, SourceOptions, View
 from p2pkit.datasets.image_files import read_color
 from p2pkit.datasets.listing import chosen_frames, known_frame, listed_json
@@ -43,7 +44,10 @@ class Shot:
 
 @dataclass(frozen=True)
 class RigFrame:
-    """One sweep and its images, not yet read; `speed_m_s` and `interval_s` as in `Frame`."""
+    """One sweep and its images, not yet read; `speed_m_s` and `interval_s` as in `Frame`.
+
+    `annotations` are boxes in the world; None where nobody annotated the frame.
+    """
 
     key: str
     sequence: str
@@ -53,6 +57,7 @@ class RigFrame:
     labels: Path | None = None
     speed_m_s: float = 0.0
     interval_s: float | None = None
+    annotations: tuple[Annotation, ...] | None = None
 
     def paths(self) -> tuple[Path | None, ...]:
         """Sweep, labels and images."""

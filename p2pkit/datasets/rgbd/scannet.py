@@ -2,7 +2,8 @@
 
 Dai et al., "ScanNet: Richly-annotated 3D Reconstructions of Indoor Scenes", CVPR 2017. The folder
 is a scene such as `scene0000_00` or holds scenes. Labels come from the scene's labelled mesh (see
-`scannet_labels`); scenes without one are void throughout, if others have one.
+`scannet_labels`); scenes without one are void throughout, if others have one. Boxes are those of
+its instances, as VoteNet (Qi et al. 2019) makes them: axis-aligned in the aligned scene.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
+from p2pkit.datasets.boxes import files_fingerprint, upright_boxes, with_seen_boxes
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions
 from p2pkit.datasets.image_files import read_color, read_depth_png, read_pose
 from p2pkit.datasets.left_out import LeftOut, read_sequences
@@ -33,8 +35,12 @@ from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
 from p2pkit.datasets.rgbd.scannet_labels import (
     CLASSES_20,
     TABLE,
+    WITHOUT_BOXES,
     LabelledMesh,
+    axis_alignment,
     groups_file,
+    instance_boxes,
+    instance_files,
     mesh_20,
     mesh_200,
     pixel_classes,
@@ -49,7 +55,7 @@ from p2pkit.datasets.rgbd.scannet_sens import (
 from p2pkit.datasets.text_files import read_text
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
-from p2pkit.geometry.transforms import nearest_rigid
+from p2pkit.geometry.transforms import invert_rigid, nearest_rigid
 
 NATIVE_COLOR, NATIVE_DEPTH = (1296, 968), (640, 480)
 """Sizes that ScanNet's intrinsics are for, unless SCENE.txt says otherwise."""
@@ -208,6 +214,10 @@ class ScanNet:
         elif labelled:
             self.label_names = ("void", *CLASSES_20.values())
         self.ignore_label: int | None = 0 if labelled else None
+        self._with_boxes = frozenset(x for x in labelled if instance_files(x)[0].is_file())
+        self.box_names: Sequence[str] | None = None
+        if self.label_names is not None and self._with_boxes:
+            self.box_names = tuple(x for x in self.label_names if x not in WITHOUT_BOXES)
 
     def depth_probes(self) -> Sequence[DepthProbe]:
         """Those of all frames."""
@@ -236,7 +246,8 @@ class ScanNet:
         try:
             calibration = self._calibration(listed)
             frame = _load(listed, calibration)
-            return replace(frame, labels=self._labels(listed, frame))
+            frame = replace(frame, labels=self._labels(listed, frame))
+            return self._with_seen_boxes(listed, frame)
         except FrameError:
             raise
         except SourceError as error:
@@ -291,6 +302,28 @@ class ScanNet:
         if listed.folder not in self._labelled or frame.world_from_sensor is None:
             return np.zeros(frame.depth.values.shape, dtype=np.uint8)
         return pixel_classes(self._mesh(listed.folder), frame.depth, frame.world_from_sensor)
+
+    def box_fingerprint(self) -> dict[str, Any]:
+        """Digest of the files that give the instances, and each scene's alignment."""
+        folders = sorted(self._with_boxes)
+        files = [(folder.name, path) for folder in folders for path in instance_files(folder)]
+        turns = {folder.name: axis_alignment(folder).tolist() for folder in folders}
+        return files_fingerprint(files) | {"axis_alignment": turns}
+
+    def _with_seen_boxes(self, listed: ScanNetFrame, frame: Frame) -> Frame:
+        """With the axis-aligned boxes of the scene's instances that the frame shows."""
+        pose = frame.world_from_sensor
+        if listed.folder not in self._with_boxes or pose is None:
+            return frame
+        assert self.label_names is not None
+        assert self.box_names is not None
+        boxes = upright_boxes(
+            instance_boxes(listed.folder, self._mesh(listed.folder), tuple(self.label_names)),
+            self.box_names,
+            sensor_from_annotation=invert_rigid(pose) @ invert_rigid(axis_alignment(listed.folder)),
+            up=(0.0, 0.0, 1.0),
+        )
+        return with_seen_boxes(frame, boxes, self.label_names)
 
     def _mesh(self, folder: Path) -> LabelledMesh:
         if self._table is not None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 
+from p2pkit.datasets.boxes import Annotation
 from p2pkit.datasets.frame import DepthImage
 from p2pkit.datasets.points.ply import read_vertices
-from p2pkit.datasets.text_files import json_field, read_json, read_text
+from p2pkit.datasets.text_files import json_field, numbers, read_json, read_text, rigid
 from p2pkit.errors import SourceError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.transforms import transform_points
@@ -48,6 +49,9 @@ CLASSES_20 = {
     39: "otherfurniture",
 }
 """NYU40 id and name of the benchmark's classes."""
+
+WITHOUT_BOXES = ("void", "wall", "floor")
+"""Classes whose instances are not objects."""
 
 _IDS_200 = (
     "1-11 13-19 21-24 26-29 31-36 38-42 44-52 54-59 62-80 82 84 86-90 93 95-107 110 112 115 116 "
@@ -110,7 +114,7 @@ def read_table(path: Path) -> LabelTable:
     return LabelTable(("void", *(names[value] for value in sorted(names))), class_of)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelledMesh:
     """A scene's vertices for nearest-neighbour search, with their classes."""
 
@@ -157,14 +161,11 @@ def mesh_200(folder: Path, table: LabelTable) -> LabelledMesh:
 @lru_cache(maxsize=4)
 def _mesh_200(folder: Path, class_of: tuple[tuple[str, int], ...]) -> LabelledMesh:
     scene = folder.name
-    segments_path = folder / f"{scene}_vh_clean_2.0.010000.segs.json"
-    segments = _whole_numbers(read_json(segments_path, "scannet200"), "segIndices", segments_path)
-    groups_path = groups_file(folder)
+    segments_path = instance_files(folder)[1]
+    segments = _segments(folder)
     value_of, class_of_segment = dict(class_of), dict[int, int]()
-    for group in json_field(read_json(groups_path, "scannet200"), "segGroups", groups_path):
-        value = value_of.get(str(json_field(group, "label", groups_path)), 0)
-        for segment in _whole_numbers(group, "segments", groups_path):
-            class_of_segment[int(segment)] = value
+    for label, own in _groups(folder):
+        class_of_segment |= dict.fromkeys(own.tolist(), value_of.get(label, 0))
     mesh_path = folder / f"{scene}_vh_clean_2.ply"
     vertices = read_vertices(mesh_path)
     if len(vertices) != len(segments):
@@ -181,6 +182,77 @@ def groups_file(folder: Path) -> Path:
     """The aggregation file that fits the segments of the decimated mesh."""
     names = (f"{folder.name}.aggregation.json", f"{folder.name}_vh_clean.aggregation.json")
     return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+
+
+def instance_files(folder: Path) -> tuple[Path, Path]:
+    """The file of a scene's instances, and that of the segments which they consist of."""
+    return groups_file(folder), folder / f"{folder.name}_vh_clean_2.0.010000.segs.json"
+
+
+def _segments(folder: Path) -> Int64[np.ndarray, " vertices"]:
+    path = instance_files(folder)[1]
+    return _whole_numbers(read_json(path, "scannet"), "segIndices", path)
+
+
+def _groups(folder: Path) -> list[tuple[str, Int64[np.ndarray, " segments"]]]:
+    """The annotators' word for each instance, and its segments."""
+    path = groups_file(folder)
+    return [
+        (str(json_field(group, "label", path)), _whole_numbers(group, "segments", path))
+        for group in json_field(read_json(path, "scannet"), "segGroups", path)
+    ]
+
+
+def axis_alignment(folder: Path) -> Float64[np.ndarray, "4 4"]:
+    """aligned_from_world of a scene: `axisAlignment` of SCENE.txt, or the identity without.
+
+    Raises:
+        SourceError: it is not a rigid transform.
+    """
+    path = folder / f"{folder.name}.txt"
+    lines = read_text(path, "scannet").splitlines() if path.is_file() else []
+    for line in lines:
+        name, _, value = line.partition("=")
+        if name.strip() == "axisAlignment":
+            found = numbers(value.split(), 16, "axisAlignment", path)
+            return rigid(np.reshape(found, (4, 4)), f"{path}: axisAlignment")
+    return np.eye(4)
+
+
+@lru_cache(maxsize=4)
+def instance_boxes(
+    folder: Path, mesh: LabelledMesh, names: tuple[str, ...]
+) -> tuple[Annotation, ...]:
+    """The smallest axis-aligned box of each instance in the aligned scene (m).
+
+    An instance has the commonest class of its vertices; walls, floors and what has no class of
+    the task are left out, as by VoteNet's 18 classes.
+
+    Args:
+        folder: of the scene.
+        mesh: its labelled vertices.
+        names: of the mesh's classes, void first.
+
+    Raises:
+        SourceError: a file is missing or wrong, or they do not match.
+    """
+    segments, align = _segments(folder), axis_alignment(folder)
+    points = transform_points(align, np.asarray(mesh.tree.data))
+    if len(points) != len(segments):
+        raise SourceError(
+            f"{instance_files(folder)[1]} has {len(segments)} entries, but the mesh has "
+            f"{len(points)} vertices"
+        )
+    found: list[Annotation] = []
+    for _, own in _groups(folder):
+        rows = np.isin(segments, own)
+        counts = np.bincount(mesh.classes[rows], minlength=1)
+        name = names[int(counts.argmax())]
+        if name in WITHOUT_BOXES or not counts.any():
+            continue
+        low, high = points[rows].min(axis=0), points[rows].max(axis=0)
+        found.append(Annotation(name, (low + high) / 2, (1.0, 0.0, 0.0), high - low))
+    return tuple(found)
 
 
 def pixel_classes(

@@ -5,19 +5,22 @@ readme. Anywhere below the folder, a frame's folder holds `image/*.jpg`, `depth_
 or `depth/*.png`, and `intrinsics.txt` (3 x 3). Depth is millimetres whose 16 bits are rotated left
 by three. Its poses are tilts only and are not read. Labels are `seg.mat` in the frame's folder: the
 objects' numbers (`seglabel`) and `names`, of which 37 are classes. The official split is
-`SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat` in the folder or beside it.
+`SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat` in the folder or beside it. Boxes are those of
+`annotation3Dfinal/index.json`, in axes to which the last file of `extrinsics/` turns the camera's.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from p2pkit.datasets.frame import Frame
+from p2pkit.datasets.boxes import Annotation, files_fingerprint, upright_boxes
+from p2pkit.datasets.frame import Boxes, Frame
 from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import (
     folders_with,
@@ -30,7 +33,14 @@ from p2pkit.datasets.matlab_files import cell_texts, read_mat
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, registered
 from p2pkit.datasets.rgbd.nyu40 import SUN37, classes_by_name
 from p2pkit.datasets.rgbd.reading import RgbdFiles, SeparateImages, rgbd_fingerprint
-from p2pkit.datasets.text_files import TEXT_ENCODING
+from p2pkit.datasets.text_files import (
+    TEXT_ENCODING,
+    json_field,
+    numbers,
+    read_json,
+    read_text,
+    rigid,
+)
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
@@ -38,6 +48,19 @@ from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
 DEPTH_FOLDERS = ("depth_bfx", "depth")
 SPLIT = "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
 UNITS_PER_METRE = 1000.0
+BOX_NAMES = (
+    "bed",
+    "table",
+    "sofa",
+    "chair",
+    "toilet",
+    "desk",
+    "dresser",
+    "night_stand",
+    "bookshelf",
+    "bathtub",
+)
+"""The 10 classes that VoteNet (Qi et al. 2019) and its successors are measured on."""
 # What tar stores take; sun3ddata has folders such as
 # mit_lab_16/lab_16_nov_2_2012_scan1_erika/0000001-000000020431.
 LONGEST_KEY = 80
@@ -68,6 +91,8 @@ class SunRgbd(SeparateImages):
             )
         if any(_segmentation(files).is_file() for files in listed):
             self.label_names, self.ignore_label = SUN37, 0
+        annotated = any(_annotation(files).is_file() for files in listed)
+        self.box_names: Sequence[str] | None = BOX_NAMES if annotated else None
         return listed
 
     def load(self, key: str) -> Frame:
@@ -76,10 +101,13 @@ class SunRgbd(SeparateImages):
         Raises:
             FrameError: a file is missing or damaged, or no depth is valid.
         """
-        frame = super().load(key)
+        frame, files = super().load(key), known_frame(self._frames, key)
+        try:
+            frame = replace(frame, boxes=_boxes(files))
+        except SourceError as error:
+            raise FrameError(key, str(error)) from error
         if self.label_names is None or frame.depth is None:
             return frame
-        files = known_frame(self._frames, key)
         return replace(frame, labels=_labels(files, frame.depth.values.shape))
 
     def _decoded(self, depth: np.ndarray, files: RgbdFiles) -> np.ndarray:
@@ -99,6 +127,64 @@ class SunRgbd(SeparateImages):
         if self._split:
             found["test_sequences"] = sha256_json([files.sequence for files in frames])
         return found | {"calibration": sha256_json(texts)} | self._units_json()
+
+    def box_fingerprint(self) -> dict[str, Any]:
+        """Digest of the annotations' files and of the rotations that level the cameras."""
+        frames = self._frames.values()
+        turns = [
+            [path.read_text(errors="replace") for path in _extrinsics(files)] for files in frames
+        ]
+        found = files_fingerprint((files.key, _annotation(files)) for files in frames)
+        return found | {"extrinsics": sha256_json(turns)}
+
+
+def _annotation(files: RgbdFiles) -> Path:
+    return files.depth.parents[1] / "annotation3Dfinal" / "index.json"
+
+
+def _extrinsics(files: RgbdFiles) -> list[Path]:
+    return visible_files(files.depth.parents[1] / "extrinsics", "*.txt")
+
+
+def _boxes(files: RgbdFiles) -> Boxes | None:
+    """Of the annotated prisms of the 10 classes, where there are any.
+
+    A prism has four corners X, Z and the heights Ymin and Ymax, in the axes (x right, y down,
+    z forward) of a level camera; like VoteNet, its first and second side are taken as the box's.
+    Objects of other classes, of which there are hundreds, are not boxes of this task.
+    """
+    path = _annotation(files)
+    if not path.is_file():
+        return None
+    found: list[Annotation] = []
+    for one in json_field(read_json(path, "sunrgbd"), "objects", path):
+        name = str(one.get("name", "")) if isinstance(one, dict) else ""
+        if name not in BOX_NAMES or not one.get("polygon"):
+            continue
+        prism = one["polygon"][0]
+        x, z = (numbers(json_field(prism, axis, path), 4, axis, path) for axis in "XZ")
+        heights = [json_field(prism, end, path) for end in ("Ymin", "Ymax")]
+        low, high = numbers(heights, 2, "Ymin and Ymax", path)
+        center = ((x[0] + x[2]) / 2, (low + high) / 2, (z[0] + z[2]) / 2)
+        along, across = (x[1] - x[0], 0.0, z[1] - z[0]), (x[2] - x[1], 0.0, z[2] - z[1])
+        size = (float(np.linalg.norm(along)), float(np.linalg.norm(across)), abs(high - low))
+        found.append(Annotation(name, center, along, size))
+    camera_from_level = np.eye(4)
+    camera_from_level[:3, :3] = _level_from_camera(files).T
+    return upright_boxes(
+        found, BOX_NAMES, sensor_from_annotation=camera_from_level, up=(0.0, -1.0, 0.0)
+    )
+
+
+def _level_from_camera(files: RgbdFiles) -> Float64[np.ndarray, "3 3"]:
+    """The rotation in the last file of `extrinsics/`, which the toolbox takes, too."""
+    places = _extrinsics(files)
+    if not places:
+        raise SourceError(f"no file in {files.depth.parents[1] / 'extrinsics'}; its boxes need one")
+    path, transform = places[-1], np.eye(4)
+    words = read_text(path, "sunrgbd").split()
+    transform[:3] = np.reshape(numbers(words, 12, "the extrinsics", path), (3, 4))
+    return rigid(transform, str(path))[:3, :3]
 
 
 def _official_split(root: Path) -> tuple[bool, set[tuple[str, ...]]]:

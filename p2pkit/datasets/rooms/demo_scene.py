@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from p2pkit.datasets.boxes import upright_boxes, with_seen_boxes
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
 from p2pkit.datasets.listing import known_frame
-from p2pkit.datasets.rooms.furniture import LABEL_NAMES
+from p2pkit.datasets.rooms.furniture import BOX_NAMES, LABEL_NAMES
 from p2pkit.datasets.rooms.layout import Room, make_room
 from p2pkit.datasets.rooms.render import UNITS_PER_METRE, render, sensor_depth
 from p2pkit.datasets.rooms.textures import load_textures
 from p2pkit.geometry.camera import Camera
+from p2pkit.geometry.transforms import invert_rigid
 
 ROOMS, FRAMES_PER_ROOM = 4, 12
+"""Rooms, unless `SourceOptions.limit` asks for more frames than they give."""
 CAMERA = Camera(width=320, height=240, fx=260.0, fy=260.0, cx=159.5, cy=119.5)
 # Raised whenever the same seed would give other frames.
 GENERATOR_VERSION = 1
@@ -29,12 +32,14 @@ class DemoScene:
     name = "demo-scene"
     ignore_label = 0
     label_names: Sequence[str] = LABEL_NAMES
+    box_names: Sequence[str] | None = BOX_NAMES
 
     def __init__(self, options: SourceOptions) -> None:
         self._seed = options.seed
         self._textures = load_textures()
         numbers = range(0, FRAMES_PER_ROOM, options.every)
-        places = [(room, frame) for room in range(ROOMS) for frame in numbers]
+        rooms = max(ROOMS, -(-(options.limit or 0) // len(numbers)))
+        places = [(room, frame) for room in range(rooms) for frame in numbers]
         self._places = {
             f"room-{room}_frame-{frame:06d}": (room, frame)
             for room, frame in places[: options.limit]
@@ -58,7 +63,7 @@ class DemoScene:
         pose = room.poses[frame].copy()
         rendering = render(room, self._textures, camera=CAMERA, world_from_camera=pose)
         depth = sensor_depth(rendering, np.random.default_rng([self._seed, number, 1 + frame]))
-        return Frame(
+        frame = Frame(
             key=key,
             views=(View(rendering.color, CAMERA, np.eye(4)),),
             depth=DepthImage(depth, CAMERA, UNITS_PER_METRE),
@@ -66,6 +71,13 @@ class DemoScene:
             labels=rendering.labels,
             sequence=f"room-{number}",
         )
+        boxes = upright_boxes(
+            room.boxes,
+            BOX_NAMES,
+            sensor_from_annotation=invert_rigid(pose),
+            up=(0.0, 0.0, 1.0),
+        )
+        return with_seen_boxes(frame, boxes, LABEL_NAMES)
 
     def fingerprint(self) -> dict[str, Any]:
         """Seed, generator version, frame count and a digest of the photographs."""
@@ -80,6 +92,10 @@ class DemoScene:
                 "depth_units_per_metre": UNITS_PER_METRE,
             },
         }
+
+    def box_fingerprint(self) -> dict[str, Any]:
+        """The fingerprint's seed and generator determine the boxes, too."""
+        return {}
 
     def _make(self, room: int) -> Room:
         generator = np.random.default_rng([self._seed, room, 0])

@@ -4,10 +4,13 @@ Local axes of an object: its front looks along -y, x is to its right as seen fro
 up; `Place` puts it into the room.
 """
 
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from p2pkit.datasets.boxes import Annotation
 from p2pkit.datasets.rooms.shapes import Material, SceneBuilder, Vector
 from p2pkit.datasets.rooms.textures import mean_color
 
@@ -26,6 +29,8 @@ LABEL_NAMES = (
     "picture",
 )
 LABELS = {name: value for value, name in enumerate(LABEL_NAMES)}
+BOX_NAMES = LABEL_NAMES[LABELS["table"] :]
+"""The classes of objects that have a box."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,30 @@ class Place:
 
 @dataclass(frozen=True)
 class Decorator:
-    """Adds boxes of one object, all with its label, and draws materials for it."""
+    """Adds boxes of one object, all with its label, and draws materials for it.
+
+    Attributes:
+        boxes: the box of each object so far, in the room's axes.
+    """
 
     builder: SceneBuilder
     rng: np.random.Generator
+    boxes: list[Annotation] = field(default_factory=list)
+    _corners: list[np.ndarray] = field(default_factory=list)
+
+    @contextmanager
+    def thing(self, place: Place, label: str) -> Generator[None]:
+        """Parts added inside make one object, whose box is that of all of them in local axes."""
+        self._corners.clear()
+        yield
+        low, high = np.min(self._corners, axis=0), np.max(self._corners, axis=0)
+        middle = place.point(tuple(((low + high) / 2).tolist()))
+        along = (float(np.cos(place.yaw)), float(np.sin(place.yaw)), 0.0)
+        self.boxes.append(Annotation(label, middle, along, high - low))
+
+    def covers(self, low: Vector, high: Vector) -> None:
+        """Count the room between two corners (local axes, m) as part of the object."""
+        self._corners.extend((np.array(low), np.array(high)))
 
     def material(
         self, texture: str, color: Vector | None = None, tile_m: float | None = None
@@ -67,13 +92,16 @@ class Decorator:
     ) -> None:
         """One box of an object; `center` is the middle of its underside in local axes."""
         where = place.point(center)
+        x, y, z = center
+        width, depth, height = size
+        self.covers((x - width / 2, y - depth / 2, z), (x + width / 2, y + depth / 2, z + height))
         self.builder.add_box(where, size, yaw=place.yaw, material=material, label=LABELS[label])
 
 
 def add_table(add: Decorator, place: Place, width: float, depth: float) -> None:
     """A table 0.72 m high on four legs."""
     wood = add.material("wood", tile_m=0.45)
-    with add.builder.group():
+    with add.thing(place, "table"), add.builder.group():
         add.part(place, (0.0, 0.0, 0.68), (width, depth, 0.04), material=wood, label="table")
         _add_legs(add, place, (width - 0.08, depth - 0.08, 0.68), wood, "table")
 
@@ -81,7 +109,7 @@ def add_table(add: Decorator, place: Place, width: float, depth: float) -> None:
 def add_chair(add: Decorator, place: Place) -> None:
     """A chair with a seat 0.45 m high and a back."""
     fur = add.material("fur", tile_m=0.5)
-    with add.builder.group():
+    with add.thing(place, "chair"), add.builder.group():
         add.part(place, (0.0, 0.0, 0.42), (0.44, 0.44, 0.05), material=fur, label="chair")
         add.part(place, (0.0, 0.2, 0.47), (0.44, 0.04, 0.45), material=fur, label="chair")
         _add_legs(add, place, (0.4, 0.4, 0.42), fur, "chair")
@@ -92,7 +120,7 @@ def add_cabinet(add: Decorator, place: Place, size: Vector) -> None:
     width, depth, height = size
     body = add.material("facade", tile_m=1.1)
     door = add.material("facade", tile_m=0.8)
-    with add.builder.group():
+    with add.thing(place, "cabinet"), add.builder.group():
         add.part(place, (0.0, 0.0, 0.0), (width, depth, height), material=body, label="cabinet")
         for side in (-1, 1):
             add.part(
@@ -106,19 +134,26 @@ def add_cabinet(add: Decorator, place: Place, size: Vector) -> None:
 
 def add_bookshelf(add: Decorator, place: Place, width: float, height: float) -> None:
     """Open shelves with rows of books of different heights."""
-    depth, board, levels = 0.3, 0.03, max(2, int(height / 0.38))
-    wood = add.material("wood", (0.45, 0.35, 0.28), tile_m=0.45)
+    board, levels = 0.03, max(2, int(height / 0.38))
     step = (height - board) / levels
+    with add.thing(place, "bookshelf"):
+        _add_shelves(add, place, (width, height), levels)
+        for level in range(levels):
+            _add_books(add, place, width - 0.1, (level * step + board, step - board))
+
+
+def _add_shelves(add: Decorator, place: Place, size: tuple[float, float], levels: int) -> None:
+    """The boards of a bookshelf; `size` is its width and height."""
+    (width, height), depth, board = size, 0.3, 0.03
+    wood = add.material("wood", (0.45, 0.35, 0.28), tile_m=0.45)
     with add.builder.group():
         add.part(place, (0.0, 0.14, 0.0), (width, 0.02, height), material=wood, label="bookshelf")
         for side in (-1, 1):
             center = (side * (width - board) / 2, 0.0, 0.0)
             add.part(place, center, (board, depth, height), material=wood, label="bookshelf")
         for level in range(levels + 1):
-            center = (0.0, 0.0, level * step)
+            center = (0.0, 0.0, level * (height - board) / levels)
             add.part(place, center, (width, depth, board), material=wood, label="bookshelf")
-    for level in range(levels):
-        _add_books(add, place, width - 0.1, (level * step + board, step - board))
 
 
 def add_bed(add: Decorator, place: Place, length: float) -> None:
@@ -126,7 +161,7 @@ def add_bed(add: Decorator, place: Place, length: float) -> None:
     blanket = add.material("petals", tile_m=0.7)
     frame = add.material("flower")
     pillow = add.material("petals", (0.85, 0.82, 0.78), tile_m=0.4)
-    with add.builder.group():
+    with add.thing(place, "bed"), add.builder.group():
         add.part(place, (0.0, 0.0, 0.05), (0.95, length, 0.25), material=frame, label="bed")
         add.part(place, (0.0, 0.0, 0.3), (0.9, length - 0.06, 0.2), material=blanket, label="bed")
         add.part(place, (0.0, length / 2, 0.05), (0.95, 0.05, 0.8), material=frame, label="bed")
@@ -137,14 +172,15 @@ def add_bed(add: Decorator, place: Place, length: float) -> None:
 def add_carton(add: Decorator, place: Place, size: Vector) -> None:
     """A cardboard box."""
     cardboard = add.material("coins", (0.62, 0.47, 0.3))
-    with add.builder.group():
+    with add.thing(place, "box"), add.builder.group():
         add.part(place, (0.0, 0.0, 0.0), size, material=cardboard, label="box")
 
 
 def add_ball(add: Decorator, place: Place, radius: float) -> None:
     """A ball."""
     material = add.material("retina" if add.rng.random() < 0.6 else "stars")
-    with add.builder.group():
+    with add.thing(place, "ball"), add.builder.group():
+        add.covers((-radius, -radius, 0.0), (radius, radius, 2 * radius))
         add.builder.add_sphere(
             (place.x, place.y, place.z + radius), radius, material=material, label=LABELS["ball"]
         )
@@ -157,7 +193,8 @@ def add_picture(add: Decorator, place: Place, texture: str, width: float) -> Non
     frame = add.material("wood", (0.25, 0.2, 0.18), tile_m=0.3)
     right = np.array([np.cos(place.yaw), np.sin(place.yaw), 0.0]) * width
     corner = np.array(place.point((-width / 2, -0.035, height)))
-    with add.builder.group():
+    with add.thing(place, "picture"), add.builder.group():
+        add.covers((-width / 2, -0.035, 0.0), (width / 2, -0.035, height))
         add.part(
             place,
             (0.0, -0.015, -0.03),

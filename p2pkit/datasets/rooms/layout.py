@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from p2pkit.datasets.boxes import Annotation
 from p2pkit.datasets.rooms.furniture import (
     LABELS,
     Decorator,
@@ -35,12 +36,14 @@ class Room:
         size: extent along x, y and z (m).
         light: position of the lamp (m).
         poses: world_from_camera of each frame.
+        boxes: of its objects, exact.
     """
 
     scene: Scene
     size: tuple[float, float, float]
     light: Float64[np.ndarray, "3"]
     poses: Float64[np.ndarray, "frames 4 4"]
+    boxes: tuple[Annotation, ...] = ()
 
 
 @dataclass
@@ -79,7 +82,8 @@ def make_room(textures: Textures, rng: np.random.Generator, frames: int) -> Room
     _add_loose_things(add, layout)
     _add_pictures(add, layout)
     light = np.array([size[0] / 2, size[1] / 2, size[2] - 0.2])
-    return Room(add.builder.build(), size, light, _trajectory(layout, rng, frames))
+    poses = _trajectory(layout, rng, frames)
+    return Room(add.builder.build(), size, light, poses, tuple(add.boxes))
 
 
 def _add_shell(add: Decorator, size: tuple[float, float, float]) -> None:

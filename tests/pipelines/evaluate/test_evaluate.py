@@ -25,7 +25,12 @@ from p2pkit.pipelines.evaluate.features import (
     FrozenFeatures,
     student_features,
 )
-from p2pkit.pipelines.evaluate.finetune import FinetuneConfig, finetune, validation_steps
+from p2pkit.pipelines.evaluate.finetune import (
+    FinetuneConfig,
+    Segmentation,
+    finetune,
+    validation_steps,
+)
 from p2pkit.pipelines.evaluate.frames import (
     LabelledFrame,
     LabelledFrames,
@@ -279,6 +284,7 @@ def test_fine_tuning_learns_the_rooms(data: LabelledFrames, pretrained: Path) ->
             data.parts["train"],
             replace(QUICK, steps=steps, augment=NO_AUGMENTATION),
             seed=0,
+            task=Segmentation(data),
         ).tested.scores.miou
         for steps in (1, 40)
     ]
@@ -289,14 +295,16 @@ def test_the_best_look_or_the_last_step_is_tested(data: LabelledFrames, pretrain
     weights, samples = compared_weights([pretrained], {}), data.parts["train"]
     settings = replace(QUICK, steps=6, validations=3)
     best, once, last = (
-        finetune(weights.student("scratch", 0), data, samples, chosen, seed=0)
+        finetune(
+            weights.student("scratch", 0), data, samples, chosen, seed=0, task=Segmentation(data)
+        )
         for chosen in (settings, replace(settings, validations=1), replace(settings, choose="last"))
     )
-    assert list(best.validation_miou) == [2, 4, 6]
-    top = max(best.validation_miou.values())
-    assert best.step == max(step for step, miou in best.validation_miou.items() if miou == top)
-    assert (once.step, list(once.validation_miou)) == (6, [6])
-    assert (last.step, last.validation_miou) == (6, {})
+    assert list(best.validated) == [2, 4, 6]
+    top = max(best.validated.values())
+    assert best.step == max(step for step, miou in best.validated.items() if miou == top)
+    assert (once.step, list(once.validated)) == (6, [6])
+    assert (last.step, last.validated) == (6, {})
     ious = [found.tested.scores.iou for found in (once, last)]
     assert np.array_equal(*ious, equal_nan=True)
 
@@ -397,11 +405,18 @@ def test_the_rate_is_chosen_on_the_validation_part(
     settings = replace(QUICK, steps=12, rates=rates, augment=NO_AUGMENTATION)
     train = data.parts["train"]
     chosen, alone = (
-        finetune(compared_weights([pretrained], {}).student("scratch", 0), data, train, it, seed=0)
+        finetune(
+            compared_weights([pretrained], {}).student("scratch", 0),
+            data,
+            train,
+            it,
+            seed=0,
+            task=Segmentation(data),
+        )
         for it in (settings, replace(settings, rates=rates[1:]))
     )
     assert chosen.rate == alone.rate == 1e-2
-    assert chosen.validation_miou == alone.validation_miou
+    assert chosen.validated == alone.validated
     assert np.array_equal(chosen.tested.scores.iou, alone.tested.scores.iou, equal_nan=True)
     report = json.loads(
         run(replace(config, modes=("finetune",), seeds=1, finetune=settings)).read_text()
