@@ -15,9 +15,10 @@ from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.networks.pretrained import ABOUT, FORMAT, read_weights, sidecar
 from p2pkit.pipelines.settings import ExportConfig
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
-from p2pkit.pipelines.train.model import INPUT_CHANNELS, WEIGHTS
+from p2pkit.pipelines.train.model import WEIGHTS
 from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
 from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.stream.inputs import described_inputs, input_channels
 
 STUDENT, PROJECTION = "student.", "point_projection.linear."
 
@@ -82,17 +83,17 @@ def _final(student: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any]:
     """Where the weights come from, and what a network needs to match them."""
-    stores = read_provenance(config.run).stores
+    stores, sample = read_provenance(config.run).stores, train.stream.sample
     ups = {use.up_axis for use in stores}
     return {
         "format": FORMAT,
         "p2pkit": p2pkit.__version__,
         "student": train.student,
-        "in_channels": INPUT_CHANNELS,
-        "inputs": ["color"],
-        "input_values": "RGB of the voxel's first point, -1 to 1",
+        "in_channels": input_channels(sample),
+        **described_inputs(sample),
+        "input_values": "of the voxel's first point; color is RGB, -1 to 1, 0 where unknown; "
+        "height and range in m; normal towards the sensor",
         "conv1_kernel_size": train.conv1_kernel_size,
-        "voxel_size_m": train.stream.sample.voxel_size,
         "up_axis": ups.pop() if len(ups) == 1 else None,
         "step": step,
         "fingerprints": [use.fingerprints for use in stores],

@@ -8,6 +8,7 @@ coloured, labelled points for evaluation.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,18 @@ class PointCloud:
     intensity: Float32[np.ndarray, " points"] | None = None
     pair_confidence: UInt8[np.ndarray, " pairs"] | None = None
     fields: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def seen(self) -> Bool[np.ndarray, " points"]:
+        """Which points have a colour: those that a view sees, or all of a recording's own colours.
+
+        Points too near to a camera for a pair have its colour all the same.
+        """
+        if not self.image_sizes:
+            return np.ones(len(self.points), dtype=bool)
+        seen = self.colors.any(axis=1)
+        seen[self.pair_point] = True
+        return seen
 
     @property
     def pair_uv(self) -> Float32[np.ndarray, "pairs 2"]:

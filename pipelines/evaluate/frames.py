@@ -18,7 +18,6 @@ from p2pkit.evaluation.segmentation import (
     segmentation_scores,
 )
 from p2pkit.geometry.gravity import rotation_to_z_up
-from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
 from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
 from p2pkit.pipelines.evaluate.split import (
@@ -30,15 +29,20 @@ from p2pkit.pipelines.evaluate.split import (
 )
 from p2pkit.pipelines.held_out import all_keys, samples_in_key_order, without_arrays
 from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
+from p2pkit.settings.stream import SampleConfig
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import (
-    NO_AUGMENTATION,
     AugmentConfig,
     Axis,
-    augment_colors,
-    augment_points,
 )
-from p2pkit.stream.samples import CAMERA_UP, stored_up
+from p2pkit.stream.inputs import (
+    CAMERA_UP,
+    SeenFrame,
+    check_inputs,
+    see,
+    stored_up,
+    unaugmented,
+)
 
 
 def pretraining_up_axis(runs: Sequence[Path], store: Store) -> Axis | None:
@@ -107,14 +111,14 @@ class LabelledFrame:
 
     Args:
         coordinates: integer voxel positions, unique.
-        inputs: colour of each voxel, -1 … 1.
+        inputs: the student's channels of each voxel.
         voxel_of_point: voxel of each stored point; a point takes its voxel's prediction.
         labels: class of each point, `IGNORE` for void.
         voxel_label: the commonest class of each voxel's points; `IGNORE` where all are void.
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
-    inputs: Float32[np.ndarray, "voxels 3"]
+    inputs: Float32[np.ndarray, "voxels channels"]
     voxel_of_point: Int64[np.ndarray, " points"]
     labels: Int64[np.ndarray, " points"]
     voxel_label: Int64[np.ndarray, " voxels"]
@@ -142,7 +146,7 @@ class LabelledFrames:
         labels: the task's classes.
         parts: sample ids of each of `parts.PARTS`, in key order.
         scene_of: the sequence of each sample id, or its time block if `split` says so.
-        voxel_size: of the student (m).
+        sample: how the student sees a frame: its voxels and inputs.
         split: what the parts are made of.
         warning: what the split does not show, to be printed with each figure; None for scenes.
         up_axis: up in the frames that are given out.
@@ -150,14 +154,15 @@ class LabelledFrames:
         other: frames of another store, used for testing; their sample ids follow those of `store`.
 
     Raises:
-        ConfigError: a frame is in two parts, or a scene where frames are cut by scene.
+        ConfigError: a frame is in two parts, or a scene where frames are cut by scene; or the store
+            lacks an input of the student.
     """
 
     store: Store
     labels: LabelSet
     parts: dict[str, Int64[np.ndarray, " samples"]]
     scene_of: dict[int, str]
-    voxel_size: float
+    sample: SampleConfig
     split: SplitConfig = BY_SCENE
     warning: str | None = None
     up_axis: Axis = CAMERA_UP
@@ -165,6 +170,7 @@ class LabelledFrames:
     other: "LabelledFrames | None" = None
 
     def __post_init__(self) -> None:
+        check_inputs(self.sample, self.store)
         check_disjoint({name: part.tolist() for name, part in self.parts.items()}, "frame")
         if self.split.unit == "scene":
             check_disjoint({name: self.scenes(name) for name in self.parts}, "scene")
@@ -210,17 +216,17 @@ class LabelledFrames:
             return self.other.frame(sample - self.store.samples, random, augment)
         cloud = read_cloud(self.store, sample)
         labels = self.labels.convert(labels_of(cloud))
-        settings = NO_AUGMENTATION if augment is None else augment
+        config = unaugmented(self.sample)
+        config = config if augment is None else replace(config, augment=augment)
         random = np.random.default_rng(0) if random is None else random
-        stored = turned(cloud.points, self.turn)
-        points = augment_points(stored, random, settings, up_axis=self.up_axis)
-        voxels = voxel_deduplicate(points, self.voxel_size)
+        cloud = replace(cloud, points=turned(cloud.points, self.turn))
+        seen = see(cloud, config, random, up_axis=self.up_axis)
         return LabelledFrame(
-            voxels.coordinates,
-            augment_colors(cloud.colors.take(voxels.keep, axis=0), random, settings),
-            voxels.voxel_of_point,
+            seen.coordinates,
+            seen.inputs,
+            seen.voxel_of_point,
             labels,
-            _commonest(voxels, labels, len(self.labels.classes)),
+            _commonest(seen, labels, len(self.labels.classes)),
         )
 
     def score(
@@ -268,7 +274,7 @@ def open_labelled(
     label_set: str,
     validation: float,
     test: float,
-    voxel_size: float,
+    sample: SampleConfig,
     split: SplitConfig = BY_SCENE,
     up_axis: Axis | None = None,
 ) -> LabelledFrames:
@@ -279,13 +285,13 @@ def open_labelled(
         label_set: a key of `label_sets.LABEL_SETS`.
         validation: share of the frames; cuts move to the nearest change of scene.
         test: the same; 0 leaves the test part empty, for `with_test_store`.
-        voxel_size: of the student (m).
+        sample: how the student sees a frame.
         split: named test scenes, or parts of one recording by time.
         up_axis: points are turned so that this is up; None leaves them as they are stored.
 
     Raises:
         StoreError: the store has no labels.
-        ConfigError: as `split.cut_frames`.
+        ConfigError: as `split.cut_frames`, or the store lacks an input of the student.
     """
     labels, samples = stored_labels(store, label_set), samples_in_key_order(store)
     scenes, dataset = _scene_names(store, samples), store.manifest.dataset
@@ -297,7 +303,7 @@ def open_labelled(
         labels=labels,
         parts={name: samples[rows] for name, rows in cut.rows.items()},
         scene_of=dict(zip(samples.tolist(), cut.units, strict=True)),
-        voxel_size=voxel_size,
+        sample=sample,
         split=split,
         warning=same_place(scenes, split),
         up_axis=up_axis or stored_up(store),
@@ -369,9 +375,9 @@ def _scene_names(store: Store, samples: Int64[np.ndarray, " samples"]) -> list[s
 
 
 def _commonest(
-    voxels: VoxelDeduplication, labels: Int64[np.ndarray, " points"], classes: int
+    voxels: SeenFrame, labels: Int64[np.ndarray, " points"], classes: int
 ) -> Int64[np.ndarray, " voxels"]:
-    counted = labels != IGNORE
+    counted = (labels != IGNORE) & (voxels.voxel_of_point >= 0)
     key = voxels.voxel_of_point[counted] * classes + labels[counted]
     counts = np.bincount(key, minlength=len(voxels.coordinates) * classes).reshape(-1, classes)
     return np.where(counts.any(axis=1), counts.argmax(axis=1), IGNORE)

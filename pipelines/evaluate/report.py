@@ -18,6 +18,7 @@ from p2pkit.evaluation.intervals import (
 from p2pkit.files import write_json, write_text
 from p2pkit.pipelines.evaluate.split import UNIT_WORDS, shared_scenes
 from p2pkit.pipelines.evaluate.weights import BASELINES, SCRATCH
+from p2pkit.stream.inputs import voxels_text
 
 FORMAT = "p2pkit-evaluation"
 Cells = Sequence[dict[str, Any]]
@@ -62,8 +63,8 @@ def card_line(card: dict[str, Any]) -> str:
     parts += f" (test scenes {', '.join(named)})" if named else ""
     return (
         f"{card['dataset']}, {len(card['classes'])} classes ({card['label_set']}); {parts}; "
-        f"fractions in {card['fraction_unit']}; {card['student']['student']} at "
-        f"{100 * card['voxel_size_m']:g} cm; {card['test_time']}; "
+        f"fractions in {card['fraction_unit']}; {card['student']['student']} on "
+        f"{', '.join(card['inputs'])} in {voxels_text(card)}; {card['test_time']}; "
         f"{'points turned to the axes of pretraining; ' if turned else ''}{card['metric']}"
     )
 

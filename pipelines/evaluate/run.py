@@ -40,7 +40,7 @@ from p2pkit.pipelines.evaluate.weights import (
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import open_store
 from p2pkit.store.strict_json import differences
-from p2pkit.stream.samples import CAMERA_UP
+from p2pkit.stream.inputs import CAMERA_UP, described_inputs
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def protocol(
         "metric": "mIoU over the classes in the test part, per point; a point takes its voxel's "
         "prediction; void is not counted",
         "student": {name: getattr(weights.train, name) for name in STUDENT_SETTINGS},
-        "voxel_size_m": data.voxel_size,
+        **described_inputs(data.sample),
         "test_time": "one view, no augmentation",
         "settings": settings,
         "pretrained_on_test_frames": weights.seen(tested.store, data.test_keys),
@@ -158,7 +158,7 @@ def _data(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
         label_set=config.labels,
         validation=config.validation,
         test=config.test if config.test_store is None else 0.0,
-        voxel_size=weights.train.stream.sample.voxel_size,
+        sample=weights.train.stream.sample,
         split=config.split,
         up_axis=pretraining_up_axis(config.runs, store) if config.axes == "run" else None,
     )

@@ -46,7 +46,7 @@ from p2pkit.pipelines.train.run_folder import (
 )
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.pipelines.train.step import StepReport, Trainer
-from p2pkit.pipelines.train.stores import open_sources
+from p2pkit.pipelines.train.stores import open_sources, with_inputs
 from p2pkit.profiling import Lap, no_lap
 from p2pkit.settings import config_to_json
 from p2pkit.stream.batches import Batch, BatchStream, StreamSource
@@ -108,7 +108,8 @@ def run(
 
     Under `torchrun` each process calls this with the same arguments; the first writes. SIGTERM and
     Ctrl-C end the run after the step in work, with a checkpoint, as `stop_after` does. The engine
-    `auto` is resolved here, for all processes, and the run's settings name the resolved engine.
+    `auto` and the student's inputs are resolved here, for all processes, and the run's settings
+    name them.
 
     Args:
         config: all that decides the weights.
@@ -130,7 +131,7 @@ def run(
     ranks, sources = ranks_from_environment(config.device), open_sources(config)
     check_device(ranks.device(config.device))
     with process_group(ranks, config.device):
-        config = replace(config, engine=_engine_of_first(config, ranks))
+        config = with_inputs(replace(config, engine=_engine_of_first(config, ranks)), sources)
         parts = _prepare(config, sources, ranks, out)
         # All processes check that no run exists before the first creates one.
         wait_for_all(ranks)
@@ -237,6 +238,7 @@ def trainer_and_stream(
     Raises:
         ConfigError: the settings do not fit the stores or the number of processes.
     """
+    config = with_inputs(config, sources)
     device = ranks.device(config.device)
     model = build_model(config, sources[0].channels, seed=config.seed)
     if ranks.ranks > 1 and config.sync_norm:

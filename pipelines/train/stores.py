@@ -1,6 +1,7 @@
 """Open the stores that a run trains on, and check that they fit together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.layers.map_coding import pca_basis
@@ -11,6 +12,7 @@ from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.manifest import LayerSpec
 from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.batches import StreamSource
+from p2pkit.stream.inputs import chosen_inputs
 from p2pkit.stream.mixture import whole_weights
 
 TEACHER_IDENTITY = ("name", "layer", "weights_sha256")
@@ -56,6 +58,17 @@ def open_sources(config: TrainConfig, layers: Sequence[Sequence[str]] = ()) -> l
     weights = whole_weights(config.weights, [len(samples) for samples in kept])
     rows = zip(stores, chosen, kept, weights, bases, superpixels, strict=True)
     return [StreamSource(*row) for row in rows]
+
+
+def with_inputs(config: TrainConfig, sources: Sequence[StreamSource]) -> TrainConfig:
+    """The settings with the student's inputs named, by what the stores have.
+
+    Raises:
+        ConfigError: a store lacks a named input, or the stores' defaults differ.
+    """
+    inputs = chosen_inputs(config.stream.sample, [source.store for source in sources])
+    sample = replace(config.stream.sample, inputs=inputs)
+    return replace(config, stream=replace(config.stream, sample=sample))
 
 
 def _compares_features(config: TrainConfig) -> bool:
