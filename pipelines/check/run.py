@@ -225,9 +225,15 @@ def _judge_coverage(visit: _Visit, found: Gathered) -> Verdict:
     if statistics.frames == 0:
         reason = visit.empty[0] if visit.empty else "no frame could be read"
         return Verdict("coverage", "fail", f"no frame has a pair; {reason}")
-    covered = statistics.covered / max(statistics.points, 1)
+    seen = statistics.seen / max(statistics.points, 1)
+    covered = statistics.covered / max(statistics.seen, 1)
     blind = [view for view, count in statistics.seen_by_view.items() if count == 0]
     text = f"{100 * covered:.1f} % of the points have a pair in {statistics.frames} frames"
+    if seen < 1:
+        text = (
+            f"{100 * seen:.1f} % of the points in {statistics.frames} frames are seen by a camera; "
+            f"{100 * covered:.1f} % of those have a pair"
+        )
     if visit.empty:
         text += f"; {len(visit.empty)} frames have none, such as {visit.empty[0]}"
         return Verdict(

@@ -1,12 +1,12 @@
 """The labelled frames of a store: parts by scene, label subsets, voxels, and scores per point."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from torch import Tensor
 
 from p2pkit.errors import ConfigError, StoreError
@@ -115,6 +115,7 @@ class LabelledFrame:
         voxel_of_point: voxel of each stored point; a point takes its voxel's prediction.
         labels: class of each point, `IGNORE` for void.
         voxel_label: the commonest class of each voxel's points; `IGNORE` where all are void.
+        seen: which points a camera sees, or the recording has coloured.
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
@@ -122,6 +123,7 @@ class LabelledFrame:
     voxel_of_point: Int64[np.ndarray, " points"]
     labels: Int64[np.ndarray, " points"]
     voxel_label: Int64[np.ndarray, " voxels"]
+    seen: Bool[np.ndarray, " points"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +133,17 @@ class PartScores:
     Args:
         scores: over all its labelled points.
         counts: hits, labelled and predicted points of each class, by scene.
+        apart: scores over the labelled points that a camera sees, `seen`, and over the others,
+            `unseen`; empty where either has none.
     """
 
     scores: SegmentationScores
     counts: dict[str, Int64[np.ndarray, "3 classes"]]
+    apart: dict[str, SegmentationScores] = field(default_factory=dict)
+
+    def miou_apart(self) -> dict[str, float]:
+        """MIoU of `apart`, as entries of a report."""
+        return {f"miou_{name}": scores.miou for name, scores in self.apart.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +236,7 @@ class LabelledFrames:
             seen.voxel_of_point,
             labels,
             _commonest(seen, labels, len(self.labels.classes)),
+            cloud.seen,
         )
 
     def score(
@@ -242,12 +252,20 @@ class LabelledFrames:
         """
         shape = (len(self.labels.classes),) * 2
         confusions: dict[str, np.ndarray] = {}
+        of_seen = np.zeros(shape, np.int64)
         for sample in samples.tolist():
             found = confusions.setdefault(self.scene_of[sample], np.zeros(shape, np.int64))
-            found += self.confusion(*predict(sample))
+            frame, prediction = predict(sample)
+            found += self.confusion(frame, prediction)
+            labels = np.where(frame.seen, frame.labels, IGNORE)
+            of_seen += self.confusion(replace(frame, labels=labels), prediction)
         total = sum(confusions.values(), np.zeros(shape, np.int64))
         counts = {scene: class_counts(confusion) for scene, confusion in confusions.items()}
-        return PartScores(segmentation_scores(total), counts)
+        apart = {"seen": of_seen, "unseen": total - of_seen}
+        if not all(part.any() for part in apart.values()):
+            apart = {}
+        scores = {name: segmentation_scores(part) for name, part in apart.items()}
+        return PartScores(segmentation_scores(total), counts, scores)
 
     def confusion(
         self, frame: LabelledFrame, prediction: Int64[np.ndarray, " voxels"]

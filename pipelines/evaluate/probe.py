@@ -8,7 +8,6 @@ import numpy as np
 
 from p2pkit.errors import StoreError
 from p2pkit.evaluation.label_sets import STORED
-from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.files import write_json
 from p2pkit.pipelines.evaluate.features import (
     Describe,
@@ -18,6 +17,7 @@ from p2pkit.pipelines.evaluate.features import (
 )
 from p2pkit.pipelines.evaluate.frames import (
     LabelledFrames,
+    PartScores,
     pretraining_up_axis,
     stored_labels,
     turn_to,
@@ -64,9 +64,9 @@ def run(config: ProbeStageConfig) -> Path:
         probe=config.probe,
     )
 
-    def probed(describe: Describe) -> SegmentationScores:
+    def probed(describe: Describe) -> PartScores:
         features = FrozenFeatures(describe, data, frozen)
-        return features.scores("linear", data.parts["train"], config.seed).scores
+        return features.scores("linear", data.parts["train"], config.seed)
 
     scores = {
         name: [
@@ -108,7 +108,8 @@ def _open(config: ProbeStageConfig, train_config: TrainConfig) -> LabelledFrames
     )
 
 
-def _summary(rows: list[SegmentationScores], data: LabelledFrames) -> dict[str, Any]:
+def _summary(parts: list[PartScores], data: LabelledFrames) -> dict[str, Any]:
+    rows = [part.scores for part in parts]
     iou = np.mean([row.iou for row in rows], axis=0)
     present = rows[0].support > 0
     return {
@@ -116,6 +117,10 @@ def _summary(rows: list[SegmentationScores], data: LabelledFrames) -> dict[str, 
         "accuracy": float(np.mean([row.accuracy for row in rows])),
         "class_accuracy": float(np.mean([row.class_accuracy for row in rows])),
         "miou_of_each": [row.miou for row in rows],
+        **{
+            f"miou_{name}": float(np.mean([part.apart[name].miou for part in parts]))
+            for name in parts[0].apart
+        },
         "iou": {data.labels.classes[i]: float(iou[i]) for i in np.flatnonzero(present)},
     }
 

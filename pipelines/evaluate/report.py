@@ -22,6 +22,7 @@ from p2pkit.stream.inputs import voxels_text
 
 FORMAT = "p2pkit-evaluation"
 Cells = Sequence[dict[str, Any]]
+APART = ("miou_seen", "miou_unseen")
 INTERVAL = f"{100 * LEVEL:g} % interval"
 
 
@@ -101,6 +102,18 @@ def reading(card: dict[str, Any]) -> str:
         f"over the test {unit}, with these draws fixed. The better baseline has the higher mean of "
         f"{' and '.join(BASELINES)}; for fine-tuning it is {SCRATCH}."
     )
+
+
+def apart_line(rows: Sequence[dict[str, Any]]) -> str:
+    """MIoU over the points that a camera sees and over the others; empty where all are seen."""
+    found = [
+        f"{row['name']} at {_share(row)} % "
+        + " and ".join(f"{100 * row[name]:.1f}" for name in APART)
+        for row in rows
+        if all(name in row for name in APART)
+    ]
+    what = "mIoU over the points that a camera sees, and over those that none sees: "
+    return f"{what}{'; '.join(found)}." if found else ""
 
 
 def chance_line(rows: Sequence[dict[str, Any]]) -> str:
@@ -201,6 +214,9 @@ def _row(cells: Cells) -> dict[str, Any]:
         "miou_sd": deviation,
         "accuracy": mean_and_deviation([cell["accuracy"] for cell in cells])[0],
     }
+    for name in APART:
+        if all(name in cell for cell in cells):
+            row[name] = mean_and_deviation([cell[name] for cell in cells])[0]
     if all("tested_step" in cell for cell in cells):
         row["tested"] = [cell["tested_step"] for cell in cells]
     return row
@@ -251,6 +267,7 @@ def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> 
             "|--:|--:|---|--:|--:|---|---|--:|--:|",
             *map(_line, rows),
             "",
+            *([apart_line(rows), ""] if apart_line(rows) else []),
             *([chance_line(rows), ""] if chance_line(rows) else []),
             f"![mIoU by label fraction]({mode}.png)",
             "",

@@ -234,6 +234,7 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
             "weights": read.identity,
             **extra,
             **_summary(found.scores, data),
+            **found.miou_apart(),
             "counts": {scene: counts.tolist() for scene, counts in found.counts.items()},
         }
         write_json(_path(config, data, job, cell), row)

@@ -274,9 +274,13 @@ def train_command(config: TrainConfig) -> str:
         for name, value in _flat(config_to_json(config)).items()
         if value != default[name] and name not in ("store", "more_stores")
     }
+    if "epochs" in settings:
+        settings.pop("steps", None)
     stores = shlex.join([config.store, *config.more_stores])
     lines = [f"p2pkit train {stores} --out again --preset paper"]
-    lines += [f"  --set {shlex.quote(f'{name}={value}')}" for name, value in settings.items()]
+    for name, value in settings.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        lines.append(f"  --set {shlex.quote(f'{name}={text}')}")
     return " \\\n".join(lines)
 
 

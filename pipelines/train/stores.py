@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.layers.map_coding import pca_basis
@@ -60,15 +61,34 @@ def open_sources(config: TrainConfig, layers: Sequence[Sequence[str]] = ()) -> l
     return [StreamSource(*row) for row in rows]
 
 
-def with_inputs(config: TrainConfig, sources: Sequence[StreamSource]) -> TrainConfig:
-    """The settings with the student's inputs named, by what the stores have.
+def resolved(config: TrainConfig, sources: Sequence[StreamSource]) -> TrainConfig:
+    """The settings with what follows from the stores: the student's inputs, the steps of `epochs`.
 
     Raises:
         ConfigError: a store lacks a named input, or the stores' defaults differ.
     """
     inputs = chosen_inputs(config.stream.sample, [source.store for source in sources])
     sample = replace(config.stream.sample, inputs=inputs)
-    return replace(config, stream=replace(config.stream, sample=sample))
+    config = replace(config, stream=replace(config.stream, sample=sample))
+    if config.epochs is None:
+        return config
+    frames, weights = len(sources[0].samples), [source.weight for source in sources]
+    each = frames * sum(weights) / (weights[0] * config.stream.batch_size)
+    return replace(config, steps=max(1, ceil(config.epochs * each - 1e-6)))
+
+
+def resumed(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
+    """`config` with those settings of a run that `resolved` found where `config` leaves them open,
+    as the settings that the run was started with do.
+    """
+    sample, known = config.stream.sample, saved.stream.sample.inputs or ()
+    unmarked = tuple(name for name in known if name != "colored")
+    if sample.inputs in (None, unmarked):
+        stream = replace(config.stream, sample=replace(sample, inputs=known))
+        config = replace(config, stream=stream)
+    if config.epochs is not None and config.epochs == saved.epochs:
+        config = replace(config, steps=saved.steps)
+    return config
 
 
 def _compares_features(config: TrainConfig) -> bool:

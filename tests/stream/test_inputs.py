@@ -188,3 +188,32 @@ def test_cylindrical_grids_replace_the_cubes(sweeps: FrameStore) -> None:
     expected = np.floor(np.column_stack(parts))
     agree = (frame.coordinates[frame.voxel_of_point] == expected).all(axis=1)
     assert agree.mean() > 0.999  # rounding at a voxel's face
+
+
+def test_a_dropped_box_takes_its_pairs_along(sweeps: FrameStore) -> None:
+    """Without cameras nothing limits the box; what is left has the voxels of a plain frame."""
+    cloud = sweeps[0].cloud
+    bare = replace(
+        cloud,
+        image_sizes=(),
+        pair_point=cloud.pair_point[:0],
+        pair_view=cloud.pair_view[:0],
+        pixels=cloud.pair_uv[:0],
+        pair_confidence=None,
+    )
+    augment = replace(NO_AUGMENTATION, drop_cuboids=1.0, drop_fraction=0.1)
+    config = replace(STILL, inputs=("range",), augment=augment)
+    frame = see(bare, config, np.random.default_rng(5), up_axis=Z_UP)
+    dropped = frame.voxel_of_point < 0
+    assert dropped.sum() > int(0.1 * len(cloud.points))
+    left = bare.points[~dropped]
+    still = see(
+        replace(bare, points=left, intensity=None, labels=None, colors=cloud.colors[~dropped]),
+        unaugmented(config),
+        np.random.default_rng(0),
+        up_axis=Z_UP,
+    )
+    np.testing.assert_array_equal(still.coordinates, frame.coordinates)
+    np.testing.assert_array_equal(still.inputs, frame.inputs)
+    few = see(cloud, config, np.random.default_rng(5), up_axis=Z_UP)
+    assert (few.voxel_of_point < 0).sum() == int(0.1 * len(cloud.points))
