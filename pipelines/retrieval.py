@@ -22,7 +22,7 @@ from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance,
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.batches import collate
-from p2pkit.stream.inputs import cloud_up, unaugmented
+from p2pkit.stream.inputs import check_inputs, cloud_up, unaugmented
 from p2pkit.stream.samples import make_sample
 
 
@@ -36,7 +36,8 @@ def run(config: RetrievalConfig) -> Path:
     the run was trained on, or on the tested ones if the store has no others.
 
     Raises:
-        ConfigError: the run held no frame out, or the store has none of them, or they have no pair.
+        ConfigError: the run held no frame out, or the store has none of them, or they have no pair,
+            or it lacks an input of the student.
     """
     train_config = read_config_here(config.run, config.device)
     store = open_store(config.store)
@@ -48,6 +49,7 @@ def run(config: RetrievalConfig) -> Path:
             f"{config.run} held no frame of {config.store} out of its training; train with --set "
             "holdout=25"
         )
+    check_inputs(train_config.stream.sample, store)
     layer = run_layer(config.run, store)
     basis = provenance.basis_of(store, layer)
     statistics = _statistics_samples(store, held, config.statistics_frames)

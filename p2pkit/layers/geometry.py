@@ -125,7 +125,7 @@ class PointCloud:
         """
         if not self.image_sizes:
             return np.ones(len(self.points), dtype=bool)
-        seen = self.colors.any(axis=1)
+        seen = np.asarray(self.colors.any(axis=1))
         seen[self.pair_point] = True
         return seen
 

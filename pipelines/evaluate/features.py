@@ -124,9 +124,10 @@ def raw_inputs(data: LabelledFrames, config: FrozenConfig) -> Describe:
 
     The baseline that a network must beat: these need no network. Positions are in the frame's axes.
     """
+    up = data.sample.augment.up_axis or data.up_axis
 
     def describe(frame: LabelledFrame) -> Float32[np.ndarray, "voxels channels"]:
-        centre = voxel_centres(frame.coordinates, data.sample, data.up_axis)
+        centre = voxel_centres(frame.coordinates, data.sample, up)
         return np.hstack([frame.inputs, centre])
 
     shown = spread(data.parts["train"], config.statistics_frames)

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,3 +177,25 @@ def test_a_rate_by_epoch_is_constant_within_it() -> None:
     epochs = np.array([0, 0, 0, 1, 1, 2, 2, 2, 3, 3])
     expected = 0.25 * (1 + np.cos(np.pi * epochs / 4))
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def printed(tmp_path: Path, *settings: str) -> dict[str, Any]:
+    """The settings that a command resolves to."""
+    arguments = ["train", "any.store", "--preset", "slidr", "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(commands, [*arguments, *settings, "--print-config"])
+    assert done.exit_code == 0, done.output
+    return tomllib.loads(done.stdout)
+
+
+def test_steps_replace_the_epochs_of_a_preset(tmp_path: Path) -> None:
+    assert printed(tmp_path)["epochs"] == 50
+    short = printed(tmp_path, "--steps", "7")
+    assert (short["steps"], short.get("epochs")) == (7, None)
+    assert printed(tmp_path, "--set", "epochs=2")["epochs"] == 2
+    (tmp_path / "run.toml").write_text("steps = 9\n")
+    by_file = printed(tmp_path, "--config", str(tmp_path / "run.toml"))
+    assert (by_file["steps"], by_file.get("epochs")) == (9, None)
+    arguments = ["train", "any.store", "--out", "run", "--steps", "7", "--set", "epochs=2"]
+    done = CliRunner().invoke(commands, [*arguments, "--preset", "slidr"])
+    assert done.exit_code == 2
+    assert "steps would be ignored: epochs decides how many" in done.output
