@@ -182,12 +182,14 @@ class SeenFrame:
 
     Args:
         coordinates: integer voxel positions, unique.
-        inputs: channels of each voxel's first point.
+        points: x, y, z (m) of each voxel's first point, augmented.
+        inputs: channels of that point.
         first: row of that point in the frame's cloud.
         voxel_of_point: voxel of each point of the cloud; -1 of dropped ones.
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
+    points: Float32[np.ndarray, "voxels 3"]
     inputs: Float32[np.ndarray, "voxels channels"]
     first: Int64[np.ndarray, " voxels"]
     voxel_of_point: Int64[np.ndarray, " points"]
@@ -230,7 +232,8 @@ def see(
     if kept is not None:
         voxel_of_point = np.full(len(cloud.points), -1, dtype=np.int64)
         voxel_of_point[kept] = voxels.voxel_of_point
-    return SeenFrame(voxels.coordinates, inputs, first, voxel_of_point)
+    places = points.take(voxels.keep, axis=0)
+    return SeenFrame(voxels.coordinates, places, inputs, first, voxel_of_point)
 
 
 @dataclass(frozen=True, eq=False)

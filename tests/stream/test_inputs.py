@@ -162,8 +162,8 @@ def test_geometry_follows_augmentation(sweeps: FrameStore) -> None:
     moved = see(cloud, config, np.random.default_rng(0), up_axis=Z_UP)
     np.testing.assert_array_equal(still.first, moved.first)
     np.testing.assert_allclose(moved.inputs[:, :2], 2 * still.inputs[:, :2], atol=1e-4)
-    places = ((moved.coordinates + 0.5) * 1e-3).astype(np.float32)
-    aligned = np.einsum("ij,ij->i", surface_normals(places), moved.inputs[:, 2:])
+    np.testing.assert_array_equal(np.floor(moved.points / np.float64(1e-3)), moved.coordinates)
+    aligned = np.einsum("ij,ij->i", surface_normals(moved.points), moved.inputs[:, 2:])
     assert np.mean(aligned > 0.99) > 0.95
     assert not np.allclose(moved.inputs[:, 2:4], still.inputs[:, 2:4], atol=0.1)
 
