@@ -12,7 +12,7 @@ from p2pkit.losses import ContrastBatch
 from p2pkit.networks import build_student
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.stream.batches import Batch
-from p2pkit.stream.inputs import input_channels
+from p2pkit.stream.inputs import described_inputs, input_channels
 from p2pkit.weight_files import read_weight_file
 
 WEIGHTS = "weights.safetensors"
@@ -27,10 +27,13 @@ class PretrainingModel(nn.Module):
     Args:
         config: of the run.
         teacher_channels: width of the teacher's features.
+
+    `described` says what the student takes, for checkpoints.
     """
 
     def __init__(self, config: TrainConfig, teacher_channels: int) -> None:
         super().__init__()
+        self.described = described_inputs(config.stream.sample)
         self.student = build_student(
             config.student,
             in_channels=input_channels(config.stream.sample),

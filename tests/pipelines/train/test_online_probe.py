@@ -125,7 +125,9 @@ def test_worse_weights_do_not_replace_better_ones(config: TrainConfig, tmp_path:
         for step, row in enumerate(scores)
     ]
     assert kept == [True, False, False, True]
-    assert read_best(tmp_path) == {"by": "linear", "scores": scores[3], "step": 3}
+    found = read_best(tmp_path)
+    assert (found["by"], found["scores"], found["step"]) == ("linear", scores[3], 3)
+    assert found["inputs"] == ["color"]
 
 
 def test_other_stages_take_the_best_where_asked(

@@ -23,6 +23,7 @@ from p2pkit.pipelines.evaluate import run as evaluate
 from p2pkit.pipelines.evaluate.settings import EvaluateConfig, FrozenConfig, ProbeStageConfig
 from p2pkit.pipelines.settings import ExportConfig, RetrievalConfig
 from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train.checkpoints import read_best
 from p2pkit.pipelines.train.model import WEIGHTS
 from p2pkit.pipelines.train.optimizer import build_optimizer, learning_rate
 from p2pkit.pipelines.train.presets import preset
@@ -53,7 +54,11 @@ def test_the_run_keeps_what_it_chose(sweep_run: Path) -> None:
     assert config.stream.sample.inputs == ("intensity",)
     assert (config.epochs, config.steps) == (0.5, 2)  # 5 of 6 frames, 2 a batch
     assert len((sweep_run / "metrics.jsonl").read_text().splitlines()) == 2
-    weights = read_weight_file(next((sweep_run / "checkpoints").iterdir()) / WEIGHTS, ConfigError)
+    [folder] = (sweep_run / "checkpoints").iterdir()
+    about = json.loads((folder / "checkpoint.json").read_text())
+    assert (about["step"], about["inputs"], about["intensity_scale"]) == (2, ["intensity"], 1.0)
+    assert read_best(sweep_run)["inputs"] == ["intensity"]
+    weights = read_weight_file(folder / WEIGHTS, ConfigError)
     assert weights["student.conv0p1s1.kernel"].shape[1] == 1
 
 
