@@ -119,9 +119,10 @@ class PointCloud:
 
     @cached_property
     def seen(self) -> Bool[np.ndarray, " points"]:
-        """Which points have a colour: those that a view sees, or all of a recording's own colours.
+        """Which points have a colour: all where a frame has no views, else those that a view sees.
 
-        Points too near to a camera for a pair have its colour all the same.
+        These are the points with a pair, and those with a colour other than black: a recording's
+        own, or of a camera too near for a pair.
         """
         if not self.image_sizes:
             return np.ones(len(self.points), dtype=bool)

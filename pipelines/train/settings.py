@@ -132,7 +132,7 @@ class TrainConfig:
         default=3,
         ge=1,
         description="Side of the student's first convolution (voxels): 3 in PointContrast and "
-        "SLidR, 5 in MinkowskiEngine's MinkUNets. Which one PPKT used is not known.",
+        "SLidR, 5 in MinkowskiEngine's MinkUNets and in SpUNet. Which one PPKT used is not known.",
     )
     engine: Literal["auto", "minkowski", "torch"] = Field(
         default="auto",
