@@ -129,14 +129,14 @@ def _refuse_unused(config: EvaluateConfig) -> None:
 def probe_table(report: dict[str, Any]) -> list[str]:
     """The lines of a table: one row per class, one column per kind of features (IoU in %)."""
     scores, protocol = report["scores"], report["protocol"]
-    kinds = ["pretrained", "random", "color+position"]
-    lines = [f"{'IoU (%)':<20}" + "".join(f"{kind:>16}" for kind in kinds)]
+    kinds = ["pretrained", "random", "inputs+position"]
+    lines = [f"{'IoU (%)':<20}" + "".join(f"{kind:>17}" for kind in kinds)]
     for name in scores[kinds[0]]["iou"]:
         lines.append(
-            f"{name:<20}" + "".join(f"{100 * scores[k]['iou'][name]:16.1f}" for k in kinds)
+            f"{name:<20}" + "".join(f"{100 * scores[k]['iou'][name]:17.1f}" for k in kinds)
         )
     for name in ("miou", "accuracy", "class_accuracy"):
-        lines.append(f"{name:<20}" + "".join(f"{100 * scores[k][name]:16.1f}" for k in kinds))
+        lines.append(f"{name:<20}" + "".join(f"{100 * scores[k][name]:17.1f}" for k in kinds))
     lines.append(
         f"{protocol['train_frames']} training and {protocol['test_frames']} test frames, "
         f"{pretrained_frames_text(protocol)}; {protocol['metric']}"

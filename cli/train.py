@@ -68,6 +68,8 @@ def train(
         click.echo(config_to_toml(config), nl=False)
         return
     ranks = ranks_from_environment()
+    if config.epochs is not None and not begun:
+        config = stage.resolved(config, stage.open_sources(config))
     with progress_bar("steps", total=config.steps, hide=not ranks.is_first) as bar:
         rest: dict[str, Any] = {"stop_after": stop_after, "progress": _Shown(bar, config.device)}
         if begun:
@@ -127,6 +129,11 @@ class AskedSettings:
         if stores:
             file = {**file, "store": stores[0], "more_stores": list(stores[1:])}
         base = preset_config(self._preset_for(str(file["store"])), str(file["store"]))
+        if "steps" in self.settings and "epochs" in self.settings:
+            raise click.UsageError("steps would be ignored: epochs decides how many; keep one")
+        for given in (file, self.settings):
+            if "steps" in given and "epochs" not in given:
+                base, file = replace(base, epochs=None), {**file, "epochs": None}
         return self.over(merged(base, file))
 
     def _preset_for(self, store: str) -> str:
@@ -160,6 +167,7 @@ def _free_changes(saved: TrainConfig, asked: AskedSettings) -> TrainConfig:
     """
     from p2pkit.networks import AUTO
     from p2pkit.pipelines.train.run_folder import with_free_settings
+    from p2pkit.pipelines.train.stores import resumed
     from p2pkit.settings import config_to_json
 
     if asked.preset is not None or asked.config_file is not None:
@@ -168,6 +176,7 @@ def _free_changes(saved: TrainConfig, asked: AskedSettings) -> TrainConfig:
         again = asked.over(saved)
     if again.engine == AUTO:
         again = replace(again, engine=saved.engine)
+    again = resumed(again, saved)
     kept = with_free_settings(saved, again)
     old, new = config_to_json(kept), config_to_json(again)
     changed = [name for name in old if old[name] != new[name]]

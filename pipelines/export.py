@@ -1,7 +1,10 @@
 """export: write a run's student as a file that other code bases can load."""
 
 import io
+import json
+import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,11 @@ from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.networks.pretrained import ABOUT, FORMAT, read_weights, sidecar
 from p2pkit.pipelines.settings import ExportConfig
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
-from p2pkit.pipelines.train.model import INPUT_CHANNELS, WEIGHTS
+from p2pkit.pipelines.train.model import WEIGHTS
 from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
 from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.settings.stream import Input
+from p2pkit.stream.inputs import CHANNELS, described_inputs, input_channels
 
 STUDENT, PROJECTION = "student.", "point_projection.linear."
 
@@ -29,11 +34,12 @@ def run(config: ExportConfig) -> Path:
         The file.
 
     Raises:
-        ConfigError: the file exists, or the code that reads the form has no such student.
+        ConfigError: the file exists, or the code that reads the form cannot load such a student.
         TrainingError: `run` holds no run, none with a checkpoint, or a damaged one.
     """
     train = read_config_for_use(config.run)
     _check_form(config.form, train.student)
+    check_loadable(config, train)
     written = [config.out, *([sidecar(config.out)] if config.form in BARE else [])]
     for path in written:
         if path.exists():
@@ -69,6 +75,54 @@ def _check_form(form: str, student: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Built:
+    """The network that the code that reads a form builds by its default settings.
+
+    Args:
+        conv1_kernel_size: side of its first convolution (voxels).
+        inputs: settings of a run whose inputs are as many; None where the user says how many.
+        student: its name; None for any Res16UNet.
+        embedding_channels: width of its last layer; None where that is new for each task.
+    """
+
+    conv1_kernel_size: int
+    inputs: Input | None = None
+    student: str | None = None
+    embedding_channels: int | None = None
+
+
+BUILT = {
+    "slidr": Built(3, "intensity", "Res16UNet34C", 64),
+    "pointcontrast": Built(3, "color"),
+    "minkunet": Built(5),
+}
+
+
+def check_loadable(config: ExportConfig, train: TrainConfig) -> None:
+    """Raise ConfigError, with the settings to train with, if a form's code cannot load the run."""
+    built = BUILT.get(config.form)
+    if built is None:
+        return
+    wanted: dict[str, Any] = {"conv1_kernel_size": built.conv1_kernel_size}
+    if built.student is not None:
+        wanted["student"] = built.student
+    if built.embedding_channels is not None and config.projection:
+        wanted["embedding_channels"] = built.embedding_channels
+    wrong = {name: value for name, value in wanted.items() if getattr(train, name) != value}
+    found = [f"{name}={getattr(train, name)}" for name in wrong]
+    channels = input_channels(train.stream.sample)
+    if built.inputs is not None and channels != CHANNELS[built.inputs]:
+        wrong["stream.sample.inputs"] = json.dumps([built.inputs])
+        found.append(f"{channels} input channels ({', '.join(train.stream.sample.inputs or ())})")
+    if wrong:
+        settings = " ".join(f"--set {shlex.quote(f'{k}={value}')}" for k, value in wrong.items())
+        raise ConfigError(
+            f"the code that reads --to {config.form} cannot load this run, which has "
+            f"{' and '.join(found)}: train with {settings}, or export it with --to safetensors"
+        )
+
+
 def _final(student: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The point projection as the student's last layer.
 
@@ -82,17 +136,17 @@ def _final(student: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any]:
     """Where the weights come from, and what a network needs to match them."""
-    stores = read_provenance(config.run).stores
+    stores, sample = read_provenance(config.run).stores, train.stream.sample
     ups = {use.up_axis for use in stores}
     return {
         "format": FORMAT,
         "p2pkit": p2pkit.__version__,
         "student": train.student,
-        "in_channels": INPUT_CHANNELS,
-        "inputs": ["color"],
-        "input_values": "RGB of the voxel's first point, -1 to 1",
+        "in_channels": input_channels(sample),
+        **described_inputs(sample),
+        "input_values": "of the voxel's first point; color is RGB, -1 to 1, 0 where unknown; "
+        "height and range in m; normal towards the sensor",
         "conv1_kernel_size": train.conv1_kernel_size,
-        "voxel_size_m": train.stream.sample.voxel_size,
         "up_axis": ups.pop() if len(ups) == 1 else None,
         "step": step,
         "fingerprints": [use.fingerprints for use in stores],

@@ -1,6 +1,6 @@
 """retrieval: how often a point's embedding finds its own pixel, on frames left out of training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,9 @@ from p2pkit.pipelines.train.model import PretrainingModel, build_model, load_wei
 from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance, run_layer
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store, open_store
-from p2pkit.stream.augmentation import NO_AUGMENTATION
 from p2pkit.stream.batches import collate
-from p2pkit.stream.samples import SampleConfig, make_sample
+from p2pkit.stream.inputs import check_inputs, cloud_up, unaugmented
+from p2pkit.stream.samples import make_sample
 
 
 def run(config: RetrievalConfig) -> Path:
@@ -36,7 +36,8 @@ def run(config: RetrievalConfig) -> Path:
     the run was trained on, or on the tested ones if the store has no others.
 
     Raises:
-        ConfigError: the run held no frame out, or the store has none of them, or they have no pair.
+        ConfigError: the run held no frame out, or the store has none of them, or they have no pair,
+            or it lacks an input of the student.
     """
     train_config = read_config_here(config.run, config.device)
     store = open_store(config.store)
@@ -48,6 +49,7 @@ def run(config: RetrievalConfig) -> Path:
             f"{config.run} held no frame of {config.store} out of its training; train with --set "
             "holdout=25"
         )
+    check_inputs(train_config.stream.sample, store)
     layer = run_layer(config.run, store)
     basis = provenance.basis_of(store, layer)
     statistics = _statistics_samples(store, held, config.statistics_frames)
@@ -133,16 +135,18 @@ def _top1(model: PretrainingModel, test: _Test) -> _Top1:
 
 def _embed(model: PretrainingModel, test: _Test, place: tuple[int, int]) -> ContrastBatch:
     trained_on = test.train_config.stream.sample
-    sample_config = SampleConfig(
-        voxel_size=trained_on.voxel_size,
+    sample_config = replace(
+        unaugmented(trained_on),
         pairs_per_frame=test.config.pairs,
-        alignment=trained_on.alignment,
-        augment=NO_AUGMENTATION,
+        pairs="random",
+        teacher_view="image",
     )
     cloud = decode_geometry(test.store.read("geometry", *place))
     features = test.store.read(test.layer, *place)
     seed = [test.config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())]
     random = np.random.default_rng(seed)
-    batch = collate(0, [make_sample(cloud, features, sample_config, random, test.basis)])
+    up, basis = cloud_up(cloud), test.basis
+    made = make_sample(cloud, features, sample_config, random, basis, up_axis=up)
+    batch = collate(0, [made])
     with torch.inference_mode():
         return model(batch.to(test.train_config.device))

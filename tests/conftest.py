@@ -118,6 +118,19 @@ def room_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def sweep_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Six labelled sweeps in 3 sequences, with intensities and one camera; not to be written."""
+    from tiny_sweeps import sweeps_config, write_sweeps
+
+    from p2pkit.pipelines.extract.run import run
+
+    def make(out: Path) -> None:
+        run(sweeps_config(write_sweeps(out.with_name("sweeps")), out))
+
+    yield from shared_folder(tmp_path_factory, "sweeps.store", make)
+
+
+@pytest.fixture(scope="session")
 def cut_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """`room_store` with 20 superpixels per image; not to be written."""
     from tiny_recording import recording_config

@@ -70,8 +70,9 @@ WRITTEN: list[tuple[Any, str]] = [
     ),
     (
         FinetuneConfig(),
-        '{"augment": {"color_drop_probability": 0.0, "color_jitter": 0.1, "drop_fraction": '
-        '0.0, "elastic": [[0.2, 0.4], [0.8, 1.6]], "flip_probability": 0.0, "jitter_m": 0.0, '
+        '{"augment": {"color_jitter": 0.1, "drop_color": 0.0, "drop_cuboids": 0.0, '
+        '"drop_fraction": 0.0, "elastic": [[0.2, 0.4], [0.8, 1.6]], "flip_x": 0.0, '
+        '"flip_y": 0.0, "intensity_gain": 0.0, "intensity_jitter": 0.0, "jitter_m": 0.0, '
         '"rotation_deg": 180.0, "scale": [0.9, 1.1], "tilt_deg": 2.8125, "up_axis": null}, '
         '"batch_size": 4, "choose": "best", "head_rate": 0.01, "rates": [], "steps": 200, '
         '"trunk_rate": '
@@ -82,8 +83,9 @@ WRITTEN: list[tuple[Any, str]] = [
         FinetuneConfig(
             steps=10, warmup=0.0, augment=AugmentConfig(up_axis=(0.0, 0.0, 1.0), elastic=())
         ),
-        '{"augment": {"color_drop_probability": 0.0, "color_jitter": 0.0, "drop_fraction": '
-        '0.0, "elastic": [], "flip_probability": 0.0, "jitter_m": 0.0, "rotation_deg": '
+        '{"augment": {"color_jitter": 0.0, "drop_color": 0.0, "drop_cuboids": 0.0, '
+        '"drop_fraction": 0.0, "elastic": [], "flip_x": 0.0, "flip_y": 0.0, '
+        '"intensity_gain": 0.0, "intensity_jitter": 0.0, "jitter_m": 0.0, "rotation_deg": '
         '180.0, "scale": [0.9, 1.1], "tilt_deg": 2.8125, "up_axis": [0.0, 0.0, 1.0]}, '
         '"batch_size": 4, "choose": "best", "head_rate": 0.01, "rates": [], "steps": 10, '
         '"trunk_rate": '

@@ -100,7 +100,8 @@ def tiny_train_config(store: Path | str, **changes: Any) -> TrainConfig:
         "keep_checkpoints": 1,
         "optimizer": OptimizerConfig(learning_rate=0.05, clip_norm=5.0),
         "stream": StreamConfig(
-            batch_size=2, sample=SampleConfig(voxel_size=0.15, pairs_per_frame=64)
+            batch_size=2,
+            sample=SampleConfig(inputs=("color",), voxel_size=0.15, pairs_per_frame=64),
         ),
     }
     return TrainConfig(**{**settings, **changes})

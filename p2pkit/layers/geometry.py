@@ -8,6 +8,7 @@ coloured, labelled points for evaluation.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,19 @@ class PointCloud:
     intensity: Float32[np.ndarray, " points"] | None = None
     pair_confidence: UInt8[np.ndarray, " pairs"] | None = None
     fields: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def seen(self) -> Bool[np.ndarray, " points"]:
+        """Which points have a colour: all where a frame has no views, else those that a view sees.
+
+        These are the points with a pair, and those with a colour other than black: a recording's
+        own, or of a camera too near for a pair.
+        """
+        if not self.image_sizes:
+            return np.ones(len(self.points), dtype=bool)
+        seen = np.asarray(self.colors.any(axis=1))
+        seen[self.pair_point] = True
+        return seen
 
     @property
     def pair_uv(self) -> Float32[np.ndarray, "pairs 2"]:

@@ -1,7 +1,7 @@
 """Loading a student's weights: our own, or published ones with the same parameter names."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,11 @@ class PretrainedStudent:
         student: in evaluation mode, on the CPU; with the point projection as its last layer where
             the file has it.
         inputs: what its input channels are, in order, such as `color`.
-        voxel_size_m: of pretraining (m).
+        voxel_size_m: of pretraining (m), where `grid` is `cubic`.
+        grid: shape of the voxels, `cubic` or `cylindrical`.
+        cylindrical_size: radius (m), angle (degrees) and height (m) of a cylindrical voxel, or
+            None.
+        intensity_scale: factor of intensities that span 0 to 1.
         up_axis: unit vector that was up in the points; None where the run does not say.
         about: all that the file says about itself, JSON.
     """
@@ -64,6 +68,9 @@ class PretrainedStudent:
     student: Student
     inputs: tuple[str, ...]
     voxel_size_m: float
+    grid: str
+    cylindrical_size: tuple[float, float, float] | None
+    intensity_scale: float
     up_axis: tuple[float, float, float] | None
     about: dict[str, Any]
 
@@ -91,14 +98,20 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
             engine=engine or AUTO,
         )
     load_student_weights(student, tensors, skip=())
-    up = about.get("up_axis")
     return PretrainedStudent(
         student=student.eval(),
         inputs=tuple(about["inputs"]),
         voxel_size_m=float(about["voxel_size_m"]),
-        up_axis=None if up is None else (float(up[0]), float(up[1]), float(up[2])),
+        grid=about["grid"],
+        cylindrical_size=_three(about.get("cylindrical_size")),
+        intensity_scale=float(about.get("intensity_scale", 1.0)),
+        up_axis=_three(about.get("up_axis")),
         about=about,
     )
+
+
+def _three(numbers: Sequence[float] | None) -> tuple[float, float, float] | None:
+    return None if numbers is None else (float(numbers[0]), float(numbers[1]), float(numbers[2]))
 
 
 def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
@@ -113,7 +126,7 @@ def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
             about = json.loads(read_metadata(path, TrainingError).get(ABOUT, "null"))
     except (OSError, ValueError) as error:
         raise TrainingError(f"the description in {path} cannot be read: {error}") from None
-    needed = ("student", "in_channels", "inputs", "conv1_kernel_size", "voxel_size_m")
+    needed = ("student", "in_channels", "inputs", "conv1_kernel_size", "voxel_size_m", "grid")
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise TrainingError(
             f"{path} does not say which student it belongs to: it is not an export of p2pkit, or "

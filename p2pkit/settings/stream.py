@@ -12,6 +12,8 @@ Axis = tuple[float, float, float]
 Alignment = Literal["measured", "slidr"]
 PairSelection = Literal["random", "one-per-voxel", "one-per-cell"]
 TeacherView = Literal["image", "random", "random-per-pair"]
+Grid = Literal["cubic", "cylindrical"]
+Input = Literal["color", "colored", "intensity", "height", "range", "normal", "ones"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Positive = Annotated[float, Field(gt=0)]
@@ -26,7 +28,7 @@ def check_up_axis(axis: Axis) -> None:
 
 @settings_class
 class AugmentConfig:
-    """Random changes to points and colours.
+    """Random changes to points, colours and intensities.
 
     The defaults are PPKT's (Liu et al. 2021): rotation, scale and elastic distortion, with the
     ranges that Minkowski networks are trained with on ScanNet.
@@ -52,9 +54,13 @@ class AugmentConfig:
         default=(0.9, 1.1),
         description="Smallest and largest factor, uniform between them; (1, 1) turns it off.",
     )
-    flip_probability: Probability = Field(
+    flip_x: Probability = Field(
+        default=0.0, description="Probability of mirroring along x; 0 turns it off."
+    )
+    flip_y: Probability = Field(
         default=0.0,
-        description="Probability of mirroring across a vertical plane; 0 turns it off.",
+        description="Probability of mirroring along the other horizontal axis, y where z is up; 0 "
+        "turns it off.",
     )
     elastic: tuple[tuple[Positive, NotNegative], ...] = Field(
         default=((0.2, 0.4), (0.8, 1.6)),
@@ -67,14 +73,31 @@ class AugmentConfig:
     drop_fraction: Probability = Field(
         default=0.0, description="Share of the points that are dropped; 0 turns it off."
     )
+    drop_cuboids: Probability = Field(
+        default=0.0,
+        description="Probability that the points in a random box are dropped, up to a fifth of the "
+        "cloud wide along each axis, unless a camera would keep fewer than 1024 pairs, as by "
+        "SLidR's DropCuboids; 0 turns it off.",
+    )
     color_jitter: Probability = Field(
         default=0.0,
         description="Largest change of contrast (factor 1 ± this) and of each channel (± this, "
         "where colours span -1 to 1); 0 turns it off.",
     )
-    color_drop_probability: Probability = Field(
+    drop_color: Probability = Field(
         default=0.0,
-        description="Probability that a frame loses its colours (all 0, mid grey); 0 turns it off.",
+        description="Share of the samples that lose all colours, which are then 0 as where no "
+        "camera sees a point; 0 turns it off.",
+    )
+    intensity_jitter: NotNegative = Field(
+        default=0.0,
+        description="Standard deviation of Gaussian noise on each intensity, where intensities "
+        "span 0 to 1; 0 turns it off.",
+    )
+    intensity_gain: Probability = Field(
+        default=0.0,
+        description="Largest change of all intensities of a sample, factor 1 ± this; 0 turns it "
+        "off.",
     )
 
     def __post_init__(self) -> None:
@@ -89,6 +112,32 @@ class SampleConfig:
     """How a frame becomes a training sample."""
 
     voxel_size: float = Field(default=0.025, gt=0, description="Edge of the student's voxels (m).")
+    grid: Grid = Field(
+        default="cubic",
+        description="Shape of the student's voxels: `cubic`, of `voxel_size`, or `cylindrical` "
+        "around the sensor's up axis, of `cylindrical_size`.",
+    )
+    cylindrical_size: tuple[Positive, Positive, Positive] = Field(
+        default=(0.1, 1.0, 0.1),
+        description="Size of a cylindrical voxel: along the radius (m), in angle (degrees), along "
+        "the up axis (m); the default is SLidR's.",
+    )
+    inputs: tuple[Input, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="The student's input channels, in this order: `color` (RGB, -1 to 1, 0 "
+        "where no camera sees the point), `colored` (1 where it has a colour, else 0; follows "
+        "`color` by itself where stores are of sweeps), `intensity` (of the return), `height` (m, "
+        "above the lowest 1 % of the points), `range` (m, from the sensor), `normal` (towards the "
+        "sensor), `ones`. None takes `color` for depth frames and clouds with colours, "
+        "`intensity` for sweeps that have it, else `ones`.",
+    )
+    intensity_scale: float = Field(
+        default=1.0,
+        gt=0,
+        description="Factor of the stored intensities, which span 0 to 1: 255 gives those that "
+        "nuScenes stores, on which SLidR's networks are trained.",
+    )
     pairs_per_frame: int = Field(
         default=1024, ge=2, description="Pairs drawn per frame; at least 2."
     )
@@ -110,8 +159,12 @@ class SampleConfig:
         "pair, `image` takes the image as it is. With one stored view they are the same.",
     )
     augment: AugmentConfig = Field(
-        default=AugmentConfig(), description="Random changes to points and colours."
+        default=AugmentConfig(), description="Random changes to points and inputs."
     )
+
+    def __post_init__(self) -> None:
+        if self.inputs is not None and len(set(self.inputs)) < len(self.inputs):
+            raise ConfigError(f"inputs are {list(self.inputs)}; name each once")
 
 
 @settings_class

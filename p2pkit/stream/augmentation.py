@@ -1,13 +1,14 @@
-"""Random changes to a frame's points and colours at training time; rows keep their order.
+"""Random changes to a frame's points and inputs at training time; rows keep their order.
 
 Every function is a pure function of its arguments and of the generator's state, so a seeded order
 of frames gives the same training batches again.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.checks import check_array
@@ -22,13 +23,25 @@ NO_AUGMENTATION = AugmentConfig(rotation_deg=0.0, tilt_deg=0.0, scale=(1.0, 1.0)
 """Every change turned off."""
 
 
+class MovedPoints(NamedTuple):
+    """Points after augmentation, and how directions turn with them.
+
+    Fields:
+        points: x, y, z (m).
+        linear: scale times rotation times mirror, for column vectors.
+    """
+
+    points: Float32[np.ndarray, "points 3"]
+    linear: Float64[np.ndarray, "3 3"]
+
+
 def augment_points(
     points: Float32[np.ndarray, "points 3"],
     rng: np.random.Generator,
     config: AugmentConfig,
     *,
     up_axis: Axis = (0.0, -1.0, 0.0),
-) -> Float32[np.ndarray, "points 3"]:
+) -> MovedPoints:
     """Elastic distortion, then one rotation, scale and flip about the origin, then jitter.
 
     Args:
@@ -53,30 +66,30 @@ def augment_points(
     matrix, turned = random_linear_map(rng, config, up), np.empty_like(points)
     if not config.jitter_m:
         augment_kernels.apply_linear_map(moved, matrix, turned)
-        return turned
+        return MovedPoints(turned, matrix)
     augment_kernels.apply_linear_map(moved, matrix, moved)
     moved += config.jitter_m * rng.standard_normal(moved.shape, np.float32)
-    return moved.astype(np.float32)
+    return MovedPoints(moved.astype(np.float32), matrix)
 
 
 def random_linear_map(
     rng: np.random.Generator, config: AugmentConfig, up: Axis
 ) -> Float64[np.ndarray, "3 3"]:
-    """Scale times tilt times rotation about `up` times flip, to be applied to column vectors.
-
-    The same random numbers are drawn whatever is turned off.
-    """
+    """Scale times tilt times rotation about `up` times flips, to be applied to column vectors."""
     rotation, tilt, direction = np.radians(
         rng.uniform(-1, 1, 3) * (config.rotation_deg, config.tilt_deg, 180.0)
     )
     scale = rng.uniform(*config.scale)
-    flip = rng.random() < config.flip_probability
+    flip_x = rng.random() < config.flip_x
+    flip_y = config.flip_y > 0 and rng.random() < config.flip_y
     up_vector = np.array(up, np.float64)
     side = np.eye(3)[np.argmin(np.abs(up_vector))]
     side -= (side @ up_vector) * up_vector
     side /= np.linalg.norm(side)
     tilt_axis = _rotation(up_vector, direction) @ side
-    mirror = np.eye(3) - (2.0 if flip else 0.0) * np.outer(side, side)
+    mirror = np.eye(3) - (2.0 if flip_x else 0.0) * np.outer(side, side)
+    other = np.cross(up_vector, side)
+    mirror -= (2.0 if flip_y else 0.0) * np.outer(other, other)
     return scale * _rotation(tilt_axis, tilt) @ _rotation(up_vector, rotation) @ mirror
 
 
@@ -94,28 +107,78 @@ def drop_points(
     return np.sort(rng.permutation(count)[:kept])
 
 
+FEWEST_PAIRS = 1024
+"""SLidR drops no box that would leave an image fewer pairs than this."""
+LARGEST_BOX = 0.2
+"""Width of the largest dropped box, as a share of the cloud's along each axis."""
+
+
+def outside_cuboid(
+    points: Float32[np.ndarray, "points 3"],
+    pair_point: Int64[np.ndarray, " pairs"],
+    pair_view: UInt8[np.ndarray, " pairs"],
+    rng: np.random.Generator,
+    *,
+    views: int,
+) -> Bool[np.ndarray, " points"]:
+    """Which points are outside a random box around one of them; all if a view would lose too many.
+
+    The box's width is the same share of the cloud's along each axis, uniform in 0 to 0.2. Source:
+    SLidR's `DropCuboids` (Sautier et al. 2022).
+
+    Args:
+        points: x, y, z (m), at least one.
+        pair_point: row in `points` of each pair.
+        pair_view: view of each pair.
+        rng: source of all randomness.
+        views: how many images there are; each must keep 1024 pairs.
+    """
+    size = points.max(axis=0) - points.min(axis=0)
+    half = size * np.float32(rng.uniform(0, LARGEST_BOX) / 2)
+    centre = points[rng.integers(len(points))]
+    outside = ~((points > centre - half) & (points < centre + half)).all(axis=1)
+    left = np.bincount(pair_view[outside[pair_point]], minlength=views)
+    return outside if (left >= FEWEST_PAIRS).all() else np.ones(len(points), bool)
+
+
 def augment_colors(
     colors: Float32[np.ndarray, "points 3"] | UInt8[np.ndarray, "points 3"],
     rng: np.random.Generator,
     config: AugmentConfig,
-) -> Float32[np.ndarray, "points 3"]:
-    """Colours for the network, in [-1, 1], jittered or dropped; one draw for the whole frame.
+) -> Float32[np.ndarray, "points 3"] | None:
+    """Colours for the network, in [-1, 1], jittered; one draw for the whole frame.
 
     Args:
         colors: float32 in [-1, 1], or uint8, which is mapped to it (0 to -1, 255 to 1).
         rng: source of all randomness.
         config: what to do.
+
+    Returns:
+        The colours; None where the frame loses them.
     """
     check_array("colors", colors, (np.float32, np.uint8), (None, 3))
     if colors.dtype == np.uint8:
         colors = colors / np.float32(127.5) - np.float32(1.0)
     contrast, *shift = config.color_jitter * rng.uniform(-1, 1, 4)
-    if rng.random() < config.color_drop_probability:
-        return np.zeros_like(colors)
+    if rng.random() < config.drop_color:
+        return None
     if not config.color_jitter:
         return colors.copy()
     jittered = colors * np.float32(1.0 + contrast) + np.array(shift, np.float32)
     return np.clip(jittered, -1.0, 1.0)
+
+
+def augment_intensity(
+    intensity: Float32[np.ndarray, " points"], rng: np.random.Generator, config: AugmentConfig
+) -> Float32[np.ndarray, " points"]:
+    """Intensities, 0 to 1, times one factor for the whole frame, plus noise on each; clipped."""
+    changed = intensity
+    if config.intensity_gain:
+        changed = changed * np.float32(1 + config.intensity_gain * rng.uniform(-1, 1))
+    if config.intensity_jitter:
+        noise = rng.standard_normal(len(intensity), np.float32)
+        changed = changed + np.float32(config.intensity_jitter) * noise
+    return np.clip(changed, 0, 1)
 
 
 def _distort(

@@ -17,10 +17,11 @@ from p2pkit.layers.views import stored_views, view_fields
 from p2pkit.profiling import START, Lap, no_lap
 from p2pkit.settings.stream import Axis, StreamConfig
 from p2pkit.store.reading import Store
+from p2pkit.stream.inputs import chosen_inputs, stored_up
 from p2pkit.stream.mixture import MixtureOrder
 from p2pkit.stream.order import Place, SampleOrder
 from p2pkit.stream.prefetch import ordered_map
-from p2pkit.stream.samples import VoxelSample, draw_view, make_sample, stored_up
+from p2pkit.stream.samples import VoxelSample, draw_view, make_sample
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class BatchStream:
             pairs.
 
     Raises:
-        ConfigError: a global batch has fewer frames than there are parts in all, or pairs are set
-            to draw views and no source stores any.
+        ConfigError: a global batch has fewer frames than there are parts in all, pairs are set to
+            draw views and no source stores any, or a store lacks one of the student's inputs.
     """
 
     def __init__(
@@ -147,7 +148,9 @@ class BatchStream:
             )
         self._sources = tuple(sources)
         _check_views(self._sources, config)
-        self._config, self._lap = config, lap
+        inputs = chosen_inputs(config.sample, [source.store for source in self._sources])
+        self._config = replace(config, sample=replace(config.sample, inputs=inputs))
+        self._lap = lap
         self._rank, self._ranks, self.parts, self._pin = rank, ranks, parts, pin
         orders = [
             SampleOrder(

@@ -60,6 +60,10 @@ class MixtureOrder:
         turns = (step + 1) * batch_size * self.weights[0] / sum(self.weights)
         return turns / self.orders[0].samples_per_epoch
 
+    def steps_per_epoch(self, batch_size: int) -> float:
+        """Global batches in a pass over the first store's frames."""
+        return 1 / self.epoch(0, batch_size)
+
     def _place(self, position: int) -> Place:
         period, row = divmod(position, len(self._source))
         source = int(self._source[row])

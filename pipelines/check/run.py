@@ -30,6 +30,9 @@ from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store, open_store
 
 MOST_OVERLAYS = 12
+WEAK_INTENSITY = 1 / 50
+"""Returns that are never above this were probably divided by their full scale twice."""
+INTENSITY_FAULT = "intensities in another range"
 POSED = "posed-rgbd"
 
 
@@ -64,6 +67,7 @@ class _Visit:
     empty: list[str] = field(default_factory=list)
     without_views: int = 0
     implausible: list[str] = field(default_factory=list)
+    intensities: list[tuple[float, float]] = field(default_factory=list)
     units_per_metre: float | None = None
     overlays: dict[str, Picture] = field(default_factory=dict)
 
@@ -114,6 +118,8 @@ def check_source(
 
     def look(frame: Frame) -> None:
         visit.implausible += implausible_times(frame)
+        if frame.intensity is not None:
+            visit.intensities.append((float(frame.intensity.min()), float(frame.intensity.max())))
         visit.units_per_metre = None if frame.depth is None else frame.depth.units_per_metre
         if not frame.views:
             visit.without_views += 1
@@ -131,6 +137,7 @@ def check_source(
 
     found = gather(source, config.frames, problems=problems, visit=look)
     verdicts = [_judge_fields(found, visit.implausible)]
+    verdicts += [_judge_intensity(visit.intensities)] if visit.intensities else []
     if left_out := left_out_by(source):
         verdicts.append(_judge_completeness(left_out))
     curves: list[Profile] = []
@@ -186,13 +193,36 @@ def _judge_fields(found: Gathered, implausible: list[str]) -> Verdict:
     figures = {"problems": bad[:20], "implausible": implausible[:20]}
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        return Verdict("fields", "fail", f"{bad[0]}{more}", "unreadable or wrong fields", figures)
+        fault = "unreadable or wrong fields"
+        if all("intensity is" in reason for reason in bad):
+            fault = INTENSITY_FAULT
+        return Verdict("fields", "fail", f"{bad[0]}{more}", fault, figures)
     remark = ""
     if implausible:
         more = f" (and {len(implausible) - 1} more)" if len(implausible) > 1 else ""
         remark = f"; counted as unknown: {implausible[0]}{more}"
     reason = f"{len(found.keys)} frames have valid fields{remark}"
     return Verdict("fields", "pass", reason, "", figures)
+
+
+def _judge_intensity(extremes: list[tuple[float, float]]) -> Verdict:
+    """A warning where the intensities could not help a student; `extremes` are of each frame."""
+    low, high = min(pair[0] for pair in extremes), max(pair[1] for pair in extremes)
+    figures = {"lowest": low, "highest": high}
+    text = f"intensity is {low:.3g} to {high:.3g} in {len(extremes)} frames"
+    if low == high:
+        text = (
+            f"intensity is {low:.3g} for every point of {len(extremes)} frames: it tells a student "
+            "nothing; choose other inputs with stream.sample.inputs"
+        )
+        return Verdict("intensity", "cannot tell", text, "", figures)
+    if high <= WEAK_INTENSITY:
+        text += (
+            ", never above 1/50: the files may be of another range than the format has, such as 0 "
+            "to 1 in place of 0 to 255"
+        )
+        return Verdict("intensity", "cannot tell", text, "", figures)
+    return Verdict("intensity", "pass", text, "", figures)
 
 
 def _judge_completeness(left_out: Sequence[LeftOut]) -> Verdict:
@@ -226,9 +256,15 @@ def _judge_coverage(visit: _Visit, found: Gathered) -> Verdict:
     if statistics.frames == 0:
         reason = visit.empty[0] if visit.empty else "no frame could be read"
         return Verdict("coverage", "fail", f"no frame has a pair; {reason}")
-    covered = statistics.covered / max(statistics.points, 1)
+    seen = statistics.seen / max(statistics.points, 1)
+    covered = statistics.covered / max(statistics.seen, 1)
     blind = [view for view, count in statistics.seen_by_view.items() if count == 0]
     text = f"{100 * covered:.1f} % of the points have a pair in {statistics.frames} frames"
+    if seen < 1:
+        text = (
+            f"{100 * seen:.1f} % of the points in {statistics.frames} frames are seen by a camera; "
+            f"{100 * covered:.1f} % of those have a pair"
+        )
     if visit.empty:
         text += f"; {len(visit.empty)} frames have none, such as {visit.empty[0]}"
         return Verdict(

@@ -24,6 +24,7 @@ class PairStatistics:
     Args:
         frames: that were counted.
         points: kept points.
+        seen: points that a camera sees, also those too near to it for a pair.
         covered: points with at least one pair.
         pairs: of all views.
         in_view: points that project into a view, over all views, before the occlusion test.
@@ -34,6 +35,7 @@ class PairStatistics:
 
     frames: int = 0
     points: int = 0
+    seen: int = 0
     covered: int = 0
     pairs: int = 0
     in_view: int = 0
@@ -66,6 +68,7 @@ class PairStatistics:
         """Count the pairs of a frame; `depth_m` is the depth of each in its view (m)."""
         self.frames += 1
         self.points += len(cloud.points)
+        self.seen += int(cloud.seen.sum())
         self.covered += len(np.unique(cloud.pair_point))
         self.pairs += len(cloud.pair_point)
         for view, count in enumerate(
@@ -92,7 +95,8 @@ class PairStatistics:
             "frames": self.frames,
             "points_per_frame": self.points / max(self.frames, 1),
             "pairs_per_frame": self.pairs / max(self.frames, 1),
-            "covered": self.covered / max(self.points, 1),
+            "seen": self.seen / max(self.points, 1),
+            "covered": self.covered / max(self.seen, 1),
             "removed_by_occlusion": removed,
             "pairs_by_view": [self.seen_by_view[view] for view in sorted(self.seen_by_view)],
             "pairs_per_voxel": _mean(self.per_voxel),

@@ -55,6 +55,7 @@ class StoreSource:
             points=None if depth is not None else cloud.points,
             world_from_sensor=None if pose is None else np.array(pose),
             sequence=cloud.sequence,
+            intensity=cloud.intensity,
         )
 
     def fingerprint(self) -> dict[str, Any]:

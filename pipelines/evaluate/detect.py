@@ -21,7 +21,6 @@ from p2pkit.evaluation.detection import (
     suppressed,
 )
 from p2pkit.geometry.gravity import rotation_to_z_up
-from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.heads.detection import CellBoxes, DetectionHead
 from p2pkit.layers.boxes import StoredBoxes, box_layer, decode_boxes
 from p2pkit.losses.detection import TargetBoxes, assigned, detection_loss
@@ -37,9 +36,9 @@ from p2pkit.stream.augmentation import (
     NO_AUGMENTATION,
     AugmentConfig,
     Axis,
-    augment_colors,
     random_linear_map,
 )
+from p2pkit.stream.inputs import see, unaugmented
 from p2pkit.stream.order import locate
 
 UP = (0.0, 0.0, 1.0)
@@ -57,12 +56,12 @@ class BoxFrame:
 
     Args:
         coordinates: integer voxel positions in the network's axes, unique.
-        inputs: colour of each voxel, -1 … 1.
+        inputs: the student's channels of each voxel.
         boxes: annotated ones, in upright axes (m).
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
-    inputs: Float32[np.ndarray, "voxels 3"]
+    inputs: Float32[np.ndarray, "voxels channels"]
     boxes: ClassBoxes
 
 
@@ -151,8 +150,13 @@ class Detection:
 
     def network(self, student: Student) -> DetectionNetwork:
         """The student with a new head."""
-        data = self.data
-        return DetectionNetwork(student, len(data.labels.classes), data.voxel_size, data.up_axis)
+        data, sample = self.data, self.data.sample
+        if sample.grid != "cubic":
+            raise ConfigError(
+                f"mode detect places boxes by cubic voxels, and the student was pretrained on a "
+                f"{sample.grid} grid; evaluate a run with stream.sample.grid=cubic"
+            )
+        return DetectionNetwork(student, len(data.labels.classes), sample.voxel_size, data.up_axis)
 
     def loss(
         self,
@@ -169,7 +173,7 @@ class Detection:
         answers = assigned(
             cells,
             boxes,
-            edges_m=tuple(stride * self.data.voxel_size for stride in STRIDES),
+            edges_m=tuple(stride * self.data.sample.voxel_size for stride in STRIDES),
             nearest=self.config.cells_per_box,
             coarse=self.config.coarse_cells,
         )
@@ -212,12 +216,13 @@ def box_frame(
     points = cloud.points.astype(np.float64) @ (change @ stored.upright_from_sensor).T
     if settings.jitter_m:
         points += settings.jitter_m * random.standard_normal(points.shape)
-    seen = (points @ upright_from_network(data.up_axis)).astype(np.float32)
-    voxels = voxel_deduplicate(seen, data.voxel_size)
-    colors = cloud.colors.take(voxels.keep, axis=0)
-    return BoxFrame(
-        voxels.coordinates, augment_colors(colors, random, settings), moved_boxes(stored, change)
-    )
+    turned = (points @ upright_from_network(data.up_axis)).astype(np.float32)
+    plain = unaugmented(data.sample)
+    names = ("color_jitter", "drop_color", "intensity_jitter", "intensity_gain")
+    values = {name: getattr(settings, name) for name in names}
+    config = replace(plain, augment=replace(plain.augment, **values))
+    seen = see(replace(cloud, points=turned), config, random, up_axis=data.up_axis)
+    return BoxFrame(seen.coordinates, seen.inputs, moved_boxes(stored, change))
 
 
 def read_boxes(store: Store, sample: int) -> StoredBoxes:

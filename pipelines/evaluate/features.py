@@ -21,6 +21,7 @@ from p2pkit.pipelines.evaluate.frames import (
 from p2pkit.pipelines.evaluate.inference import take_statistics
 from p2pkit.pipelines.evaluate.settings import FrozenConfig
 from p2pkit.pipelines.held_out import spread
+from p2pkit.stream.inputs import voxel_centres
 
 KEPT_BYTES = 4_000_000_000
 """Limit on cached frames and features: a large test part must not fill the memory."""
@@ -131,9 +132,10 @@ def raw_inputs(data: LabelledFrames, config: FrozenConfig) -> Describe:
 
     The baseline that a network must beat: these need no network. Positions are in the frame's axes.
     """
+    up = data.sample.augment.up_axis or data.up_axis
 
     def describe(frame: LabelledFrame) -> Float32[np.ndarray, "voxels channels"]:
-        centre = (frame.coordinates.astype(np.float32) + 0.5) * np.float32(data.voxel_size)
+        centre = voxel_centres(frame.coordinates, data.sample, up)
         return np.hstack([frame.inputs, centre])
 
     shown = spread(data.parts["train"], config.statistics_frames)

@@ -1,13 +1,13 @@
 """The labelled frames of a store: parts by scene, label subsets, voxels, and scores per point."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from torch import Tensor
 
 from p2pkit.errors import ConfigError, StoreError
@@ -19,7 +19,6 @@ from p2pkit.evaluation.segmentation import (
     segmentation_scores,
 )
 from p2pkit.geometry.gravity import rotation_to_z_up
-from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
 from p2pkit.layers.boxes import CLASSES, box_layer
 from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
 from p2pkit.pipelines.evaluate.official import is_official, test_places
@@ -34,15 +33,20 @@ from p2pkit.pipelines.evaluate.split import (
 )
 from p2pkit.pipelines.held_out import all_keys, samples_in_key_order, without_arrays
 from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
+from p2pkit.settings.stream import SampleConfig
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import (
-    NO_AUGMENTATION,
     AugmentConfig,
     Axis,
-    augment_colors,
-    augment_points,
 )
-from p2pkit.stream.samples import CAMERA_UP, stored_up
+from p2pkit.stream.inputs import (
+    CAMERA_UP,
+    SeenFrame,
+    check_inputs,
+    see,
+    stored_up,
+    unaugmented,
+)
 
 Keep = Callable[[int, Int64[np.ndarray, " points"]], None]
 """Takes a frame's sample id and the class that is predicted for each of its stored points."""
@@ -116,17 +120,19 @@ class LabelledFrame:
 
     Args:
         coordinates: integer voxel positions, unique.
-        inputs: colour of each voxel, -1 … 1.
+        inputs: the student's channels of each voxel.
         voxel_of_point: voxel of each stored point; a point takes its voxel's prediction.
         labels: class of each point, `IGNORE` for void.
         voxel_label: the commonest class of each voxel's points; `IGNORE` where all are void.
+        seen: which points a camera sees, or the recording has coloured.
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
-    inputs: Float32[np.ndarray, "voxels 3"]
+    inputs: Float32[np.ndarray, "voxels channels"]
     voxel_of_point: Int64[np.ndarray, " points"]
     labels: Int64[np.ndarray, " points"]
     voxel_label: Int64[np.ndarray, " voxels"]
+    seen: Bool[np.ndarray, " points"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +142,17 @@ class PartScores:
     Args:
         scores: over all its labelled points.
         counts: hits, labelled and predicted points of each class, by scene.
+        apart: scores over the labelled points that a camera sees, `seen`, and over the others,
+            `unseen`; empty where either has none.
     """
 
     scores: SegmentationScores
     counts: dict[str, Int64[np.ndarray, "3 classes"]]
+    apart: dict[str, SegmentationScores] = field(default_factory=dict)
+
+    def miou_apart(self) -> dict[str, float]:
+        """MIoU of `apart`, as entries of a report."""
+        return {f"miou_{name}": scores.miou for name, scores in self.apart.items()}
 
     @property
     def value(self) -> float:
@@ -171,7 +184,7 @@ class LabelledFrames:
         labels: the task's classes.
         parts: sample ids of each of `parts.PARTS`, in key order.
         scene_of: the sequence of each sample id, or its time block if `split` says so.
-        voxel_size: of the student (m).
+        sample: how the student sees a frame: its voxels and inputs.
         split: what the parts are made of.
         warning: what the split does not show, to be printed with each figure; None for scenes.
         up_axis: up in the frames that are given out.
@@ -179,14 +192,15 @@ class LabelledFrames:
         other: frames of another store, used for testing; their sample ids follow those of `store`.
 
     Raises:
-        ConfigError: a frame is in two parts, or a scene where frames are cut by scene.
+        ConfigError: a frame is in two parts, or a scene where frames are cut by scene; or the store
+            lacks an input of the student.
     """
 
     store: Store
     labels: LabelSet
     parts: dict[str, Int64[np.ndarray, " samples"]]
     scene_of: dict[int, str]
-    voxel_size: float
+    sample: SampleConfig
     split: SplitConfig = BY_SCENE
     warning: str | None = None
     up_axis: Axis = CAMERA_UP
@@ -194,6 +208,7 @@ class LabelledFrames:
     other: "LabelledFrames | None" = None
 
     def __post_init__(self) -> None:
+        check_inputs(self.sample, self.store)
         check_disjoint({name: part.tolist() for name, part in self.parts.items()}, "frame")
         if self.split.unit == "scene":
             check_disjoint({name: self.scenes(name) for name in self.parts}, "scene")
@@ -239,17 +254,18 @@ class LabelledFrames:
             return self.other.frame(sample - self.store.samples, random, augment)
         cloud = read_cloud(self.store, sample)
         labels = self.labels.convert(labels_of(cloud))
-        settings = NO_AUGMENTATION if augment is None else augment
+        config = unaugmented(self.sample)
+        config = config if augment is None else replace(config, augment=augment)
         random = np.random.default_rng(0) if random is None else random
-        stored = turned(cloud.points, self.turn)
-        points = augment_points(stored, random, settings, up_axis=self.up_axis)
-        voxels = voxel_deduplicate(points, self.voxel_size)
+        cloud = replace(cloud, points=turned(cloud.points, self.turn))
+        seen = see(cloud, config, random, up_axis=self.up_axis)
         return LabelledFrame(
-            voxels.coordinates,
-            augment_colors(cloud.colors.take(voxels.keep, axis=0), random, settings),
-            voxels.voxel_of_point,
+            seen.coordinates,
+            seen.inputs,
+            seen.voxel_of_point,
             labels,
-            _commonest(voxels, labels, len(self.labels.classes)),
+            _commonest(seen, labels, len(self.labels.classes)),
+            cloud.seen,
         )
 
     def score(
@@ -267,15 +283,22 @@ class LabelledFrames:
         """
         shape = (len(self.labels.classes),) * 2
         confusions: dict[str, np.ndarray] = {}
+        of_seen = np.zeros(shape, np.int64)
         for sample in samples.tolist():
             found = confusions.setdefault(self.scene_of[sample], np.zeros(shape, np.int64))
             frame, classes = predict(sample)
             found += self.confusion(frame, classes)
+            labels = np.where(frame.seen, frame.labels, IGNORE)
+            of_seen += self.confusion(replace(frame, labels=labels), classes)
             if keep is not None:
                 keep(sample, classes[frame.voxel_of_point])
         total = sum(confusions.values(), np.zeros(shape, np.int64))
         counts = {scene: class_counts(confusion) for scene, confusion in confusions.items()}
-        return PartScores(segmentation_scores(total), counts)
+        apart = {"seen": of_seen, "unseen": total - of_seen}
+        if not all(part.any() for part in apart.values()):
+            apart = {}
+        scores = {name: segmentation_scores(part) for name, part in apart.items()}
+        return PartScores(segmentation_scores(total), counts, scores)
 
     def confusion(
         self, frame: LabelledFrame, prediction: Int64[np.ndarray, " voxels"]
@@ -302,7 +325,7 @@ def open_labelled(
     label_set: str,
     validation: float,
     test: float,
-    voxel_size: float,
+    sample: SampleConfig,
     split: SplitConfig = BY_SCENE,
     up_axis: Axis | None = None,
 ) -> LabelledFrames:
@@ -313,13 +336,13 @@ def open_labelled(
         label_set: a key of `label_sets.LABEL_SETS`.
         validation: share of the frames; cuts move to the nearest change of scene.
         test: the same; 0 leaves the test part empty, for `with_test_store`.
-        voxel_size: of the student (m).
+        sample: how the student sees a frame.
         split: named test scenes, or parts of one recording by time.
         up_axis: points are turned so that this is up; None leaves them as they are stored.
 
     Raises:
         StoreError: the store has no labels.
-        ConfigError: as `split.cut_frames`.
+        ConfigError: as `split.cut_frames`, or the store lacks an input of the student.
     """
     labels, samples = stored_labels(store, label_set), samples_in_key_order(store)
     scenes, dataset = _scene_names(store, samples), store.manifest.dataset
@@ -333,7 +356,7 @@ def open_labelled(
         labels=labels,
         parts={name: samples[rows] for name, rows in cut.rows.items()},
         scene_of=dict(zip(samples.tolist(), cut.units, strict=True)),
-        voxel_size=voxel_size,
+        sample=sample,
         split=replace(split, test_scenes=shown),
         warning=same_place(scenes, split),
         up_axis=up_axis or stored_up(store),
@@ -408,9 +431,9 @@ def _scene_names(store: Store, samples: Int64[np.ndarray, " samples"]) -> list[s
 
 
 def _commonest(
-    voxels: VoxelDeduplication, labels: Int64[np.ndarray, " points"], classes: int
+    voxels: SeenFrame, labels: Int64[np.ndarray, " points"], classes: int
 ) -> Int64[np.ndarray, " voxels"]:
-    counted = labels != IGNORE
+    counted = (labels != IGNORE) & (voxels.voxel_of_point >= 0)
     key = voxels.voxel_of_point[counted] * classes + labels[counted]
     counts = np.bincount(key, minlength=len(voxels.coordinates) * classes).reshape(-1, classes)
     return np.where(counts.any(axis=1), counts.argmax(axis=1), IGNORE)

@@ -8,12 +8,11 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from p2pkit.errors import StoreError
-from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.pipelines.train.model import PretrainingModel
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store
-from p2pkit.stream.augmentation import NO_AUGMENTATION, augment_colors
+from p2pkit.stream.inputs import cloud_up, see, unaugmented
 from p2pkit.stream.order import locate
 
 
@@ -36,13 +35,12 @@ def point_features(
 
     The features are those before the point projection. Call `model.eval()` first.
     """
-    voxels = voxel_deduplicate(cloud.points, config.stream.sample.voxel_size)
-    colors = cloud.colors.take(voxels.keep, axis=0)
-    colors = augment_colors(colors, np.random.default_rng(0), NO_AUGMENTATION)
-    coordinates, inputs = _single_batch(voxels.coordinates), torch.from_numpy(colors)
+    sample, random = unaugmented(config.stream.sample), np.random.default_rng(0)
+    seen = see(cloud, sample, random, up_axis=cloud_up(cloud))
+    coordinates, inputs = _single_batch(seen.coordinates), torch.from_numpy(seen.inputs)
     with torch.inference_mode():
         features = model.student(coordinates.to(config.device), inputs.to(config.device))
-    return features.cpu().numpy()[voxels.voxel_of_point]
+    return features.cpu().numpy()[seen.voxel_of_point]
 
 
 def with_batch_statistics(

@@ -8,7 +8,6 @@ import numpy as np
 
 from p2pkit.errors import StoreError
 from p2pkit.evaluation.label_sets import STORED
-from p2pkit.evaluation.segmentation import SegmentationScores
 from p2pkit.files import write_json
 from p2pkit.pipelines.evaluate.features import (
     Describe,
@@ -18,26 +17,28 @@ from p2pkit.pipelines.evaluate.features import (
 )
 from p2pkit.pipelines.evaluate.frames import (
     LabelledFrames,
+    PartScores,
     pretraining_up_axis,
     stored_labels,
     turn_to,
 )
 from p2pkit.pipelines.evaluate.settings import FrozenConfig, ProbeStageConfig, SplitConfig
+from p2pkit.pipelines.evaluate.weights import INPUTS
 from p2pkit.pipelines.held_out import scene_split
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import build_model, load_weights
 from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import open_store
-from p2pkit.stream.samples import stored_up
+from p2pkit.stream.inputs import described_inputs, stored_up
 
 
 def run(config: ProbeStageConfig) -> Path:
     """Probe a run on a store with labels and write RUN/probe.json.
 
     Three kinds of features get the same classifier on the same points: the pretrained student's, a
-    student's with random weights, and raw colour and position. Scores are per point, over every
-    stored labelled point of the test frames.
+    student's with random weights, and its raw inputs with the position. Scores are per point, over
+    every stored labelled point of the test frames.
 
     Returns:
         The path of the report.
@@ -63,9 +64,9 @@ def run(config: ProbeStageConfig) -> Path:
         probe=config.probe,
     )
 
-    def probed(describe: Describe) -> SegmentationScores:
+    def probed(describe: Describe) -> PartScores:
         features = FrozenFeatures(describe, data, frozen)
-        return features.scores("linear", data.parts["train"], config.seed).scores
+        return features.scores("linear", data.parts["train"], config.seed)
 
     scores = {
         name: [
@@ -74,7 +75,7 @@ def run(config: ProbeStageConfig) -> Path:
         ]
         for name, models in networks.items()
     }
-    scores["color+position"] = [probed(raw_inputs(data, frozen))]
+    scores[INPUTS] = [probed(raw_inputs(data, frozen))]
     report = {
         "checkpoint_step": checkpoint.step,
         "protocol": _protocol(data, config, train_config),
@@ -100,14 +101,15 @@ def _open(config: ProbeStageConfig, train_config: TrainConfig) -> LabelledFrames
         labels=stored_labels(store, STORED),
         parts={"train": split.train, "test": split.test},
         scene_of=split.sequence,
-        voxel_size=train_config.stream.sample.voxel_size,
+        sample=train_config.stream.sample,
         split=SplitConfig(unit="time-block"),
         up_axis=up_axis or stored_up(store),
         turn=turn_to(up_axis, store),
     )
 
 
-def _summary(rows: list[SegmentationScores], data: LabelledFrames) -> dict[str, Any]:
+def _summary(parts: list[PartScores], data: LabelledFrames) -> dict[str, Any]:
+    rows = [part.scores for part in parts]
     iou = np.mean([row.iou for row in rows], axis=0)
     present = rows[0].support > 0
     return {
@@ -115,6 +117,10 @@ def _summary(rows: list[SegmentationScores], data: LabelledFrames) -> dict[str, 
         "accuracy": float(np.mean([row.accuracy for row in rows])),
         "class_accuracy": float(np.mean([row.class_accuracy for row in rows])),
         "miou_of_each": [row.miou for row in rows],
+        **{
+            f"miou_{name}": float(np.mean([part.apart[name].miou for part in parts]))
+            for name in parts[0].apart
+        },
         "iou": {data.labels.classes[i]: float(iou[i]) for i in np.flatnonzero(present)},
     }
 
@@ -135,7 +141,7 @@ def _protocol(
         ),
         "metric": "per point; mIoU over classes present in the test frames; void not counted",
         "points_turned": data.turn is not None,
-        "voxel_size": train_config.stream.sample.voxel_size,
+        **described_inputs(train_config.stream.sample),
         "settings": {
             name: value
             for name, value in asdict(config).items()

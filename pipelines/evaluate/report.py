@@ -22,12 +22,14 @@ from p2pkit.files import write_json, write_text
 from p2pkit.pipelines.evaluate.detect import stored_matches
 from p2pkit.pipelines.evaluate.split import UNIT_WORDS, shared_scenes
 from p2pkit.pipelines.evaluate.weights import BASELINES, SCRATCH
+from p2pkit.stream.inputs import voxels_text
 
 FORMAT = "p2pkit-evaluation"
 Cells = Sequence[dict[str, Any]]
 DETECT = "detect"
 TRAINED = ("finetune", DETECT)
 """Modes that train the student, with the settings of `finetune`."""
+APART = ("miou_seen", "miou_unseen")
 
 
 class Metric(NamedTuple):
@@ -92,8 +94,8 @@ def card_line(card: dict[str, Any]) -> str:
     parts += f" ({_test_part(named, card)})" if named else ""
     return (
         f"{card['dataset']}, {len(card['classes'])} classes ({card['label_set']}); {parts}; "
-        f"fractions in {card['fraction_unit']}; {card['student']['student']} at "
-        f"{100 * card['voxel_size_m']:g} cm; {card['test_time']}; "
+        f"fractions in {card['fraction_unit']}; {card['student']['student']} on "
+        f"{', '.join(card['inputs'])} in {voxels_text(card)}; {card['test_time']}; "
         f"{'points turned to the axes of pretraining; ' if turned else ''}{card['metric']}"
     )
 
@@ -139,6 +141,18 @@ def reading(card: dict[str, Any]) -> str:
         f"over the test {unit}, with these draws fixed. The better baseline has the higher mean of "
         f"{' and '.join(BASELINES)}; for fine-tuning and detection it is {SCRATCH}."
     )
+
+
+def apart_line(rows: Sequence[dict[str, Any]]) -> str:
+    """MIoU over the points that a camera sees and over the others; empty where all are seen."""
+    found = [
+        f"{row['name']} at {_share(row)} % "
+        + " and ".join(f"{100 * row[name]:.1f}" for name in APART)
+        for row in rows
+        if all(name in row for name in APART)
+    ]
+    what = "mIoU over the points that a camera sees, and over those that none sees: "
+    return f"{what}{'; '.join(found)}." if found else ""
 
 
 def chance_line(rows: Sequence[dict[str, Any]]) -> str:
@@ -243,6 +257,9 @@ def _row(cells: Cells) -> dict[str, Any]:
         f"{main.key}_sd": deviation,
         other.key: mean_and_deviation([cell[other.key] for cell in cells])[0],
     }
+    for name in APART:
+        if all(name in cell for cell in cells):
+            row[name] = mean_and_deviation([cell[name] for cell in cells])[0]
     if all("tested_step" in cell for cell in cells):
         row["tested"] = [cell["tested_step"] for cell in cells]
     return row
@@ -310,6 +327,7 @@ def _markdown(card: dict[str, Any], tables: dict[str, list[dict[str, Any]]]) -> 
             "|--:|--:|---|--:|--:|---|---|--:|--:|",
             *map(_line, rows),
             "",
+            *([apart_line(rows), ""] if apart_line(rows) else []),
             *([chance_line(rows), ""] if chance_line(rows) else []),
             f"![{main_metric(mode).name} by label fraction]({mode}.png)",
             "",

@@ -47,7 +47,7 @@ from p2pkit.pipelines.evaluate.weights import (
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import open_store
 from p2pkit.store.strict_json import differences
-from p2pkit.stream.samples import CAMERA_UP
+from p2pkit.stream.inputs import CAMERA_UP, described_inputs
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def protocol(
         "draws": f"whole {unit}, dealt out: draws are disjoint as long as they fit",
         "metric": METRICS[data.labels.name == BOXES],
         "student": {name: getattr(weights.train, name) for name in STUDENT_SETTINGS},
-        "voxel_size_m": data.voxel_size,
+        **described_inputs(data.sample),
         "test_time": "one view, no augmentation",
         "settings": settings,
         "pretrained_on_test_frames": weights.seen(tested.store, data.test_keys),
@@ -181,7 +181,7 @@ def _data(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
         label_set=BOXES if DETECT in config.modes else config.labels,
         validation=config.validation,
         test=config.test if config.test_store is None else 0.0,
-        voxel_size=weights.train.stream.sample.voxel_size,
+        sample=weights.train.stream.sample,
         split=config.split,
         up_axis=pretraining_up_axis(config.runs, store) if config.axes == "run" else None,
     )
@@ -316,6 +316,7 @@ def _summary(found: PartScores | DetectionScores, data: LabelledFrames) -> dict[
         "accuracy": scores.accuracy,
         "class_accuracy": scores.class_accuracy,
         "iou": dict(zip(data.labels.classes, iou, strict=True)),
+        **found.miou_apart(),
         "counts": {scene: counts.tolist() for scene, counts in found.counts.items()},
     }
 

@@ -14,10 +14,11 @@ from p2pkit.networks import build_student, load_student_weights
 from p2pkit.networks.pretrained import read_weights
 from p2pkit.networks.students import Student
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
-from p2pkit.pipelines.train.model import INPUT_CHANNELS, WEIGHTS
+from p2pkit.pipelines.train.model import WEIGHTS
 from p2pkit.pipelines.train.run_folder import read_config, read_provenance
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store
+from p2pkit.stream.inputs import described_inputs, input_channels
 
 SCRATCH = "scratch"
 INPUTS = "inputs+position"
@@ -95,7 +96,7 @@ class ComparedWeights:
             torch.manual_seed(1000 + seed)
             student = build_student(
                 self.train.student,
-                in_channels=INPUT_CHANNELS,
+                in_channels=input_channels(self.train.stream.sample),
                 conv1_kernel_size=self.train.conv1_kernel_size,
                 engine=self.train.engine,
             )
@@ -137,8 +138,8 @@ def compared_weights(
         if _identity(config) != _identity(configs[0]):
             raise ConfigError(
                 f"{folder} has the student {_identity(config)}, {runs[0]} has "
-                f"{_identity(configs[0])}: name, first kernel and voxel size must agree, or their "
-                "difference says nothing about pretraining"
+                f"{_identity(configs[0])}: name, first kernel, voxels and inputs must agree, or "
+                "their difference says nothing about pretraining"
             )
     names = [*BASELINES, *(folder.name for folder in runs), *checkpoints]
     if len(set(names)) != len(names):
@@ -149,4 +150,5 @@ def compared_weights(
 
 def _identity(config: TrainConfig) -> list[Any]:
     names = [getattr(config, name) for name in STUDENT_SETTINGS]
-    return [*names, config.stream.sample.voxel_size]
+    sample = config.stream.sample
+    return [*names, sample.voxel_size, described_inputs(sample)]

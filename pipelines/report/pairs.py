@@ -8,14 +8,13 @@ import torch
 from jaxtyping import Float32, Int64
 
 from p2pkit.evaluation.label_sets import IGNORE
-from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.layers.features import pair_cells, pair_features
 from p2pkit.losses import ContrastBatch
 from p2pkit.pipelines.report.frames import FrameView
 from p2pkit.pipelines.report.networks import NetworkName, RunNetworks
 from p2pkit.pipelines.train.model import PretrainingModel
 from p2pkit.settings.stream import PairSelection, SampleConfig
-from p2pkit.stream.augmentation import NO_AUGMENTATION
+from p2pkit.stream.inputs import cloud_up, unaugmented, voxelised
 from p2pkit.stream.samples import draw_pairs
 
 
@@ -93,10 +92,9 @@ def read_pairs(
         ignore_label: stored label that means void.
     """
     sample = replace(
-        networks.config.stream.sample,
+        unaugmented(networks.config.stream.sample),
         pairs=selection,
         pairs_per_frame=pairs_per_frame,
-        augment=NO_AUGMENTATION,
     )
     sought = _Sought(sample, names, ignore_label)
     parts = [_read_view(number, view, networks, sought) for number, view in enumerate(views)]
@@ -116,7 +114,7 @@ def read_pairs(
 
 def _read_view(number: int, view: FrameView, networks: RunNetworks, sought: _Sought) -> ReportPairs:
     cloud = view.cloud
-    voxel = voxel_deduplicate(cloud.points, sought.sample.voxel_size).voxel_of_point
+    voxel = voxelised(cloud.points, sought.sample, cloud_up(cloud)).voxel_of_point
     random = np.random.default_rng(number)
     rows = draw_pairs(cloud, view.features, voxel, view.rows, sought.sample, random)
     points, alignment = cloud.pair_point[rows], sought.sample.alignment

@@ -37,6 +37,7 @@ from p2pkit.sampling import evenly_spread
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import Store, open_store
 from p2pkit.store.summary import store_summary
+from p2pkit.stream.inputs import described_inputs, voxels_text
 from p2pkit.viewer import point_viewer
 
 PAPER_STEPS, PAPER_BATCH = 60_000, 24
@@ -162,6 +163,7 @@ def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str
     teacher, frames = features["fingerprint"]["teacher"], int(geometry["samples"])
     held, scenes = len(provenance.held_out(store)), len(_sequences(store))
     student = build_model(config, provenance.teacher_channels, seed=0).student
+    described = described_inputs(config.stream.sample)
     return {
         "Recording": f"{summary['dataset']['dataset']}: {frames} frames of {scenes} "
         f"scene{'s' if scenes > 1 else ''}, {geometry['failures']} frames left out as bad",
@@ -174,7 +176,7 @@ def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str
         ),
         "Store": _sizes_text(store, geometry, features),
         "3D student": f"{config.student}, {sum(value.numel() for value in student.parameters()):,} "
-        f"weights, voxels of {100 * config.stream.sample.voxel_size:g} cm",
+        f"weights; {', '.join(described['inputs'])} in {voxels_text(described)}",
         "Objective": f"{config.loss.name}, temperature {config.loss.temperature:g}, "
         f"{config.stream.batch_size} frames × {config.stream.sample.pairs_per_frame} pairs a step, "
         f"{config.embedding_channels} embedding channels",
@@ -272,9 +274,13 @@ def train_command(config: TrainConfig) -> str:
         for name, value in _flat(config_to_json(config)).items()
         if value != default[name] and name not in ("store", "more_stores")
     }
+    if "epochs" in settings:
+        settings.pop("steps", None)
     stores = shlex.join([config.store, *config.more_stores])
     lines = [f"p2pkit train {stores} --out again --preset paper"]
-    lines += [f"  --set {shlex.quote(f'{name}={value}')}" for name, value in settings.items()]
+    for name, value in settings.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        lines.append(f"  --set {shlex.quote(f'{name}={text}')}")
     return " \\\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 RUN/checkpoints/step-00000400/weights.safetensors   student, point and pixel projection
                               state.pt              optimiser, gradient scale, random state
-                              checkpoint.json       step, loss, checksums of the two files
+                              checkpoint.json       step, inputs, checksums of the two files
 RUN/best/weights.safetensors  the best by the online probe, with step and scores in its header
 """
 
@@ -70,7 +70,7 @@ def save_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".tmp-*"):
             shutil.rmtree(leftover)
-        _write(temporary, weights, state, step)
+        _write(temporary, weights, state, {"step": step, **model.described})
         if final.exists():
             _remove(final)
         os.replace(temporary, final)
@@ -89,7 +89,7 @@ def save_checkpoint(
 
 
 def _write(
-    folder: Path, weights: Mapping[str, Tensor], state: Mapping[str, Any], step: int
+    folder: Path, weights: Mapping[str, Tensor], state: Mapping[str, Any], about: dict[str, Any]
 ) -> None:
     folder.mkdir()
     write_atomic(folder / WEIGHTS, safetensors_bytes(dict(weights)))
@@ -98,7 +98,7 @@ def _write(
         file.flush()
         os.fsync(file.fileno())
     checksums = {name: _checksum(folder / name) for name in FILES}
-    write_json(folder / "checkpoint.json", {"step": step, "xxh3_128": checksums})
+    write_json(folder / "checkpoint.json", {**about, "xxh3_128": checksums})
 
 
 def checkpoint_at(run: Path, step: int) -> Checkpoint:
@@ -148,7 +148,8 @@ def save_best(
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    record = canonical_json({"step": step, "by": by, "scores": dict(scores)})
+    found = {"step": step, "by": by, "scores": dict(scores), **model.described}
+    record = canonical_json(found)
     write_atomic(path, safetensors_bytes(weights, metadata={BEST: record}))
     return True
 

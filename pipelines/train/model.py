@@ -12,9 +12,8 @@ from p2pkit.losses import ContrastBatch
 from p2pkit.networks import build_student
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.stream.batches import Batch
+from p2pkit.stream.inputs import described_inputs, input_channels
 from p2pkit.weight_files import read_weight_file
-
-INPUT_CHANNELS = 3
 
 WEIGHTS = "weights.safetensors"
 """A checkpoint's weight file."""
@@ -28,13 +27,16 @@ class PretrainingModel(nn.Module):
     Args:
         config: of the run.
         teacher_channels: width of the teacher's features.
+
+    `described` says what the student takes, for checkpoints.
     """
 
     def __init__(self, config: TrainConfig, teacher_channels: int) -> None:
         super().__init__()
+        self.described = described_inputs(config.stream.sample)
         self.student = build_student(
             config.student,
-            in_channels=INPUT_CHANNELS,
+            in_channels=input_channels(config.stream.sample),
             conv1_kernel_size=config.conv1_kernel_size,
             engine=config.engine,
         )

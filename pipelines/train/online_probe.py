@@ -24,7 +24,7 @@ from p2pkit.pipelines.train.model import PretrainingModel
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.augmentation import Axis
-from p2pkit.stream.samples import stored_up
+from p2pkit.stream.inputs import stored_up
 
 
 def _up_axis(config: TrainConfig, store: Store) -> Axis:
@@ -55,7 +55,7 @@ class OnlineProbe:
             label_set=settings.labels,
             validation=settings.validation,
             test=settings.test,
-            voxel_size=config.stream.sample.voxel_size,
+            sample=config.stream.sample,
             split=settings.split,
             up_axis=_up_axis(config, store) if settings.store else None,
         )

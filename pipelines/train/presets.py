@@ -8,38 +8,56 @@ from p2pkit.errors import ConfigError
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import commented_toml, config_from_json
 
+EVERY_PAIR = 1_000_000
+"""More pairs than a frame has."""
+_SLIDR_SAMPLE: dict[str, Any] = {
+    "voxel_size": 0.1,
+    "grid": "cylindrical",
+    "cylindrical_size": (0.1, 1.0, 0.1),
+    "inputs": ("intensity",),
+    "intensity_scale": 255.0,
+    "augment": {
+        "rotation_deg": 180.0,
+        "tilt_deg": 0.0,
+        "scale": (1.0, 1.0),
+        "elastic": (),
+        "flip_x": 0.5,
+        "flip_y": 0.5,
+        "drop_cuboids": 1.0,
+    },
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     # PPKT (Liu et al. 2021), i.e. the defaults of TrainConfig: its student, temperature, voxels,
-    # SGD and length. The exponential schedule is PointContrast's (Xie et al. 2020), in whose code
-    # PPKT was written; PPKT's own was not available. After 60,000 steps the rate is still 0.27 of
-    # 0.5; schedule = "cosine" ends at 0.
+    # SGD and length. Which first kernel PPKT had is not known; 3 is PointContrast's, and so is the
+    # exponential schedule (Xie et al. 2020), in whose code PPKT was written; PPKT's own was not
+    # available. After 60,000 steps the rate is still 0.27 of 0.5; schedule = "cosine" ends at 0.
     "paper": {},
-    # SLidR's re-implementation of PPKT (Sautier et al. 2022, arXiv 2203.16258) for driving scenes:
-    # 64 channels, temperature 0.07, 4096 pairs a batch, voxels of 10 cm.
+    # SLidR's re-implementation of PPKT (Sautier et al. 2022, arXiv 2203.16258) for driving scenes,
+    # by its public configuration; docs/training.md has what differs. 4096 pairs a batch of 4.
     "slidr": {
         "embedding_channels": 64,
         "loss": {"temperature": 0.07},
-        "optimizer": {"schedule": "cosine"},
-        "stream": {
-            "batch_size": 16,
-            "sample": {"voxel_size": 0.1, "pairs_per_frame": 256},
-        },
+        "optimizer": {"dampening": 0.1, "schedule": "cosine-by-epoch"},
+        "epochs": 50.0,
+        "stream": {"batch_size": 4, "sample": {**_SLIDR_SAMPLE, "pairs_per_frame": 1024}},
     },
-    # SLidR itself: the same with its contrast of superpixels. It takes every pair; here eight times
-    # as many as above are drawn, so that most superpixels have several.
+    # SLidR itself: the same with its contrast of superpixels, which takes every pair. A batch then
+    # holds hundreds of megabytes of features, so only one is prepared in advance.
     "slidr-superpixel": {
         "embedding_channels": 64,
         "loss": {"name": "superpixel", "temperature": 0.07},
-        "optimizer": {"schedule": "cosine"},
+        "optimizer": {"dampening": 0.1, "schedule": "cosine-by-epoch"},
+        "epochs": 50.0,
         "stream": {
-            "batch_size": 16,
-            "sample": {"voxel_size": 0.1, "pairs_per_frame": 2048},
+            "batch_size": 4,
+            "ahead": 1,
+            "sample": {**_SLIDR_SAMPLE, "pairs_per_frame": EVERY_PAIR},
         },
     },
     # Small enough for a few CPU cores: coarse voxels, a slim student, short schedule.
     "cpu-small": {
         "student": "Res16UNet14A",
-        "conv1_kernel_size": 3,
         "steps": 400,
         "checkpoint_every": 100,
         "optimizer": {

@@ -46,7 +46,7 @@ from p2pkit.pipelines.train.run_folder import (
 )
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.pipelines.train.step import StepReport, Trainer
-from p2pkit.pipelines.train.stores import open_sources
+from p2pkit.pipelines.train.stores import open_sources, resolved
 from p2pkit.profiling import Lap, no_lap
 from p2pkit.settings import config_to_json
 from p2pkit.stream.batches import Batch, BatchStream, StreamSource
@@ -108,7 +108,8 @@ def run(
 
     Under `torchrun` each process calls this with the same arguments; the first writes. SIGTERM and
     Ctrl-C end the run after the step in work, with a checkpoint, as `stop_after` does. The engine
-    `auto` is resolved here, for all processes, and the run's settings name the resolved engine.
+    `auto`, the student's inputs and the steps of `epochs` are resolved here, for all processes, and
+    the run's settings name them.
 
     Args:
         config: all that decides the weights.
@@ -130,7 +131,7 @@ def run(
     ranks, sources = ranks_from_environment(config.device), open_sources(config)
     check_device(ranks.device(config.device))
     with process_group(ranks, config.device):
-        config = replace(config, engine=_engine_of_first(config, ranks))
+        config = resolved(replace(config, engine=_engine_of_first(config, ranks)), sources)
         parts = _prepare(config, sources, ranks, out)
         # All processes check that no run exists before the first creates one.
         wait_for_all(ranks)
@@ -238,6 +239,7 @@ def trainer_and_stream(
     Raises:
         ConfigError: the settings do not fit the stores or the number of processes.
     """
+    config = resolved(config, sources)
     device = ranks.device(config.device)
     model = build_model(config, sources[0].channels, seed=config.seed)
     if ranks.ranks > 1 and config.sync_norm:
@@ -279,7 +281,8 @@ def _take_steps(
         metrics_log(out, start, write=ranks.is_first) as log,
         wandb_log(config, out, write=ranks.is_first) as log_there,
     ):
-        for report in _steps(trainer, batches, out):
+        each = parts.stream.order.steps_per_epoch(config.stream.batch_size)
+        for report in _steps(trainer, batches, out, each):
             done = report.step + 1
             is_due = done == stop or done % config.checkpoint_every == 0
             # A probe may fail or be killed: save the checkpoint first.
@@ -327,11 +330,15 @@ def _probes_after(config: TrainConfig, done: int) -> bool:
     return config.probe.every > 0 and done % config.probe.every == 0
 
 
-def _steps(trainer: Trainer, batches: Iterator[Batch], out: Path) -> Iterator[StepReport]:
+def _steps(
+    trainer: Trainer, batches: Iterator[Batch], out: Path, steps_per_epoch: float
+) -> Iterator[StepReport]:
     config = trainer.config
     began = time.perf_counter()
     while parts := list(islice(batches, config.accumulate)):
-        rate = learning_rate(config.optimizer, parts[0].step, config.steps)
+        rate = learning_rate(
+            config.optimizer, parts[0].step, config.steps, steps_per_epoch=steps_per_epoch
+        )
         try:
             report = trainer.step(parts, rate)
         except FloatingPointError as error:

@@ -20,6 +20,7 @@ from p2pkit.settings import config_from_json
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import Axis
 from p2pkit.stream.batches import StreamSource
+from p2pkit.stream.inputs import input_channels
 
 
 @dataclass(frozen=True)
@@ -180,11 +181,13 @@ def read_config(out: Path) -> TrainConfig:
     if not path.is_file():
         raise TrainingError(f"{out} holds no run: {path} does not exist")
     try:
-        return config_from_json(TrainConfig, json.loads(path.read_text()))
+        config = config_from_json(TrainConfig, json.loads(path.read_text()))
+        input_channels(config.stream.sample)
     except ConfigError as error:
         raise ConfigError(
             f"{path} was written by a development version of p2pkit ({error}); train again"
         ) from None
+    return config
 
 
 def with_free_settings(config: TrainConfig, other: TrainConfig) -> TrainConfig:

@@ -17,16 +17,20 @@ class OptimizerConfig:
 
     learning_rate: float = Field(default=0.5, gt=0, description="Peak learning rate.")
     momentum: float = Field(default=0.9, ge=0, description="Momentum of SGD.")
+    dampening: float = Field(
+        default=0.0, ge=0, description="Dampening of SGD's momentum; SLidR takes 0.1."
+    )
     weight_decay: float = Field(
         default=1e-4, ge=0, description="Weight decay of SGD, on all parameters."
     )
     warmup_steps: int = Field(
         default=0, ge=0, description="Steps over which the rate rises linearly."
     )
-    schedule: Literal["exponential", "cosine", "constant"] = Field(
+    schedule: Literal["exponential", "cosine", "cosine-by-epoch", "constant"] = Field(
         default="exponential",
         description="After warm-up: `exponential` multiplies the rate by `decay` every 1000 steps, "
         "as PointContrast does (the paper does not say), `cosine` lowers it to 0 at the last step, "
+        "`cosine-by-epoch` does so once after each pass over the first store, as SLidR does, "
         "`constant` leaves it.",
     )
     decay: float = Field(default=0.99, gt=0, description="Factor per 1000 steps of `exponential`.")
@@ -126,9 +130,10 @@ class TrainConfig:
         json_schema_extra=option(),
     )
     conv1_kernel_size: int = Field(
-        default=5,
+        default=3,
         ge=1,
-        description="Side of the student's first convolution (voxels); 5 as published.",
+        description="Side of the student's first convolution (voxels): 3 in PointContrast and "
+        "SLidR, 5 in MinkowskiEngine's MinkUNets and in SpUNet. Which one PPKT used is not known.",
     )
     engine: Literal["auto", "minkowski", "torch"] = Field(
         default="auto",
@@ -158,6 +163,12 @@ class TrainConfig:
         ge=1,
         description="Length of the schedule in steps.",
         json_schema_extra=option(default=""),
+    )
+    epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="Length of the schedule in passes over the first store, in place of `steps`, "
+        "which a run then derives from the store's size; None takes `steps`.",
     )
     accumulate: int = Field(
         default=1,

@@ -1,6 +1,8 @@
 """Open the stores that a run trains on, and check that they fit together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
 
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.layers.map_coding import pca_basis
@@ -11,6 +13,7 @@ from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.manifest import LayerSpec
 from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.batches import StreamSource
+from p2pkit.stream.inputs import chosen_inputs
 from p2pkit.stream.mixture import whole_weights
 
 TEACHER_IDENTITY = ("name", "layer", "weights_sha256")
@@ -56,6 +59,36 @@ def open_sources(config: TrainConfig, layers: Sequence[Sequence[str]] = ()) -> l
     weights = whole_weights(config.weights, [len(samples) for samples in kept])
     rows = zip(stores, chosen, kept, weights, bases, superpixels, strict=True)
     return [StreamSource(*row) for row in rows]
+
+
+def resolved(config: TrainConfig, sources: Sequence[StreamSource]) -> TrainConfig:
+    """The settings with what follows from the stores: the student's inputs, the steps of `epochs`.
+
+    Raises:
+        ConfigError: a store lacks a named input, or the stores' defaults differ.
+    """
+    inputs = chosen_inputs(config.stream.sample, [source.store for source in sources])
+    sample = replace(config.stream.sample, inputs=inputs)
+    config = replace(config, stream=replace(config.stream, sample=sample))
+    if config.epochs is None:
+        return config
+    frames, weights = len(sources[0].samples), [source.weight for source in sources]
+    each = frames * sum(weights) / (weights[0] * config.stream.batch_size)
+    return replace(config, steps=max(1, ceil(config.epochs * each - 1e-6)))
+
+
+def resumed(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
+    """`config` with those settings of a run that `resolved` found where `config` leaves them open,
+    as the settings that the run was started with do.
+    """
+    sample, known = config.stream.sample, saved.stream.sample.inputs or ()
+    unmarked = tuple(name for name in known if name != "colored")
+    if sample.inputs in (None, unmarked):
+        stream = replace(config.stream, sample=replace(sample, inputs=known))
+        config = replace(config, stream=stream)
+    if config.epochs is not None and config.epochs == saved.epochs:
+        config = replace(config, steps=saved.steps)
+    return config
 
 
 def _compares_features(config: TrainConfig) -> bool:

@@ -120,7 +120,7 @@ def test_training_without_a_store_is_wrong_usage(tmp_path: Path) -> None:
 
 def test_probe_prints_a_table_or_json(store: Path, run: Path) -> None:
     table = p2pkit("evaluate", run, "--preset", "probe", "--on", store).stdout
-    assert all(kind in table for kind in ("pretrained", "random", "color+position"))
+    assert all(kind in table for kind in ("pretrained", "random", "inputs+position"))
     report = json.loads(p2pkit("evaluate", run, "--preset", "probe", "--json").stdout)
     assert report == json.loads((run / "probe.json").read_text())
     assert f"{100 * report['scores']['pretrained']['miou']:.1f}" in table

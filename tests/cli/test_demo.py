@@ -32,7 +32,7 @@ def test_each_stage_is_told_and_the_report_named(result: Result, config: demo.De
     assert re.findall(r"^\d/5 (.*)$", result.stderr, re.MULTILINE) == list(STAGES.values())
     lines = result.stdout.splitlines()
     assert lines[-1] == str(config.out / "report.html")
-    assert lines[0].split() == ["IoU", "(%)", "pretrained", "random", "color+position"]
+    assert lines[0].split() == ["IoU", "(%)", "pretrained", "random", "inputs+position"]
 
 
 @pytest.mark.usefixtures("result")

@@ -8,8 +8,10 @@ from p2pkit.stream.augmentation import (
     NO_AUGMENTATION,
     AugmentConfig,
     augment_colors,
+    augment_intensity,
     augment_points,
     drop_points,
+    outside_cuboid,
     random_linear_map,
 )
 from p2pkit.stream.augmentation_kernels import add_noise_field, blur_three
@@ -28,7 +30,7 @@ def cloud(count=500, seed=0, size=3.0):
 
 
 def augmented(points, config, seed=1, **options):
-    return augment_points(points, np.random.default_rng(seed), config, **options)
+    return augment_points(points, np.random.default_rng(seed), config, **options).points
 
 
 def test_turned_off_it_changes_nothing():
@@ -39,9 +41,7 @@ def test_turned_off_it_changes_nothing():
     assert np.array_equal(augment_colors(colors, np.random.default_rng(0), NO_AUGMENTATION), colors)
 
 
-@pytest.mark.parametrize(
-    "config", [AugmentConfig(), AugmentConfig(jitter_m=0.01, flip_probability=0.5)]
-)
+@pytest.mark.parametrize("config", [AugmentConfig(), AugmentConfig(jitter_m=0.01, flip_x=0.5)])
 def test_the_seed_decides_all_and_the_input_stays(config):
     points = cloud()
     before = points.copy()
@@ -65,7 +65,7 @@ def test_rotation_keeps_heights_and_distances(seed, up):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32))
 def test_linear_map_is_within_its_bounds(seed):
-    config = AugmentConfig(rotation_deg=30.0, tilt_deg=5.0, flip_probability=0.5)
+    config = AugmentConfig(rotation_deg=30.0, tilt_deg=5.0, flip_x=0.5)
     matrix = random_linear_map(np.random.default_rng(seed), config, UP)
     scale = abs(np.linalg.det(matrix)) ** (1 / 3)
     assert 0.9 <= scale <= 1.1
@@ -77,7 +77,7 @@ def test_linear_map_is_within_its_bounds(seed):
 
 def test_flip_happens_as_often_as_asked_and_keeps_heights():
     random = np.random.default_rng(0)
-    config = only(flip_probability=0.25)
+    config = only(flip_x=0.25)
     maps = [random_linear_map(random, config, UP) for _ in range(2000)]
     flipped = [np.linalg.det(matrix) < 0 for matrix in maps]
     assert 0.2 < np.mean(flipped) < 0.3
@@ -191,10 +191,10 @@ def test_colors_are_jittered_alike_within_a_frame_and_stay_in_range():
 
 
 def test_colors_are_dropped_as_often_as_asked():
-    config = AugmentConfig(color_drop_probability=0.25)
+    config = AugmentConfig(drop_color=0.25)
     random = np.random.default_rng(0)
     colors = np.ones((2, 3), np.float32)
-    dropped = [not augment_colors(colors, random, config).any() for _ in range(2000)]
+    dropped = [augment_colors(colors, random, config) is None for _ in range(2000)]
     assert 0.2 < np.mean(dropped) < 0.3
 
 
@@ -209,7 +209,7 @@ def test_colors_are_dropped_as_often_as_asked():
         ({"elastic": ((0.0, 1.0),)}, "elastic.0.0 is 0.0; must be greater than 0"),
         ({"jitter_m": float("nan")}, "jitter_m is nan"),
         ({"drop_fraction": 1.5}, "drop_fraction is 1.5"),
-        ({"flip_probability": -0.5}, "flip_probability is -0.5"),
+        ({"flip_x": -0.5}, "flip_x is -0.5"),
         ({"color_jitter": 2.0}, "color_jitter is 2.0"),
     ],
 )
@@ -220,3 +220,92 @@ def test_bad_settings_are_named(options, message):
         # The recording's own axis is checked where it is used.
         with pytest.raises(ConfigError, match=message):
             augmented(cloud(), AugmentConfig(), **options)
+
+
+@pytest.mark.parametrize("up", [(0.0, 0.0, 1.0), (0.0, -1.0, 0.0)])
+@pytest.mark.parametrize("flips", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_flips_mirror_their_own_axis(up, flips):
+    """Along x, and along the other horizontal axis: y of LiDARs, z of depth cameras."""
+    points = cloud()
+    other = 1 if up == (0.0, 0.0, 1.0) else 2
+    expected = points.copy()
+    for row in range(len(points)):
+        expected[row, 0] *= -1 if flips[0] else 1
+        expected[row, other] *= -1 if flips[1] else 1
+    moved = augmented(points, only(flip_x=flips[0], flip_y=flips[1]), up_axis=up)
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+def test_flips_are_independent():
+    random = np.random.default_rng(0)
+    config = only(flip_x=0.5, flip_y=0.25)
+    maps = [random_linear_map(random, config, (0.0, 0.0, 1.0)).diagonal() for _ in range(2000)]
+    flipped = np.array(maps)[:, :2] < 0
+    assert flipped.mean(axis=0) == pytest.approx([0.5, 0.25], abs=0.04)
+    assert (flipped[:, 0] & flipped[:, 1]).mean() == pytest.approx(0.125, abs=0.03)
+
+
+def test_turning_about_up_is_a_plane_rotation():
+    """Against complex numbers, whose product turns the plane."""
+    points = cloud()
+    moved = augmented(points, only(rotation_deg=180.0, scale=(0.95, 1.05)), up_axis=(0.0, 0.0, 1.0))
+    flat, turned = points[:, 0] + 1j * points[:, 1], moved[:, 0] + 1j * moved[:, 1]
+    factors = turned / flat
+    np.testing.assert_allclose(factors, factors[0], rtol=1e-4)
+    assert 0.95 <= abs(factors[0]) <= 1.05
+    np.testing.assert_allclose(moved[:, 2], abs(factors[0]) * points[:, 2], rtol=1e-4)
+
+
+def naive_outside(points, centre, share):
+    """SLidR's box, one point at a time."""
+    found = []
+    for point in points:
+        inside = True
+        for axis in range(3):
+            values = points[:, axis]
+            half = (values.max() - values.min()) * share / 2
+            inside = inside and abs(point[axis] - centre[axis]) < half
+        found.append(not inside)
+    return np.array(found)
+
+
+def test_dropped_boxes_are_slidrs():
+    points = cloud(3000)
+    pairs, views = np.arange(3000).repeat(2), np.tile(np.array([0, 1], np.uint8), 3000)
+    dropped = 0
+    for seed in range(20):
+        found = outside_cuboid(points, pairs, views, np.random.default_rng(seed), views=2)
+        again = np.random.default_rng(seed)
+        share = again.uniform(0, 0.2)
+        centre = points[again.integers(3000)]
+        np.testing.assert_array_equal(found, naive_outside(points, centre, share))
+        dropped += (~found).sum()
+    assert dropped > 20
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_no_box_is_dropped_where_a_camera_would_keep_few_pairs(views):
+    """The last camera has 1024 pairs, of which it would lose some, or none at all."""
+    points = np.zeros((3000, 3), np.float32)
+    points[0], points[1] = 1, -1
+    pairs = np.concatenate([np.arange(3000), np.arange(1024)])
+    of_view = np.concatenate([np.zeros(3000), np.ones(1024)]).astype(np.uint8)
+    found = outside_cuboid(points, pairs, of_view, np.random.default_rng(1), views=views)
+    assert found.all()
+    alone = outside_cuboid(points, pairs[:0], of_view[:0], np.random.default_rng(1), views=0)
+    assert not alone.all()
+
+
+def test_intensities_change_as_the_formula_says():
+    intensity = np.random.default_rng(0).uniform(0.2, 0.8, 500).astype(np.float32)
+    assert augment_intensity(intensity, np.random.default_rng(1), AugmentConfig()) is not intensity
+    same = augment_intensity(intensity, np.random.default_rng(1), AugmentConfig())
+    np.testing.assert_array_equal(same, intensity)
+    config = AugmentConfig(intensity_gain=0.2, intensity_jitter=0.5)
+    found = augment_intensity(intensity, np.random.default_rng(1), config)
+    again = np.random.default_rng(1)
+    factor = 1 + 0.2 * again.uniform(-1, 1)
+    noise = again.standard_normal(500, np.float32)
+    for one, value, more in zip(found, intensity, noise, strict=True):
+        assert one == pytest.approx(min(max(value * factor + 0.5 * more, 0), 1), abs=1e-5)
+    assert {0.0, 1.0} <= set(found.tolist())

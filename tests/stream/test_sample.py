@@ -15,7 +15,7 @@ from p2pkit.stream.samples import SampleConfig, make_sample
 
 GRID = FeatureGrid(stride=(8.0, 8.0), offset=(0.0, 0.0), cells=(5, 4), input_size=(40, 30))
 COUNT = 400
-PLAIN = SampleConfig(voxel_size=0.1, pairs_per_frame=64, augment=NO_AUGMENTATION)
+PLAIN = SampleConfig(inputs=("color",), voxel_size=0.1, pairs_per_frame=64, augment=NO_AUGMENTATION)
 
 
 def make_cloud() -> PointCloud:
@@ -69,7 +69,10 @@ def test_each_pair_joins_the_points_voxel_with_its_pixels_feature() -> None:
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.4]))
 def test_augmented_samples_stay_consistent(seed: int, dropped: float) -> None:
     config = SampleConfig(
-        voxel_size=0.05, pairs_per_frame=100, augment=AugmentConfig(drop_fraction=dropped)
+        inputs=("color",),
+        voxel_size=0.05,
+        pairs_per_frame=100,
+        augment=AugmentConfig(drop_fraction=dropped),
     )
     sample = make_sample(make_cloud(), make_features(), config, np.random.default_rng(seed))
     assert len(np.unique(sample.coordinates, axis=0)) == len(sample.coordinates)
@@ -80,7 +83,9 @@ def test_augmented_samples_stay_consistent(seed: int, dropped: float) -> None:
 
 
 def test_the_generator_decides_everything() -> None:
-    config = SampleConfig(pairs_per_frame=50, augment=AugmentConfig(color_jitter=0.2))
+    config = SampleConfig(
+        inputs=("color",), pairs_per_frame=50, augment=AugmentConfig(color_jitter=0.2)
+    )
 
     def made(seed: int) -> bytes:
         sample = make_sample(

@@ -267,7 +267,11 @@ def unit_intensity(
     scaled = (values / np.float32(full_scale)).astype(np.float32)
     if not ((scaled >= 0) & (scaled <= 1)).all():
         low, high = float(np.min(values)), float(np.max(values))
-        raise FrameError(key, f"intensity is {low:g} to {high:g}; expected 0 to {full_scale:g}")
+        raise FrameError(
+            key,
+            f"intensity is {low:g} to {high:g}; expected 0 to {full_scale:g}, the range of this "
+            "format: rescale the files",
+        )
     return scaled
 
 

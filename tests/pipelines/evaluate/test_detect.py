@@ -34,7 +34,7 @@ from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.report.evaluation import evaluation_section, find_evaluation
 from p2pkit.pipelines.train import run as train
 from p2pkit.settings.layers import GeometryConfig
-from p2pkit.settings.stream import AugmentConfig
+from p2pkit.settings.stream import AugmentConfig, SampleConfig
 from p2pkit.store.reading import open_store
 from p2pkit.teachers import TeacherOptions
 
@@ -42,6 +42,7 @@ QUICK = FinetuneConfig(
     steps=2, batch_size=2, validations=1, validation_frames=1, augment=AugmentConfig()
 )
 VOXEL_M = 0.1
+SEEN = SampleConfig(inputs=("color",), voxel_size=VOXEL_M)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def pretrained(boxed_rooms: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def data(boxed_rooms: Path) -> LabelledFrames:
     return open_labelled(
-        open_store(boxed_rooms), label_set=BOXES, validation=0.25, test=0.25, voxel_size=VOXEL_M
+        open_store(boxed_rooms), label_set=BOXES, validation=0.25, test=0.25, sample=SEEN
     )
 
 
@@ -101,7 +102,7 @@ def test_points_stay_in_their_boxes_however_a_frame_is_augmented(data: LabelledF
 
     plain = share(None, None)
     assert plain > 0.2
-    augment = AugmentConfig(scale=(0.7, 1.3), flip_probability=0.5, jitter_m=0.002, tilt_deg=20)
+    augment = AugmentConfig(scale=(0.7, 1.3), flip_x=0.5, jitter_m=0.002, tilt_deg=20)
     for seed in range(4):
         assert share(np.random.default_rng(seed), augment) == pytest.approx(plain, abs=0.1)
     away = box_frame(data, sample)
@@ -192,9 +193,7 @@ def test_tested_on_another_store(data: LabelledFrames, tmp_path: Path) -> None:
     other = extract.run(
         ExtractConfig("demo-scene", None, tmp_path / "other", features=None, limit=1, seed=7)
     )
-    train_only = open_labelled(
-        data.store, label_set=BOXES, validation=0.25, test=0.0, voxel_size=VOXEL_M
-    )
+    train_only = open_labelled(data.store, label_set=BOXES, validation=0.25, test=0.0, sample=SEEN)
     both = with_test_store(train_only, open_store(other))
     student = build_student("Res16UNet14A", in_channels=3, engine="torch")
     task = Detection(both, DetectConfig())

@@ -46,6 +46,7 @@ from p2pkit.pipelines.held_out import spread
 from p2pkit.pipelines.report.evaluation import evaluation_section, find_evaluation
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
+from p2pkit.settings.stream import SampleConfig
 from p2pkit.store.reading import open_store
 from p2pkit.stream.augmentation import NO_AUGMENTATION
 
@@ -56,7 +57,11 @@ QUICK = FinetuneConfig(steps=4, batch_size=2, validations=2, validation_frames=2
 @pytest.fixture(scope="module")
 def data(room_store: Path) -> LabelledFrames:
     return open_labelled(
-        open_store(room_store), label_set="stored", validation=0.3, test=0.3, voxel_size=0.15
+        open_store(room_store),
+        label_set="stored",
+        validation=0.3,
+        test=0.3,
+        sample=SampleConfig(inputs=("color",), voxel_size=0.15),
     )
 
 
@@ -130,7 +135,13 @@ def test_one_scene_cannot_be_cut(tmp_path: Path) -> None:
     features = FeatureConfig(teacher=replace(TEACHER, layer=1))
     store = open_store(extract.run(recording_config(root, tmp_path / "store", features=features)))
     with pytest.raises(ConfigError, match="train part is empty: 4 frames of 1 scenes"):
-        open_labelled(store, label_set="stored", validation=0.2, test=0.2, voxel_size=0.1)
+        open_labelled(
+            store,
+            label_set="stored",
+            validation=0.2,
+            test=0.2,
+            sample=SampleConfig(inputs=("color",), voxel_size=0.1),
+        )
 
 
 def test_the_report_pairs_every_figure_with_scratch(config: EvaluateConfig) -> None:
@@ -443,7 +454,7 @@ def test_another_store_tests(
     assert card["scenes"] == {"train": 2, "validation": 1, "test": 2}
     assert card["pretrained_on_test_frames"] == {"pretrained": None}
     cut = open_labelled(
-        data.store, label_set="stored", validation=0.3, test=0.0, voxel_size=data.voxel_size
+        data.store, label_set="stored", validation=0.3, test=0.0, sample=data.sample
     )
     joined, alone = with_test_store(cut, open_store(other)), open_store(other)
     assert joined.test_keys == [key for keys in alone.all_keys() for key in sorted(keys)]

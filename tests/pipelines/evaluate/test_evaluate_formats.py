@@ -32,6 +32,7 @@ from p2pkit.pipelines.evaluate.split import SplitConfig
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.held_out import scene_split
+from p2pkit.settings.stream import SampleConfig
 from p2pkit.store.reading import open_store
 from p2pkit.stream.augmentation import AugmentConfig, augment_points
 
@@ -240,7 +241,12 @@ def test_no_place_is_in_two_parts(stored: Path) -> None:
     dataset = store.manifest.dataset["dataset"]
     split = SplitConfig(test_scenes=(FORMATS[dataset][1],))
     data = open_labelled(
-        store, label_set="stored", validation=0.2, test=0.2, voxel_size=0.1, split=split
+        store,
+        label_set="stored",
+        validation=0.2,
+        test=0.2,
+        sample=SampleConfig(inputs=("color",), voxel_size=0.1),
+        split=split,
     )
     scenes = [data.scenes(part) for part in ("train", "validation", "test")]
     assert sum(map(len, scenes)) == len(set().union(*scenes))
@@ -251,7 +257,13 @@ def test_no_place_is_in_two_parts(stored: Path) -> None:
 def test_points_are_turned_about_their_own_up_axis(stored: Path) -> None:
     store = open_store(stored)
     dataset = store.manifest.dataset["dataset"]
-    data = open_labelled(store, label_set="stored", validation=0.2, test=0.2, voxel_size=0.01)
+    data = open_labelled(
+        store,
+        label_set="stored",
+        validation=0.2,
+        test=0.2,
+        sample=SampleConfig(inputs=("color",), voxel_size=0.01),
+    )
     assert data.turn is None
     assert data.up_axis == ((0.0, -1.0, 0.0) if dataset == "scannet" else (0.0, 0.0, 1.0))
     turned = AugmentConfig(tilt_deg=0.0, scale=(1.0, 1.0), elastic=())
@@ -263,7 +275,7 @@ def test_points_are_turned_about_their_own_up_axis(stored: Path) -> None:
     assert abs(levels[0][[0, -1]] - levels[1][[0, -1]]).max() <= 1
     other = replace(turned, up_axis=(1.0, 0.0, 0.0))
     points = np.array([[1, 2, 3]], np.float32)
-    moved = augment_points(points, np.random.default_rng(3), other)
+    moved = augment_points(points, np.random.default_rng(3), other).points
     assert moved[0, 0] == pytest.approx(1.0)
     overturned = data.frame(sample, np.random.default_rng(3), other)
     assert np.unique(overturned.coordinates[:, 0])[0] == np.unique(still.coordinates[:, 0])[0]
@@ -277,7 +289,11 @@ def test_points_are_turned_to_what_was_up_in_pretraining(
     has_z_up = store.manifest.dataset["dataset"] != "scannet"
     up = pretraining_up_axis([tiny_run], store)
     assert up == (0.0, -1.0, 0.0)
-    asked: dict[str, Any] = {"validation": 0.2, "test": 0.2, "voxel_size": 0.01}
+    asked: dict[str, Any] = {
+        "validation": 0.2,
+        "test": 0.2,
+        "sample": SampleConfig(inputs=("color",), voxel_size=0.01),
+    }
     as_stored = open_labelled(store, label_set="stored", **asked)
     data = open_labelled(store, label_set="stored", **asked, up_axis=up)
     sample = int(data.parts["train"][0])
@@ -447,7 +463,11 @@ def test_predictions_need_all_points(
     room_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = open_labelled(
-        open_store(room_store), label_set="stored", validation=0.3, test=0.3, voxel_size=0.1
+        open_store(room_store),
+        label_set="stored",
+        validation=0.3,
+        test=0.3,
+        sample=SampleConfig(inputs=("color",), voxel_size=0.1),
     )
     with kept_predictions(None, data) as keep:
         assert keep is None

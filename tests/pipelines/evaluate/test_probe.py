@@ -40,7 +40,7 @@ def report(tiny_run: Path, room_store: Path) -> dict[str, Any]:
 
 
 def test_scores_lie_in_range_and_cover_every_class(report: dict[str, Any]) -> None:
-    assert set(report["scores"]) == {"pretrained", "random", "color+position"}
+    assert set(report["scores"]) == {"pretrained", "random", "inputs+position"}
     assert report["checkpoint_step"] == 2
     for scores in report["scores"].values():
         assert set(scores["iou"]) == set(NAMES) - {"void"}
@@ -51,7 +51,7 @@ def test_scores_lie_in_range_and_cover_every_class(report: dict[str, Any]) -> No
 
 
 def test_position_tells_wall_and_floor_apart(report: dict[str, Any]) -> None:
-    assert report["scores"]["color+position"]["accuracy"] > 0.8
+    assert report["scores"]["inputs+position"]["accuracy"] > 0.8
 
 
 def test_the_protocol_names_the_split(report: dict[str, Any]) -> None:
@@ -79,8 +79,8 @@ def test_probing_again_gives_the_same_report(
 ) -> None:
     again = probe.run(probe_config(tiny_run, room_store, random_seeds=2))
     assert (
-        json.loads(again.read_text())["scores"]["color+position"]
-        == (report["scores"]["color+position"])
+        json.loads(again.read_text())["scores"]["inputs+position"]
+        == (report["scores"]["inputs+position"])
     )
 
 

@@ -35,7 +35,7 @@ from p2pkit.teachers.views import View
 
 VIEWS = "flip,scale:0.75,scale:1.5"
 KEYS = ("scene-0_frame-000000", "scene-2_frame-000001")
-SAMPLE = SampleConfig(voxel_size=0.2, pairs_per_frame=20)
+SAMPLE = SampleConfig(inputs=("color",), voxel_size=0.2, pairs_per_frame=20)
 
 
 def extracted(recording: Path, out: Path, **changes: Any) -> Path:

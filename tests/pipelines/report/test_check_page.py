@@ -20,6 +20,7 @@ STATISTICS = {
     "frames": 3,
     "points_per_frame": 70_000.0,
     "pairs_per_frame": 69_000.0,
+    "seen": 1.0,
     "covered": 0.97,
     "removed_by_occlusion": None,
     "pairs_by_view": [207_000],

