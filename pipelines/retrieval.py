@@ -23,7 +23,7 @@ from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.augmentation import NO_AUGMENTATION
 from p2pkit.stream.batches import collate
-from p2pkit.stream.samples import SampleConfig, make_sample
+from p2pkit.stream.samples import SampleConfig, make_sample, with_prepared
 
 
 def run(config: RetrievalConfig) -> Path:
@@ -143,6 +143,8 @@ def _embed(model: PretrainingModel, test: _Test, place: tuple[int, int]) -> Cont
     features = test.store.read(test.layer, *place)
     seed = [test.config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())]
     random = np.random.default_rng(seed)
-    batch = collate(0, [make_sample(cloud, features, sample_config, random, test.basis)])
+    preparation = model.student.preparation
+    sample = make_sample(cloud, features, sample_config, random, test.basis)
+    batch = collate(0, [with_prepared(sample, preparation)], preparation)
     with torch.inference_mode():
         return model(batch.to(test.train_config.device))

@@ -1,6 +1,7 @@
 """Loading a student's weights: our own, or published ones with the same parameter names."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,8 +231,16 @@ def _check_names(wanted: set[str], offered: set[str], *, strict: bool) -> None:
     if strict and wanted != offered:
         raise TrainingError(
             f"the checkpoint belongs to another network: absent {_some(wanted - offered)}; "
-            f"additional {_some(offered - wanted)}"
+            f"additional {_some(offered - wanted)}{_other_norm(wanted, offered)}"
         )
+
+
+def _other_norm(wanted: set[str], offered: set[str]) -> str:
+    """The setting that gives a WaffleIron the checkpoint's norms, where these alone differ."""
+    for absent, norm in ((wanted - offered, "layer"), (offered - wanted, "batch")):
+        if absent and all(re.search(r"_mix\.\d+\.norm\.(running_|num_b)", name) for name in absent):
+            return f"; its layers have other norms: set waffleiron.norm={norm}"
+    return ""
 
 
 def _some(names: set[str]) -> str:

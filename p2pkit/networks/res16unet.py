@@ -7,6 +7,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
 from p2pkit.errors import GeometryError
+from p2pkit.geometry.preparation import Preparation
 from p2pkit.networks.blocks import Block, residual_stage
 from p2pkit.networks.sparse_engine import SparseEngine
 
@@ -39,6 +40,8 @@ class Res16UNet(nn.Module):
     Attributes:
         out_channels: width of the decoder's features, before `final`.
     """
+
+    preparation: Preparation | None = None
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from p2pkit.errors import ConfigError
+from p2pkit.geometry.preparation import Preparation, prepared_batch
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.layers.views import stored_views, view_fields
@@ -20,7 +21,7 @@ from p2pkit.store.reading import Store
 from p2pkit.stream.mixture import MixtureOrder
 from p2pkit.stream.order import Place, SampleOrder
 from p2pkit.stream.prefetch import ordered_map
-from p2pkit.stream.samples import VoxelSample, draw_view, make_sample, stored_up
+from p2pkit.stream.samples import VoxelSample, draw_view, make_sample, stored_up, with_prepared
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Batch:
             reads none.
         fields: further values of each voxel's point or of each pair, by name, of the fields that
             all frames have; `layers.geometry` declares them.
+        prepared: what the student takes by name beside coordinates and inputs.
     """
 
     step: int
@@ -54,6 +56,7 @@ class Batch:
     wait_s: float = 0.0
     pair_superpixel: Int[Tensor, " pairs"] | None = None
     fields: Mapping[str, Tensor] = field(default_factory=dict)
+    prepared: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: str) -> "Batch":
         """The batch with its tensors on a device; ids and rows too, coordinates included."""
@@ -68,7 +71,8 @@ class Batch:
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         fields = {name: change(value) for name, value in self.fields.items()}
-        return replace(self, **tensors, fields=fields)
+        prepared = {name: change(value) for name, value in self.prepared.items()}
+        return replace(self, **tensors, fields=fields, prepared=prepared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +124,10 @@ class BatchStream:
         rank, ranks: this process and how many there are.
         parts: micro-batches into which a process splits its part of a global batch.
         pin: put batches into page-locked memory, for training on a GPU.
+        preparation: of the student, for what it takes beside coordinates and inputs; None makes
+            nothing more.
         lap: called when a part of the work on a sample ends: read, decode, augment, voxelise,
-            pairs.
+            pairs, prepare.
 
     Raises:
         ConfigError: a global batch has fewer frames than there are parts in all, or pairs are set
@@ -137,6 +143,7 @@ class BatchStream:
         ranks: int = 1,
         parts: int = 1,
         pin: bool = False,
+        preparation: Preparation | None = None,
         lap: Lap = no_lap,
     ) -> None:
         if config.batch_size < ranks * parts:
@@ -147,7 +154,7 @@ class BatchStream:
             )
         self._sources = tuple(sources)
         _check_views(self._sources, config)
-        self._config, self._lap = config, lap
+        self._config, self._lap, self._preparation = config, lap, preparation
         self._rank, self._ranks, self.parts, self._pin = rank, ranks, parts, pin
         orders = [
             SampleOrder(
@@ -175,7 +182,8 @@ class BatchStream:
         samples = ordered_map(self._prepare, places, threads=config.threads, ahead=ahead)
 
         def joined(one: tuple[int, int]) -> Batch:
-            batch = collate(one[0], [next(samples) for _ in self._places(*one)])
+            found = [next(samples) for _ in self._places(*one)]
+            batch = collate(one[0], found, self._preparation)
             return batch.pin_memory() if self._pin else batch
 
         # A separate thread joins them, one after the other, so that the consumer need not.
@@ -213,7 +221,7 @@ class BatchStream:
         cloud = decode_geometry(geometry)
         self._lap("decode")
         random = np.random.default_rng([self._config.seed, place.position])
-        return make_sample(
+        sample = make_sample(
             cloud,
             features,
             config,
@@ -224,6 +232,9 @@ class BatchStream:
             up_axis=source.up_axis,
             lap=self._lap,
         )
+        sample = with_prepared(sample, self._preparation)
+        self._lap("prepare")
+        return sample
 
 
 def _check_views(sources: Sequence[StreamSource], config: StreamConfig) -> None:
@@ -235,8 +246,14 @@ def _check_views(sources: Sequence[StreamSource], config: StreamConfig) -> None:
         )
 
 
-def collate(step: int, samples: list[VoxelSample]) -> Batch:
-    """Join samples: batch index before each coordinate; rows, cells, superpixels made unique."""
+def collate(step: int, samples: list[VoxelSample], preparation: Preparation | None = None) -> Batch:
+    """Join samples: batch index before each coordinate; rows, cells, superpixels made unique.
+
+    Args:
+        step: of the batch.
+        samples: of the batch's frames.
+        preparation: that made the samples' `prepared`, if they have any.
+    """
     coordinates: list[np.ndarray] = []
     pair_voxel: list[np.ndarray] = []
     pair_cell: list[np.ndarray] = []
@@ -271,4 +288,5 @@ def collate(step: int, samples: list[VoxelSample]) -> Batch:
             for name in samples[0].fields
             if all(name in sample.fields for sample in samples)
         },
+        prepared=prepared_batch(preparation, [sample.prepared for sample in samples]),
     )

@@ -1,5 +1,6 @@
 """Fine-tuning a student with a linear head for semantic segmentation on a few labelled frames."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,9 +29,10 @@ class SegmentationNetwork(nn.Module):
         self.student = student
         self.head = nn.Linear(student.out_channels, classes)
 
-    def forward(self, coordinates: Tensor, inputs: Tensor) -> Float[Tensor, "voxels classes"]:
+    def forward(self, frames: Sequence[LabelledFrame]) -> Float[Tensor, "voxels classes"]:
         """Logits of each voxel."""
-        return self.head(self.student(coordinates, inputs))
+        coordinates, inputs, prepared = network_inputs(frames, self.student)
+        return self.head(self.student(coordinates, inputs, **prepared))
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,11 @@ def segment(
     network: SegmentationNetwork, data: LabelledFrames, samples: Int64[np.ndarray, " samples"]
 ) -> PartScores:
     """Scores over all labelled points of some frames, in eval mode; the network then trains on."""
-    device = str(next(network.parameters()).device)
 
     def predict(sample: int) -> tuple[LabelledFrame, Int64[np.ndarray, " voxels"]]:
         frame = data.frame(sample)
         with torch.inference_mode():
-            logits = network(*network_inputs([frame], device))
+            logits = network([frame])
         return frame, logits.argmax(dim=1).cpu().numpy()
 
     network.eval()
@@ -176,7 +177,7 @@ def _step(
     target = torch.from_numpy(np.concatenate([frame.voxel_label for frame in frames])).to(device)
     if not (target != IGNORE).any():
         return
-    logits = network(*network_inputs(frames, str(device)))
+    logits = network(frames)
     optimizer.zero_grad()
     functional.cross_entropy(logits, target, ignore_index=IGNORE).backward()
     optimizer.step()

@@ -19,7 +19,8 @@ from p2pkit.evaluation.segmentation import (
 )
 from p2pkit.geometry.gravity import rotation_to_z_up
 from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
-from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
+from p2pkit.networks import Student
+from p2pkit.pipelines.evaluate.inference import labels_of, prepared_tensors, read_cloud
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
 from p2pkit.pipelines.evaluate.split import (
     check_disjoint,
@@ -107,6 +108,7 @@ class LabelledFrame:
 
     Args:
         coordinates: integer voxel positions, unique.
+        points: x, y, z (m) of each voxel's point, augmented.
         inputs: colour of each voxel, -1 … 1.
         voxel_of_point: voxel of each stored point; a point takes its voxel's prediction.
         labels: class of each point, `IGNORE` for void.
@@ -114,6 +116,7 @@ class LabelledFrame:
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
+    points: Float32[np.ndarray, "voxels 3"]
     inputs: Float32[np.ndarray, "voxels 3"]
     voxel_of_point: Int64[np.ndarray, " points"]
     labels: Int64[np.ndarray, " points"]
@@ -217,6 +220,7 @@ class LabelledFrames:
         voxels = voxel_deduplicate(points, self.voxel_size)
         return LabelledFrame(
             voxels.coordinates,
+            points.take(voxels.keep, axis=0),
             augment_colors(cloud.colors.take(voxels.keep, axis=0), random, settings),
             voxels.voxel_of_point,
             labels,
@@ -255,11 +259,22 @@ class LabelledFrames:
         )
 
 
-def network_inputs(frames: Sequence[LabelledFrame], device: str) -> tuple[Tensor, Tensor]:
-    """(batch, x, y, z) and inputs of the voxels of several frames, on a device."""
+def network_inputs(
+    frames: Sequence[LabelledFrame], student: Student
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """(batch, x, y, z) and inputs of the voxels of several frames, and what the student prepares.
+
+    All on the student's device; it is called as `student(coordinates, inputs, **prepared)`.
+    """
+    device = str(next(student.parameters()).device)
     rows = [np.insert(frame.coordinates, 0, i, axis=1) for i, frame in enumerate(frames)]
     inputs = np.concatenate([frame.inputs for frame in frames])
-    return torch.from_numpy(np.concatenate(rows)).to(device), torch.from_numpy(inputs).to(device)
+    voxels = [(frame.points, frame.coordinates) for frame in frames]
+    return (
+        torch.from_numpy(np.concatenate(rows)).to(device),
+        torch.from_numpy(inputs).to(device),
+        prepared_tensors(student, voxels, device),
+    )
 
 
 def open_labelled(

@@ -32,10 +32,10 @@ from p2pkit.pipelines.evaluate.weights import (
     BASELINES,
     INPUTS,
     SCRATCH,
-    STUDENT_SETTINGS,
     ComparedWeights,
     ReadWeights,
     compared_weights,
+    student_settings,
 )
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import open_store
@@ -122,7 +122,7 @@ def protocol(
         "draws": f"whole {unit}, dealt out: draws are disjoint as long as they fit",
         "metric": "mIoU over the classes in the test part, per point; a point takes its voxel's "
         "prediction; void is not counted",
-        "student": {name: getattr(weights.train, name) for name in STUDENT_SETTINGS},
+        "student": student_settings(weights.train),
         "voxel_size_m": data.voxel_size,
         "test_time": "one view, no augmentation",
         "settings": settings,

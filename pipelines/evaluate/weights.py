@@ -12,11 +12,12 @@ from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import sha256_file
 from p2pkit.networks import build_student, load_student_weights
 from p2pkit.networks.pretrained import read_weights
-from p2pkit.networks.students import Student
+from p2pkit.networks.students import WAFFLEIRON, Student
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import INPUT_CHANNELS, WEIGHTS
 from p2pkit.pipelines.train.run_folder import read_config, read_provenance
 from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.settings import config_to_json
 from p2pkit.store.reading import Store
 
 SCRATCH = "scratch"
@@ -25,7 +26,6 @@ BASELINES = (SCRATCH, INPUTS)
 """Baselines without pretraining: random weights, and no network at all."""
 READ_ATTEMPTS = 5
 """Attempts to read a checkpoint that a running training may replace."""
-STUDENT_SETTINGS = ("student", "conv1_kernel_size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +98,7 @@ class ComparedWeights:
                 in_channels=INPUT_CHANNELS,
                 conv1_kernel_size=self.train.conv1_kernel_size,
                 engine=self.train.engine,
+                waffleiron=self.train.waffleiron,
             )
         if content is not None:
             prefix = "student." if name in self.runs else ""
@@ -147,6 +148,16 @@ def compared_weights(
     return ComparedWeights(configs[0], folders, dict(checkpoints), which)
 
 
+def student_settings(config: TrainConfig) -> dict[str, Any]:
+    """What a run's settings say of its student's shape, JSON."""
+    found: dict[str, Any] = {
+        "student": config.student,
+        "conv1_kernel_size": config.conv1_kernel_size,
+    }
+    if config.student.startswith(WAFFLEIRON):
+        found["waffleiron"] = config_to_json(config.waffleiron)
+    return found
+
+
 def _identity(config: TrainConfig) -> list[Any]:
-    names = [getattr(config, name) for name in STUDENT_SETTINGS]
-    return [*names, config.stream.sample.voxel_size]
+    return [*student_settings(config).values(), config.stream.sample.voxel_size]

@@ -37,6 +37,7 @@ class PretrainingModel(nn.Module):
             in_channels=INPUT_CHANNELS,
             conv1_kernel_size=config.conv1_kernel_size,
             engine=config.engine,
+            waffleiron=config.waffleiron,
         )
         width = config.embedding_channels
         if config.pixel_head == "fixed":
@@ -48,7 +49,7 @@ class PretrainingModel(nn.Module):
 
     def forward(self, batch: Batch) -> ContrastBatch:
         """Both embeddings of each pair of the batch."""
-        features = self.student(batch.coordinates, batch.inputs)
+        features = self.student(batch.coordinates, batch.inputs, **batch.prepared)
         return ContrastBatch(
             point_embedding=self.point_projection(features[batch.pair_voxel]),
             pixel_embedding=self.pixel_projection(batch.pair_feature),

@@ -249,6 +249,7 @@ def trainer_and_stream(
         ranks=ranks.ranks,
         parts=config.accumulate,
         pin=device.startswith("cuda"),
+        preparation=model.student.preparation,
         lap=preparing,
     )
     return Trainer(model, config, replicate(model, ranks, device), ranks, lap=stepping), stream

@@ -9,6 +9,7 @@ from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig, check_shar
 from p2pkit.settings import Location, option, settings_class
 from p2pkit.settings.losses import REGRESSIONS, LossConfig
 from p2pkit.settings.stream import StreamConfig
+from p2pkit.settings.students import WaffleIronConfig
 
 
 @settings_class
@@ -128,6 +129,10 @@ class TrainConfig:
         default=5,
         ge=1,
         description="Side of the student's first convolution (voxels); 5 as published.",
+    )
+    waffleiron: WaffleIronConfig = Field(
+        default=WaffleIronConfig(),
+        description="What a WaffleIron sees of a frame, and its norms.",
     )
     engine: Literal["auto", "minkowski", "torch"] = Field(
         default="auto",
