@@ -23,7 +23,7 @@ def inside_of(
     high: tuple[float, ...],
 ) -> Bool[np.ndarray, " points"]:
     """Whether each point lies strictly between `low` and `high` (m) on all axes."""
-    return ((points > np.array(low)) & (points < np.array(high))).all(axis=1)
+    return np.all((points > np.array(low)) & (points < np.array(high)), axis=1)
 
 
 def plane_cells(
@@ -51,14 +51,14 @@ def nearest_points(
 ) -> Int64[np.ndarray, "points count"]:
     """Rows of each point's nearest others (m), nearest first; itself where there are no more."""
     # Takes a quarter of a second to import, which other students should not pay.
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     own = np.arange(len(points))
     found = np.repeat(own[:, None], count, axis=1)
     known = min(count, len(points) - 1)
     if known == 0:
         return found
-    rows = np.asarray(cKDTree(points).query(points, k=known + 1)[1], np.int64)
+    rows = np.asarray(KDTree(points).query(points, k=known + 1)[1], np.int64)
     # Of points at one place, another may come first: leave out itself wherever it stands.
     is_self = rows == own[:, None]
     is_self[~is_self.any(axis=1), -1] = True
@@ -95,7 +95,7 @@ class PlanePreparation:
         Raises:
             GeometryError: no point is in the field of view.
         """
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
         is_inside = inside_of(points, self.low, self.high)
         inside = np.flatnonzero(is_inside)
@@ -111,7 +111,7 @@ class PlanePreparation:
         nearest[inside] = np.arange(len(inside))
         outside = np.flatnonzero(~is_inside)
         if len(outside):
-            nearest[outside] = cKDTree(seen).query(points[outside])[1]
+            nearest[outside] = KDTree(seen).query(points[outside])[1]
         return {
             "inside": inside,
             "nearest": nearest,
@@ -139,5 +139,5 @@ class PlanePreparation:
 
 
 def _starts(lengths: list[int]) -> list[np.ndarray]:
-    """Where each of several consecutive parts begins."""
-    return list(np.cumsum([0, *lengths[:-1]]))
+    """Where each of several consecutive parts begins, as arrays of one element."""
+    return list(np.cumsum([0, *lengths[:-1]])[:, None])
