@@ -9,10 +9,14 @@ one more entry whose constructor takes the arguments of `build_student`.
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+from torch import Tensor
+
 from p2pkit.errors import ConfigError
+from p2pkit.geometry.preparation import prepared_batch
 from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
 from p2pkit.networks.ptv3 import SMALL, SONATA, PTv3, PTv3Size
 from p2pkit.networks.res16unet import Res16UNet
@@ -142,6 +146,21 @@ def build_student(
         conv1_kernel_size=conv1_kernel_size,
         bn_momentum=bn_momentum,
     )
+
+
+def prepared_for(
+    student: Student, frames: Sequence[tuple[np.ndarray, np.ndarray]], device: str = "cpu"
+) -> dict[str, Tensor]:
+    """What a student takes by name beside coordinates and inputs; most take nothing.
+
+    Args:
+        student: whose `preparation` makes it.
+        frames: of each frame of the batch, x, y, z (m) of the point that stands for each voxel,
+            float32, and the voxels' integer positions, int32.
+        device: where the student runs.
+    """
+    made = student.preparation
+    return prepared_batch(made, [made.of_frame(*frame) for frame in frames] if made else [], device)
 
 
 def _meant(name: str) -> str:

@@ -7,6 +7,8 @@ from pydantic import Field
 from p2pkit.errors import ConfigError
 from p2pkit.settings import settings_class
 
+InputLayer = Literal["exact", "average", "random"]
+"""What becomes of an input layer of another number of channels when weights are loaded."""
 Six = tuple[float, float, float, float, float, float]
 SCENES: dict[str, tuple[Six, tuple[int, int, int]]] = {
     # The configurations published with WaffleIron (nuscenes, semantickitti) and ScaLR (pandaset:

@@ -19,8 +19,8 @@ from p2pkit.evaluation.segmentation import (
 )
 from p2pkit.geometry.gravity import rotation_to_z_up
 from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
-from p2pkit.networks import Student
-from p2pkit.pipelines.evaluate.inference import labels_of, prepared_tensors, read_cloud
+from p2pkit.networks import Student, prepared_for
+from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
 from p2pkit.pipelines.evaluate.split import (
     check_disjoint,
@@ -273,7 +273,7 @@ def network_inputs(
     return (
         torch.from_numpy(np.concatenate(rows)).to(device),
         torch.from_numpy(inputs).to(device),
-        prepared_tensors(student, voxels, device),
+        prepared_for(student, voxels, device),
     )
 
 

@@ -1,6 +1,6 @@
 """Frozen features of a frame's points, for probes and retrieval."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -8,10 +8,9 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from p2pkit.errors import StoreError
-from p2pkit.geometry.preparation import prepared_batch
 from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.layers.geometry import PointCloud, decode_geometry
-from p2pkit.networks import Student
+from p2pkit.networks import prepared_for
 from p2pkit.pipelines.train.model import PretrainingModel
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store
@@ -42,7 +41,7 @@ def point_features(
     colors = cloud.colors.take(voxels.keep, axis=0)
     colors = augment_colors(colors, np.random.default_rng(0), NO_AUGMENTATION)
     coordinates, inputs = _single_batch(voxels.coordinates), torch.from_numpy(colors)
-    prepared = prepared_tensors(
+    prepared = prepared_for(
         model.student,
         [(cloud.points.take(voxels.keep, axis=0), voxels.coordinates)],
         config.device,
@@ -52,20 +51,6 @@ def point_features(
             coordinates.to(config.device), inputs.to(config.device), **prepared
         )
     return features.cpu().numpy()[voxels.voxel_of_point]
-
-
-def prepared_tensors(
-    student: Student, frames: Sequence[tuple[np.ndarray, np.ndarray]], device: str
-) -> dict[str, Tensor]:
-    """What a student takes by name beside coordinates and inputs; most take nothing.
-
-    Args:
-        student: whose `preparation` makes it.
-        frames: point (m) and integer position of each voxel, for each frame of the batch.
-        device: where the student runs.
-    """
-    made = student.preparation
-    return prepared_batch(made, [made.of_frame(*frame) for frame in frames] if made else [], device)
 
 
 def with_batch_statistics(

@@ -35,8 +35,8 @@ from p2pkit.pipelines.evaluate.weights import (
     ComparedWeights,
     ReadWeights,
     compared_weights,
-    student_settings,
 )
+from p2pkit.pipelines.train.run_folder import student_settings
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import open_store
 from p2pkit.store.strict_json import differences

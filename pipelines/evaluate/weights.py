@@ -12,12 +12,11 @@ from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import sha256_file
 from p2pkit.networks import build_student, load_student_weights
 from p2pkit.networks.pretrained import read_weights
-from p2pkit.networks.students import WAFFLEIRON, Student
+from p2pkit.networks.students import Student
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import INPUT_CHANNELS, WEIGHTS
-from p2pkit.pipelines.train.run_folder import read_config, read_provenance
+from p2pkit.pipelines.train.run_folder import read_config, read_provenance, student_settings
 from p2pkit.pipelines.train.settings import TrainConfig
-from p2pkit.settings import config_to_json
 from p2pkit.store.reading import Store
 
 SCRATCH = "scratch"
@@ -146,17 +145,6 @@ def compared_weights(
         raise ConfigError(f"the weights are named {names}; give each a different name")
     folders = {folder.name: folder for folder in runs}
     return ComparedWeights(configs[0], folders, dict(checkpoints), which)
-
-
-def student_settings(config: TrainConfig) -> dict[str, Any]:
-    """What a run's settings say of its student's shape, JSON."""
-    found: dict[str, Any] = {
-        "student": config.student,
-        "conv1_kernel_size": config.conv1_kernel_size,
-    }
-    if config.student.startswith(WAFFLEIRON):
-        found["waffleiron"] = config_to_json(config.waffleiron)
-    return found
 
 
 def _identity(config: TrainConfig) -> list[Any]:

@@ -14,12 +14,16 @@ from p2pkit.files import write_json
 from p2pkit.layers.map_coding import PcaBasis, pca_basis
 from p2pkit.losses import SUPERPIXEL
 from p2pkit.networks import AUTO, choose_engine
+from p2pkit.networks.students import WAFFLEIRON
 from p2pkit.pipelines.held_out import all_keys, holdout_split
 from p2pkit.pipelines.train.settings import TrainConfig
-from p2pkit.settings import config_from_json
+from p2pkit.settings import config_from_json, config_to_json
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import Axis
 from p2pkit.stream.batches import StreamSource
+
+INIT = "init.json"
+"""In a run's folder, which weights it started from, if any."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,17 @@ def read_config(out: Path) -> TrainConfig:
         raise ConfigError(
             f"{path} was written by a development version of p2pkit ({error}); train again"
         ) from None
+
+
+def student_settings(config: TrainConfig) -> dict[str, Any]:
+    """What a run's settings say of its student's shape, JSON."""
+    found: dict[str, Any] = {
+        "student": config.student,
+        "conv1_kernel_size": config.conv1_kernel_size,
+    }
+    if config.student.startswith(WAFFLEIRON):
+        found["waffleiron"] = config_to_json(config.waffleiron)
+    return found
 
 
 def with_free_settings(config: TrainConfig, other: TrainConfig) -> TrainConfig:

@@ -1,5 +1,6 @@
 """The settings of a training run."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig, check_shar
 from p2pkit.settings import Location, option, settings_class
 from p2pkit.settings.losses import REGRESSIONS, LossConfig
 from p2pkit.settings.stream import StreamConfig
-from p2pkit.settings.students import WaffleIronConfig
+from p2pkit.settings.students import InputLayer, WaffleIronConfig
 
 
 @settings_class
@@ -140,6 +141,18 @@ class TrainConfig:
         "once) or `torch` (slower, nothing to build); they differ by rounding only. `auto` takes "
         "MinkowskiEngine if it works; a run keeps the engine that it started with.",
     )
+    init: Path | None = Field(
+        default=None,
+        description="File of weights that the student starts from: an export or a checkpoint of "
+        "p2pkit, or one of Pointcept, Sonata, WaffleIron or ScaLR for the same network. None "
+        "starts from random weights.",
+    )
+    init_inputs: InputLayer = Field(
+        default="exact",
+        description="With `init`, for a file of another number of input channels: `average` takes "
+        "the mean over its channels for each of the student's, `random` leaves the input layer "
+        "random, `exact` refuses the file.",
+    )
     embedding_channels: int = Field(
         default=128,
         ge=1,
@@ -212,6 +225,11 @@ class TrainConfig:
             raise ConfigError(
                 f"loss.name is {self.loss.name!r} and pixel_head 'trained': without negatives both "
                 "sides would collapse to a constant. Set pixel_head=fixed"
+            )
+        if self.init is None and self.init_inputs != "exact":
+            raise ConfigError(
+                f"init_inputs is {self.init_inputs!r}, but no weights are named to start from: set "
+                "init=FILE"
             )
         if self.weights and len(self.weights) != 1 + len(self.more_stores):
             raise ConfigError(
