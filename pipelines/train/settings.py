@@ -15,13 +15,18 @@ from p2pkit.settings.students import InputLayer, WaffleIronConfig
 
 @settings_class
 class OptimizerConfig:
-    """SGD and its schedule. The defaults are the paper's, except for the schedule."""
+    """The optimiser and its schedule. The defaults are the paper's, except for the schedule."""
 
-    learning_rate: float = Field(default=0.5, gt=0, description="Peak learning rate.")
-    momentum: float = Field(default=0.9, ge=0, description="Momentum of SGD.")
-    weight_decay: float = Field(
-        default=1e-4, ge=0, description="Weight decay of SGD, on all parameters."
+    name: Literal["sgd", "adamw"] = Field(
+        default="sgd",
+        description="`sgd` as PPKT and SLidR train, or `adamw` (decoupled weight decay) as ScaLR "
+        "does.",
     )
+    learning_rate: float = Field(default=0.5, gt=0, description="Peak learning rate.")
+    momentum: float = Field(
+        default=0.9, ge=0, description="Momentum of SGD, or the first beta of AdamW."
+    )
+    weight_decay: float = Field(default=1e-4, ge=0, description="Weight decay, on all parameters.")
     warmup_steps: int = Field(
         default=0, ge=0, description="Steps over which the rate rises linearly."
     )
@@ -165,7 +170,7 @@ class TrainConfig:
     )
     loss: LossConfig = Field(default=LossConfig(), description="The loss.")
     optimizer: OptimizerConfig = Field(
-        default=OptimizerConfig(), description="SGD and its schedule."
+        default=OptimizerConfig(), description="The optimiser and its schedule."
     )
     stream: StreamConfig = Field(
         default=StreamConfig(), description="Order, augmentation, voxels, pairs."

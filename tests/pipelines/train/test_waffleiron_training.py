@@ -21,6 +21,7 @@ from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import WEIGHTS, build_model, load_weights
+from p2pkit.pipelines.train.presets import preset
 from p2pkit.pipelines.train.run_folder import read_provenance
 from p2pkit.pipelines.train.settings import OnlineProbeConfig, TrainConfig
 from p2pkit.pipelines.train.stores import open_sources
@@ -108,6 +109,30 @@ def test_every_point_gets_features_outside_the_field_of_view_too(
     found = point_features(model.eval(), cloud, config)
     assert found.shape == (len(cloud.points), 256)
     assert np.isfinite(found).all()
+
+
+def test_the_preset_of_scalr_trains_on_fixed_features_with_adamw(
+    room_store: Path, tmp_path: Path
+) -> None:
+    full = preset("scalr", room_store)
+    assert (full.student, full.waffleiron.norm) == ("WaffleIron-48-768", "layer")
+    assert full.waffleiron.limits[1] == (64.0, 64.0, 8.0)
+    # Only what a room of a few hundred voxels and a CPU need is changed.
+    small = replace(
+        full,
+        student="WaffleIron-12-256",
+        waffleiron=replace(ROOM, norm="layer"),
+        steps=12,
+        optimizer=replace(full.optimizer, warmup_steps=2),
+        stream=replace(tiny_train_config(room_store).stream, batch_size=2),
+    )
+    run = train.run(small, tmp_path / "whole")
+    losses = [row["loss"] for row in read_metrics(run)]
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    part = train.run(small, tmp_path / "part", stop_after=5)
+    train.resume(part)
+    files = [latest_checkpoint(folder).path / WEIGHTS for folder in (run, part)]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_a_field_of_view_without_points_is_one_line(config: TrainConfig, tmp_path: Path) -> None:
