@@ -24,7 +24,7 @@ class OptimizerConfig:
     )
     learning_rate: float = Field(default=0.5, gt=0, description="Peak learning rate.")
     momentum: float = Field(
-        default=0.9, ge=0, description="Momentum of SGD, or the first beta of AdamW."
+        default=0.9, ge=0, description="Momentum of SGD, or the first beta of AdamW, below 1."
     )
     weight_decay: float = Field(default=1e-4, ge=0, description="Weight decay, on all parameters.")
     warmup_steps: int = Field(
@@ -42,6 +42,12 @@ class OptimizerConfig:
         ge=0,
         description="Gradients are scaled down to this total norm; 0 turns it off.",
     )
+
+    def __post_init__(self) -> None:
+        if self.name == "adamw" and self.momentum >= 1:
+            raise ConfigError(
+                f"optimizer.momentum is {self.momentum}; expected below 1 with optimizer.name=adamw"
+            )
 
 
 @settings_class
