@@ -173,6 +173,21 @@ def _use(row: dict[str, Any]) -> StoreUse:
     )
 
 
+def initial_weights(run: Path) -> str:
+    """Which weights a run's student started from, in words."""
+    path = run / INIT
+    if not path.is_file():
+        return "random"
+    begun: dict[str, Any] = json.loads(path.read_text())
+    averaged = f", the input layer averaged ({', '.join(begun['averaged'])})"
+    new = f", left random: {', '.join(begun['random'])}"
+    return (
+        f"{begun['loaded']} tensors of {begun['file']}, sha256 {begun['sha256'][:16]}…"
+        + (averaged if begun["averaged"] else "")
+        + (new if begun["random"] else "")
+    )
+
+
 def read_config(out: Path) -> TrainConfig:
     """The resolved settings of a run.
 

@@ -16,7 +16,7 @@ from p2pkit.pipelines.export import run as export
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.model import WEIGHTS
-from p2pkit.pipelines.train.run_folder import INIT
+from p2pkit.pipelines.train.run_folder import INIT, initial_weights
 from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig
 from p2pkit.weight_files import read_weight_file
 
@@ -53,6 +53,7 @@ def test_a_run_starts_from_own_weights_of_any_form(
     assert report["sha256"] == sha256_file(file)
     assert report["loaded"] >= len(expected)
     assert (report["averaged"], report["random"]) == ([], [])
+    assert initial_weights(tiny_run) == "random"
     about = "point_projection" if form == "checkpoint" else "final"
     assert any(name.startswith(about) for name in report["not_used"])
 
@@ -67,6 +68,8 @@ def test_other_inputs_need_a_word_and_are_reported(config: TrainConfig, tmp_path
     run = train.run(replace(config, init=file, init_inputs="average"), tmp_path / "run")
     report = json.loads((run / INIT).read_text())
     assert report["averaged"] == ["conv0p1s1.kernel"]
+    assert "other.pth" in initial_weights(run)
+    assert "averaged (conv0p1s1.kernel)" in initial_weights(run)
     exported = export(ExportConfig(run, tmp_path / "out.pth", form="slidr"))
     assert torch.load(exported, weights_only=True)["p2pkit"]["init"] == report
 
