@@ -16,10 +16,17 @@ import p2pkit
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.networks.pretrained import ABOUT, FORMAT, read_weights, sidecar
+from p2pkit.networks.spunet import to_pointcept
+from p2pkit.networks.students import WAFFLEIRON
 from p2pkit.pipelines.settings import ExportConfig
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import WEIGHTS
-from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
+from p2pkit.pipelines.train.run_folder import (
+    INIT,
+    read_config_for_use,
+    read_provenance,
+    student_settings,
+)
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings.stream import Input
 from p2pkit.stream.inputs import CHANNELS, described_inputs, input_channels
@@ -38,7 +45,7 @@ def run(config: ExportConfig) -> Path:
         TrainingError: `run` holds no run, none with a checkpoint, or a damaged one.
     """
     train = read_config_for_use(config.run)
-    _check_form(config.form, train.student)
+    check_form(config.form, train.student)
     check_loadable(config, train)
     written = [config.out, *([sidecar(config.out)] if config.form in BARE else [])]
     for path in written:
@@ -67,12 +74,15 @@ def run(config: ExportConfig) -> Path:
     return config.out
 
 
-def _check_form(form: str, student: str) -> None:
-    if form != "safetensors" and not student.startswith("Res16UNet"):
-        raise ConfigError(
-            f"the code that reads --to {form} builds Res16UNets, not {student}: export it with "
-            "--to safetensors"
-        )
+def check_form(form: str, student: str) -> None:
+    """Raise ConfigError, with the forms that fit, if the code of a form has no such student."""
+    if student.startswith(BUILDS[form]):
+        return
+    fitting = [name for name, built in BUILDS.items() if student.startswith(built)]
+    raise ConfigError(
+        f"the code that reads --to {form} builds {' and '.join(BUILDS[form])}, not {student}: "
+        f"export it with --to {' or '.join(fitting)}"
+    )
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,7 @@ BUILT = {
     "slidr": Built(3, "intensity", "Res16UNet34C", 64),
     "pointcontrast": Built(3, "color"),
     "minkunet": Built(5),
+    "pointcept": Built(5),
 }
 
 
@@ -105,6 +116,8 @@ def check_loadable(config: ExportConfig, train: TrainConfig) -> None:
     if built is None:
         return
     wanted: dict[str, Any] = {"conv1_kernel_size": built.conv1_kernel_size}
+    if train.student.startswith("PTv3"):
+        wanted = {}
     if built.student is not None:
         wanted["student"] = built.student
     if built.embedding_channels is not None and config.projection:
@@ -126,11 +139,17 @@ def check_loadable(config: ExportConfig, train: TrainConfig) -> None:
 def _final(student: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The point projection as the student's last layer.
 
-    A linear layer on each voxel's features is a convolution of one voxel.
+    A linear layer on each voxel's features is a convolution of one voxel; WaffleIron calls it
+    `classif`.
     """
     weight, bias = weights[f"{PROJECTION}weight"], weights[f"{PROJECTION}bias"]
     if student.startswith("PTv3"):
         return {"final.weight": weight.contiguous(), "final.bias": bias.contiguous()}
+    if student.startswith(WAFFLEIRON):
+        return {
+            "classif.weight": weight[:, :, None].contiguous(),
+            "classif.bias": bias.contiguous(),
+        }
     return {"final.kernel": weight.T.contiguous(), "final.bias": bias[None].contiguous()}
 
 
@@ -138,18 +157,19 @@ def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any
     """Where the weights come from, and what a network needs to match them."""
     stores, sample = read_provenance(config.run).stores, train.stream.sample
     ups = {use.up_axis for use in stores}
-    return {
+    begun = config.run / INIT
+    settings = student_settings(train)
+    return settings | {
         "format": FORMAT,
         "p2pkit": p2pkit.__version__,
-        "student": train.student,
         "in_channels": input_channels(sample),
         **described_inputs(sample),
         "input_values": "of the voxel's first point; color is RGB, -1 to 1, 0 where unknown; "
         "height and range in m; normal towards the sensor",
-        "conv1_kernel_size": train.conv1_kernel_size,
         "up_axis": ups.pop() if len(ups) == 1 else None,
         "step": step,
         "fingerprints": [use.fingerprints for use in stores],
+        "init": json.loads(begun.read_text()) if begun.is_file() else None,
     }
 
 
@@ -169,13 +189,38 @@ def _torch_file(container: str | None) -> Callable[[dict[str, Tensor], dict[str,
     return write
 
 
+def _pointcept_file(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
+    """Pointcept's names and kernel layout; PTv3 has them already."""
+    of_spunet = about["student"].startswith("SpUNet")
+    named = to_pointcept(tensors) if of_spunet else tensors
+    return _torch_file("state_dict")(named, about)
+
+
+def _waffleiron_file(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
+    """The containers of WaffleIron's and ScaLR's checkpoints; the tensors are stored once."""
+    data = io.BytesIO()
+    torch.save({"net": tensors, "model_points": tensors, ABOUT: about}, data)
+    return data.getvalue()
+
+
 FORMS: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], bytes]] = {
     "safetensors": _safetensors,
     "pointcontrast": _torch_file("state_dict"),
     "slidr": _torch_file("model_points"),
     "minkunet": _torch_file(None),
+    "pointcept": _pointcept_file,
+    "waffleiron": _waffleiron_file,
 }
-"""Formats by name; all hold the same tensors under the same names. docs/export.md says how each is
+"""Formats by name, under the names of the code that reads them. docs/export.md says how each is
 loaded."""
+BUILDS: dict[str, tuple[str, ...]] = {
+    "safetensors": ("",),
+    "pointcontrast": ("Res16UNet",),
+    "slidr": ("Res16UNet",),
+    "minkunet": ("Res16UNet",),
+    "pointcept": ("SpUNet", "PTv3"),
+    "waffleiron": (WAFFLEIRON,),
+}
+"""How the names of the students begin that the code of each form builds."""
 BARE = ("minkunet",)
 """Formats that cannot hold the description of the file, which is written next to it."""

@@ -23,7 +23,7 @@ from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.batches import collate
 from p2pkit.stream.inputs import check_inputs, cloud_up, unaugmented
-from p2pkit.stream.samples import make_sample
+from p2pkit.stream.samples import make_sample, with_prepared
 
 
 def run(config: RetrievalConfig) -> Path:
@@ -145,8 +145,8 @@ def _embed(model: PretrainingModel, test: _Test, place: tuple[int, int]) -> Cont
     features = test.store.read(test.layer, *place)
     seed = [test.config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())]
     random = np.random.default_rng(seed)
-    up, basis = cloud_up(cloud), test.basis
-    made = make_sample(cloud, features, sample_config, random, basis, up_axis=up)
-    batch = collate(0, [made])
+    up, preparation = cloud_up(cloud), model.student.preparation
+    sample = make_sample(cloud, features, sample_config, random, test.basis, up_axis=up)
+    batch = collate(0, [with_prepared(sample, preparation)], preparation)
     with torch.inference_mode():
         return model(batch.to(test.train_config.device))

@@ -188,14 +188,16 @@ class ExportConfig:
 
     run: Path = Field(description="A pretraining run.")
     out: Path = Field(description="The file to write; must not exist.", json_schema_extra=option())
-    form: Literal["safetensors", "pointcontrast", "slidr", "minkunet"] = Field(
+    form: Literal[
+        "safetensors", "pointcontrast", "slidr", "minkunet", "pointcept", "waffleiron"
+    ] = Field(
         default="safetensors",
         description="Code base whose parameter names the file uses.",
         json_schema_extra=option("--to"),
     )
     projection: bool = Field(
         default=False,
-        description="Also write the point projection, as the 1x1x1 convolution `final`.",
+        description="Also write the point projection, as the network's last layer.",
         json_schema_extra=option(),
     )
     which: Literal["latest", "best"] = Field(

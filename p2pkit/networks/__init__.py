@@ -8,7 +8,7 @@ from p2pkit.networks.pretrained import (
 )
 from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.networks.sparse_engine import AUTO, ENGINES, EngineChoice, choose_engine
-from p2pkit.networks.students import STUDENTS, Student, build_student
+from p2pkit.networks.students import STUDENTS, Student, build_student, prepared_for
 
 __all__ = [
     "AUTO",
@@ -23,4 +23,5 @@ __all__ = [
     "choose_engine",
     "load_pretrained",
     "load_student_weights",
+    "prepared_for",
 ]

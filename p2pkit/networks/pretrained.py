@@ -1,25 +1,36 @@
 """Loading a student's weights: our own, or published ones with the same parameter names."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import TrainingError
+from p2pkit.networks.published_names import (
+    HEADS,
+    fitted_inputs,
+    input_layer_of,
+    student_names,
+)
 from p2pkit.networks.sparse_engine import AUTO
-from p2pkit.networks.students import Student, build_student
+from p2pkit.networks.students import Student, build_student, prepared_for
+from p2pkit.settings import config_from_json
+from p2pkit.settings.students import InputLayer, WaffleIronConfig
 from p2pkit.weight_files import EMA_CONTAINERS, read_metadata, read_weight_file
 
-CONTAINERS = ("state_dict", "model_state_dict", "model_points", "model")
+CONTAINERS = ("state_dict", "model_state_dict", "model_points", "model_point", "net", "model")
 WRAPPER = "module."
 ABOUT = "p2pkit"
 """Key of an exported file's description; torch files without metadata have it in a file beside."""
 FORMAT = "p2pkit-student"
-FINAL = "final.bias"
+FINALS = ("final.bias", "classif.bias")
+"""Of the last layers that exports may have."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,12 +43,14 @@ class LoadReport:
         unexpected: in the checkpoint but not copied.
         origin: the container inside the checkpoint that was read, and those that were not; empty
             where it has none.
+        averaged: of those loaded, the input layer's that were averaged over its channels.
     """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     origin: str = ""
+    averaged: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Counts, then the first few names."""
@@ -74,6 +87,18 @@ class PretrainedStudent:
     up_axis: tuple[float, float, float] | None
     about: dict[str, Any]
 
+    def prepared(
+        self, frames: Sequence[tuple[np.ndarray, np.ndarray]], device: str = "cpu"
+    ) -> dict[str, Tensor]:
+        """What the student takes by name beside coordinates and inputs; most take nothing.
+
+        Args:
+            frames: of each frame of the batch, x, y, z (m) of the point that stands for each voxel,
+                float32, and the voxels' integer positions, int32.
+            device: where the student runs.
+        """
+        return prepared_for(self.student, frames, device)
+
 
 def load_pretrained(path: str | Path, *, engine: str | None = None) -> PretrainedStudent:
     """Build the student of a file that `p2pkit export` wrote, in any form, with its weights.
@@ -88,7 +113,7 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
     """
     content, about = _read_export(Path(path))
     tensors, _ = _unwrap(content)
-    final = tensors.get(FINAL)
+    final = next((tensors[name] for name in FINALS if name in tensors), None)
     with torch.random.fork_rng(devices=[]):
         student = build_student(
             about["student"],
@@ -96,6 +121,7 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
             out_channels=None if final is None else final.numel(),
             conv1_kernel_size=about["conv1_kernel_size"],
             engine=engine or AUTO,
+            waffleiron=config_from_json(WaffleIronConfig, about.get("waffleiron", {})),
         )
     load_student_weights(student, tensors, skip=())
     return PretrainedStudent(
@@ -152,14 +178,17 @@ def load_student_weights(
     source: str | Path | Mapping[str, Any],
     *,
     prefix: str = "",
-    skip: tuple[str, ...] = ("final.",),
+    skip: tuple[str, ...] = HEADS,
     strict: bool = True,
+    inputs: InputLayer = "exact",
 ) -> LoadReport:
     """Copy a checkpoint into `student` by parameter name; the student is untouched on error.
 
-    The containers `state_dict`, `model_state_dict`, `model_points` and `model` are opened, a
-    running mean of the weights (`state_dict_ema`, `model_ema`, ...) before them, and a `module.`
-    before every name is dropped. Nothing else is adapted: no kernel is cut, repeated or transposed.
+    Containers such as `state_dict`, `model_points` and `net` are opened, a running mean of the
+    weights (`state_dict_ema`, `model_ema`, ...) before them, and a `module.` before every name is
+    dropped. Of files with several networks the student's is read (`student.`, `backbone.`).
+    Pointcept's SpUNet is brought into p2pkit's names and layout. Nothing else is adapted: no kernel
+    is cut or repeated.
 
     Args:
         student: the network to fill.
@@ -168,6 +197,8 @@ def load_student_weights(
         skip: names that begin with one of these are not loaded and may be absent on either side:
             by default the last layer, whose width belongs to the task it was trained for.
         strict: whether any other absent or additional name is an error.
+        inputs: what becomes of an input layer with another number of channels, see
+            `published_names.fitted_inputs`; `exact` refuses it.
 
     Raises:
         TrainingError: the file cannot be read, a shape differs, no name fits, or (`strict`) names
@@ -175,20 +206,23 @@ def load_student_weights(
     """
     content = source if isinstance(source, Mapping) else read_weights(Path(source))
     tensors, origin = _unwrap(content)
-    weights = _select(tensors, prefix)
+    read, others = student_names(student, _select(tensors, prefix))
+    weights, new = fitted_inputs(student, read, inputs)
     own = student.state_dict()
-    wanted = {name for name in own if not name.startswith(skip)}
-    offered = {name for name in weights if not name.startswith(skip)}
+    wanted = {name for name in own if not name.startswith(skip) and name not in new}
+    offered = {name for name in weights if not name.startswith(skip) and name not in new}
     loaded = sorted(wanted & offered)
+    averaged = tuple(name for name in loaded if weights[name] is not read[name])
     report = LoadReport(
         tuple(loaded),
         tuple(sorted(own.keys() - loaded)),
-        tuple(sorted(weights.keys() - loaded)),
+        tuple(sorted({*weights.keys() - loaded, *others})),
         origin,
+        averaged,
     )
     _check_names(wanted, offered, strict=strict)
     for name in loaded:
-        _check_shape(name, own[name], weights[name])
+        _check_shape(name, own[name], weights[name], is_input=name in input_layer_of(student))
     student.load_state_dict({name: weights[name] for name in loaded}, strict=False)
     return report
 
@@ -243,8 +277,16 @@ def _check_names(wanted: set[str], offered: set[str], *, strict: bool) -> None:
     if strict and wanted != offered:
         raise TrainingError(
             f"the checkpoint belongs to another network: absent {_some(wanted - offered)}; "
-            f"additional {_some(offered - wanted)}"
+            f"additional {_some(offered - wanted)}{_other_norm(wanted, offered)}"
         )
+
+
+def _other_norm(wanted: set[str], offered: set[str]) -> str:
+    """The setting that gives a WaffleIron the checkpoint's norms, where these alone differ."""
+    for absent, norm in ((wanted - offered, "layer"), (offered - wanted, "batch")):
+        if absent and all(re.search(r"_mix\.\d+\.norm\.(running_|num_b)", name) for name in absent):
+            return f"; its layers have other norms: set waffleiron.norm={norm}"
+    return ""
 
 
 def _some(names: set[str]) -> str:
@@ -253,7 +295,7 @@ def _some(names: set[str]) -> str:
     return (", ".join(sorted(names)[:3]) or "none") + more
 
 
-def _check_shape(name: str, own: Tensor, given: Tensor) -> None:
+def _check_shape(name: str, own: Tensor, given: Tensor, *, is_input: bool) -> None:
     if own.shape == given.shape:
         return
     message = f"{name} is {tuple(given.shape)} in the checkpoint but {tuple(own.shape)} here"
@@ -262,4 +304,6 @@ def _check_shape(name: str, own: Tensor, given: Tensor) -> None:
             ": build the student with the checkpoint's "
             f"in_channels={given.shape[-2]} and conv1_kernel_size={round(len(given) ** (1 / 3))}"
         )
+    if is_input:
+        message += "; `train` can start from other inputs with init_inputs=average or random"
     raise TrainingError(message)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from p2pkit.errors import GeometryError
+from p2pkit.geometry.preparation import Preparation
 from p2pkit.networks.serialization import ORDERS, serialization_code
 from p2pkit.networks.torch_engine import sparse_product
 from p2pkit.networks.voxel_maps import VoxelMaps
@@ -128,6 +129,8 @@ class PTv3(nn.Module):
         out_channels: width of a last linear layer, `final`; None has none.
         size: widths and depths.
     """
+
+    preparation: Preparation | None = None
 
     def __init__(
         self, in_channels: int, out_channels: int | None = None, *, size: PTv3Size | None = None

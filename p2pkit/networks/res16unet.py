@@ -8,6 +8,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
 from p2pkit.errors import GeometryError
+from p2pkit.geometry.preparation import Preparation
 from p2pkit.networks.blocks import Block, residual_stage
 from p2pkit.networks.cells import STRIDES, Cells
 from p2pkit.networks.sparse_engine import SparseEngine
@@ -42,6 +43,8 @@ class Res16UNet(nn.Module):
         out_channels: width of the decoder's features, before `final`.
         cell_channels: widths of what `cells` gives.
     """
+
+    preparation: Preparation | None = None
 
     def __init__(
         self,

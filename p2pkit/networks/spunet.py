@@ -13,6 +13,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
 from p2pkit.errors import GeometryError
+from p2pkit.geometry.preparation import Preparation
 from p2pkit.networks.cells import STRIDES, Cells
 from p2pkit.networks.sparse_engine import SparseEngine
 
@@ -38,6 +39,8 @@ class SpUNet(nn.Module):
         channels: widths of the four encoder and the four decoder stages, in that order.
         layers: blocks of each stage, in the same order.
     """
+
+    preparation: Preparation | None = None
 
     def __init__(
         self,

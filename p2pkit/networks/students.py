@@ -3,25 +3,34 @@
 `STUDENTS` names the Res16UNet family as its authors do (SpatioTemporalSegmentation, PointContrast,
 SLidR; MinkUNet in MinkowskiEngine): the number is the depth, the letter the widths, and without
 a letter the decoder is 256 wide. SpUNet and PTv3 are Pointcept's; `PTv3-encoder` is the form that
-Sonata and Concerto publish. A new network is one more entry whose constructor takes the
-arguments of `build_student`.
+Sonata and Concerto publish. A WaffleIron's name gives its layers and its width. A new network is
+one more entry whose constructor takes the arguments of `build_student`.
 """
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+from torch import Tensor
+
 from p2pkit.errors import ConfigError
+from p2pkit.geometry.preparation import prepared_batch
 from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
 from p2pkit.networks.ptv3 import SMALL, SONATA, PTv3, PTv3Size
 from p2pkit.networks.res16unet import Res16UNet
 from p2pkit.networks.sparse_engine import AUTO, sparse_engine
 from p2pkit.networks.spunet import SpUNet
+from p2pkit.networks.waffleiron import WaffleIron
+from p2pkit.settings.students import WaffleIronConfig
 
-Student = Res16UNet | SpUNet | PTv3
-"""Called with coordinates and inputs, one row per voxel; `out_channels` is the width it gives."""
+Student = Res16UNet | SpUNet | PTv3 | WaffleIron
+"""Called with coordinates and inputs, one row per voxel, and by name with what its `preparation`
+makes of the points, if it has one; `out_channels` is the width it gives."""
 BN_MOMENTUM = 0.05
+WAFFLEIRON = "WaffleIron"
+"""The names of WaffleIrons begin with it."""
 
 _DEPTH_14 = (1, 1, 1, 1, 1, 1, 1, 1)
 _DEPTH_18 = (2, 2, 2, 2, 2, 2, 2, 2)
@@ -41,6 +50,29 @@ def _transformer(size: PTv3Size) -> Callable[..., PTv3]:
 
     def build(in_channels: int, out_channels: int | None, **_: object) -> PTv3:
         return PTv3(in_channels, out_channels, size=size)
+
+    return build
+
+
+def _waffle(depth: int, width: int) -> Callable[..., WaffleIron]:
+    """WaffleIron computes in plain torch whatever the engine, and has no sparse convolution."""
+
+    def build(
+        in_channels: int,
+        out_channels: int | None,
+        *,
+        bn_momentum: float,
+        waffleiron: WaffleIronConfig | None,
+        **_: object,
+    ) -> WaffleIron:
+        return WaffleIron(
+            in_channels,
+            out_channels,
+            depth=depth,
+            width=width,
+            settings=waffleiron,
+            bn_momentum=bn_momentum,
+        )
 
     return build
 
@@ -65,6 +97,9 @@ STUDENTS: dict[str, Callable[..., Student]] = {
     "PTv3": _transformer(PTv3Size()),
     "PTv3-small": _transformer(SMALL),
     "PTv3-encoder": _transformer(SONATA),
+    "WaffleIron-12-256": _waffle(12, 256),
+    "WaffleIron-48-256": _waffle(48, 256),
+    "WaffleIron-48-768": _waffle(48, 768),
 }
 
 
@@ -76,6 +111,7 @@ def build_student(
     conv1_kernel_size: int = 5,
     bn_momentum: float = BN_MOMENTUM,
     engine: str = AUTO,
+    waffleiron: WaffleIronConfig | None = None,
 ) -> Student:
     """A student with random weights from torch's global generator.
 
@@ -87,6 +123,8 @@ def build_student(
         bn_momentum: of all batch norms; 0.05 is PointContrast's and SLidR's value.
         engine: a key of `ENGINES`, or `auto`; weights and checkpoints do not depend on it, and
             results differ by rounding only.
+        waffleiron: settings of a WaffleIron; None takes the defaults. Other students have no use
+            for it.
 
     Raises:
         ConfigError: the student or engine is unknown, or the kernel size is not odd and positive.
@@ -98,13 +136,31 @@ def build_student(
         )
     if conv1_kernel_size < 1 or conv1_kernel_size % 2 == 0:
         raise ConfigError(f"conv1_kernel_size is {conv1_kernel_size}; it must be odd and positive")
-    return STUDENTS[name](
+    build = STUDENTS[name]
+    if name.startswith(WAFFLEIRON):
+        build = partial(build, waffleiron=waffleiron)
+    return build(
         in_channels,
         out_channels,
         engine=sparse_engine(engine),
         conv1_kernel_size=conv1_kernel_size,
         bn_momentum=bn_momentum,
     )
+
+
+def prepared_for(
+    student: Student, frames: Sequence[tuple[np.ndarray, np.ndarray]], device: str = "cpu"
+) -> dict[str, Tensor]:
+    """What a student takes by name beside coordinates and inputs; most take nothing.
+
+    Args:
+        student: whose `preparation` makes it.
+        frames: of each frame of the batch, x, y, z (m) of the point that stands for each voxel,
+            float32, and the voxels' integer positions, int32.
+        device: where the student runs.
+    """
+    made = student.preparation
+    return prepared_batch(made, [made.of_frame(*frame) for frame in frames] if made else [], device)
 
 
 def _meant(name: str) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from p2pkit.errors import ConfigError
+from p2pkit.geometry.preparation import Preparation, prepared_batch
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.layers.views import stored_views, view_fields
@@ -21,7 +22,7 @@ from p2pkit.stream.inputs import chosen_inputs, stored_up
 from p2pkit.stream.mixture import MixtureOrder
 from p2pkit.stream.order import Place, SampleOrder
 from p2pkit.stream.prefetch import ordered_map
-from p2pkit.stream.samples import VoxelSample, draw_view, make_sample
+from p2pkit.stream.samples import VoxelSample, draw_view, make_sample, with_prepared
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Batch:
             reads none.
         fields: further values of each voxel's point or of each pair, by name, of the fields that
             all frames have; `layers.geometry` declares them.
+        prepared: what the student takes by name beside coordinates and inputs.
     """
 
     step: int
@@ -55,6 +57,7 @@ class Batch:
     wait_s: float = 0.0
     pair_superpixel: Int[Tensor, " pairs"] | None = None
     fields: Mapping[str, Tensor] = field(default_factory=dict)
+    prepared: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: str) -> "Batch":
         """The batch with its tensors on a device; ids and rows too, coordinates included."""
@@ -69,7 +72,8 @@ class Batch:
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         fields = {name: change(value) for name, value in self.fields.items()}
-        return replace(self, **tensors, fields=fields)
+        prepared = {name: change(value) for name, value in self.prepared.items()}
+        return replace(self, **tensors, fields=fields, prepared=prepared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +125,10 @@ class BatchStream:
         rank, ranks: this process and how many there are.
         parts: micro-batches into which a process splits its part of a global batch.
         pin: put batches into page-locked memory, for training on a GPU.
+        preparation: of the student, for what it takes beside coordinates and inputs; None makes
+            nothing more.
         lap: called when a part of the work on a sample ends: read, decode, augment, voxelise,
-            pairs.
+            pairs, prepare.
 
     Raises:
         ConfigError: a global batch has fewer frames than there are parts in all, pairs are set to
@@ -138,6 +144,7 @@ class BatchStream:
         ranks: int = 1,
         parts: int = 1,
         pin: bool = False,
+        preparation: Preparation | None = None,
         lap: Lap = no_lap,
     ) -> None:
         if config.batch_size < ranks * parts:
@@ -150,7 +157,7 @@ class BatchStream:
         _check_views(self._sources, config)
         inputs = chosen_inputs(config.sample, [source.store for source in self._sources])
         self._config = replace(config, sample=replace(config.sample, inputs=inputs))
-        self._lap = lap
+        self._lap, self._preparation = lap, preparation
         self._rank, self._ranks, self.parts, self._pin = rank, ranks, parts, pin
         orders = [
             SampleOrder(
@@ -178,7 +185,8 @@ class BatchStream:
         samples = ordered_map(self._prepare, places, threads=config.threads, ahead=ahead)
 
         def joined(one: tuple[int, int]) -> Batch:
-            batch = collate(one[0], [next(samples) for _ in self._places(*one)])
+            found = [next(samples) for _ in self._places(*one)]
+            batch = collate(one[0], found, self._preparation)
             return batch.pin_memory() if self._pin else batch
 
         # A separate thread joins them, one after the other, so that the consumer need not.
@@ -216,7 +224,7 @@ class BatchStream:
         cloud = decode_geometry(geometry)
         self._lap("decode")
         random = np.random.default_rng([self._config.seed, place.position])
-        return make_sample(
+        sample = make_sample(
             cloud,
             features,
             config,
@@ -227,6 +235,9 @@ class BatchStream:
             up_axis=source.up_axis,
             lap=self._lap,
         )
+        sample = with_prepared(sample, self._preparation)
+        self._lap("prepare")
+        return sample
 
 
 def _check_views(sources: Sequence[StreamSource], config: StreamConfig) -> None:
@@ -238,8 +249,14 @@ def _check_views(sources: Sequence[StreamSource], config: StreamConfig) -> None:
         )
 
 
-def collate(step: int, samples: list[VoxelSample]) -> Batch:
-    """Join samples: batch index before each coordinate; rows, cells, superpixels made unique."""
+def collate(step: int, samples: list[VoxelSample], preparation: Preparation | None = None) -> Batch:
+    """Join samples: batch index before each coordinate; rows, cells, superpixels made unique.
+
+    Args:
+        step: of the batch.
+        samples: of the batch's frames.
+        preparation: that made the samples' `prepared`, if they have any.
+    """
     coordinates: list[np.ndarray] = []
     pair_voxel: list[np.ndarray] = []
     pair_cell: list[np.ndarray] = []
@@ -274,4 +291,5 @@ def collate(step: int, samples: list[VoxelSample]) -> Batch:
             for name in samples[0].fields
             if all(name in sample.fields for sample in samples)
         },
+        prepared=prepared_batch(preparation, [sample.prepared for sample in samples]),
     )

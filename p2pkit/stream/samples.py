@@ -1,12 +1,13 @@
 """One training sample: augmented, voxelised, with its pairs' voxels and teacher features."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
+from p2pkit.geometry.preparation import Preparation, Prepared
 from p2pkit.layers.features import pair_cells, pair_features, usable_pairs
 from p2pkit.layers.geometry import PAIR_FIELDS, POINT_FIELDS, PointCloud
 from p2pkit.layers.map_coding import PcaBasis
@@ -27,7 +28,8 @@ class VoxelSample:
 
     Args:
         coordinates: integer voxel positions, unique.
-        inputs: channels of each voxel's first point, as `SampleConfig.inputs` names them.
+        points: x, y, z (m) of each voxel's first point, augmented.
+        inputs: channels of that point, as `SampleConfig.inputs` names them.
         pair_voxel: row in `coordinates` of each pair.
         pair_feature: the teacher's upsampled feature of each pair.
         pair_cell: id of the teacher cell nearest to each pair; those of the image as it is where
@@ -35,9 +37,11 @@ class VoxelSample:
         pair_confidence: 0 … 1; 1 for all pairs where the store has none.
         pair_superpixel: id of each pair's superpixel; None where superpixels were not read.
         fields: of each voxel's point or of each pair, by name, as `layers.geometry` declares them.
+        prepared: what the network takes beside coordinates and inputs; see `with_prepared`.
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
+    points: Float32[np.ndarray, "voxels 3"]
     inputs: Float32[np.ndarray, "voxels channels"]
     pair_voxel: Int64[np.ndarray, " pairs"]
     pair_feature: Float32[np.ndarray, "pairs teacher_channels"]
@@ -45,6 +49,7 @@ class VoxelSample:
     pair_confidence: Float32[np.ndarray, " pairs"]
     pair_superpixel: Int64[np.ndarray, " pairs"] | None = None
     fields: Mapping[str, np.ndarray] = field(default_factory=dict)
+    prepared: Prepared = field(default_factory=dict)
 
 
 def make_sample(
@@ -85,6 +90,7 @@ def make_sample(
         views = np.full(len(rows), view)
     sample = VoxelSample(
         coordinates=seen.coordinates,
+        points=seen.points,
         inputs=seen.inputs,
         pair_voxel=voxel_of_point[cloud.pair_point[rows]],
         pair_feature=_features(cloud, features, rows, views, config, basis),
@@ -95,6 +101,13 @@ def make_sample(
     )
     lap("pairs")
     return sample
+
+
+def with_prepared(sample: VoxelSample, preparation: Preparation | None) -> VoxelSample:
+    """The sample with what a network takes beside coordinates and inputs, if it takes anything."""
+    if preparation is None:
+        return sample
+    return replace(sample, prepared=preparation.of_frame(sample.points, sample.coordinates))
 
 
 def draw_view(config: SampleConfig, views: int, seed: tuple[int, int]) -> int:

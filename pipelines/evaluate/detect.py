@@ -56,11 +56,13 @@ class BoxFrame:
 
     Args:
         coordinates: integer voxel positions in the network's axes, unique.
-        inputs: the student's channels of each voxel.
+        points: x, y, z (m) of each voxel's first point.
+        inputs: the student's channels of that point.
         boxes: annotated ones, in upright axes (m).
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
+    points: Float32[np.ndarray, "voxels 3"]
     inputs: Float32[np.ndarray, "voxels channels"]
     boxes: ClassBoxes
 
@@ -130,8 +132,9 @@ class DetectionNetwork(nn.Module):
         self.head = DetectionHead(student.cell_channels, classes)
         self.register_buffer("_turn", torch.from_numpy(upright_from_network(up_axis)))
 
-    def forward(self, coordinates: Tensor, inputs: Tensor) -> CellBoxes:
+    def forward(self, frames: Sequence[BoxFrame]) -> CellBoxes:
         """What every cell predicts, in upright axes."""
+        coordinates, inputs, _ = network_inputs(frames, self.student)
         turn: Any = self.get_buffer("_turn")
         return self.head(self.student.cells(coordinates, inputs), self._voxel_size, turn)
 
@@ -168,7 +171,7 @@ class Detection:
         """Of augmented frames; without elastic distortion and tilt, which boxes cannot follow."""
         frames = [box_frame(self.data, int(sample), random, augment) for sample in samples]
         device = str(next(network.parameters()).device)
-        cells: CellBoxes = network(*network_inputs(frames, device))
+        cells: CellBoxes = network(frames)
         boxes = targets([frame.boxes for frame in frames], device)
         answers = assigned(
             cells,
@@ -181,13 +184,12 @@ class Detection:
 
     def scores(self, network: nn.Module, samples: Int64[np.ndarray, " samples"]) -> DetectionScores:
         """Over all boxes of some frames; the network is in eval mode."""
-        device = str(next(network.parameters()).device)
         found: list[ClassBoxes] = []
         truth: list[ClassBoxes] = []
         for sample in samples.tolist():
             frame = box_frame(self.data, sample)
             with torch.inference_mode():
-                cells: CellBoxes = network(*network_inputs([frame], device))
+                cells: CellBoxes = network([frame])
             found.append(detections(cells, self.config))
             truth.append(frame.boxes)
         names = [self.data.scene_of[sample] for sample in samples.tolist()]
@@ -222,7 +224,8 @@ def box_frame(
     values = {name: getattr(settings, name) for name in names}
     config = replace(plain, augment=replace(plain.augment, **values))
     seen = see(replace(cloud, points=turned), config, random, up_axis=data.up_axis)
-    return BoxFrame(seen.coordinates, seen.inputs, moved_boxes(stored, change))
+    boxes = moved_boxes(stored, change)
+    return BoxFrame(seen.coordinates, seen.points, seen.inputs, boxes)
 
 
 def read_boxes(store: Store, sample: int) -> StoredBoxes:

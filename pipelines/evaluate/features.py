@@ -148,9 +148,9 @@ def voxel_features(
     student: Student, frame: LabelledFrame
 ) -> Float32[np.ndarray, "voxels channels"]:
     """The student's features of a frame, in the mode that it is in."""
-    device = str(next(student.parameters()).device)
+    coordinates, inputs, prepared = network_inputs([frame], student)
     with torch.inference_mode():
-        return student(*network_inputs([frame], device)).cpu().numpy()
+        return student(coordinates, inputs, **prepared).cpu().numpy()
 
 
 def draw(

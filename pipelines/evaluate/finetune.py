@@ -1,5 +1,6 @@
 """Fine-tuning a student with a new head on a few labelled frames; the head of segmentation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
@@ -31,9 +32,10 @@ class SegmentationNetwork(nn.Module):
         self.student = student
         self.head = nn.Linear(student.out_channels, classes)
 
-    def forward(self, coordinates: Tensor, inputs: Tensor) -> Float[Tensor, "voxels classes"]:
+    def forward(self, frames: Sequence[LabelledFrame]) -> Float[Tensor, "voxels classes"]:
         """Logits of each voxel."""
-        return self.head(self.student(coordinates, inputs))
+        coordinates, inputs, prepared = network_inputs(frames, self.student)
+        return self.head(self.student(coordinates, inputs, **prepared))
 
 
 @runtime_checkable
@@ -97,22 +99,20 @@ class Segmentation:
     ) -> Tensor | None:
         """Cross-entropy of the voxels that have a class."""
         frames = [self.data.frame(int(sample), random, augment) for sample in samples]
-        device = str(next(network.parameters()).device)
         labels = np.concatenate([frame.voxel_label for frame in frames])
-        target = torch.from_numpy(labels).to(device)
+        target = torch.from_numpy(labels).to(next(network.parameters()).device)
         if not (target != IGNORE).any():
             return None
-        logits = network(*network_inputs(frames, device))
+        logits = network(frames)
         return functional.cross_entropy(logits, target, ignore_index=IGNORE)
 
     def scores(self, network: nn.Module, samples: Int64[np.ndarray, " samples"]) -> PartScores:
         """Over all labelled points of some frames."""
-        device = str(next(network.parameters()).device)
 
         def predict(sample: int) -> tuple[LabelledFrame, Int64[np.ndarray, " voxels"]]:
             frame = self.data.frame(sample)
             with torch.inference_mode():
-                logits = network(*network_inputs([frame], device))
+                logits = network([frame])
             return frame, logits.argmax(dim=1).cpu().numpy()
 
         return self.data.score(samples, predict, self.keep)

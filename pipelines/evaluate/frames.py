@@ -20,6 +20,7 @@ from p2pkit.evaluation.segmentation import (
 )
 from p2pkit.geometry.gravity import rotation_to_z_up
 from p2pkit.layers.boxes import CLASSES, box_layer
+from p2pkit.networks import Student, prepared_for
 from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
 from p2pkit.pipelines.evaluate.official import is_official, test_places
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig
@@ -120,7 +121,8 @@ class LabelledFrame:
 
     Args:
         coordinates: integer voxel positions, unique.
-        inputs: the student's channels of each voxel.
+        points: x, y, z (m) of each voxel's first point, augmented.
+        inputs: the student's channels of that point.
         voxel_of_point: voxel of each stored point; a point takes its voxel's prediction.
         labels: class of each point, `IGNORE` for void.
         voxel_label: the commonest class of each voxel's points; `IGNORE` where all are void.
@@ -128,6 +130,7 @@ class LabelledFrame:
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
+    points: Float32[np.ndarray, "voxels 3"]
     inputs: Float32[np.ndarray, "voxels channels"]
     voxel_of_point: Int64[np.ndarray, " points"]
     labels: Int64[np.ndarray, " points"]
@@ -167,6 +170,11 @@ class Voxels(Protocol):
     @property
     def coordinates(self) -> Int32[np.ndarray, "voxels 3"]:
         """Integer positions, unique."""
+        ...
+
+    @property
+    def points(self) -> Float32[np.ndarray, "voxels 3"]:
+        """x, y, z (m) of the point that stands for each."""
         ...
 
     @property
@@ -261,6 +269,7 @@ class LabelledFrames:
         seen = see(cloud, config, random, up_axis=self.up_axis)
         return LabelledFrame(
             seen.coordinates,
+            seen.points,
             seen.inputs,
             seen.voxel_of_point,
             labels,
@@ -312,11 +321,22 @@ class LabelledFrames:
         )
 
 
-def network_inputs(frames: Sequence[Voxels], device: str) -> tuple[Tensor, Tensor]:
-    """(batch, x, y, z) and inputs of the voxels of several frames, on a device."""
+def network_inputs(
+    frames: Sequence[Voxels], student: Student
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """(batch, x, y, z) and inputs of the voxels of several frames, and what the student prepares.
+
+    All on the student's device; it is called as `student(coordinates, inputs, **prepared)`.
+    """
+    device = str(next(student.parameters()).device)
     rows = [np.insert(frame.coordinates, 0, i, axis=1) for i, frame in enumerate(frames)]
     inputs = np.concatenate([frame.inputs for frame in frames])
-    return torch.from_numpy(np.concatenate(rows)).to(device), torch.from_numpy(inputs).to(device)
+    voxels = [(frame.points, frame.coordinates) for frame in frames]
+    return (
+        torch.from_numpy(np.concatenate(rows)).to(device),
+        torch.from_numpy(inputs).to(device),
+        prepared_for(student, voxels, device),
+    )
 
 
 def open_labelled(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from p2pkit.errors import StoreError
 from p2pkit.layers.geometry import PointCloud, decode_geometry
+from p2pkit.networks import prepared_for
 from p2pkit.pipelines.train.model import PretrainingModel
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store
@@ -38,8 +39,12 @@ def point_features(
     sample, random = unaugmented(config.stream.sample), np.random.default_rng(0)
     seen = see(cloud, sample, random, up_axis=cloud_up(cloud))
     coordinates, inputs = _single_batch(seen.coordinates), torch.from_numpy(seen.inputs)
+    voxels = [(seen.points, seen.coordinates)]
+    prepared = prepared_for(model.student, voxels, config.device)
     with torch.inference_mode():
-        features = model.student(coordinates.to(config.device), inputs.to(config.device))
+        features = model.student(
+            coordinates.to(config.device), inputs.to(config.device), **prepared
+        )
     return features.cpu().numpy()[seen.voxel_of_point]
 
 

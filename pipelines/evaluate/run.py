@@ -39,11 +39,11 @@ from p2pkit.pipelines.evaluate.weights import (
     BASELINES,
     INPUTS,
     SCRATCH,
-    STUDENT_SETTINGS,
     ComparedWeights,
     ReadWeights,
     compared_weights,
 )
+from p2pkit.pipelines.train.run_folder import student_settings
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import open_store
 from p2pkit.store.strict_json import differences
@@ -135,7 +135,7 @@ def protocol(
         "fraction_unit": f"percent of the training part's {unit}",
         "draws": f"whole {unit}, dealt out: draws are disjoint as long as they fit",
         "metric": METRICS[data.labels.name == BOXES],
-        "student": {name: getattr(weights.train, name) for name in STUDENT_SETTINGS},
+        "student": student_settings(weights.train),
         **described_inputs(data.sample),
         "test_time": "one view, no augmentation",
         "settings": settings,

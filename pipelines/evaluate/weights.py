@@ -15,7 +15,7 @@ from p2pkit.networks.pretrained import read_weights
 from p2pkit.networks.students import Student
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import WEIGHTS
-from p2pkit.pipelines.train.run_folder import read_config, read_provenance
+from p2pkit.pipelines.train.run_folder import read_config, read_provenance, student_settings
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store
 from p2pkit.stream.inputs import described_inputs, input_channels
@@ -26,7 +26,6 @@ BASELINES = (SCRATCH, INPUTS)
 """Baselines without pretraining: random weights, and no network at all."""
 READ_ATTEMPTS = 5
 """Attempts to read a checkpoint that a running training may replace."""
-STUDENT_SETTINGS = ("student", "conv1_kernel_size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +98,7 @@ class ComparedWeights:
                 in_channels=input_channels(self.train.stream.sample),
                 conv1_kernel_size=self.train.conv1_kernel_size,
                 engine=self.train.engine,
+                waffleiron=self.train.waffleiron,
             )
         if content is not None:
             prefix = "student." if name in self.runs else ""
@@ -149,6 +149,5 @@ def compared_weights(
 
 
 def _identity(config: TrainConfig) -> list[Any]:
-    names = [getattr(config, name) for name in STUDENT_SETTINGS]
     sample = config.stream.sample
-    return [*names, sample.voxel_size, described_inputs(sample)]
+    return [*student_settings(config).values(), sample.voxel_size, described_inputs(sample)]

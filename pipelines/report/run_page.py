@@ -31,7 +31,12 @@ from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.presets import preset
-from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance, run_layer
+from p2pkit.pipelines.train.run_folder import (
+    initial_weights,
+    read_config_here,
+    read_provenance,
+    run_layer,
+)
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.sampling import evenly_spread
 from p2pkit.settings import config_to_json
@@ -177,6 +182,7 @@ def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str
         "Store": _sizes_text(store, geometry, features),
         "3D student": f"{config.student}, {sum(value.numel() for value in student.parameters()):,} "
         f"weights; {', '.join(described['inputs'])} in {voxels_text(described)}",
+        "Initial weights": initial_weights(run),
         "Objective": f"{config.loss.name}, temperature {config.loss.temperature:g}, "
         f"{config.stream.batch_size} frames × {config.stream.sample.pairs_per_frame} pairs a step, "
         f"{config.embedding_channels} embedding channels",

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import torch
 from torch import nn
 
 from p2pkit.errors import TrainingError
+from p2pkit.files import sha256_file
 from p2pkit.heads import FixedPixels, PixelProjection, PointProjection
 from p2pkit.losses import ContrastBatch
-from p2pkit.networks import build_student
+from p2pkit.networks import Student, build_student, load_student_weights
 from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.settings.students import InputLayer
 from p2pkit.stream.batches import Batch
 from p2pkit.stream.inputs import described_inputs, input_channels
 from p2pkit.weight_files import read_weight_file
@@ -39,6 +42,7 @@ class PretrainingModel(nn.Module):
             in_channels=input_channels(config.stream.sample),
             conv1_kernel_size=config.conv1_kernel_size,
             engine=config.engine,
+            waffleiron=config.waffleiron,
         )
         width = config.embedding_channels
         if config.pixel_head == "fixed":
@@ -50,7 +54,7 @@ class PretrainingModel(nn.Module):
 
     def forward(self, batch: Batch) -> ContrastBatch:
         """Both embeddings of each pair of the batch."""
-        features = self.student(batch.coordinates, batch.inputs)
+        features = self.student(batch.coordinates, batch.inputs, **batch.prepared)
         return ContrastBatch(
             point_embedding=self.point_projection(features[batch.pair_voxel]),
             pixel_embedding=self.pixel_projection(batch.pair_feature),
@@ -67,6 +71,35 @@ def build_model(config: TrainConfig, teacher_channels: int, *, seed: int) -> Pre
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PretrainingModel(config, teacher_channels)
+
+
+def start_from(path: Path, student: Student, inputs: InputLayer) -> dict[str, Any]:
+    """Copy the weights of a file into a student; say which, JSON.
+
+    Last layers are left out, everything else must fit, except for the input layer as `inputs` says.
+
+    Args:
+        path: see `load_student_weights`.
+        student: with its random weights.
+        inputs: see `TrainConfig.init_inputs`.
+
+    Returns:
+        file, sha256; numbers of tensors loaded; names of the averaged, of those left random and of
+        those of the file that were not used.
+
+    Raises:
+        TrainingError: the file cannot be read or belongs to another network.
+    """
+    report = load_student_weights(student, path, inputs=inputs)
+    return {
+        "file": str(path),
+        "sha256": sha256_file(path),
+        "container": report.origin,
+        "loaded": len(report.loaded),
+        "averaged": list(report.averaged),
+        "random": list(report.missing),
+        "not_used": list(report.unexpected),
+    }
 
 
 def load_weights(model: PretrainingModel, checkpoint: Path) -> None:

@@ -6,6 +6,9 @@ import torch
 from p2pkit.pipelines.train.model import PretrainingModel
 from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig
 
+ADAM_SECOND_BETA = 0.999
+"""torch's default."""
+
 
 def learning_rate(
     config: OptimizerConfig, step: int, steps: int, *, steps_per_epoch: float = 1.0
@@ -23,8 +26,15 @@ def learning_rate(
     return config.learning_rate
 
 
-def build_optimizer(model: PretrainingModel, config: TrainConfig) -> torch.optim.SGD:
-    """SGD over all parameters; the rate is set at each step."""
+def build_optimizer(model: PretrainingModel, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser over all parameters; the rate is set at each step."""
+    if config.optimizer.name == "adamw":
+        return torch.optim.AdamW(
+            model.parameters(),
+            lr=config.optimizer.learning_rate,
+            betas=(config.optimizer.momentum, ADAM_SECOND_BETA),
+            weight_decay=config.optimizer.weight_decay,
+        )
     return torch.optim.SGD(
         model.parameters(),
         lr=config.optimizer.learning_rate,

@@ -16,7 +16,7 @@ from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.pipelines.train.stores import open_sources
 from p2pkit.profiling import START, Laps
 
-PREPARING = ("read", "decode", "augment", "voxelise", "pairs")
+PREPARING = ("read", "decode", "augment", "voxelise", "pairs", "prepare")
 """Parts done in the loader's threads, in parallel with the step."""
 STEPPING = ("wait", "forward", "loss", "backward", "optimiser", "meters")
 WARM_UP = 2

@@ -34,10 +34,11 @@ from p2pkit.pipelines.train.distributed import (
     wait_for_all,
 )
 from p2pkit.pipelines.train.logs import check_wandb, metrics_log, wandb_log
-from p2pkit.pipelines.train.model import build_model
+from p2pkit.pipelines.train.model import build_model, start_from
 from p2pkit.pipelines.train.online_probe import OnlineProbe
 from p2pkit.pipelines.train.optimizer import learning_rate
 from p2pkit.pipelines.train.run_folder import (
+    INIT,
     check_device,
     provenance_of,
     read_config,
@@ -92,7 +93,7 @@ def stop_on_signal() -> Generator[Callable[[], bool]]:
         raise KeyboardInterrupt
 
 
-LEFT_BY_A_RUN = ("config.json", "checkpoints", BEST, "metrics.jsonl")
+LEFT_BY_A_RUN = ("config.json", "checkpoints", BEST, "metrics.jsonl", INIT)
 
 Progress = Callable[[StepReport], None]
 
@@ -137,6 +138,8 @@ def run(
         wait_for_all(ranks)
         if ranks.is_first:
             provenance_of(sources, config).write(out)
+            if parts.begun is not None:
+                write_json(out / INIT, parts.begun)
             write_json(out / "config.json", config_to_json(config))
         return _train(parts, out, stop_after, progress)
 
@@ -203,20 +206,24 @@ def _refuse_run_in(out: Path) -> None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The objects that a run works with."""
+    """The objects that a run works with, and which weights of `config.init` it starts from."""
 
     config: TrainConfig
     ranks: Ranks
     trainer: Trainer
     stream: BatchStream
     probe: OnlineProbe | None
+    begun: dict[str, Any] | None
 
 
 def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out: Path) -> _Parts:
     """Build everything; settings that do not fit the stores fail here, before a run exists."""
     trainer, stream = trainer_and_stream(config, sources, ranks)
     probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
-    return _Parts(config, ranks, trainer, stream, probe)
+    begun = None
+    if config.init is not None and not list_checkpoints(out):
+        begun = start_from(config.init, trainer.model.student, config.init_inputs)
+    return _Parts(config, ranks, trainer, stream, probe, begun)
 
 
 def trainer_and_stream(
@@ -252,6 +259,7 @@ def trainer_and_stream(
         ranks=ranks.ranks,
         parts=config.accumulate,
         pin=device.startswith("cuda"),
+        preparation=model.student.preparation,
         lap=preparing,
     )
     return Trainer(model, config, replicate(model, ranks, device), ranks, lap=stepping), stream

@@ -14,13 +14,17 @@ from p2pkit.files import write_json
 from p2pkit.layers.map_coding import PcaBasis, pca_basis
 from p2pkit.losses import SUPERPIXEL
 from p2pkit.networks import AUTO, choose_engine
+from p2pkit.networks.students import WAFFLEIRON
 from p2pkit.pipelines.held_out import all_keys, holdout_split
 from p2pkit.pipelines.train.settings import TrainConfig
-from p2pkit.settings import config_from_json
+from p2pkit.settings import config_from_json, config_to_json
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import Axis
 from p2pkit.stream.batches import StreamSource
 from p2pkit.stream.inputs import input_channels
+
+INIT = "init.json"
+"""In a run's folder, which weights it started from, if any."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,21 @@ def _use(row: dict[str, Any]) -> StoreUse:
     )
 
 
+def initial_weights(run: Path) -> str:
+    """Which weights a run's student started from, in words."""
+    path = run / INIT
+    if not path.is_file():
+        return "random"
+    begun: dict[str, Any] = json.loads(path.read_text())
+    averaged = f", the input layer averaged ({', '.join(begun['averaged'])})"
+    new = f", left random: {', '.join(begun['random'])}"
+    return (
+        f"{begun['loaded']} tensors of {begun['file']}, sha256 {begun['sha256'][:16]}…"
+        + (averaged if begun["averaged"] else "")
+        + (new if begun["random"] else "")
+    )
+
+
 def read_config(out: Path) -> TrainConfig:
     """The resolved settings of a run.
 
@@ -188,6 +207,17 @@ def read_config(out: Path) -> TrainConfig:
             f"{path} was written by a development version of p2pkit ({error}); train again"
         ) from None
     return config
+
+
+def student_settings(config: TrainConfig) -> dict[str, Any]:
+    """What a run's settings say of its student's shape, JSON."""
+    found: dict[str, Any] = {
+        "student": config.student,
+        "conv1_kernel_size": config.conv1_kernel_size,
+    }
+    if config.student.startswith(WAFFLEIRON):
+        found["waffleiron"] = config_to_json(config.waffleiron)
+    return found
 
 
 def with_free_settings(config: TrainConfig, other: TrainConfig) -> TrainConfig:

@@ -1,5 +1,6 @@
 """The settings of a training run."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -9,20 +10,26 @@ from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig, check_shar
 from p2pkit.settings import Location, choices, option, settings_class
 from p2pkit.settings.losses import REGRESSIONS, LossConfig
 from p2pkit.settings.stream import StreamConfig
+from p2pkit.settings.students import InputLayer, WaffleIronConfig
 
 
 @settings_class
 class OptimizerConfig:
-    """SGD and its schedule. The defaults are the paper's, except for the schedule."""
+    """The optimiser and its schedule. The defaults are the paper's, except for the schedule."""
 
+    name: Literal["sgd", "adamw"] = Field(
+        default="sgd",
+        description="`sgd` as PPKT and SLidR train, or `adamw` (decoupled weight decay) as ScaLR "
+        "does.",
+    )
     learning_rate: float = Field(default=0.5, gt=0, description="Peak learning rate.")
-    momentum: float = Field(default=0.9, ge=0, description="Momentum of SGD.")
+    momentum: float = Field(
+        default=0.9, ge=0, description="Momentum of SGD, or the first beta of AdamW, below 1."
+    )
     dampening: float = Field(
         default=0.0, ge=0, description="Dampening of SGD's momentum; SLidR takes 0.1."
     )
-    weight_decay: float = Field(
-        default=1e-4, ge=0, description="Weight decay of SGD, on all parameters."
-    )
+    weight_decay: float = Field(default=1e-4, ge=0, description="Weight decay, on all parameters.")
     warmup_steps: int = Field(
         default=0, ge=0, description="Steps over which the rate rises linearly."
     )
@@ -39,6 +46,12 @@ class OptimizerConfig:
         ge=0,
         description="Gradients are scaled down to this total norm; 0 turns it off.",
     )
+
+    def __post_init__(self) -> None:
+        if self.name == "adamw" and self.momentum >= 1:
+            raise ConfigError(
+                f"optimizer.momentum is {self.momentum}; expected below 1 with optimizer.name=adamw"
+            )
 
 
 @settings_class
@@ -135,11 +148,27 @@ class TrainConfig:
         description="Side of the student's first convolution (voxels): 3 in PointContrast and "
         "SLidR, 5 in MinkowskiEngine's MinkUNets and in SpUNet. Which one PPKT used is not known.",
     )
+    waffleiron: WaffleIronConfig = Field(
+        default=WaffleIronConfig(),
+        description="What a WaffleIron sees of a frame, and its norms.",
+    )
     engine: Literal["auto", "minkowski", "torch"] = Field(
         default="auto",
         description="What computes the sparse convolutions: `minkowski` (MinkowskiEngine, built "
         "once) or `torch` (slower, nothing to build); they differ by rounding only. `auto` takes "
         "MinkowskiEngine if it works; a run keeps the engine that it started with.",
+    )
+    init: Path | None = Field(
+        default=None,
+        description="File of weights that the student starts from: an export or a checkpoint of "
+        "p2pkit, or one of Pointcept, Sonata, WaffleIron or ScaLR for the same network. None "
+        "starts from random weights.",
+    )
+    init_inputs: InputLayer = Field(
+        default="exact",
+        description="With `init`, for a file of another number of input channels: `average` takes "
+        "the mean over its channels for each of the student's, `random` leaves the input layer "
+        "random, `exact` refuses the file.",
     )
     embedding_channels: int = Field(
         default=128,
@@ -153,7 +182,7 @@ class TrainConfig:
     )
     loss: LossConfig = Field(default=LossConfig(), description="The loss.")
     optimizer: OptimizerConfig = Field(
-        default=OptimizerConfig(), description="SGD and its schedule."
+        default=OptimizerConfig(), description="The optimiser and its schedule."
     )
     stream: StreamConfig = Field(
         default=StreamConfig(), description="Order, augmentation, voxels, pairs."
@@ -225,6 +254,11 @@ class TrainConfig:
             raise ConfigError(
                 f"loss.name is {self.loss.name!r} and pixel_head 'trained': without negatives both "
                 "sides would collapse to a constant. Set pixel_head=fixed"
+            )
+        if self.init is None and self.init_inputs != "exact":
+            raise ConfigError(
+                f"init_inputs is {self.init_inputs!r}, but no weights are named to start from: set "
+                "init=FILE"
             )
         if self.weights and len(self.weights) != 1 + len(self.more_stores):
             raise ConfigError(

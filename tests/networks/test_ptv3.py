@@ -1,6 +1,7 @@
 """Point Transformer V3 equals the published network: codes, shapes, names, a reference output."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,19 @@ def test_a_last_patch_repeats_the_end_of_the_one_before() -> None:
         3,
     )
     assert padded_patches([2], 1024)[2] == 2
+
+
+def test_a_patch_larger_than_the_cloud_is_the_whole_cloud() -> None:
+    coordinates = torch.cartesian_prod(torch.arange(1), *[torch.arange(2)] * 3).int()
+    inputs = torch.rand(8, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for patch_size in (8, 1024):
+        torch.manual_seed(0)
+        network = PTv3(3, size=replace(TINY, patch_size=patch_size)).eval()
+        with torch.inference_mode():
+            found.append(network(coordinates, inputs))
+    assert torch.equal(*found)
+    assert padded_patches([8], 1024)[2] == 8
 
 
 def test_training_is_the_same_twice_with_one_seed_and_drops_paths() -> None:

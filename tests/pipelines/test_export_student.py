@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -14,11 +16,14 @@ import p2pkit
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.networks import build_student, load_student_weights
-from p2pkit.pipelines.export import ExportConfig, run
+from p2pkit.pipelines.export import BUILDS, FORMS, ExportConfig, check_form, run
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.model import WEIGHTS, build_model, load_weights
 from p2pkit.pipelines.train.run_folder import read_config, read_provenance
+from p2pkit.settings.students import WaffleIronConfig
+
+OF_RES16UNETS = ("safetensors", "pointcontrast", "slidr", "minkunet")
 
 OF_RES16UNETS = ("safetensors", "pointcontrast")
 """Forms that a first kernel of 3 and three inputs fit; the others are in test_loadable_exports."""
@@ -137,21 +142,80 @@ def test_nothing_is_written_over(pretrained: Path, tmp_path: Path) -> None:
         ExportConfig(pretrained, tmp_path / "x", form="spconv")
 
 
-def trained_transformer(store: Path, out: Path) -> Path:
-    config = tiny_train_config(store, steps=1, student="PTv3-small", engine="torch")
-    return train.run(config, out)
+CODE_BASES = [
+    ("SpUNet", "pointcept", "spunet_v1m1", "state_dict"),
+    ("PTv3", "pointcept", "ptv3_encdec", "state_dict"),
+    ("PTv3-encoder", "pointcept", "ptv3_sonata_enc", "state_dict"),
+    ("WaffleIron-48-768", "waffleiron", "waffleiron_48_768", "net"),
+]
+HEADS = ("final.", "classif.")
+INPUTS = {
+    "conv_input.0.weight": -1,
+    "embedding.stem.linear.weight": 1,
+    "embed.conv1.weight": 1,
+}
+"""The first layer of each network, and the axis of its input channels."""
 
 
-def test_a_transformer_is_exported_with_its_projection_and_read_back(
-    room_store: Path, tmp_path: Path
+@pytest.mark.parametrize(("student", "form", "facts", "container"), CODE_BASES)
+def test_files_for_other_code_have_its_names_and_shapes(
+    student: str, form: str, facts: str, container: str, published: Path, tmp_path: Path
 ) -> None:
-    folder = trained_transformer(room_store, tmp_path / "run")
-    out = tmp_path / "student.safetensors"
-    run(ExportConfig(run=folder, out=out, form="safetensors", projection=True))
-    read = p2pkit.load_pretrained(out)
-    assert read.student.out_channels == 16
-    with pytest.raises(ConfigError, match="builds Res16UNets, not PTv3-small"):
-        run(ExportConfig(run=folder, out=tmp_path / "x.pth", form="slidr"))
+    """Of the networks that the code builds; the weights are random, training does not matter."""
+    shapes = json.loads((published / f"{facts}_shapes.json").read_text())
+    channels = next(shapes[name][axis] for name, axis in INPUTS.items() if name in shapes)
+    state = build_student(student, in_channels=channels, engine="torch").state_dict()
+    path = tmp_path / "student.pth"
+    path.write_bytes(FORMS[form](state, {"student": student}))
+    written = torch.load(path, weights_only=True)[container]
+    expected = {name: shape for name, shape in shapes.items() if not name.startswith(HEADS)}
+    assert {name: list(value.shape) for name, value in written.items()} == expected
+    back = build_student(student, in_channels=channels, engine="torch")
+    report = load_student_weights(back, path)
+    assert (report.missing, report.unexpected) == ((), ())
+    torch.testing.assert_close(back.state_dict(), state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("student", "form"),
+    [("SpUNet", "pointcept"), ("PTv3-small", "pointcept"), ("WaffleIron-12-256", "waffleiron")],
+)
+def test_a_run_of_each_kind_comes_back_with_its_projection(
+    student: str, form: str, room_store: Path, tmp_path: Path
+) -> None:
+    seen = WaffleIronConfig(fov=(-4.0, -4.0, -4.0, 4.0, 4.0, 4.0), cells=(9, 8, 7), norm="layer")
+    config = tiny_train_config(room_store, steps=1, student=student, engine="torch")
+    folder = train.run(replace(config, waffleiron=seen), tmp_path / "run")
+    out = run(ExportConfig(folder, tmp_path / "student.pth", form=form, projection=True))
+    read = p2pkit.load_pretrained(out, engine="torch")
+    model = whole_model(folder)
+    expected, state = model.student.state_dict(), read.student.state_dict()
+    torch.testing.assert_close({name: state[name] for name in expected}, expected, rtol=0, atol=0)
+    voxels = torch.cartesian_prod(*[torch.arange(6)] * 3).int()
+    points = (voxels.numpy() * 0.15).astype(np.float32)
+    prepared = read.prepared([(points, voxels.numpy())])
+    coordinates, inputs = torch.nn.functional.pad(voxels, (1, 0)), torch.rand(len(voxels), 3)
+    with torch.inference_mode():
+        found = torch.nn.functional.normalize(read.student(coordinates, inputs, **prepared), dim=1)
+        embedded = model.point_projection(model.student(coordinates, inputs, **prepared))
+    torch.testing.assert_close(found, embedded, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("student", "form", "right"),
+    [
+        ("Res16UNet14A", "pointcept", "safetensors or pointcontrast or slidr or minkunet"),
+        ("SpUNet", "waffleiron", "safetensors or pointcept"),
+        ("PTv3-small", "slidr", "safetensors or pointcept"),
+        ("WaffleIron-12-256", "pointcept", "safetensors or waffleiron"),
+    ],
+)
+def test_a_form_of_another_network_is_refused_with_those_that_fit(
+    student: str, form: str, right: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"not {student}: export it with --to {right}"):
+        check_form(form, student)
+    assert BUILDS.keys() == FORMS.keys()
 
 
 def test_what_a_transformer_drops_depends_on_the_step_alone(

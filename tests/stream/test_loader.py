@@ -122,6 +122,7 @@ def test_collating_keeps_rows_and_cells_of_frames_apart() -> None:
     def sample(cells: list[int]) -> VoxelSample:
         return VoxelSample(
             coordinates=np.array([[0, 0, 0], [1, 2, 3]], np.int32),
+            points=np.zeros((2, 3), np.float32),
             inputs=np.zeros((2, 3), np.float32),
             pair_voxel=np.array([1, 0]),
             pair_feature=np.zeros((2, 4), np.float32),

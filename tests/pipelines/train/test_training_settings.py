@@ -43,6 +43,11 @@ def test_values_without_sense_are_refused_by_name(
         kind(**{name: value})
 
 
+def test_adamw_needs_a_momentum_below_one() -> None:
+    with pytest.raises(ConfigError, match=r"momentum is 1\.0; expected below 1 with .*adamw"):
+        OptimizerConfig(name="adamw", momentum=1.0)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [

@@ -1,0 +1,92 @@
+"""`init=FILE`: a run starts from other weights, and says which."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_recording import tiny_train_config
+
+from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.files import sha256_file
+from p2pkit.networks import build_student
+from p2pkit.pipelines.export import ExportConfig
+from p2pkit.pipelines.export import run as export
+from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train.checkpoints import latest_checkpoint
+from p2pkit.pipelines.train.model import WEIGHTS
+from p2pkit.pipelines.train.run_folder import INIT, initial_weights
+from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig
+from p2pkit.weight_files import read_weight_file
+
+STILL = OptimizerConfig(learning_rate=1e-30)
+"""A rate too small to move a float32 weight; the norms still follow their statistics."""
+
+
+@pytest.fixture(scope="module")
+def config(room_store: Path) -> TrainConfig:
+    return tiny_train_config(room_store, steps=1, optimizer=STILL, engine="torch", seed=7)
+
+
+def student_weights(run: Path) -> dict[str, torch.Tensor]:
+    read = read_weight_file(latest_checkpoint(run).path / WEIGHTS, TrainingError)
+    return {
+        name.removeprefix("student."): value
+        for name, value in read.items()
+        if name.startswith("student.") and "running" not in name and "num_batches" not in name
+    }
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "safetensors", "slidr"])
+def test_a_run_starts_from_own_weights_of_any_form(
+    config: TrainConfig, tiny_run: Path, tmp_path: Path, form: str
+) -> None:
+    file = latest_checkpoint(tiny_run).path / WEIGHTS
+    if form != "checkpoint":
+        file = export(ExportConfig(tiny_run, tmp_path / "student", form=form, projection=True))
+    run = train.run(replace(config, init=file), tmp_path / "run")
+    found, expected = student_weights(run), student_weights(tiny_run)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    report = json.loads((run / INIT).read_text())
+    assert report["file"] == str(file)
+    assert report["sha256"] == sha256_file(file)
+    assert report["loaded"] >= len(expected)
+    assert (report["averaged"], report["random"]) == ([], [])
+    assert initial_weights(tiny_run) == "random"
+    about = "point_projection" if form == "checkpoint" else "final"
+    assert any(name.startswith(about) for name in report["not_used"])
+
+
+def test_other_inputs_need_a_word_and_are_reported(config: TrainConfig, tmp_path: Path) -> None:
+    other = build_student("Res16UNet14A", in_channels=4, engine="torch")
+    file = tmp_path / "other.pth"
+    torch.save({"model_points": other.state_dict()}, file)
+    with pytest.raises(TrainingError, match=r"init_inputs=average or random"):
+        train.run(replace(config, init=file), tmp_path / "refused")
+    assert not (tmp_path / "refused" / "config.json").exists()
+    run = train.run(replace(config, init=file, init_inputs="average"), tmp_path / "run")
+    report = json.loads((run / INIT).read_text())
+    assert report["averaged"] == ["conv0p1s1.kernel"]
+    assert "other.pth" in initial_weights(run)
+    assert "averaged (conv0p1s1.kernel)" in initial_weights(run)
+    exported = export(ExportConfig(run, tmp_path / "out.pth", form="slidr"))
+    assert torch.load(exported, weights_only=True)["p2pkit"]["init"] == report
+
+
+def test_a_stopped_run_needs_the_file_no_more(config: TrainConfig, tmp_path: Path) -> None:
+    file = tmp_path / "own.pth"
+    torch.save(build_student("Res16UNet14A", in_channels=3, engine="torch").state_dict(), file)
+    longer = replace(config, init=file, steps=2)
+    whole = train.run(longer, tmp_path / "whole")
+    part = train.run(longer, tmp_path / "part", stop_after=1)
+    file.unlink()
+    train.resume(part)
+    one, other = (student_weights(run) for run in (whole, part))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert (part / INIT).read_text() == (whole / INIT).read_text()
+
+
+def test_inputs_without_a_file_are_refused(room_store: Path) -> None:
+    with pytest.raises(ConfigError, match="set init=FILE"):
+        TrainConfig(store=str(room_store), init_inputs="average")
