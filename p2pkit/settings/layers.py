@@ -136,8 +136,9 @@ class TeacherOptions:
         json_schema_extra=option(default=""),
     )
 
-    batch_size: Size | None = Field(
+    batch_size: int | None = Field(
         default=None,
+        ge=1,
         description="Images that an accelerator computes at once, 32 by default. On a CPU images "
         "always run one by one, whatever the batch size.",
         json_schema_extra=option(default="32 on accelerators"),

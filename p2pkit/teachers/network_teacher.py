@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -217,7 +218,9 @@ class NetworkTeacher:
     def _memory_for(self, images: int, size: tuple[int, int]) -> Generator[None]:
         try:
             yield
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
+            # Its frames hold the activations, and whoever keeps the error would keep these.
+            traceback.clear_frames(error.__traceback__)
             raise TeacherMemoryError(
                 f"teacher {self.name}: {self._accelerator.name} has too little memory for "
                 f"{images} image{'s' if images > 1 else ''} of {size[0]} x {size[1]} px at once: "

@@ -57,6 +57,14 @@ def test_init_writes_the_defaults_of_the_command(room: Path, file: Path) -> None
     assert printed(room, *typed) == printed("--config", file)
 
 
+def test_batches_precision_and_compiling_can_be_chosen(file: Path) -> None:
+    options = ("--batch-size", 8, "--precision", "bfloat16")
+    found = printed("--config", file, *options, "--set", "features.teacher.compile=true")
+    teacher = found["features"]["teacher"]
+    chosen = (teacher["batch_size"], teacher["precision"], teacher["compile"])
+    assert chosen == (8, "bfloat16", True)
+
+
 def test_every_setting_of_an_extraction_is_explained(file: Path) -> None:
     lines = file.read_text().splitlines()
     for number, line in enumerate(lines):

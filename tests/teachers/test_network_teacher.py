@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import weakref
 from typing import Any, Literal
 
 import numpy as np
@@ -245,10 +246,13 @@ class Blocks(nn.Module):
         super().__init__()
         self.most = most
         self.batches: list[int] = []
+        self.activation: weakref.ref[Tensor] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         self.batches.append(len(images))
         if len(images) > self.most:
+            activation = 2 * images
+            self.activation = weakref.ref(activation)
             raise torch.OutOfMemoryError("CUDA out of memory")
         colours = nn.functional.avg_pool2d(images, 8).permute(0, 2, 3, 1)
         return colours / colours.amax(dim=(1, 2, 3), keepdim=True)
@@ -298,10 +302,14 @@ def test_the_batch_is_one_on_cpus_and_32_elsewhere() -> None:
 
 def test_too_little_memory_is_an_error_of_its_own() -> None:
     with second_device() as device:
-        teacher = blocks(device, Blocks(most=2), batch_size=4)
+        layer = Blocks(most=2)
+        teacher = blocks(device, layer, batch_size=4)
         assert len(teacher.features([noise(16, 16)] * 2)) == 2
-        with pytest.raises(TeacherMemoryError, match=r"for 3 images of 16 x 16 px .*--batch-size"):
+        with pytest.raises(TeacherMemoryError, match="for 3 images of 16 x 16 px") as caught:
             teacher.features([noise(16, 16)] * 3)
+        assert "--batch-size" in str(caught.value)
+        assert layer.activation is not None
+        assert layer.activation() is None, "the error keeps the memory"
         small = blocks(device, Blocks(most=0))
         with pytest.raises(TeacherMemoryError, match=r"1 image of 16 x 16 px"):
             small.grid((16, 16))
