@@ -224,13 +224,16 @@ def thin_depth(
     """
     height, width = source[0].shape
     shape = (view[4] - 2, view[3].size // view[4] - 2)
-    row, bits, count, found = _room_for_row(width), 0, 0, 0
-    table = np.zeros(1, np.int32)
+    row, table, bits, count, found = _room_for_row(width), np.zeros(1, np.int32), 0, 0, 0
+    if size > 0:
+        bits = 11
+        while 4 << bits < kept[0].size:  # so that one table does for most images
+            bits += 1
     for v in range(height):
         if size > 0:
             _voxel_row(source, v, size, row)
-            while 2 * (count + width) > (1 << bits):  # at most half full after this row
-                bits = max(bits + 1, 12)
+            while 2 * (count + width) > table.size:  # at most half full after this row
+                bits += 1
                 table = fresh_table(kept[4], count, bits)
             _look_up_row(row, table, bits, kept[4])
         _project_row(source, v, pose, shape, row)
