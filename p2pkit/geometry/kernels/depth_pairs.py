@@ -42,7 +42,7 @@ def _project_row(source: Source, v: int, pose: Pose, size: tuple[int, int], row:
     right, bottom = columns - 0.5, rows - 0.5
     line, y = depth[v], ray_y[v]
     cells, pixels, depths = row[0], row[1], row[2]
-    measured = np.int32(0)
+    measured = 0
     for u in range(line.size):
         units = np.float64(line[u])
         within = (line[u] >= low) & (line[u] <= high)
@@ -64,8 +64,8 @@ def _project_row(source: Source, v: int, pose: Pose, size: tuple[int, int], row:
         cells[u] = cell_v * (columns + np.int32(2)) + cell_u if seen else np.int32(-1)
         pixels[u] = near_v * columns + near_u
         depths[u] = depth_m
-        measured += np.int32(within)
-    return np.int64(measured)
+        measured += int(within)
+    return measured
 
 
 @kernel

@@ -231,7 +231,7 @@ def project_point(
     point_z: np.float32,
     matrix: Array,
     intrinsics: tuple[float, float, float, float],
-) -> tuple[np.float32, np.float32, np.float32, bool]:
+) -> tuple[np.float32, np.float32, np.float32, np.bool_]:
     """u, v (px) and depth (m) of a point in float64, rounded once, and whether they are usable."""
     fx, fy, cx, cy = intrinsics
     x, y, z = np.float64(point_x), np.float64(point_y), np.float64(point_z)
@@ -289,7 +289,7 @@ def project_visible(
         )
         rows[count], depth_m[count] = row, depth
         pixel_uv[count, 0], pixel_uv[count, 1] = u, v
-        count += np.int64(usable & (u >= -0.5) & (u < right) & (v >= -0.5) & (v < bottom))
+        count += int(usable & (u >= -0.5) & (u < right) & (v >= -0.5) & (v < bottom))
     return count
 
 
