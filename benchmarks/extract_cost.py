@@ -11,13 +11,15 @@ Example: python benchmarks/extract_cost.py --frames 32 --turns 5
 import json
 import os
 import statistics
+import struct
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,6 +28,10 @@ import click
 import numpy as np
 from PIL import Image
 
+from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.grey_png import SIGNATURE, decode_plain_grey16
+from p2pkit.datasets.image_files import decode_color
+from p2pkit.datasets.registry import open_source
 from p2pkit.pipelines.extract.job import Job, open_job, take
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.extract.worker import Recording
@@ -147,6 +153,54 @@ def decoded(files: list[Path]) -> float:
     return time.thread_time() - began
 
 
+def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
+    """Ways to decode an image in memory: Pillow, what p2pkit takes, and others if installed."""
+
+    def pillow(data: bytes) -> np.ndarray:
+        with Image.open(BytesIO(data)) as opened:
+            return np.array(opened)
+
+    def product(data: bytes) -> np.ndarray:
+        if data.startswith(SIGNATURE):
+            size = struct.unpack_from(">II", data, 16)
+            plain = decode_plain_grey16(data, size)
+            return pillow(data) if plain is None else plain
+        return decode_color(data, "", Image.open(BytesIO(data)).size)
+
+    found = {"Pillow": pillow, "p2pkit": product}
+    with suppress(ImportError):
+        import cv2
+
+        cv2.setNumThreads(1)
+
+        def opencv(data: bytes) -> np.ndarray:
+            deep = data.startswith(SIGNATURE) and data[24] == 16
+            flag = cv2.IMREAD_UNCHANGED if deep else cv2.IMREAD_COLOR_RGB
+            return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), flag))
+
+        found["OpenCV"] = opencv
+    return found
+
+
+def print_decoders(title: str, files: list[Path], turns: int) -> None:
+    """Print milliseconds per image by its format and decoder, and whether pixels are Pillow's."""
+    ways = decoders()
+    for suffix in sorted({path.suffix for path in files}):
+        images = [path.read_bytes() for path in files if path.suffix == suffix]
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(turns):
+            for name, decode in ways.items():
+                began = time.process_time()
+                for data in images:
+                    decode(data)
+                seconds[name].append((time.process_time() - began) / len(images))
+        wanted = [ways["Pillow"](data) for data in images]
+        for name, decode in ways.items():
+            same = all(np.array_equal(decode(a), b) for a, b in zip(images, wanted, strict=True))
+            milliseconds = 1e3 * statistics.median(seconds[name])
+            print(f"  {title} {suffix}: {name:<8} {milliseconds:6.2f} ms, pixels of Pillow: {same}")
+
+
 def job_of(measured: Measured, frames: int, out: Path) -> Job:
     """An extraction by one thread that has read none of its frames yet."""
     job = open_job(
@@ -226,13 +280,21 @@ def printed(title: str, cost: Cost) -> None:
 @click.option("--frames", default=32, show_default=True, type=click.IntRange(1))
 @click.option("--turns", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--only", multiple=True, help="Measure recordings with this in their title.")
+@click.option("--decoders", "only_decoders", is_flag=True, help="Compare decoders, no extraction.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def main(frames: int, turns: int, only: tuple[str, ...], as_json: bool) -> None:
+def main(
+    frames: int, turns: int, only: tuple[str, ...], only_decoders: bool, as_json: bool
+) -> None:
     """Print a table for each recording under $P2PKIT_DATA."""
     found: dict[str, Cost] = {}
     for title, measured in RECORDINGS.items():
         wanted = not only or any(word.lower() in title.lower() for word in only)
         if not (wanted and (DATA / measured.folder).is_dir()):
+            continue
+        if only_decoders:
+            options = SourceOptions(root=DATA / measured.folder, limit=frames)
+            keys = open_source(measured.dataset, options).keys()
+            print_decoders(title, [path for key in keys for path in measured.files(key)], turns)
             continue
         with tempfile.TemporaryDirectory() as folder:
             found[title] = cost_of(measured, frames, turns, Path(folder))

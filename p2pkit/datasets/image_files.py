@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
 from PIL import ExifTags, Image
 
+from p2pkit.datasets.grey_png import decode_plain_grey16
 from p2pkit.datasets.text_files import TEXT_ENCODING
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera
@@ -204,6 +205,10 @@ def _decode(
     name = _name(source)
     try:
         data = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+        if modes == _DEPTH_MODES and size is not None:
+            plain = decode_plain_grey16(data, size)
+            if plain is not None:
+                return plain
         with Image.open(BytesIO(data)) as opened:
             image = _opaque(opened, key, name) if modes == _COLOR_MODES else opened
             if image.mode not in modes:
@@ -214,10 +219,11 @@ def _decode(
                     f"{name} is {image.width} x {image.height} px, but the calibration says "
                     f"{size[0]} x {size[1]}",
                 )
+            is_jpeg = opened.format == "JPEG" and modes == _COLOR_MODES
+            if not is_jpeg:
+                opened.load()  # raises here; EXIF, which may follow the pixels, loads them quietly
             _refuse_unclear_turn(opened, key, name, is_sized=size is not None)
-            pixels = (
-                _decode_jpeg(data) if opened.format == "JPEG" and modes == _COLOR_MODES else None
-            )
+            pixels = _decode_jpeg(data) if is_jpeg else None
             return np.array(image) if pixels is None else pixels
     except FileNotFoundError as error:
         raise FrameError(key, f"{name} does not exist") from error

@@ -81,7 +81,9 @@ def refuse_coarse(points: np.ndarray, key: str) -> None:
     """Raise FrameError where float32 `points` are so far out that their steps exceed 1 cm."""
     if points.dtype != np.float32 or not points.size:
         return
-    farthest = np.abs(points[np.isfinite(points)]).max(initial=0.0)
+    farthest = np.maximum(points.max(), -points.min())  # NaN where a coordinate is
+    if not np.isfinite(farthest):
+        farthest = np.abs(points[np.isfinite(points)]).max(initial=0.0)
     step = float(np.spacing(np.float32(farthest)))
     if step > COARSEST_STEP_M:
         raise FrameError(

@@ -21,6 +21,7 @@ DATASETS = (
     "ros-sweeps",
     "s3dis",
     "scannet",
+    "scannet-scenes",
     "scannet200",
     "sunrgbd",
     "tum",
@@ -46,6 +47,9 @@ STUDENTS = (
     "PTv3",
     "PTv3-small",
     "PTv3-encoder",
+    "WaffleIron-12-256",
+    "WaffleIron-48-256",
+    "WaffleIron-48-768",
 )
 """Of `p2pkit.networks.students.STUDENTS`."""
 LOSSES = ("ppnce", "ppnce-symmetric", "ppnce-soft", "superpixel", "cosine", "l2")

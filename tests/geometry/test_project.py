@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.camera import Camera
-from p2pkit.geometry.project import Projection, project, visible_after_occlusion
+from p2pkit.geometry.project import (
+    Projection,
+    nearest_colors,
+    nearest_pixels,
+    project,
+    project_visible,
+    visible_after_occlusion,
+)
 
 CAMERA = Camera(width=64, height=48, fx=100.0, fy=100.0, cx=31.5, cy=23.5)
 
@@ -161,3 +168,27 @@ def test_projection_of_another_camera_is_refused(u):
     )
     with pytest.raises(GeometryError, match="64 x 48"):
         visible_after_occlusion(foreign, CAMERA)
+
+
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_the_visible_rows_of_a_projection_come_alone(count):
+    random = np.random.default_rng(count)
+    points = random.uniform((-2, -2, -1), (2, 2, 4), (count, 3)).astype(np.float32)
+    points[2:4] = np.nan
+    pose = rotation_about_y(0.2)
+    every = project(points, CAMERA, pose)
+    rows, projection = project_visible(points, CAMERA, pose)
+    assert np.array_equal(rows, np.flatnonzero(every.visible))
+    for array, whole in zip(projection, every, strict=True):
+        assert array.dtype == whole.dtype
+        assert np.array_equal(array, whole[rows])
+
+
+def test_nearest_colors_are_those_of_the_nearest_pixels():
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    pixel_uv = random.uniform(-3, 67, (200, 2)).astype(np.float32)
+    pixel_uv[:4] = [[-0.5, 0.5], [1.5, 2.5], [63.4, 47.4], [63.5, 47.5]]
+    u, v = nearest_pixels(pixel_uv, 64, 48)
+    assert np.array_equal(nearest_colors(image, pixel_uv), image[v, u])
+    assert np.array_equal(nearest_colors(image[:, ::-1], pixel_uv), image[v, 63 - u])

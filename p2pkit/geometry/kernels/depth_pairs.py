@@ -42,7 +42,7 @@ def _project_row(source: Source, v: int, pose: Pose, size: tuple[int, int], row:
     right, bottom = columns - 0.5, rows - 0.5
     line, y = depth[v], ray_y[v]
     cells, pixels, depths = row[0], row[1], row[2]
-    measured = np.int32(0)
+    measured = 0
     for u in range(line.size):
         units = np.float64(line[u])
         within = (line[u] >= low) & (line[u] <= high)
@@ -64,8 +64,8 @@ def _project_row(source: Source, v: int, pose: Pose, size: tuple[int, int], row:
         cells[u] = cell_v * (columns + np.int32(2)) + cell_u if seen else np.int32(-1)
         pixels[u] = near_v * columns + near_u
         depths[u] = depth_m
-        measured += np.int32(within)
-    return np.int64(measured)
+        measured += int(within)
+    return measured
 
 
 @kernel
@@ -224,13 +224,16 @@ def thin_depth(
     """
     height, width = source[0].shape
     shape = (view[4] - 2, view[3].size // view[4] - 2)
-    row, bits, count, found = _room_for_row(width), 0, 0, 0
-    table = np.zeros(1, np.int32)
+    row, table, bits, count, found = _room_for_row(width), np.zeros(1, np.int32), 0, 0, 0
+    if size > 0:
+        bits = 11
+        while 4 << bits < kept[0].size:  # so that one table does for most images
+            bits += 1
     for v in range(height):
         if size > 0:
             _voxel_row(source, v, size, row)
-            while 2 * (count + width) > (1 << bits):  # at most half full after this row
-                bits = max(bits + 1, 12)
+            while 2 * (count + width) > table.size:  # at most half full after this row
+                bits += 1
                 table = fresh_table(kept[4], count, bits)
             _look_up_row(row, table, bits, kept[4])
         _project_row(source, v, pose, shape, row)

@@ -174,13 +174,15 @@ def commonest_labels(
     Of labels that are equally common the one whose nearest point is closest to the kept point wins,
     and the kept point's own where it is among them. Only voxels of several labels are counted.
     """
-    mixed = np.zeros(keep.size, np.bool_)
+    mixed, others = np.zeros(keep.size, np.bool_), 0
     for voxel in range(keep.size):
         found[voxel] = labels[keep[voxel]]
     for point in range(voxel_of_point.size):
-        voxel = voxel_of_point[point]
-        if labels[point] != found[voxel]:
-            mixed[voxel] = True
+        if labels[point] != found[voxel_of_point[point]]:
+            mixed[voxel_of_point[point]] = True
+            others += 1
+    if others == 0:
+        return
     start = np.zeros(keep.size + 1, np.int64)
     for point in range(voxel_of_point.size):
         voxel = voxel_of_point[point]
@@ -195,6 +197,8 @@ def commonest_labels(
             filled[voxel] += 1
     count, nearest = np.zeros(256, np.int64), np.full(256, np.inf)
     for voxel in range(keep.size):
+        if not mixed[voxel]:
+            continue
         first, own = keep[voxel], members[start[voxel] : start[voxel + 1]]
         for point in own:
             label, squared = labels[point], 0.0
@@ -227,7 +231,7 @@ def project_point(
     point_z: np.float32,
     matrix: Array,
     intrinsics: tuple[float, float, float, float],
-) -> tuple[np.float32, np.float32, np.float32, bool]:
+) -> tuple[np.float32, np.float32, np.float32, np.bool_]:
     """u, v (px) and depth (m) of a point in float64, rounded once, and whether they are usable."""
     fx, fy, cx, cy = intrinsics
     x, y, z = np.float64(point_x), np.float64(point_y), np.float64(point_z)
@@ -285,7 +289,7 @@ def project_visible(
         )
         rows[count], depth_m[count] = row, depth
         pixel_uv[count, 0], pixel_uv[count, 1] = u, v
-        count += np.int64(usable & (u >= -0.5) & (u < right) & (v >= -0.5) & (v < bottom))
+        count += int(usable & (u >= -0.5) & (u < right) & (v >= -0.5) & (v < bottom))
     return count
 
 
