@@ -79,8 +79,9 @@ class Pretrained:
         """Three lines: what was learned, where it is, and what to do next."""
         found = self.retrieval
         chance, trained = found["chance"], found["trained"]["top1_pixel"]
+        frames = f"{found['frames']} frame{'s' * (found['frames'] > 1)}"
         learned = (
-            f"Learned: in {found['frames']} frames held out, a point finds its own pixel among "
+            f"Learned: in {frames} held out, a point finds its own pixel among "
             f"{found['pairs_found']:.0f} in {trained:.2%} of cases; by chance it is {chance:.2%}"
         )
         following = f"p2pkit export {self.run} --out student.safetensors"

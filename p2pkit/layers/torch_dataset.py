@@ -1,14 +1,19 @@
 """A store's frames as a map-style torch dataset, for training loops that bring their own loader."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import Dataset
 
 from p2pkit.layers.features import usable_pairs
 
-if TYPE_CHECKING:
-    from p2pkit.layers.frames import FrameStore
+
+class Frames(Protocol):
+    """What gives stored frames by number, such as a `FrameStore`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: int, /) -> Any: ...
 
 
 class FrameDataset(Dataset[dict[str, Any]]):
@@ -23,7 +28,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
         pairs: most pairs of a frame.
     """
 
-    def __init__(self, store: "FrameStore", layer: str, pairs: int) -> None:
+    def __init__(self, store: Frames, layer: str, pairs: int) -> None:
         self.store, self.layer, self.pairs = store, layer, pairs
 
     def __len__(self) -> int:

@@ -16,7 +16,8 @@ from p2pkit.cli.main import commands
 from p2pkit.cli.pretrain import STAGES
 from p2pkit.errors import ConfigError, SourceError, TrainingError
 from p2pkit.pipelines import pretrain
-from p2pkit.pipelines.settings import PretrainConfig
+from p2pkit.pipelines.check import run as check
+from p2pkit.pipelines.settings import CheckConfig, PretrainConfig
 from p2pkit.pipelines.train import profile
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.run_folder import read_config
@@ -53,7 +54,7 @@ def words(config: PretrainConfig) -> list[str]:
 
 @pytest.fixture(scope="module")
 def config(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
-    return tiny(room_recording, tmp_path_factory.mktemp("pretrain") / "pretrained")
+    return tiny(room_recording, tmp_path_factory.mktemp("pretrain") / "kitchen-pretrained")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,7 @@ def test_each_stage_is_announced_and_three_lines_end_it(
     assert f"Checkpoint: {config.out}/run/checkpoints/step-00000002" in places
     assert places.endswith(str(config.out / "report.html"))
     assert following.startswith("Next: p2pkit evaluate")
+    assert "<h1>run: pretrained on kitchen</h1>" in (config.out / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("result")
@@ -136,12 +138,29 @@ def test_a_failed_check_stops_it_before_anything_is_extracted(
 ) -> None:
     out = tmp_path / "stopped"
     strict = tiny(room_recording, out, force=False)
-    for _ in range(2):  # a failed check is repeated: the recording may have been mended
-        told: list[pretrain.Progress] = []
-        with pytest.raises(SourceError, match=r"failed: .*check.html shows it; --force goes on"):
-            pretrain.run(strict, progress=told.append)
-        assert {report.stage for report in told} == {"check"}
+    told: list[pretrain.Progress] = []
+    with pytest.raises(SourceError, match=r"failed: .*check.html shows it; --force goes on"):
+        pretrain.run(strict, progress=told.append)
+    assert {report.stage for report in told} == {"check"}
     assert not (out / "store").exists()
+
+
+def test_a_failed_check_is_repeated_since_the_recording_may_have_been_mended(
+    copied: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that passed, or was overridden, is not."""
+    mended = check.CheckReport(copied.out / "check" / "check.json", (), "now right", ())
+    asked: list[CheckConfig] = []
+
+    def checked(config: CheckConfig, progress: object) -> check.CheckReport:
+        asked.append(config)
+        return mended
+
+    monkeypatch.setattr(check, "run", checked)
+    pretrain.run(copied)
+    assert asked == []
+    pretrain.run(replace(copied, force=False))
+    assert [config.source for config in asked] == [copied.source]
 
 
 def test_training_that_a_signal_stops_says_how_to_go_on(
