@@ -1,6 +1,6 @@
 """A store's frames as a map-style torch dataset, for training loops that bring their own loader."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import Dataset
@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 from p2pkit.layers.features import usable_pairs
 
 
+@runtime_checkable
 class Frames(Protocol):
     """What gives stored frames by number, such as a `FrameStore`."""
 
