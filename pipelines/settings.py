@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from p2pkit.errors import ConfigError
 from p2pkit.settings import Location, option, settings_class
 from p2pkit.settings.layers import TeacherOptions
 
@@ -281,6 +282,13 @@ class PretrainConfig:
         description="Random seed of the student's weights, of the order, and of generated rooms.",
         json_schema_extra=option(),
     )
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.minutes is not None:
+            raise ConfigError(
+                f"steps is {self.steps} and minutes {self.minutes:g}, which decide the same; set "
+                "one of them"
+            )
 
 
 @settings_class

@@ -212,3 +212,8 @@ def test_a_single_frame_cannot_be_pretrained_on(tmp_path: Path) -> None:
     recording = write_recording(tmp_path / "one", 1)
     with pytest.raises(ConfigError, match="has 1 frame; pretraining needs two"):
         pretrain.run(tiny(recording, tmp_path / "out"))
+
+
+def test_steps_and_minutes_decide_the_same(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="steps is 2 and minutes 3, which decide the same"):
+        tiny(tmp_path, tmp_path / "out", minutes=3)
