@@ -149,7 +149,11 @@ def _claim_folder(config: PretrainConfig) -> None:
         return
     found = _read(path)
     differing = [name for name in wanted if name not in FREE and found.get(name) != wanted[name]]
-    if differing:
+    if differing and not (config.out / "store").exists():
+        # Nothing was made with them yet, and a failed check may ask for others.
+        (config.out / "check" / "check.json").unlink(missing_ok=True)
+        write_json(path, wanted)
+    elif differing:
         changes = "; ".join(f"{x} was {found.get(x)}, is {wanted[x]}" for x in differing)
         raise ConfigError(
             f"{config.out} holds a pretraining with other settings: {changes}. Choose another "

@@ -163,6 +163,24 @@ def test_a_failed_check_is_repeated_since_the_recording_may_have_been_mended(
     assert [config.source for config in asked] == [copied.source]
 
 
+def test_settings_may_change_before_anything_is_extracted_and_are_checked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed check may ask for other units of depth."""
+    out = tmp_path / "out"
+    (out / "check").mkdir(parents=True)
+    (out / "pretrain.json").write_text('{"depth_units": null}')
+    (out / "check" / "check.json").write_text('{"outcome": "pass"}')
+
+    def checked(config: CheckConfig, progress: object) -> check.CheckReport:
+        raise SourceError(f"checked with {config.depth_units:g} units")
+
+    monkeypatch.setattr(check, "run", checked)
+    with pytest.raises(SourceError, match="checked with 500 units"):
+        pretrain.run(tiny(tmp_path / "recording", out, depth_units=500.0))
+    assert json.loads((out / "pretrain.json").read_text())["depth_units"] == 500
+
+
 def test_training_that_a_signal_stops_says_how_to_go_on(
     copied: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
