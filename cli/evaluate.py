@@ -157,4 +157,6 @@ def pretrained_frames_text(protocol: dict[str, Any]) -> str:
     seen = protocol["test_frames_pretrained_on_without_labels"]
     if seen is None:
         return "of a store that the run was not trained on (it may have seen them in another)"
-    return f"{seen} of them pretrained on without labels"
+    if not seen:
+        return "held out of pretraining"
+    return f"{seen} of which were pretrained on without labels"

@@ -44,6 +44,11 @@ class Lazy:
 
 
 COMMANDS = {
+    "pretrain": Lazy(
+        "p2pkit.cli.pretrain",
+        "pretrain",
+        "Do all of it: check a recording, extract, train, test and report.",
+    ),
     "init": Lazy(
         "p2pkit.cli.init", "init", "Write a commented settings file for extract or train."
     ),
@@ -76,9 +81,7 @@ COMMANDS = {
     "shards": Lazy(
         "p2pkit.cli.shards", "shards", "Inspect, verify, repair, merge and copy stores."
     ),
-    "demo": Lazy(
-        "p2pkit.cli.demo", "demo", "Run the whole pipeline on generated rooms, in minutes."
-    ),
+    "demo": Lazy("p2pkit.cli.demo", "demo", "Pretrain on generated rooms, in minutes."),
     "doctor": Lazy(
         "p2pkit.cli.doctor", "doctor", "Show what is installed, and install what is missing."
     ),

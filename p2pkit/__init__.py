@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from p2pkit.datasets.frame import FrameSource
     from p2pkit.layers.frames import FrameStore
     from p2pkit.networks.pretrained import PretrainedStudent
     from p2pkit.store.zarr.view import TarView
 
+__all__ = ["load_pretrained", "open_recording", "open_store", "open_zarr"]
 __version__ = "0.1.0"
 
 
@@ -32,6 +34,49 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
     from p2pkit.networks.pretrained import load_pretrained as load
 
     return load(path, engine=engine)
+
+
+def open_recording(
+    path: str | Path | None = None,
+    *,
+    dataset: str | None = None,
+    limit: int | None = None,
+    every: int = 1,
+    camera: str | Path | None = None,
+    depth_units: float | None = None,
+) -> FrameSource:
+    """A recording for reading, as `p2pkit extract` reads it: `keys()`, and `load(key)` for a frame.
+
+    Args:
+        path: the recording's folder; None for generated rooms.
+        dataset: its format; None recognises it by its files, and takes `demo-scene` without a path.
+        limit: the first frames only.
+        every: each N-th frame of a sequence only.
+        camera: a calibration to use in place of the recording's own.
+        depth_units: units per metre of stored depth, in place of what the recording says.
+
+    Raises:
+        SourceError: the recording cannot be used, or its format is not recognised.
+        ConfigError: no dataset has that name, or an option is of no use to it.
+    """
+    from pathlib import Path
+
+    from p2pkit.datasets.frame import SourceOptions
+    from p2pkit.datasets.recognise import recognise
+    from p2pkit.datasets.registry import open_source
+
+    root = None if path is None else Path(path)
+    if dataset is None and root is not None:
+        found = recognise(root)
+        root, dataset = found.root, found.dataset
+    options = SourceOptions(
+        root=root,
+        camera_file=None if camera is None else Path(camera),
+        limit=limit,
+        every=every,
+        depth_units=depth_units,
+    )
+    return open_source(dataset or "demo-scene", options)
 
 
 def open_store(store: str | Path) -> FrameStore:
@@ -54,7 +99,8 @@ def open_store(store: str | Path) -> FrameStore:
 def open_zarr(store: str | Path) -> TarView:
     """A tar store as a read-only Zarr v3 store: `zarr.open_group(open_zarr(store), mode="r")`.
 
-    Every chunk is compared with its checksum as it is read; docs/format.md shows the hierarchy.
+    Every chunk is compared with its checksum as it is read; docs/format-shards.md shows the
+    hierarchy.
 
     Raises:
         StoreError: `store` is not a store, or its shards are Zarr groups already.

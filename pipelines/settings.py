@@ -1,11 +1,13 @@
-"""The settings of stages that are one file each: check, retrieval, view, report, export, demo."""
+"""The settings of stages that are one file each: check, retrieval, view, report, pretrain, …"""
 
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from p2pkit.errors import ConfigError
 from p2pkit.settings import Location, choices, option, settings_class
+from p2pkit.settings.layers import TeacherOptions
 
 
 @settings_class
@@ -208,6 +210,96 @@ class ExportConfig:
 
 
 @settings_class
+class PretrainConfig:
+    """Settings of one command from a recording to a checkpoint."""
+
+    source: Path | None = Field(description="A recording's folder; None for generated rooms.")
+    out: Path = Field(
+        description="Folder for the check, the store, the run and the report; by default "
+        "RECORDING-pretrained.",
+        json_schema_extra=option(),
+    )
+    dataset: str | None = Field(
+        default=None,
+        description="Format of the recording, such as nyuv2. Recognised by its files if not named.",
+        json_schema_extra=option(),
+    )
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Minutes of training. By default 20 on a CPU, and on a GPU the preset's steps. "
+        "As many steps as fit are fixed after the first ten.",
+        json_schema_extra=option(default="20 on a CPU, the preset's steps on a GPU"),
+    )
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps of training, in place of those that fit into `minutes`.",
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop after N frames of the recording; by default all are taken.",
+        json_schema_extra=option(metavar="N"),
+    )
+    every: int = Field(
+        default=1,
+        ge=1,
+        description="Take only every N-th frame of each sequence.",
+        json_schema_extra=option(metavar="N"),
+    )
+    camera: Path | None = Field(
+        default=None,
+        description="Calibration to use in place of the recording's own.",
+        json_schema_extra=option(),
+    )
+    depth_units: float | None = Field(
+        default=None,
+        gt=0,
+        description="Units per metre of stored depth images, such as 1000 for millimetres, in "
+        "place of what the recording says.",
+        json_schema_extra=option(),
+    )
+    teacher: TeacherOptions = Field(
+        default=TeacherOptions(),
+        description="The 2D network; its device is that of `device`.",
+    )
+    training: tuple[str, ...] = Field(
+        default=(),
+        description="Settings of the training over the preset's, each as NAME=VALUE, such as "
+        "stream.sample.voxel_size=0.1.",
+    )
+    random_seeds: int = Field(
+        default=2,
+        ge=1,
+        description="Number of networks with random weights that the probe compares with.",
+    )
+    device: str | None = Field(
+        default=None,
+        description="Where networks run: cpu or cuda. By default a GPU if torch can use one.",
+        json_schema_extra=option(default="a GPU if torch can use one"),
+    )
+    force: bool = Field(
+        default=False,
+        description="Go on though the check of the recording failed.",
+        json_schema_extra=option(),
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Random seed of the student's weights, of the order, and of generated rooms.",
+        json_schema_extra=option(),
+    )
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.minutes is not None:
+            raise ConfigError(
+                f"steps is {self.steps} and minutes {self.minutes:g}, which decide the same; set "
+                "one of them"
+            )
+
+
+@settings_class
 class DemoConfig:
     """Settings of one demo."""
 
@@ -224,7 +316,7 @@ class DemoConfig:
         json_schema_extra=option(),
     )
     steps: int = Field(
-        default=80, ge=1, description="Steps of pretraining.", json_schema_extra=option()
+        default=100, ge=1, description="Steps of pretraining.", json_schema_extra=option()
     )
     random_seeds: int = Field(
         default=2,

@@ -39,7 +39,7 @@ def test_the_example_teacher_extracts(
     room_recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mean_color = example(
-        "teachers.md", "MeanColor", np=np, Sequence=Sequence, Any=Any, FeatureGrid=FeatureGrid
+        "teacher-maps.md", "MeanColor", np=np, Sequence=Sequence, Any=Any, FeatureGrid=FeatureGrid
     )
     assert isinstance(mean_color(), Teacher)
     monkeypatch.setitem(teachers.TEACHERS, "mean-color", lambda options, name: mean_color())

@@ -33,6 +33,8 @@ SHORTER = {
     "--measured 10": "--measured 1",
     "--fractions 50,100 --seeds 3": "--fractions 100 --seeds 1",
     "frame-000012": "frame-000002",
+    "--input-size 640 480 --out tutorial.store": "--out tutorial.store",
+    "--set holdout=12 \\\n  --set stream.sample.voxel_size=0.1": "--set holdout=12",
 }
 PREPARE = """
 p2pkit extract my-recording --out my.store

@@ -17,8 +17,10 @@ SHORTER = {
     "--preset cpu-small": "--preset cpu-small --set stream.sample.voxel_size=0.2",
     "--fractions 50,100": "--fractions 100 --seeds 1",
     "--dataset demo-scene": "--dataset demo-scene --limit 28",
+    "--minutes 20": "--set steps=1 --set 'training=[\"stream.sample.voxel_size=0.2\"]'",
 }
 OTHER_COMMANDS = """
+p2pkit doctor
 p2pkit train --out my-run --resume
 p2pkit plan --dataset demo-scene --limit 8
 p2pkit profile my.store --preset cpu-small --measured 1 --set stream.batch_size=1
@@ -56,7 +58,7 @@ def test_every_command_runs_in_the_order_of_the_page(workplace: Path) -> None:
     script += OTHER_COMMANDS
     assert set(re.findall(r"p2pkit ([a-z]+)\b", script)) == set(COMMANDS) - {"demo"}
     printed = in_shell(script, workplace)
-    for told in ("ok: ", "1 held-out frames", "pretrained"):
+    for told in ("ok: ", "1 held-out frames", "pretrained", "Learned: in 1 frame held out"):
         assert told in printed
 
 

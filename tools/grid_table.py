@@ -1,4 +1,4 @@
-"""Measure the grids of well-known networks and write the tables in docs/teachers.md.
+"""Measure the grids of well-known networks and write the tables in docs/teacher-grids.md.
 
 Random weights suffice: where a cell sits does not depend on them. Networks of transformers and in
 files are built small, with the windows, strides and patches that their families have by default.
@@ -22,7 +22,7 @@ from p2pkit.teachers import TeacherOptions, onnx_network, open_teacher, torchscr
 from p2pkit.teachers.grid_probe import DECLARED_TOLERANCE, answer_shift
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 
-PAGE = Path(__file__).parents[1] / "docs" / "teachers.md"
+PAGE = Path(__file__).parents[1] / "docs" / "teacher-grids.md"
 ROOM, SQUARE = (640, 480), (224, 224)
 TIMM = {
     "EfficientNet-Lite0, last": (TeacherOptions(), ROOM),

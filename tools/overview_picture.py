@@ -131,12 +131,17 @@ def sheet(columns: list[Stage]) -> Image.Image:
     return canvas
 
 
-def main(demo: Path, target: Path = TARGET) -> None:
-    """Draw the first held-out frame of the demo in `demo`."""
+def demo_view(demo: Path) -> tuple[FrameView, RunNetworks]:
+    """A held-out frame of a finished demo, and its networks."""
     store = open_store(str(demo / "store"))
     kept, held = holdout_split(store, read_config_for_use(demo / "run").holdout)
     networks = run_networks(demo / "run", store, kept, seed=1)
-    view = open_view(store, networks.layer, chosen_samples(held, 3)[0])
+    return open_view(store, networks.layer, chosen_samples(held, 3)[0]), networks
+
+
+def main(demo: Path, target: Path = TARGET) -> None:
+    """Draw the first held-out frame of the demo in `demo`."""
+    view, networks = demo_view(demo)
     target.parent.mkdir(parents=True, exist_ok=True)
     sheet(stages(view, networks)).save(target, optimize=True)
     print(target)

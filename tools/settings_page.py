@@ -12,6 +12,7 @@ from p2pkit.cli.evaluate import evaluate
 from p2pkit.cli.export import export
 from p2pkit.cli.extract import extract
 from p2pkit.cli.options import flag_of
+from p2pkit.cli.pretrain import pretrain
 from p2pkit.cli.report import report
 from p2pkit.cli.retrieval import retrieval
 from p2pkit.cli.train import train
@@ -22,6 +23,7 @@ from p2pkit.pipelines.settings import (
     CheckConfig,
     DemoConfig,
     ExportConfig,
+    PretrainConfig,
     ReportConfig,
     RetrievalConfig,
     ViewConfig,
@@ -40,6 +42,7 @@ COMMANDS: dict[str, tuple[Any, click.Command]] = {
     "p2pkit view": (ViewConfig, view),
     "p2pkit report": (ReportConfig, report),
     "p2pkit export": (ExportConfig, export),
+    "p2pkit pretrain": (PretrainConfig, pretrain),
     "p2pkit demo": (DemoConfig, demo),
 }
 HEAD = """# Settings

@@ -115,7 +115,7 @@ def _shifted(look: Look, steps: float, axis: int) -> Placed:
 
 
 def find_misalignment(looks: Sequence[Look]) -> Misalignment:
-    """Climb from the declared calibration; docs/check.md says how the gain is tested."""
+    """Climb from the declared calibration; docs/check-details.md says how the gain is tested."""
     random = np.random.default_rng(0)
     most = max(POINTS_IN_ALL // max(len(looks), 1), FEWEST_OF_A_LOOK)
     near = [_near_the_image(look, most, random) for look in looks]

@@ -38,7 +38,7 @@ class Recognised:
         ]
 
 
-def recognise(place: Path) -> Recognised:
+def recognise(place: str | Path) -> Recognised:
     """The format of the recording at `place`, which may be one of the files in its folder.
 
     Raises:
@@ -46,6 +46,7 @@ def recognise(place: Path) -> Recognised:
             the dataset that lacks one file, the recording that holds `place`, or else what was
             searched for; or several datasets have them.
     """
+    place = Path(place)
     if not place.exists():
         raise SourceError(f"{place} does not exist; expected the folder of a recording")
     root = place if place.is_dir() else place.parent

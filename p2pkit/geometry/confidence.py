@@ -1,4 +1,4 @@
-"""Which points a view sees, and how sure each pair is; docs/check.md has the equations."""
+"""Which points a view sees, and how sure each pair is; docs/check-details.md has the equations."""
 
 import math
 from dataclasses import dataclass

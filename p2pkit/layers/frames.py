@@ -1,8 +1,9 @@
 """A store as its users see it: frames by number or key, each with the data of all layers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
@@ -17,6 +18,9 @@ from p2pkit.store.location import Location, as_location
 from p2pkit.store.manifest import GEOMETRY, LayerSpec, Sample
 from p2pkit.store.reading import Store
 from p2pkit.store.writing import read_manifest
+
+if TYPE_CHECKING:
+    from p2pkit.layers.torch_dataset import FrameDataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,14 +121,24 @@ class StoredFrame:
         Raises:
             StoreError: the layer does not exist, or several do and none is named.
         """
-        known = [name for name, spec in self.layers.items() if spec.kind == "features"]
-        name = known[0] if layer is None and len(known) == 1 else layer
-        if name not in known:
-            raise StoreError(f"name a feature layer of the store: {', '.join(known) or 'none'}")
+        name = _feature_layer(self.layers.values(), layer)
         sample = self.samples[name]
         if rows is None:
             rows = usable_pairs(sample, self.cloud)
         return pair_features(sample, self.cloud, rows, basis=pca_basis(self.layers[name]))
+
+
+def _feature_layer(layers: Iterable[LayerSpec], wanted: str | None) -> str:
+    """The wanted layer, or the only one.
+
+    Raises:
+        StoreError: it does not exist, or several do and none is named.
+    """
+    known = [layer.name for layer in layers if layer.kind == "features"]
+    name = known[0] if wanted is None and len(known) == 1 else wanted
+    if name not in known:
+        raise StoreError(f"name a feature layer of the store: {', '.join(known) or 'none'}")
+    return name
 
 
 class FrameStore(Store):
@@ -155,6 +169,20 @@ class FrameStore(Store):
         layers = {layer.name: layer for layer in self.manifest.layers}
         samples = {name: self.read(name, shard, row) for name in layers}
         return StoredFrame(samples[GEOMETRY].key, samples, layers)
+
+    def torch_dataset(self, *, layer: str | None = None, pairs: int = 4096) -> "FrameDataset":
+        """The frames as dicts of tensors, for a `torch.utils.data.DataLoader` with any workers.
+
+        Args:
+            layer: full name; by default the only feature layer.
+            pairs: most pairs whose features a frame gives, drawn anew each time.
+
+        Raises:
+            StoreError: the layer does not exist, or several do and none is named.
+        """
+        from p2pkit.layers.torch_dataset import FrameDataset
+
+        return FrameDataset(self, _feature_layer(self.manifest.layers, layer), pairs)
 
     def _place(self, number: int) -> tuple[int, int]:
         ends = self._ends

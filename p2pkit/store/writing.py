@@ -291,7 +291,7 @@ def _check_expected(path: Path, written: Written, expected: str | None) -> None:
         )
 
 
-def create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
+def create_or_open(path: str | Path, manifest: Manifest) -> StoreWriter:
     """Start a store, continue one, or add layers to one; safe in several processes at once.
 
     Layers of `manifest` that the store does not have yet are added to its manifest; layers that it

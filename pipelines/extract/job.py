@@ -1,10 +1,7 @@
 """One process's share of an extraction: shards that it claims, works on and commits."""
 
-<<<<<<< HEAD
-import threading
-=======
 import ctypes
->>>>>>> cost
+import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace

@@ -90,10 +90,16 @@ def run(config: StoreReportConfig) -> Path:
 
 
 def recording_name(store: str, summary: Mapping[str, Any]) -> str:
-    """A page's name for a store's recording: the store's name, which usually is the recording's."""
+    """A page's name for a store's recording: the store's name, which usually is the recording's.
+
+    `p2pkit pretrain` calls all stores alike; the folder around them has the name.
+    """
     if summary["dataset"]["dataset"] == "demo-scene":
         return "generated rooms"
-    return Path(store.rstrip("/")).name.removesuffix(".store")
+    place = Path(store.rstrip("/"))
+    if place.name == "store":
+        return place.absolute().parent.name.removesuffix("-pretrained")
+    return place.name.removesuffix(".store")
 
 
 def _tiles(summary: Mapping[str, Any], layer: str) -> list[Tile]:

@@ -106,9 +106,9 @@ def checkpoint_at(run: Path, step: int) -> Checkpoint:
     return Checkpoint(run / "checkpoints" / f"step-{step:08d}", step)
 
 
-def list_checkpoints(run: Path) -> list[Checkpoint]:
+def list_checkpoints(run: str | Path) -> list[Checkpoint]:
     """The run's complete checkpoints, oldest first; other folders are ignored."""
-    named = [(path, FOLDER.fullmatch(path.name)) for path in (run / "checkpoints").glob("step-*")]
+    named = [(path, FOLDER.fullmatch(path.name)) for path in Path(run).glob("checkpoints/step-*")]
     found = [Checkpoint(path, int(name[1])) for path, name in named if name is not None]
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
@@ -119,7 +119,7 @@ def newest_checkpoint_text(run: Path) -> str:
     return f"the newest checkpoint is {found[-1].path}" if found else "no checkpoint exists"
 
 
-def latest_checkpoint(run: Path) -> Checkpoint:
+def latest_checkpoint(run: str | Path) -> Checkpoint:
     """The newest checkpoint.
 
     Raises:

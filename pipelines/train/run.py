@@ -100,7 +100,7 @@ Progress = Callable[[StepReport], None]
 
 def run(
     config: TrainConfig,
-    out: Path,
+    out: str | Path,
     *,
     stop_after: int | None = None,
     progress: Progress | None = None,
@@ -127,6 +127,7 @@ def run(
         MissingDependencyError: the run is to be logged by wandb, which is not installed.
         StoreError: a store is incomplete, mixed or corrupt.
     """
+    out = Path(out)
     _refuse_run_in(out)
     check_wandb(config)
     ranks, sources = ranks_from_environment(config.device), open_sources(config)
@@ -145,7 +146,7 @@ def run(
 
 
 def resume(
-    out: Path,
+    out: str | Path,
     *,
     store: str | Path | None = None,
     more_stores: Sequence[str] = (),
@@ -169,6 +170,7 @@ def resume(
     Raises:
         TrainingError: `out` holds no run, or a store was recreated from other inputs.
     """
+    out = Path(out)
     config = read_config(out)
     config = config if settings is None else with_free_settings(config, settings)
     check_wandb(config)

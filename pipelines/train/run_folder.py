@@ -146,13 +146,13 @@ def _use_of_source(source: StreamSource, name: str, config: TrainConfig) -> Stor
     )
 
 
-def read_provenance(run: Path) -> Provenance:
+def read_provenance(run: str | Path) -> Provenance:
     """Read RUN/store.json; for runs of one store it has no list of others.
 
     Raises:
         TrainingError: `run` holds no run.
     """
-    path = run / "store.json"
+    path = Path(run) / "store.json"
     if not path.is_file():
         raise TrainingError(f"{run} holds no run: {path} does not exist")
     value: dict[str, Any] = json.loads(path.read_text())
@@ -189,14 +189,14 @@ def initial_weights(run: Path) -> str:
     )
 
 
-def read_config(out: Path) -> TrainConfig:
+def read_config(out: str | Path) -> TrainConfig:
     """The resolved settings of a run.
 
     Raises:
         TrainingError: `out` holds no run.
         ConfigError: a setting is unknown or invalid, since a development version wrote it.
     """
-    path = out / "config.json"
+    path = Path(out) / "config.json"
     if not path.is_file():
         raise TrainingError(f"{out} holds no run: {path} does not exist")
     try:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+import p2pkit
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import DATASETS, open_source
 from p2pkit.errors import ConfigError, SourceError
@@ -30,3 +31,13 @@ def test_source_without_folder_is_refused(name: str, tmp_path: Path):
         open_source(name, SourceOptions())
     with pytest.raises(SourceError, match="is not a folder"):
         open_source(name, SourceOptions(tmp_path / "gone"))
+
+
+def test_open_recording_takes_text_and_recognises_the_format(room_recording: Path):
+    source = p2pkit.open_recording(str(room_recording), every=2, limit=3)
+    assert (source.name, len(source.keys())) == ("posed-rgbd", 3)
+    frame = source.load(source.keys()[0])
+    camera = str(room_recording / "camera.json")
+    named = p2pkit.open_recording(room_recording, dataset="posed-rgbd", camera=camera)
+    assert (named.load(frame.key).views[0].image == frame.views[0].image).all()
+    assert p2pkit.open_recording(limit=1).name == "demo-scene"

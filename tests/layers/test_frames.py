@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
 import p2pkit
 from p2pkit.errors import StoreError
@@ -68,3 +70,35 @@ def test_a_store_that_was_read_goes_to_another_process(store: FrameStore) -> Non
     assert isinstance(copy[3], StoredFrame)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(_key_of, [store]) == [frame.key]
+
+
+def test_a_torch_dataset_gives_tensors_in_spawned_workers(store: FrameStore) -> None:
+    frames = DataLoader(
+        store.torch_dataset(pairs=7),
+        batch_size=2,
+        sampler=[5, 0],
+        num_workers=1,
+        multiprocessing_context="spawn",
+        collate_fn=list,
+    )
+    [[item, other]] = list(frames)
+    frame = store[5]
+    assert (item["key"], other["key"]) == (frame.key, store[0].key)
+    np.testing.assert_array_equal(item["points"], frame.cloud.points)
+    np.testing.assert_array_equal(item["labels"], frame.labels)
+    rows = item["pair_point"].numpy()  # pair i is point i in this recording
+    assert len({*rows.tolist()}) == 7
+    np.testing.assert_array_equal(item["features"], frame.features(rows=rows))
+    np.testing.assert_array_equal(item["pair_uv"], frame.pairs.uv[rows])
+
+
+def test_a_torch_dataset_draws_other_pairs_each_time_by_torchs_generator(store: FrameStore) -> None:
+    dataset = store.torch_dataset(pairs=50)
+    assert len(dataset) == 12
+    torch.manual_seed(3)
+    first, second = (dataset[0]["pair_point"] for _ in range(2))
+    torch.manual_seed(3)
+    assert torch.equal(dataset[0]["pair_point"], first)
+    assert not torch.equal(first, second)
+    with pytest.raises(StoreError, match="name a feature layer of the store"):
+        store.torch_dataset(layer="features/other")

@@ -1,10 +1,12 @@
 """Shards through stock webdataset, decoded."""
 
 import gc
+import shutil
 
 import numpy as np
 import pytest
 
+import p2pkit
 from p2pkit.errors import StoreError
 from p2pkit.store.manifest import FieldSpec, LayerSpec, Manifest, Plan, Sample
 from p2pkit.store.reading import open_store
@@ -47,9 +49,33 @@ def test_every_sample_comes_decoded_in_shard_order(tmp_path):
     gc.collect()
     assert [item["__key__"] for item in items] == [sample.key for sample in samples]
     for item, sample in zip(items, samples, strict=True):
-        assert item["json"] == sample.meta
+        found = item["frame"].samples["geometry"]
+        assert found.meta == sample.meta
         for name, array in sample.arrays.items():
-            np.testing.assert_array_equal(item[name], array)
+            np.testing.assert_array_equal(found.arrays[name], array)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_layers_come_joined_as_the_store_itself_gives_them(room_store):
+    frames = [item["frame"] for item in webdataset_pipeline(room_store).shuffle(4)]
+    gc.collect()
+    store = p2pkit.open_store(room_store)
+    assert sorted(frame.key for frame in frames) == sorted(frame.key for frame in store)
+    for frame in frames[:2]:
+        same = store[frame.key]
+        np.testing.assert_array_equal(frame.features(), same.features())
+        np.testing.assert_array_equal(frame.cloud.points, same.cloud.points)
+        np.testing.assert_array_equal(frame.labels, same.labels)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_layers_in_another_order_are_not_joined(room_store, tmp_path):
+    shutil.copytree(room_store, tmp_path / "store")
+    first, second, *_ = sorted((tmp_path / "store" / "features").glob("*/*.tar"))
+    shutil.copy(second, first)
+    with pytest.raises(StoreError, match="differ in their order: "):
+        list(webdataset_pipeline(tmp_path / "store"))
+    gc.collect()
 
 
 def test_another_storage_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The measured tables in docs/teachers.md are what the tool measures again."""
+"""The measured tables in docs/teacher-grids.md are what the tool measures again."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`demo-scene`: furnished rooms made by code, textured with photographs, seen by an RGB-D camera.
+"""`demo-scene`: furnished rooms made by code, seen by an RGB-D camera.
 
 It needs no data, is the same for the same seed, and carries poses and labels. Frames are rendered
 when they are loaded.
@@ -23,7 +23,7 @@ ROOMS, FRAMES_PER_ROOM = 4, 12
 """Rooms, unless `SourceOptions.limit` asks for more frames than they give."""
 CAMERA = Camera(width=320, height=240, fx=260.0, fy=260.0, cx=159.5, cy=119.5)
 # Raised whenever the same seed would give other frames.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 
 class DemoScene:
@@ -80,13 +80,13 @@ class DemoScene:
         return with_seen_boxes(frame, boxes, LABEL_NAMES)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Seed, generator version, frame count and a digest of the photographs."""
+        """Seed, generator version, frame count and a digest of the images on the surfaces."""
         return {
             "dataset": self.name,
             "frames": len(self._places),
             "seed": self._seed,
             "generator": GENERATOR_VERSION,
-            "photographs": self._textures.digest,
+            "textures": self._textures.digest,
             "calibration": {
                 "camera": CAMERA.to_json(),
                 "depth_units_per_metre": UNITS_PER_METRE,

@@ -4,7 +4,7 @@ Local axes of an object: its front looks along -y, x is to its right as seen fro
 up; `Place` puts it into the room.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -31,6 +31,14 @@ LABEL_NAMES = (
 LABELS = {name: value for value, name in enumerate(LABEL_NAMES)}
 BOX_NAMES = LABEL_NAMES[LABELS["table"] :]
 """The classes of objects that have a box."""
+
+# Mean colours (RGB, 0 to 1) of what is made of one material in different colours.
+WOODS = ((0.52, 0.34, 0.2), (0.66, 0.47, 0.29), (0.36, 0.23, 0.15), (0.72, 0.58, 0.42))
+CLOTHS = ((0.2, 0.3, 0.48), (0.5, 0.18, 0.17), (0.24, 0.38, 0.27), (0.42, 0.42, 0.44))
+LACQUERS = ((0.82, 0.82, 0.8), (0.5, 0.55, 0.58), (0.3, 0.42, 0.46), (0.78, 0.7, 0.56))
+BLANKETS = ((0.55, 0.2, 0.2), (0.25, 0.35, 0.5), (0.35, 0.45, 0.3), (0.65, 0.5, 0.25))
+BALLS = ((0.75, 0.15, 0.12), (0.1, 0.3, 0.65), (0.15, 0.5, 0.2), (0.85, 0.6, 0.1))
+CARDBOARD, LINEN, FRAME = (0.62, 0.47, 0.31), (0.82, 0.8, 0.76), (0.22, 0.17, 0.14)
 
 
 @dataclass(frozen=True)
@@ -76,16 +84,22 @@ class Decorator:
         """Count the room between two corners (local axes, m) as part of the object."""
         self._corners.extend((np.array(low), np.array(high)))
 
-    def material(
-        self, texture: str, color: Vector | None = None, tile_m: float | None = None
-    ) -> Material:
-        """A photograph brought to the mean `color` (0 to 1; default: its own), slightly varied."""
-        mean = mean_color(self.builder.textures, texture)
-        wanted = mean if color is None else np.array(color)
-        varied = wanted / mean * self.rng.uniform(0.85, 1.15) * self.rng.uniform(0.92, 1.08, 3)
+    def material(self, texture: str, color: Vector, tile_m: float | None = None) -> Material:
+        """An image brought to the mean `color` (RGB, 0 to 1), slightly varied."""
+        wanted = np.array(color) / mean_color(self.builder.textures, texture)
+        varied = wanted * self.rng.uniform(0.9, 1.1) * self.rng.uniform(0.96, 1.04, 3)
         shift = self.rng.uniform(0.0, 2, 2) if tile_m is not None else np.zeros(2)
         red, green, blue = (float(value) for value in varied)
         return Material(texture, (red, green, blue), tile_m, (float(shift[0]), float(shift[1])))
+
+    def photograph(self, name: str) -> Material:
+        """A photograph in its own colours."""
+        red, green, blue = (float(x) for x in mean_color(self.builder.textures, name))
+        return self.material(name, (red, green, blue))
+
+    def one_of(self, colors: Sequence[Vector]) -> Vector:
+        """A colour, drawn."""
+        return colors[int(self.rng.integers(len(colors)))]
 
     def part(
         self, place: Place, center: Vector, size: Vector, *, material: Material, label: str
@@ -100,26 +114,27 @@ class Decorator:
 
 def add_table(add: Decorator, place: Place, width: float, depth: float) -> None:
     """A table 0.72 m high on four legs."""
-    wood = add.material("wood", tile_m=0.45)
+    wood = add.material("wood", add.one_of(WOODS), tile_m=0.6)
     with add.thing(place, "table"), add.builder.group():
         add.part(place, (0.0, 0.0, 0.68), (width, depth, 0.04), material=wood, label="table")
         _add_legs(add, place, (width - 0.08, depth - 0.08, 0.68), wood, "table")
 
 
-def add_chair(add: Decorator, place: Place) -> None:
-    """A chair with a seat 0.45 m high and a back."""
-    fur = add.material("fur", tile_m=0.5)
+def add_chair(add: Decorator, place: Place, color: Vector) -> None:
+    """A chair with a seat 0.45 m high and a back, covered with cloth of a colour."""
+    cloth = add.material("upholstery", color, tile_m=0.25)
+    wood = add.material("wood", WOODS[2], tile_m=0.6)
     with add.thing(place, "chair"), add.builder.group():
-        add.part(place, (0.0, 0.0, 0.42), (0.44, 0.44, 0.05), material=fur, label="chair")
-        add.part(place, (0.0, 0.2, 0.47), (0.44, 0.04, 0.45), material=fur, label="chair")
-        _add_legs(add, place, (0.4, 0.4, 0.42), fur, "chair")
+        add.part(place, (0.0, 0.0, 0.42), (0.44, 0.44, 0.05), material=cloth, label="chair")
+        add.part(place, (0.0, 0.2, 0.47), (0.44, 0.04, 0.45), material=cloth, label="chair")
+        _add_legs(add, place, (0.4, 0.4, 0.42), wood, "chair")
 
 
 def add_cabinet(add: Decorator, place: Place, size: Vector) -> None:
     """A closed cabinet with a plinth and two doors that stand 2 cm proud."""
     width, depth, height = size
-    body = add.material("facade", tile_m=1.1)
-    door = add.material("facade", tile_m=0.8)
+    color = add.one_of(LACQUERS)
+    body, door = add.material("lacquer", color), add.material("panel", color)
     with add.thing(place, "cabinet"), add.builder.group():
         add.part(place, (0.0, 0.0, 0.0), (width, depth, height), material=body, label="cabinet")
         for side in (-1, 1):
@@ -145,7 +160,7 @@ def add_bookshelf(add: Decorator, place: Place, width: float, height: float) -> 
 def _add_shelves(add: Decorator, place: Place, size: tuple[float, float], levels: int) -> None:
     """The boards of a bookshelf; `size` is its width and height."""
     (width, height), depth, board = size, 0.3, 0.03
-    wood = add.material("wood", (0.45, 0.35, 0.28), tile_m=0.45)
+    wood = add.material("wood", add.one_of(WOODS), tile_m=0.6)
     with add.builder.group():
         add.part(place, (0.0, 0.14, 0.0), (width, 0.02, height), material=wood, label="bookshelf")
         for side in (-1, 1):
@@ -158,9 +173,9 @@ def _add_shelves(add: Decorator, place: Place, size: tuple[float, float], levels
 
 def add_bed(add: Decorator, place: Place, length: float) -> None:
     """A bed 0.95 m wide, its head at +y, with a blanket and a pillow."""
-    blanket = add.material("petals", tile_m=0.7)
-    frame = add.material("flower")
-    pillow = add.material("petals", (0.85, 0.82, 0.78), tile_m=0.4)
+    blanket = add.material("plaid", add.one_of(BLANKETS), tile_m=0.5)
+    frame = add.material("wood", add.one_of(WOODS), tile_m=0.6)
+    pillow = add.material("linen", LINEN)
     with add.thing(place, "bed"), add.builder.group():
         add.part(place, (0.0, 0.0, 0.05), (0.95, length, 0.25), material=frame, label="bed")
         add.part(place, (0.0, 0.0, 0.3), (0.9, length - 0.06, 0.2), material=blanket, label="bed")
@@ -171,14 +186,14 @@ def add_bed(add: Decorator, place: Place, length: float) -> None:
 
 def add_carton(add: Decorator, place: Place, size: Vector) -> None:
     """A cardboard box."""
-    cardboard = add.material("coins", (0.62, 0.47, 0.3))
+    cardboard = add.material("cardboard", CARDBOARD)
     with add.thing(place, "box"), add.builder.group():
         add.part(place, (0.0, 0.0, 0.0), size, material=cardboard, label="box")
 
 
 def add_ball(add: Decorator, place: Place, radius: float) -> None:
-    """A ball."""
-    material = add.material("retina" if add.rng.random() < 0.6 else "stars")
+    """A beach ball."""
+    material = add.material("beach ball", add.one_of(BALLS))
     with add.thing(place, "ball"), add.builder.group():
         add.covers((-radius, -radius, 0.0), (radius, radius, 2 * radius))
         add.builder.add_sphere(
@@ -190,7 +205,7 @@ def add_picture(add: Decorator, place: Place, texture: str, width: float) -> Non
     """A framed photograph in its own proportions, 3 cm thick, hanging on the wall behind it."""
     texels_wide, texels_high = add.builder.textures.size(texture)
     height = width * texels_high / texels_wide
-    frame = add.material("wood", (0.25, 0.2, 0.18), tile_m=0.3)
+    frame = add.material("wood", FRAME, tile_m=0.3)
     right = np.array([np.cos(place.yaw), np.sin(place.yaw), 0.0]) * width
     corner = np.array(place.point((-width / 2, -0.035, height)))
     with add.thing(place, "picture"), add.builder.group():
@@ -206,7 +221,7 @@ def add_picture(add: Decorator, place: Place, texture: str, width: float) -> Non
             corner,
             right,
             np.array([0.0, 0.0, -height]),
-            material=add.material(texture),
+            material=add.photograph(texture),
             label=LABELS["picture"],
         )
 
@@ -226,9 +241,9 @@ def _add_books(add: Decorator, place: Place, width: float, level: tuple[float, f
         while left < width / 2 - 0.12:
             thick = float(add.rng.uniform(0.05, 0.12))
             height = room * float(add.rng.uniform(0.6, 0.92))
-            color = add.rng.uniform(0.25, 0.8, 3)
+            color = add.rng.uniform(0.15, 0.7) + add.rng.uniform(-0.12, 0.12, 3)
             tone = (float(color[0]), float(color[1]), float(color[2]))
-            book = add.material("page", tone, tile_m=0.25)
+            book = add.material("book", tone)
             center = (left + thick / 2, 0.0, floor)
             add.part(place, center, (thick - 0.004, 0.2, height), material=book, label="bookshelf")
             left += thick

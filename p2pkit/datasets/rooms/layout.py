@@ -7,6 +7,7 @@ from jaxtyping import Float64
 
 from p2pkit.datasets.boxes import Annotation
 from p2pkit.datasets.rooms.furniture import (
+    CLOTHS,
     LABELS,
     Decorator,
     Place,
@@ -23,7 +24,18 @@ from p2pkit.datasets.rooms.shapes import Material, Scene, SceneBuilder
 from p2pkit.datasets.rooms.textures import Textures
 
 PICTURES = ("astronaut", "camera", "cat", "china", "coffee", "flower", "rocket")
-_WALL_COLORS = ((0.80, 0.76, 0.68), (0.66, 0.74, 0.80), (0.70, 0.78, 0.66), (0.82, 0.68, 0.64))
+# Paints, papers and floors as rooms have them (RGB, 0 to 1).
+WALL_COLORS = (
+    (0.84, 0.82, 0.77),
+    (0.62, 0.72, 0.78),
+    (0.66, 0.74, 0.6),
+    (0.83, 0.72, 0.52),
+    (0.76, 0.58, 0.52),
+    (0.6, 0.58, 0.66),
+)
+CEILING_COLOR, SKIRTING_COLOR = (0.84, 0.84, 0.82), (0.85, 0.84, 0.81)
+FLOOR_COLORS = ((0.5, 0.33, 0.2), (0.62, 0.46, 0.3), (0.38, 0.26, 0.18), (0.58, 0.5, 0.42))
+PAPERS = ("striped paper", "damask paper")
 _CLEARANCE_M = 0.45
 
 
@@ -89,16 +101,31 @@ def make_room(textures: Textures, rng: np.random.Generator, frames: int) -> Room
 def _add_shell(add: Decorator, size: tuple[float, float, float]) -> None:
     width, depth, height = size
     x, y, z = np.diag([width, depth, height])
-    floor_texture = ("gravel", "brick")[int(add.rng.integers(2))]
-    floor = add.material(floor_texture, (0.5, 0.4, 0.3), tile_m=1.2)
-    color = _WALL_COLORS[int(add.rng.integers(len(_WALL_COLORS)))]
-    wall = add.material("grass" if add.rng.random() < 0.5 else "moon", color, tile_m=1.6)
-    ceiling = Material("moon", (2.0, 2.0, 1.95), 2.5)
+    floor = add.material("planks", add.one_of(FLOOR_COLORS), tile_m=0.9)
+    ceiling = add.material("plaster", CEILING_COLOR, tile_m=1.0)
+    skirting = add.material("lacquer", SKIRTING_COLOR)
     with add.builder.group():
         add.builder.add_sheet(y, x, -y, material=floor, label=LABELS["floor"])
         add.builder.add_sheet(z, x, y, material=ceiling, label=LABELS["ceiling"])
-        for corner, right in ((y, x), (x, -x), (x + y, -y), (np.zeros(3), y)):
-            add.builder.add_sheet(corner + z, right, -z, material=wall, label=LABELS["wall"])
+        walls = zip(_wall_materials(add), ((y, x), (x, -x), (x + y, -y), (0 * y, y)), strict=True)
+        for wall, (corner, right) in walls:
+            inward = np.cross(right, (0.0, 0.0, 1.0)) / np.linalg.norm(right)
+            board = corner + 0.012 * inward + (0.0, 0.0, 0.09)
+            for place, down, look in (
+                (corner + z, -z, wall),
+                (board, -z * 0.09 / height, skirting),
+            ):
+                add.builder.add_sheet(place, right, down, material=look, label=LABELS["wall"])
+
+
+def _wall_materials(add: Decorator) -> list[Material]:
+    """Paint on all four walls; in half of the rooms one or two are papered in another colour."""
+    color, other = add.rng.permutation(len(WALL_COLORS))[:2]
+    paint = add.material("paint", WALL_COLORS[color], tile_m=1.6)
+    paper = PAPERS[int(add.rng.integers(len(PAPERS)))]
+    papered = add.material(paper, WALL_COLORS[other], tile_m=0.8)
+    first, count = int(add.rng.integers(4)), int(add.rng.integers(3))
+    return [papered if (wall - first) % 4 < count else paint for wall in range(4)]
 
 
 def _add_wall_furniture(add: Decorator, layout: _Layout) -> None:
@@ -133,6 +160,7 @@ def _add_dining(add: Decorator, layout: _Layout) -> None:
     table = Place(x, y, yaw=yaw)
     layout.taken.append((x, y, 0.6))
     add_table(add, table, width, depth)
+    cloth = add.one_of(CLOTHS)
     spots = (
         (0.0, depth / 2 + 0.15, 0.0),
         (0.0, -depth / 2 - 0.15, np.pi),
@@ -140,7 +168,8 @@ def _add_dining(add: Decorator, layout: _Layout) -> None:
     )
     for local_x, local_y, turn in spots:
         where = table.point((local_x, local_y, 0.0))
-        add_chair(add, Place(where[0], where[1], yaw=yaw + turn + float(rng.uniform(-0.2, 0.2))))
+        heading = yaw + turn + float(rng.uniform(-0.2, 0.2))
+        add_chair(add, Place(where[0], where[1], yaw=heading), cloth)
     where = table.point((-width / 4, 0.05, 0.72))
     add_carton(add, Place(*where, yaw=float(rng.uniform(0, 3))), (0.25, 0.2, 0.18))
     add_ball(add, Place(*table.point((width / 4, -0.1, 0.72))), 0.11)

@@ -1,7 +1,7 @@
-"""Photographs that scikit-image and scikit-learn ship inside their packages, as mip maps.
+"""The images on the surfaces of generated rooms as mip maps: drawn patterns, and photographs.
 
-Files are read from the installed packages' folders: nothing is downloaded, nor are the packages
-imported.
+The photographs are those that scikit-image and scikit-learn ship inside their packages. Their files
+are read from the installed packages' folders: nothing is downloaded, nor are the packages imported.
 """
 
 import hashlib
@@ -14,43 +14,32 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 
+from p2pkit.datasets.rooms.patterns import PATTERNS, pattern_image
 from p2pkit.errors import MissingDependencyError
 
-# Name -> package, file, box to crop (left, top, right, bottom in px) or None for the whole.
-PHOTOGRAPHS: dict[str, tuple[str, str, tuple[int, int, int, int] | None]] = {
-    "astronaut": ("skimage", "data/astronaut.png", None),
-    "brick": ("skimage", "data/brick.png", None),
-    "camera": ("skimage", "data/camera.png", None),
-    "cat": ("skimage", "data/chelsea.png", None),
-    "china": ("sklearn", "datasets/images/china.jpg", None),
-    "coffee": ("skimage", "data/coffee.png", None),
-    "coins": ("skimage", "data/coins.png", None),
-    "facade": ("sklearn", "datasets/images/china.jpg", (150, 130, 350, 370)),
-    "flower": ("sklearn", "datasets/images/flower.jpg", None),
-    "fur": ("skimage", "data/chelsea.png", (100, 10, 330, 110)),
-    "grass": ("skimage", "data/grass.png", None),
-    "gravel": ("skimage", "data/gravel.png", None),
-    "moon": ("skimage", "data/moon.png", (0, 150, 220, 512)),
-    "page": ("skimage", "data/page.png", None),
-    "petals": ("sklearn", "datasets/images/flower.jpg", (190, 110, 420, 340)),
-    "retina": ("skimage", "data/retina.jpg", (350, 350, 1050, 1050)),
-    "rocket": ("skimage", "data/rocket.jpg", None),
-    "stars": ("skimage", "data/hubble_deep_field.jpg", None),
-    "wood": ("skimage", "data/coffee.png", (495, 10, 600, 390)),
+# Name -> package and file. They hang framed on the walls.
+PHOTOGRAPHS: dict[str, tuple[str, str]] = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "camera": ("skimage", "data/camera.png"),
+    "cat": ("skimage", "data/chelsea.png"),
+    "china": ("sklearn", "datasets/images/china.jpg"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "rocket": ("skimage", "data/rocket.jpg"),
 }
-NAMES = tuple(PHOTOGRAPHS)
+NAMES = (*PHOTOGRAPHS, *PATTERNS)
 _LONGEST_SIDE, _LEVELS = 256, 7
 _DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 @dataclass(frozen=True)
 class Textures:
-    """All photographs, each as `_LEVELS` mip levels, in one array.
+    """All images, each as `_LEVELS` mip levels, in one array.
 
     Args:
         texels: RGB rows of all levels of all images.
         levels: first texel, width and height of each image's levels.
-        digest: sha256 over the source files.
+        digest: sha256 over the texels.
     """
 
     texels: UInt8[np.ndarray, "texels 3"]
@@ -65,26 +54,22 @@ class Textures:
 
 @lru_cache(maxsize=1)
 def load_textures() -> Textures:
-    """Read all photographs once per process.
+    """Draw the patterns and read the photographs, once per process.
 
     Raises:
         MissingDependencyError: a package or one of its images is not installed.
     """
-    digest = hashlib.sha256()
     texels: list[np.ndarray] = []
     levels = np.empty((len(NAMES), _LEVELS, 3), dtype=np.int64)
     start = 0
-    for row, (package, file, box) in enumerate(PHOTOGRAPHS.values()):
-        path = _package_file(package, file)
-        digest.update(path.read_bytes())
-        with Image.open(path) as opened:
-            image = opened.convert("RGB").crop(box) if box else opened.convert("RGB")
-        for level, pixels in enumerate(_mip_levels(image)):
+    for row, name in enumerate(NAMES):
+        for level, pixels in enumerate(_mip_levels(_image(name))):
             height, width, _ = pixels.shape
             levels[row, level] = start, width, height
             texels.append(pixels.reshape(-1, 3))
             start += width * height
-    return Textures(np.concatenate(texels), levels, digest.hexdigest())
+    joined = np.concatenate(texels)
+    return Textures(joined, levels, hashlib.sha256(joined.tobytes()).hexdigest())
 
 
 def mean_color(textures: Textures, name: str) -> Float32[np.ndarray, "3"]:
@@ -92,6 +77,13 @@ def mean_color(textures: Textures, name: str) -> Float32[np.ndarray, "3"]:
     start, width, height = textures.levels[NAMES.index(name), -1]  # a few texels, already averaged
     texels = textures.texels[start : start + width * height]
     return (texels.mean(axis=0) / 255).astype(np.float32)
+
+
+def _image(name: str) -> Image.Image:
+    if name in PATTERNS:
+        return Image.fromarray(pattern_image(name))
+    with Image.open(_package_file(*PHOTOGRAPHS[name])) as opened:
+        return opened.convert("RGB")
 
 
 def _mip_levels(image: Image.Image) -> list[np.ndarray]:

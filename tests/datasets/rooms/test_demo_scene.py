@@ -9,10 +9,12 @@ from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.datasets.rgbd.depth_scale import depth_agreement
 from p2pkit.datasets.rooms import textures as demo_textures
+from p2pkit.datasets.rooms.furniture import LABELS
 from p2pkit.datasets.rooms.layout import Room, make_room
+from p2pkit.datasets.rooms.patterns import PATTERNS, pattern_image
 from p2pkit.datasets.rooms.render import Rendering, depth_sigma_m, render, sensor_depth
 from p2pkit.datasets.rooms.shapes import Material, SceneBuilder
-from p2pkit.datasets.rooms.textures import load_textures
+from p2pkit.datasets.rooms.textures import load_textures, mean_color
 from p2pkit.errors import FrameError, MissingDependencyError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import invert_rigid
@@ -69,9 +71,10 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(frames: list[Fra
         assert first.tobytes() != third.tobytes()
 
 
-def test_fingerprint_names_seed_and_photographs(source: FrameSource):
+def test_fingerprint_names_the_seed_and_what_is_on_the_surfaces(source: FrameSource):
     fingerprint = source.fingerprint()
     assert json.loads(json.dumps(fingerprint)) == fingerprint
+    assert fingerprint["textures"] == load_textures().digest
     assert fingerprint == open_source("demo-scene", SourceOptions(limit=13)).fingerprint()
     assert fingerprint != open_source("demo-scene", SourceOptions(limit=13, seed=5)).fingerprint()
 
@@ -144,7 +147,7 @@ def test_one_box_is_where_the_camera_model_puts_it():
     with builder.group():
         add_cube(builder)
     with builder.group():
-        builder.add_sphere((-1.5, 4.0, 0.0), 0.5, material=Material("retina"), label=9)
+        builder.add_sphere((-1.5, 4.0, 0.0), 0.5, material=Material("beach ball"), label=9)
     room = Room(builder.build(), (9.0, 9.0, 9.0), np.array([0.0, -2.0, 5.0]), np.empty((0, 4, 4)))
     seen = small_rendering(room, LOOKS_ALONG_Y)
     row, left = np.nonzero(seen.labels == 7)
@@ -191,9 +194,36 @@ def test_no_network_is_used(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_missing_photograph_names_the_package(monkeypatch: pytest.MonkeyPatch):
-    photographs = {"gone": ("skimage", "data/gone.png", None)}
+    photographs = {**demo_textures.PHOTOGRAPHS, "cat": ("skimage", "data/gone.png")}
     monkeypatch.setattr(demo_textures, "PHOTOGRAPHS", photographs)
     load_textures.cache_clear()
     with pytest.raises(MissingDependencyError, match="pip install --force-reinstall scikit-image"):
         load_textures()
     load_textures.cache_clear()
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_pattern_is_the_same_on_every_call_and_keeps_its_mean_colour(name: str):
+    image = pattern_image(name)
+    assert np.array_equal(image, pattern_image(name))
+    assert (image.min(), image.max()) > (0, 0)
+    assert (image == 255).mean() < 0.01
+    assert mean_color(load_textures(), name) * 255 == pytest.approx(image.mean(), abs=3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rooms_differ_in_the_paint_or_paper_of_their_walls(seed: int):
+    rooms = [
+        make_room(load_textures(), np.random.default_rng([seed, number, 0]), 1).scene
+        for number in range(4)
+    ]
+    walls = [room.materials[room.classes == LABELS["wall"]] for room in rooms]
+    assert len({rows[:, 6:].tobytes() for rows in walls}) == len(rooms)
+    papers = {
+        demo_textures.NAMES.index(name) for name in ("striped paper", "damask paper", "paint")
+    }
+    skirting = demo_textures.NAMES.index("lacquer")
+    for rows in walls:
+        found = set(rows[:, 0].astype(int).tolist())
+        assert skirting in found
+        assert found - {skirting} <= papers

@@ -307,9 +307,10 @@ def test_pushed_and_pulled(store: Path, bucket: Bucket, tmp_path: Path) -> None:
 def test_stock_webdataset_reads_them(cut_store: Path) -> None:
     store = open_store(cut_store)
     [layer] = store.superpixel_layers
-    items = list(webdataset_pipeline(store, layer))
+    items = list(webdataset_pipeline(store))
     gc.collect()
-    found = {item["__key__"]: (item["superpixel"].tobytes(), item["json"]) for item in items}
+    samples = [item["frame"].samples[layer] for item in items]
+    found = {one.key: (one.arrays["superpixel"].tobytes(), one.meta) for one in samples}
     assert found == contents(store, layer)
 
 

@@ -109,7 +109,8 @@ def test_a_run_tells_where_it_came_from(room_store: Path, tiny_run: Path) -> Non
 
 def test_held_out_frames_are_named_and_never_read(room_store: Path, tmp_path: Path) -> None:
     config = tiny_train_config(room_store, steps=3, holdout=10)
-    out = run(config, tmp_path / "run")
+    out = run(config, str(tmp_path / "run"))  # as text, too
+    assert read_config(str(out)) == replace(config, engine=read_config(out).engine)
     held = json.loads((out / "store.json").read_text())["holdout"]
     assert (
         held

@@ -1,0 +1,237 @@
+"""One command from a recording to a report: all of it, again, interrupted, and refused."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_recording import TEACHER, write_recording
+
+from p2pkit.cli.main import commands
+from p2pkit.cli.pretrain import STAGES
+from p2pkit.errors import ConfigError, SourceError, TrainingError
+from p2pkit.pipelines import pretrain
+from p2pkit.pipelines.check import run as check
+from p2pkit.pipelines.settings import CheckConfig, PretrainConfig
+from p2pkit.pipelines.train import profile
+from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train.run_folder import read_config
+from p2pkit.store.verifying import verify_store
+
+SLIM = ("student=Res16UNet14A", "stream.sample.voxel_size=0.15", "embedding_channels=16")
+
+
+def tiny(recording: Path, out: Path, **changes: Any) -> PretrainConfig:
+    """Two steps; the drawn pictures of the tiny recording do not pass the check."""
+    settings: dict[str, Any] = {
+        "dataset": "posed-rgbd",
+        "teacher": TEACHER,
+        "training": SLIM,
+        "steps": 2,
+        "random_seeds": 1,
+        "force": True,
+    }
+    return PretrainConfig(source=recording, out=out, **{**settings, **changes})
+
+
+def words(config: PretrainConfig) -> list[str]:
+    """The command that has these settings."""
+    settings = (
+        "steps=2",
+        "random_seeds=1",
+        f"training={json.dumps(SLIM)}",
+        "teacher.layer=2",
+    )
+    of_teacher = ["--teacher", TEACHER.name, "--weights", TEACHER.weights]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    return ["pretrain", str(config.source), "--out", str(config.out), "--force", *of_teacher, *sets]
+
+
+@pytest.fixture(scope="module")
+def config(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
+    return tiny(room_recording, tmp_path_factory.mktemp("pretrain") / "kitchen-pretrained")
+
+
+@pytest.fixture(scope="module")
+def result(config: PretrainConfig) -> Result:
+    """`p2pkit pretrain` from the beginning to the end."""
+    result = CliRunner().invoke(commands, words(config))
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture
+def copied(config: PretrainConfig, result: Result, tmp_path: Path) -> PretrainConfig:
+    """A copy of the finished folder, to change."""
+    assert result.exit_code == 0
+    shutil.copytree(config.out, tmp_path / "copy")
+    return replace(config, out=tmp_path / "copy")
+
+
+def test_each_stage_is_announced_and_three_lines_end_it(
+    result: Result, config: PretrainConfig
+) -> None:
+    assert re.findall(r"^\d/5 (.*)$", result.stderr, re.MULTILINE) == [*STAGES.values()]
+    assert "preset cpu-small for depth images on cpu" in result.stderr
+    learned, places, following = result.stdout.splitlines()
+    held = json.loads((config.out / "run" / "retrieval.json").read_text())
+    assert learned.startswith(f"Learned: in {held['frames']} frames held out")
+    assert f"{held['trained']['top1_pixel']:.2%} of cases; by chance it is" in learned
+    scores = json.loads((config.out / "run" / "probe.json").read_text())["scores"]
+    assert f"A linear probe has {scores['pretrained']['miou']:.1%} mIoU" in learned
+    assert f"with random weights {scores['random']['miou']:.1%}" in learned
+    assert f"Checkpoint: {config.out}/run/checkpoints/step-00000002" in places
+    assert places.endswith(str(config.out / "report.html"))
+    assert following.startswith("Next: p2pkit evaluate")
+    assert "<h1>run: pretrained on kitchen</h1>" in (config.out / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("result")
+def test_the_frames_that_test_were_not_trained_on(config: PretrainConfig) -> None:
+    assert verify_store(config.out / "store", deep=True).ok
+    protocol = json.loads((config.out / "run" / "probe.json").read_text())["protocol"]
+    assert protocol["test_sequences"] == ["scene-2"]
+    assert protocol["test_frames_pretrained_on_without_labels"] == 0
+    assert read_config(config.out / "run").holdout == protocol["test_frames"] == 4
+
+
+def test_a_second_call_does_nothing_and_says_the_same(
+    result: Result, config: PretrainConfig
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*")}
+    told: list[pretrain.Progress] = []
+    again = pretrain.run(config, progress=told.append)
+    assert told == []
+    assert again.summary() == result.stdout.splitlines()
+    assert {path: path.stat().st_mtime_ns for path in config.out.rglob("*")} == before
+
+
+def test_what_broke_off_in_training_goes_on_with_the_same_steps(copied: PretrainConfig) -> None:
+    run = copied.out / "run"
+    weights = {path.name: path.read_bytes() for path in run.glob("checkpoints/*2/*.safetensors")}
+    for path in ("checkpoints/step-00000002", "checkpoints/step-00000002.json"):
+        shutil.rmtree(run / path, ignore_errors=True)
+    (run / "retrieval.json").unlink()
+    (copied.out / "report.html").unlink()
+    told: list[pretrain.Progress] = []
+    done = pretrain.run(copied, progress=told.append)
+    steps = [(report.done, report.total) for report in told if report.stage == "train"]
+    assert steps == [(1, 2), (2, 2)]
+    assert {report.stage for report in told} == {"train", "evaluate", "report"}
+    assert done.report.is_file()
+    assert weights
+    assert weights.keys() == {path.name for path in done.checkpoint.glob("*.safetensors")}
+
+
+def test_another_setting_in_the_same_folder_is_refused(copied: PretrainConfig) -> None:
+    with pytest.raises(ConfigError, match="other settings: steps was 2, is 3"):
+        pretrain.run(replace(copied, steps=3))
+
+
+def test_a_failed_check_stops_it_before_anything_is_extracted(
+    room_recording: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "stopped"
+    strict = tiny(room_recording, out, force=False)
+    told: list[pretrain.Progress] = []
+    with pytest.raises(SourceError, match=r"failed: .*check.html shows it; --force goes on"):
+        pretrain.run(strict, progress=told.append)
+    assert {report.stage for report in told} == {"check"}
+    assert not (out / "store").exists()
+
+
+def test_a_failed_check_is_repeated_since_the_recording_may_have_been_mended(
+    copied: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that passed, or was overridden, is not."""
+    mended = check.CheckReport(copied.out / "check" / "check.json", (), "now right", ())
+    asked: list[CheckConfig] = []
+
+    def checked(config: CheckConfig, progress: object) -> check.CheckReport:
+        asked.append(config)
+        return mended
+
+    monkeypatch.setattr(check, "run", checked)
+    pretrain.run(copied)
+    assert asked == []
+    pretrain.run(replace(copied, force=False))
+    assert [config.source for config in asked] == [copied.source]
+
+
+def test_settings_may_change_before_anything_is_extracted_and_are_checked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed check may ask for other units of depth."""
+    out = tmp_path / "out"
+    (out / "check").mkdir(parents=True)
+    (out / "pretrain.json").write_text('{"depth_units": null}')
+    (out / "check" / "check.json").write_text('{"outcome": "pass"}')
+
+    def checked(config: CheckConfig, progress: object) -> check.CheckReport:
+        raise SourceError(f"checked with {config.depth_units:g} units")
+
+    monkeypatch.setattr(check, "run", checked)
+    with pytest.raises(SourceError, match="checked with 500 units"):
+        pretrain.run(tiny(tmp_path / "recording", out, depth_units=500.0))
+    assert json.loads((out / "pretrain.json").read_text())["depth_units"] == 500
+
+
+def test_training_that_a_signal_stops_says_how_to_go_on(
+    copied: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(copied.out / "run")
+    whole: Callable[..., Path] = train.run
+    monkeypatch.setattr(train, "run", lambda *args, **rest: whole(*args, stop_after=1, **rest))
+    with pytest.raises(TrainingError, match="stopped after 1 of 2 steps; run the same command"):
+        pretrain.run(copied)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "step_ms", "steps", "warm_up"), [(None, 6000, 200, 20), (1, 500, 120, 15)]
+)
+def test_the_steps_fill_the_minutes(
+    copied: PretrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    minutes: float | None,
+    step_ms: float,
+    steps: int,
+    warm_up: int,
+) -> None:
+    """Measured by ten steps; 20 minutes on a CPU."""
+    shutil.rmtree(copied.out / "run")
+    (copied.out / "pretrain.json").unlink()
+    measured = profile.StepProfile(10, 2, step_ms, {}, {})
+    monkeypatch.setattr(profile, "run", lambda config, steps: measured)
+    whole: Callable[..., Path] = train.run
+    monkeypatch.setattr(train, "run", lambda *args, **rest: whole(*args, stop_after=1, **rest))
+    with pytest.raises(TrainingError, match=f"stopped after 1 of {steps} steps"):
+        pretrain.run(replace(copied, steps=None, minutes=minutes))
+    settings = read_config(copied.out / "run")
+    assert (settings.steps, settings.optimizer.warmup_steps) == (steps, warm_up)
+    assert settings.checkpoint_every == min(100, steps // 5)
+
+
+def test_without_labels_retrieval_alone_tests(tmp_path: Path) -> None:
+    recording = write_recording(tmp_path / "plain", 4, labels=False)
+    done = pretrain.run(tiny(recording, tmp_path / "out", steps=1))
+    assert done.probe is None
+    learned, _, following = done.summary()
+    assert "probe" not in learned
+    assert following == f"Next: p2pkit export {done.run} --out student.safetensors"
+    assert read_config(done.run).holdout == 1
+
+
+def test_a_single_frame_cannot_be_pretrained_on(tmp_path: Path) -> None:
+    recording = write_recording(tmp_path / "one", 1)
+    with pytest.raises(ConfigError, match="has 1 frame; pretraining needs two"):
+        pretrain.run(tiny(recording, tmp_path / "out"))
+
+
+def test_steps_and_minutes_decide_the_same(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="steps is 2 and minutes 3, which decide the same"):
+        tiny(tmp_path, tmp_path / "out", minutes=3)
