@@ -41,4 +41,3 @@ def test_a_pass_over_100000_voxels_stays_below_4_gb() -> None:
     count, peak_gb = done.stdout.split()
     assert int(count) == 100_000
     assert float(peak_gb) < MOST_GB
-    print(f"peak {peak_gb} GB")

@@ -1,5 +1,10 @@
-"""Losses and probes work unchanged with a student of each kind: what it learns shows in a probe."""
+"""Losses, probes and retrieval work unchanged with a student of each kind.
 
+A linear probe on these rooms says little: three classes are separable in random features of the
+wide students, too. Retrieval on a scene that was held out is what random weights cannot do.
+"""
+
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,20 +13,18 @@ import numpy as np
 import pytest
 from tiny_recording import tiny_train_config
 
-from p2pkit.pipelines.evaluate.features import FrozenConfig, FrozenFeatures, student_features
-from p2pkit.pipelines.evaluate.frames import open_labelled
-from p2pkit.pipelines.evaluate.weights import SCRATCH, compared_weights
+from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.logs import read_metrics
-from p2pkit.pipelines.train.settings import OptimizerConfig
+from p2pkit.pipelines.train.settings import OnlineProbeConfig, OptimizerConfig
 from p2pkit.settings.students import WaffleIronConfig
-from p2pkit.store.reading import open_store
 
 pytestmark = pytest.mark.slow
 
-STEPS = 60
+STEPS = 40
 ADAMW = OptimizerConfig(name="adamw", learning_rate=0.002, weight_decay=0.01, clip_norm=5.0)
 SEEN = WaffleIronConfig(fov=(-3.0, -3.0, -3.0, 3.0, 3.0, 3.0), cells=(20, 20, 20))
+PROBE = OnlineProbeConfig(every=STEPS, frames=4, points_per_frame=50, validation=0.3, test=0.3)
 FAMILIES: dict[str, dict[str, Any]] = {
     "SpUNet": {},
     "PTv3-small": {"optimizer": ADAMW},
@@ -29,28 +32,26 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def miou_of(run: Path, store: Path, name: str, seed: int) -> float:
-    """Of a linear probe on the frozen features, on scenes that it was not fitted to."""
-    data = open_labelled(
-        open_store(store), label_set="stored", validation=0.3, test=0.3, voxel_size=0.15
-    )
-    settings = FrozenConfig(points_per_frame=200, statistics_frames=4)
-    student = compared_weights([run], {}).student(name, seed)
-    features = FrozenFeatures(student_features(student, data, settings), data, settings)
-    return features.scores("linear", data.parts["train"], seed).scores.miou
-
-
 @pytest.mark.parametrize("student", FAMILIES)
-def test_the_loss_falls_and_the_features_beat_random_ones(
+def test_the_loss_falls_and_points_find_their_pixels_better_than_at_random(
     student: str, room_store: Path, tmp_path: Path
 ) -> None:
     config = tiny_train_config(
-        room_store, student=student, engine="torch", steps=STEPS, checkpoint_every=STEPS
+        room_store,
+        student=student,
+        engine="torch",
+        steps=STEPS,
+        checkpoint_every=STEPS,
+        holdout=4,
+        probe=PROBE,
     )
     run = train.run(replace(config, **FAMILIES[student]), tmp_path / "pretrained")
-    losses = [row["loss"] for row in read_metrics(run)]
+    rows = read_metrics(run)
+    losses = [row["loss"] for row in rows]
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
-    pretrained = miou_of(run, room_store, "pretrained", 0)
-    random = [miou_of(run, room_store, SCRATCH, seed) for seed in (0, 1)]
-    print(student, losses[0], losses[-1], pretrained, random)
-    assert pretrained > max(random)
+    assert all(0.3 < rows[-1][f"probe_{kind}_miou"] <= 1 for kind in ("linear", "knn"))
+    path = retrieval.run(
+        retrieval.RetrievalConfig(run, str(room_store), pairs=64, statistics_frames=4)
+    )
+    found = json.loads(path.read_text())
+    assert found["trained"]["top1_cell"] > 1.5 * found["untrained"]["top1_cell"]
