@@ -15,7 +15,7 @@ from tiny_recording import tiny_train_config
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.evaluation.detection import mean_average_precision
-from p2pkit.geometry.boxes import points_in_boxes
+from p2pkit.geometry.boxes import Upright, points_in_boxes
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.networks import build_student
 from p2pkit.pipelines.evaluate.detect import (
@@ -96,7 +96,7 @@ def test_points_stay_in_their_boxes_however_a_frame_is_augmented(data: LabelledF
         frame = box_frame(data, sample, random, augment)
         points = (frame.coordinates + 0.5) * VOXEL_M @ upright.T
         boxes = frame.boxes
-        inside = points_in_boxes(points, boxes.center, boxes.size + VOXEL_M, boxes.yaw)
+        inside = points_in_boxes(points, Upright(boxes.center, boxes.size + VOXEL_M, boxes.yaw))
         return float(inside.any(axis=1).mean())
 
     plain = share(None, None)
@@ -107,7 +107,7 @@ def test_points_stay_in_their_boxes_however_a_frame_is_augmented(data: LabelledF
     away = box_frame(data, sample)
     boxes = away.boxes
     points = (away.coordinates + 0.5) * VOXEL_M @ upright.T
-    turned = points_in_boxes(points, boxes.center, boxes.size + VOXEL_M, boxes.yaw + 1.0)
+    turned = points_in_boxes(points, Upright(boxes.center, boxes.size + VOXEL_M, boxes.yaw + 1.0))
     assert turned.any(axis=1).mean() < plain
 
 
