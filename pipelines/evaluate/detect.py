@@ -59,11 +59,13 @@ class BoxFrame:
         coordinates: integer voxel positions in the network's axes, unique.
         inputs: colour of each voxel, -1 … 1.
         boxes: annotated ones, in upright axes (m).
+        annotated: whether somebody looked for boxes; other frames neither teach nor test.
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
     inputs: Float32[np.ndarray, "voxels 3"]
     boxes: ClassBoxes
+    annotated: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,9 +162,12 @@ class Detection:
         samples: Int64[np.ndarray, " batch"],
         random: np.random.Generator,
         augment: AugmentConfig,
-    ) -> Tensor:
+    ) -> Tensor | None:
         """Of augmented frames; without elastic distortion and tilt, which boxes cannot follow."""
         frames = [box_frame(self.data, int(sample), random, augment) for sample in samples]
+        frames = [frame for frame in frames if frame.annotated]
+        if not frames:
+            return None
         device = str(next(network.parameters()).device)
         cells: CellBoxes = network(*network_inputs(frames, device))
         boxes = targets([frame.boxes for frame in frames], device)
@@ -180,13 +185,16 @@ class Detection:
         device = str(next(network.parameters()).device)
         found: list[ClassBoxes] = []
         truth: list[ClassBoxes] = []
+        names: list[str] = []
         for sample in samples.tolist():
             frame = box_frame(self.data, sample)
+            if not frame.annotated:
+                continue
             with torch.inference_mode():
                 cells: CellBoxes = network(*network_inputs([frame], device))
             found.append(detections(cells, self.config))
             truth.append(frame.boxes)
-        names = [self.data.scene_of[sample] for sample in samples.tolist()]
+            names.append(self.data.scene_of[sample])
         scenes = tuple(dict.fromkeys(names))
         matches = match(found, truth, classes=len(self.data.labels.classes))
         groups = np.array([scenes.index(name) for name in names], np.int64)
@@ -216,7 +224,10 @@ def box_frame(
     voxels = voxel_deduplicate(seen, data.voxel_size)
     colors = cloud.colors.take(voxels.keep, axis=0)
     return BoxFrame(
-        voxels.coordinates, augment_colors(colors, random, settings), moved_boxes(stored, change)
+        voxels.coordinates,
+        augment_colors(colors, random, settings),
+        moved_boxes(stored, change),
+        stored.annotated,
     )
 
 
