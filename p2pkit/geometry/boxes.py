@@ -3,6 +3,7 @@
 Boxes that are compared are in the same axes.
 """
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,21 @@ def footprints(boxes: Upright) -> Float64[np.ndarray, "boxes 4 2"]:
     return turned + boxes.center[:, None, :2].astype(np.float64)
 
 
+def polygons() -> ModuleType:
+    """The library that intersects footprints, shapely.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import shapely
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the overlap of boxes needs shapely: pip install 'p2pkit[detect]'"
+        ) from error
+    return shapely
+
+
 def box_iou(boxes: Upright, others: Upright) -> Float64[np.ndarray, "boxes others"]:
     """Volume of the intersection over that of the union, of each box with each other one.
 
@@ -61,12 +77,7 @@ def box_iou(boxes: Upright, others: Upright) -> Float64[np.ndarray, "boxes other
     Raises:
         MissingDependencyError: shapely is not installed.
     """
-    try:
-        import shapely
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the overlap of boxes needs shapely: pip install 'p2pkit[detect]'"
-        ) from error
+    shapely = polygons()
     iou = np.zeros((len(boxes.yaw), len(others.yaw)))
     (low, high), (other_low, other_high) = _heights(boxes), _heights(others)
     height = np.minimum(high[:, None], other_high) - np.maximum(low[:, None], other_low)

@@ -20,6 +20,7 @@ from p2pkit.evaluation.detection import (
     mean_average_precision,
     suppressed,
 )
+from p2pkit.geometry.boxes import polygons
 from p2pkit.geometry.gravity import rotation_to_z_up
 from p2pkit.geometry.voxelize import voxel_deduplicate
 from p2pkit.heads.detection import CellBoxes, DetectionHead
@@ -152,7 +153,8 @@ class Detection:
     config: DetectConfig
 
     def network(self, student: Student) -> DetectionNetwork:
-        """The student with a new head."""
+        """The student with a new head; MissingDependencyError without what scores need later."""
+        polygons()
         data = self.data
         return DetectionNetwork(student, len(data.labels.classes), data.voxel_size, data.up_axis)
 

@@ -1,10 +1,13 @@
 """Overlaps against sampled points, average precision against a slow reading of the definition."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pkit.errors import MissingDependencyError
 from p2pkit.evaluation.detection import (
     THRESHOLDS,
     ClassBoxes,
@@ -180,3 +183,11 @@ def test_less_sure_detections_of_a_class_are_suppressed() -> None:
     assert len(suppressed(found, overlap=0.9, most=10).yaw) == 4
     assert len(suppressed(found, overlap=0.25, most=2).yaw) == 2
     assert len(suppressed(NONE, overlap=0.25, most=2).yaw) == 0
+
+
+def test_without_shapely_the_command_that_installs_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'p2pkit\[detect\]'"):
+        iou(CUBE, CUBE)
