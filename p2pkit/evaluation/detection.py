@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
-from p2pkit.geometry.boxes import box_iou
+from p2pkit.geometry.boxes import Upright, box_iou
 
 THRESHOLDS = (0.25, 0.5)
 """The 3D IoU that a right detection exceeds."""
@@ -44,7 +44,8 @@ class ClassBoxes:
 
     def overlap(self, other: "ClassBoxes") -> Float64[np.ndarray, "boxes others"]:
         """3D IoU of each box with each of the other's."""
-        return box_iou(self.center, self.size, self.yaw, other.center, other.size, other.yaw)
+        ours, theirs = (Upright(x.center, x.size, x.yaw) for x in (self, other))
+        return box_iou(ours, theirs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Float64, Int64
 from p2pkit.datasets.frame import UNKNOWN_CLASS, Boxes, Frame
 from p2pkit.errors import StoreError
 from p2pkit.files import sha256_json
-from p2pkit.geometry.boxes import points_in_boxes
+from p2pkit.geometry.boxes import Upright, points_in_boxes
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.store.manifest import BOXES, GEOMETRY, FieldSpec, LayerSpec, Sample
 from p2pkit.store.reading import Store
@@ -36,6 +36,7 @@ class StoredBoxes:
         center, size, yaw: of each box, in axes with z up (m, m, rad).
         class_id: row in the layer's classes.
         points: how many of the frame's stored points are in each box.
+        annotated: False for frames that nobody annotated; the others may have no box, too.
     """
 
     upright_from_sensor: Float64[np.ndarray, "3 3"]
@@ -44,6 +45,7 @@ class StoredBoxes:
     yaw: Float32[np.ndarray, " boxes"]
     class_id: Int64[np.ndarray, " boxes"]
     points: Int64[np.ndarray, " boxes"]
+    annotated: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +60,7 @@ class BoxLayer:
 
     def encode(self, frame: Frame, done: Mapping[str, Sample]) -> Sample:
         """The frame's boxes that hold a stored point; none where nobody annotated it."""
-        cloud = decode_geometry(done[GEOMETRY])
-        boxes = frame.boxes
-        if boxes is None:
-            empty = np.zeros((0, 3))
-            none = np.zeros(0)
-            boxes = Boxes(np.eye(3), empty, empty, none, none.astype(np.int64), ())
-        return encode_boxes(frame.key, boxes, cloud.points)
+        return encode_boxes(frame.key, frame.boxes, decode_geometry(done[GEOMETRY]).points)
 
 
 def box_spec(
@@ -90,16 +86,19 @@ def box_spec(
     )
 
 
-def encode_boxes(key: str, boxes: Boxes, points: Float32[np.ndarray, "points 3"]) -> Sample:
+def encode_boxes(
+    key: str, annotated: Boxes | None, points: Float32[np.ndarray, "points 3"]
+) -> Sample:
     """A sample of the usable boxes; its JSON has the class and fault of each other one.
 
     Args:
         key: of the frame.
-        boxes: as annotated.
+        annotated: its boxes; None where nobody annotated it.
         points: stored ones, in the sensor's axes (m).
     """
+    boxes = _no_boxes() if annotated is None else annotated
     upright = points.astype(np.float64) @ boxes.upright_from_sensor.T
-    inside = points_in_boxes(upright, boxes.center, boxes.size, boxes.yaw).sum(axis=0)
+    inside = points_in_boxes(upright, Upright(boxes.center, boxes.size, boxes.yaw)).sum(axis=0)
     faults = [_fault(boxes, row, int(inside[row])) for row in range(len(boxes.yaw))]
     kept = np.flatnonzero([not fault for fault in faults])
     arrays = {
@@ -113,8 +112,17 @@ def encode_boxes(key: str, boxes: Boxes, points: Float32[np.ndarray, "points 3"]
         {"class": boxes.given[row], "reason": fault} for row, fault in enumerate(faults) if fault
     ]
     upright_from_sensor = boxes.upright_from_sensor.tolist()
-    meta = {"upright_from_sensor": upright_from_sensor, LEFT_OUT_BOXES: left_out}
+    meta = {
+        "annotated": annotated is not None,
+        "upright_from_sensor": upright_from_sensor,
+        LEFT_OUT_BOXES: left_out,
+    }
     return Sample(key=key, arrays=arrays, meta=meta)
+
+
+def _no_boxes() -> Boxes:
+    rows, none = np.zeros((0, 3)), np.zeros(0)
+    return Boxes(np.eye(3), rows, rows, none, none.astype(np.int64), ())
 
 
 def _fault(boxes: Boxes, row: int, points: int) -> str:
@@ -139,6 +147,7 @@ def decode_boxes(sample: Sample) -> StoredBoxes:
         arrays["box_yaw"],
         arrays["box_class"].astype(np.int64),
         arrays["box_points"].astype(np.int64),
+        bool(sample.meta["annotated"]),
     )
 
 

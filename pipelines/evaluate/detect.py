@@ -20,6 +20,7 @@ from p2pkit.evaluation.detection import (
     mean_average_precision,
     suppressed,
 )
+from p2pkit.geometry.boxes import polygons
 from p2pkit.geometry.gravity import rotation_to_z_up
 from p2pkit.heads.detection import CellBoxes, DetectionHead
 from p2pkit.layers.boxes import StoredBoxes, box_layer, decode_boxes
@@ -59,12 +60,14 @@ class BoxFrame:
         points: x, y, z (m) of each voxel's first point.
         inputs: the student's channels of that point.
         boxes: annotated ones, in upright axes (m).
+        annotated: whether somebody looked for boxes; other frames neither teach nor test.
     """
 
     coordinates: Int32[np.ndarray, "voxels 3"]
     points: Float32[np.ndarray, "voxels 3"]
     inputs: Float32[np.ndarray, "voxels channels"]
     boxes: ClassBoxes
+    annotated: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +155,8 @@ class Detection:
     config: DetectConfig
 
     def network(self, student: Student) -> DetectionNetwork:
-        """The student with a new head."""
+        """The student with a new head; MissingDependencyError without what scores need later."""
+        polygons()
         data, sample = self.data, self.data.sample
         if sample.grid != "cubic":
             raise ConfigError(
@@ -167,9 +171,12 @@ class Detection:
         samples: Int64[np.ndarray, " batch"],
         random: np.random.Generator,
         augment: AugmentConfig,
-    ) -> Tensor:
+    ) -> Tensor | None:
         """Of augmented frames; without elastic distortion and tilt, which boxes cannot follow."""
         frames = [box_frame(self.data, int(sample), random, augment) for sample in samples]
+        frames = [frame for frame in frames if frame.annotated]
+        if not frames:
+            return None
         device = str(next(network.parameters()).device)
         cells: CellBoxes = network(frames)
         boxes = targets([frame.boxes for frame in frames], device)
@@ -186,13 +193,16 @@ class Detection:
         """Over all boxes of some frames; the network is in eval mode."""
         found: list[ClassBoxes] = []
         truth: list[ClassBoxes] = []
+        names: list[str] = []
         for sample in samples.tolist():
             frame = box_frame(self.data, sample)
+            if not frame.annotated:
+                continue
             with torch.inference_mode():
                 cells: CellBoxes = network([frame])
             found.append(detections(cells, self.config))
             truth.append(frame.boxes)
-        names = [self.data.scene_of[sample] for sample in samples.tolist()]
+            names.append(self.data.scene_of[sample])
         scenes = tuple(dict.fromkeys(names))
         matches = match(found, truth, classes=len(self.data.labels.classes))
         groups = np.array([scenes.index(name) for name in names], np.int64)
@@ -225,7 +235,7 @@ def box_frame(
     config = replace(plain, augment=replace(plain.augment, **values))
     seen = see(replace(cloud, points=turned), config, random, up_axis=data.up_axis)
     boxes = moved_boxes(stored, change)
-    return BoxFrame(seen.coordinates, seen.points, seen.inputs, boxes)
+    return BoxFrame(seen.coordinates, seen.points, seen.inputs, boxes, stored.annotated)
 
 
 def read_boxes(store: Store, sample: int) -> StoredBoxes:

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from p2pkit.datasets.frame import UNKNOWN_CLASS, Boxes, Frame, FrameSource, Sour
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import FrameError
 from p2pkit.geometry.backproject import back_project
-from p2pkit.geometry.boxes import points_in_boxes
+from p2pkit.geometry.boxes import Upright, points_in_boxes
 from p2pkit.geometry.transforms import invert_rigid
 from p2pkit.layers.boxes import encode_boxes
 
@@ -35,7 +36,7 @@ def boxes_of(frame: Frame) -> Boxes:
 def held(boxes: Boxes, points: np.ndarray, spare_m: float = 0.0) -> np.ndarray:
     """[points, boxes]: which sensor points each box holds, if it is that much larger."""
     upright = points.astype(float) @ boxes.upright_from_sensor.T
-    return points_in_boxes(upright, boxes.center, boxes.size + 2 * spare_m, boxes.yaw)
+    return points_in_boxes(upright, Upright(boxes.center, boxes.size + 2 * spare_m, boxes.yaw))
 
 
 def points_of(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +72,7 @@ def test_boxes_of_generated_rooms_hold_exactly_their_points(
 ) -> None:
     assert rooms.label_names is not None
     names = box_names_of(rooms)
+    assert names is not None
     assert names == tuple(rooms.label_names[4:])
     for frame in frames:
         boxes, (points, labels) = boxes_of(frame), points_of(frame)
@@ -220,9 +222,9 @@ def test_nuscenes_annotations_are_moved_from_the_world_to_the_sweep(
     assert heading @ box[:3, 0] > 0.99
 
 
-def sunrgbd_annotation(boxes: Boxes, level: np.ndarray) -> dict:
+def sunrgbd_annotation(boxes: Boxes, level: np.ndarray) -> dict[str, Any]:
     """The boxes as prisms in the axes of a level camera, in the form of `annotation3Dfinal`."""
-    objects: list[dict | None] = [None, {"name": "wall", "polygon": []}]
+    objects: list[dict[str, Any] | None] = [None, {"name": "wall", "polygon": []}]
     for row, name in enumerate(boxes.given):
         half = boxes.size[row] / 2
         cos, sin = np.cos(boxes.yaw[row]), np.sin(boxes.yaw[row])

@@ -1,10 +1,13 @@
 """Overlaps against sampled points, average precision against a slow reading of the definition."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pkit.errors import MissingDependencyError
 from p2pkit.evaluation.detection import (
     THRESHOLDS,
     ClassBoxes,
@@ -13,7 +16,7 @@ from p2pkit.evaluation.detection import (
     mean_average_precision,
     suppressed,
 )
-from p2pkit.geometry.boxes import box_iou, points_in_boxes
+from p2pkit.geometry.boxes import Upright, box_iou, points_in_boxes
 
 Box = tuple[float, float, float, float, float, float, float]
 
@@ -65,10 +68,10 @@ def test_overlap_agrees_with_sampled_points() -> None:
     points = random.uniform(-2, 2, (40_000, 3))
     center = random.uniform(-0.5, 0.5, (6, 3))
     size, yaw = random.uniform(0.8, 2, (6, 3)), random.uniform(-4, 4, 6)
-    inside = points_in_boxes(points, center, size, yaw)
+    inside = points_in_boxes(points, Upright(center, size, yaw))
     both = (inside[:, :, None] & inside[:, None]).sum(axis=0)
     either = (inside[:, :, None] | inside[:, None]).sum(axis=0)
-    found = box_iou(center, size, yaw, center, size, yaw)
+    found = box_iou(Upright(center, size, yaw), Upright(center, size, yaw))
     np.testing.assert_allclose(found, both / either, atol=0.03)
     np.testing.assert_allclose(found, found.T)
     np.testing.assert_allclose(np.diagonal(found), 1)
@@ -157,7 +160,7 @@ def test_resampled_frames_count_as_often_as_they_were_drawn() -> None:
     for _ in range(4):
         rows = [(*random.uniform(-2, 2, 3), 1.5, 1.5, 1.5, 0.3) for _ in range(5)]
         truth.append(boxes(*rows[:3], classes=[0, 1, 0]))
-        moved = [(x + 0.2, y, z, *more) for x, y, z, *more in rows]
+        moved: list[Box] = [(x + 0.2, y, z, 1.5, 1.5, 1.5, 0.3) for x, y, z, *_ in rows]
         scores = random.uniform(0, 1, 5).tolist()
         found.append(boxes(*moved, classes=[0, 1, 1, 0, 0], scores=scores))
     matches = match(found, truth, classes=2)
@@ -180,3 +183,11 @@ def test_less_sure_detections_of_a_class_are_suppressed() -> None:
     assert len(suppressed(found, overlap=0.9, most=10).yaw) == 4
     assert len(suppressed(found, overlap=0.25, most=2).yaw) == 2
     assert len(suppressed(NONE, overlap=0.25, most=2).yaw) == 0
+
+
+def test_without_shapely_the_command_that_installs_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'p2pkit\[detect\]'"):
+        iou(CUBE, CUBE)

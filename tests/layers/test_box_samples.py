@@ -27,11 +27,16 @@ def test_frames_and_shards_without_boxes_are_stored(storage: str, tmp_path: Path
         failed = [{"key": FAILED, "stage": "load", "reason": "cut"}] * (FAILED in keys)
         writer.write("geometry", shard, [geometry_sample(key) for key in good], failed)
         # The first shard has no box at all; in the others every second frame has some.
-        of_row = [none if shard == 0 or row % 2 else (boxes, lost)[shard % 2] for row in range(9)]
+        of_row = [
+            (none, None)[row % 2] if shard == 0 or row % 2 else (boxes, lost)[shard % 2]
+            for row in range(9)
+        ]
         rows = zip(good, of_row, strict=False)
         writer.write(spec.name, shard, [encode_boxes(key, own, points) for key, own in rows])
     store = open_store(tmp_path / "store")
     assert box_layer(store) == spec
+    first = [decode_boxes(store.read(spec.name, 0, row)).annotated for row in (0, 1)]
+    assert first == [True, False]
     counts = [
         [len(decode_boxes(store.read(spec.name, shard, row)).yaw) for row in range(len(keys))]
         for shard, keys in enumerate(store.all_keys())

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from p2pkit.geometry.boxes import box_iou
+from p2pkit.geometry.boxes import Upright, box_iou
 from p2pkit.heads.detection import BOX_NUMBERS, PRIOR, CellBoxes, DetectionHead
 from p2pkit.losses.detection import (
     ALPHA,
@@ -110,7 +110,8 @@ def test_distance_iou_agrees_with_the_overlap_of_boxes() -> None:
     offset, size, other = random.uniform(0.2, 1.5, (3, 5, 3))
     found = distance_iou_loss(*(torch.from_numpy(x) for x in (offset - 0.8, size, other)))
     nothing = np.zeros(5)
-    iou = np.diagonal(box_iou(offset - 0.8, size, nothing, np.zeros((5, 3)), other, nothing))
+    ours, theirs = Upright(offset - 0.8, size, nothing), Upright(np.zeros((5, 3)), other, nothing)
+    iou = np.diagonal(box_iou(ours, theirs))
     low = np.minimum(offset - 0.8 - size / 2, -other / 2)
     high = np.maximum(offset - 0.8 + size / 2, other / 2)
     far = ((offset - 0.8) ** 2).sum(axis=1) / ((high - low) ** 2).sum(axis=1)

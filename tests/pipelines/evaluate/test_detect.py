@@ -15,13 +15,16 @@ from tiny_recording import tiny_train_config
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.evaluation.detection import mean_average_precision
-from p2pkit.geometry.boxes import points_in_boxes
+from p2pkit.geometry.boxes import Upright, points_in_boxes
+from p2pkit.layers.boxes import StoredBoxes
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.networks import build_student
+from p2pkit.pipelines.evaluate import detect
 from p2pkit.pipelines.evaluate.detect import (
     Detection,
     DetectionNetwork,
     box_frame,
+    read_boxes,
     stored_matches,
     upright_from_network,
 )
@@ -35,7 +38,7 @@ from p2pkit.pipelines.report.evaluation import evaluation_section, find_evaluati
 from p2pkit.pipelines.train import run as train
 from p2pkit.settings.layers import GeometryConfig
 from p2pkit.settings.stream import AugmentConfig, SampleConfig
-from p2pkit.store.reading import open_store
+from p2pkit.store.reading import Store, open_store
 from p2pkit.teachers import TeacherOptions
 
 QUICK = FinetuneConfig(
@@ -97,7 +100,7 @@ def test_points_stay_in_their_boxes_however_a_frame_is_augmented(data: LabelledF
         frame = box_frame(data, sample, random, augment)
         points = (frame.coordinates + 0.5) * VOXEL_M @ upright.T
         boxes = frame.boxes
-        inside = points_in_boxes(points, boxes.center, boxes.size + VOXEL_M, boxes.yaw)
+        inside = points_in_boxes(points, Upright(boxes.center, boxes.size + VOXEL_M, boxes.yaw))
         return float(inside.any(axis=1).mean())
 
     plain = share(None, None)
@@ -108,7 +111,7 @@ def test_points_stay_in_their_boxes_however_a_frame_is_augmented(data: LabelledF
     away = box_frame(data, sample)
     boxes = away.boxes
     points = (away.coordinates + 0.5) * VOXEL_M @ upright.T
-    turned = points_in_boxes(points, boxes.center, boxes.size + VOXEL_M, boxes.yaw + 1.0)
+    turned = points_in_boxes(points, Upright(boxes.center, boxes.size + VOXEL_M, boxes.yaw + 1.0))
     assert turned.any(axis=1).mean() < plain
 
 
@@ -207,3 +210,21 @@ def test_settings_of_detection_are_refused_for_other_modes(pretrained: Path) -> 
     done = CliRunner().invoke(commands, words)
     assert done.exit_code == 2
     assert "would be ignored: give --mode detect" in done.output
+
+
+def test_frames_that_nobody_annotated_neither_teach_nor_test(
+    data: LabelledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unannotated(store: Store, sample: int) -> StoredBoxes:
+        return replace(read_boxes(store, sample), annotated=sample % 2 == 0)
+
+    monkeypatch.setattr(detect, "read_boxes", unannotated)
+    task = Detection(data, DetectConfig())
+    student = build_student("Res16UNet14A", in_channels=3, engine="torch")
+    network, random = task.network(student).eval(), np.random.default_rng(0)
+    odd, both = np.array([1]), np.array([1, 2])
+    assert task.loss(network, odd, random, AugmentConfig()) is None
+    found = task.scores(network, both)
+    assert found.matches.boxes.sum() == len(box_frame(data, 2).boxes.yaw)
+    assert found.scenes == (data.scene_of[2],)
+    assert task.scores(network, odd).value == 0
