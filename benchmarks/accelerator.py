@@ -234,7 +234,10 @@ def main(bound_to: int | None, **options: Any) -> None:
         found = on_cores(cores, frames, threads)
         print_fed(found)
         rate = max(row["rate"] for row in found["rows"]) * MANY_CORES / cores
-        print(f"extrapolated, not measured: {MANY_CORES} cores would feed {rate:.0f} images/s")
+        print(
+            f"extrapolated, not measured: {MANY_CORES} cores would feed {rate:.0f} images/s at the "
+            f"rate of {cores}, {MANY_CORES / found['own_cpu_s']:.0f} by own CPU time"
+        )
     for name in [*TEACHERS_ON_CPU][: 1 + options["vit"]] if options["cpu_frames"] else []:
         teacher = TEACHERS_ON_CPU[name]
         print_end_to_end(
