@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from p2pkit.cli.main import commands
@@ -12,6 +13,7 @@ from p2pkit.pipelines.demo import pretraining
 from p2pkit.pipelines.settings import DemoConfig
 
 
+@pytest.mark.slow
 def test_each_stage_is_shown_and_a_room_is_held_out(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     result = CliRunner().invoke(
