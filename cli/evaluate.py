@@ -143,6 +143,8 @@ def probe_table(report: dict[str, Any]) -> list[str]:
     )
     if protocol.get("points_turned"):
         lines[-1] += "; points turned to the axes of pretraining"
+    if "blank" in protocol:
+        lines[-1] += f"; {', '.join(protocol['blank'])} blank in all frames"
     shared = protocol.get("sequences_in_both_parts", [])
     if shared:
         lines.append(

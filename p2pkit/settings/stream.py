@@ -13,7 +13,7 @@ Alignment = Literal["measured", "slidr"]
 PairSelection = Literal["random", "one-per-voxel", "one-per-cell"]
 TeacherView = Literal["image", "random", "random-per-pair"]
 Grid = Literal["cubic", "cylindrical"]
-Input = Literal["color", "colored", "intensity", "height", "range", "normal", "ones"]
+Input = Literal["color", "colored", "intensity", "height", "position", "range", "normal", "ones"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Positive = Annotated[float, Field(gt=0)]
@@ -128,9 +128,10 @@ class SampleConfig:
         description="The student's input channels, in this order: `color` (RGB, -1 to 1, 0 "
         "where no camera sees the point), `colored` (1 where it has a colour, else 0; follows "
         "`color` by itself where stores are of sweeps), `intensity` (of the return), `height` (m, "
-        "above the lowest 1 % of the points), `range` (m, from the sensor), `normal` (towards the "
-        "sensor), `ones`. None takes `color` for depth frames and clouds with colours, "
-        "`intensity` for sweeps that have it, else `ones`.",
+        "above the lowest 1 % of the points), `position` (x, y, z in m from the sensor, in its "
+        "axes), `range` (m, from the sensor), `normal` (towards the sensor), `ones`. None takes "
+        "`color` for depth frames and clouds with colours, `intensity` for sweeps that have it, "
+        "else `ones`.",
     )
     intensity_scale: float = Field(
         default=1.0,

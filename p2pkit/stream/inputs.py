@@ -4,7 +4,7 @@ Training, evaluation, retrieval and reports all build their inputs here. Which i
 decided once, by `chosen_inputs`, and kept in its settings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +42,7 @@ CHANNELS: dict[Input, int] = {
     "colored": 1,
     "intensity": 1,
     "height": 1,
+    "position": 3,
     "range": 1,
     "normal": 3,
     "ones": 1,
@@ -97,13 +98,13 @@ def available_inputs(store: Store, up_axis: Axis | None = None) -> tuple[Input, 
     Args:
         store: with geometry.
         up_axis: the one named in the settings. A depth camera may be tilted, so that up is not
-            known without; clouds without a sensor have neither range nor normals.
+            known without; clouds without a sensor have none of position, range and normals.
     """
     fields, found = _geometry_fields(store), ["color", "colored"]
     found += ["intensity"] if "intensity" in fields else []
     found += ["height"] if "points" in fields or up_axis is not None else []
     if not all(is_kind(name, "points") for name in _datasets(store)):
-        found += ["range", "normal"]
+        found += ["position", "range", "normal"]
     return tuple(name for name in CHANNELS if name in (*found, "ones"))
 
 
@@ -137,11 +138,27 @@ def chosen_inputs(config: SampleConfig, stores: Sequence[Store]) -> tuple[Input,
     return tuple(names)
 
 
-def check_inputs(config: SampleConfig, store: Store) -> None:
-    """Raise ConfigError if a store lacks one of the inputs, with those that it has."""
+def blanked_inputs(config: SampleConfig, blank: Sequence[Input]) -> tuple[Input, ...]:
+    """The student's inputs that are 0 where those of `blank` are: `colored` with `color`.
+
+    Raises:
+        ConfigError: the student does not have one of them.
+    """
+    has = _named(config)
+    unknown = [name for name in blank if name not in has]
+    if unknown:
+        raise ConfigError(
+            f"blank names {', '.join(unknown)}, which the student does not have; its inputs are "
+            f"{', '.join(has)}"
+        )
+    return tuple(name for name in has if name in blank or (name == "colored" and "color" in blank))
+
+
+def check_inputs(config: SampleConfig, store: Store, blank: Container[Input] = ()) -> None:
+    """Raise ConfigError if a store lacks one of the inputs but `blank`, with those that it has."""
     up_axis = config.augment.up_axis
     has = available_inputs(store, up_axis)
-    lacking = [name for name in _named(config) if name not in has]
+    lacking = [name for name in _named(config) if name not in has and name not in blank]
     if not lacking:
         return
     reason = ""
@@ -201,6 +218,7 @@ def see(
     random: np.random.Generator,
     *,
     up_axis: Axis,
+    blank: Container[Input] = (),
     lap: Lap = no_lap,
 ) -> SeenFrame:
     """Augment and voxelise a frame and compute its inputs.
@@ -210,6 +228,7 @@ def see(
         config: how; it names the inputs.
         random: source of all random choices.
         up_axis: of the frame, used if `config.augment` names none.
+        blank: inputs whose channels are 0, whatever the frame has; see `blanked_inputs`.
         lap: called when the parts `augment` and `voxelise` end.
 
     Raises:
@@ -225,8 +244,15 @@ def see(
     lap("augment")
     voxels = voxelised(points, config, up)
     first = voxels.keep if kept is None else kept[voxels.keep]
-    turn = _Turn(moved.linear, up)
-    inputs = _inputs(cloud, points, first, voxels.keep, turn, config=config, random=random)
+    inputs = _inputs(
+        cloud,
+        _Moved(points, moved.linear, up),
+        first,
+        voxels.keep,
+        config=config,
+        blank=blank,
+        random=random,
+    )
     lap("voxelise")
     voxel_of_point = voxels.voxel_of_point
     if kept is not None:
@@ -237,9 +263,10 @@ def see(
 
 
 @dataclass(frozen=True, eq=False)
-class _Turn:
-    """How directions turn in augmentation, and which way is up afterwards."""
+class _Moved:
+    """Positions after augmentation (m), how directions turned in it, and which way is up."""
 
+    points: Float32[np.ndarray, "kept 3"]
     linear: Float64[np.ndarray, "3 3"]
     up: Axis
 
@@ -266,20 +293,21 @@ def _without_cuboid(
 
 def _inputs(
     cloud: PointCloud,
-    points: Float32[np.ndarray, "kept 3"],
+    moved: _Moved,
     first: Int64[np.ndarray, " voxels"],
     keep: Int64[np.ndarray, " voxels"],
-    turn: _Turn,
     *,
     config: SampleConfig,
+    blank: Container[Input],
     random: np.random.Generator,
 ) -> Float32[np.ndarray, "voxels channels"]:
-    """The channels of the points that voxels keep: rows `first` of the cloud, `keep` of `points`.
+    """The channels of the points that voxels keep: rows `first` of the cloud, `keep` of `moved`.
 
-    Height and range are those after augmentation. Normals come from the recorded positions of the
-    kept points, whose spacing is that of the voxels, and turn with the points.
+    Height, position and range are those after augmentation. Normals come from the recorded
+    positions of the kept points, whose spacing is that of the voxels, and turn with the points.
     """
-    names, made = _named(config), dict[Input, np.ndarray]()
+    names = [name for name in _named(config) if name not in blank]
+    made: dict[Input, np.ndarray] = {}
     if "color" in names or "colored" in names:
         colors = augment_colors(cloud.colors.take(first, axis=0), random, config.augment)
         colored = cloud.seen.take(first)
@@ -292,15 +320,21 @@ def _inputs(
         intensity = augment_intensity(cloud.intensity.take(first), random, config.augment)
         made["intensity"] = intensity * np.float32(config.intensity_scale)
     if "height" in names:
-        made["height"] = height_above_ground(points, turn.up)[keep]
+        made["height"] = height_above_ground(moved.points, moved.up)[keep]
+    if "position" in names:
+        made["position"] = moved.points.take(keep, axis=0)
     if "range" in names:
-        made["range"] = range_from_sensor(points.take(keep, axis=0))
+        made["range"] = range_from_sensor(moved.points.take(keep, axis=0))
     if "normal" in names:
         normals = surface_normals(cloud.points.take(first, axis=0))
-        made["normal"] = turned_normals(normals, turn.linear)
+        made["normal"] = turned_normals(normals, moved.linear)
     if "ones" in names:
         made["ones"] = np.ones(len(first), np.float32)
-    return np.column_stack([made[name] for name in names]).astype(np.float32)
+    columns = [
+        made[name] if name in names else np.zeros((len(first), CHANNELS[name]), np.float32)
+        for name in _named(config)
+    ]
+    return np.column_stack(columns).astype(np.float32)
 
 
 def voxelised(

@@ -233,7 +233,8 @@ def box_frame(
     names = ("color_jitter", "drop_color", "intensity_jitter", "intensity_gain")
     values = {name: getattr(settings, name) for name in names}
     config = replace(plain, augment=replace(plain.augment, **values))
-    seen = see(replace(cloud, points=turned), config, random, up_axis=data.up_axis)
+    cloud = replace(cloud, points=turned)
+    seen = see(cloud, config, random, up_axis=data.up_axis, blank=data.blank)
     boxes = moved_boxes(stored, change)
     return BoxFrame(seen.coordinates, seen.points, seen.inputs, boxes, stored.annotated)
 

@@ -34,7 +34,7 @@ from p2pkit.pipelines.evaluate.split import (
 )
 from p2pkit.pipelines.held_out import all_keys, samples_in_key_order, without_arrays
 from p2pkit.pipelines.train.run_folder import read_config_for_use, read_provenance
-from p2pkit.settings.stream import SampleConfig
+from p2pkit.settings.stream import Input, SampleConfig
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import (
     AugmentConfig,
@@ -43,6 +43,7 @@ from p2pkit.stream.augmentation import (
 from p2pkit.stream.inputs import (
     CAMERA_UP,
     SeenFrame,
+    blanked_inputs,
     check_inputs,
     see,
     stored_up,
@@ -101,11 +102,6 @@ def turn_between(one: Axis, other: Axis) -> Float64[np.ndarray, "3 3"] | None:
     if np.allclose(one, other):
         return None
     return rotation_to_z_up(np.array(other)).T @ rotation_to_z_up(np.array(one))
-
-
-def turn_to(up_axis: Axis | None, store: Store) -> Float64[np.ndarray, "3 3"] | None:
-    """The rotation of a store's points that makes `up_axis` up; None if none is needed."""
-    return None if up_axis is None else turn_between(stored_up(store), up_axis)
 
 
 def turned(
@@ -198,6 +194,7 @@ class LabelledFrames:
         up_axis: up in the frames that are given out.
         turn: from the stored axes to these; None where they are the same.
         other: frames of another store, used for testing; their sample ids follow those of `store`.
+        blank: inputs of the student that are 0 in all frames, so that the stores may lack them.
 
     Raises:
         ConfigError: a frame is in two parts, or a scene where frames are cut by scene; or the store
@@ -214,12 +211,19 @@ class LabelledFrames:
     up_axis: Axis = CAMERA_UP
     turn: Float64[np.ndarray, "3 3"] | None = None
     other: "LabelledFrames | None" = None
+    blank: tuple[Input, ...] = ()
 
     def __post_init__(self) -> None:
-        check_inputs(self.sample, self.store)
+        check_inputs(self.sample, self.store, self.blank)
         check_disjoint({name: part.tolist() for name, part in self.parts.items()}, "frame")
         if self.split.unit == "scene":
             check_disjoint({name: self.scenes(name) for name in self.parts}, "scene")
+
+    def turned_to(self, up_axis: Axis | None) -> "LabelledFrames":
+        """The same with points turned so that `up_axis` is up; None leaves them as stored."""
+        if up_axis is None:
+            return self
+        return replace(self, up_axis=up_axis, turn=turn_between(stored_up(self.store), up_axis))
 
     @property
     def test_keys(self) -> list[str]:
@@ -266,7 +270,7 @@ class LabelledFrames:
         config = config if augment is None else replace(config, augment=augment)
         random = np.random.default_rng(0) if random is None else random
         cloud = replace(cloud, points=turned(cloud.points, self.turn))
-        seen = see(cloud, config, random, up_axis=self.up_axis)
+        seen = see(cloud, config, random, up_axis=self.up_axis, blank=self.blank)
         return LabelledFrame(
             seen.coordinates,
             seen.points,
@@ -347,7 +351,7 @@ def open_labelled(
     test: float,
     sample: SampleConfig,
     split: SplitConfig = BY_SCENE,
-    up_axis: Axis | None = None,
+    blank: Sequence[Input] = (),
 ) -> LabelledFrames:
     """Cut a store's frames by scene: the last `test` of them, before these `validation`, the rest.
 
@@ -358,11 +362,12 @@ def open_labelled(
         test: the same; 0 leaves the test part empty, for `with_test_store`.
         sample: how the student sees a frame.
         split: named test scenes, or parts of one recording by time.
-        up_axis: points are turned so that this is up; None leaves them as they are stored.
+        blank: inputs that are 0 in all frames; `colored` goes with `color`.
 
     Raises:
         StoreError: the store has no labels.
-        ConfigError: as `split.cut_frames`, or the store lacks an input of the student.
+        ConfigError: as `split.cut_frames`, the store lacks an input of the student, or the student
+            does not have one of `blank`.
     """
     labels, samples = stored_labels(store, label_set), samples_in_key_order(store)
     scenes, dataset = _scene_names(store, samples), store.manifest.dataset
@@ -379,8 +384,8 @@ def open_labelled(
         sample=sample,
         split=replace(split, test_scenes=shown),
         warning=same_place(scenes, split),
-        up_axis=up_axis or stored_up(store),
-        turn=turn_to(up_axis, store),
+        up_axis=stored_up(store),
+        blank=blanked_inputs(sample, blank),
     )
 
 
@@ -392,7 +397,7 @@ def with_test_store(
     Args:
         data: from `open_labelled` with `test=0`.
         store: with labels of the same classes.
-        up_axis: as in `open_labelled`, for this store.
+        up_axis: as in `LabelledFrames.turned_to`, for this store.
 
     Raises:
         StoreError: the store has no labels.
@@ -418,9 +423,9 @@ def with_test_store(
         labels=labels,
         parts={"test": samples},
         scene_of=scenes,
-        up_axis=up_axis or stored_up(store),
-        turn=turn_to(up_axis, store),
-    )
+        up_axis=stored_up(store),
+        turn=None,
+    ).turned_to(up_axis)
     first = data.store.samples
     moved = {first + sample: f"test store, {scene}" for sample, scene in scenes.items()}
     parts = {**data.parts, "test": samples + first}

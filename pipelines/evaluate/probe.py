@@ -20,7 +20,6 @@ from p2pkit.pipelines.evaluate.frames import (
     PartScores,
     pretraining_up_axis,
     stored_labels,
-    turn_to,
 )
 from p2pkit.pipelines.evaluate.settings import FrozenConfig, ProbeStageConfig, SplitConfig
 from p2pkit.pipelines.evaluate.weights import INPUTS
@@ -30,7 +29,7 @@ from p2pkit.pipelines.train.model import build_model, load_weights
 from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import open_store
-from p2pkit.stream.inputs import described_inputs, stored_up
+from p2pkit.stream.inputs import blanked_inputs, described_inputs, stored_up
 
 
 def run(config: ProbeStageConfig) -> Path:
@@ -78,7 +77,7 @@ def run(config: ProbeStageConfig) -> Path:
     scores[INPUTS] = [probed(raw_inputs(data, frozen))]
     report = {
         "checkpoint_step": checkpoint.step,
-        "protocol": _protocol(data, config, train_config),
+        "protocol": _protocol(data, config),
         "scores": {name: _summary(rows, data) for name, rows in scores.items()},
     }
     path = config.run / "probe.json"
@@ -95,17 +94,18 @@ def _open(config: ProbeStageConfig, train_config: TrainConfig) -> LabelledFrames
             "labels, such as --dataset nyuv2 or demo-scene"
         )
     split = scene_split(store, config.test_fraction, config.test_scenes)
-    up_axis = pretraining_up_axis([config.run], store)
-    return LabelledFrames(
+    sample = train_config.stream.sample
+    data = LabelledFrames(
         store=store,
         labels=stored_labels(store, STORED),
         parts={"train": split.train, "test": split.test},
         scene_of=split.sequence,
-        sample=train_config.stream.sample,
+        sample=sample,
         split=SplitConfig(unit="time-block"),
-        up_axis=up_axis or stored_up(store),
-        turn=turn_to(up_axis, store),
+        up_axis=stored_up(store),
+        blank=blanked_inputs(sample, config.blank),
     )
+    return data.turned_to(pretraining_up_axis([config.run], store))
 
 
 def _summary(parts: list[PartScores], data: LabelledFrames) -> dict[str, Any]:
@@ -125,9 +125,7 @@ def _summary(parts: list[PartScores], data: LabelledFrames) -> dict[str, Any]:
     }
 
 
-def _protocol(
-    data: LabelledFrames, config: ProbeStageConfig, train_config: TrainConfig
-) -> dict[str, Any]:
+def _protocol(data: LabelledFrames, config: ProbeStageConfig) -> dict[str, Any]:
     keys, train, test = data.test_keys, data.scenes("train"), data.scenes("test")
     return {
         "store": config.store,
@@ -141,7 +139,8 @@ def _protocol(
         ),
         "metric": "per point; mIoU over classes present in the test frames; void not counted",
         "points_turned": data.turn is not None,
-        **described_inputs(train_config.stream.sample),
+        **described_inputs(data.sample),
+        **({"blank": list(data.blank)} if data.blank else {}),
         "settings": {
             name: value
             for name, value in asdict(config).items()

@@ -95,9 +95,15 @@ def card_line(card: dict[str, Any]) -> str:
     return (
         f"{card['dataset']}, {len(card['classes'])} classes ({card['label_set']}); {parts}; "
         f"fractions in {card['fraction_unit']}; {card['student']['student']} on "
-        f"{', '.join(card['inputs'])} in {voxels_text(card)}; {card['test_time']}; "
+        f"{_inputs_text(card)} in {voxels_text(card)}; {card['test_time']}; "
         f"{'points turned to the axes of pretraining; ' if turned else ''}{card['metric']}"
     )
+
+
+def _inputs_text(card: dict[str, Any]) -> str:
+    """The student's inputs, and which of them were 0 in every frame."""
+    blank = f" ({', '.join(card['blank'])} blank)" if "blank" in card else ""
+    return f"{', '.join(card['inputs'])}{blank}"
 
 
 def _test_part(named: Sequence[str], card: dict[str, Any]) -> str:

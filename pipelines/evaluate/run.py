@@ -45,7 +45,8 @@ from p2pkit.pipelines.evaluate.weights import (
 )
 from p2pkit.pipelines.train.run_folder import student_settings
 from p2pkit.settings import config_to_json
-from p2pkit.store.reading import open_store
+from p2pkit.settings.stream import Axis
+from p2pkit.store.reading import Store, open_store
 from p2pkit.store.strict_json import differences
 from p2pkit.stream.inputs import CAMERA_UP, described_inputs
 
@@ -158,6 +159,8 @@ def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
             "dataset": data.other.store.manifest.dataset.get("dataset"),
             "geometry": data.other.store.layer("geometry").fingerprint_sha256,
         }
+    if data.blank:
+        entries["blank"] = list(data.blank)
     if data.split != BY_SCENE:
         entries["split"] = config_to_json(data.split)
     if is_official(data.split.test_scenes):
@@ -183,14 +186,17 @@ def _data(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
         test=config.test if config.test_store is None else 0.0,
         sample=weights.train.stream.sample,
         split=config.split,
-        up_axis=pretraining_up_axis(config.runs, store) if config.axes == "run" else None,
-    )
+        blank=config.blank,
+    ).turned_to(_up_axis(config, store))
     if config.test_store is None:
         return data
     other = open_store(config.test_store)
-    return with_test_store(
-        data, other, pretraining_up_axis(config.runs, other) if config.axes == "run" else None
-    )
+    return with_test_store(data, other, _up_axis(config, other))
+
+
+def _up_axis(config: EvaluateConfig, store: Store) -> Axis | None:
+    """What a store's points are turned to; None leaves them as they are stored."""
+    return pretraining_up_axis(config.runs, store) if config.axes == "run" else None
 
 
 def _jobs(config: EvaluateConfig, data: LabelledFrames, names: Sequence[str]) -> Iterator[Job]:

@@ -8,7 +8,7 @@ from pydantic import Field
 from p2pkit.errors import ConfigError
 from p2pkit.settings import Location, option, settings_class
 from p2pkit.settings.evaluation import ProbeConfig
-from p2pkit.settings.stream import AugmentConfig
+from p2pkit.settings.stream import AugmentConfig, Input
 
 Mode = Literal["linear", "knn", "finetune", "detect"]
 Rate = Annotated[float, Field(gt=0)]
@@ -269,6 +269,11 @@ class EvaluateConfig:
         description="`run` turns points of other recordings to the up axis of pretraining; "
         "`stored` leaves them unchanged.",
     )
+    blank: tuple[Input, ...] = Field(
+        default=(),
+        description="Inputs of the student whose channels are 0 in every frame, such as color for "
+        "data without colours; `colored` goes with `color`. The stores may lack them.",
+    )
 
     def __post_init__(self) -> None:
         check_shares(self.validation, self.test)
@@ -339,7 +344,10 @@ class ProbeStageConfig:
     )
     device: str | None = Field(
         default=None,
-        description="Where networks run: cpu or cuda. By default the run's own device, or or the "
-        "CPU if that is missing.",
+        description="Where networks run: cpu or cuda. By default the run's own device, or the CPU "
+        "if that is missing.",
         json_schema_extra=option(),
+    )
+    blank: tuple[Input, ...] = Field(
+        default=(), description="Inputs whose channels are 0 in every frame, as for evaluate."
     )

@@ -57,8 +57,7 @@ class OnlineProbe:
             test=settings.test,
             sample=config.stream.sample,
             split=settings.split,
-            up_axis=_up_axis(config, store) if settings.store else None,
-        )
+        ).turned_to(_up_axis(config, store) if settings.store else None)
         shown = {
             part: spread(data.parts[part], settings.frames) for part in ("train", "validation")
         }

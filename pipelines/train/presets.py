@@ -91,6 +91,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "batch_size": 8,
             "sample": {
                 "voxel_size": 0.1,
+                "inputs": ("intensity", "position", "range"),
                 "pairs_per_frame": 4096,
                 "augment": {"tilt_deg": 0.0, "flip_probability": 0.667, "elastic": []},
             },

@@ -12,12 +12,13 @@ from p2pkit.geometry.point_inputs import height_above_ground, surface_normals
 from p2pkit.layers.frames import FrameStore, open_store
 from p2pkit.layers.geometry import PointCloud
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.settings.stream import AugmentConfig, SampleConfig
+from p2pkit.settings.stream import AugmentConfig, Input, SampleConfig
 from p2pkit.stream.augmentation import NO_AUGMENTATION
 from p2pkit.stream.inputs import (
     CHANNELS,
     Z_UP,
     available_inputs,
+    blanked_inputs,
     check_inputs,
     chosen_inputs,
     input_channels,
@@ -77,7 +78,7 @@ def test_a_store_that_lacks_an_input_names_those_it_has(
 ) -> None:
     assert available_inputs(sweeps) == EVERY
     config = replace(STILL, inputs=("color", "intensity"))
-    message = r"name intensity, which .* lacks; it has color, colored, range, normal, ones"
+    message = r"name intensity, .* lacks; it has color, colored, position, range, normal, ones"
     with pytest.raises(ConfigError, match=message):
         chosen_inputs(config, [sweeps, rooms])
     height = replace(STILL, inputs=("height",))
@@ -154,18 +155,71 @@ def test_black_seen_by_a_camera_stays_black(rooms: FrameStore) -> None:
 
 
 def test_geometry_follows_augmentation(sweeps: FrameStore) -> None:
-    """Turned, mirrored and scaled points have the range, height and normals of where they are."""
+    """Turned, mirrored and scaled points have the inputs of where they are."""
     cloud = sweeps[0].cloud
     augment = replace(NO_AUGMENTATION, rotation_deg=180.0, scale=(2.0, 2.0), flip_x=1.0, flip_y=0.5)
-    config = replace(STILL, inputs=("height", "range", "normal"), voxel_size=1e-3, augment=augment)
+    inputs = ("height", "range", "normal", "position")
+    config = replace(STILL, inputs=inputs, voxel_size=1e-3, augment=augment)
     still = see(cloud, unaugmented(config), np.random.default_rng(0), up_axis=Z_UP)
     moved = see(cloud, config, np.random.default_rng(0), up_axis=Z_UP)
     np.testing.assert_array_equal(still.first, moved.first)
     np.testing.assert_allclose(moved.inputs[:, :2], 2 * still.inputs[:, :2], atol=1e-4)
     np.testing.assert_array_equal(np.floor(moved.points / np.float64(1e-3)), moved.coordinates)
-    aligned = np.einsum("ij,ij->i", surface_normals(moved.points), moved.inputs[:, 2:])
+    aligned = np.einsum("ij,ij->i", surface_normals(moved.points), moved.inputs[:, 2:5])
     assert np.mean(aligned > 0.99) > 0.95
     assert not np.allclose(moved.inputs[:, 2:4], still.inputs[:, 2:4], atol=0.1)
+    np.testing.assert_array_equal(moved.inputs[:, 5:], moved.points)
+    np.testing.assert_array_equal(still.inputs[:, 5:], cloud.points[still.first])
+
+
+def test_waffleirons_inputs_are_the_published_ones(sweeps: FrameStore, published: Path) -> None:
+    case = np.load(published / "waffleiron_small.npz")
+    expected, cloud = case["feats"][0].T, sweeps[0].cloud
+    values = {"points": case["points"][0], "intensity": expected[:, 0]}
+    cloud = replace(cloud, colors=cloud.colors[: len(expected)], labels=None, **values)
+    config = replace(STILL, inputs=("intensity", "position", "range"), voxel_size=1e-3)
+    frame = see(cloud, config, np.random.default_rng(0), up_axis=Z_UP)
+    np.testing.assert_allclose(frame.inputs, expected[frame.first], rtol=1e-5)
+    assert len(frame.first) == len(expected)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_blank_inputs_are_zero_and_the_others_stay(sweeps: FrameStore, name: Input) -> None:
+    augment = AugmentConfig(color_jitter=0.1, intensity_jitter=0.1, drop_cuboids=1.0)
+    config = replace(STILL, inputs=EVERY, augment=augment)
+    blank = blanked_inputs(config, [name])
+    assert blank == (("color", "colored") if name == "color" else (name,))
+
+    def fed(*without: Input, config: SampleConfig = config) -> np.ndarray:
+        random = np.random.default_rng(0)
+        return see(sweeps[0].cloud, config, random, up_axis=Z_UP, blank=without).inputs
+
+    is_blank = np.concatenate([[part in blank] * width for part, width in CHANNELS.items()])
+    found = fed(*blank)
+    assert fed()[:, is_blank].any(axis=0).all()
+    assert not found[:, is_blank].any()
+    assert found[:, ~is_blank].any(axis=0).all()
+    still = replace(config, augment=NO_AUGMENTATION)
+    np.testing.assert_array_equal(
+        fed(*blank, config=still)[:, ~is_blank], fed(config=still)[:, ~is_blank]
+    )
+
+
+def test_only_the_students_inputs_can_be_blank_and_a_store_may_lack_them(
+    rooms: FrameStore,
+) -> None:
+    config = replace(STILL, inputs=("color", "intensity", "height"))
+    with pytest.raises(ConfigError, match=r"blank names range, colored, which .* inputs are color"):
+        blanked_inputs(config, ["range", "color", "colored"])
+    check_inputs(config, rooms, blank=("intensity", "height"))
+    with pytest.raises(ConfigError, match=r"name intensity, which"):
+        check_inputs(config, rooms, blank=("color", "height"))
+    random = np.random.default_rng(0)
+    blank = ("intensity", "height")
+    inputs = see(rooms[0].cloud, config, random, up_axis=Z_UP, blank=blank).inputs
+    assert inputs.shape[1] == 5
+    assert inputs[:, :3].any()
+    assert not inputs[:, 3:].any()
 
 
 def test_dropped_points_have_no_voxel(sweeps: FrameStore) -> None:

@@ -108,6 +108,7 @@ def test_points_stay_in_their_boxes_however_a_frame_is_augmented(data: LabelledF
     augment = AugmentConfig(scale=(0.7, 1.3), flip_x=0.5, jitter_m=0.002, tilt_deg=20)
     for seed in range(4):
         assert share(np.random.default_rng(seed), augment) == pytest.approx(plain, abs=0.1)
+    assert not box_frame(replace(data, blank=("color",)), sample).inputs.any()
     away = box_frame(data, sample)
     boxes = away.boxes
     points = (away.coordinates + 0.5) * VOXEL_M @ upright.T

@@ -400,6 +400,41 @@ def test_one_recording_is_cut_by_time_and_every_figure_says_so(
         run(replace(by_scene, split=SplitConfig(unit="time-block", gap_frames=1)))
 
 
+def test_blank_inputs_are_part_of_the_protocol(
+    config: EvaluateConfig, data: LabelledFrames, pretrained: Path
+) -> None:
+    grey = replace(config, seeds=1, blank=("color",), modes=("linear", "finetune"))
+    report = json.loads(run(grey).read_text())
+    assert report["protocol"]["blank"] == ["color"]
+    assert "on color (color blank) in voxels" in (config.out / "report.md").read_text()
+    with pytest.raises(FingerprintError, match=r"protocol\.blank was \['color'\]"):
+        run(replace(grey, blank=()))
+    with pytest.raises(ConfigError, match=r"names range, .* not have; its inputs are color"):
+        run(replace(grey, blank=("range",)))
+    # The student gets the same from a store without colours.
+    blank, sample = replace(data, blank=("color",)), int(data.parts["train"][0])
+    assert not blank.frame(sample, np.random.default_rng(0), QUICK.augment).inputs.any()
+    assert data.frame(sample).inputs.any()
+    np.testing.assert_array_equal(blank.frame(sample).labels, data.frame(sample).labels)
+
+
+def test_frames_for_testing_are_blank_too_and_may_lack_the_input(
+    data: LabelledFrames, tmp_path: Path
+) -> None:
+    root = write_recording(tmp_path / "two", 2, sequences=2)
+    other = open_store(extract.run(recording_config(root, tmp_path / "two.store", features=None)))
+    sample = replace(data.sample, inputs=("color", "intensity"))
+    asked: dict[str, Any] = {"label_set": "stored", "validation": 0.3, "test": 0.0}
+    with pytest.raises(ConfigError, match=r"name intensity, which .* lacks; it has color"):
+        open_labelled(data.store, sample=sample, **asked)
+    cut = open_labelled(data.store, sample=sample, blank=("intensity",), **asked)
+    joined = with_test_store(cut, other)
+    for part in ("train", "test"):
+        inputs = joined.frame(int(joined.parts[part][0])).inputs
+        assert inputs[:, :3].any()
+        assert not inputs[:, 3].any()
+
+
 def test_percents_that_come_to_as_many_scenes_are_one_row(config: EvaluateConfig) -> None:
     report = json.loads(run(replace(config, seeds=1, fractions=(1.0, 5.0, 100.0))).read_text())
     assert [row["name"] for row in report["tables"]["linear"]] == NAMES

@@ -295,7 +295,7 @@ def test_points_are_turned_to_what_was_up_in_pretraining(
         "sample": SampleConfig(inputs=("color",), voxel_size=0.01),
     }
     as_stored = open_labelled(store, label_set="stored", **asked)
-    data = open_labelled(store, label_set="stored", **asked, up_axis=up)
+    data = as_stored.turned_to(up)
     sample = int(data.parts["train"][0])
     here, there = (sorted(x.frame(sample).coordinates.tolist()) for x in (data, as_stored))
     assert (here != there) == has_z_up

@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
 
 from p2pkit.cli.evaluate import pretrained_frames_text
+from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, StoreError, TrainingError
 from p2pkit.evaluation.linear_probe import ProbeConfig
 from p2pkit.pipelines.evaluate import probe
 from p2pkit.pipelines.evaluate.inference import point_features, read_cloud, with_batch_statistics
 from p2pkit.pipelines.extract import run as extract
+from p2pkit.pipelines.report import run_page as make_report
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.store.manifest import Sample
@@ -82,6 +85,27 @@ def test_probing_again_gives_the_same_report(
         json.loads(again.read_text())["scores"]["inputs+position"]
         == (report["scores"]["inputs+position"])
     )
+
+
+def test_a_probe_of_blank_inputs_says_so(
+    tiny_run: Path, room_store: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    words = ["evaluate", str(run), "--preset", "probe", "--on", str(room_store)]
+    words += ["--set", 'blank=["color"]', "--set", "points_per_frame=100"]
+    words += ["--set", "statistics_frames=4"]
+    done = CliRunner().invoke(commands, words)
+    assert done.exit_code == 0, done.output
+    assert "; color blank in all frames" in done.output
+    grey = json.loads((run / "probe.json").read_text())
+    assert (grey["protocol"]["inputs"], grey["protocol"]["blank"]) == (["color"], ["color"])
+    assert "blank" not in report["protocol"]
+    assert grey["scores"]["pretrained"]["iou"] != report["scores"]["pretrained"]["iou"]
+    page = tmp_path / "report.html"
+    make_report.run(make_report.ReportConfig(run=run, store=str(room_store), out=page, frames=1))
+    assert "; color blank in all frames. Metric" in page.read_text()
+    with pytest.raises(ConfigError, match="blank names range, which the student does not have"):
+        probe.run(probe_config(run, room_store, blank=("range",)))
 
 
 def test_a_store_without_labels_is_refused(tiny_run: Path, tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_the_preset_of_scalr_trains_on_fixed_features_with_adamw(
     full = preset("scalr", room_store)
     assert (full.student, full.waffleiron.norm) == ("WaffleIron-48-768", "layer")
     assert full.waffleiron.limits[1] == (64.0, 64.0, 8.0)
+    assert full.stream.sample.inputs == ("intensity", "position", "range")
     # Only what a room of a few hundred voxels and a CPU need is changed.
     small = replace(
         full,
