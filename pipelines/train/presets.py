@@ -73,7 +73,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # ScaLR (Puy et al. 2024, arXiv 2310.17504) by its public configuration: WaffleIron with layer
     # norms, the distance to a ViT's fixed features at unit length, AdamW, no superpixels. It trains
-    # for 25 epochs; 88,000 steps are those of nuScenes. docs/training.md says what still differs.
+    # for 25 epochs; 88,000 steps are those of nuScenes. It mirrors along x or y, which is the same
+    # with free rotation. docs/training.md says what still differs.
     "scalr": {
         "student": "WaffleIron-48-768",
         "waffleiron": {"scene": "scalr", "norm": "layer"},
@@ -93,7 +94,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "voxel_size": 0.1,
                 "inputs": ("intensity", "position", "range"),
                 "pairs_per_frame": 4096,
-                "augment": {"tilt_deg": 0.0, "flip_probability": 0.667, "elastic": []},
+                "augment": {"tilt_deg": 0.0, "flip_x": 0.667, "elastic": []},
             },
         },
     },

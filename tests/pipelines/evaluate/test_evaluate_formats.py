@@ -354,7 +354,8 @@ def test_the_official_test_part(stored: Path, lists: Path) -> None:
     store = open_store(stored)
     dataset = store.manifest.dataset["dataset"]
     name, scenes = OFFICIAL[dataset]
-    asked: dict[str, Any] = {"validation": 0.2, "test": 0.2, "voxel_size": 0.1}
+    sample = SampleConfig(inputs=("color",), voxel_size=0.1)
+    asked: dict[str, Any] = {"validation": 0.2, "test": 0.2, "sample": sample}
 
     def opened(*names: str) -> LabelledFrames:
         split = SplitConfig(test_scenes=names)
