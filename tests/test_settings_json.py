@@ -39,9 +39,11 @@ WRITTEN: list[tuple[Any, str]] = [
     (
         FeatureConfig(),
         '{"layout": "grid", "map": "float16", "pairs_per_frame": 16384, "seed": 0, '
-        '"stored_views": "", "teacher": {"device": "cpu", "final_norm": "last", "input_size": '
+        '"stored_views": "", "teacher": {"batch_size": null, "compile": false, '
+        '"device": "cpu", "final_norm": "last", "input_size": '
         'null, "layer": -1, '
-        '"name": "tf_efficientnet_lite0", "output_stride": null, "seed": 0, "views": "", '
+        '"name": "tf_efficientnet_lite0", "output_stride": null, "precision": "float32", '
+        '"seed": 0, "views": "", '
         '"weights": "default"}, "upsampling": "bilinear"}',
     ),
     (
@@ -51,9 +53,11 @@ WRITTEN: list[tuple[Any, str]] = [
             map="int8",
         ),
         '{"layout": "pixels", "map": "int8", "pairs_per_frame": 16384, "seed": 0, '
-        '"stored_views": "", "teacher": {"device": "cpu", "final_norm": "last", "input_size": '
+        '"stored_views": "", "teacher": {"batch_size": null, "compile": false, '
+        '"device": "cpu", "final_norm": "last", "input_size": '
         '[640, 480], "layer": '
-        '2, "name": "resnet50", "output_stride": null, "seed": 0, "views": "flip", '
+        '2, "name": "resnet50", "output_stride": null, "precision": "float32", '
+        '"seed": 0, "views": "flip", '
         '"weights": "default"}, "upsampling": "bilinear"}',
     ),
     (

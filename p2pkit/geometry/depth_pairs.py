@@ -101,21 +101,13 @@ def pair_depth(
         GeometryError: an array is not of its camera's size, a transform is not rigid, or a setting
             makes no sense.
     """
-    check_array("depth", depth, (np.uint16,), (camera.height, camera.width))
-    size = (view.camera.height, view.camera.width)
-    check_array("image", view.image, (np.uint8,), (*size, 3))
-    if view.valid is not None:
-        check_array("valid", view.valid, (np.bool_,), size)
-    if not (math.isfinite(thinning.voxel_size) and thinning.voxel_size >= 0):
-        raise GeometryError(f"voxel_size is {thinning.voxel_size} m; it must be at least 0")
-    source = (
-        np.ascontiguousarray(depth),
-        unit_range(thinning.depth_range_m, units_per_metre),
-        pixel_rays(camera, units_per_metre),
-    )
+    _check(depth, camera, view, thinning)
+    limits = unit_range(thinning.depth_range_m, units_per_metre)
+    source = (np.ascontiguousarray(depth), limits, pixel_rays(camera, units_per_metre))
     matrix = np.ascontiguousarray(check_rigid(view.camera_from_depth, "camera_from_depth"))
     pose = (matrix, intrinsics(view.camera))
-    nearest = np.full((size[0] + 2, size[1] + 2), np.inf, np.float32)  # with a border
+    size = (view.camera.height + 2, view.camera.width + 2)  # with a border
+    nearest = np.full(size, np.inf, np.float32)
     measured = int(kernels.fill_nearest(source, pose, nearest))
     squares, factors = edge_doubts(nearest, thinning.margins)
     registered = camera == view.camera and np.array_equal(matrix, np.eye(4))
@@ -134,17 +126,34 @@ def pair_depth(
         kept,
         seen,
     )
-    if found < 0:  # the voxels of this one point raise the error that names it
-        row = np.array([count], np.uint32)
-        units = source[0].ravel()[row]
-        point = back_project_pixels(units, row, camera, units_per_metre=units_per_metre)
-        voxel_deduplicate(point, thinning.voxel_size)
+    if found < 0:
+        _raise_no_voxel(depth, camera, count, units_per_metre, thinning.voxel_size)
     # Copies, so that a frame does not hold room for all of its pixels.
     pixel, units, colors, confidence, coordinates = (array[:count].copy() for array in kept)
     if not len(seen[0]):
         return DepthPairs(measured, pixel, units, colors, confidence)
     voxels = VoxelDeduplication(seen[2][:count], seen[1][:found], coordinates)
     return DepthPairs(measured, pixel, units, colors, confidence, seen[0][:found], voxels)
+
+
+def _check(depth: np.ndarray, camera: Camera, view: ColorView, thinning: Thinning) -> None:
+    size = (view.camera.height, view.camera.width)
+    check_array("depth", depth, (np.uint16,), (camera.height, camera.width))
+    check_array("image", view.image, (np.uint8,), (*size, 3))
+    if view.valid is not None:
+        check_array("valid", view.valid, (np.bool_,), size)
+    if not (math.isfinite(thinning.voxel_size) and thinning.voxel_size >= 0):
+        raise GeometryError(f"voxel_size is {thinning.voxel_size} m; it must be at least 0")
+
+
+def _raise_no_voxel(
+    depth: np.ndarray, camera: Camera, pixel: int, units_per_metre: float, voxel_size: float
+) -> None:
+    """Raise the error of a point whose voxel does not fit in 32 bits."""
+    row = np.array([pixel], np.uint32)
+    units = depth.reshape(-1)[row]
+    point = back_project_pixels(units, row, camera, units_per_metre=units_per_metre)
+    voxel_deduplicate(point, voxel_size)
 
 
 def _room(

@@ -16,7 +16,7 @@ from p2pkit.errors import FrameError, SourceError, TeacherMemoryError
 from p2pkit.layers.digests import INPUTS, check_inputs, known_inputs, with_inputs
 from p2pkit.layers.features import FeatureLayer
 from p2pkit.layers.layer import Layer
-from p2pkit.pipelines.extract.batches import Images, Maps, in_batches
+from p2pkit.pipelines.extract.teacher_batches import Images, Maps, in_batches
 from p2pkit.store.manifest import GEOMETRY, Sample
 from p2pkit.store.reading import Store
 from p2pkit.store.writing import Commit, StoreWriter

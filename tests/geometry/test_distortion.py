@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.camera import Camera
-from p2pkit.geometry.distortion import (
+from p2pkit.geometry.lens_distortion import (
     Distortion,
     distortion_from_json,
     source_pixels,

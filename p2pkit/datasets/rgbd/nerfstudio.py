@@ -31,7 +31,7 @@ from p2pkit.datasets.world import near_world
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import Camera
-from p2pkit.geometry.distortion import Distortion
+from p2pkit.geometry.lens_distortion import Distortion
 from p2pkit.geometry.transforms import nearest_rigid
 
 FILE = "transforms.json"

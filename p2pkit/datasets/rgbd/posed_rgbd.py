@@ -35,7 +35,7 @@ from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
 from p2pkit.datasets.text_files import read_json
 from p2pkit.datasets.world import moved, near_origin, origins_json
 from p2pkit.errors import FrameError, SourceError
-from p2pkit.geometry.distortion import undistort_depth
+from p2pkit.geometry.lens_distortion import undistort_depth
 
 _ROLES = {
     ".color.jpg": "color",

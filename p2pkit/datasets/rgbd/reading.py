@@ -19,7 +19,7 @@ from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.world import near_world
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
-from p2pkit.geometry.distortion import undistort_depth, undistort_image
+from p2pkit.geometry.lens_distortion import undistort_depth, undistort_image
 
 Depth = UInt16[np.ndarray, "height width"]
 

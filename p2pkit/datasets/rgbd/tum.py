@@ -19,7 +19,7 @@ from p2pkit.datasets.rgbd.reading import RgbdFiles, SequencesOfImages, speed_bet
 from p2pkit.datasets.text_files import read_json, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import Camera
-from p2pkit.geometry.distortion import Distortion
+from p2pkit.geometry.lens_distortion import Distortion
 from p2pkit.geometry.transforms import transform_from_quaternion
 
 MAX_GAP_S = 0.02

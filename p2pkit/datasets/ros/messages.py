@@ -16,7 +16,7 @@ from p2pkit.datasets.image_files import decode_color, read_depth_png
 from p2pkit.datasets.ros.bag import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, RosBag, find_bags
 from p2pkit.errors import FrameError, GeometryError, P2pkitError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_matrix
-from p2pkit.geometry.distortion import Distortion
+from p2pkit.geometry.lens_distortion import Distortion
 
 UNITS_PER_METRE = 1000.0
 _CHANNELS = {"rgb8": (3, (0, 1, 2)), "bgr8": (3, (2, 1, 0)), "rgba8": (4, (0, 1, 2))}

@@ -27,7 +27,7 @@ from p2pkit.datasets.streams import check_streams, chosen_streams, one_stream
 from p2pkit.datasets.world import near_world
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
-from p2pkit.geometry.distortion import undistort_image
+from p2pkit.geometry.lens_distortion import undistort_image
 
 MAX_GAP_S = 0.05
 """An image is at most this far from its sweep."""

@@ -149,6 +149,14 @@ def _same(flat: Array, row: int, x: int, y: int, z: int) -> bool:
 
 
 @kernel
+def _copy_color(image: Array, pixel: int, colors: Array, row: int) -> None:
+    """Copy a pixel of a flat image to a row of `colors`."""
+    colors[row, 0] = image[pixel, 0]
+    colors[row, 1] = image[pixel, 1]
+    colors[row, 2] = image[pixel, 2]
+
+
+@kernel
 def _thin_row(
     line: tuple[Array, int],
     row: Row,
@@ -160,8 +168,8 @@ def _thin_row(
 ) -> tuple[int, int]:
     """Add a row's pixels to `kept` and `seen`; the numbers that these hold, or pixel and -1.
 
-    `line` holds its depths and the first pixel; `known` the hash table with room for the row, its
-    bits (0: no voxels), and the numbers of rows in `kept` and `seen`.
+    `line` holds its depths and first pixel; `known` the table with room for the row, its bits (0:
+    no voxels), and the numbers of rows in `kept` and `seen`.
     """
     cells, shown, depths, voxels, placed, numbers = row
     table, bits, count, found = known
@@ -197,16 +205,14 @@ def _thin_row(
         if number == 0:
             sure = confidence_of(depth, behind, margin, factors[squares[cell]], motion)
             pixels[count], units[count], confidence[count] = line[1] + u, line[0][u], sure
-            for channel in range(3):
-                colors[count, channel] = image[shown[u], channel]
+            _copy_color(image, shown[u], colors, count)
             if every:
                 seen[2][count] = found
             if bits > 0:
                 at, before = 3 * count, count
                 flat[at], flat[at + 1], flat[at + 2] = x, y, z
                 table[slot] = count + 1
-            count += 1
-            number = count
+            count, number = count + 1, count + 1
         if every:
             seen[0][found], seen[1][found] = line[1] + u, number - 1
             found += 1

@@ -13,7 +13,7 @@ from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.left_out import left_out_by
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import FrameError, SourceError
-from p2pkit.geometry.distortion import Distortion, undistort_depth, undistort_image
+from p2pkit.geometry.lens_distortion import Distortion, undistort_depth, undistort_image
 
 
 @pytest.fixture(scope="module")

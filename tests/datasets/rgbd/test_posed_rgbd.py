@@ -19,7 +19,7 @@ from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError, SourceError
 from p2pkit.geometry.camera import Camera
-from p2pkit.geometry.distortion import Distortion, undistort_depth, undistort_image
+from p2pkit.geometry.lens_distortion import Distortion, undistort_depth, undistort_image
 
 MakeRecording = Callable[..., Path]
 

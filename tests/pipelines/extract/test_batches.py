@@ -19,11 +19,11 @@ from tiny_recording import TEACHER, recording_config
 from p2pkit.errors import BadMapError, FrameError, TeacherError, TeacherMemoryError
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import job as job_module
-from p2pkit.pipelines.extract.batches import Images, in_batches
 from p2pkit.pipelines.extract.job import open_job, take
 from p2pkit.pipelines.extract.mend import RepairConfig, SourceConfig
 from p2pkit.pipelines.extract.mend import run as repair
 from p2pkit.pipelines.extract.run import ExtractConfig, Progress, run
+from p2pkit.pipelines.extract.teacher_batches import Images, in_batches
 from p2pkit.pipelines.extract.worker import ShardTask
 from p2pkit.store.manifest import GEOMETRY
 from p2pkit.store.reading import open_store

@@ -1,4 +1,4 @@
-"""The compiled inner loops of p2pkit.geometry.distortion; the wrappers check the arguments."""
+"""The compiled inner loops of p2pkit.geometry.lens_distortion; the wrappers check the arguments."""
 
 import numpy as np
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8, UInt16
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.checks import check_array
-from p2pkit.geometry.kernels import distortion as kernels
+from p2pkit.geometry.kernels import lens_distortion as kernels
 
 MODELS = {
     "radial-tangential": kernels.distort_radial_tangential,
