@@ -6,7 +6,7 @@ that mixes them with CPU tensors raises, and so does handing one to numpy. So a 
 """
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -91,7 +91,7 @@ def _is_there(device: str | torch.device | None) -> bool:
 def second_device() -> Generator[str]:
     """Makes `meta` a device that computes, in this thread and in those that start within; its name.
 
-    Autocast has no settings for it and takes the CPU's; inference mode, which tensors of such a
+    Autocast, which has no settings for it, takes the CPU's; inference mode, which tensors of such a
     class do not bear, is `no_grad`.
     """
     run, autocast = threading.Thread.run, torch.autocast
@@ -103,11 +103,16 @@ def second_device() -> Generator[str]:
     def autocast_there(device_type: str, **options: Any) -> Any:
         return autocast("cpu" if device_type == NAME else device_type, **options)
 
+    def of_cpu(asked: Callable[[str], Any]) -> Callable[[str], Any]:
+        return lambda device_type: asked("cpu" if device_type == NAME else device_type)
+
     with (
         _Mode(),
         _FromData(),
         patch.object(threading.Thread, "run", run_there),
         patch.object(torch, "autocast", autocast_there),
+        patch.object(torch, "is_autocast_enabled", of_cpu(torch.is_autocast_enabled)),
+        patch.object(torch, "get_autocast_dtype", of_cpu(torch.get_autocast_dtype)),
         patch.object(torch, "inference_mode", torch.no_grad),
     ):
         yield NAME

@@ -227,6 +227,9 @@ def _decode(
             return np.array(image) if pixels is None else pixels
     except FileNotFoundError as error:
         raise FrameError(key, f"{name} does not exist") from error
+    except UnidentifiedImageError as error:
+        # Pillow's message names the place in memory, which is another each time.
+        raise FrameError(key, f"{name} cannot be decoded: not an image file") from error
     except _DECODING_ERRORS as error:
         raise FrameError(key, f"{name} cannot be decoded: {error}") from error
 

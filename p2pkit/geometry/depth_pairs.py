@@ -110,22 +110,14 @@ def pair_depth(
     nearest = np.full(size, np.inf, np.float32)
     measured = int(kernels.fill_nearest(source, pose, nearest))
     squares, factors = edge_doubts(nearest, thinning.margins)
-    registered = camera == view.camera and np.array_equal(matrix, np.eye(4))
+    shown = _shown(view, squares, nearest)
     margins = (float(thinning.margins.margin_m), float(thinning.margins.margin_relative))
     motion = motion_limits(view.camera, thinning.margins, view.motion_m)
-    valid = np.ones(0, np.bool_) if view.valid is None else view.valid.ravel()
-    image = np.ascontiguousarray(view.image).reshape(-1, 3)
-    shown = (valid, squares, image, nearest.ravel(), nearest.shape[1])
+    registered = camera == view.camera and np.array_equal(matrix, np.eye(4))
+    doubts = (margins, factors, motion, not registered)
     kept, seen = _room(max(measured, 1), thinning.voxel_size > 0, with_seen)
-    count, found = kernels.thin_depth(
-        source,
-        float(thinning.voxel_size),
-        pose,
-        shown,
-        (margins, factors, motion, not registered),
-        kept,
-        seen,
-    )
+    edge = float(thinning.voxel_size)
+    count, found = kernels.thin_depth(source, edge, pose, shown, doubts, kept, seen)
     if found < 0:
         _raise_no_voxel(depth, camera, count, units_per_metre, thinning.voxel_size)
     # Copies, so that a frame does not hold room for all of its pixels.
@@ -134,6 +126,13 @@ def pair_depth(
         return DepthPairs(measured, pixel, units, colors, confidence)
     voxels = VoxelDeduplication(seen[2][:count], seen[1][:found], coordinates)
     return DepthPairs(measured, pixel, units, colors, confidence, seen[0][:found], voxels)
+
+
+def _shown(view: ColorView, squares: np.ndarray, nearest: np.ndarray) -> kernels.View:
+    """What the kernel knows of each pixel of the image and each cell of the z-buffer."""
+    valid = np.ones(0, np.bool_) if view.valid is None else view.valid.ravel()
+    image = np.ascontiguousarray(view.image).reshape(-1, 3)
+    return (valid, squares, image, nearest.ravel(), nearest.shape[1])
 
 
 def _check(depth: np.ndarray, camera: Camera, view: ColorView, thinning: Thinning) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int32
-from torch import Tensor, is_autocast_enabled, nn
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -235,7 +235,9 @@ def sparse_product(
 def in_autocast(features: Tensor) -> Tensor:
     """The features in the precision that autocast asks for, as they are where it is off."""
     kind = features.device.type
-    return features.to(torch.get_autocast_dtype(kind)) if is_autocast_enabled(kind) else features
+    if not torch.is_autocast_enabled(kind):
+        return features
+    return features.to(torch.get_autocast_dtype(kind))
 
 
 def _uniform(shape: tuple[int, ...], fan: int) -> nn.Parameter:

@@ -184,7 +184,9 @@ def test_a_run_of_each_kind_comes_back_with_its_projection(
     student: str, form: str, room_store: Path, tmp_path: Path
 ) -> None:
     seen = WaffleIronConfig(fov=(-4.0, -4.0, -4.0, 4.0, 4.0, 4.0), cells=(9, 8, 7), norm="layer")
-    config = tiny_train_config(room_store, steps=1, student=student, engine="torch")
+    config = tiny_train_config(
+        room_store, steps=1, student=student, conv1_kernel_size=5, engine="torch"
+    )
     folder = train.run(replace(config, waffleiron=seen), tmp_path / "run")
     out = run(ExportConfig(folder, tmp_path / "student.pth", form=form, projection=True))
     read = p2pkit.load_pretrained(out, engine="torch")

@@ -190,14 +190,12 @@ def _thin_row(
                 slot = place_of(x, y, z, bits)
                 while table[slot] != 0 and not _same(flat, table[slot] - 1, x, y, z):
                     slot = (slot + np.uint64(1)) & mask
-                number = np.int64(table[slot])
-                before = number - 1
+                number, before = np.int64(table[slot]), np.int64(table[slot]) - 1
             if number > 0 and not every:
                 continue
-        depth, behind = np.float64(depths[u]), 0.0
+        depth = np.float64(depths[u])
         margin = max(margins[0], margins[1] * depth)
-        if hide:
-            behind = depth - np.float64(_nearest_around(nearest, cell, width))
+        behind = depth - np.float64(_nearest_around(nearest, cell, width)) if hide else 0.0
         if behind > margin or (valid.size > 0 and not valid[shown[u]]):
             continue
         if not placed[u]:

@@ -95,7 +95,9 @@ def write_nuscenes(root: Path) -> Path:
         {"token": "c-CAM_FRONT", "sensor_token": "CAM_FRONT", "camera_intrinsic": matrix, **camera},
     ]
     names = {0: "noise", 17: "vehicle.car", 28: "static.manmade"}
-    tables["category"] = [{"index": index, "name": name} for index, name in names.items()]
+    tables["category"] = [
+        {"token": name, "index": index, "name": name} for index, name in names.items()
+    ]
     for number, scene in enumerate(SCENES):
         tables["scene"].append({"token": scene, "name": scene})
         tables["sample"].append({"token": f"a{number}", "timestamp": 0, "scene_token": scene})

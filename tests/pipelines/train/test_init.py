@@ -38,7 +38,7 @@ def student_weights(run: Path) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("form", ["checkpoint", "safetensors", "slidr"])
+@pytest.mark.parametrize("form", ["checkpoint", "safetensors", "pointcontrast"])
 def test_a_run_starts_from_own_weights_of_any_form(
     config: TrainConfig, tiny_run: Path, tmp_path: Path, form: str
 ) -> None:
@@ -59,7 +59,9 @@ def test_a_run_starts_from_own_weights_of_any_form(
 
 
 def test_other_inputs_need_a_word_and_are_reported(config: TrainConfig, tmp_path: Path) -> None:
-    other = build_student("Res16UNet14A", in_channels=4, engine="torch")
+    other = build_student(
+        "Res16UNet14A", in_channels=4, conv1_kernel_size=config.conv1_kernel_size, engine="torch"
+    )
     file = tmp_path / "other.pth"
     torch.save({"model_points": other.state_dict()}, file)
     with pytest.raises(TrainingError, match=r"init_inputs=average or random"):
@@ -70,13 +72,15 @@ def test_other_inputs_need_a_word_and_are_reported(config: TrainConfig, tmp_path
     assert report["averaged"] == ["conv0p1s1.kernel"]
     assert "other.pth" in initial_weights(run)
     assert "averaged (conv0p1s1.kernel)" in initial_weights(run)
-    exported = export(ExportConfig(run, tmp_path / "out.pth", form="slidr"))
+    exported = export(ExportConfig(run, tmp_path / "out.pth", form="pointcontrast"))
     assert torch.load(exported, weights_only=True)["p2pkit"]["init"] == report
 
 
 def test_a_stopped_run_needs_the_file_no_more(config: TrainConfig, tmp_path: Path) -> None:
     file = tmp_path / "own.pth"
-    torch.save(build_student("Res16UNet14A", in_channels=3, engine="torch").state_dict(), file)
+    first = config.conv1_kernel_size
+    own = build_student("Res16UNet14A", in_channels=3, conv1_kernel_size=first, engine="torch")
+    torch.save(own.state_dict(), file)
     longer = replace(config, init=file, steps=2)
     whole = train.run(longer, tmp_path / "whole")
     part = train.run(longer, tmp_path / "part", stop_after=1)
