@@ -94,7 +94,7 @@ def test_inputs_that_are_still_to_be_chosen_are_an_error(rooms: FrameStore) -> N
     with pytest.raises(ConfigError, match=r"inputs are .*; name each once"):
         SampleConfig(inputs=("ones", "ones"))
     with pytest.raises(ConfigError, match=r"inputs.0 is 'rgb'; choose one of color, "):
-        SampleConfig(inputs=("rgb",))
+        SampleConfig(inputs=("rgb",))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="has no intensity"):
         seen(rooms[0].cloud, replace(STILL, inputs=("intensity",)))
 
