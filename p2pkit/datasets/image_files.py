@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from p2pkit.datasets.grey_png import decode_plain_grey16
 from p2pkit.datasets.text_files import TEXT_ENCODING
