@@ -1,15 +1,11 @@
 """From a recording to a student by SLidR's contrast of superpixels."""
 
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from test_distributed import ENVIRONMENT
 from tiny_recording import recording_config, tiny_train_config
 
 from p2pkit.errors import ConfigError, StoreError, TrainingError
@@ -19,7 +15,6 @@ from p2pkit.losses import LossConfig
 from p2pkit.pipelines.extract.run import ExtractConfig
 from p2pkit.pipelines.extract.run import run as extract
 from p2pkit.pipelines.train import run as train
-from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
@@ -182,45 +177,6 @@ def test_micro_batches_count_by_their_superpixels(cut_store: Path) -> None:
     weighs = replace(LOSS, confidence="weight")
     assert anchors(some, weighs) == len(some.pair_superpixel[:5].unique())
     assert anchors(some, LOSS) == apart[0][1]
-
-
-@pytest.mark.slow
-def test_two_processes_do_what_one_does_with_two_micro_batches(
-    cut_store: Path, tmp_path: Path
-) -> None:
-    """Norms apart, each frame's superpixels are compared with those of its part only."""
-    settings = {
-        "student": "Res16UNet14A",
-        "embedding_channels": 16,
-        "optimizer.learning_rate": 0.01,
-        "stream.batch_size": 4,
-        "stream.sample.voxel_size": 0.15,
-        "stream.sample.pairs_per_frame": 64,
-        "loss.name": "superpixel",
-        "sync_norm": "false",
-    }
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    found: list[dict[str, torch.Tensor]] = []
-    for name, before, parts in (("one", [], 2), ("two", launch, 1)):
-        chosen = [f"{key}={value}" for key, value in {**settings, "accumulate": parts}.items()]
-        command = ["-m", "p2pkit.cli.main", "train", str(cut_store), "--steps", "2"]
-        options = [text for setting in chosen for text in ("--set", setting)]
-        done = subprocess.run(
-            [sys.executable, *before, *command, "--out", str(tmp_path / name), *options],
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        found.append(load_file(latest_checkpoint(tmp_path / name).path / "weights.safetensors"))
-    for name, value in found[0].items():
-        if "running" not in name and "num_batches" not in name:
-            torch.testing.assert_close(found[1][name], value, rtol=0, atol=1e-5)
-    rows = [read_metrics(tmp_path / name) for name in ("one", "two")]
-    for name in ("loss", "superpixels", "gradient_norm"):
-        one, two = ([row[name] for row in part] for part in rows)
-        assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_superpixels_made_anew_are_another_store(
