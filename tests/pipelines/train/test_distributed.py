@@ -1,4 +1,4 @@
-"""Several processes train the same weights as one; gloo on the CPU, started by torchrun."""
+"""Several processes do what one does; gloo on the CPU, started by torchrun, which takes seconds."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import torch
 from command_line import p2pkit
 from ranked import train_in_double
 from safetensors.torch import load_file
+from store_files import tree
 from tiny_recording import tiny_train_config
 
 from p2pkit.errors import ConfigError
@@ -24,6 +25,7 @@ from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.run import open_sources
 from p2pkit.pipelines.train.step import Trainer, channel_spread, effective_rank
+from p2pkit.store.verifying import verify_store
 from p2pkit.stream.batches import BatchStream
 
 SETTINGS = {
@@ -52,6 +54,10 @@ OF_SUPERPIXELS = {
     "sync_norm": "false",
 }
 ENDLESS = 10_000
+LIKE_ROOM_STORE = (
+    *("--dataset", "posed-rgbd", "--voxel-size", "0.02", "--shard-size", "4"),
+    *("--teacher", "resnet10t", "--layer", "2", "--weights", "random"),
+)
 
 
 def words(out: Path, *arguments: object, **settings: object) -> list[str]:
@@ -93,8 +99,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A folder of runs, each named for what was trained, and how torchrun ended."""
+class Together:
+    """A folder with a store and runs, each named for what was trained, and how torchrun ended."""
 
     folder: Path
     code: int
@@ -103,12 +109,18 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def two(room_store: Path, cut_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """All that two processes train, in one start of torchrun; SIGTERM stops the last training."""
+def two(
+    room_recording: Path,
+    room_store: Path,
+    cut_store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Together:
+    """All that two processes do, in one start of torchrun; SIGTERM stops the last training."""
     folder = tmp_path_factory.mktemp("two")
     plan = {
         "in_double": {"store": str(room_store), "out": str(folder), "losses": LOSSES},
         "commands": [
+            ["extract", str(room_recording), "--out", str(folder / "store"), *LIKE_ROOM_STORE],
             paper(folder / "whole", room_store, "--steps", 4),
             paper(folder / "apart", room_store, "--steps", 4, sync_norm="false"),
             paper(folder / "begun", room_store, "--steps", 4, "--stop-after", 2),
@@ -120,7 +132,7 @@ def two(room_store: Path, cut_store: Path, tmp_path_factory: pytest.TempPathFact
     script = str(Path(__file__).parent / "ranked.py")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
     ended = stopped([*launch, str(folder / "plan.json")], folder / "endless")
-    return Trained(folder, *ended)
+    return Together(folder, *ended)
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +144,17 @@ def one(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(one: Path, two: Trained) -> None:
-    runs = ("whole", "apart", "begun", "superpixels")
-    assert two.printed.splitlines()[:4] == [str(two.folder / run) for run in runs], two.errors
+def test_two_processes_extract_what_one_extracts(two: Together, room_store: Path) -> None:
+    """They share the shards by claims; which of them writes one makes no difference."""
+    assert two.errors.count("12/12 frames [") == 1
+    assert verify_store(two.folder / "store", deep=True).ok
+    assert tree(two.folder / "store") == tree(room_store)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(one: Path, two: Together) -> None:
+    made = ("store", "whole", "apart", "begun", "superpixels")
+    assert two.printed.splitlines()[:5] == [str(two.folder / name) for name in made], two.errors
     torch.testing.assert_close(weights(two.folder / "whole"), weights(one), rtol=0, atol=1e-5)
     rows = [read_metrics(run) for run in (one, two.folder / "whole")]
     for name in ("loss", "gradient_norm"):
@@ -147,7 +167,7 @@ def test_two_processes_train_what_one_trains(one: Path, two: Trained) -> None:
 
 
 @pytest.mark.slow
-def test_in_float64_they_agree_to_rounding(two: Trained, room_store: Path, tmp_path: Path) -> None:
+def test_in_float64_they_agree_to_rounding(two: Together, room_store: Path, tmp_path: Path) -> None:
     """Rounding in float32 grows with each step; here it cannot hide a term that is left out."""
     train_in_double(str(room_store), str(tmp_path), LOSSES)
     for number in range(len(LOSSES)):
@@ -156,7 +176,7 @@ def test_in_float64_they_agree_to_rounding(two: Trained, room_store: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_without_their_exchange_they_train_something_else(one: Path, two: Trained) -> None:
+def test_without_their_exchange_they_train_something_else(one: Path, two: Together) -> None:
     largest = max(
         float((value - weights(one)[name]).abs().max())
         for name, value in weights(two.folder / "apart").items()
@@ -166,7 +186,7 @@ def test_without_their_exchange_they_train_something_else(one: Path, two: Traine
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_where_two_stopped(one: Path, two: Trained) -> None:
+def test_one_process_goes_on_where_two_stopped(one: Path, two: Together) -> None:
     out = two.folder / "begun"
     assert latest_checkpoint(out).step == 2
     p2pkit(*words(out, "--resume", **SETTINGS))
@@ -178,7 +198,7 @@ def test_one_process_goes_on_where_two_stopped(one: Path, two: Trained) -> None:
 
 @pytest.mark.slow
 def test_two_processes_do_what_one_does_with_two_micro_batches(
-    two: Trained, cut_store: Path, tmp_path: Path
+    two: Together, cut_store: Path, tmp_path: Path
 ) -> None:
     """Norms apart, each frame's superpixels are compared with those of its part only."""
     out = tmp_path / "one"
@@ -204,7 +224,7 @@ def test_sigterm_saves_the_step_in_work(room_store: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_torchrun_passes_sigterm_on(two: Trained) -> None:
+def test_torchrun_passes_sigterm_on(two: Together) -> None:
     assert two.code == 1, two.errors
     assert saved_the_step_in_work(two.folder / "endless", two.errors)
 
