@@ -6,7 +6,7 @@ that mixes them with CPU tensors raises, and so does handing one to numpy. So a 
 """
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from p2pkit.networks import torch_engine
 
 NAME = "meta"
 aten = torch.ops.aten
@@ -94,20 +96,25 @@ def second_device() -> Generator[str]:
     Autocast has no settings for it and takes the CPU's; inference mode, which tensors of such a
     class do not bear, is `no_grad`.
     """
-    run, autocast = threading.Thread.run, torch.autocast
+    run = threading.Thread.run
 
     def run_there(thread: threading.Thread) -> None:
         with _Mode(), _FromData():
             run(thread)
 
-    def autocast_there(device_type: str, **options: Any) -> Any:
-        return autocast("cpu" if device_type == NAME else device_type, **options)
+    def on_cpu(asked: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(kind: str, **options: Any) -> Any:
+            return asked("cpu" if kind == NAME else kind, **options)
+
+        return ask
 
     with (
         _Mode(),
         _FromData(),
         patch.object(threading.Thread, "run", run_there),
-        patch.object(torch, "autocast", autocast_there),
+        patch.object(torch, "autocast", on_cpu(torch.autocast)),
+        patch.object(torch, "get_autocast_dtype", on_cpu(torch.get_autocast_dtype)),
+        patch.object(torch_engine, "is_autocast_enabled", on_cpu(torch.is_autocast_enabled)),
         patch.object(torch, "inference_mode", torch.no_grad),
     ):
         yield NAME
