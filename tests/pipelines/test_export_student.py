@@ -184,7 +184,9 @@ def test_a_run_of_each_kind_comes_back_with_its_projection(
     student: str, form: str, room_store: Path, tmp_path: Path
 ) -> None:
     seen = WaffleIronConfig(fov=(-4.0, -4.0, -4.0, 4.0, 4.0, 4.0), cells=(9, 8, 7), norm="layer")
-    config = tiny_train_config(room_store, steps=1, student=student, engine="torch")
+    config = tiny_train_config(
+        room_store, steps=1, student=student, engine="torch", conv1_kernel_size=5
+    )
     folder = train.run(replace(config, waffleiron=seen), tmp_path / "run")
     out = run(ExportConfig(folder, tmp_path / "student.pth", form=form, projection=True))
     read = p2pkit.load_pretrained(out, engine="torch")
@@ -221,7 +223,7 @@ def test_a_form_of_another_network_is_refused_with_those_that_fit(
 def test_what_a_transformer_drops_depends_on_the_step_alone(
     room_store: Path, tmp_path: Path
 ) -> None:
-    config = tiny_train_config(room_store, steps=3, student="PTv3-small", engine="torch")
+    config = tiny_train_config(room_store, steps=2, student="PTv3-small", engine="torch")
     whole = train.run(config, tmp_path / "whole")
     parts = train.run(config, tmp_path / "parts", stop_after=1)
     train.resume(parts)

@@ -30,6 +30,7 @@ from p2pkit.teachers import TeacherOptions
 LOSS = LossConfig(name="superpixel", temperature=0.07)
 CUT = SuperpixelConfig(20)
 STEPS = 12
+CAMERAS = ("front_camera", "back_camera")
 
 
 def learns(config: TrainConfig, out: Path) -> list[dict[str, float]]:
@@ -59,29 +60,40 @@ def test_demo_rooms_from_extraction_to_a_falling_loss(tmp_path: Path) -> None:
     assert all(2 * 30 < row["superpixels"] < 2 * 90 for row in rows)
 
 
+def copied_drive(drive: Path, copy: Path) -> Path:
+    """A PandaSet drive with links to what two of its cameras and its LiDARs recorded."""
+    (copy / "camera").mkdir(parents=True)
+    for name in ("lidar", *(f"camera/{camera}" for camera in CAMERAS)):
+        (copy / name).symlink_to(drive / name)
+    for path in drive.glob("*.json"):
+        shutil.copy(path, copy)
+    return copy
+
+
 @pytest.mark.slow
 @pytest.mark.realdata
 def test_real_drives_from_extraction_to_a_falling_loss(data_root: Path, tmp_path: Path) -> None:
+    drive = copied_drive(data_root / "pandaset" / "002", tmp_path / "pandaset" / "002")
     store = extract(
         ExtractConfig(
             dataset="pandaset",
-            root=data_root / "pandaset",
+            root=drive.parent,
             out=tmp_path / "drive.store",
             features=FeatureConfig(teacher=TeacherOptions(input_size=(320, 192))),
-            limit=2,
+            limit=1,
             superpixels=SuperpixelConfig(),
         )
     )
     opened = open_store(store)
     [layer] = opened.superpixel_layers
     counts = opened.read(layer, 0, 0).meta["superpixels"]
-    assert len(counts) == 6
+    assert len(counts) == len(CAMERAS)
     assert all(75 < count < 225 for count in counts)
     sample = SampleConfig(voxel_size=0.8, pairs_per_frame=2048)
-    stream = StreamConfig(batch_size=2, sample=sample)
+    stream = StreamConfig(batch_size=1, sample=sample)
     config = tiny_train_config(store, loss=LOSS, steps=STEPS, stream=stream)
     rows = learns(config, tmp_path / "run")
-    assert all(2 * 150 < row["superpixels"] <= 2 * sum(counts) + 100 for row in rows)
+    assert all(75 < row["superpixels"] <= sum(counts) for row in rows)
 
 
 def test_a_run_goes_on_with_the_superpixels_that_it_was_begun_on(
