@@ -94,25 +94,25 @@ def second_device() -> Generator[str]:
     Autocast, which has no settings for it, takes the CPU's; inference mode, which tensors of such a
     class do not bear, is `no_grad`.
     """
-    run, autocast = threading.Thread.run, torch.autocast
+    run = threading.Thread.run
 
     def run_there(thread: threading.Thread) -> None:
         with _Mode(), _FromData():
             run(thread)
 
-    def autocast_there(device_type: str, **options: Any) -> Any:
-        return autocast("cpu" if device_type == NAME else device_type, **options)
+    def on_cpu(asked: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(kind: str, **options: Any) -> Any:
+            return asked("cpu" if kind == NAME else kind, **options)
 
-    def of_cpu(asked: Callable[[str], Any]) -> Callable[[str], Any]:
-        return lambda device_type: asked("cpu" if device_type == NAME else device_type)
+        return ask
 
     with (
         _Mode(),
         _FromData(),
         patch.object(threading.Thread, "run", run_there),
-        patch.object(torch, "autocast", autocast_there),
-        patch.object(torch, "is_autocast_enabled", of_cpu(torch.is_autocast_enabled)),
-        patch.object(torch, "get_autocast_dtype", of_cpu(torch.get_autocast_dtype)),
+        patch.object(torch, "autocast", on_cpu(torch.autocast)),
+        patch.object(torch, "is_autocast_enabled", on_cpu(torch.is_autocast_enabled)),
+        patch.object(torch, "get_autocast_dtype", on_cpu(torch.get_autocast_dtype)),
         patch.object(torch, "inference_mode", torch.no_grad),
     ):
         yield NAME

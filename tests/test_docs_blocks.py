@@ -19,6 +19,7 @@ from warm_commands import warm_commands
 from p2pkit.geometry.grid import FeatureGrid
 from p2pkit.losses import LOSSES, ContrastBatch, LossConfig
 from p2pkit.store.reading import open_store
+from p2pkit.stream import SampleConfig, StreamConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
@@ -26,7 +27,8 @@ BLOCK = re.compile(r"((?:^[^\n]*\n)?)^( *)```(\w*)\n(.*?)^\2```$", re.MULTILINE 
 REASON = re.compile(r"<!-- not run: \S.{8,} -->")
 PLAIN = frozenset({"text", "json"})
 SHORTER = {
-    "--preset cpu-small": "--preset cpu-small --set stream.sample.voxel_size=0.2",
+    "--preset cpu-small": "--preset cpu-small --set stream.sample.voxel_size=0.2 "
+    "--set stream.batch_size=2",
     "--steps 2000": "--steps 1 --set stream.batch_size=1 --set student=Res16UNet14A",
     "--steps 200": "--steps 2",
     "probe.every=100": "probe.every=1 --set probe.validation=0.3 --set probe.test=0.3",
@@ -34,14 +36,21 @@ SHORTER = {
     "--fractions 50,100 --seeds 3": "--fractions 100 --seeds 1",
     "frame-000012": "frame-000002",
     "--input-size 640 480 --out tutorial.store": "--out tutorial.store",
-    "--set holdout=12 \\\n  --set stream.sample.voxel_size=0.1": "--set holdout=12",
+    "--set holdout=12 \\\n  --set stream.sample.voxel_size=0.1": "--set holdout=3",
+    "views.store --limit 8": "views.store --limit 4",
+    "--limit 8": "--limit 4 --input-size 160 128",
+    "--limit 28 --out other.store": "--every 4 --out other.store",
+    "--limit 28": "--every 4 --input-size 160 128",
 }
+"""Applied in this order; `--every 4` leaves three frames of each room."""
+COARSE = StreamConfig(batch_size=2, sample=SampleConfig(voxel_size=0.2, pairs_per_frame=64))
+SHORTER_IN_PYTHON = {"steps=2)": "steps=1, stream=coarse)"}
 PREPARE = """
 p2pkit extract my-recording --out my.store
-p2pkit extract --dataset demo-scene --limit 28 --out rooms.store
+p2pkit extract --dataset demo-scene --every 4 --input-size 160 128 --out rooms.store
 p2pkit train rooms.store --preset cpu-small --steps 2 --out run --set stream.sample.voxel_size=0.2
-p2pkit extract --dataset demo-scene --limit 14 --out kitchen.store
-p2pkit extract --dataset demo-scene --limit 14 --seed 1 --out office.store
+p2pkit extract --dataset demo-scene --limit 2 --input-size 160 128 --out kitchen.store
+p2pkit extract --dataset demo-scene --limit 2 --input-size 160 128 --seed 1 --out office.store
 """
 MADE_THERE = {
     "codecs.md": "rooms.store",
@@ -124,10 +133,13 @@ def test_python_runs(
         **{"np": np, "Sequence": Sequence, "Any": Any, "FeatureGrid": FeatureGrid},
         **{"ContrastBatch": ContrastBatch, "LossConfig": LossConfig},
         **{"Float": Float, "Tensor": Tensor},
+        "coarse": COARSE,
         "batch": ContrastBatch(unit, unit, torch.arange(8), torch.arange(8)),
         "__name__": "example",
     }
     for block in blocks(page):
         if block.kind == "python" and not block.reason:
             text = re.sub(r"features/[\w-]+-[0-9a-f]{8}", layer, block.text)
+            for long, short in SHORTER_IN_PYTHON.items():
+                text = text.replace(long, short)
             exec(compile(text, page, "exec"), names)  # our own page

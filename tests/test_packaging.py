@@ -31,14 +31,20 @@ WITHOUT_MINKOWSKI = """
 import sys
 sys.modules["MinkowskiEngine"] = None
 from p2pkit.cli.main import main
-main(sys.argv[1:])
+for command in sys.argv[1:]:
+    try:
+        main(command.split())
+    except SystemExit as ended:
+        if ended.code:
+            raise
 """
 NEEDS_NO_COMPILER = (
-    "extract --dataset demo-scene --limit 8 --out rooms.store",
+    "extract --dataset demo-scene --limit 4 --input-size 160 128 --out rooms.store",
     "shards verify rooms.store --deep",
-    "check rooms.store --out check",
+    "check rooms.store --frames 2 --out check",
     "report rooms.store",
-    "train rooms.store --out run --preset cpu-small --steps 1 --set engine=torch",
+    "train rooms.store --out run --preset cpu-small --steps 1 --set engine=torch"
+    " --set stream.batch_size=1 --set stream.sample.voxel_size=0.2",
 )
 
 
@@ -130,8 +136,7 @@ def test_the_wheel_works_without_a_compiler_and_minkowski(installed: Path, tmp_p
     """Nothing is built where it is used; only MinkowskiEngine's students need it."""
     (tmp_path / "empty").mkdir()
     nothing = {"PATH": str(tmp_path / "empty"), "CC": "/no/compiler", "CXX": "/no/compiler"}
-    for command in NEEDS_NO_COMPILER:
-        arguments = ["-c", WITHOUT_MINKOWSKI, *command.split()]
-        run_installed(installed, arguments, tmp_path, **nothing)
+    run_installed(installed, ["-c", WITHOUT_MINKOWSKI, *NEEDS_NO_COMPILER], tmp_path, **nothing)
+    assert (tmp_path / "check" / "check.json").is_file()
     assert (tmp_path / "rooms.store-report.html").stat().st_size > 100_000
     assert list((tmp_path / "run" / "checkpoints").iterdir())

@@ -16,7 +16,8 @@ SHORTER = {
     "--steps 200": "--steps 2",
     "--preset cpu-small": "--preset cpu-small --set stream.sample.voxel_size=0.2",
     "--fractions 50,100": "--fractions 100 --seeds 1",
-    "--dataset demo-scene": "--dataset demo-scene --limit 28",
+    "--set holdout=12": "--set holdout=3",
+    "--dataset demo-scene": "--dataset demo-scene --every 4 --input-size 160 128",
     "--minutes 20": "--set steps=1 --set 'training=[\"stream.sample.voxel_size=0.2\"]'",
 }
 OTHER_COMMANDS = """

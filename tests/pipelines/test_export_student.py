@@ -223,7 +223,7 @@ def test_a_form_of_another_network_is_refused_with_those_that_fit(
 def test_what_a_transformer_drops_depends_on_the_step_alone(
     room_store: Path, tmp_path: Path
 ) -> None:
-    config = tiny_train_config(room_store, steps=3, student="PTv3-small", engine="torch")
+    config = tiny_train_config(room_store, steps=2, student="PTv3-small", engine="torch")
     whole = train.run(config, tmp_path / "whole")
     parts = train.run(config, tmp_path / "parts", stop_after=1)
     train.resume(parts)

@@ -1,6 +1,7 @@
 """What `p2pkit check` says to change, and that the change mends the fault."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from faulty_recordings import OPENGL
 
 from p2pkit.alignment.verdicts import Verdict
 from p2pkit.alignment.wrong_calibrations import axis_names
+from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.registry import open_source
 from p2pkit.pipelines.check.mends import Declared, mends
 
 POSED = Declared(1000.0, {"pose": "world_from_color"}, is_store=False)
 OTHER = Declared(5000.0, {}, is_store=False)
 SWEEPS = Declared(None, {}, is_store=False)
 GL = axis_names(OPENGL)
+FRAMES = 3
 
 
 def failed(fault: str, detail: str) -> Verdict:
@@ -87,6 +91,28 @@ def _inverted_poses(folder: Path) -> None:
         np.savetxt(path, np.linalg.inv(np.loadtxt(path)))
 
 
+def edit_camera(recording: Path, **settings: Any) -> None:
+    path = recording / "camera.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def geometry(recording: Path, **options: Any) -> list[np.ndarray]:
+    """Depths (m) and poses of all frames, as they are read."""
+    source = open_source("posed-rgbd", SourceOptions(root=recording, **options))
+    found: list[np.ndarray] = []
+    for frame in map(source.load, source.keys()):
+        assert frame.depth is not None
+        assert frame.world_from_sensor is not None
+        found += [frame.depth.values / frame.depth.units_per_metre, frame.world_from_sensor]
+    return found
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording without fault, which passes its check; not to be written."""
+    return write_demo_recording(tmp_path_factory.mktemp("sound") / "recording", FRAMES)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "told", "setting"),
@@ -96,28 +122,29 @@ def _inverted_poses(folder: Path) -> None:
     ],
 )
 def test_what_check_prints_mends_the_recording(
-    spoil: Callable[[Path], None], told: str, setting: dict[str, Any], tmp_path: Path
+    spoil: Callable[[Path], None], told: str, setting: dict[str, Any], sound: Path, tmp_path: Path
 ) -> None:
-    recording = write_demo_recording(tmp_path / "recording", 6)
+    recording = shutil.copytree(sound, tmp_path / "recording")
     spoil(recording)
-    out = ("--out", tmp_path / "check", "--frames", 6)
+    out = ("--out", tmp_path / "check", "--frames", FRAMES)
     printed = p2pkit("check", recording, *out, code=1).output
     assert f"To mend it, write {told} in camera.json; then check again." in printed
     assert told in (tmp_path / "check" / "check.html").read_text().replace("&#34;", '"')
     assert told in json.loads((tmp_path / "check" / "check.json").read_text())["mends"][0]
-    camera = json.loads((recording / "camera.json").read_text())
-    (recording / "camera.json").write_text(json.dumps({**camera, **setting}))
-    assert "To mend it" not in p2pkit("check", recording, *out).output
+    edit_camera(recording, **setting)
+    for one, other in zip(geometry(recording), geometry(sound), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_the_units_that_check_prints_mend_the_recording(tmp_path: Path) -> None:
-    recording = write_demo_recording(tmp_path / "recording", 6)
-    camera = json.loads((recording / "camera.json").read_text())
-    units = camera["depth_units_per_metre"]
-    camera["depth_units_per_metre"] = units / 2
-    (recording / "camera.json").write_text(json.dumps(camera))
-    out = ("--out", tmp_path / "check", "--frames", 6)
+def test_the_units_that_check_prints_mend_the_recording(sound: Path, tmp_path: Path) -> None:
+    recording = shutil.copytree(sound, tmp_path / "recording")
+    units = json.loads((recording / "camera.json").read_text())["depth_units_per_metre"]
+    edit_camera(recording, depth_units_per_metre=units / 2)
+    out = ("--out", tmp_path / "check", "--frames", FRAMES)
     printed = p2pkit("check", recording, *out, code=1).output
     assert f"To mend it, give --depth-units {units:g}; then check again." in printed
-    p2pkit("check", recording, *out, "--depth-units", f"{units:g}")
+    mended = p2pkit("check", recording, *out, "--depth-units", f"{units:g}").output
+    assert "To mend it" not in mended
+    for one, other in zip(geometry(recording, depth_units=units), geometry(sound), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -20,6 +20,7 @@ from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import open_store
 from p2pkit.store.storages import STORAGES
+from p2pkit.teachers import TeacherOptions
 
 
 def written(store: Path) -> dict[str, int]:
@@ -84,9 +85,10 @@ def test_real_recordings_are_planned_within_a_tenth(
     data_root: Path, tmp_path: Path, dataset: str, folder: str
 ) -> None:
     root = data_root / folder
-    config = ExtractConfig(dataset=dataset, root=root, out=tmp_path / "store", limit=40)
-    plan = run(PlanConfig(config, frames=4))
-    assert (len(plan.probed), plan.probed_geometry) == (4, 32)
+    features = FeatureConfig(teacher=TeacherOptions(input_size=(320, 240)))
+    config = ExtractConfig(dataset, root, tmp_path / "store", features=features, limit=20)
+    plan = run(PlanConfig(config, frames=2))
+    assert (len(plan.probed), plan.probed_geometry) == (2, 16)
     assert plan.bytes_uncertainty is not None
     assert 0 < plan.bytes_uncertainty < 0.1
     extract.run(config)

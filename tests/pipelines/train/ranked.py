@@ -1,18 +1,20 @@
-"""Started by torchrun: train some steps in float64 with each loss and save the weights.
+"""Started by torchrun, once for many tests: trainings one after the other in one process group.
 
-ranked.py STORE OUT STEPS LOSS-SETTINGS-AS-JSON...      OUT/0.safetensors is of the first loss
+ranked.py PLAN.json      The plan has what `train_in_double` takes, and the words of commands.
 """
 
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from safetensors.torch import save_file
 from tiny_recording import tiny_train_config
 
+from p2pkit.cli.main import commands, main
 from p2pkit.losses import LossConfig
 from p2pkit.networks.sync_norm import synchronise_norms
 from p2pkit.pipelines.train.distributed import process_group, ranks_from_environment, replicate
@@ -28,7 +30,14 @@ def in_double(batch: Batch) -> Batch:
     return replace(batch, **{name: getattr(batch, name).double() for name in names})
 
 
-def train(store: str, out: Path, steps: int, loss: LossConfig) -> None:
+def train_in_double(store: str, out: str, losses: list[dict[str, Any]]) -> None:
+    """Three steps in float64 with each loss; OUT/0.safetensors has the weights of the first."""
+    for number, settings in enumerate(losses):
+        loss = LossConfig(**settings, across_ranks=True)
+        _train(store, Path(out) / f"{number}.safetensors", loss)
+
+
+def _train(store: str, out: Path, loss: LossConfig) -> None:
     """Train on a global batch of 3 frames."""
     config = tiny_train_config(store, loss=loss)
     stream_config = replace(config.stream, batch_size=3)
@@ -40,19 +49,21 @@ def train(store: str, out: Path, steps: int, loss: LossConfig) -> None:
     model = model.double().train()
     trainer = Trainer(model, config, replicate(model, ranks, "cpu"), ranks)
     stream = BatchStream(sources, config=stream_config, rank=ranks.rank, ranks=ranks.ranks)
-    for batch in stream.batches(0, steps):
+    for batch in stream.batches(0, 3):
         trainer.step([in_double(batch)], 0.01)
     if ranks.is_first:
         save_file(model.state_dict(), out)
 
 
-def main(store: str, out: str, steps: str, *losses: str) -> None:
-    """Train with one loss after the other in one process group."""
+def run(plan: dict[str, Any]) -> None:
+    """The plan's trainings; the last command decides the exit code."""
     with process_group(ranks_from_environment(), "cpu"):
-        for number, text in enumerate(losses):
-            loss = LossConfig(**json.loads(text), across_ranks=True)
-            train(store, Path(out) / f"{number}.safetensors", int(steps), loss)
+        train_in_double(**plan["in_double"])
+        *before, last = plan["commands"]
+        for words in before:
+            commands.main(words, standalone_mode=False)
+        main(last)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run(json.loads(Path(sys.argv[1]).read_text()))

@@ -1,4 +1,4 @@
-"""Several processes train the same weights as one; gloo on the CPU, started by torchrun."""
+"""Several processes do what one does; gloo on the CPU, started by torchrun, which takes seconds."""
 
 import json
 import os
@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import p2pkit
+from ranked import train_in_double
 from safetensors.torch import load_file
+from store_files import tree
 from tiny_recording import tiny_train_config
 
 from p2pkit.errors import ConfigError
@@ -22,6 +25,7 @@ from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.run import open_sources
 from p2pkit.pipelines.train.step import Trainer, channel_spread, effective_rank
+from p2pkit.store.verifying import verify_store
 from p2pkit.stream.batches import BatchStream
 
 SETTINGS = {
@@ -34,72 +38,125 @@ SETTINGS = {
     "stream.sample.pairs_per_frame": 64,
     "loss.across_ranks": "true",
 }
-LOSSES = (
+LOSSES = [
     {"name": "ppnce-symmetric"},
     {"name": "ppnce-soft", "negatives": "mask-similar", "similarity": 0.6},
-)
+]
 """What is compared in float64."""
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+OF_SUPERPIXELS = {
+    "student": "Res16UNet14A",
+    "embedding_channels": 16,
+    "optimizer.learning_rate": 0.01,
+    "stream.batch_size": 4,
+    "stream.sample.voxel_size": 0.15,
+    "stream.sample.pairs_per_frame": 64,
+    "loss.name": "superpixel",
+    "sync_norm": "false",
+}
+ENDLESS = 10_000
+LIKE_ROOM_STORE = (
+    *("--dataset", "posed-rgbd", "--voxel-size", "0.02", "--shard-size", "4"),
+    *("--teacher", "resnet10t", "--layer", "2", "--weights", "random"),
+)
 
 
-def command(out: Path, *arguments: object, ranks: int = 1, **settings: object) -> list[str]:
-    """`p2pkit train` by one process, or by several under torchrun."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    chosen = {**SETTINGS, **settings}
+def words(out: Path, *arguments: object, **settings: object) -> list[str]:
+    """The words of a `p2pkit train` with these settings."""
     return [
-        sys.executable,
-        *(launch if ranks > 1 else []),
-        *("-m", "p2pkit.cli.main", "train", *map(str, arguments), "--out", str(out)),
-        *(() if "--resume" in arguments else ("--preset", "paper")),
-        *(text for name, value in chosen.items() for text in ("--set", f"{name}={value}")),
+        *("train", *map(str, arguments), "--out", str(out)),
+        *(text for name, value in settings.items() for text in ("--set", f"{name}={value}")),
     ]
 
 
-def train(out: Path, *arguments: object, ranks: int = 1, **settings: object) -> str:
-    done = subprocess.run(
-        command(out, *arguments, ranks=ranks, **settings),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def paper(out: Path, *arguments: object, **settings: object) -> list[str]:
+    return words(out, *arguments, "--preset", "paper", **{**SETTINGS, **settings})
 
 
-def train_in_double(store: Path, out: Path, ranks: int) -> Path:
-    """Three steps in float64 with each of LOSSES; gives the folder of their weights."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    script = Path(__file__).parent / "ranked.py"
-    done = subprocess.run(
-        [sys.executable, *launch, str(script), str(store), str(out), "3", *map(json.dumps, LOSSES)],
-        env=ENVIRONMENT,
-        capture_output=True,
+def stopped(command: list[str], run: Path) -> tuple[int, str, str]:
+    """Send SIGTERM when `run` has two steps; the exit code and what was printed."""
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return out
+    while len(read_metrics(run)) < 2 and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    printed, errors = process.communicate(timeout=120)
+    return process.returncode, printed, errors
+
+
+def saved_the_step_in_work(run: Path, errors: str) -> bool:
+    done = latest_checkpoint(run).step
+    told = f"stopped after {done} of {ENDLESS} steps; continue with `p2pkit train"
+    return len(read_metrics(run)) == done < ENDLESS and told in errors
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(latest_checkpoint(run).path / "weights.safetensors")
 
 
+@dataclass(frozen=True)
+class Together:
+    """A folder with a store and runs, each named for what was trained, and how torchrun ended."""
+
+    folder: Path
+    code: int
+    printed: str
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def two(
+    room_recording: Path,
+    room_store: Path,
+    cut_store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Together:
+    """All that two processes do, in one start of torchrun; SIGTERM stops the last training."""
+    folder = tmp_path_factory.mktemp("two")
+    plan = {
+        "in_double": {"store": str(room_store), "out": str(folder), "losses": LOSSES},
+        "commands": [
+            ["extract", str(room_recording), "--out", str(folder / "store"), *LIKE_ROOM_STORE],
+            paper(folder / "whole", room_store, "--steps", 4),
+            paper(folder / "apart", room_store, "--steps", 4, sync_norm="false"),
+            paper(folder / "begun", room_store, "--steps", 4, "--stop-after", 2),
+            words(folder / "superpixels", cut_store, "--steps", 2, **OF_SUPERPIXELS),
+            paper(folder / "endless", room_store, "--steps", ENDLESS),
+        ],
+    }
+    (folder / "plan.json").write_text(json.dumps(plan))
+    script = str(Path(__file__).parent / "ranked.py")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
+    ended = stopped([*launch, str(folder / "plan.json")], folder / "endless")
+    return Together(folder, *ended)
+
+
 @pytest.fixture(scope="module")
 def one(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four steps by one process."""
     out = tmp_path_factory.mktemp("one") / "run"
-    train(out, room_store, "--steps", 4)
+    p2pkit(*paper(out, room_store, "--steps", 4))
     return out
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(one: Path, room_store: Path, tmp_path: Path) -> None:
-    told = train(tmp_path / "two", room_store, "--steps", 4, ranks=2)
-    assert told.splitlines() == [str(tmp_path / "two")]
-    torch.testing.assert_close(weights(tmp_path / "two"), weights(one), rtol=0, atol=1e-5)
-    rows = [read_metrics(run) for run in (one, tmp_path / "two")]
+def test_two_processes_extract_what_one_extracts(two: Together, room_store: Path) -> None:
+    """They share the shards by claims; which of them writes one makes no difference."""
+    assert two.errors.count("12/12 frames [") == 1
+    assert verify_store(two.folder / "store", deep=True).ok
+    assert tree(two.folder / "store") == tree(room_store)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(one: Path, two: Together) -> None:
+    made = ("store", "whole", "apart", "begun", "superpixels")
+    assert two.printed.splitlines()[:5] == [str(two.folder / name) for name in made], two.errors
+    torch.testing.assert_close(weights(two.folder / "whole"), weights(one), rtol=0, atol=1e-5)
+    rows = [read_metrics(run) for run in (one, two.folder / "whole")]
     for name in ("loss", "gradient_norm"):
         found = [[row[name] for row in part] for part in rows]
         assert found[1] == pytest.approx(found[0], rel=1e-4)
@@ -109,41 +166,30 @@ def test_two_processes_train_what_one_trains(one: Path, room_store: Path, tmp_pa
     assert [row["epoch"] for row in rows[0]] == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
-@pytest.fixture(scope="module")
-def in_double(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same training in float64 by one process and by two."""
-    folders = [tmp_path_factory.mktemp(f"double-{ranks}") for ranks in (1, 2)]
-    return [train_in_double(room_store, out, ranks) for ranks, out in enumerate(folders, 1)]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(LOSSES)), ids=[loss["name"] for loss in LOSSES])
-def test_in_float64_they_agree_to_rounding(in_double: list[Path], number: int) -> None:
+def test_in_float64_they_agree_to_rounding(two: Together, room_store: Path, tmp_path: Path) -> None:
     """Rounding in float32 grows with each step; here it cannot hide a term that is left out."""
-    found = [load_file(folder / f"{number}.safetensors") for folder in in_double]
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
+    train_in_double(str(room_store), str(tmp_path), LOSSES)
+    for number in range(len(LOSSES)):
+        found = [load_file(out / f"{number}.safetensors") for out in (tmp_path, two.folder)]
+        torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
 @pytest.mark.slow
-def test_without_their_exchange_they_train_something_else(
-    one: Path, room_store: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "apart"
-    train(out, room_store, "--steps", 4, ranks=2, sync_norm="false")
+def test_without_their_exchange_they_train_something_else(one: Path, two: Together) -> None:
     largest = max(
         float((value - weights(one)[name]).abs().max())
-        for name, value in weights(out).items()
+        for name, value in weights(two.folder / "apart").items()
         if value.is_floating_point()
     )
     assert largest > 1e-4
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_where_two_stopped(one: Path, room_store: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    train(out, room_store, "--steps", 4, "--stop-after", 2, ranks=2)
+def test_one_process_goes_on_where_two_stopped(one: Path, two: Together) -> None:
+    out = two.folder / "begun"
     assert latest_checkpoint(out).step == 2
-    train(out, "--resume")
+    p2pkit(*words(out, "--resume", **SETTINGS))
     torch.testing.assert_close(weights(out), weights(one), rtol=0, atol=1e-5)
     rows = [read_metrics(run) for run in (out, one)]
     assert [row["step"] for row in rows[0]] == [0, 1, 2, 3]
@@ -151,26 +197,36 @@ def test_one_process_goes_on_where_two_stopped(one: Path, room_store: Path, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "code"), [(1, 0), (2, 1)])
-def test_sigterm_saves_the_step_in_work(
-    room_store: Path, tmp_path: Path, ranks: int, code: int
+def test_two_processes_do_what_one_does_with_two_micro_batches(
+    two: Together, cut_store: Path, tmp_path: Path
 ) -> None:
-    """One process exits with 0; torchrun passes the signal on and has an exit code of its own."""
+    """Norms apart, each frame's superpixels are compared with those of its part only."""
+    out = tmp_path / "one"
+    p2pkit(*words(out, cut_store, "--steps", 2, **OF_SUPERPIXELS, accumulate=2))
+    runs = (out, two.folder / "superpixels")
+    found = [weights(run) for run in runs]
+    for name, value in found[0].items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(found[1][name], value, rtol=0, atol=1e-5)
+    rows = [read_metrics(run) for run in runs]
+    for name in ("loss", "superpixels", "gradient_norm"):
+        alone, together = ([row[name] for row in part] for part in rows)
+        assert together == pytest.approx(alone, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_the_step_in_work(room_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        command(out, room_store, "--steps", 10_000, ranks=ranks),
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while len(read_metrics(out)) < 2 and process.poll() is None:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    told = process.communicate(timeout=120)[1]
-    assert process.returncode == code, told
-    done = latest_checkpoint(out).step
-    assert len(read_metrics(out)) == done < 10_000
-    assert f"stopped after {done} of 10000 steps; continue with `p2pkit train" in told
+    command = ["-m", "p2pkit.cli.main", *paper(out, room_store, "--steps", ENDLESS)]
+    code, _, errors = stopped(command, out)
+    assert code == 0, errors
+    assert saved_the_step_in_work(out, errors)
+
+
+@pytest.mark.slow
+def test_torchrun_passes_sigterm_on(two: Together) -> None:
+    assert two.code == 1, two.errors
+    assert saved_the_step_in_work(two.folder / "endless", two.errors)
 
 
 def test_more_processes_than_frames_are_refused(room_store: Path) -> None:

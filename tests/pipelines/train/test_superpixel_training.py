@@ -1,15 +1,11 @@
 """From a recording to a student by SLidR's contrast of superpixels."""
 
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from test_distributed import ENVIRONMENT
 from tiny_recording import recording_config, tiny_train_config
 
 from p2pkit.errors import ConfigError, StoreError, TrainingError
@@ -19,7 +15,6 @@ from p2pkit.losses import LossConfig
 from p2pkit.pipelines.extract.run import ExtractConfig
 from p2pkit.pipelines.extract.run import run as extract
 from p2pkit.pipelines.train import run as train
-from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.distributed import Ranks
 from p2pkit.pipelines.train.logs import read_metrics
 from p2pkit.pipelines.train.model import build_model
@@ -35,6 +30,7 @@ from p2pkit.teachers import TeacherOptions
 LOSS = LossConfig(name="superpixel", temperature=0.07)
 CUT = SuperpixelConfig(20)
 STEPS = 12
+CAMERAS = ("front_camera", "back_camera")
 
 
 def learns(config: TrainConfig, out: Path) -> list[dict[str, float]]:
@@ -64,29 +60,40 @@ def test_demo_rooms_from_extraction_to_a_falling_loss(tmp_path: Path) -> None:
     assert all(2 * 30 < row["superpixels"] < 2 * 90 for row in rows)
 
 
+def copied_drive(drive: Path, copy: Path) -> Path:
+    """A PandaSet drive with links to what two of its cameras and its LiDARs recorded."""
+    (copy / "camera").mkdir(parents=True)
+    for name in ("lidar", *(f"camera/{camera}" for camera in CAMERAS)):
+        (copy / name).symlink_to(drive / name)
+    for path in drive.glob("*.json"):
+        shutil.copy(path, copy)
+    return copy
+
+
 @pytest.mark.slow
 @pytest.mark.realdata
 def test_real_drives_from_extraction_to_a_falling_loss(data_root: Path, tmp_path: Path) -> None:
+    drive = copied_drive(data_root / "pandaset" / "002", tmp_path / "pandaset" / "002")
     store = extract(
         ExtractConfig(
             dataset="pandaset",
-            root=data_root / "pandaset",
+            root=drive.parent,
             out=tmp_path / "drive.store",
             features=FeatureConfig(teacher=TeacherOptions(input_size=(320, 192))),
-            limit=2,
+            limit=1,
             superpixels=SuperpixelConfig(),
         )
     )
     opened = open_store(store)
     [layer] = opened.superpixel_layers
     counts = opened.read(layer, 0, 0).meta["superpixels"]
-    assert len(counts) == 6
+    assert len(counts) == len(CAMERAS)
     assert all(75 < count < 225 for count in counts)
     sample = SampleConfig(voxel_size=0.8, pairs_per_frame=2048)
-    stream = StreamConfig(batch_size=2, sample=sample)
+    stream = StreamConfig(batch_size=1, sample=sample)
     config = tiny_train_config(store, loss=LOSS, steps=STEPS, stream=stream)
     rows = learns(config, tmp_path / "run")
-    assert all(2 * 150 < row["superpixels"] <= 2 * sum(counts) + 100 for row in rows)
+    assert all(75 < row["superpixels"] <= sum(counts) for row in rows)
 
 
 def test_a_run_goes_on_with_the_superpixels_that_it_was_begun_on(
@@ -182,45 +189,6 @@ def test_micro_batches_count_by_their_superpixels(cut_store: Path) -> None:
     weighs = replace(LOSS, confidence="weight")
     assert anchors(some, weighs) == len(some.pair_superpixel[:5].unique())
     assert anchors(some, LOSS) == apart[0][1]
-
-
-@pytest.mark.slow
-def test_two_processes_do_what_one_does_with_two_micro_batches(
-    cut_store: Path, tmp_path: Path
-) -> None:
-    """Norms apart, each frame's superpixels are compared with those of its part only."""
-    settings = {
-        "student": "Res16UNet14A",
-        "embedding_channels": 16,
-        "optimizer.learning_rate": 0.01,
-        "stream.batch_size": 4,
-        "stream.sample.voxel_size": 0.15,
-        "stream.sample.pairs_per_frame": 64,
-        "loss.name": "superpixel",
-        "sync_norm": "false",
-    }
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    found: list[dict[str, torch.Tensor]] = []
-    for name, before, parts in (("one", [], 2), ("two", launch, 1)):
-        chosen = [f"{key}={value}" for key, value in {**settings, "accumulate": parts}.items()]
-        command = ["-m", "p2pkit.cli.main", "train", str(cut_store), "--steps", "2"]
-        options = [text for setting in chosen for text in ("--set", setting)]
-        done = subprocess.run(
-            [sys.executable, *before, *command, "--out", str(tmp_path / name), *options],
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        found.append(load_file(latest_checkpoint(tmp_path / name).path / "weights.safetensors"))
-    for name, value in found[0].items():
-        if "running" not in name and "num_batches" not in name:
-            torch.testing.assert_close(found[1][name], value, rtol=0, atol=1e-5)
-    rows = [read_metrics(tmp_path / name) for name in ("one", "two")]
-    for name in ("loss", "superpixels", "gradient_norm"):
-        one, two = ([row[name] for row in part] for part in rows)
-        assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_superpixels_made_anew_are_another_store(
