@@ -53,8 +53,14 @@ def words(config: PretrainConfig) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def config(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
-    return tiny(room_recording, tmp_path_factory.mktemp("pretrain") / "kitchen-pretrained")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two frames of each of three scenes, with labels; not to be written."""
+    return write_recording(tmp_path_factory.mktemp("recording") / "rooms", 6, sequences=3)
+
+
+@pytest.fixture(scope="module")
+def config(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
+    return tiny(recording, tmp_path_factory.mktemp("pretrain") / "kitchen-pretrained")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,7 @@ def test_the_frames_that_test_were_not_trained_on(config: PretrainConfig) -> Non
     protocol = json.loads((config.out / "run" / "probe.json").read_text())["protocol"]
     assert protocol["test_sequences"] == ["scene-2"]
     assert protocol["test_frames_pretrained_on_without_labels"] == 0
-    assert read_config(config.out / "run").holdout == protocol["test_frames"] == 4
+    assert read_config(config.out / "run").holdout == protocol["test_frames"] == 2
 
 
 def test_a_second_call_does_nothing_and_says_the_same(
@@ -134,10 +140,10 @@ def test_another_setting_in_the_same_folder_is_refused(copied: PretrainConfig) -
 
 
 def test_a_failed_check_stops_it_before_anything_is_extracted(
-    room_recording: Path, tmp_path: Path
+    recording: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "stopped"
-    strict = tiny(room_recording, out, force=False)
+    strict = tiny(recording, out, force=False)
     told: list[pretrain.Progress] = []
     with pytest.raises(SourceError, match=r"failed: .*check.html shows it; --force goes on"):
         pretrain.run(strict, progress=told.append)
