@@ -3,21 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int32
-from torch import Tensor, nn
-
-from p2pkit.errors import GeometryError
-from p2pkit.geometry.preparation import Preparation
 from p2pkit.networks.blocks import Block, residual_stage
-from p2pkit.networks.cells import STRIDES, Cells
 from p2pkit.networks.sparse_engine import SparseEngine
+from p2pkit.networks.sparse_unet import SparseUNet
 
 STEM_CHANNELS = 32
 ENCODER_LEVELS = 4
 
 
-class Res16UNet(nn.Module):
+class Res16UNet(SparseUNet):
     """Sparse residual U-Net (Choy et al. 2019), called SR-UNet in PointContrast and PPKT.
 
     Four encoder stages halve the resolution, four decoder stages double it again and concatenate
@@ -44,8 +38,6 @@ class Res16UNet(nn.Module):
         cell_channels: widths of what `cells` gives.
     """
 
-    preparation: Preparation | None = None
-
     def __init__(
         self,
         in_channels: int,
@@ -58,8 +50,8 @@ class Res16UNet(nn.Module):
         conv1_kernel_size: int,
         bn_momentum: float,
     ) -> None:
-        super().__init__()
-        self._engine, self._block, self._momentum = engine, block, bn_momentum
+        super().__init__(engine)
+        self._block, self._momentum = block, bn_momentum
         self.in_channels = in_channels
         self.out_channels = planes[-1] * block.expansion
         self.cell_channels = (planes[4] * block.expansion, planes[5] * block.expansion)
@@ -103,43 +95,7 @@ class Res16UNet(nn.Module):
         self.add_module(f"block{level + 1}", stage)
         return planes * self._block.expansion
 
-    def forward(
-        self,
-        coordinates: Int32[Tensor, "voxels 4"],
-        features: Float[Tensor, "voxels channels"],
-    ) -> Float[Tensor, "voxels out_channels"]:
-        """Features of each voxel, rows in the order of the input.
-
-        Args:
-            coordinates: batch index, x, y, z (voxels); no row twice; may be negative.
-            features: one row per voxel.
-
-        Raises:
-            GeometryError: the batch has no voxels, or a voxel occurs twice.
-        """
-        x = self._voxels(coordinates, features)
-        # The engine's layers follow the precision of their input.
-        with torch.autocast(features.device.type, enabled=False):
-            for stage in self._stages(x):
-                x = stage
-            return self._engine.rows(x if self.final is None else self.final(x))
-
-    def cells(
-        self, coordinates: Int32[Tensor, "voxels 4"], features: Float[Tensor, "voxels channels"]
-    ) -> list[Cells]:
-        """The decoder's features at the strides 8 and 4, for detection; arguments as `forward`."""
-        x = self._voxels(coordinates, features)
-        with torch.autocast(features.device.type, enabled=False):
-            stages = zip(STRIDES, self._stages(x), strict=False)
-            return [self._engine.cells(stage, stride) for stride, stage in stages]
-
-    def _voxels(self, coordinates: Tensor, features: Tensor) -> Any:
-        if len(coordinates) == 0:
-            raise GeometryError("the batch has no voxels; expected at least one")
-        return self._engine.sparse_tensor(coordinates, features)
-
     def _stages(self, x: Any) -> Iterator[Any]:
-        """What each decoder stage gives, at the strides 8, 4, 2 and 1, each computed on demand."""
         x = self.relu(self.bn0(self.conv0p1s1(x)))
         skips = [x]
         for level in range(ENCODER_LEVELS):

@@ -8,14 +8,10 @@ so weights of the one never fit the other. Parameters are the engine's; `from_po
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
-from p2pkit.errors import GeometryError
-from p2pkit.geometry.preparation import Preparation
-from p2pkit.networks.cells import STRIDES, Cells
 from p2pkit.networks.sparse_engine import SparseEngine
+from p2pkit.networks.sparse_unet import SparseUNet
 
 NORM_EPS = 1e-3
 INITIAL_STD = 0.02
@@ -26,7 +22,7 @@ LEVELS = 4
 NORM_MOMENTUM = 0.01
 
 
-class SpUNet(nn.Module):
+class SpUNet(SparseUNet):
     """Encoder and decoder of basic blocks with skip connections, strides 1 to 16.
 
     Args:
@@ -40,8 +36,6 @@ class SpUNet(nn.Module):
         layers: blocks of each stage, in the same order.
     """
 
-    preparation: Preparation | None = None
-
     def __init__(
         self,
         in_channels: int,
@@ -54,8 +48,8 @@ class SpUNet(nn.Module):
         channels: tuple[int, ...] = CHANNELS,
         layers: tuple[int, ...] = LAYERS,
     ) -> None:
-        super().__init__()
-        self._engine, self._momentum = engine, bn_momentum
+        super().__init__(engine)
+        self._momentum = bn_momentum
         self.conv_input = self._unit(in_channels, base_channels, kernel_size=conv1_kernel_size)
         self.down, self.enc = nn.ModuleList(), nn.ModuleList()
         self.up, self.dec = nn.ModuleList(), nn.ModuleList()
@@ -101,41 +95,7 @@ class SpUNet(nn.Module):
             stage.add_module(f"block{number}", block)
         return stage
 
-    def forward(
-        self, coordinates: Int32[Tensor, "voxels 4"], features: Float[Tensor, "voxels channels"]
-    ) -> Float[Tensor, "voxels out_channels"]:
-        """Features of each voxel, rows in the order of the input.
-
-        Args:
-            coordinates: batch index, x, y, z (voxels); no row twice; may be negative.
-            features: one row per voxel.
-
-        Raises:
-            GeometryError: the batch has no voxels, or a voxel occurs twice.
-        """
-        x = self._voxels(coordinates, features)
-        # The engine's layers follow the precision of their input.
-        with torch.autocast(features.device.type, enabled=False):
-            for stage in self._stages(x):
-                x = stage
-            return self._engine.rows(x if self.final is None else self.final(x))
-
-    def cells(
-        self, coordinates: Int32[Tensor, "voxels 4"], features: Float[Tensor, "voxels channels"]
-    ) -> list[Cells]:
-        """The decoder's features at the strides 8 and 4, for detection; arguments as `forward`."""
-        x = self._voxels(coordinates, features)
-        with torch.autocast(features.device.type, enabled=False):
-            stages = zip(STRIDES, self._stages(x), strict=False)
-            return [self._engine.cells(stage, stride) for stride, stage in stages]
-
-    def _voxels(self, coordinates: Tensor, features: Tensor) -> Any:
-        if len(coordinates) == 0:
-            raise GeometryError("the batch has no voxels; expected at least one")
-        return self._engine.sparse_tensor(coordinates, features)
-
     def _stages(self, x: Any) -> Iterator[Any]:
-        """What each decoder stage gives, at the strides 8, 4, 2 and 1, each computed on demand."""
         x = self.conv_input(x)
         skips: list[Any] = []
         for down, stage in zip(self.down, self.enc, strict=True):

@@ -26,8 +26,7 @@ from p2pkit.heads.detection import CellBoxes, DetectionHead
 from p2pkit.layers.boxes import StoredBoxes, box_layer, decode_boxes
 from p2pkit.losses.detection import TargetBoxes, assigned, detection_loss
 from p2pkit.networks.cells import STRIDES
-from p2pkit.networks.res16unet import Res16UNet
-from p2pkit.networks.spunet import SpUNet
+from p2pkit.networks.sparse_unet import SparseUNet
 from p2pkit.networks.students import Student
 from p2pkit.pipelines.evaluate.frames import LabelledFrames, network_inputs
 from p2pkit.pipelines.evaluate.inference import read_cloud
@@ -126,7 +125,7 @@ class DetectionNetwork(nn.Module):
 
     def __init__(self, student: Student, classes: int, voxel_size: float, up_axis: Axis) -> None:
         super().__init__()
-        if not isinstance(student, Res16UNet | SpUNet):
+        if not isinstance(student, SparseUNet):
             raise ConfigError(
                 f"mode detect reads a sparse decoder at the strides {STRIDES}, which "
                 f"{type(student).__name__} does not give; evaluate a run of a Res16UNet or SpUNet"
