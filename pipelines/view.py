@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from p2pkit.errors import ConfigError, MissingDependencyError
+from p2pkit.layers.boxes import decode_boxes
 from p2pkit.pipelines.evaluate.inference import read_cloud
 from p2pkit.pipelines.held_out import all_keys, holdout_split, samples_in_key_order
 from p2pkit.pipelines.report.frames import (
@@ -203,6 +204,7 @@ def _write_rrd(store: Store, samples: Sequence[int], config: ViewConfig, path: P
         stream.set_time("frame", sequence=number)
         meta = store.read("geometry", *locate(store.sizes("geometry"), sample), fields=()).meta
         _log_frame(rerun, stream, open_views(store, features.layer, sample), meta, features)
+        _log_boxes(rerun, stream, store, sample)
     stream.flush()
     stream.disconnect()
     return path
@@ -236,6 +238,26 @@ def _log_frame(
         kind = "teacher" if name == TEACHER else "student"
         shown = rerun.Points3D(cloud.points[seen], colors=found[seen, :3])
         stream.log(f"world/sensor/{kind}", shown)
+
+
+def _log_boxes(rerun: Any, stream: Any, store: Store, sample: int) -> None:
+    """The frame's annotated boxes, in their upright axes, with the names of their classes."""
+    for layer in store.manifest.layers:
+        if layer.kind != "boxes":
+            continue
+        boxes = decode_boxes(store.read(layer.name, *locate(store.sizes("geometry"), sample)))
+        half = boxes.yaw / 2
+        zeros = np.zeros_like(half)
+        shown = rerun.Boxes3D(
+            centers=boxes.center,
+            sizes=boxes.size,
+            quaternions=np.stack([zeros, zeros, np.sin(half), np.cos(half)], axis=1),
+            labels=[layer.details["classes"][number] for number in boxes.class_id],
+        )
+        turn = np.eye(4)
+        turn[:3, :3] = boxes.upright_from_sensor.T
+        stream.log("world/sensor/upright", _transform(rerun, turn))
+        stream.log("world/sensor/upright/boxes", shown)
 
 
 def _log_camera(rerun: Any, stream: Any, view: FrameView) -> None:

@@ -8,13 +8,19 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny_recording import NAMES, tiny_train_config
 
+import p2pkit
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, MissingDependencyError, StoreError
+from p2pkit.geometry.boxes import Upright, points_in_boxes
+from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.evaluate.inference import read_cloud
+from p2pkit.pipelines.extract.run import ExtractConfig
+from p2pkit.pipelines.extract.run import run as extract
 from p2pkit.pipelines.held_out import all_keys, samples_in_key_order
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.view import GAP_PX, ViewConfig, run
 from p2pkit.store.reading import open_store
+from p2pkit.teachers import TeacherOptions
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +132,36 @@ def test_a_rerun_recording_holds_every_frame(
     assert depth.size == 64 * 48
     assert depth.max() == pytest.approx(2.0, abs=0.01)
     assert str(NAMES[3]) in str(found["/world:AnnotationContext:context"])
+
+
+def test_boxes_lie_where_their_points_are(tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="needs the extra rerun (rerun-sdk)")
+    teacher = TeacherOptions(name="resnet10t", layer=2, weights="random", input_size=(80, 60))
+    room = extract(
+        ExtractConfig(
+            dataset="demo-scene",
+            root=None,
+            out=tmp_path / "room.store",
+            features=FeatureConfig(teacher=teacher),
+            limit=1,
+        )
+    )
+    rrd = tmp_path / "room.rrd"
+    run(ViewConfig(str(room), rrd=rrd))
+    found, boxes = rrd_columns(rrd), p2pkit.open_store(room)[0].boxes
+    assert boxes is not None
+    place = "/world/sensor/upright"
+    half_sizes = np.array(found[f"{place}/boxes:Boxes3D:half_sizes"][0])
+    np.testing.assert_allclose(2 * half_sizes, boxes.size, rtol=1e-6)
+    assert len(found[f"{place}/boxes:Boxes3D:labels"][0]) == len(boxes.yaw)
+    turn = np.reshape(found[f"{place}:Transform3D:mat3x3"][0][0], (3, 3)).T
+    points = np.array(found["/world/sensor/points:Points3D:positions"][0], np.float64) @ turn
+    x, y, z, w = np.array(found[f"{place}/boxes:Boxes3D:quaternions"][0], np.float64).T
+    assert not np.any(x)
+    assert not np.any(y)
+    centers = np.array(found[f"{place}/boxes:Boxes3D:centers"][0], np.float64)
+    inside = points_in_boxes(points, Upright(centers, 2.0 * half_sizes, 2 * np.arctan2(z, w)))
+    np.testing.assert_allclose(inside.sum(axis=0), boxes.points, atol=3)
 
 
 def test_rerun_is_named_where_it_is_missing(
