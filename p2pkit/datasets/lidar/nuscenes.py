@@ -50,22 +50,10 @@ CLASSES = (
 )
 """The 16 classes of the lidar segmentation task, and 0 for all others."""
 
-# The task's table of merged categories, python-sdk/nuscenes/eval/lidarseg/README.md of the devkit.
+# The task's table of merged categories, python-sdk/nuscenes/eval/lidarseg/README.md of the devkit:
+# objects as in detection, and what surrounds them.
 _CLASS_OF_CATEGORY = {
-    "movable_object.barrier": "barrier",
-    "vehicle.bicycle": "bicycle",
-    "vehicle.bus.bendy": "bus",
-    "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.motorcycle": "motorcycle",
-    "human.pedestrian.adult": "pedestrian",
-    "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
-    "human.pedestrian.police_officer": "pedestrian",
-    "movable_object.trafficcone": "traffic_cone",
-    "vehicle.trailer": "trailer",
-    "vehicle.truck": "truck",
+    **DETECTED,
     "flat.driveable_surface": "driveable_surface",
     "flat.other": "other_flat",
     "flat.sidewalk": "sidewalk",
