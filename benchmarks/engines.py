@@ -74,26 +74,53 @@ SPARSE = [name for name in STUDENTS if not name.startswith(("PTv3", "WaffleIron"
 """Students that an engine computes; the others are plain torch."""
 
 
-def measure(
-    variant: str, store: str, student: str, *, frames: int, voxel_size: float, repeat: int
-) -> dict[str, float]:
-    """Forward and backward passes in this process."""
+def first_frames(store: str, frames: int, voxel_size: float) -> tuple[Any, Any]:
+    """(batch, x, y, z) and colours of the voxels of a store's first frames."""
     import numpy as np
     import torch
 
     from p2pkit.geometry.voxelize import voxel_deduplicate
-    from p2pkit.networks import build_student
     from p2pkit.pipelines.evaluate.inference import read_cloud
     from p2pkit.store.reading import open_store
 
-    torch.set_num_threads(1)
     coordinates, inputs = [], []
     for index in range(frames):
         cloud = read_cloud(open_store(store), index)
         voxels = voxel_deduplicate(cloud.points, voxel_size)
         coordinates.append(np.insert(voxels.coordinates, 0, index, axis=1))
         inputs.append(cloud.colors[voxels.keep] / np.float32(127.5) - np.float32(1))
-    batch = torch.from_numpy(np.concatenate(coordinates)), torch.from_numpy(np.concatenate(inputs))
+    return torch.from_numpy(np.concatenate(coordinates)), torch.from_numpy(np.concatenate(inputs))
+
+
+def shares_by_operator(batch: tuple[Any, Any], student: str, repeat: int) -> dict[str, float]:
+    """Share of the torch engine's CPU time in each of torch's operators, forward and backward."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from p2pkit.networks import build_student
+
+    torch.set_num_threads(1)
+    network = build_student(student, in_channels=3, engine="torch")
+    network(*batch).square().mean().backward()
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(repeat):
+            network.zero_grad()
+            network(*batch).square().mean().backward()
+    times = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    total = sum(times.values())
+    return {name: times[name] / total for name in sorted(times, key=lambda key: -times[key])}
+
+
+def measure(
+    variant: str, store: str, student: str, *, frames: int, voxel_size: float, repeat: int
+) -> dict[str, float]:
+    """Forward and backward passes in this process."""
+    import torch
+
+    from p2pkit.networks import build_student
+
+    torch.set_num_threads(1)
+    batch = first_frames(store, frames, voxel_size)
     engine, precision = variant.split("-")
     torch.manual_seed(0)
     network = build_student(student, in_channels=3, engine=engine)
@@ -127,11 +154,24 @@ def measure(
 @click.option("--frames", default=2, type=click.IntRange(1))
 @click.option("--voxel-size", default=0.025, help="Metres.")
 @click.option("--repeat", default=3, type=click.IntRange(1))
+@click.option("--profile", is_flag=True, help="Print the torch engine's time by operator instead.")
 @click.option("--only", hidden=True)
 def main(
-    store: str, student: str, frames: int, voxel_size: float, repeat: int, only: str | None
+    store: str,
+    student: str,
+    frames: int,
+    voxel_size: float,
+    repeat: int,
+    *,
+    profile: bool,
+    only: str | None,
 ) -> None:
     """Print the table, with ratios to MinkowskiEngine."""
+    if profile:
+        batch = first_frames(store, frames, voxel_size)
+        for name, share in list(shares_by_operator(batch, student, repeat).items())[:12]:
+            click.echo(f"{share:6.1%}  {name}")
+        return
     if only is not None:
         found = measure(only, store, student, frames=frames, voxel_size=voxel_size, repeat=repeat)
         click.echo(json.dumps(found))
