@@ -30,7 +30,7 @@ import click
 import numpy as np
 from throughput import recording
 
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.layers.features import FeatureConfig, FeatureLayer
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.job import open_job, take

@@ -43,7 +43,7 @@ def operations(network: Any, coordinates: Any, inputs: Any) -> int:
     """Of the convolutions, forward and backward, counted on the torch engine's kernel maps."""
     import torch
 
-    from p2pkit.networks.torch_engine import Convolution, Upsampling
+    from p2pkit.networks.engines.torch_engine import Convolution, Upsampling
 
     total = 0
 

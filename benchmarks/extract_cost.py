@@ -28,9 +28,9 @@ import click
 import numpy as np
 from PIL import Image
 
+from p2pkit.datasets.files.grey_png import SIGNATURE, decode_plain_grey16
+from p2pkit.datasets.files.images import decode_color
 from p2pkit.datasets.frame import SourceOptions
-from p2pkit.datasets.grey_png import SIGNATURE, decode_plain_grey16
-from p2pkit.datasets.image_files import decode_color
 from p2pkit.datasets.registry import open_source
 from p2pkit.pipelines.extract.job import Job, open_job, take
 from p2pkit.pipelines.extract.settings import ExtractConfig
@@ -42,12 +42,12 @@ SWEEPS = GeometryConfig(voxel_size=0.05, near_limit=1.0)
 
 READ, GEOMETRY, ENCODE, WRITE = "read and decode", "geometry", "encode", "write"
 PARTS = (
-    (READ, "images", "datasets.image_files._decode"),
+    (READ, "images", "datasets.files.images._decode"),
     (READ, "sweep", "datasets.lidar.pandaset._read_sweep"),
     (READ, "sweep", "datasets.lidar.rig.read_records"),
     (READ, "flying pixels", "datasets.clean_depth.drop_flying_pixels"),
     (READ, "invalid depth", "datasets.rgbd.reading.usable_depth"),
-    (READ, "invalid depth", "datasets.rgbd.posed_files.usable_depth"),
+    (READ, "invalid depth", "datasets.rgbd.posed_rgbd.usable_depth"),
     (READ, "rest", "pipelines.extract.worker.Recording.load"),
     (GEOMETRY, "z-buffer", "geometry.depth_pairs.kernels.fill_nearest"),
     (GEOMETRY, "depth edges", "geometry.depth_pairs.edge_doubts"),

@@ -26,8 +26,8 @@ from PIL import Image
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.kernels import occlusion as occlusion_kernels
+from p2pkit.geometry.maps.sample_map import sample_map
 from p2pkit.geometry.project import project, visible_after_occlusion
-from p2pkit.geometry.sample_map import sample_map
 from p2pkit.geometry.voxelize import voxel_deduplicate
 
 CAMERA = Camera(width=640, height=480, fx=585.0, fy=585.0, cx=320.0, cy=240.0)

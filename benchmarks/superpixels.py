@@ -18,7 +18,7 @@ import numpy as np
 
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
-from p2pkit.geometry.superpixels import superpixels
+from p2pkit.geometry.maps.superpixels import superpixels
 from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry
 from p2pkit.layers.superpixels import encode_superpixels, superpixel_spec
 from p2pkit.pipelines.extract.sizes import sample_bytes

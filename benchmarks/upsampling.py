@@ -27,9 +27,9 @@ from p2pkit.evaluation.segmentation import (
     confusion_matrix,
     segmentation_scores,
 )
-from p2pkit.geometry.grid import FeatureGrid
-from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
-from p2pkit.geometry.sample_map import sample_map
+from p2pkit.geometry.maps.grid import FeatureGrid
+from p2pkit.geometry.maps.joint_bilateral import JointBilateral, sample_joint_bilateral
+from p2pkit.geometry.maps.sample_map import sample_map
 from p2pkit.teachers import TeacherOptions, open_teacher
 
 FITTED, SCORED, TIMED = 300, 1000, 16384

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NoReturn
 
 import click
@@ -34,63 +33,25 @@ DISK_ERRORS = {
 """What to do about file-system errors that are not caused by the code."""
 
 
-@dataclass(frozen=True)
-class Lazy:
-    """Where a command is defined, and its line in `p2pkit --help`."""
-
-    module: str
-    attribute: str
-    help: str
-
-
 COMMANDS = {
-    "pretrain": Lazy(
-        "p2pkit.cli.pretrain",
-        "pretrain",
-        "Do all of it: check a recording, extract, train, test and report.",
-    ),
-    "init": Lazy(
-        "p2pkit.cli.init", "init", "Write a commented settings file for extract or train."
-    ),
-    "plan": Lazy(
-        "p2pkit.cli.plan", "plan", "Estimate what an extraction will take: gigabytes, passes, time."
-    ),
-    "extract": Lazy(
-        "p2pkit.cli.extract",
-        "extract",
-        "Run a 2D network once over a recording; store its features.",
-    ),
-    "check": Lazy(
-        "p2pkit.cli.check",
-        "check",
-        "Check whether pixel-point pairs can be trusted, or what is wrong.",
-    ),
-    "train": Lazy("p2pkit.cli.train", "train", "Pretrain a 3D network on a store."),
-    "profile": Lazy(
-        "p2pkit.cli.profile", "profile", "Show where the time of a training step goes."
-    ),
-    "evaluate": Lazy(
-        "p2pkit.cli.evaluate", "evaluate", "Compare pretrained weights with scratch on few labels."
-    ),
-    "retrieval": Lazy(
-        "p2pkit.cli.retrieval", "retrieval", "Measure how often a point finds its own pixel."
-    ),
-    "view": Lazy("p2pkit.cli.view", "view", "Show one frame of a store."),
-    "report": Lazy("p2pkit.cli.report", "report", "Write one HTML page about a store or a run."),
-    "export": Lazy("p2pkit.cli.export", "export", "Write a run's student for other code bases."),
-    "shards": Lazy(
-        "p2pkit.cli.shards", "shards", "Inspect, verify, repair, merge and copy stores."
-    ),
-    "demo": Lazy("p2pkit.cli.demo", "demo", "Pretrain on generated rooms, in minutes."),
-    "doctor": Lazy(
-        "p2pkit.cli.doctor", "doctor", "Show what is installed, and install what is missing."
-    ),
-    "completion": Lazy(
-        "p2pkit.cli.completion",
-        "completion",
-        "Print a shell-completion script.",
-    ),
+    "pretrain": "Do all of it: check a recording, extract, train, test and report.",
+    "init": "Write a commented settings file for extract or train.",
+    "plan": "Estimate what an extraction will take: gigabytes, passes, time.",
+    "extract": "Run a 2D network once over a recording; store its features.",
+    "check": "Check whether pixel-point pairs can be trusted, or what is wrong.",
+    "train": "Pretrain a 3D network on a store.",
+    "profile": "Show where the time of a training step goes.",
+    "evaluate": "Compare pretrained weights with scratch on few labels.",
+    "retrieval": "Measure how often a point finds its own pixel.",
+    "view": "Show one frame of a store.",
+    "report": "Write one HTML page about a store or a run.",
+    "export": "Write a run's student for other code bases.",
+    "shards": "Inspect, verify, repair, merge and copy stores.",
+    "demo": "Pretrain on generated rooms, in minutes.",
+    "doctor": "Show what is installed, and install what is missing.",
+    "completion": "Print a shell-completion script.",
 }
+"""The command of each file in `commands/`, and its line in `p2pkit --help`."""
 
 
 class LazyGroup(click.Group):
@@ -108,9 +69,8 @@ class LazyGroup(click.Group):
         """
         if cmd_name not in COMMANDS:
             return None
-        lazy = COMMANDS[cmd_name]
         try:
-            return getattr(importlib.import_module(lazy.module), lazy.attribute)
+            return getattr(importlib.import_module(f"p2pkit.cli.commands.{cmd_name}"), cmd_name)
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
             if package == "p2pkit":
@@ -136,7 +96,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write name and help of each command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

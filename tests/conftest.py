@@ -135,7 +135,7 @@ def cut_store(room_recording: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """`room_store` with 20 superpixels per image; not to be written."""
     from tiny_recording import recording_config
 
-    from p2pkit.geometry.superpixels import SuperpixelConfig
+    from p2pkit.geometry.maps.superpixels import SuperpixelConfig
     from p2pkit.pipelines.extract.run import run
 
     cut = SuperpixelConfig(20)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from p2pkit import teachers
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.losses import LOSSES, ContrastBatch, LossConfig, build_loss
 from p2pkit.pipelines.extract.run import run

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from warm_commands import warm_commands
 
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.losses import LOSSES, ContrastBatch, LossConfig
 from p2pkit.store.reading import open_store
 from p2pkit.stream import SampleConfig, StreamConfig

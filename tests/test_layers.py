@@ -72,8 +72,8 @@ def fault(module: str, found: Import) -> str | None:
         return "imports what the bytes mean from where they lie"
     if first in LATE_ONLY and found.at_top:
         return "is slow or may fail: import it where it is used"
-    if first == "MinkowskiEngine" and module != "p2pkit.networks.minkowski_engine":
-        return "bypasses p2pkit.networks.minkowski_engine"
+    if first == "MinkowskiEngine" and module != "p2pkit.networks.engines.minkowski_engine":
+        return "bypasses p2pkit.networks.engines.minkowski_engine"
     return None
 
 
@@ -130,15 +130,15 @@ def test_all_folders_are_looked_at() -> None:
 @pytest.mark.parametrize(
     ("module", "imported"),
     [
-        ("p2pkit.geometry.grid", "p2pkit.cli.main"),
-        ("p2pkit.geometry.grid", "p2pkit.pipelines.train.run"),
+        ("p2pkit.geometry.maps.grid", "p2pkit.cli.main"),
+        ("p2pkit.geometry.maps.grid", "p2pkit.pipelines.train.run"),
         ("p2pkit.pipelines.train.run", "p2pkit.cli.main"),
         ("p2pkit.losses.ppnce", "p2pkit.store.reading"),
         ("p2pkit.store.writing", "p2pkit.layers.digests"),
         ("p2pkit.teachers.teacher", "p2pkit.networks.blocks"),
-        ("p2pkit.cli.train", "pipelines.train"),
+        ("p2pkit.cli.commands.train", "pipelines.train"),
         ("p2pkit.networks.blocks", "MinkowskiEngine"),
-        ("p2pkit.networks.minkowski_engine", "open3d"),
+        ("p2pkit.networks.engines.minkowski_engine", "open3d"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, imported: str) -> None:

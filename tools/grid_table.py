@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.teachers import TeacherOptions, onnx_network, open_teacher, torchscript_network
 from p2pkit.teachers.grid_probe import DECLARED_TOLERANCE, answer_shift
 from p2pkit.teachers.torchvision_shim import ensure_torchvision

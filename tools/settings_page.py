@@ -6,17 +6,17 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic_core import PydanticUndefined
 
-from p2pkit.cli.check import check
-from p2pkit.cli.demo import demo
-from p2pkit.cli.evaluate import evaluate
-from p2pkit.cli.export import export
-from p2pkit.cli.extract import extract
+from p2pkit.cli.commands.check import check
+from p2pkit.cli.commands.demo import demo
+from p2pkit.cli.commands.evaluate import evaluate
+from p2pkit.cli.commands.export import export
+from p2pkit.cli.commands.extract import extract
+from p2pkit.cli.commands.pretrain import pretrain
+from p2pkit.cli.commands.report import report
+from p2pkit.cli.commands.retrieval import retrieval
+from p2pkit.cli.commands.train import train
+from p2pkit.cli.commands.view import view
 from p2pkit.cli.options import flag_of
-from p2pkit.cli.pretrain import pretrain
-from p2pkit.cli.report import report
-from p2pkit.cli.retrieval import retrieval
-from p2pkit.cli.train import train
-from p2pkit.cli.view import view
 from p2pkit.pipelines.evaluate.settings import EvaluateConfig, ProbeStageConfig
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.settings import (

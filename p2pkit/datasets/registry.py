@@ -181,7 +181,7 @@ _ROWS = (
     ),
     Dataset(
         "nyuv2",
-        "rgbd.nyuv2:open_nyuv2",
+        "rgbd.nyu.nyuv2:open_nyuv2",
         layouts=(
             Layout(("classes40.txt", "train.txt", "rgb/*.jpg", "depth/*.png")),
             Layout(("classes40.txt", "test.txt", "rgb/*.jpg", "depth/*.png")),
@@ -265,7 +265,7 @@ _ROWS = (
     ),
     Dataset(
         "scannet",
-        "rgbd.scannet:ScanNet",
+        "rgbd.scannet.frames:ScanNet",
         layouts=(
             Layout(("*.sens",), HERE_OR_BELOW),
             Layout(("color", "depth", "pose"), HERE_OR_BELOW),
@@ -286,7 +286,7 @@ _ROWS = (
     ),
     Dataset(
         "scannet200",
-        "rgbd.scannet:ScanNet200",
+        "rgbd.scannet.frames:ScanNet200",
         world_up="z",
         labels="200 classes",
         same_files_as="scannet",

@@ -19,9 +19,9 @@ from jaxtyping import Float16, Float32, Int64, UInt8
 from p2pkit.datasets.frame import Frame
 from p2pkit.errors import BadMapError, StoreError, TeacherError
 from p2pkit.files import sha256_json
-from p2pkit.geometry.grid import Alignment, FeatureGrid
-from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
-from p2pkit.geometry.sample_map import nearest_cell, sample_map
+from p2pkit.geometry.maps.grid import Alignment, FeatureGrid
+from p2pkit.geometry.maps.joint_bilateral import JointBilateral, sample_joint_bilateral
+from p2pkit.geometry.maps.sample_map import nearest_cell, sample_map
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.layers.map_coding import (
     FeatureCoder,

@@ -10,8 +10,8 @@ from jaxtyping import Int64
 from p2pkit.datasets.frame import Frame
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.files import sha256_json
+from p2pkit.geometry.maps.superpixels import superpixels
 from p2pkit.geometry.project import nearest_pixels
-from p2pkit.geometry.superpixels import superpixels
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.settings.layers import METHOD, SuperpixelConfig
 from p2pkit.store.manifest import GEOMETRY, SUPERPIXELS, FieldSpec, LayerSpec, Sample

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from p2pkit.errors import StoreError
-from p2pkit.geometry.grid import Alignment, FeatureGrid, grid_from_json, pixel_in_view
+from p2pkit.geometry.maps.grid import Alignment, FeatureGrid, grid_from_json, pixel_in_view
 from p2pkit.store.manifest import LayerSpec
 
 STORED_VIEWS = "stored_views"

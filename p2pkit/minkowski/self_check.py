@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from p2pkit.errors import MissingDependencyError
-from p2pkit.networks.minkowski_engine import minkowski_engine
+from p2pkit.networks.engines.minkowski_engine import minkowski_engine
 
 TOLERANCE = 1e-10
 SIZE = 12

@@ -1,5 +1,6 @@
 """The 3D networks that are pretrained, on either of two engines for sparse convolutions."""
 
+from p2pkit.networks.engines.sparse_engine import AUTO, ENGINES, EngineChoice, choose_engine
 from p2pkit.networks.pretrained import (
     LoadReport,
     PretrainedStudent,
@@ -7,7 +8,6 @@ from p2pkit.networks.pretrained import (
     load_student_weights,
 )
 from p2pkit.networks.res16unet import Res16UNet
-from p2pkit.networks.sparse_engine import AUTO, ENGINES, EngineChoice, choose_engine
 from p2pkit.networks.students import STUDENTS, Student, build_student, prepared_for
 
 __all__ = [

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from p2pkit.networks.sparse_engine import SparseEngine
+from p2pkit.networks.engines.sparse_engine import SparseEngine
 
 
 class BasicBlock(nn.Module):

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import TrainingError
+from p2pkit.networks.engines.sparse_engine import AUTO
 from p2pkit.networks.published_names import (
     HEADS,
     fitted_inputs,
     input_layer_of,
     student_names,
 )
-from p2pkit.networks.sparse_engine import AUTO
 from p2pkit.networks.students import Student, build_student, prepared_for
 from p2pkit.settings import config_from_json
 from p2pkit.settings.students import InputLayer, WaffleIronConfig

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry.preparation import Preparation
+from p2pkit.geometry.students.preparation import Preparation
+from p2pkit.networks.engines.torch_engine import sparse_product
+from p2pkit.networks.engines.voxel_maps import VoxelMaps
 from p2pkit.networks.serialization import ORDERS, serialization_code
-from p2pkit.networks.torch_engine import sparse_product
-from p2pkit.networks.voxel_maps import VoxelMaps
 
 
 @dataclass(frozen=True)

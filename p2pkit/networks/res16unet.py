@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from p2pkit.networks.blocks import Block, residual_stage
-from p2pkit.networks.sparse_engine import SparseEngine
+from p2pkit.networks.engines.sparse_engine import SparseEngine
 from p2pkit.networks.sparse_unet import SparseUNet
 
 STEM_CHANNELS = 32

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry.preparation import Preparation
+from p2pkit.geometry.students.preparation import Preparation
 from p2pkit.networks.cells import STRIDES, Cells
-from p2pkit.networks.sparse_engine import SparseEngine
+from p2pkit.networks.engines.sparse_engine import SparseEngine
 
 
 class SparseUNet(nn.Module):

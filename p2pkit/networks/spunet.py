@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from p2pkit.networks.sparse_engine import SparseEngine
+from p2pkit.networks.engines.sparse_engine import SparseEngine
 from p2pkit.networks.sparse_unet import SparseUNet
 
 NORM_EPS = 1e-3

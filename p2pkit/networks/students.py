@@ -16,11 +16,11 @@ import numpy as np
 from torch import Tensor
 
 from p2pkit.errors import ConfigError
-from p2pkit.geometry.preparation import prepared_batch
+from p2pkit.geometry.students.preparation import prepared_batch
 from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
+from p2pkit.networks.engines.sparse_engine import AUTO, sparse_engine
 from p2pkit.networks.ptv3 import SMALL, SONATA, PTv3, PTv3Size
 from p2pkit.networks.res16unet import Res16UNet
-from p2pkit.networks.sparse_engine import AUTO, sparse_engine
 from p2pkit.networks.spunet import SpUNet
 from p2pkit.networks.waffleiron import WaffleIron
 from p2pkit.settings.students import WaffleIronConfig

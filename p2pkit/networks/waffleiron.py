@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from p2pkit.errors import GeometryError
-from p2pkit.geometry.planes import PLANES, PlanePreparation
-from p2pkit.networks.voxel_norm import VoxelNorm1d
+from p2pkit.geometry.students.planes import PLANES, PlanePreparation
+from p2pkit.networks.engines.voxel_norm import VoxelNorm1d
 from p2pkit.settings.students import WaffleIronConfig
 
 NORM_MOMENTUM = 0.1

@@ -12,7 +12,7 @@ from p2pkit.errors import ConfigError
 from p2pkit.settings import option, settings_class
 
 if TYPE_CHECKING:
-    from p2pkit.geometry.joint_bilateral import JointBilateral
+    from p2pkit.geometry.maps.joint_bilateral import JointBilateral
     from p2pkit.layers.map_coding import MapCoding
     from p2pkit.teachers.views import View
 
@@ -217,7 +217,7 @@ class FeatureConfig:
         Raises:
             ConfigError: it cannot be read, or the layout stores nothing that is upsampled.
         """
-        from p2pkit.geometry.joint_bilateral import parse_upsampling
+        from p2pkit.geometry.maps.joint_bilateral import parse_upsampling
 
         found = parse_upsampling(self.upsampling)
         if found is not None and self.layout == "grid":

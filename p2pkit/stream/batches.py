@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from p2pkit.errors import ConfigError
-from p2pkit.geometry.preparation import Preparation, prepared_batch
+from p2pkit.geometry.students.preparation import Preparation, prepared_batch
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.layers.views import stored_views, view_fields

@@ -13,8 +13,8 @@ from jaxtyping import Float32, Float64, Int32, Int64
 
 from p2pkit.datasets.registry import is_kind
 from p2pkit.errors import ConfigError
-from p2pkit.geometry.cylinders import cylinder_centres, cylindrical
-from p2pkit.geometry.point_inputs import (
+from p2pkit.geometry.students.cylinders import cylinder_centres, cylindrical
+from p2pkit.geometry.students.point_inputs import (
     height_above_ground,
     range_from_sensor,
     surface_normals,

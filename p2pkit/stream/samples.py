@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from p2pkit.geometry.preparation import Preparation, Prepared
+from p2pkit.geometry.students.preparation import Preparation, Prepared
 from p2pkit.layers.features import pair_cells, pair_features, usable_pairs
 from p2pkit.layers.geometry import PAIR_FIELDS, POINT_FIELDS, PointCloud
 from p2pkit.layers.map_coding import PcaBasis

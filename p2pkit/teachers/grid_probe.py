@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import TeacherError, first_line
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 
 _IDENTITY_FILES = (
     "torch.nn.modules.activation",

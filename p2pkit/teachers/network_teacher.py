@@ -21,7 +21,7 @@ from p2pkit.errors import (
     TeacherMemoryError,
     first_line,
 )
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.accelerator import Accelerator
 from p2pkit.teachers.grid_probe import check_declared, check_response, measure_grid

@@ -9,8 +9,8 @@ from jaxtyping import Float, Float16, UInt8
 from PIL import Image as PillowImage
 
 from p2pkit.errors import ConfigError
-from p2pkit.geometry.grid import FeatureGrid, pixel_in_view
-from p2pkit.geometry.sample_map import sample_map
+from p2pkit.geometry.maps.grid import FeatureGrid, pixel_in_view
+from p2pkit.geometry.maps.sample_map import sample_map
 from p2pkit.teachers.teacher import Image, Teacher
 
 _SCALES = (0.25, 4.0)

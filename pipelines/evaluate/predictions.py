@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from p2pkit.datasets.lidar.kitti_odometry import SUBMITTED
-from p2pkit.datasets.rgbd.scannet_labels import CLASSES_20
+from p2pkit.datasets.rgbd.scannet.labels import CLASSES_20
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.label_sets import STORED
 from p2pkit.files import write_json

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from p2pkit.datasets.boxes import box_fingerprint_of, box_names_of
 from p2pkit.errors import CorruptShardError, FingerprintError, StoreError, TeacherError
 from p2pkit.files import canonical_json
-from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.geometry.maps.superpixels import SuperpixelConfig
 from p2pkit.layers.boxes import BoxLayer, box_spec
 from p2pkit.layers.features import FeatureConfig, FeatureLayer, feature_fingerprint
 from p2pkit.layers.layer import Layer

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from p2pkit.geometry.camera import Camera, camera_from_json
-from p2pkit.geometry.grid import FeatureGrid, grid_from_json
+from p2pkit.geometry.maps.grid import FeatureGrid, grid_from_json
 from p2pkit.layers.features import pair_features, usable_pairs
 from p2pkit.layers.geometry import PointCloud
 from p2pkit.pipelines.evaluate.inference import read_cloud

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from p2pkit.errors import ConfigError
 from p2pkit.losses import ContrastBatch
-from p2pkit.networks.sync_norm import summed_over_ranks
+from p2pkit.networks.engines.sync_norm import summed_over_ranks
 
 WAIT_FOR_FIRST = timedelta(hours=12)
 """How long processes wait for the first one, which alone probes and writes checkpoints."""

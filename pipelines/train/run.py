@@ -15,7 +15,7 @@ from typing import Any
 from p2pkit.errors import TrainingError
 from p2pkit.files import write_json
 from p2pkit.networks import ENGINES, choose_engine
-from p2pkit.networks.sync_norm import synchronise_norms
+from p2pkit.networks.engines.sync_norm import synchronise_norms
 from p2pkit.pipelines.train.checkpoints import (
     BEST,
     checkpoint_at,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from command_line import p2pkit
 
+from p2pkit.cli.commands.train import _Shown
 from p2pkit.cli.progress import progress_bar
-from p2pkit.cli.train import _Shown
 from p2pkit.pipelines.train.presets import chosen_preset
 from p2pkit.pipelines.train.step import StepReport
 from p2pkit.store.writing import create_or_open, read_manifest

@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from command_line import p2pkit
 
-from p2pkit.cli.pretrain import STAGES
+from p2pkit.cli.commands.pretrain import STAGES
 from p2pkit.pipelines.demo import pretraining
 from p2pkit.pipelines.settings import DemoConfig
 

@@ -16,7 +16,7 @@ from command_line import p2pkit
 from interruptible import interruptible
 from tiny_recording import write_recording
 
-from p2pkit.cli.extract import extract
+from p2pkit.cli.commands.extract import extract
 from p2pkit.cli.options import parameter
 from p2pkit.errors import ConfigError, SourceError
 from p2pkit.layers.geometry import GeometryConfig

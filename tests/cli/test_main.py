@@ -1,5 +1,6 @@
 """`p2pkit` itself: a light start, exit codes, and commands that are there when they are called."""
 
+import importlib
 import os
 import resource
 import subprocess
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from interruptible import interruptible
 
 from p2pkit import __version__
-from p2pkit.cli.main import COMMANDS, Lazy, commands, main
+from p2pkit.cli.main import COMMANDS, commands, main
 from p2pkit.cli.progress import progress_bar
 from p2pkit.errors import ConfigError
 from p2pkit.files import write_atomic
@@ -39,7 +40,7 @@ from p2pkit.errors import ConfigError
 
 @click.command()
 @click.argument("what")
-def command(what):
+def attempt(what):
     if what == "error":
         raise ConfigError("steps is -1; it must be at least 1")
     if what == "interrupt":
@@ -128,30 +129,37 @@ def test_version() -> None:
     assert CliRunner().invoke(commands, ["--version"]).output == f"p2pkit {__version__}\n"
 
 
+def add_command(source: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make `attempt` a command whose file has this source."""
+    (folder / "attempt.py").write_text(source)
+    package = importlib.import_module("p2pkit.cli.commands")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, "p2pkit.cli.commands.attempt", raising=False)
+    monkeypatch.setitem(COMMANDS, "attempt", "Attempt.")
+
+
 @pytest.fixture
-def try_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A command `try` whose argument chooses how it ends."""
-    (tmp_path / "try_command.py").write_text(COMMAND)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(COMMANDS, "try", Lazy("try_command", "command", "Try."))
+def attempt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A command `attempt` whose argument chooses how it ends."""
+    add_command(COMMAND, monkeypatch, tmp_path)
 
 
-@pytest.mark.usefixtures("try_command")
+@pytest.mark.usefixtures("attempt")
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["try", "nothing"], 0, ""),
-        (["try", "exit"], 7, ""),
-        (["try", "error"], 1, "Error: steps is -1; it must be at least 1\n"),
+        (["attempt", "nothing"], 0, ""),
+        (["attempt", "exit"], 7, ""),
+        (["attempt", "error"], 1, "Error: steps is -1; it must be at least 1\n"),
         (
-            ["try", "full"],
+            ["attempt", "full"],
             1,
             "Error: out/report.html: No space left on device; make room on that disk, then run "
             "this again\n",
         ),
-        (["try", "interrupt"], 130, "Interrupted"),
-        (["try"], 2, "Missing argument 'WHAT'"),
-        (["try", "--wrong"], 2, "No such option"),
+        (["attempt", "interrupt"], 130, "Interrupted"),
+        (["attempt"], 2, "Missing argument 'WHAT'"),
+        (["attempt", "--wrong"], 2, "No such option"),
         (["wrong"], 2, "No such command 'wrong'"),
     ],
 )
@@ -190,13 +198,13 @@ def test_ctrl_c_during_the_import_of_torch(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.usefixtures("try_command")
+@pytest.mark.usefixtures("attempt")
 @pytest.mark.parametrize(
     ("what", "error"), [("fault", ZeroDivisionError), ("connection", ConnectionResetError)]
 )
 def test_a_fault_of_ours_keeps_its_traceback(what: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        main(["try", what])
+        main(["attempt", what])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -251,11 +259,9 @@ def test_a_pipe_gets_lines_and_no_bar(
 def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "needs_more.py").write_text("import package_that_is_not_there\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(COMMANDS, "try", Lazy("needs_more", "command", "Try."))
+    add_command("import package_that_is_not_there\n", monkeypatch, tmp_path)
     with pytest.raises(SystemExit) as done:
-        main(["try"])
+        main(["attempt"])
     assert done.value.code == 1
     message = capsys.readouterr().err
     assert "package_that_is_not_there" in message

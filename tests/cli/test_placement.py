@@ -1,6 +1,6 @@
 import pytest
 
-from p2pkit.cli.extract import own_device
+from p2pkit.cli.commands.extract import own_device
 from p2pkit.cli.progress import is_first, local_rank
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from p2pkit.cli.shards import shards
+from p2pkit.cli.commands.shards import shards
 from p2pkit.errors import FingerprintError, StoreError
 from p2pkit.store.manifest import FieldSpec, LayerSpec, Manifest, Plan, Sample, plan_shards
 from p2pkit.store.verifying import verify_store

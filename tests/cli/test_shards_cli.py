@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from p2pkit.cli.shards import shards
+from p2pkit.cli.commands.shards import shards
 from p2pkit.errors import StoreError
 from p2pkit.layers.map_coding import fit_basis
 from p2pkit.store.manifest import FieldSpec, LayerSpec, Manifest, Plan, Sample, plan_shards

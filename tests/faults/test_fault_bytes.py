@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tiny_recording import tiny_train_config
 from tiny_store import FEATURES, flip
 
-from p2pkit.cli.shards import shards
+from p2pkit.cli.commands.shards import shards
 from p2pkit.errors import CorruptShardError, StoreError
 from p2pkit.store.reading import open_store
 from p2pkit.store.tar.writer import BLOCK, INDEX, META

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from p2pkit.geometry.sample_map import sample_map
+from p2pkit.geometry.maps.sample_map import sample_map
 
 STRIDE, CELLS_U, CELLS_V, CHANNELS, PROJECTED, PAIRS = 32, 20, 15, 64, 16, 500
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.camera import Camera, camera_from_json
-from p2pkit.geometry.grid import FeatureGrid, grid_from_json
+from p2pkit.geometry.maps.grid import FeatureGrid, grid_from_json
 from p2pkit.geometry.transforms import check_rigid, invert_rigid, transform_points
 
 CAMERA = Camera(width=640, height=480, fx=585.0, fy=580.0, cx=320.0, cy=240.0)

@@ -8,8 +8,8 @@ import pytest
 
 from p2pkit.geometry.backproject import back_project, back_project_pixels
 from p2pkit.geometry.camera import Camera
+from p2pkit.geometry.maps.sample_map import sample_map
 from p2pkit.geometry.project import project, visible_after_occlusion
-from p2pkit.geometry.sample_map import sample_map
 from p2pkit.geometry.voxelize import voxel_deduplicate
 
 CAMERA = Camera(width=160, height=120, fx=140.0, fy=140.0, cx=79.5, cy=59.5)

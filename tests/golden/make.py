@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import p2pkit
-from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.geometry.maps.superpixels import SuperpixelConfig
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines.extract.run import run

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from p2pkit.errors import StoreError
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.layers.features import (
     encode_grid,
     encode_pixels,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from p2pkit.errors import ConfigError, StoreError
-from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.geometry.maps.superpixels import SuperpixelConfig
 from p2pkit.layers.geometry import PointCloud
 from p2pkit.layers.superpixels import encode_superpixels, pair_superpixels, superpixel_spec
 from p2pkit.store.manifest import FieldSpec, LayerSpec, Sample

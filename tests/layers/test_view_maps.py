@@ -5,7 +5,7 @@ import pytest
 from test_feature_layer import GRIDS, SIZES, make_cloud, make_maps
 
 from p2pkit.errors import StoreError
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.layers.features import encode_grid, feature_fields, pair_cells, pair_features
 from p2pkit.layers.map_coding import FeatureCoder, parse_map_coding
 from p2pkit.layers.views import SeenImages, ViewMaps

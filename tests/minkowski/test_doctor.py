@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from p2pkit.cli.doctor import table
+from p2pkit.cli.commands.doctor import table
 from p2pkit.cli.main import commands
 from p2pkit.errors import MissingDependencyError
 from p2pkit.minkowski.doctor import (
@@ -172,7 +172,9 @@ def test_the_last_sentence_names_what_is_broken(monkeypatch: pytest.MonkeyPatch)
 def test_one_line_says_what_became_of_an_installation(
     installed: Installed, code: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("p2pkit.cli.doctor.install_minkowski", lambda cuda, report: installed)
+    monkeypatch.setattr(
+        "p2pkit.cli.commands.doctor.install_minkowski", lambda cuda, report: installed
+    )
     done = CliRunner().invoke(commands, ["doctor", "--install", "minkowski"])
     assert done.exit_code == code
     assert expected in done.stdout
@@ -202,7 +204,7 @@ def test_a_toolkit_is_compared_with_torchs_cuda(
 def run_doctor(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, found: list[Finding]
 ) -> Result:
-    monkeypatch.setattr("p2pkit.cli.doctor.examine", lambda: found)
+    monkeypatch.setattr("p2pkit.cli.commands.doctor.examine", lambda: found)
     return CliRunner().invoke(commands, ["doctor", *arguments])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pkit.networks.minkowski_engine import minkowski_engine
+from p2pkit.networks.engines.minkowski_engine import minkowski_engine
 
 BLOCKED = """
 import sys
@@ -18,7 +18,7 @@ class Blocker:
             raise {exception}
 sys.meta_path.insert(0, Blocker())
 from p2pkit.errors import MissingDependencyError
-from p2pkit.networks.minkowski_engine import minkowski_engine
+from p2pkit.networks.engines.minkowski_engine import minkowski_engine
 try:
     minkowski_engine()
 except MissingDependencyError as error:

@@ -16,7 +16,7 @@ from p2pkit.minkowski.self_check import (
     to_dense,
     transpose_error,
 )
-from p2pkit.networks.minkowski_engine import minkowski_engine
+from p2pkit.networks.engines.minkowski_engine import minkowski_engine
 
 pytestmark = pytest.mark.minkowski
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from p2pkit.networks import build_student
-from p2pkit.networks.sync_norm import synchronise_norms
-from p2pkit.networks.voxel_norm import VoxelNorm1d
+from p2pkit.networks.engines.sync_norm import synchronise_norms
+from p2pkit.networks.engines.voxel_norm import VoxelNorm1d
 
 
 @pytest.mark.parametrize("engine", ["torch", "minkowski"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from p2pkit.networks import STUDENTS, build_student, load_student_weights
-from p2pkit.networks.sparse_engine import ENGINES
+from p2pkit.networks.engines.sparse_engine import ENGINES
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from p2pkit.errors import TrainingError
 from p2pkit.networks import build_student, load_student_weights
+from p2pkit.networks.engines.torch_engine import TorchEngine
 from p2pkit.networks.ptv3 import PTv3, PTv3Size
 from p2pkit.networks.published_names import input_layer_of
 from p2pkit.networks.spunet import SpUNet, to_pointcept
-from p2pkit.networks.torch_engine import TorchEngine
 from p2pkit.networks.waffleiron import WaffleIron
 
 TINY = PTv3Size((4, 8), (1, 1), (1, 2), (4,), (1,), (2,))

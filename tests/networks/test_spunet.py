@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from p2pkit.errors import GeometryError
 from p2pkit.networks import build_student
-from p2pkit.networks.sparse_engine import sparse_engine
+from p2pkit.networks.engines.sparse_engine import sparse_engine
 from p2pkit.networks.spunet import SpUNet, from_pointcept, to_pointcept
 
 SMALL = {"base_channels": 8, "channels": (8, 12, 16, 20, 20, 16, 12, 12)}

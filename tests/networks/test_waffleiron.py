@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from p2pkit.errors import ConfigError, GeometryError, TrainingError
-from p2pkit.geometry.planes import PlanePreparation, nearest_points, plane_cells
-from p2pkit.geometry.preparation import prepared_batch
+from p2pkit.geometry.students.planes import PlanePreparation, nearest_points, plane_cells
+from p2pkit.geometry.students.preparation import prepared_batch
 from p2pkit.networks import STUDENTS, build_student, load_student_weights
 from p2pkit.networks.waffleiron import WaffleIron
 from p2pkit.settings import config_from_json

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny_recording import TEACHER, write_recording
 
+from p2pkit.cli.commands.pretrain import STAGES
 from p2pkit.cli.main import commands
-from p2pkit.cli.pretrain import STAGES
 from p2pkit.errors import ConfigError, SourceError, TrainingError
 from p2pkit.pipelines import pretrain
 from p2pkit.pipelines.check import run as check

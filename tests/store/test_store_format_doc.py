@@ -16,7 +16,7 @@ from skimage.segmentation import slic
 from tiny_recording import TEACHER, WIDTH, recording_config
 from tiny_store import FAILED, FEATURES, KEYS, feature_sample, geometry_sample
 
-from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.geometry.maps.superpixels import SuperpixelConfig
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
 

@@ -8,7 +8,7 @@ import pytest
 from tiny_recording import recording_config
 
 from p2pkit.errors import ConfigError
-from p2pkit.geometry.point_inputs import height_above_ground, surface_normals
+from p2pkit.geometry.students.point_inputs import height_above_ground, surface_normals
 from p2pkit.layers.frames import FrameStore, open_store
 from p2pkit.layers.geometry import PointCloud
 from p2pkit.pipelines.extract import run as extract

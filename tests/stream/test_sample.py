@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pkit.errors import ConfigError
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.layers.features import encode_grid, encode_pixels, pair_features
 from p2pkit.layers.geometry import PointCloud
 from p2pkit.store.manifest import Sample

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pkit.errors import TeacherError
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.teachers import TeacherOptions, open_teacher
 from p2pkit.teachers.grid_probe import answer_shift, check_declared, check_response, measure_grid
 from p2pkit.teachers.timm_network import build_network

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from p2pkit.errors import TeacherError
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.teachers import Teacher, TeacherOptions, open_teacher
 from p2pkit.teachers.network import Preprocessing
 from p2pkit.teachers.timm_network import timm

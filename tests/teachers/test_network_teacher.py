@@ -11,7 +11,7 @@ from second_device import second_device
 from torch import Tensor, nn
 
 from p2pkit.errors import BadMapError, ConfigError, TeacherError, TeacherMemoryError
-from p2pkit.geometry.grid import FeatureGrid
+from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.teachers import Teacher, TeacherOptions, open_teacher
 from p2pkit.teachers.network import Preprocessing, TeacherNetwork
 from p2pkit.teachers.network_teacher import NetworkTeacher

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.datasets.text_files import read_text, rigid
+from p2pkit.datasets.files.text import read_text, rigid
 from p2pkit.errors import SourceError
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.boxes import Annotation, files_fingerprint, upright_boxes
+from p2pkit.datasets.files.text import numbers, read_text
 from p2pkit.datasets.frame import Boxes, Frame, SourceOptions
 from p2pkit.datasets.lidar.kitti_calibration import (
     matrix_of,
@@ -31,7 +32,6 @@ from p2pkit.datasets.listing import (
     safe_key,
     visible_files,
 )
-from p2pkit.datasets.text_files import numbers, read_text
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.transforms import invert_rigid

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
+from p2pkit.datasets.files.text import read_text, rigid
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.kitti_calibration import (
@@ -35,7 +36,6 @@ from p2pkit.datasets.listing import (
     safe_key,
     visible_files,
 )
-from p2pkit.datasets.text_files import read_text, rigid
 from p2pkit.errors import SourceError
 
 CLASSES = (

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from p2pkit.datasets.files.text import read_text, rigid
 from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.kitti_calibration import (
@@ -33,7 +34,6 @@ from p2pkit.datasets.listing import (
     visible_files,
 )
 from p2pkit.datasets.plausible import median_interval_s
-from p2pkit.datasets.text_files import read_text, rigid
 from p2pkit.errors import SourceError
 from p2pkit.geometry.transforms import invert_rigid
 

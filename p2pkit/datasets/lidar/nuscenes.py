@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from p2pkit.datasets.boxes import upright_boxes
+from p2pkit.datasets.files.text import json_field, numeric_array, read_json, rigid
 from p2pkit.datasets.frame import Boxes, Frame, SourceOptions
 from p2pkit.datasets.lidar.nuscenes_tables import DETECTED, Tables
 from p2pkit.datasets.lidar.rig import (
@@ -24,7 +25,6 @@ from p2pkit.datasets.lidar.rig import (
     read_point_labels,
 )
 from p2pkit.datasets.listing import existing_root, known_frame, safe_key
-from p2pkit.datasets.text_files import json_field, numeric_array, read_json, rigid
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.transforms import invert_rigid

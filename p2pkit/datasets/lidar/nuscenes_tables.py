@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.boxes import Annotation
+from p2pkit.datasets.files.text import json_field, numbers, numeric_array, read_text
 from p2pkit.datasets.lidar.rig import RigFrame, Shot
 from p2pkit.datasets.listing import safe_key
-from p2pkit.datasets.text_files import json_field, numbers, numeric_array, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.transforms import invert_rigid, transform_from_quaternion
 

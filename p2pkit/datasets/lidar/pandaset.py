@@ -17,6 +17,13 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.boxes import Annotation, files_fingerprint, upright_boxes
+from p2pkit.datasets.files.text import (
+    json_field,
+    numbers,
+    numeric_array,
+    read_json,
+    read_json_list,
+)
 from p2pkit.datasets.frame import Boxes, Frame, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.rig import Shot, finite_rows, load_view, unit_intensity
@@ -30,13 +37,6 @@ from p2pkit.datasets.listing import (
     visible_files,
 )
 from p2pkit.datasets.plausible import median_interval_s
-from p2pkit.datasets.text_files import (
-    json_field,
-    numbers,
-    numeric_array,
-    read_json,
-    read_json_list,
-)
 from p2pkit.datasets.world import moved, near_origin, origins_json
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Integer, UInt8
 
 from p2pkit.datasets.boxes import Annotation
+from p2pkit.datasets.files.images import read_color
 from p2pkit.datasets.frame import Frame, SourceOptions, View
-from p2pkit.datasets.image_files import read_color
 from p2pkit.datasets.listing import chosen_frames, known_frame, listed_json
 from p2pkit.datasets.world import near_world, refuse_coarse
 from p2pkit.errors import FrameError, GeometryError

@@ -23,7 +23,7 @@ from p2pkit.datasets.listing import (
     safe_key,
 )
 from p2pkit.datasets.points.ply import read_vertices
-from p2pkit.datasets.rgbd.scannet_labels import CLASSES_20, classes_20, positions
+from p2pkit.datasets.rgbd.scannet.labels import CLASSES_20, classes_20, positions
 from p2pkit.errors import FrameError, SourceError
 
 MESH, LABELS = "_vh_clean_2.ply", "_vh_clean_2.labels.ply"

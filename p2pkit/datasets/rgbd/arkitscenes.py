@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.datasets.image_files import read_labels
+from p2pkit.datasets.files.images import read_labels
+from p2pkit.datasets.files.text import TEXT_ENCODING, read_text
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import folders_with, safe_key, visible_files
 from p2pkit.datasets.pairing import nearest_index, without_moment
@@ -23,7 +24,6 @@ from p2pkit.datasets.rgbd.reading import (
     rgbd_fingerprint,
     speed_between,
 )
-from p2pkit.datasets.text_files import TEXT_ENCODING, read_text
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import invert_rigid, transform_from_axis_angle

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from p2pkit.datasets.files.text import read_json
 from p2pkit.datasets.registry import LARGEST_UNITS
-from p2pkit.datasets.text_files import read_json
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_json, shown_number
 from p2pkit.geometry.lens_distortion import Distortion, distortion_from_json

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from p2pkit.datasets.files.images import decode_color, read_depth_png
+from p2pkit.datasets.files.text import json_field, read_json
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions
-from p2pkit.datasets.image_files import decode_color, read_depth_png
 from p2pkit.datasets.listing import chosen_frames, existing_root, frame_list_digest, known_frame
 from p2pkit.datasets.rgbd.calibration import TEMPLATE, read_calibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
 from p2pkit.datasets.streams import check_streams, one_stream
-from p2pkit.datasets.text_files import json_field, read_json
 from p2pkit.errors import FrameError, MissingDependencyError, SourceError
 
 INFO = "meta/info.json"

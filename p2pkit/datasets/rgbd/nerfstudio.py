@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.datasets.image_files import image_size
+from p2pkit.datasets.files.images import image_size
+from p2pkit.datasets.files.text import json_field, numeric_array, read_json
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import natural_order, safe_key
 from p2pkit.datasets.pairing import without_partner
@@ -26,7 +27,6 @@ from p2pkit.datasets.rgbd.reading import (
     SeparateImages,
     rgbd_fingerprint,
 )
-from p2pkit.datasets.text_files import json_field, numeric_array, read_json
 from p2pkit.datasets.world import near_world
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json

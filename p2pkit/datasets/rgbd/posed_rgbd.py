@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
 
-from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions
-from p2pkit.datasets.image_files import (
+from p2pkit.datasets.files.images import (
     read_color,
     read_depth_npy,
     read_depth_png,
     read_labels,
     read_pose,
 )
+from p2pkit.datasets.files.text import read_json
+from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import (
     chosen_frames,
@@ -32,7 +33,6 @@ from p2pkit.datasets.pairing import without_partner
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, read_calibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
-from p2pkit.datasets.text_files import read_json
 from p2pkit.datasets.world import moved, near_origin, origins_json
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.geometry.lens_distortion import undistort_depth

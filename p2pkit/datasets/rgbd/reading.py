@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
 from PIL import Image
 
+from p2pkit.datasets.files.images import check_depth, read_color, read_depth_png
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
-from p2pkit.datasets.image_files import check_depth, read_color, read_depth_png
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, listed_json
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from p2pkit.datasets.image_files import image_size
+from p2pkit.datasets.files.images import image_size
+from p2pkit.datasets.files.text import json_field, numeric_array, read_json, read_text
 from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import safe_key, visible_files
 from p2pkit.datasets.pairing import named_number, pair_images, without_partner
 from p2pkit.datasets.registry import LARGEST_UNITS
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, at_image_sizes, registered
 from p2pkit.datasets.rgbd.reading import RgbdFiles, SequencesOfImages
-from p2pkit.datasets.text_files import json_field, numeric_array, read_json, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import camera_from_matrix
 from p2pkit.geometry.transforms import nearest_rigid

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from p2pkit.datasets.files.images import read_color, read_pose
 from p2pkit.datasets.frame import Frame, SourceOptions
-from p2pkit.datasets.image_files import read_color, read_pose
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,

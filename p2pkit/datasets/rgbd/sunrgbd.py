@@ -20,6 +20,15 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from p2pkit.datasets.boxes import Annotation, files_fingerprint, upright_boxes
+from p2pkit.datasets.files.matlab import cell_texts, read_mat
+from p2pkit.datasets.files.text import (
+    TEXT_ENCODING,
+    json_field,
+    numbers,
+    read_json,
+    read_text,
+    rigid,
+)
 from p2pkit.datasets.frame import Boxes, Frame
 from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import (
@@ -29,18 +38,9 @@ from p2pkit.datasets.listing import (
     safe_key,
     visible_files,
 )
-from p2pkit.datasets.matlab_files import cell_texts, read_mat
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, registered
 from p2pkit.datasets.rgbd.nyu40 import SUN37, classes_by_name
 from p2pkit.datasets.rgbd.reading import RgbdFiles, SeparateImages, rgbd_fingerprint
-from p2pkit.datasets.text_files import (
-    TEXT_ENCODING,
-    json_field,
-    numbers,
-    read_json,
-    read_text,
-    rigid,
-)
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits

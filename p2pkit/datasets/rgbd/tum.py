@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from p2pkit.datasets.files.text import read_json, read_text
 from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import safe_key
 from p2pkit.datasets.pairing import nearest_index, without_moment
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, lens_from_json, registered
 from p2pkit.datasets.rgbd.reading import RgbdFiles, SequencesOfImages, speed_between
-from p2pkit.datasets.text_files import read_json, read_text
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.lens_distortion import Distortion

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8, UInt16
 
-from p2pkit.datasets.image_files import decode_color, read_depth_png
+from p2pkit.datasets.files.images import decode_color, read_depth_png
 from p2pkit.datasets.ros.bag import CAMERA_INFO, COMPRESSED, IMAGE, POINTS, RosBag, find_bags
 from p2pkit.errors import FrameError, GeometryError, P2pkitError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_matrix

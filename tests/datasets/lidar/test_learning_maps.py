@@ -5,7 +5,7 @@ import numpy as np
 from p2pkit.datasets.lidar import kitti_odometry, nuscenes
 from p2pkit.datasets.lidar.kitti_odometry import _class_of_value
 from p2pkit.datasets.lidar.nuscenes import _class_of_index
-from p2pkit.datasets.rgbd.scannet_labels import CLASSES_20
+from p2pkit.datasets.rgbd.scannet.labels import CLASSES_20
 
 SEMANTIC_KITTI = {
     "unlabelled": (0, 1, 52, 99),

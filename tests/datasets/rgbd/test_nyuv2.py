@@ -7,7 +7,7 @@ import pytest
 
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
-from p2pkit.datasets.rgbd.nyuv2 import BORDER
+from p2pkit.datasets.rgbd.nyu.nyuv2 import BORDER
 from p2pkit.errors import FrameError, SourceError
 
 pytestmark = pytest.mark.realdata

@@ -13,7 +13,7 @@ from scipy.io import savemat
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.recognise import recognise
 from p2pkit.datasets.registry import open_source
-from p2pkit.datasets.rgbd.nyuv2_labeled import CROP
+from p2pkit.datasets.rgbd.nyu.labeled import CROP
 from p2pkit.errors import FrameError, MissingDependencyError, SourceError
 from p2pkit.layers.geometry import GeometryConfig, encode_geometry
 

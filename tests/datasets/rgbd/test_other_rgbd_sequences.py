@@ -23,7 +23,7 @@ from scannet_written import write_exported
 from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.recognise import recognise
 from p2pkit.datasets.registry import open_source
-from p2pkit.datasets.rgbd.nyuv2 import BORDER
+from p2pkit.datasets.rgbd.nyu.nyuv2 import BORDER
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.geometry.backproject import back_project
 

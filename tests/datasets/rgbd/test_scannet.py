@@ -19,8 +19,8 @@ from scannet_written import (
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
 from p2pkit.datasets.points.ply import read_vertices
 from p2pkit.datasets.registry import open_source
-from p2pkit.datasets.rgbd.scannet_labels import CLASSES_20, class_ids_200, mesh_200, read_table
-from p2pkit.datasets.rgbd.scannet_sens import read_frame
+from p2pkit.datasets.rgbd.scannet.labels import CLASSES_20, class_ids_200, mesh_200, read_table
+from p2pkit.datasets.rgbd.scannet.sens import read_frame
 from p2pkit.errors import FrameError, P2pkitError, SourceError
 from p2pkit.geometry.camera import Camera
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_recording import NAMES
 
-from p2pkit.cli.check import check
+from p2pkit.cli.commands.check import check
 from p2pkit.datasets.frame import Frame, SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
 
-from p2pkit.cli.evaluate import pretrained_frames_text
+from p2pkit.cli.commands.evaluate import pretrained_frames_text
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, StoreError, TrainingError
 from p2pkit.evaluation.linear_probe import ProbeConfig

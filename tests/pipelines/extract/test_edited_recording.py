@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_recording import TEACHER, recording_config
 
 from p2pkit.errors import FingerprintError, SourceError
-from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.geometry.maps.superpixels import SuperpixelConfig
 from p2pkit.layers.digests import INPUTS
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract.mend import RepairConfig, SourceConfig

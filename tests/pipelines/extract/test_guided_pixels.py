@@ -12,7 +12,7 @@ from p2pkit.cli.main import commands
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError
-from p2pkit.geometry.joint_bilateral import JointBilateral, sample_joint_bilateral
+from p2pkit.geometry.maps.joint_bilateral import JointBilateral, sample_joint_bilateral
 from p2pkit.layers.features import FeatureConfig, pair_features, usable_pairs
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.pipelines.extract.mend import RepairConfig, SourceConfig

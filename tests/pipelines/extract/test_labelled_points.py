@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from s3dis_written import write_rooms
 from tiny_recording import recording_config, tiny_train_config
 
-from p2pkit.cli.extract import extract as command
-from p2pkit.cli.extract import extract_config
+from p2pkit.cli.commands.extract import extract as command
+from p2pkit.cli.commands.extract import extract_config
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.check import run as check

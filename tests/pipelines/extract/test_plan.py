@@ -12,7 +12,7 @@ from tiny_recording import TEACHER, recording_config, write_recording
 from p2pkit.cli.main import commands
 from p2pkit.datasets.frame import Frame
 from p2pkit.errors import ConfigError, FingerprintError, SourceError
-from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.geometry.maps.superpixels import SuperpixelConfig
 from p2pkit.layers.features import FeatureConfig, FeatureLayer
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.plan import ExtractionPlan, PlanConfig, run

@@ -15,7 +15,7 @@ from p2pkit.cli.main import commands
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, StoreError
-from p2pkit.geometry.sample_map import sample_map
+from p2pkit.geometry.maps.sample_map import sample_map
 from p2pkit.layers.features import FeatureConfig, pair_cells, pair_features
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.layers.map_coding import pca_basis

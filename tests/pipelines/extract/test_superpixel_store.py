@@ -22,7 +22,7 @@ import p2pkit
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FingerprintError, StoreError
-from p2pkit.geometry.superpixels import SuperpixelConfig, superpixels
+from p2pkit.geometry.maps.superpixels import SuperpixelConfig, superpixels
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.pipelines.extract import plan

@@ -12,8 +12,8 @@ from chromium_page import drawn_extent, opened, stage_pixels, turn
 from playwright.sync_api import Browser
 from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
 
-from p2pkit.cli.train import asked_settings
-from p2pkit.cli.train import train as train_command_line
+from p2pkit.cli.commands.train import asked_settings
+from p2pkit.cli.commands.train import train as train_command_line
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.losses import LossConfig
 from p2pkit.pipelines import retrieval

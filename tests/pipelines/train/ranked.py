@@ -16,7 +16,7 @@ from tiny_recording import tiny_train_config
 
 from p2pkit.cli.main import commands, main
 from p2pkit.losses import LossConfig
-from p2pkit.networks.sync_norm import synchronise_norms
+from p2pkit.networks.engines.sync_norm import synchronise_norms
 from p2pkit.pipelines.train.distributed import process_group, ranks_from_environment, replicate
 from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.run import open_sources

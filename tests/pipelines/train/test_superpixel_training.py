@@ -9,7 +9,7 @@ import torch
 from tiny_recording import recording_config, tiny_train_config
 
 from p2pkit.errors import ConfigError, StoreError, TrainingError
-from p2pkit.geometry.superpixels import SuperpixelConfig
+from p2pkit.geometry.maps.superpixels import SuperpixelConfig
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.losses import LossConfig
 from p2pkit.pipelines.extract.run import ExtractConfig

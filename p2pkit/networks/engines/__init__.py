@@ -1,0 +1,1 @@
+"""Engines for sparse convolutions, MinkowskiEngine and torch alone, and their norms."""
