@@ -63,6 +63,7 @@ PARTS = (
     (GEOMETRY, "colours", "layers.geometry.colors_at"),
     (GEOMETRY, "digests of the inputs", "layers.geometry.input_digests"),
     (GEOMETRY, "rest", "layers.geometry.GeometryLayer.encode"),
+    (GEOMETRY, "boxes", "layers.boxes.encode_boxes"),
     (ENCODE, "codecs", "store.tar.writer.encode"),
     (WRITE, "checksums and disk", "store.writing.StoreWriter.write"),
 )

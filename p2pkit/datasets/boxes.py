@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 from p2pkit.datasets.frame import UNKNOWN_CLASS, Boxes, Frame
 from p2pkit.datasets.listing import frame_list_digest
 from p2pkit.geometry.backproject import back_project
-from p2pkit.geometry.boxes import Upright, points_in_boxes
+from p2pkit.geometry.boxes import Upright, count_in_boxes
 from p2pkit.geometry.gravity import rotation_to_z_up
 
 FEWEST_POINTS = 50
@@ -121,8 +121,7 @@ def with_seen_boxes(frame: Frame, boxes: Boxes, label_names: Sequence[str]) -> F
         rows = np.flatnonzero([given == name for given in boxes.given])
         own = points[labels == value_of[name]]
         named = Upright(boxes.center[rows], boxes.size[rows], boxes.yaw[rows])
-        inside = points_in_boxes(own, named)
-        seen[rows] = inside.sum(axis=0) >= FEWEST_POINTS
+        seen[rows] = count_in_boxes(own, named) >= FEWEST_POINTS
     return replace(frame, boxes=chosen_boxes(boxes, seen))
 
 

@@ -1,4 +1,4 @@
-"""Upright boxes: which points lie in them, their corners, and how much two of them overlap.
+"""Upright boxes: how many points lie in them, their corners, and how much two of them overlap.
 
 Boxes that are compared are in the same axes.
 """
@@ -7,9 +7,15 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float, Float64, Int64
 
 from p2pkit.errors import MissingDependencyError
+from p2pkit.geometry.kernels import boxes as kernels
+
+TILES = 32
+"""Along x and along y."""
+SPARE_M = 1e-3
+"""By which boxes reach further, so that rounding leaves no point of theirs out."""
 
 
 class Upright(NamedTuple):
@@ -26,21 +32,36 @@ class Upright(NamedTuple):
     yaw: Float[np.ndarray, " boxes"]
 
 
-def points_in_boxes(
+def count_in_boxes(
     points: Float[np.ndarray, "points 3"], boxes: Upright
-) -> Bool[np.ndarray, "points boxes"]:
-    """Which points lie in which boxes, their faces included; none in a box with NaN."""
-    inside = np.zeros((len(points), len(boxes.yaw)), bool)
-    for row, (center, size, yaw) in enumerate(zip(*boxes, strict=True)):
-        x, y, z = (points.astype(np.float64) - center).T
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        half = size / 2
-        inside[:, row] = (
-            (np.abs(cos * x + sin * y) <= half[0])
-            & (np.abs(cos * y - sin * x) <= half[1])
-            & (np.abs(z) <= half[2])
-        )
-    return inside
+) -> Int64[np.ndarray, " boxes"]:
+    """How many points each box holds, those on its faces included; 0 with NaN or infinity.
+
+    A point is only compared with the boxes that reach into its tile of the ground.
+    """
+    counts = np.zeros(len(boxes.yaw), np.int64)
+    rows = np.column_stack((boxes.center, boxes.size / 2, np.cos(boxes.yaw), np.sin(boxes.yaw)))
+    usable = np.flatnonzero(np.isfinite(rows).all(axis=1))
+    if not len(usable):
+        return counts
+    rows = rows[usable].astype(np.float64)
+    reach = np.hypot(rows[:, 3], rows[:, 4])[:, None] + SPARE_M
+    low, high = rows[:, :2] - reach, rows[:, :2] + reach
+    edges = np.linspace(low.min(axis=0), high.max(axis=0), TILES + 1)
+    reaches = (edges[1:, None] >= low) & (edges[:-1, None] <= high)
+    tiles = (reaches[:, None, :, 0] & reaches[None, :, :, 1]).reshape(TILES * TILES, -1)
+    first = np.append(0, np.cumsum(tiles.sum(axis=1)))
+    per_metre = TILES / (edges[-1] - edges[0])
+    found = np.zeros(len(usable), np.int64)
+    kernels.count_in_boxes(
+        np.ascontiguousarray(points, np.float64),
+        rows,
+        (edges[0], per_metre, TILES),
+        (first, np.nonzero(tiles)[1]),
+        found,
+    )
+    counts[usable] = found
+    return counts
 
 
 def footprints(boxes: Upright) -> Float64[np.ndarray, "boxes 4 2"]:

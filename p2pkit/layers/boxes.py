@@ -11,7 +11,7 @@ from jaxtyping import Float32, Float64, Int64
 from p2pkit.datasets.frame import UNKNOWN_CLASS, Boxes, Frame
 from p2pkit.errors import StoreError
 from p2pkit.files import sha256_json
-from p2pkit.geometry.boxes import Upright, points_in_boxes
+from p2pkit.geometry.boxes import Upright, count_in_boxes
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.store.manifest import BOXES, GEOMETRY, FieldSpec, LayerSpec, Sample
 from p2pkit.store.reading import Store
@@ -98,7 +98,7 @@ def encode_boxes(
     """
     boxes = _no_boxes() if annotated is None else annotated
     upright = points.astype(np.float64) @ boxes.upright_from_sensor.T
-    inside = points_in_boxes(upright, Upright(boxes.center, boxes.size, boxes.yaw)).sum(axis=0)
+    inside = count_in_boxes(upright, Upright(boxes.center, boxes.size, boxes.yaw))
     faults = [_fault(boxes, row, int(inside[row])) for row in range(len(boxes.yaw))]
     kept = np.flatnonzero([not fault for fault in faults])
     arrays = {

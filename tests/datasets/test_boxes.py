@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from box_points import points_in_boxes
 from nuscenes_written import placed, write_tables
 from rgbd_written import write_sunrgbd
 from scannet_written import surface, write_exported, write_mesh, write_segments
@@ -23,7 +24,7 @@ from p2pkit.datasets.frame import UNKNOWN_CLASS, Boxes, Frame, FrameSource, Sour
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import FrameError
 from p2pkit.geometry.backproject import back_project
-from p2pkit.geometry.boxes import Upright, points_in_boxes
+from p2pkit.geometry.boxes import Upright
 from p2pkit.geometry.transforms import invert_rigid
 from p2pkit.layers.boxes import encode_boxes
 

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from box_points import points_in_boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from p2pkit.evaluation.detection import (
     mean_average_precision,
     suppressed,
 )
-from p2pkit.geometry.boxes import Upright, box_iou, points_in_boxes
+from p2pkit.geometry.boxes import Upright, box_iou
 
 Box = tuple[float, float, float, float, float, float, float]
 

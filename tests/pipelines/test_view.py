@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from box_points import points_in_boxes
 from click.testing import CliRunner
 from PIL import Image
 from tiny_recording import NAMES, tiny_train_config
@@ -11,7 +12,7 @@ from tiny_recording import NAMES, tiny_train_config
 import p2pkit
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, MissingDependencyError, StoreError
-from p2pkit.geometry.boxes import Upright, points_in_boxes
+from p2pkit.geometry.boxes import Upright
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.evaluate.inference import read_cloud
 from p2pkit.pipelines.extract.run import ExtractConfig

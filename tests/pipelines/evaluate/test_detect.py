@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from box_points import points_in_boxes
 from click.testing import CliRunner
 from made_once import shared_folder
 from tiny_recording import tiny_train_config
@@ -15,7 +16,7 @@ from tiny_recording import tiny_train_config
 from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, StoreError
 from p2pkit.evaluation.detection import mean_average_precision
-from p2pkit.geometry.boxes import Upright, points_in_boxes
+from p2pkit.geometry.boxes import Upright
 from p2pkit.layers.boxes import StoredBoxes
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.networks import build_student

@@ -8,7 +8,7 @@ features at labelled points, the last quarter of the frames tested; codecs of on
 same features to the bit. The probe standardises each channel, which whitens PCA coefficients:
 `pca:320` keeps all of the default teacher's channels and shows what that alone does.
 
-Example: python benchmarks/codecs.py --frames 96
+Example: python benchmarks/map_codecs.py --frames 96
 """
 
 import json
