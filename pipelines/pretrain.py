@@ -172,6 +172,7 @@ def _check(config: PretrainConfig, show: Show) -> None:
         dataset=config.dataset,
         camera=config.camera,
         depth_units=config.depth_units,
+        streams=config.streams,
         seed=config.seed,
     )
     keys: list[str] = []
@@ -204,6 +205,7 @@ def _extract(config: PretrainConfig, store: Path, show: Show) -> None:
         "every": config.every,
         "camera": config.camera,
         "depth_units": config.depth_units,
+        "streams": config.streams,
         "seed": config.seed,
     }
     extract.run(

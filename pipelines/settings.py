@@ -1,13 +1,19 @@
 """The settings of stages that are one file each: check, retrieval, view, report, pretrain, …"""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from p2pkit.errors import ConfigError
-from p2pkit.settings import Location, choices, option, settings_class
+from p2pkit.settings import Location, choices, option, recording, settings_class
 from p2pkit.settings.layers import TeacherOptions
+
+RANDOM_SEEDS: Any = Field(
+    default=2,
+    ge=1,
+    description="Number of networks with random weights that the probe compares with.",
+)
 
 
 @settings_class
@@ -35,23 +41,9 @@ class CheckConfig:
         "they have poses.",
         json_schema_extra=option(),
     )
-    camera: Path | None = Field(
-        default=None,
-        description="Calibration to use in place of the recording's own.",
-        json_schema_extra=option(),
-    )
-    streams: tuple[str, ...] = Field(
-        default=(),
-        description="Topics of a ROS bag, or cameras of a LeRobot dataset, to read where several "
-        "fit, separated by commas.",
-        json_schema_extra=option(metavar="A,B"),
-    )
-    depth_units: float | None = Field(
-        default=None,
-        gt=0,
-        description="Units per metre of depth images, in place of the recording's, for testing.",
-        json_schema_extra=option(),
-    )
+    camera: Path | None = recording.CAMERA
+    streams: tuple[str, ...] = recording.STREAMS
+    depth_units: float | None = recording.DEPTH_UNITS
     seed: int = Field(
         default=0,
         ge=0,
@@ -85,7 +77,7 @@ class RetrievalConfig:
     )
     device: str | None = Field(
         default=None,
-        description="Where networks run: cpu or cuda. By default the run's own device, or or the "
+        description="Where networks run: cpu or cuda. By default the run's own device, or the "
         "CPU if that is missing.",
         json_schema_extra=option(),
     )
@@ -236,30 +228,11 @@ class PretrainConfig:
         ge=1,
         description="Steps of training, in place of those that fit into `minutes`.",
     )
-    limit: int | None = Field(
-        default=None,
-        ge=1,
-        description="Stop after N frames of the recording; by default all are taken.",
-        json_schema_extra=option(metavar="N"),
-    )
-    every: int = Field(
-        default=1,
-        ge=1,
-        description="Take only every N-th frame of each sequence.",
-        json_schema_extra=option(metavar="N"),
-    )
-    camera: Path | None = Field(
-        default=None,
-        description="Calibration to use in place of the recording's own.",
-        json_schema_extra=option(),
-    )
-    depth_units: float | None = Field(
-        default=None,
-        gt=0,
-        description="Units per metre of stored depth images, such as 1000 for millimetres, in "
-        "place of what the recording says.",
-        json_schema_extra=option(),
-    )
+    limit: int | None = recording.LIMIT
+    every: int = recording.EVERY
+    camera: Path | None = recording.CAMERA
+    depth_units: float | None = recording.DEPTH_UNITS
+    streams: tuple[str, ...] = recording.STREAMS
     teacher: TeacherOptions = Field(
         default=TeacherOptions(),
         description="The 2D network; its device is that of `device`.",
@@ -269,11 +242,7 @@ class PretrainConfig:
         description="Settings of the training over the preset's, each as NAME=VALUE, such as "
         "stream.sample.voxel_size=0.1.",
     )
-    random_seeds: int = Field(
-        default=2,
-        ge=1,
-        description="Number of networks with random weights that the probe compares with.",
-    )
+    random_seeds: int = RANDOM_SEEDS
     device: str | None = Field(
         default=None,
         description="Where networks run: cpu or cuda. By default a GPU if torch can use one.",
@@ -318,11 +287,7 @@ class DemoConfig:
     steps: int = Field(
         default=100, ge=1, description="Steps of pretraining.", json_schema_extra=option()
     )
-    random_seeds: int = Field(
-        default=2,
-        ge=1,
-        description="Number of networks with random weights that the probe compares with.",
-    )
+    random_seeds: int = RANDOM_SEEDS
     seed: int = Field(
         default=0,
         ge=0,

@@ -1,17 +1,15 @@
 """A source whose depth has no flying pixels, around any other source."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from p2pkit.datasets.boxes import box_fingerprint_of, box_names_of
+from p2pkit.datasets.derived import DerivedFrames
 from p2pkit.datasets.frame import Frame, FrameSource
-from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.flying_pixels import drop_flying_pixels
 
 
-class CleanDepth:
+class CleanDepth(DerivedFrames):
     """Frames of `source` with flying pixels dropped from their depth images; others unchanged.
 
     Args:
@@ -27,28 +25,8 @@ class CleanDepth:
             raise ConfigError(
                 f"flying_margin is {margin}; expected a number between 0 and 1; 0 keeps all"
             )
-        self._source, self._margin = source, margin
-        self.name = source.name
-        self.label_names: Sequence[str] | None = source.label_names
-        self.ignore_label: int | None = source.ignore_label
-
-    @property
-    def left_out(self) -> Sequence[LeftOut]:
-        """As the source."""
-        return left_out_by(self._source)
-
-    @property
-    def box_names(self) -> Sequence[str] | None:
-        """As the source."""
-        return box_names_of(self._source)
-
-    def box_fingerprint(self) -> dict[str, Any]:
-        """As the source."""
-        return box_fingerprint_of(self._source)
-
-    def keys(self) -> Sequence[str]:
-        """Those of the source."""
-        return self._source.keys()
+        super().__init__(source)
+        self._margin = margin
 
     def load(self, key: str) -> Frame:
         """Read a frame and clean its depth.

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from p2pkit.datasets.boxes import box_fingerprint_of, box_names_of, joined_boxes
+from p2pkit.datasets.boxes import joined_boxes
+from p2pkit.datasets.derived import DerivedFrames
 from p2pkit.datasets.frame import ANY_DEPTH, Boxes, DepthImage, Frame, FrameSource, View
-from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.gravity import level_normals, rotation_to_z_up, up_direction
@@ -25,7 +25,7 @@ AGREE_M, AGREE_RELATIVE = 0.03, 0.02
 """A view sees a point if its depth image agrees to within the larger of the two there."""
 
 
-class FusedFrames:
+class FusedFrames(DerivedFrames):
     """Each `count` neighbouring frames of a sequence as one point frame with `count` views.
 
     The points are those of all depth images, the first in each voxel of 2 cm, in a frame with z up
@@ -54,11 +54,9 @@ class FusedFrames:
             raise ConfigError(
                 f"fuse is {count}; expected 2 to {MOST_FUSED} frames, or leave it out"
             )
-        self._source, self._count, self._world_up = source, count, world_up
+        super().__init__(source)
+        self._count, self._world_up = count, world_up
         self._depth_range_m = depth_range_m
-        self.name = source.name
-        self.label_names: Sequence[str] | None = source.label_names
-        self.ignore_label: int | None = source.ignore_label
         self._groups = {
             run[start]: tuple(run[start : start + count])
             for run in _runs(source.keys())
@@ -69,20 +67,6 @@ class FusedFrames:
                 f"fuse is {count}, but no sequence of the recording has that many frames; it has "
                 f"{len(source.keys())} in all"
             )
-
-    @property
-    def left_out(self) -> Sequence[LeftOut]:
-        """As the source."""
-        return left_out_by(self._source)
-
-    @property
-    def box_names(self) -> Sequence[str] | None:
-        """As the source."""
-        return box_names_of(self._source)
-
-    def box_fingerprint(self) -> dict[str, Any]:
-        """As the source."""
-        return box_fingerprint_of(self._source)
 
     def keys(self) -> Sequence[str]:
         """The key of each sample's first frame."""

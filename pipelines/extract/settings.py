@@ -14,6 +14,7 @@ from p2pkit.settings import (
     config_to_json,
     nested,
     option,
+    recording,
     settings_class,
 )
 from p2pkit.settings.layers import FeatureConfig, GeometryConfig, Superpixels
@@ -58,18 +59,8 @@ class ExtractConfig:
     format: Literal["tar", "zarr"] = Field(
         default="tar", description="On-disk format of the shards.", json_schema_extra=option()
     )
-    limit: int | None = Field(
-        default=None,
-        ge=1,
-        description="Stop after N frames of the recording; by default all are taken.",
-        json_schema_extra=option(metavar="N"),
-    )
-    every: int = Field(
-        default=1,
-        ge=1,
-        description="Take only every N-th frame of each sequence.",
-        json_schema_extra=option(metavar="N"),
-    )
+    limit: int | None = recording.LIMIT
+    every: int = recording.EVERY
     flying_margin: float = Field(
         default=0.02,
         ge=0,
@@ -85,25 +76,9 @@ class ExtractConfig:
         "each.",
         json_schema_extra=option(metavar="N"),
     )
-    depth_units: float | None = Field(
-        default=None,
-        gt=0,
-        description="Units per metre of stored depth images, such as 1000 for millimetres, in "
-        "place of what the recording says.",
-        json_schema_extra=option(),
-    )
-    streams: tuple[str, ...] = Field(
-        default=(),
-        description="Topics of a ROS bag, or cameras of a LeRobot dataset, to read where several "
-        "fit, separated by commas.",
-        json_schema_extra=option(metavar="A,B"),
-    )
-    camera: Path | None = Field(
-        default=None,
-        description="Calibration to use in place of the recording's, for posed-rgbd, tum and "
-        "lerobot.",
-        json_schema_extra=option(),
-    )
+    depth_units: float | None = recording.DEPTH_UNITS
+    streams: tuple[str, ...] = recording.STREAMS
+    camera: Path | None = recording.CAMERA
     shard_size: int = Field(
         default=64,
         ge=1,

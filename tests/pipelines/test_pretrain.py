@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, SourceError, TrainingError
 from p2pkit.pipelines import pretrain
 from p2pkit.pipelines.check import run as check
+from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.settings import CheckConfig, PretrainConfig
 from p2pkit.pipelines.train import profile
 from p2pkit.pipelines.train import run as train
@@ -185,6 +187,31 @@ def test_settings_may_change_before_anything_is_extracted_and_are_checked_anew(
     with pytest.raises(SourceError, match="checked with 500 units"):
         pretrain.run(tiny(tmp_path / "recording", out, depth_units=500.0))
     assert json.loads((out / "pretrain.json").read_text())["depth_units"] == 500
+
+
+def test_check_and_extraction_read_the_recording_in_the_same_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def checked(config: CheckConfig, progress: object) -> SimpleNamespace:
+        asked.append(config)
+        return SimpleNamespace(ok=True, summary="", mends=())
+
+    def extracted(config: extract.ExtractConfig, progress: object) -> None:
+        asked.append(config)
+        raise SourceError("far enough")
+
+    monkeypatch.setattr(check, "run", checked)
+    monkeypatch.setattr(extract, "run", extracted)
+    way: dict[str, Any] = {
+        "depth_units": 500.0,
+        "camera": tmp_path / "camera.json",
+        "streams": ("/left/image", "/left/depth"),
+    }
+    with pytest.raises(SourceError, match="far enough"):
+        pretrain.run(tiny(tmp_path / "recording", tmp_path / "out", **way))
+    assert [{name: getattr(one, name) for name in way} for one in asked] == [way, way]
 
 
 def test_training_that_a_signal_stops_says_how_to_go_on(
