@@ -1,4 +1,4 @@
-"""retrieval: how often a point's embedding finds its own pixel, on frames left out of training."""
+"""retrieval: how often a point's embedding finds its own pixel, on frames not trained on."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,12 @@ from p2pkit.pipelines.held_out import all_keys, samples_in_key_order, spread
 from p2pkit.pipelines.settings import RetrievalConfig
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.model import PretrainingModel, build_model, load_weights
-from p2pkit.pipelines.train.run_folder import read_config_here, read_provenance, run_layer
+from p2pkit.pipelines.train.run_folder import (
+    Provenance,
+    read_config_here,
+    read_provenance,
+    run_layer,
+)
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.batches import collate
@@ -27,22 +32,25 @@ from p2pkit.stream.samples import make_sample, with_prepared
 
 
 def run(config: RetrievalConfig) -> Path:
-    """Test retrieval on the run's held-out frames and write RUN/retrieval.json.
+    """Test retrieval on frames that the run did not train on, and write RUN/retrieval.json.
 
-    Each frame gives `pairs` points and their pixels; top-1 is the share of points whose own pixel
-    is the most similar of the frame's. The same figure is given for an untrained network, and for
-    hits that are counted per teacher cell, and for pixels picked at random. Frames without a pair
-    are left out. As in `evaluate`, both networks' norms recompute their statistics on frames that
-    the run was trained on, or on the tested ones if the store has no others.
+    These are the frames that the run held out of the store, or all frames of a store that it was
+    not trained on; then the file is named after that store's geometry. Each frame gives `pairs`
+    points and their pixels; top-1 is the share of points whose own pixel is the most similar of the
+    frame's. The same figure is given for an untrained network, and for hits that are counted per
+    teacher cell, and for pixels picked at random. Frames without a pair are left out. As in
+    `evaluate`, both networks' norms recompute their statistics on frames that the run was trained
+    on, or on the tested ones if the store has no others.
 
     Raises:
         ConfigError: the run held no frame out, or the store has none of them, or they have no pair,
-            or it lacks an input of the student.
+            or it lacks an input of the student, or features of the run's teacher.
     """
     train_config = read_config_here(config.run, config.device)
     store = open_store(config.store)
     provenance = read_provenance(config.run)
-    held = provenance.held_out(store) & set(all_keys(store))
+    is_own = provenance.use_of(store) is not None
+    held = set(all_keys(store)) & (provenance.held_out(store) if is_own else set(all_keys(store)))
     samples = [store.find(key) for key in sorted(held)]
     if not samples:
         raise ConfigError(
@@ -51,6 +59,7 @@ def run(config: RetrievalConfig) -> Path:
         )
     check_inputs(train_config.stream.sample, store)
     layer = run_layer(config.run, store)
+    _check_teacher(layer, provenance)
     basis = provenance.basis_of(store, layer)
     statistics = _statistics_samples(store, held, config.statistics_frames)
     test = _Test(config, train_config, store, layer, basis, samples, statistics)
@@ -62,6 +71,7 @@ def run(config: RetrievalConfig) -> Path:
     found, of_random = (_top1(model, test) for model in (trained, untrained))
     report = {
         "checkpoint_step": checkpoint.step,
+        "trained_on_store": is_own,
         "frames": found.frames,
         "pairs": config.pairs,
         "pairs_found": found.pairs,
@@ -70,9 +80,20 @@ def run(config: RetrievalConfig) -> Path:
         "trained": found.rates(),
         "untrained": of_random.rates(),
     }
-    path = config.run / "retrieval.json"
+    other = "" if is_own else f"-{store.layer('geometry').fingerprint_sha256[:8]}"
+    path = config.run / f"retrieval{other}.json"
     write_json(path, report)
     return path
+
+
+def _check_teacher(layer: str, provenance: Provenance) -> None:
+    """Raise ConfigError unless the layer is named after the teacher that the run learned from."""
+    own = provenance.stores[0].layers[1]
+    if layer.rpartition("-")[0] != own.rpartition("-")[0]:
+        raise ConfigError(
+            f"{layer} has features of another teacher than {own}, which the run was trained on; "
+            "extract the recording with that teacher"
+        )
 
 
 @dataclass(frozen=True)

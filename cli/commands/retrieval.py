@@ -18,6 +18,8 @@ from p2pkit.pipelines.settings import RetrievalConfig
 def retrieval(run: Path, store: str, as_json: bool, **_: Any) -> None:
     """Measure how often a point's embedding finds its own pixel on frames held out of training.
 
+    A store that the run was not trained on is tested as a whole.
+
     Example: p2pkit retrieval run rooms.store
     """
     from p2pkit.pipelines import retrieval as stage
@@ -30,9 +32,8 @@ def retrieval(run: Path, store: str, as_json: bool, **_: Any) -> None:
     report = json.loads(text)
     found = round(report["pairs_found"])
     fewer = "" if found == config.pairs else f" (mean {found} found)"
-    click.echo(
-        f"{report['frames']} held-out frames, {config.pairs} candidates each{fewer}; top-1 in %"
-    )
+    kind = "held-out frames" if report["trained_on_store"] else "frames of another store"
+    click.echo(f"{report['frames']} {kind}, {config.pairs} candidates each{fewer}; top-1 in %")
     click.echo(f"{'':<12}{'own pixel':>12}{'own cell':>12}")
     for name in ("trained", "untrained"):
         row = report[name]

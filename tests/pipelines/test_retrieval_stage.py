@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_recording import recording_config, tiny_train_config, write_recording
+from command_line import p2pkit
+from tiny_recording import TEACHER, recording_config, tiny_train_config, write_recording
 
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.layers.geometry import PointCloud
@@ -16,6 +17,7 @@ from p2pkit.pipelines.retrieval import RetrievalConfig, run
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.model import PretrainingModel
 from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.settings.layers import FeatureConfig
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +89,24 @@ def test_a_run_without_holdout_is_refused(trained: Path, room_store: Path, tmp_p
         run(RetrievalConfig(run=whole, store=str(room_store)))
 
 
-def test_a_store_without_the_held_out_frames_is_refused(trained: Path, tmp_path: Path) -> None:
+def test_another_store_is_tested_as_a_whole(trained: Path, tmp_path: Path) -> None:
     root = write_recording(tmp_path / "other", 2)
     other = extract.run(recording_config(root, tmp_path / "store"))
-    with pytest.raises(ConfigError, match="held no frame of"):
+    before = {path.name for path in trained.glob("retrieval*.json")}
+    path = run(RetrievalConfig(run=trained, store=str(other), pairs=64))
+    assert path.name not in before | {"retrieval.json"}
+    report = json.loads(path.read_text())
+    assert (report["frames"], report["trained_on_store"]) == (2, False)
+    assert 0 <= report["trained"]["top1_pixel"] <= report["trained"]["top1_cell"] <= 1
+    said = p2pkit("retrieval", trained, other, "--set", "pairs=64").output
+    assert "2 frames of another store, 64 candidates each" in said
+
+
+def test_features_of_another_teacher_are_refused(trained: Path, tmp_path: Path) -> None:
+    root = write_recording(tmp_path / "other", 2)
+    teacher = FeatureConfig(teacher=replace(TEACHER, name="resnet18"))
+    other = extract.run(recording_config(root, tmp_path / "store", features=teacher))
+    with pytest.raises(ConfigError, match=r"features/resnet18.* has features of another teacher"):
         run(RetrievalConfig(run=trained, store=str(other)))
 
 
