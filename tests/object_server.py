@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         if isinstance(fault, str) and fault.isdigit():
-            status, headers, body = int(fault), [], b"told to"
+            status, headers, body = int(fault), [], b"as asked"
         else:
             status, headers, body = self.answer()
         kept = [row for row in headers if row[0].lower() not in HOP_BY_HOP]

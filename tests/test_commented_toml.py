@@ -50,8 +50,8 @@ def test_the_file_gives_the_preset_back(name: str, tmp_path: Path) -> None:
     config, file = preset(name, "rooms.store"), tmp_path / "train.toml"
     file.write_text(commented_toml(config))
     assert merged(TrainConfig(store="other"), settings_from_toml(file)) == config
-    told = tomllib.loads(file.read_text())
-    assert told["loss"]["temperature"] == config_to_json(config)["loss"]["temperature"]
+    written = tomllib.loads(file.read_text())
+    assert written["loss"]["temperature"] == config_to_json(config)["loss"]["temperature"]
 
 
 def test_on_the_command_line(room_store: Path, tmp_path: Path) -> None:

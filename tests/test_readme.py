@@ -59,8 +59,8 @@ def test_every_command_runs_in_the_order_of_the_page(workplace: Path) -> None:
     script += OTHER_COMMANDS
     assert set(re.findall(r"p2pkit ([a-z]+)\b", script)) == set(COMMANDS) - {"demo"}
     printed = in_shell(script, workplace)
-    for told in ("ok: ", "1 held-out frames", "pretrained", "Learned: in 1 frame held out"):
-        assert told in printed
+    for message in ("ok: ", "1 held-out frames", "pretrained", "Learned: in 1 frame held out"):
+        assert message in printed
 
 
 @pytest.mark.parametrize(

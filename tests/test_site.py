@@ -83,7 +83,7 @@ def test_api_pages_hold_the_docstrings_of_public_names(name: str, site: Path) ->
     page = site / "api" / f"{name}.html"
     source, text = page.read_text(), words(page)
     package = importlib.import_module(f"p2pkit.{name}")
-    told = 0
+    documented = 0
     for public in getattr(package, "__all__", ()):
         value = getattr(package, public)
         if not callable(value) or not value.__module__.startswith(package.__name__):
@@ -91,8 +91,8 @@ def test_api_pages_hold_the_docstrings_of_public_names(name: str, site: Path) ->
         first = (value.__doc__ or "").strip().splitlines()[0]
         assert f'id="{value.__module__}.{value.__qualname__}"' in source, public
         assert " ".join(first.replace("`", "").split()) in text, public
-        told += 1
-    assert told or "doc-function" in source
+        documented += 1
+    assert documented or "doc-function" in source
 
 
 @pytest.mark.slow

@@ -149,8 +149,8 @@ def check_source(
         verdicts += _judge_images(found, is_store=store is not None)
         curves = profiles(found.looks) if found.looks else []
         verdicts.append(judge_poses(found.pairs))
-    told = mends(verdicts, _declared(source, visit, is_store=store is not None))
-    return _written(config, visit, found, verdicts, curves, told)
+    advice = mends(verdicts, _declared(source, visit, is_store=store is not None))
+    return _written(config, visit, found, verdicts, curves, advice)
 
 
 def _store_of(config: CheckConfig) -> Store | None:
@@ -281,7 +281,7 @@ def _written(
     found: Gathered,
     verdicts: list[Verdict],
     curves: list[Profile],
-    told: list[str],
+    advice: list[str],
 ) -> CheckReport:
     outcomes = {verdict.outcome for verdict in verdicts}
     outcome = next((one for one in ("fail", "cannot tell") if one in outcomes), "pass")
@@ -292,7 +292,7 @@ def _written(
         "dataset": config.dataset,
         "outcome": outcome,
         "faults": list(dict.fromkeys(faults)),
-        "mends": told,
+        "mends": advice,
         "tests": [vars(verdict) for verdict in verdicts],
         "frames": found.keys,
         "failures": [{"key": key, "reason": reason} for key, reason in found.failures],
@@ -307,5 +307,5 @@ def _written(
     write_text(config.out / "check.html", check_page(report, curves, shown))
     write_json(config.out / "check.json", report)
     return CheckReport(
-        config.out / "check.json", tuple(verdicts), summary_line(report), tuple(told)
+        config.out / "check.json", tuple(verdicts), summary_line(report), tuple(advice)
     )

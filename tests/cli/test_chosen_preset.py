@@ -52,7 +52,7 @@ def test_what_is_named_is_taken_without_a_word(room_store: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("device", "step_s", "told"),
+    ("device", "step_s", "message"),
     [
         ("cpu", 30.0, "10,990 steps of 30.0 s will take about 3.8 days on this CPU"),
         ("cpu", 1.0, ""),
@@ -60,7 +60,7 @@ def test_what_is_named_is_taken_without_a_word(room_store: Path, tmp_path: Path)
     ],
 )
 def test_a_run_of_days_is_announced_after_ten_steps(
-    device: str, step_s: float, told: str, capsys: pytest.CaptureFixture[str]
+    device: str, step_s: float, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with progress_bar("steps", 12_000) as bar:
         show = _Shown(bar, device)
@@ -70,4 +70,4 @@ def test_a_run_of_days_is_announced_after_ten_steps(
             show(StepReport(step, 1.0, 0.1, 1.0, 8, 0, 1, 1, 1, 1, 999 if step == 1000 else step_s))
         err = capsys.readouterr().err
         assert bar.n == 1010
-        assert told in err if told else "days" not in err
+        assert message in err if message else "days" not in err

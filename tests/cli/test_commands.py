@@ -35,8 +35,8 @@ def test_frames_that_failed_are_told_at_the_end(room_recording: Path, tmp_path: 
     options = ["--out", out, "--dataset", "posed-rgbd", "--teacher", "none"]
     result = p2pkit("extract", recording, *options)
     assert result.stdout == f"{out}\n"
-    told = f"1 of 12 frames could not be used: {out}/failures.jsonl says why\n"
-    assert result.stderr.endswith(told)
+    message = f"1 of 12 frames could not be used: {out}/failures.jsonl says why\n"
+    assert result.stderr.endswith(message)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def run(store: Path) -> Path:
     out = store.parent / "run"
     result = p2pkit("train", store, "--out", out, *STUDENT, "--steps", 3)
     assert result.stdout == f"{out}\n"
-    for told in ("loss=", "pairs/s=", "wait="):
-        assert told in result.stderr
+    for message in ("loss=", "pairs/s=", "wait="):
+        assert message in result.stderr
     return out
 
 

@@ -70,11 +70,11 @@ def test_every_setting_of_an_extraction_is_explained(file: Path) -> None:
     for number, line in enumerate(lines):
         if (" = " in line and not line.startswith("#")) or line.startswith("# limit = "):
             assert lines[number - 1].startswith("# "), f"no meaning above {line}"
-    told = {line.removeprefix("# ").split(" = ")[0] for line in lines if " = " in line}
+    said = {line.removeprefix("# ").split(" = ")[0] for line in lines if " = " in line}
     config = config_to_json(ExtractConfig("posed-rgbd", None, Path("x")))
     features = config["features"]
     for table in (config, config["geometry"], features, features["teacher"]):
-        assert {name for name, value in table.items() if not isinstance(value, dict)} <= told
+        assert {name for name, value in table.items() if not isinstance(value, dict)} <= said
 
 
 def test_a_generated_scene_needs_no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -258,8 +258,8 @@ def test_help_shows_the_defaults_of_the_settings() -> None:
 
 
 def test_plan_takes_the_same_file(file: Path, room: Path) -> None:
-    told = json.loads(p2pkit("plan", "--config", file, *TEACHER, "--limit", 3, "--json").stdout)
-    assert told["frames"] == 3
+    said = json.loads(p2pkit("plan", "--config", file, *TEACHER, "--limit", 3, "--json").stdout)
+    assert said["frames"] == 3
     assert not Path("room.store").exists()
 
 
@@ -299,10 +299,10 @@ def test_the_command_after_ctrl_c_goes_on(room: Path, tmp_path: Path) -> None:
             assert begun.poll() is None
         begun.send_signal(signal.SIGINT)
         begun.wait()
-        told = os.read(terminal, 65536).decode()
+        said = os.read(terminal, 65536).decode()
     os.close(terminal)
     assert begun.returncode == 130
-    command = told.strip().splitlines()[-1].partition("to continue: ")[2]
+    command = said.strip().splitlines()[-1].partition("to continue: ")[2]
     assert command == f"p2pkit {' '.join(words)}"
     subprocess.run([*run, *command.split()[1:]], cwd=tmp_path, check=True, capture_output=True)
     assert open_store(tmp_path / "room.store").samples == 4

@@ -31,8 +31,8 @@ def p2pkit(*words: object) -> Result:
 def refused(folder: Path, *words: object) -> None:
     error = p2pkit(*words).exception
     assert isinstance(error, StoreError), error
-    told = f"{folder} is not a store and not empty: it contains notes.txt. Name a new or empty"
-    assert told in str(error)
+    message = f"{folder} is not a store and not empty: it contains notes.txt. Name a new or empty"
+    assert message in str(error)
     assert sorted(path.name for path in folder.iterdir()) == [TEMPORARY, "notes.txt"]
 
 
@@ -61,7 +61,7 @@ def test_an_empty_folder_and_what_was_begun_are_gone_on_with(
     (begun / ".tmp-p2pkit.json-1").touch()
     refuse_foreign_folder(begun)
     (begun / "p2pkit.json").touch()
-    (begun / "README.md").touch()  # a store may be told about
+    (begun / "README.md").touch()  # a store may have one
     refuse_foreign_folder(begun)
 
 

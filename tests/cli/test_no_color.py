@@ -39,7 +39,7 @@ def on_a_terminal(arguments: list[str], folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (EXTRACT, "2/2 ["),
         (["--help"], "extract"),
@@ -47,7 +47,7 @@ def on_a_terminal(arguments: list[str], folder: Path) -> str:
         (["extract", "--no-such-option"], "No such option"),
     ],
 )
-def test_no_colour_is_written(arguments: list[str], told: str, tmp_path: Path) -> None:
+def test_no_colour_is_written(arguments: list[str], message: str, tmp_path: Path) -> None:
     written = on_a_terminal(arguments, tmp_path)
-    assert told in written
+    assert message in written
     assert set(ESCAPE.findall(written)) <= REDRAWS

@@ -23,14 +23,14 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_store_is_the_same_as_with_the_dataset_named(room: Path, tmp_path: Path) -> None:
-    told, named = tmp_path / "told.store", tmp_path / "named.store"
-    result = p2pkit("extract", room, "--out", told, *TEACHER)
-    assert result.stdout == f"{told}\n"
+    recognised, named = tmp_path / "recognised.store", tmp_path / "named.store"
+    result = p2pkit("extract", room, "--out", recognised, *TEACHER)
+    assert result.stdout == f"{recognised}\n"
     assert TOLD in result.stderr
     result = p2pkit("extract", room, "--dataset", "posed-rgbd", "--out", named, *TEACHER)
     assert "Recognised" not in result.stderr
-    assert read_manifest(told) == read_manifest(named)
-    assert read_manifest(told).dataset["dataset"] == "posed-rgbd"
+    assert read_manifest(recognised) == read_manifest(named)
+    assert read_manifest(recognised).dataset["dataset"] == "posed-rgbd"
 
 
 @pytest.mark.parametrize("named", [(), ("--dataset", "posed-rgbd")])

@@ -60,8 +60,8 @@ def error(*arguments: object) -> BaseException | None:
 
 def test_info_tells_where_layers_come_from_and_what_they_hold(store: Path):
     text = run("info", store)
-    for told in ("resnet50", "ab" * 32, "timm 1", "0 … 3, mean 0.9 m", "5 of 5 samples"):
-        assert told in text
+    for message in ("resnet50", "ab" * 32, "timm 1", "0 … 3, mean 0.9 m", "5 of 5 samples"):
+        assert message in text
     assert "20 of 20 not finite" in text
     geometry, features = json.loads(run("info", store, "--json"))["layers"]
     assert features["provenance"]["weights_sha256"] == "ab" * 32

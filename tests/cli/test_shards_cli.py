@@ -40,8 +40,8 @@ def run(*arguments: object, code: int = 0) -> str:
 
 def test_info(store: Path):
     text = run("info", store)
-    for told in ("tar store of rooms", "2 of 2", "samples      3", "<f4 [points, 2] none"):
-        assert told in text
+    for message in ("tar store of rooms", "2 of 2", "samples      3", "<f4 [points, 2] none"):
+        assert message in text
     value = json.loads(run("info", store, "--json"))
     assert value["layers"][0]["samples"] == 3
     assert value["layers"][0]["fingerprint"] == {"voxel_size": 0.02}

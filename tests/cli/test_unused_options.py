@@ -26,10 +26,10 @@ def test_what_becomes_of_views_needs_views(views: list[str], file: str, tmp_path
     config = tmp_path / "extract.toml"
     config.write_text(file)
     words = [*DEMO, "--config", str(config), *views, "--views-as", "stored"]
-    told = usage_error(*words)
-    assert "--views-as would be ignored" in told
-    assert "add --views, such as --views flip" in told
-    assert "in [features] (stored_views)" in told
+    message = usage_error(*words)
+    assert "--views-as would be ignored" in message
+    assert "add --views, such as --views flip" in message
+    assert "in [features] (stored_views)" in message
     assert "--views-as would be ignored" in usage_error("plan", *words[1:3], *words[-2:])
 
 
@@ -51,8 +51,8 @@ def test_views_of_a_file_alone_stay_as_it_says(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_of_a_teacher_needs_one(without: list[str], words: str) -> None:
-    told = usage_error(*without, *words.split())
-    assert f"{words.split()[0]} would be ignored: the teacher is none" in told
+    message = usage_error(*without, *words.split())
+    assert f"{words.split()[0]} would be ignored: the teacher is none" in message
 
 
 def test_settings_of_a_file_may_be_without_use(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_settings_of_a_file_may_be_without_use(tmp_path: Path) -> None:
 
 
 def test_the_number_of_pairs_is_for_pixels() -> None:
-    told = usage_error(*DEMO, "--pairs-per-frame", "50")
-    assert "--pairs-per-frame would be ignored: the layout grid stores the whole map" in told
+    message = usage_error(*DEMO, "--pairs-per-frame", "50")
+    assert "--pairs-per-frame would be ignored: the layout grid stores the whole map" in message
     pixels = [*DEMO, "--pairs-per-frame", "50", "--features", "pixels"]
     assert CliRunner().invoke(commands, pixels).exit_code == 0
 
@@ -80,7 +80,7 @@ def test_a_generated_scene_reads_no_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             ["--steps", "20", "--set", "steps=30"],
@@ -89,12 +89,12 @@ def test_a_generated_scene_reads_no_folder(tmp_path: Path) -> None:
         (["--weights", "1,2", "--set", "weights=[3,4]"], "--weights and --set weights=[3,4] name"),
     ],
 )
-def test_a_training_is_told_each_setting_once(words: list[str], told: str) -> None:
-    assert told in usage_error("train", "a.store", "b.store", "--out", "run", *words)
+def test_a_training_is_told_each_setting_once(words: list[str], message: str) -> None:
+    assert message in usage_error("train", "a.store", "b.store", "--out", "run", *words)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--seeds", "3", "--set", "seeds=5"], "--seeds and --set seeds=5 name the same setting"),
         (["--set", "store=y"], "--on and --set store=y name the same setting"),
@@ -116,8 +116,8 @@ def test_a_training_is_told_each_setting_once(words: list[str], told: str) -> No
         ),
     ],
 )
-def test_an_evaluation_is_told_what_it_uses(words: list[str], told: str) -> None:
-    assert told in usage_error(*EVALUATE, *words)
+def test_an_evaluation_is_told_what_it_uses(words: list[str], message: str) -> None:
+    assert message in usage_error(*EVALUATE, *words)
 
 
 def test_a_probe_has_one_test_part() -> None:
@@ -127,14 +127,14 @@ def test_a_probe_has_one_test_part() -> None:
 
 @pytest.mark.parametrize("words", [["--mode", "knn"], ["--seeds", "2"], ["--out", "x"]])
 def test_a_probe_has_settings_of_its_own(words: list[str]) -> None:
-    told = usage_error("evaluate", "run", "--preset", "probe", *words)
-    assert f"{words[0]} would be ignored: --preset probe has no such setting" in told
+    message = usage_error("evaluate", "run", "--preset", "probe", *words)
+    assert f"{words[0]} would be ignored: --preset probe has no such setting" in message
     assert "takes one RUN, found 2" in usage_error("evaluate", "a", "b", "--preset", "probe")
 
 
 def test_options_of_a_probe_need_its_preset() -> None:
-    told = usage_error(*EVALUATE, "--random-seeds", "2")
-    assert "--random-seeds would be ignored: add --preset probe" in told
+    message = usage_error(*EVALUATE, "--random-seeds", "2")
+    assert "--random-seeds would be ignored: add --preset probe" in message
     for missing, words in (("--on", ["--out", "x"]), ("--out", ["--on", "x"])):
         assert f"Missing option '{missing}'" in usage_error("evaluate", "run", *words)
 
@@ -142,25 +142,25 @@ def test_options_of_a_probe_need_its_preset() -> None:
 def test_a_repair_extracts_only_from_a_recording() -> None:
     repair = ["shards", "repair", "x.store"]
     for words in (["--weights", "random"], ["--teacher", "hf:a"], ["--camera", "c.json"]):
-        told = usage_error(*repair, *words)
-        assert f"{words[0]} would be ignored: nothing is extracted without the recording" in told
-    told = usage_error(*repair, "--source", "here", "--drop")
-    assert "--drop would be ignored" in told
+        message = usage_error(*repair, *words)
+        assert f"{words[0]} would be ignored: nothing is extracted without the recording" in message
+    message = usage_error(*repair, "--source", "here", "--drop")
+    assert "--drop would be ignored" in message
 
 
 def test_a_check_of_a_store_takes_its_calibration(room_store: Path) -> None:
-    told = usage_error("check", str(room_store), "--camera", "c.json")
-    assert "--camera would be ignored: a store has its own calibration" in told
+    message = usage_error("check", str(room_store), "--camera", "c.json")
+    assert "--camera would be ignored: a store has its own calibration" in message
 
 
 @pytest.mark.parametrize("words", ["--depth-range 1 80", "--flying-margin 0.1"])
 @pytest.mark.parametrize("dataset", ["pandaset", "s3dis"])
 def test_what_is_for_depth_images_needs_them(dataset: str, words: str) -> None:
     arguments = ["sweeps", "--dataset", dataset, "--out", "x.store", *words.split()]
-    told = usage_error("extract", *arguments)
-    assert f"{words.split()[0]} would be ignored: it is for depth images, but {dataset}" in told
+    message = usage_error("extract", *arguments)
+    assert f"{words.split()[0]} would be ignored: it is for depth images, but {dataset}" in message
 
 
 def test_a_recording_is_not_drawn_by_a_seed() -> None:
-    told = usage_error("check", "sweeps", "--dataset", "kitti-raw", "--seed", "3")
-    assert "--seed would be ignored: it seeds generated scenes, but kitti-raw is a rec" in told
+    message = usage_error("check", "sweeps", "--dataset", "kitti-raw", "--seed", "3")
+    assert "--seed would be ignored: it seeds generated scenes, but kitti-raw is a rec" in message

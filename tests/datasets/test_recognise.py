@@ -1,4 +1,4 @@
-"""The format of a recording is told by its files, and by no others."""
+"""The format of a recording is recognised by its files, and by no others."""
 
 from collections.abc import Callable
 from pathlib import Path

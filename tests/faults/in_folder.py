@@ -51,7 +51,7 @@ def read_all(root: Path) -> None:
             store.read(FEATURES, shard, row)
 
 
-def told(root: Path) -> None:
+def print_refusal(root: Path) -> None:
     """Print the StoreError of writing, and fail without one."""
     try:
         write_all(root)
@@ -67,7 +67,7 @@ def main() -> None:
     if what == "write":
         write_shared(root)
     elif what == "refused":
-        told(root)
+        print_refusal(root)
     elif what == "read":
         read_all(root)
     elif what == "hold":

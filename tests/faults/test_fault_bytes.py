@@ -1,4 +1,4 @@
-"""A shard cut anywhere, or with one bad byte anywhere, is told, and never trained on."""
+"""A shard cut anywhere, or with one bad byte anywhere, is reported, and never trained on."""
 
 import os
 import shutil
@@ -52,10 +52,10 @@ def test_cut_at_every_block_names_the_member_that_is_cut(whole_tar: Path, layer:
     for size in range(0, len(content), BLOCK):
         os.truncate(path, size)
         cut = next((m for m in inside if m.offset < size < m.offset_data + m.size), None)
-        told = [p for p in verify_store(whole_tar, deep=True).problems if p.layer == layer]
-        assert [p.shard for p in told] == [1], size
+        reported = [p for p in verify_store(whole_tar, deep=True).problems if p.layer == layer]
+        assert [p.shard for p in reported] == [1], size
         expected = key_and_field(cut.name) if cut else (None, None)
-        assert (told[0].key, told[0].field) == expected, size
+        assert (reported[0].key, reported[0].field) == expected, size
         with pytest.raises(CorruptShardError, match=f"has {size} bytes; its record says"):
             open_store(whole_tar).read(layer, 1, 0)
         path.write_bytes(content)
@@ -72,8 +72,8 @@ def test_a_bad_byte_in_each_part_of_each_member_is_told(whole_tar: Path, layer: 
         for position in [member.offset + 5, member.offset_data, end - 1, *padding]:
             flip(path, position)
             problems = verify_store(whole_tar, deep=True).problems
-            told = {(p.layer, p.shard, p.key, p.field) for p in problems}
-            assert (layer, 2, *key_and_field(member.name)) in told, (member.name, position)
+            reported = {(p.layer, p.shard, p.key, p.field) for p in problems}
+            assert (layer, 2, *key_and_field(member.name)) in reported, (member.name, position)
             if member.offset_data <= position < end:
                 with pytest.raises(CorruptShardError) as error:
                     read_rows(whole_tar, layer, 2)

@@ -173,8 +173,8 @@ def test_member_that_would_harm_an_extractor_is_told(
     members, index = one_sample(headers)
     root = write_by_hand(tmp_path / "store", members, index, ["frame-1"])
     before = set(tmp_path.rglob("*"))
-    told = {(p.shard, p.key, p.field) for p in verify_store(root, deep=True).problems}
-    assert (0, "frame-1", "depth") in told
+    reported = {(p.shard, p.key, p.field) for p in verify_store(root, deep=True).problems}
+    assert (0, "frame-1", "depth") in reported
     open_store(root).shard("geometry", 0).read(0)
     assert set(tmp_path.rglob("*")) == before
 

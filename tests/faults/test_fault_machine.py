@@ -42,8 +42,8 @@ def test_full_disk_is_told_and_what_is_complete_stays(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     done = shell(script, tmp_path / "small", WORK, tmp_path / "copy")
     assert done.returncode == 0, done.stderr
-    told, _, leftovers = done.stdout.splitlines()[:3]
-    assert "cannot be written: No space left on device" in told
+    message, _, leftovers = done.stdout.splitlines()[:3]
+    assert "cannot be written: No space left on device" in message
     assert leftovers.strip() == "0"
     write_all(tmp_path / "whole")
     assert tree(tmp_path / "copy") == tree(tmp_path / "whole")

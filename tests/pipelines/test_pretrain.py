@@ -112,9 +112,9 @@ def test_a_second_call_does_nothing_and_says_the_same(
     result: Result, config: PretrainConfig
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*")}
-    told: list[pretrain.Progress] = []
-    again = pretrain.run(config, progress=told.append)
-    assert told == []
+    progress: list[pretrain.Progress] = []
+    again = pretrain.run(config, progress=progress.append)
+    assert progress == []
     assert again.summary() == result.stdout.splitlines()
     assert {path: path.stat().st_mtime_ns for path in config.out.rglob("*")} == before
 
@@ -126,11 +126,11 @@ def test_what_broke_off_in_training_goes_on_with_the_same_steps(copied: Pretrain
         shutil.rmtree(run / path, ignore_errors=True)
     (run / "retrieval.json").unlink()
     (copied.out / "report.html").unlink()
-    told: list[pretrain.Progress] = []
-    done = pretrain.run(copied, progress=told.append)
-    steps = [(report.done, report.total) for report in told if report.stage == "train"]
+    progress: list[pretrain.Progress] = []
+    done = pretrain.run(copied, progress=progress.append)
+    steps = [(report.done, report.total) for report in progress if report.stage == "train"]
     assert steps == [(1, 2), (2, 2)]
-    assert {report.stage for report in told} == {"train", "evaluate", "report"}
+    assert {report.stage for report in progress} == {"train", "evaluate", "report"}
     assert done.report.is_file()
     assert weights
     assert weights.keys() == {path.name for path in done.checkpoint.glob("*.safetensors")}
@@ -146,10 +146,10 @@ def test_a_failed_check_stops_it_before_anything_is_extracted(
 ) -> None:
     out = tmp_path / "stopped"
     strict = tiny(recording, out, force=False)
-    told: list[pretrain.Progress] = []
+    progress: list[pretrain.Progress] = []
     with pytest.raises(SourceError, match=r"failed: .*check.html shows it; --force goes on"):
-        pretrain.run(strict, progress=told.append)
-    assert {report.stage for report in told} == {"check"}
+        pretrain.run(strict, progress=progress.append)
+    assert {report.stage for report in progress} == {"check"}
     assert not (out / "store").exists()
 
 

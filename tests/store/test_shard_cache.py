@@ -259,9 +259,9 @@ def test_a_disk_that_takes_no_more_leaves_the_server(
 ) -> None:
     process = start("!" + bucket.upload(tiny_tar), small_files_only)
     go(process)
-    told = finish(process)
-    assert told.count("cannot be used (") == 1
-    assert "Set P2PKIT_CACHE to a folder with room" in told
+    message = finish(process)
+    assert message.count("cannot be used (") == 1
+    assert "Set P2PKIT_CACHE to a folder with room" in message
     assert not entries(remote_environment)
 
 

@@ -1,4 +1,4 @@
-"""Every damaged byte is told, with shard, key and field."""
+"""Every damaged byte is reported, with shard, key and field."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_flipped_byte_in_another_field_does_not_matter_to_a_partial_read(tiny_ta
 
 
 def test_every_byte_outside_the_payloads_is_covered(tiny_tar: Path):
-    """Headers and padding are told with their member, the rest with the shard."""
+    """Headers and padding are reported with their member, the rest with the shard."""
     path = tiny_tar / "geometry" / "000000.tar"
     index, _ = index_of(tiny_tar, "geometry", 0)
     first = [(int(o) - BLOCK, int(o), int(o + n)) for o, n, _ in index.reshape(-1, 3).tolist()]
@@ -78,11 +78,11 @@ def test_every_byte_outside_the_payloads_is_covered(tiny_tar: Path):
         problems = verify_store(tiny_tar, deep=True).problems
         flip(path, position)
         row, column = members[number // 4]
-        told = {(p.shard, p.key, p.field) for p in problems}
-        assert told >= {(0, None, None)}
+        said = {(p.shard, p.key, p.field) for p in problems}
+        assert said >= {(0, None, None)}
         start, end = first[number // 4][1:]
         if position < start or (end % BLOCK and position == end):
-            assert (0, keys[row], columns[column]) in told
+            assert (0, keys[row], columns[column]) in said
 
 
 def test_every_byte_of_the_tail_is_covered(tiny_tar: Path):

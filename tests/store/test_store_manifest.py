@@ -57,12 +57,12 @@ def test_nested_and_several_differences_are_named(tiny_tar: Path):
     layer = replace(geometry_layer(), fingerprint=fingerprint)
     with pytest.raises(FingerprintError) as error:
         create_or_open(tiny_tar, manifest("tar", layer))
-    for told in (
+    for said in (
         "voxel_size is 0.02",
         "geometry.depth.near is 0.1",
         "depth.far is not set in the store, 5 now",
     ):
-        assert told in str(error.value)
+        assert said in str(error.value)
 
 
 def test_an_entry_that_the_geometry_repeats_is_told_once(tiny_tar: Path):
@@ -81,21 +81,21 @@ def test_an_entry_that_the_geometry_repeats_is_told_once(tiny_tar: Path):
     other = replace(geometry, fingerprint={"dataset": asked, "voxel_size": 0.04})
     with pytest.raises(FingerprintError) as error:
         create_or_open(tiny_tar / "new", replace(stored, dataset=asked, layers=(other,)))
-    told = str(error.value).partition("other inputs: ")[2]
-    assert told.startswith("it is another recording, or this one was changed")
-    assert told.endswith("Extract this recording into a new folder")
+    said = str(error.value).partition("other inputs: ")[2]
+    assert said.startswith("it is another recording, or this one was changed")
+    assert said.endswith("Extract this recording into a new folder")
     for once in (
         "frame_list: files were added, removed",
         "calibration[0].fx is 1.0 in the store, 1.5",
     ):
-        assert told.count(once) == 1
-    assert "0000" not in told
-    assert "1111" not in told
-    assert "dataset.n is not set in the store, [7,7,7" in told
-    assert "dataset.scenes has 1 entries in the store, 2 now" in told
-    assert "geometry.voxel_size is 0.02 in the store, 0.04 now" in told
-    assert "geometry.dataset" not in told
-    assert len(told) < 500
+        assert said.count(once) == 1
+    assert "0000" not in said
+    assert "1111" not in said
+    assert "dataset.n is not set in the store, [7,7,7" in said
+    assert "dataset.scenes has 1 entries in the store, 2 now" in said
+    assert "geometry.voxel_size is 0.02 in the store, 0.04 now" in said
+    assert "geometry.dataset" not in said
+    assert len(said) < 500
 
 
 def test_other_fields_table_under_the_same_fingerprint(tiny_tar: Path):

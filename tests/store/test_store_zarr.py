@@ -99,10 +99,10 @@ def test_damage_in_any_file_is_told(tiny_zarr: Path):
     for path in [path for path in folder.rglob("*") if path.is_file()]:
         flip(path, path.stat().st_size // 2)
         try:
-            told = [error.reason for error in ZarrShard(folder, layer, record).problems()]
+            message = [error.reason for error in ZarrShard(folder, layer, record).problems()]
         except CorruptShardError as error:
-            told = [error.reason]
-        assert told, path
+            message = [error.reason]
+        assert message, path
         flip(path, path.stat().st_size // 2)
     flip(path, 0)
     assert {problem.shard for problem in verify_store(tiny_zarr, deep=True).problems} == {0}

@@ -151,8 +151,8 @@ def test_confidence_follows_its_pair_and_is_one_where_the_store_has_none() -> No
     cloud, features = make_cloud(), make_features()
     plain = make_sample(cloud, features, PLAIN, np.random.default_rng(0))
     assert plain.pair_confidence.tolist() == [1] * len(plain.pair_voxel)
-    told = replace(cloud, pair_confidence=(np.arange(300) % 256).astype(np.uint8))
-    sample = make_sample(told, features, PLAIN, np.random.default_rng(0))
+    rated = replace(cloud, pair_confidence=(np.arange(300) % 256).astype(np.uint8))
+    sample = make_sample(rated, features, PLAIN, np.random.default_rng(0))
     rows = pairs_of(sample.pair_feature, cloud)
     np.testing.assert_allclose(sample.pair_confidence, (rows % 256) / 255, rtol=1e-6)
 

@@ -32,10 +32,10 @@ def test_answers_of_files(tool: ModuleType) -> None:
     """To a twentieth of a cell, in px: the random weights are those of one version of torch."""
     page = tool.PAGE.read_text().splitlines()
     start = page.index("<!-- grids of files: tools/grid_table.py writes this table -->") + 1
-    for told, row in zip(page[start:], tool.file_rows(), strict=False):
-        assert told.split("|")[:-2] == row.split("|")[:-2]
-        if told.startswith("| ") and "answer" not in told:
-            answers = [[float(x) for x in text.split("|")[-2].split(",")] for text in (told, row)]
+    for line, row in zip(page[start:], tool.file_rows(), strict=False):
+        assert line.split("|")[:-2] == row.split("|")[:-2]
+        if line.startswith("| ") and "answer" not in line:
+            answers = [[float(x) for x in text.split("|")[-2].split(",")] for text in (line, row)]
             assert answers[0] == pytest.approx(answers[1], abs=1.6)
 
 

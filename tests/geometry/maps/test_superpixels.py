@@ -72,13 +72,13 @@ def test_other_texts_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("slic:0", "segments is 0; must be at least 1"),
         ("slic:9:0", "compactness is 0"),
         ("slic:9:inf", "is inf"),
     ],
 )
-def test_impossible_numbers_are_named(text: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_impossible_numbers_are_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         parse_superpixels(text)

@@ -115,22 +115,26 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("spoil", "told", "setting"),
+    ("spoil", "message", "setting"),
     [
         (_opengl_poses, '"pose_axes": "opengl"', {"pose_axes": "opengl"}),
         (_inverted_poses, '"pose": "depth_from_world"', {"pose": "depth_from_world"}),
     ],
 )
 def test_what_check_prints_mends_the_recording(
-    spoil: Callable[[Path], None], told: str, setting: dict[str, Any], sound: Path, tmp_path: Path
+    spoil: Callable[[Path], None],
+    message: str,
+    setting: dict[str, Any],
+    sound: Path,
+    tmp_path: Path,
 ) -> None:
     recording = shutil.copytree(sound, tmp_path / "recording")
     spoil(recording)
     out = ("--out", tmp_path / "check", "--frames", FRAMES)
     printed = p2pkit("check", recording, *out, code=1).output
-    assert f"To mend it, write {told} in camera.json; then check again." in printed
-    assert told in (tmp_path / "check" / "check.html").read_text().replace("&#34;", '"')
-    assert told in json.loads((tmp_path / "check" / "check.json").read_text())["mends"][0]
+    assert f"To mend it, write {message} in camera.json; then check again." in printed
+    assert message in (tmp_path / "check" / "check.html").read_text().replace("&#34;", '"')
+    assert message in json.loads((tmp_path / "check" / "check.json").read_text())["mends"][0]
     edit_camera(recording, **setting)
     for one, other in zip(geometry(recording), geometry(sound), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)

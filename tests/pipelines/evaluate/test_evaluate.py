@@ -385,13 +385,13 @@ def test_one_recording_is_cut_by_time_and_every_figure_says_so(
     arguments += ["--fractions", "50,100", "--seeds", "2", "--split-unit", "time-block"]
     done = CliRunner().invoke(commands, arguments)
     assert done.exit_code == 0, done.output
-    for told in (
+    for message in (
         "Not a split by scene: all parts are runs of frames of the same recording",
         "train 7 frames of 4 time blocks, validation 2 frames",
         "labels, % (time blocks, one place)",
     ):
-        assert told in done.output
-        assert told in (config.out / "report.md").read_text()
+        assert message in done.output
+        assert message in (config.out / "report.md").read_text()
     report = json.loads((config.out / "report.json").read_text())
     assert report["protocol"]["split"]["unit"] == "time-block"
     assert "same place" in report["protocol"]["warning"]

@@ -109,9 +109,9 @@ def test_time_blocks_of_one_recording() -> None:
         [13, 14, 15],
     ]
     assert parts.units[:5] == [f"002, block {block}" for block in (0, 0, 1, 1, 2)]
-    told = same_place(["002"] * 16, BY_TIME)
-    assert told is not None
-    assert "same recording (002), with 2 frames left out" in told
+    message = same_place(["002"] * 16, BY_TIME)
+    assert message is not None
+    assert "same recording (002), with 2 frames left out" in message
     assert same_place(["002"], BY_SCENE) is None
 
 

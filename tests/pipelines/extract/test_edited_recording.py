@@ -1,4 +1,4 @@
-"""A recording that was edited, its files of equal sizes, is told by the digests in the samples."""
+"""A recording that was edited, its files of equal sizes, is recognised by its samples' digests."""
 
 import json
 import shutil
@@ -78,7 +78,7 @@ def lose(store: Path, layer: str, shard: int) -> None:
         path.unlink()
 
 
-def told(part: str) -> str:
+def message(part: str) -> str:
     return f"frame .*{SCENE}.*{FRAME}: other {part} than its samples"
 
 
@@ -94,7 +94,7 @@ def test_an_edited_frame_gets_no_further_layer(
         config = replace(config, features=FeatureConfig(teacher=replace(TEACHER, layer=1)))
     else:
         config = replace(config, superpixels=SuperpixelConfig())
-    with pytest.raises(SourceError, match=told(part)):
+    with pytest.raises(SourceError, match=message(part)):
         run(config)
     after = shards_of(out)
     assert {name: after[name] for name in before} == before
@@ -122,7 +122,7 @@ def test_resuming_beside_the_geometry_refuses_an_edited_frame(
     out = shutil.copytree(room_store, tmp_path / "out")
     lose(out, "features", shard_of_the_edited_frame(out))
     before = shards_of(out)
-    with pytest.raises(SourceError, match=told(part)):
+    with pytest.raises(SourceError, match=message(part)):
         run(recording_config(root, out))
     assert shards_of(out) == before
 
@@ -135,7 +135,7 @@ def test_repair_refuses_an_edited_frame(
     out = shutil.copytree(room_store, tmp_path / "out")
     lose(out, layer, shard_of_the_edited_frame(out))
     before = shards_of(out)
-    with pytest.raises(SourceError, match=told(part)):
+    with pytest.raises(SourceError, match=message(part)):
         repair(RepairConfig(out, SourceConfig(root=root)))
     assert shards_of(out) == before
 

@@ -118,11 +118,11 @@ def test_a_check_says_what_it_cannot_test(
 ) -> None:
     source, dataset = (store, None) if of_a_store else (rooms, "s3dis")
     report = check.run(check.CheckConfig(source, tmp_path / "check", dataset=dataset))
-    told = {verdict.test: (verdict.outcome, verdict.reason) for verdict in report.verdicts}
+    outcomes = {verdict.test: (verdict.outcome, verdict.reason) for verdict in report.verdicts}
     assert report.ok
-    assert told["fields"][0] == "pass"
-    assert told["pairs"][0] == "cannot tell"
-    assert "6 frames are points without images" in told["pairs"][1]
+    assert outcomes["fields"][0] == "pass"
+    assert outcomes["pairs"][0] == "cannot tell"
+    assert "6 frames are points without images" in outcomes["pairs"][1]
     assert json.loads(report.path.read_text())["outcome"] == "cannot tell"
 
 

@@ -27,9 +27,9 @@ def test_a_killed_slurm_task_costs_its_shard_only(
     shard, pid = shard_in_work(out, tasks[0])
     os.kill(pid, signal.SIGKILL)
     assert not is_committed(out, shard)
-    told = {task.pid: (task.communicate()[1], task.returncode) for task in tasks}
-    assert told.pop(pid)[1] == -signal.SIGKILL
-    ((errors, code),) = told.values()
+    outputs = {task.pid: (task.communicate()[1], task.returncode) for task in tasks}
+    assert outputs.pop(pid)[1] == -signal.SIGKILL
+    ((errors, code),) = outputs.values()
     assert code == 0, errors
     assert tree(out) == tree(room_store)
 
@@ -57,11 +57,11 @@ def test_ctrl_c_says_how_to_go_on(room_recording: Path, room_store: Path, tmp_pa
     printed, errors = process.communicate()
     assert (process.returncode, printed, pid) == (130, "", process.pid), errors
     assert "Traceback" not in errors
-    told = errors.splitlines()[-1]
+    message = errors.splitlines()[-1]
     going_on = "Interrupted. Completed work is kept; to continue: p2pkit extract "
-    assert told.startswith(going_on), errors
+    assert message.startswith(going_on), errors
     # Whether its claim is gone or, made a moment before, left behind: nobody waits for it here.
-    again = start(["-m", "p2pkit.cli.main", *told.partition("p2pkit ")[2].split()])
+    again = start(["-m", "p2pkit.cli.main", *message.partition("p2pkit ")[2].split()])
     _, errors = again.communicate()
     assert again.returncode == 0, errors
     assert tree(out) == tree(room_store)

@@ -40,7 +40,7 @@ def test_a_cluster_that_cannot_work_is_refused(device: str, needed: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("engine", "told"),
+    ("engine", "message"),
     [
         ("rey", "unknown engine 'rey'; choose one of local, ray"),
         ("ray://", "lacks the address"),
@@ -48,9 +48,9 @@ def test_a_cluster_that_cannot_work_is_refused(device: str, needed: str) -> None
     ],
 )
 def test_wrong_engines_are_refused(
-    room_recording: Path, tmp_path: Path, engine: str, told: str
+    room_recording: Path, tmp_path: Path, engine: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         run_on(engine, recording_config(room_recording, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""Repair without a recording: what is lost is told, what is left is as it was."""
+"""Repair without a recording: what is lost is named, what is left is as it was."""
 
 import json
 import os
@@ -46,11 +46,11 @@ def check_honest(path: Path) -> set[str]:
     rows = [row for row in failures(path) if row["stage"] == "repair"]
     assert all(str(path) not in row["reason"] for row in rows)
     lost = set(KEYS) - kept - {FAILED}
-    told = [row["key"] for row in rows]
+    named = [row["key"] for row in rows]
     # Where a record is lost, so is the name of the frame that had failed before.
     unnamed = FAILED not in {row["key"] for row in failures(path)}
-    assert len(told) == len(lost) + unnamed
-    assert set(told) - {"?"} <= lost
+    assert len(named) == len(lost) + unnamed
+    assert set(named) - {"?"} <= lost
     return lost
 
 
@@ -126,8 +126,8 @@ def test_keys_that_nothing_names_are_question_marks(tiny_tar: Path):
         (tiny_tar / layer / "000000.tar").write_bytes(b"")
     repair(tiny_tar)
     check_honest(tiny_tar)
-    told = [row["key"] for row in failures(tiny_tar) if row["stage"] == "repair"]
-    assert told == ["?"] * count
+    named = [row["key"] for row in failures(tiny_tar) if row["stage"] == "repair"]
+    assert named == ["?"] * count
 
 
 def test_what_was_never_finished_is_left_unless_asked(tiny_tar: Path):

@@ -175,8 +175,8 @@ def test_several_workers_share_the_shards(
     out = shutil.copytree(room_store, tmp_path / "out")
     command = extract_command(room_recording, out, "--superpixels", "slic:20")
     workers = [start(command) for _ in range(2)]
-    told = [worker.communicate() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], told
+    outputs = [worker.communicate() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert tree(out) == tree(cut_store)
 
 

@@ -186,12 +186,12 @@ def test_the_page_answers_first_and_fits_a_phone(browser: Browser, full_report: 
 
 def test_false_negatives_come_with_numbers_and_labels(full_page: str) -> None:
     section = section_of(full_page, "Likely false negatives")
-    told = plain(section)
+    message = plain(section)
     for kind in ("same teacher cell", "same voxel", "teacher similarity ≥ 0.95", "all negatives"):
-        assert kind in told
-    assert "128 pairs of 2 frames" in told
-    assert "pairs=random and negatives=paper" in told
-    shown = re.findall(r"student (-?[\d.]+) teacher (-?[\d.]+) ([a-z ,]+) label (\w+)", told)
+        assert kind in message
+    assert "128 pairs of 2 frames" in message
+    assert "pairs=random and negatives=paper" in message
+    shown = re.findall(r"student (-?[\d.]+) teacher (-?[\d.]+) ([a-z ,]+) label (\w+)", message)
     assert len(shown) >= 4
     for student, teacher, signs, label in shown:
         assert -1 <= float(student) <= 1
@@ -213,8 +213,8 @@ def test_nearest_points_are_of_other_frames_and_say_hit_or_miss(full_page: str) 
         for line in found:
             match = re.fullmatch(r".* · (hit|miss): (\w+)<br>.*", line)
             assert match is not None
-            told, name = match.groups()
-            assert (told == "hit") == (name == label)
+            message, name = match.groups()
+            assert (message == "hit") == (name == label)
             assert key not in line
     table_text = plain(section)
     assert "3D student, random weights" in table_text
@@ -223,11 +223,11 @@ def test_nearest_points_are_of_other_frames_and_say_hit_or_miss(full_page: str) 
 
 def test_the_evaluation_is_shown_with_its_intervals_and_card(full_page: str) -> None:
     section = section_of(full_page, "Few labels: does pretraining help?")
-    told = plain(section)
-    assert "fractions in percent of the training part's scenes" in told
-    assert re.search(r"run \d+\.\d ± \d+\.\d \d+\.\d [+-]\d+\.\d ", told)
-    assert "no interval over scenes exists" in told
-    assert "the 95 % interval of the difference is above 0 at" in told
+    message = plain(section)
+    assert "fractions in percent of the training part's scenes" in message
+    assert re.search(r"run \d+\.\d ± \d+\.\d \d+\.\d [+-]\d+\.\d ", message)
+    assert "no interval over scenes exists" in message
+    assert "the 95 % interval of the difference is above 0 at" in message
     assert "&#34;test_scenes_digest&#34;" in section
     assert section.count("<svg") == 1
     assert "mIoU, %, linear" in section

@@ -28,9 +28,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_a_dropped_layer_is_gone_and_the_rest_stays(store: Path):
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
-    told = layer_files(store, "other")
+    expected = layer_files(store, "other")
     found = drop_layer(store, "other")
-    assert found == told
+    assert found == expected
     assert found.name == OTHER
     gone = {path for path in before if "other-89abcdef" in str(path)}
     assert (found.files, found.bytes) == (len(gone), sum(len(before[path]) for path in gone))

@@ -90,8 +90,8 @@ def stopped(command: list[str], run: Path) -> tuple[int, str, str]:
 
 def saved_the_step_in_work(run: Path, errors: str) -> bool:
     done = latest_checkpoint(run).step
-    told = f"stopped after {done} of {ENDLESS} steps; continue with `p2pkit train"
-    return len(read_metrics(run)) == done < ENDLESS and told in errors
+    message = f"stopped after {done} of {ENDLESS} steps; continue with `p2pkit train"
+    return len(read_metrics(run)) == done < ENDLESS and message in errors
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -83,13 +83,13 @@ def test_a_key_too_long_for_a_tar_is_refused_before_any_work(
     long_named: Path, tmp_path: Path
 ) -> None:
     config = recording_config(long_named, tmp_path / "out")
-    told = re.escape(
+    said = re.escape(
         "has a key of 96 characters; at most 80 are allowed (<key>.pair_confidence.npy"
     )
-    with pytest.raises(SourceError, match=told):
+    with pytest.raises(SourceError, match=said):
         run(config)
     assert not config.out.exists()
-    with pytest.raises(SourceError, match=told):
+    with pytest.raises(SourceError, match=said):
         plan.run(plan.PlanConfig(config))
 
 

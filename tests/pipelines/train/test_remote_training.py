@@ -60,12 +60,12 @@ def test_a_run_from_a_url_says_so_and_gives_the_same_weights(
     train.run(tiny_train_config(url, steps=2), tmp_path / "remote", stop_after=1)
     train.resume(tmp_path / "remote")
     assert weights(tmp_path / "remote") == weights(tmp_path / "local")
-    told = json.loads((tmp_path / "remote" / "store.json").read_text())
-    assert told.pop("store") == url
+    stored = json.loads((tmp_path / "remote" / "store.json").read_text())
+    assert stored.pop("store") == url
     local = json.loads((tmp_path / "local" / "store.json").read_text())
     assert local.pop("store") == str(room_store)
-    assert told == local
-    assert set(told["fingerprints"]) == set(told["layers"])
+    assert stored == local
+    assert set(stored["fingerprints"]) == set(stored["layers"])
     assert json.loads((tmp_path / "remote" / "config.json").read_text())["store"] == url
     report = probe.run(probe.ProbeStageConfig(tmp_path / "remote", url, points_per_frame=40))
     assert json.loads(report.read_text())["protocol"]["store"] == url

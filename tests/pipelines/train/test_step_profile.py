@@ -74,7 +74,7 @@ def test_the_command_prints_a_table_or_json(room_store: Path) -> None:
 
 
 def test_what_is_measured_is_what_trains(room_store: Path, tmp_path: Path) -> None:
-    """The same batches and updates as of a run, with both parts told of."""
+    """The same batches and updates as of a run, with both parts marked."""
     config = replace(tiny_train_config(room_store, steps=2), accumulate=2)
     laps, loading = Laps(), Laps()
     trainer, stream = trainer_and_stream(

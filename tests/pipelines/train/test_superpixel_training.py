@@ -161,7 +161,7 @@ def test_batches_are_the_same_but_for_their_superpixels(cut_store: Path) -> None
             assert torch.equal(value, getattr(cut, name))
     [source] = train.open_sources(replace(config, loss=LOSS))
     assert source.superpixels is not None
-    # The ids of two frames share no number, and each is told apart from the cells.
+    # The ids of two frames share no number, and each differs from the cells.
     frames = [set(part.tolist()) for part in cut.pair_superpixel.split(64)]
     assert not frames[0] & frames[1]
 

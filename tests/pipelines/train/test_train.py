@@ -557,8 +557,12 @@ def test_settings_that_decide_no_weights_may_change(tiny_run: Path, tmp_path: Pa
     sets = [text for setting in (*free, "device=cpu") for text in ("--set", setting)]
     arguments = ["train", "--out", str(out), "--resume", *sets]
     done = CliRunner().invoke(commands, [*arguments, "--print-config"], catch_exceptions=False)
-    told = tomllib.loads(done.output)
-    assert (told["keep_checkpoints"], told["stream"]["threads"], told["checkpoint_every"]) == (
+    printed = tomllib.loads(done.output)
+    assert (
+        printed["keep_checkpoints"],
+        printed["stream"]["threads"],
+        printed["checkpoint_every"],
+    ) == (
         3,
         1,
         1,

@@ -42,8 +42,10 @@ def in_process(folder: Path, *command: str, code: int = 0, **environment: str) -
 
 def records(folder: Path, log: Path) -> list[dict[str, Any]]:
     """What wandb itself reads in an offline run."""
-    told = in_process(folder, "wandb", "leet", "inspect", "--json", str(log), WANDB_MODE="offline")
-    return [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    message = in_process(
+        folder, "wandb", "leet", "inspect", "--json", str(log), WANDB_MODE="offline"
+    )
+    return [json.loads(line) for line in message.splitlines() if line.startswith("{")]
 
 
 @pytest.mark.slow
@@ -86,8 +88,8 @@ with wandb_log(TrainConfig("none", wandb=WandbConfig("rooms", name="other")), Pa
     raise KeyError("stop")
 """
     (tmp_path / "failing.py").write_text(code)
-    told = in_process(tmp_path, "failing", code=1, WANDB_MODE="offline")
-    assert told.rstrip().endswith("KeyError: 'stop'")
+    message = in_process(tmp_path, "failing", code=1, WANDB_MODE="offline")
+    assert message.rstrip().endswith("KeyError: 'stop'")
     [log] = (tmp_path / "run" / "wandb").glob("offline-run-*")
     found = {record["type"]: record for record in records(tmp_path, log)}
     assert found["history"]["history"]["item"]["train/loss"] == 1.5
@@ -100,10 +102,10 @@ def test_a_missing_login_says_what_to_do(room_store: Path, tmp_path: Path) -> No
     arguments = ["p2pkit.cli.main", "train", str(room_store), "--out", str(run), *SLIM]
     project = ["--set", "wandb.project=rooms", "--steps", "1"]
     nowhere = {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    told = in_process(tmp_path, *arguments, *project, code=1, **nowhere)
-    assert "wandb cannot start" in told
-    assert f"WANDB_MODE=offline, and continue with `p2pkit train --out {run} --resume`" in told
-    assert "Traceback" not in told
+    message = in_process(tmp_path, *arguments, *project, code=1, **nowhere)
+    assert "wandb cannot start" in message
+    assert f"WANDB_MODE=offline, and continue with `p2pkit train --out {run} --resume`" in message
+    assert "Traceback" not in message
 
 
 def test_a_missing_package_is_told_before_anything_is_done(
