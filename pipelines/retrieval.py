@@ -50,18 +50,20 @@ def run(config: RetrievalConfig) -> Path:
     store = open_store(config.store)
     provenance = read_provenance(config.run)
     is_own = provenance.use_of(store) is not None
-    held = set(all_keys(store)) & (provenance.held_out(store) if is_own else set(all_keys(store)))
-    samples = [store.find(key) for key in sorted(held)]
-    if not samples:
+    keys = set(all_keys(store))
+    tested = keys & provenance.held_out(store) if is_own else keys
+    if not tested:
         raise ConfigError(
             f"{config.run} held no frame of {config.store} out of its training; train with --set "
             "holdout=25"
         )
     check_inputs(train_config.stream.sample, store)
     layer = run_layer(config.run, store)
-    _check_teacher(layer, provenance)
+    if not is_own:
+        _check_teacher(layer, provenance)
     basis = provenance.basis_of(store, layer)
-    statistics = _statistics_samples(store, held, config.statistics_frames)
+    samples = [store.find(key) for key in sorted(tested)]
+    statistics = _statistics_samples(store, tested, config.statistics_frames)
     test = _Test(config, train_config, store, layer, basis, samples, statistics)
     channels = provenance.teacher_channels
     trained = build_model(train_config, channels, seed=train_config.seed)
@@ -109,11 +111,11 @@ class _Test:
     statistics: list[int]
 
 
-def _statistics_samples(store: Store, held: set[str], frames: int) -> list[int]:
-    """Up to `frames` evenly spread training frames, or held-out ones if there are no others."""
+def _statistics_samples(store: Store, tested: set[str], frames: int) -> list[int]:
+    """Up to `frames` evenly spread training frames, or tested ones if there are no others."""
     keys = all_keys(store)
     ordered = samples_in_key_order(store)
-    others = [sample for sample in ordered.tolist() if keys[sample] not in held]
+    others = [sample for sample in ordered.tolist() if keys[sample] not in tested]
     return spread(np.array(others, np.int64) if others else ordered, frames).tolist()
 
 
@@ -138,7 +140,7 @@ def _top1(model: PretrainingModel, test: _Test) -> _Top1:
     rows = [_embed(model, test, place) for place in test.samples]
     rows = [row for row in rows if len(row.cell_id)]
     if not rows:
-        raise ConfigError(f"the held-out frames of {test.config.store} have no pair to retrieve")
+        raise ConfigError(f"the tested frames of {test.config.store} have no pair to retrieve")
     pixel = [retrieval_top1(row.point_embedding, row.pixel_embedding) for row in rows]
     cell = [
         retrieval_top1(row.point_embedding, row.pixel_embedding, cell_id=row.cell_id)

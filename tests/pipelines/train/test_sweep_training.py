@@ -109,7 +109,7 @@ def test_probing_and_evaluating_feed_the_same(
     for row in report["tables"]["knn"]:
         low, high = sorted((row["miou_seen"], row["miou_unseen"]))
         assert 0 <= low <= high <= 1
-    # The ground's intensity is lower than the walls': the inputs alone tell them apart.
+    # The ground has a lower intensity than the walls, so the inputs alone distinguish them.
     raw = next(row for row in report["tables"]["knn"] if row["name"] == "inputs+position")
     assert raw["miou"] > 0.9
 
