@@ -50,13 +50,7 @@ def run(config: RetrievalConfig) -> Path:
     store = open_store(config.store)
     provenance = read_provenance(config.run)
     is_own = provenance.use_of(store) is not None
-    keys = set(all_keys(store))
-    tested = keys & provenance.held_out(store) if is_own else keys
-    if not tested:
-        raise ConfigError(
-            f"{config.run} held no frame of {config.store} out of its training; train with --set "
-            "holdout=25"
-        )
+    tested = _tested_keys(config, store, provenance)
     check_inputs(train_config.stream.sample, store)
     layer = run_layer(config.run, store)
     if not is_own:
@@ -86,6 +80,20 @@ def run(config: RetrievalConfig) -> Path:
     path = config.run / f"retrieval{other}.json"
     write_json(path, report)
     return path
+
+
+def _tested_keys(config: RetrievalConfig, store: Store, provenance: Provenance) -> set[str]:
+    """The frames that the run held out of a store, all of a store that it was not trained on."""
+    keys = set(all_keys(store))
+    if provenance.use_of(store) is None:
+        return keys
+    held = keys & provenance.held_out(store)
+    if not held:
+        raise ConfigError(
+            f"{config.run} held no frame of {config.store} out of its training; train with --set "
+            "holdout=25"
+        )
+    return held
 
 
 def _check_teacher(layer: str, provenance: Provenance) -> None:
