@@ -55,17 +55,22 @@ def _metrics(mode: str) -> tuple[Metric, Metric]:
 INTERVAL = f"{100 * LEVEL:g} % interval"
 
 
-def write_report(out: Path, card: dict[str, Any], cells: Cells) -> Path:
+def write_report(
+    out: Path, card: dict[str, Any], cells: Cells, *, repeated: Sequence[Sequence[str]] = ()
+) -> Path:
     """Write report.json, report.md and MODE.png into `out`; return the path of report.json.
 
     Args:
         out: the evaluation's folder.
         card: its protocol; the report's card also says which learning rates were chosen.
         cells: with their `counts` or `matches` by test scene, which are not in the report.
+        repeated: names of runs that are averaged within each draw, in a row of their own.
     """
     card = {**card, **_chosen_rates(cells)}
     modes = list(dict.fromkeys(cell["mode"] for cell in cells))
-    tables = {mode: _rows([cell for cell in cells if cell["mode"] == mode]) for mode in modes}
+    tables = {
+        mode: _rows([cell for cell in cells if cell["mode"] == mode], repeated) for mode in modes
+    }
     report = {"format": FORMAT, "protocol": card, "tables": tables}
     for mode in modes:
         _plot(out / f"{mode}.png", mode, card, tables[mode])
@@ -142,10 +147,11 @@ def reading(card: dict[str, Any]) -> str:
         f"Differences are paired by seed: the same {unit}, the same initial weights of the head. "
         "The interval over draws is Student's, wider if draws share labels (Nadeau and Bengio "
         "2003); if it contains 0, no difference is shown. It covers these draws only: how much "
-        f"another pretraining would differ is not included. With the labels of all {unit} there is "
-        f"only one draw, so no interval over {unit} exists. The second interval is a bootstrap "
-        f"over the test {unit}, with these draws fixed. The better baseline has the higher mean of "
-        f"{' and '.join(BASELINES)}; for fine-tuning and detection it is {SCRATCH}."
+        "another pretraining would differ is not included; runs that differ in their seeds alone "
+        "are averaged within each draw in a row of their own. With the labels of all "
+        f"{unit} there is only one draw, so no interval over {unit} exists. The second interval is "
+        f"a bootstrap over the test {unit}, with these draws fixed. The better baseline has the "
+        f"higher mean of {' and '.join(BASELINES)}; for fine-tuning and detection it is {SCRATCH}."
     )
 
 
@@ -231,7 +237,7 @@ def steps_line(rows: Sequence[dict[str, Any]]) -> str:
     return f"Steps whose weights were tested: {'; '.join(steps_of)}." if steps_of else ""
 
 
-def _rows(cells: Cells) -> list[dict[str, Any]]:
+def _rows(cells: Cells, repeated: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """One row for each number of labelled scenes and set of weights, with its differences."""
     rows: list[dict[str, Any]] = []
     for scenes in dict.fromkeys(cell["scenes"] for cell in cells):
@@ -244,7 +250,15 @@ def _rows(cells: Cells) -> list[dict[str, Any]]:
         best = max((row for row in found if row["name"] in BASELINES), key=lambda row: row[key])
         for row in found:
             if row["name"] not in BASELINES:
-                row |= _differences(by_name[row["name"]], by_name[SCRATCH])
+                own = by_name[row["name"]]
+                row |= _differences(own, by_name[SCRATCH], tested=own)
+        for names in repeated:
+            runs = [by_name[name] for name in names]
+            mean = [_mean_cell(draw) for draw in zip(*runs, strict=True)]
+            tested = [cell for run in runs for cell in run]
+            found.append(_row(mean) | _differences(mean, by_name[SCRATCH], tested=tested))
+        for row in found:
+            if row["name"] not in BASELINES:
                 row["baseline"] = {"name": best["name"], key: best[key]}
         rows += found
     _correct(rows)
@@ -271,8 +285,26 @@ def _row(cells: Cells) -> dict[str, Any]:
     return row
 
 
-def _differences(own: Cells, scratch: Cells) -> dict[str, Any]:
-    """The paired difference to scratch, with intervals over the draws and over the test scenes."""
+def _mean_cell(cells: Cells) -> dict[str, Any]:
+    """One draw's cells of runs that differ in their seeds alone, averaged."""
+    scores = [metric.key for metric in _metrics(cells[0]["mode"])]
+    scores += [name for name in APART if all(name in cell for cell in cells)]
+    shared = ("mode", "percent", "scenes", "asked", "seed", "frames", "drawn")
+    return {
+        **{name: cells[0][name] for name in shared},
+        "name": f"mean of {', '.join(cell['name'] for cell in cells)}",
+        **{name: float(np.mean([cell[name] for cell in cells])) for name in scores},
+    }
+
+
+def _differences(own: Cells, scratch: Cells, *, tested: Cells) -> dict[str, Any]:
+    """The paired difference to scratch, with intervals over the draws and over the test scenes.
+
+    Args:
+        own: one cell for each draw.
+        scratch: the same of random weights.
+        tested: the cells with counts by test scene that `own` summarises.
+    """
     key = main_metric(own[0]["mode"]).key
     found = paired_difference(
         [cell[key] for cell in own],
@@ -281,7 +313,7 @@ def _differences(own: Cells, scratch: Cells) -> dict[str, Any]:
     )
     return {
         "difference": {**vars(found), "is_clear": found.is_clear},
-        "test_interval": _test_interval(own, scratch),
+        "test_interval": _test_interval(tested, scratch),
     }
 
 

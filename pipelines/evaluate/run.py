@@ -113,7 +113,8 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
     else:
         for job in jobs:
             report_done(_work(config, weights, data, job))
-    return write_report(config.out, card, _cells(config, weights, data, every))
+    cells = _cells(config, weights, data, every)
+    return write_report(config.out, card, cells, repeated=weights.repeated)
 
 
 def protocol(
@@ -202,7 +203,7 @@ def _up_axis(config: EvaluateConfig, store: Store) -> Axis | None:
 def _jobs(config: EvaluateConfig, data: LabelledFrames, names: Sequence[str]) -> Iterator[Job]:
     """All requested jobs; the frozen features of one network serve all its cells."""
     scenes = _asked(config, data)
-    seeds = range(config.seeds)
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
     frozen = [mode for mode in config.modes if mode in KINDS]
     for name in (*BASELINES, *names[1:]) if frozen else ():
         for together in [[seed] for seed in seeds] if name == SCRATCH else [seeds]:

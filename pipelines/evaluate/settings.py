@@ -223,6 +223,12 @@ class EvaluateConfig:
         "weights of head and scratch, per fraction.",
         json_schema_extra=option(),
     )
+    first_seed: int = Field(
+        default=0,
+        ge=0,
+        description="Number of the first draw: choose settings on some draws, report later ones.",
+        json_schema_extra=option(),
+    )
     validation: float = Field(
         default=0.15,
         gt=0,

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from p2pkit.errors import ConfigError, TrainingError
-from p2pkit.files import sha256_file
+from p2pkit.files import sha256_file, sha256_json
 from p2pkit.networks import build_student, load_student_weights
 from p2pkit.networks.pretrained import read_weights
 from p2pkit.networks.students import Student
@@ -17,6 +17,7 @@ from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import WEIGHTS
 from p2pkit.pipelines.train.run_folder import read_config, read_provenance, student_settings
 from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.settings import config_to_json
 from p2pkit.store.reading import Store
 from p2pkit.stream.inputs import described_inputs, input_channels
 
@@ -51,12 +52,14 @@ class ComparedWeights:
         runs: folders by name.
         checkpoints: files by name.
         which: checkpoint of the runs, `latest` or `best`.
+        repeated: names of runs that differ in their seeds alone, in groups of two or more.
     """
 
     train: TrainConfig
     runs: dict[str, Path]
     checkpoints: dict[str, Path]
     which: str = "latest"
+    repeated: tuple[tuple[str, ...], ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -145,7 +148,17 @@ def compared_weights(
     if len(set(names)) != len(names):
         raise ConfigError(f"the weights are named {names}; give each a different name")
     folders = {folder.name: folder for folder in runs}
-    return ComparedWeights(configs[0], folders, dict(checkpoints), which)
+    repeated = _repeated(dict(zip(folders, configs, strict=True)))
+    return ComparedWeights(configs[0], folders, dict(checkpoints), which, repeated)
+
+
+def _repeated(configs: Mapping[str, TrainConfig]) -> tuple[tuple[str, ...], ...]:
+    """Names of runs with equal settings but for seeds, in groups of two or more."""
+    groups: dict[str, list[str]] = {}
+    for name, config in configs.items():
+        without = replace(config, seed=0, stream=replace(config.stream, seed=0))
+        groups.setdefault(sha256_json(config_to_json(without)), []).append(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
 
 
 def _identity(config: TrainConfig) -> list[Any]:

@@ -200,6 +200,36 @@ def test_cells_are_kept_and_more_seeds_are_added(config: EvaluateConfig) -> None
     assert {path: after[path] for path in before} == before
 
 
+def test_later_draws_are_reported_alone(config: EvaluateConfig) -> None:
+    run(replace(config, seeds=3))
+    both = json.loads(run(replace(config, first_seed=1, seeds=2)).read_text())
+    assert len(list((config.out / "cells").iterdir())) == 9
+    assert {cell["seed"] for cell in both["cells"]} == {1, 2}
+    scores = {cell["seed"]: cell["miou"] for cell in both["cells"] if cell["name"] == "pretrained"}
+    assert both["tables"]["linear"][-1]["miou"] == pytest.approx(np.mean(list(scores.values())))
+
+
+def test_runs_that_differ_in_their_seeds_alone_are_averaged_within_a_draw(
+    config: EvaluateConfig, pretrained: Path, room_store: Path, tmp_path: Path
+) -> None:
+    plain = tiny_train_config(room_store, steps=2, holdout=8)
+    again = train.run(replace(plain, seed=1, stream=replace(plain.stream, seed=1)), tmp_path / "b")
+    longer = train.run(replace(plain, steps=3), tmp_path / "longer")
+    report = json.loads(run(replace(config, runs=(pretrained, longer, again))).read_text())
+    rows = {row["name"]: row for row in report["tables"]["linear"]}
+    assert list(rows) == [*NAMES, "longer", "b", "mean of pretrained, b"]
+    mean, members = rows["mean of pretrained, b"], (rows["pretrained"], rows["b"])
+    assert mean["miou"] == pytest.approx(np.mean([row["miou"] for row in members]))
+    draws = [
+        [cell["miou"] for cell in report["cells"] if cell["name"] == n] for n in ("pretrained", "b")
+    ]
+    assert mean["miou_sd"] == pytest.approx(np.std(np.mean(draws, axis=0), ddof=1))
+    assert mean["difference"]["pairs"] == 2
+    difference = np.mean([row["difference"]["mean"] for row in members])
+    assert mean["difference"]["mean"] == pytest.approx(difference)
+    assert "| mean of pretrained, b |" in (config.out / "report.md").read_text()
+
+
 def test_cells_of_another_protocol_or_other_weights_are_refused(config: EvaluateConfig) -> None:
     run(replace(config, seeds=1))
     other = replace(config, frozen=FrozenConfig(points_per_frame=51, statistics_frames=2))
