@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from p2pkit.errors import ConfigError
+from p2pkit.memory import prefer_huge_pages
 from p2pkit.settings.layers import TeacherOptions
-from p2pkit.teachers.network_teacher import check_teacher_device, prefer_huge_pages
+from p2pkit.teachers.network_teacher import check_teacher_device
 from p2pkit.teachers.teacher import Teacher
 
 __all__ = ["TEACHERS", "Teacher", "TeacherOptions", "check_teacher_device", "open_teacher"]

@@ -1,7 +1,6 @@
 """A loaded network as a teacher: threads, batches, devices, half precision, fingerprint."""
 
 import contextlib
-import os
 import threading
 import traceback
 from collections.abc import Callable, Generator, Sequence
@@ -46,17 +45,6 @@ def check_teacher_device(options: TeacherOptions) -> None:
             f"device {options.device!r} cannot be used: {reason}. Use --device cpu, or see "
             "`p2pkit doctor`"
         ) from None
-
-
-def prefer_huge_pages() -> None:
-    """Have torch ask the kernel for huge pages, unless the environment already decides that.
-
-    A network's activations are allocated again for each image, hundreds of megabytes for a large
-    one. In pages of 4 KiB the kernel then works as long as the network; in pages of 2 MiB it does
-    not, and the maps are the same to the bit. Torch reads the variable when it first allocates
-    memory and never again; without such pages it changes nothing.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 Map = Float16[np.ndarray, "cells_v cells_u channels"]

@@ -12,6 +12,7 @@ from typing import Any
 from p2pkit.errors import FingerprintError
 from p2pkit.files import sha256_json, write_json
 from p2pkit.layers.boxes import count_boxes
+from p2pkit.memory import prefer_huge_pages
 from p2pkit.networks.students import Student
 from p2pkit.pipelines.evaluate.detect import Detection, DetectionScores
 from p2pkit.pipelines.evaluate.features import (
@@ -100,6 +101,7 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
         FingerprintError: `out` holds cells of other settings; the message names what differs.
     """
     report_done = progress or (lambda name: None)
+    prefer_huge_pages()
     weights = compared_weights(config.runs, config.checkpoints, config.which)
     data = _data(config, weights)
     card = protocol(config, weights, data)

@@ -1,12 +1,12 @@
 """One process's share of an extraction: shards that it claims, works on and commits."""
 
-import ctypes
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 
 from p2pkit.errors import SourceError
+from p2pkit.memory import keep_freed_memory
 from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.extract.start import begin
 from p2pkit.pipelines.extract.worker import ShardTask, Worker
@@ -82,26 +82,13 @@ class Job:
         return sum(map(len, self.shards))
 
 
-def _keep_freed_memory() -> None:
-    """Make glibc keep the memory of one frame for the next; elsewhere do nothing.
-
-    By default it returns large arrays to the kernel, which clears every page that comes back: up to
-    a tenth of an extraction's CPU time.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3
-        mallopt(mmap_threshold, 32 << 20)
-        mallopt(trim_threshold, 256 << 20)
-
-
 def open_job(config: ExtractConfig, *, progress: Report | None = None) -> Job:
     """Open the recording, the store and the teacher; `take` then works on single shards.
 
     Raises:
         P2pkitError: as `start.begin`.
     """
-    _keep_freed_memory()
+    keep_freed_memory()
     config = replace(config, out=local_folder(config.out, "what is extracted"))
     recording, layers, writer = begin(config)
     worker = Worker(recording, layers, config.threads)

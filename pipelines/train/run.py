@@ -14,6 +14,7 @@ from typing import Any
 
 from p2pkit.errors import TrainingError
 from p2pkit.files import write_json
+from p2pkit.memory import prefer_huge_pages
 from p2pkit.networks import ENGINES, choose_engine
 from p2pkit.networks.engines.sync_norm import synchronise_norms
 from p2pkit.pipelines.train.checkpoints import (
@@ -128,6 +129,7 @@ def run(
         StoreError: a store is incomplete, mixed or corrupt.
     """
     out = Path(out)
+    prefer_huge_pages()
     _refuse_run_in(out)
     check_wandb(config)
     ranks, sources = ranks_from_environment(config.device), open_sources(config)
@@ -171,6 +173,7 @@ def resume(
         TrainingError: `out` holds no run, or a store was recreated from other inputs.
     """
     out = Path(out)
+    prefer_huge_pages()
     config = read_config(out)
     config = config if settings is None else with_free_settings(config, settings)
     check_wandb(config)

@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,6 +108,33 @@ def test_a_run_tells_where_it_came_from(room_store: Path, tiny_run: Path) -> Non
     assert provenance["fingerprints"] == layers
     assert provenance["teacher_channels"] == manifest["layers"][1]["details"]["channels"]
     assert list((tiny_run / "tensorboard").iterdir())
+
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+PAGES = """
+import sys, torch
+from p2pkit.pipelines.train.run import resume
+resume(sys.argv[1])
+kept = torch.zeros(16 << 20)
+print([line.split()[1] for line in open("/proc/self/smaps_rollup") if "AnonHuge" in line])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="no huge pages here"
+)
+@pytest.mark.parametrize("asked", [None, "0"])
+def test_huge_pages_are_asked_for_before_torch_allocates(
+    tiny_run: Path, tmp_path: Path, asked: str | None
+) -> None:
+    """Torch reads the variable once, when it first allocates memory."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    environment = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
+    environment |= {} if asked is None else {"THP_MEM_ALLOC_ENABLE": asked}
+    command = [sys.executable, "-c", PAGES, str(run)]
+    printed = subprocess.run(command, env=environment, capture_output=True, check=True, text=True)
+    assert (printed.stdout == "['0']\n") == (asked == "0")
 
 
 def test_held_out_frames_are_named_and_never_read(room_store: Path, tmp_path: Path) -> None:
