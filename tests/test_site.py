@@ -74,7 +74,7 @@ def test_every_subpackage_has_a_page() -> None:
     inside = {path.parent.name for path in (ROOT / "p2pkit").glob("*/__init__.py")}
     # The command line has a page of its own; the engine is MinkowskiEngine's installer; the viewer
     # is a part of report pages.
-    assert set(PACKAGES) == inside - {"cli", "minkowski", "viewer"}
+    assert set(PACKAGES) == inside - {"cli", "minkowski", "viewer"} | {"p2pkit"}
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_every_subpackage_has_a_page() -> None:
 def test_api_pages_hold_the_docstrings_of_public_names(name: str, site: Path) -> None:
     page = site / "api" / f"{name}.html"
     source, text = page.read_text(), words(page)
-    package = importlib.import_module(f"p2pkit.{name}")
+    package = importlib.import_module("p2pkit" if name == "p2pkit" else f"p2pkit.{name}")
     documented = 0
     for public in getattr(package, "__all__", ()):
         value = getattr(package, public)
@@ -93,6 +93,15 @@ def test_api_pages_hold_the_docstrings_of_public_names(name: str, site: Path) ->
         assert " ".join(first.replace("`", "").split()) in text, public
         documented += 1
     assert documented or "doc-function" in source
+
+
+@pytest.mark.slow
+def test_internal_modules_are_not_in_the_api(site: Path) -> None:
+    every = "".join(page.read_text() for page in (site / "api").glob("*.html"))
+    modules = {found.rpartition(".")[0] for found in re.findall(r'id="(p2pkit\.[\w.]+)"', every)}
+    assert "p2pkit.geometry.camera" in modules
+    internal = re.compile(r"kernels|claims|npy|edge_points|torchvision_shim|serialization")
+    assert not [module for module in modules if internal.search(module)]
 
 
 @pytest.mark.slow
