@@ -34,7 +34,7 @@ from p2pkit.pipelines.evaluate.frames import (
 from p2pkit.pipelines.evaluate.official import differences_to_published, is_official
 from p2pkit.pipelines.evaluate.predictions import kept_predictions
 from p2pkit.pipelines.evaluate.report import DETECT, TRAINED, main_metric, write_report
-from p2pkit.pipelines.evaluate.settings import BY_SCENE, EvaluateConfig
+from p2pkit.pipelines.evaluate.settings import BY_SCENE, EvaluateConfig, FinetuneConfig
 from p2pkit.pipelines.evaluate.split import UNIT_WORDS
 from p2pkit.pipelines.evaluate.weights import (
     BASELINES,
@@ -261,7 +261,8 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
         with kept_predictions(_predictions(config, data, job, cell), data) as keep:
             if cell.mode in TRAINED:
                 student = weights.student(job.weights, cell.seed, read)
-                found, extra = _tuned(config, data, student, cell, keep)
+                settings = _finetune_settings(config, job.weights)
+                found, extra = _tuned(config, data, student, cell, settings, keep)
             else:
                 frozen = frozen or _frozen(config, weights, data, job, read)
                 found = frozen.scores(cell.mode, samples, cell.seed, keep=keep)
@@ -276,8 +277,21 @@ def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames
     return str(job)
 
 
+def _finetune_settings(config: EvaluateConfig, name: str) -> FinetuneConfig:
+    """Those of the named weights."""
+    rate = config.finetune.scratch_rate
+    if name != SCRATCH or rate is None:
+        return config.finetune
+    return replace(config.finetune, trunk_rate=rate)
+
+
 def _tuned(
-    config: EvaluateConfig, data: LabelledFrames, student: Student, cell: Cell, keep: Keep | None
+    config: EvaluateConfig,
+    data: LabelledFrames,
+    student: Student,
+    cell: Cell,
+    settings: FinetuneConfig,
+    keep: Keep | None,
 ) -> tuple[PartScores | DetectionScores, dict[str, Any]]:
     """Scores of a student that is trained for a cell, and what was chosen for it."""
     segmentation = Segmentation(data)
@@ -286,7 +300,7 @@ def _tuned(
         student,
         data,
         data.subset(cell.scenes, cell.seed),
-        config.finetune,
+        settings,
         seed=cell.seed,
         device=config.device,
         task=task,

@@ -96,6 +96,11 @@ class FinetuneConfig:
     steps: int = Field(default=200, ge=1, description="Updates.")
     batch_size: int = Field(default=4, ge=1, description="Frames per step.")
     trunk_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of the student.")
+    scratch_rate: Rate | None = Field(
+        default=None,
+        description="That of random weights, whose best rate is often higher. None takes "
+        "`trunk_rate`.",
+    )
     head_rate: float = Field(default=1e-2, gt=0, description="Peak learning rate of the new layer.")
     rates: tuple[Rate, ...] = Field(
         default=(),
@@ -138,6 +143,11 @@ class FinetuneConfig:
             raise ConfigError(
                 f"finetune.rates are {self.rates}, which are compared on the validation part, but "
                 "finetune.choose=last does not use it; give one rate, or set finetune.choose=best"
+            )
+        if self.rates and self.scratch_rate is not None:
+            raise ConfigError(
+                f"finetune.scratch_rate is {self.scratch_rate:g}, but finetune.rates "
+                f"{self.rates} are tried for random weights, too; use only one of them"
             )
 
 

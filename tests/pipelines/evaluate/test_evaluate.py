@@ -510,6 +510,22 @@ def test_the_rate_is_chosen_on_the_validation_part(
         replace(settings, rates=(0.0,))
 
 
+def test_scratch_may_have_a_rate_of_its_own(config: EvaluateConfig) -> None:
+    settings, asked = replace(QUICK, trunk_rate=1e-9), replace(config, modes=("finetune",), seeds=1)
+    cells: list[list[dict[str, Any]]] = []
+    for rates in ({}, {"scratch_rate": 1e-2}, {"trunk_rate": 1e-2}):
+        tuned = replace(
+            asked, out=config.out / str(len(cells)), finetune=replace(settings, **rates)
+        )
+        cells.append(json.loads(run(tuned).read_text())["cells"])
+    plain, own, higher = cells
+    assert [cell["tested_rate"] for cell in own] == [1e-2, 1e-9]
+    assert own[0]["iou"] == higher[0]["iou"] != plain[0]["iou"]
+    assert own[1] == plain[1]
+    with pytest.raises(ConfigError, match=r"scratch_rate is 0.01, but finetune.rates \(0.1,\) are"):
+        replace(settings, scratch_rate=1e-2, rates=(0.1,))
+
+
 def test_another_store_tests(
     config: EvaluateConfig, data: LabelledFrames, tmp_path: Path, room_store: Path
 ) -> None:
