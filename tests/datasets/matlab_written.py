@@ -73,3 +73,27 @@ def write_split(root: Path, train: Sequence[str], test: Sequence[str]) -> None:
     first = "/n/fs/sun3d/data/SUNRGBD/"
     parts = {"alltrain": train, "alltest": test}
     savemat(path, {name: cell([f"{first}{one}" for one in part]) for name, part in parts.items()})
+
+
+Row = tuple[str, np.ndarray, Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]]]
+
+
+def write_box_table(path: Path, rows: Sequence[Row]) -> None:
+    """SUN RGB-D's `SUNRGBDMeta3DBB_v2.mat`, with the fields that hold boxes.
+
+    Args:
+        path: of the file.
+        rows: of each frame its folder below data/, `Rtilt`, and classname, basis, coeffs and
+            centroid of each box.
+    """
+    fields = [(name, object) for name in ("basis", "coeffs", "centroid", "classname")]
+    table = np.empty(
+        (1, len(rows)),
+        [(name, object) for name in ("sequenceName", "groundtruth3DBB", "Rtilt", "sensorType")],
+    )
+    for number, (folder, tilt, boxes) in enumerate(rows):
+        found = np.empty((1, len(boxes)), fields)
+        for place, (name, basis, coeffs, centroid) in enumerate(boxes):
+            found[0, place] = (basis, coeffs[None], centroid[None], name)
+        table[0, number] = (folder, found if boxes else np.empty((0, 0)), tilt, "kv2")
+    savemat(path, {"SUNRGBDMeta": table}, do_compression=True)

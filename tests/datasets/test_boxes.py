@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from box_points import points_in_boxes
+from matlab_written import write_box_table
 from nuscenes_written import placed, write_tables
 from rgbd_written import write_sunrgbd
 from scannet_written import surface, write_exported, write_mesh, write_segments
+from scipy.spatial.transform import Rotation
 
 from p2pkit.datasets.boxes import (
     Annotation,
     HasBoxes,
+    box_fingerprint_of,
     box_names_of,
+    chosen_boxes,
     joined_boxes,
     upright_boxes,
 )
@@ -269,6 +273,53 @@ def test_sunrgbd_prisms_come_back(frames: list[Frame], tmp_path: Path) -> None:
     (folder / "extrinsics" / "20140801.txt").unlink()
     with pytest.raises(FrameError, match="its boxes need one"):
         source.load(source.keys()[0])
+
+
+def test_the_table_of_sunrgbd_replaces_the_frames_own_annotation(
+    frames: list[Frame], tmp_path: Path
+) -> None:
+    boxes, root = boxes_of(frames[0]), tmp_path / "SUNRGBD"
+    for number in (1, 2, 3):
+        write_sunrgbd(root / "kv1" / "b3do" / f"img_{number:04d}", frames[0])
+    (root / "kv1" / "b3do" / "img_0001" / "annotation3Dfinal").mkdir()
+    (root / "kv1" / "b3do" / "img_0001" / "annotation3Dfinal" / "index.json").write_text("[]")
+    turn = Rotation.from_euler("z", 0.4).as_matrix()
+    forward_from_camera = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
+    tilt = turn @ boxes.upright_from_sensor @ forward_from_camera.T
+    rows = [
+        (
+            name,
+            turn @ Rotation.from_euler("z", boxes.yaw[row]).as_matrix(),
+            boxes.size[row] / [2, 2, -2],
+            turn @ boxes.center[row],
+        )
+        for row, name in enumerate(boxes.given)
+    ]
+    rows = [(name, basis.T, coeffs, centroid) for name, basis, coeffs, centroid in rows]
+    table = tmp_path / "SUNRGBDMeta3DBB_v2.mat"
+    listed = [("SUNRGBD/kv1/b3do/img_0001/", tilt, rows), ("SUNRGBD/kv1/b3do/img_0002", tilt, [])]
+    write_box_table(table, listed)
+    source = open_source("sunrgbd", SourceOptions(root))
+    names = box_names_of(source)
+    assert names is not None
+    kept = np.array([given in names for given in boxes.given])
+    assert 0 < kept.sum() < len(kept)
+    first, second, third = source.keys()
+    same_boxes(boxes_of(source.load(first)), chosen_boxes(boxes, kept), 1e-6)
+    assert len(boxes_of(source.load(second)).yaw) == 0
+    with pytest.raises(
+        FrameError, match="no frame img_0003 among its 2: folders below SUNRGBD"
+    ):
+        source.load(third)
+    before = box_fingerprint_of(source)
+    write_box_table(table, [(listed[0][0], np.eye(3) * 1.1, rows)])
+    source = open_source("sunrgbd", SourceOptions(root))
+    assert box_fingerprint_of(source) != before
+    with pytest.raises(FrameError, match="Rtilt of SUNRGBD/kv1/b3do/img_0001"):
+        source.load(first)
+    write_box_table(table, [(listed[0][0], tilt, [(names[0], np.eye(2), *rows[0][2:])])])
+    with pytest.raises(FrameError, match="a box of SUNRGBD/kv1/b3do/img_0001/: cannot reshape"):
+        open_source("sunrgbd", SourceOptions(root)).load(first)
 
 
 def test_scannet_boxes_are_those_of_instances_in_the_aligned_scene(

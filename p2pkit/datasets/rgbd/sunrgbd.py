@@ -5,31 +5,25 @@ readme. Anywhere below the folder, a frame's folder holds `image/*.jpg`, `depth_
 or `depth/*.png`, and `intrinsics.txt` (3 x 3). Depth is millimetres whose 16 bits are rotated left
 by three. Its poses are tilts only and are not read. Labels are `seg.mat` in the frame's folder: the
 objects' numbers (`seglabel`) and `names`, of which 37 are classes. The official split is
-`SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat` in the folder or beside it. Boxes are those of
-`annotation3Dfinal/index.json`, in axes to which the last file of `extrinsics/` turns the camera's.
+`SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat` in the folder or beside it. Where boxes come from:
+`sunrgbd_boxes`.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
-from p2pkit.datasets.boxes import Annotation, files_fingerprint, upright_boxes
 from p2pkit.datasets.files.matlab import cell_texts, read_mat
 from p2pkit.datasets.files.text import (
     TEXT_ENCODING,
-    json_field,
-    numbers,
-    read_json,
-    read_text,
-    rigid,
 )
-from p2pkit.datasets.frame import Boxes, Frame
+from p2pkit.datasets.frame import Frame
 from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import (
     folders_with,
@@ -41,6 +35,13 @@ from p2pkit.datasets.listing import (
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, registered
 from p2pkit.datasets.rgbd.nyu40 import SUN37, classes_by_name
 from p2pkit.datasets.rgbd.reading import RgbdFiles, SeparateImages, rgbd_fingerprint
+from p2pkit.datasets.rgbd.sunrgbd_boxes import (
+    BOX_NAMES,
+    BOX_TABLE,
+    SunRgbdBoxes,
+    below_sunrgbd,
+    end_among,
+)
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
@@ -48,19 +49,6 @@ from p2pkit.geometry.camera import Camera, camera_from_matrix, check_size_fits
 DEPTH_FOLDERS = ("depth_bfx", "depth")
 SPLIT = "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
 UNITS_PER_METRE = 1000.0
-BOX_NAMES = (
-    "bed",
-    "table",
-    "sofa",
-    "chair",
-    "toilet",
-    "desk",
-    "dresser",
-    "night_stand",
-    "bookshelf",
-    "bathtub",
-)
-"""The 10 classes that VoteNet (Qi et al. 2019) and its successors are measured on."""
 # What tar stores take; sun3ddata has folders such as
 # mit_lab_16/lab_16_nov_2_2012_scan1_erika/0000001-000000020431.
 LONGEST_KEY = 80
@@ -91,8 +79,9 @@ class SunRgbd(SeparateImages):
             )
         if any(_segmentation(files).is_file() for files in listed):
             self.label_names, self.ignore_label = SUN37, 0
-        annotated = any(_annotation(files).is_file() for files in listed)
-        self.box_names: Sequence[str] | None = BOX_NAMES if annotated else None
+        self._boxes = SunRgbdBoxes(_beside(root, BOX_TABLE))
+        has_boxes = any(self._boxes.are_of(_folder(files)) for files in listed)
+        self.box_names: Sequence[str] | None = BOX_NAMES if has_boxes else None
         return listed
 
     def load(self, key: str) -> Frame:
@@ -103,7 +92,7 @@ class SunRgbd(SeparateImages):
         """
         frame, files = super().load(key), known_frame(self._frames, key)
         try:
-            frame = replace(frame, boxes=_boxes(files))
+            frame = replace(frame, boxes=self._boxes.of(_folder(files)))
         except SourceError as error:
             raise FrameError(key, str(error)) from error
         if self.label_names is None or frame.depth is None:
@@ -129,79 +118,29 @@ class SunRgbd(SeparateImages):
         return found | {"calibration": sha256_json(texts)} | self._units_json()
 
     def box_fingerprint(self) -> dict[str, Any]:
-        """Digest of the annotations' files and of the rotations that level the cameras."""
-        frames = self._frames.values()
-        turns = [
-            [path.read_text(errors="replace") for path in _extrinsics(files)] for files in frames
-        ]
-        found = files_fingerprint((files.key, _annotation(files)) for files in frames)
-        return found | {"extrinsics": sha256_json(turns)}
+        """As `SunRgbdBoxes.fingerprint`."""
+        return self._boxes.fingerprint(
+            (files.key, _folder(files)) for files in self._frames.values()
+        )
 
 
-def _annotation(files: RgbdFiles) -> Path:
-    return files.depth.parents[1] / "annotation3Dfinal" / "index.json"
+def _folder(files: RgbdFiles) -> Path:
+    return files.depth.parents[1]
 
 
-def _extrinsics(files: RgbdFiles) -> list[Path]:
-    return visible_files(files.depth.parents[1] / "extrinsics", "*.txt")
-
-
-def _boxes(files: RgbdFiles) -> Boxes | None:
-    """Of the annotated prisms of the 10 classes, where there are any.
-
-    A prism has four corners X, Z and the heights Ymin and Ymax, in the axes (x right, y down,
-    z forward) of a level camera; like VoteNet, its first and second side are taken as the box's.
-    Objects of other classes, of which there are hundreds, are not boxes of this task.
-    """
-    path = _annotation(files)
-    if not path.is_file():
-        return None
-    found: list[Annotation] = []
-    for one in json_field(read_json(path, "sunrgbd"), "objects", path):
-        name = str(one.get("name", "")) if isinstance(one, dict) else ""
-        if name not in BOX_NAMES or not one.get("polygon"):
-            continue
-        prism = one["polygon"][0]
-        x, z = (numbers(json_field(prism, axis, path), 4, axis, path) for axis in "XZ")
-        heights = [json_field(prism, end, path) for end in ("Ymin", "Ymax")]
-        low, high = numbers(heights, 2, "Ymin and Ymax", path)
-        center = ((x[0] + x[2]) / 2, (low + high) / 2, (z[0] + z[2]) / 2)
-        along, across = (x[1] - x[0], 0.0, z[1] - z[0]), (x[2] - x[1], 0.0, z[2] - z[1])
-        size = (float(np.linalg.norm(along)), float(np.linalg.norm(across)), abs(high - low))
-        found.append(Annotation(name, center, along, size))
-    camera_from_level = np.eye(4)
-    camera_from_level[:3, :3] = _level_from_camera(files).T
-    return upright_boxes(
-        found, BOX_NAMES, sensor_from_annotation=camera_from_level, up=(0.0, -1.0, 0.0)
-    )
-
-
-def _level_from_camera(files: RgbdFiles) -> Float64[np.ndarray, "3 3"]:
-    """The rotation in the last file of `extrinsics/`, which the toolbox takes, too."""
-    places = _extrinsics(files)
-    if not places:
-        raise SourceError(f"no file in {files.depth.parents[1] / 'extrinsics'}; its boxes need one")
-    path, transform = places[-1], np.eye(4)
-    words = read_text(path, "sunrgbd").split()
-    transform[:3] = np.reshape(numbers(words, 12, "the extrinsics", path), (3, 4))
-    return rigid(transform, str(path))[:3, :3]
+def _beside(root: Path, name: str) -> Path | None:
+    """The file of this name in the folder or beside it, where there is one."""
+    places = (root / name, root.resolve().parent / name)
+    return next((path for path in places if path.is_file()), None)
 
 
 def _official_split(root: Path) -> tuple[bool, set[tuple[str, ...]]]:
     """Whether the toolbox's split is there, and the folders of its test part below SUNRGBD/."""
-    places = (root, root.resolve().parent)
-    path = next((place / SPLIT for place in places if (place / SPLIT).is_file()), None)
+    path = _beside(root, SPLIT)
     if path is None:
         return False, set()
-    # Such as /n/fs/sun3d/data/SUNRGBD/kv2/kinect2data/000002_2014-05-26/
     listed = cell_texts(read_mat(path, ("alltest",))["alltest"])
-    return True, {PurePosixPath(text.rpartition("SUNRGBD/")[2]).parts for text in listed}
-
-
-def _is_in(folder: Path, tests: set[tuple[str, ...]]) -> bool:
-    """Whether the end of the path is one of the folders."""
-    parts = folder.absolute().parts
-    return any(parts[-count:] in tests for count in range(1, len(parts)))
+    return True, {below_sunrgbd(text) for text in listed}
 
 
 def _labels(files: RgbdFiles, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width"]:
@@ -225,7 +164,7 @@ def _labels(files: RgbdFiles, shape: tuple[int, ...]) -> UInt8[np.ndarray, "heig
 
 
 def _segmentation(files: RgbdFiles) -> Path:
-    return files.depth.parents[1] / "seg.mat"
+    return _folder(files) / "seg.mat"
 
 
 def _files(
@@ -241,7 +180,7 @@ def _files(
         left_out.append(LeftOut(str(folder.relative_to(root)), reason))
         return None
     parts = folder.relative_to(root).parts or (folder.name,)
-    sequence = ("test-" if _is_in(folder, tests) else "") + "_".join(parts[:-1])
+    sequence = ("test-" if end_among(folder, tests) is not None else "") + "_".join(parts[:-1])
     return RgbdFiles(key=_key(parts), sequence=sequence, color=color[0], depth=depth[0])
 
 
@@ -255,7 +194,7 @@ def _key(parts: tuple[str, ...]) -> str:
 
 
 def _intrinsics(files: RgbdFiles) -> Path:
-    return files.depth.parents[1] / "intrinsics.txt"
+    return _folder(files) / "intrinsics.txt"
 
 
 def _camera(files: RgbdFiles) -> Camera:
