@@ -307,9 +307,7 @@ def test_the_table_of_sunrgbd_replaces_the_frames_own_annotation(
     first, second, third = source.keys()
     same_boxes(boxes_of(source.load(first)), chosen_boxes(boxes, kept), 1e-6)
     assert len(boxes_of(source.load(second)).yaw) == 0
-    with pytest.raises(
-        FrameError, match="no frame img_0003 among its 2: folders below SUNRGBD"
-    ):
+    with pytest.raises(FrameError, match="no frame img_0003 among its 2: folders below SUNRGBD"):
         source.load(third)
     before = box_fingerprint_of(source)
     write_box_table(table, [(listed[0][0], np.eye(3) * 1.1, rows)])

@@ -5,14 +5,16 @@ and where there are poses with a useful baseline, warping one frame into another
 better with another common unit. The second catches 5000 for 1000, which the first cannot see.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.frame import DepthImage
+from p2pkit.datasets.listing import ListedFrame
 from p2pkit.errors import SourceError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import invert_rigid
@@ -57,8 +59,21 @@ class ProbesDepth(Protocol):
         ...
 
 
-Posed = tuple[DepthProbe, Float64[np.ndarray, "4 4"]]
 Item = TypeVar("Item")
+
+
+def probes_of(
+    frames: Iterable[ListedFrame],
+    depth: Callable[[ListedFrame], DepthImage],
+    pose: Callable[[ListedFrame], Float64[np.ndarray, "4 4"] | None] = lambda _: None,
+) -> list[DepthProbe]:
+    """Probes of listed frames, of which `depth` and `pose` read one."""
+    return [
+        DepthProbe(one.key, one.sequence, partial(depth, one), partial(pose, one)) for one in frames
+    ]
+
+
+Posed = tuple[DepthProbe, Float64[np.ndarray, "4 4"]]
 
 
 def check_depth_scale(probes: Sequence[DepthProbe]) -> None:

@@ -8,7 +8,6 @@ or an array of 16-bit numbers. The format has no intrinsics: `camera.json` gives
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from p2pkit.datasets.files.text import json_field, read_json
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions
 from p2pkit.datasets.listing import chosen_frames, existing_root, frame_list_digest, known_frame
 from p2pkit.datasets.rgbd.calibration import TEMPLATE, read_calibration
-from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe, probes_of
 from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
 from p2pkit.datasets.streams import check_streams, one_stream
 from p2pkit.errors import FrameError, MissingDependencyError, SourceError
@@ -76,10 +75,7 @@ class LeRobot:
 
     def depth_probes(self) -> Sequence[DepthProbe]:
         """Those of all frames; there are no poses."""
-        return [
-            DepthProbe(one.key, one.sequence, partial(self._depth_image, one), lambda: None)
-            for one in self._frames.values()
-        ]
+        return probes_of(self._frames.values(), self._depth_image)
 
     def keys(self) -> Sequence[str]:
         """All keys, in recording order."""

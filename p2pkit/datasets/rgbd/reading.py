@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, listed_json
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
-from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe, probes_of
 from p2pkit.datasets.world import near_world
 from p2pkit.errors import FrameError, GeometryError
 from p2pkit.files import sha256_json
@@ -86,12 +86,7 @@ class SeparateImages:
 
     def depth_probes(self) -> Sequence[DepthProbe]:
         """Those of all frames."""
-        return [
-            DepthProbe(
-                files.key, files.sequence, partial(self._depth, files), partial(_pose, files)
-            )
-            for files in self._frames.values()
-        ]
+        return probes_of(self._frames.values(), self._depth, attrgetter("world_from_depth"))
 
     def keys(self) -> Sequence[str]:
         """All keys, in recording order."""
@@ -160,10 +155,6 @@ class SequencesOfImages(SeparateImages):
         units = self._options.depth_units
         calibrations = {name: found.with_units(units) for name, found in self._calibrations.items()}
         return rgbd_fingerprint(self.name, self._frames.values(), calibrations) | self._origins
-
-
-def _pose(files: RgbdFiles) -> Float64[np.ndarray, "4 4"] | None:
-    return files.world_from_depth
 
 
 def assemble(

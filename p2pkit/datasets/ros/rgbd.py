@@ -7,7 +7,7 @@ camera comes from tf where the two have different frames.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
 from p2pkit.datasets.pairing import pair_moments
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
-from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe, probes_of
 from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
 from p2pkit.datasets.ros.bag import NS, POINTS, Moment, RosBag, bag_sizes, find_bags
 from p2pkit.datasets.ros.messages import (
@@ -91,10 +91,7 @@ class RosRgbd:
 
     def depth_probes(self) -> Sequence[DepthProbe]:
         """Those of all frames."""
-        return [
-            DepthProbe(one.key, one.sequence, partial(self._depth, one), partial(_pose, one))
-            for one in self._frames.values()
-        ]
+        return probes_of(self._frames.values(), self._depth, attrgetter("world_from_depth"))
 
     def keys(self) -> Sequence[str]:
         """All keys, in recording order."""
@@ -184,10 +181,6 @@ class RosRgbd:
             raise FrameError(key, str(error)) from error
         values, units = depth_of(message, bag.type_of(topic), key, calibration.depth, units)
         return DepthImage(usable_depth(values, calibration, key), calibration.depth, units)
-
-
-def _pose(listed: _BagFrame) -> np.ndarray | None:
-    return listed.world_from_depth
 
 
 def _chosen(bag: RosBag, given: Sequence[str]) -> Topics:

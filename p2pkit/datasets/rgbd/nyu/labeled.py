@@ -8,7 +8,6 @@ crop colour or depth is missing, so depth is dropped there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from p2pkit.datasets.files.images import check_depth
 from p2pkit.datasets.files.matlab import cell_texts, hdf5_texts, open_hdf5, read_mat
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
 from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
-from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe, probes_of
 from p2pkit.datasets.rgbd.nyu40 import NYU40, classes_by_name
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.files import sha256_json
@@ -90,10 +89,7 @@ class NyuV2Labeled:
 
     def depth_probes(self) -> Sequence[DepthProbe]:
         """Those of all frames."""
-        return [
-            DepthProbe(frame.key, frame.sequence, partial(self._depth, frame), lambda: None)
-            for frame in self._frames.values()
-        ]
+        return probes_of(self._frames.values(), self._depth)
 
     def keys(self) -> Sequence[str]:
         """The official frame numbers, "0001" to "1449"."""

@@ -31,7 +31,7 @@ from p2pkit.datasets.listing import (
 )
 from p2pkit.datasets.pairing import without_partner
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
-from p2pkit.datasets.rgbd.depth_scale import DepthProbe
+from p2pkit.datasets.rgbd.depth_scale import DepthProbe, probes_of
 from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
 from p2pkit.datasets.rgbd.scannet.labels import (
     CLASSES_20,
@@ -221,15 +221,7 @@ class ScanNet:
 
     def depth_probes(self) -> Sequence[DepthProbe]:
         """Those of all frames."""
-        return [
-            DepthProbe(
-                frame.key,
-                frame.sequence,
-                partial(self._depth, frame),
-                partial(_pose, frame),
-            )
-            for frame in self._frames.values()
-        ]
+        return probes_of(self._frames.values(), self._depth, _pose)
 
     def keys(self) -> Sequence[str]:
         """`scene0000_00_000025`: scene and frame."""
