@@ -35,7 +35,7 @@ SHORTER = {
     "--measured 10": "--measured 1",
     "--fractions 50,100 --seeds 3": "--fractions 100 --seeds 1",
     "frame-000012": "frame-000002",
-    "--input-size 640 480 --out tutorial.store": "--out tutorial.store",
+    "--limit 36 --input-size 640 480": "--every 4 --input-size 160 128",
     "--set holdout=12 \\\n  --set stream.sample.voxel_size=0.1": "--set holdout=3",
     "views.store --limit 8": "views.store --limit 4",
     "--limit 8": "--limit 4 --input-size 160 128",
