@@ -122,7 +122,8 @@ def _list_problems(store: Store) -> Iterator[Problem]:
             if key in seen:
                 yield Problem(f"shard {seen[key]} has this key too", GEOMETRY, shard, key)
             seen[key] = shard
-    expected = failure_lines(store.records(GEOMETRY))
+    failed = [row for record in store.records(GEOMETRY) for row in record.failures]
+    expected = failure_lines(store.layer(GEOMETRY), failed)
     path = store.root / FAILURES
     found = path.read_bytes() if path.is_file() else b""
     if found != expected:

@@ -235,8 +235,8 @@ class StoreWriter:
         shards = range(self.manifest.plan.shards)
         done = [shard for shard in shards if self.is_done(GEOMETRY, shard)]
         path = self.root / FAILURES
-        parts = self._layer(GEOMETRY).details.get(LEFT_OUT, [])
-        lines = failure_lines([self.record(GEOMETRY, shard) for shard in done], parts)
+        failed = [row for shard in done for row in self.record(GEOMETRY, shard).failures]
+        lines = failure_lines(self._layer(GEOMETRY), failed)
         with system_refusals_as_store_errors(path):
             write_atomic(path, lines)
         return path
@@ -329,17 +329,20 @@ def _create_or_open(path: Path, manifest: Manifest) -> StoreWriter:
     return StoreWriter(path, read_manifest(path))
 
 
-def failure_lines(records: Sequence[ShardRecord], left_out: Sequence[dict[str, str]] = ()) -> bytes:
+def failure_lines(geometry: LayerSpec, failures: Iterable[dict[str, str]]) -> bytes:
     """The content of failures.jsonl.
 
-    One JSON row for each part of the recording that was not read, and one per frame left out, in
-    shard order.
+    One JSON row for each part of the recording that was not read, and one per frame left out.
+
+    Args:
+        geometry: the layer, whose details name those parts.
+        failures: the rows of its records, in shard order.
     """
     rows = [
-        {"key": part["name"], "stage": "recording", "reason": part["reason"]} for part in left_out
+        {"key": part["name"], "stage": "recording", "reason": part["reason"]}
+        for part in geometry.details.get(LEFT_OUT, [])
     ]
-    rows += [row for record in records for row in record.failures]
-    return "".join(canonical_json(row) + "\n" for row in rows).encode()
+    return "".join(canonical_json(row) + "\n" for row in [*rows, *failures]).encode()
 
 
 def read_manifest(root: Location) -> Manifest:

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from p2pkit.datasets.boxes import box_fingerprint_of, box_names_of
 from p2pkit.errors import CorruptShardError, FingerprintError, StoreError, TeacherError
-from p2pkit.files import canonical_json
 from p2pkit.geometry.maps.superpixels import SuperpixelConfig
 from p2pkit.layers.boxes import BoxLayer, box_spec
 from p2pkit.layers.features import FeatureConfig, FeatureLayer, feature_fingerprint
@@ -35,7 +34,13 @@ from p2pkit.store.reading import Store, open_store
 from p2pkit.store.records import ShardRecord
 from p2pkit.store.strict_json import differences
 from p2pkit.store.verifying import VerifyReport, verify_store
-from p2pkit.store.writing import Commit, StoreWriter, create_or_open, read_and_compare
+from p2pkit.store.writing import (
+    Commit,
+    StoreWriter,
+    create_or_open,
+    failure_lines,
+    read_and_compare,
+)
 from p2pkit.teachers import open_teacher
 
 DROPPED = "repair"
@@ -327,7 +332,7 @@ def _failures_are_stale(store: Store, patients: Mapping[int, Conditions]) -> boo
     rows = [row for conditions in patients.values() for row in conditions[GEOMETRY].failures]
     path = store.root / FAILURES
     found = path.read_bytes() if path.is_file() else None
-    return found != "".join(canonical_json(row) + "\n" for row in rows).encode()
+    return found != failure_lines(store.layer(GEOMETRY), rows)
 
 
 def _claimed(

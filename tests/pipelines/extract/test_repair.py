@@ -177,6 +177,24 @@ def test_failures_of_the_recording_stay_as_they_were(tmp_path: Path) -> None:
     assert tree(out) == whole
 
 
+def test_parts_of_the_recording_that_were_not_read_are_no_problem(tmp_path: Path) -> None:
+    recording = write_recording(tmp_path / "rooms", 6, sequences=2)
+    (recording / "scene-0" / "frame-000001.pose.txt").unlink()
+    store = extract.run(recording_config(recording, tmp_path / "store"))
+    [row] = map(json.loads, (store / "failures.jsonl").read_text().splitlines())
+    assert (row["key"], row["stage"]) == ("scene-0", "recording")
+    assert not verify_store(store, deep=False).problems
+    before = times(store)
+    report = repair(store, recording)
+    assert (report.actions, report.failures_file) == ((), False)
+    assert times(store) == before
+    (store / "failures.jsonl").write_text("")
+    [problem] = verify_store(store, deep=False).problems
+    assert "does not list the 1 failures" in problem.reason
+    assert repair(store, recording).failures_file
+    assert not verify_store(store, deep=False).problems
+
+
 def test_two_teachers_and_other_settings(room_recording: Path, tmp_path: Path) -> None:
     config = recording_config(room_recording, tmp_path / "out", seed=3, limit=5)
     teacher = replace(TEACHER, seed=3)
