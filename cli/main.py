@@ -27,14 +27,14 @@ DISK_ERRORS = {
     errno.EROFS: "name a place that can be written",
     errno.EACCES: "name a place that you may read and write",
     errno.EPERM: "name a place that you may read and write",
-    errno.ENOTDIR: "expected a folder, found a file",
-    errno.EISDIR: "expected a file, found a folder",
+    errno.ENOTDIR: "name a folder, not a file",
+    errno.EISDIR: "name a file, not a folder",
 }
 """What to do about file-system errors that are not caused by the code."""
 
 
 COMMANDS = {
-    "pretrain": "Do all of it: check a recording, extract, train, test and report.",
+    "pretrain": "Run every stage: check a recording, extract, train, test and report.",
     "init": "Write a commented settings file for extract or train.",
     "plan": "Estimate what an extraction will take: gigabytes, passes, time.",
     "extract": "Run a 2D network once over a recording; store its features.",

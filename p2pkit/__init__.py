@@ -50,8 +50,8 @@ def open_recording(
     Args:
         path: the recording's folder; None for generated rooms.
         dataset: its format; None recognises it by its files, and takes `demo-scene` without a path.
-        limit: the first frames only.
-        every: each N-th frame of a sequence only.
+        limit: read only the first `limit` frames; None reads all.
+        every: read only every N-th frame of each sequence.
         camera: a calibration to use in place of the recording's own.
         depth_units: units per metre of stored depth, in place of what the recording says.
 

@@ -185,10 +185,10 @@ def _check(config: PretrainConfig, show: Show) -> None:
     done = check.run(checking, progress=look)
     show(Progress("check", len(keys), len(keys), note=done.summary))
     if not done.ok and not config.force:
-        mends = "".join(f"; to mend it, {mend}" for mend in done.mends)
+        mends = "".join(f"; to fix it, {mend}" for mend in done.mends)
         raise SourceError(
             f"the check of {config.source or config.dataset} failed: "
-            f"{done.summary.rstrip('.')}{mends}. {folder / 'check.html'} shows it; --force goes on"
+            f"{done.summary.rstrip('.')}{mends}. See {folder / 'check.html'}, or use --force"
         )
 
 

@@ -220,7 +220,7 @@ class PretrainConfig:
         default=None,
         gt=0,
         description="Minutes of training. By default 20 on a CPU, and on a GPU the preset's steps. "
-        "As many steps as fit are fixed after the first ten.",
+        "The first ten steps are timed; the number of steps that fit is then fixed.",
         json_schema_extra=option(default="20 on a CPU, the preset's steps on a GPU"),
     )
     steps: int | None = Field(
@@ -239,7 +239,7 @@ class PretrainConfig:
     )
     training: tuple[str, ...] = Field(
         default=(),
-        description="Settings of the training over the preset's, each as NAME=VALUE, such as "
+        description="Training settings that override the preset's, each as NAME=VALUE, such as "
         "stream.sample.voxel_size=0.1.",
     )
     random_seeds: int = RANDOM_SEEDS
@@ -250,7 +250,7 @@ class PretrainConfig:
     )
     force: bool = Field(
         default=False,
-        description="Go on though the check of the recording failed.",
+        description="Continue even if the check of the recording fails.",
         json_schema_extra=option(),
     )
     seed: int = Field(
@@ -263,8 +263,8 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.steps is not None and self.minutes is not None:
             raise ConfigError(
-                f"steps is {self.steps} and minutes {self.minutes:g}, which decide the same; set "
-                "one of them"
+                f"steps is {self.steps} and minutes {self.minutes:g}, but both set the length of "
+                "training; keep one"
             )
 
 

@@ -40,7 +40,8 @@ def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> 
         refuse(["seed"], f"it seeds generated scenes, but {dataset} is a recording; omit it")
     config = config_of(CheckConfig, source=source, dataset=dataset)
     if (config.out / "check.json").exists():
-        click.echo(f"Replacing the earlier result in {config.out}; --out keeps both", err=True)
+        note = f"Replacing the earlier result in {config.out}; name another --out to keep both"
+        click.echo(note, err=True)
     report = run(config)
     if as_json:
         click.echo(report.path.read_text())
@@ -49,7 +50,7 @@ def check(source: Path | None, dataset: str | None, as_json: bool, **_: Any) -> 
             click.echo(f"{verdict.test:<16} {MARKS[verdict.outcome]:<12} {verdict.reason}")
         click.echo(report.summary)
         for mend in report.mends:
-            click.echo(f"To mend it, {mend}.")
+            click.echo(f"To fix it, {mend}.")
         click.echo(report.path.with_name("check.html"))
     if not report.ok:
         click.get_current_context().exit(1)

@@ -58,7 +58,7 @@ def evaluate(
     refuse(OF_PROBE, "add --preset probe, or omit this")
     if store is None or out is None:
         missing = "--on" if store is None else "--out"
-        raise click.UsageError(f"Missing option '{missing}'; only --preset probe needs none")
+        raise click.UsageError(f"Missing option '{missing}'; only --preset probe can omit it")
     config = config_of(EvaluateConfig, runs=runs, **_scenes("split.test_scenes"))
     _refuse_unused(config)
     path = stage.run(config, progress=lambda text: click.echo(f"done: {text}", err=True))
@@ -116,7 +116,7 @@ def _refuse_unused(config: EvaluateConfig) -> None:
         "split.gap_frames": (by_scene, "add --split-unit time-block"),
         "test": (
             bool(config.split.test_scenes or config.test_store),
-            f"--test-{'store' if config.test_store else 'scenes'} already selects the test part",
+            f"drop --test-{'store' if config.test_store else 'scenes'}, which names the test part",
         ),
     }
     for name in typed_settings(EvaluateConfig):

@@ -26,7 +26,8 @@ def plan(frames: int, as_json: bool, config_file: Path | None, **_: Any) -> None
     """Estimate the size, teacher passes and time of an extraction; write nothing.
 
     A few frames, spread over the recording, are extracted in memory and scaled up; eight times as
-    many without the teacher, because geometry varies more. Takes all options of `p2pkit extract`.
+    many without the teacher, because geometry varies more. Takes the options of `p2pkit extract`
+    except --engine and --print-config.
 
     Example: p2pkit plan --dataset demo-scene --limit 8 --probe 4
     """
@@ -60,8 +61,8 @@ def _text(planned: "ExtractionPlan") -> list[str]:
         )
     return [
         *lines,
-        f"time            about {_duration(planned.seconds_left)} for one worker on this machine: "
-        f"{1e3 * planned.seconds_per_frame:.0f} ms a frame on the probe with all layers, estimates",
+        f"time            about {_duration(planned.seconds_left)} for one worker on this machine, "
+        f"estimated from {1e3 * planned.seconds_per_frame:.0f} ms per probed frame for all layers",
     ]
 
 

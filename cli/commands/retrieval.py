@@ -35,7 +35,7 @@ def retrieval(run: Path, store: str, as_json: bool, **_: Any) -> None:
     kind = "held-out frames" if report["trained_on_store"] else "frames of another store"
     click.echo(f"{report['frames']} {kind}, {config.pairs} candidates each{fewer}; top-1 in %")
     if not report["trained_on_store"]:
-        click.echo("(if it was extracted from a recording of the training, they were trained on)")
+        click.echo("(the run has seen these frames if it was trained on the same recording)")
     click.echo(f"{'':<12}{'own pixel':>12}{'own cell':>12}")
     for name in ("trained", "untrained"):
         row = report[name]

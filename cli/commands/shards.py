@@ -124,7 +124,7 @@ def merge(
 @click.argument("layer")
 @click.option("--yes", is_flag=True, help="Delete; without it, only report what would be deleted.")
 def drop_layer(store: Path, layer: str, yes: bool) -> None:
-    """Delete one teacher's layer; the geometry and the other layers stay.
+    """Delete one layer of features, superpixels or boxes; the geometry and other layers stay.
 
     Example: p2pkit shards drop-layer STORE features/resnet50-0123abcd --yes
     """

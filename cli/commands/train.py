@@ -146,7 +146,7 @@ class AskedSettings:
             return self.preset or "paper"
         name, reason = chosen_preset(self.settings.get("device", "cpu"), store)
         if is_first():
-            click.echo(f"preset: {name} ({reason}); --preset takes another", err=True)
+            click.echo(f"preset: {name} ({reason}); --preset chooses another", err=True)
         return name
 
     def over(self, config: TrainConfig) -> TrainConfig:

@@ -179,7 +179,7 @@ def _doubt(outcome: Outcome, best: Misalignment | TimeOffset) -> str:
     if outcome != "cannot tell":
         return ""
     if best.displacement > SHIFT_TOLERANCE:
-        return ", which too few images or edges confirm"
+        return ", but too few images or edges confirm it"
     return ", but too weakly to judge by"
 
 

@@ -88,7 +88,7 @@ def _pixel_maps() -> list[Hypothesis]:
     swap, upside = "u and v are swapped", "the image is upside down"
     return [
         Hypothesis(swap, "the image is transposed", mapped(swapped, True)),
-        Hypothesis(swap, "the pixels of the pairs are", mapped(swapped)),
+        Hypothesis(swap, "the pairs' pixels are given as (v, u)", mapped(swapped)),
         Hypothesis("the image is mirrored", "mirror it left to right", mapped(mirrored)),
         Hypothesis(upside, "flip it top to bottom", mapped(upside_down)),
         Hypothesis(

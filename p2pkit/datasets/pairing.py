@@ -66,7 +66,7 @@ def pair_images(first: Sequence[Path], second: Sequence[Path], *, max_gap_s: flo
         raise SourceError(
             f"{len(common)} of {min(len(first), len(second))} images of {folders} have a partner "
             "with the same number, so nothing says which belong together; give images of one "
-            "moment one number"
+            "moment the same number"
         )
     pairs = [Pair(by_key[0][key], by_key[1][key], None) for key in common]
     return Paired(pairs, _alone((first, second), pairs))
@@ -135,8 +135,8 @@ def _paired_by_time(
     if not pairs:
         raise SourceError(
             f"none of {len(first)} and {len(second)} images are within {max_gap_s} s of each "
-            f"other; their names give times from {moments[0][0]:.3f} s and {moments[1][0]:.3f} s "
-            "on: record both streams with one clock"
+            f"other; their names' times start at {moments[0][0]:.3f} s and {moments[1][0]:.3f} "
+            "s: record both streams with the same clock"
         )
     return Paired(pairs, _alone((first, second), pairs))
 

@@ -68,9 +68,9 @@ def check_inputs(frame: Frame, stored: Iterable[Mapping[str, Any]]) -> None:
     )
     if changed:
         raise SourceError(
-            f"frame {frame.key}: other {' and '.join(changed)} than its samples in the store were "
-            "made from: the recording was edited, or other library versions decode it "
-            "differently. Restore the original files, or extract into a new folder; `p2pkit "
+            f"frame {frame.key} differs in its {' and '.join(changed)} from what its samples in "
+            "the store were made from: the recording was edited, or other library versions decode "
+            "it differently. Restore the original files, or extract into a new folder; `p2pkit "
             "shards drop-layer` removes a layer that cannot be finished"
         )
 

@@ -19,7 +19,7 @@ class ProbeConfig:
         default=False, description="Weight each class inversely to its number of points."
     )
     max_points: int = Field(
-        default=100_000, ge=1, description="Most rows; more are thinned out at random."
+        default=100_000, ge=1, description="Maximum number of rows; more are thinned at random."
     )
     iterations: int = Field(
         default=200, ge=1, description="Most iterations of L-BFGS; it stops earlier once converged."

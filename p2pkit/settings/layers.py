@@ -46,8 +46,8 @@ class GeometryConfig:
     near_limit: float = Field(
         default=0.0,
         ge=0,
-        description="No pairs of points nearer to a camera than this (m along its optical axis), "
-        "in frames of points; 0 keeps them. `p2pkit extract` takes 1 m for LiDAR recordings, as "
+        description="In frames of points, make no pairs with points nearer to the camera than this "
+        "(m along its optical axis); 0 keeps them. `p2pkit extract` uses 1 m for LiDAR, as "
         "SLidR does, so that the vehicle itself is not learned.",
     )
     occlusion_margin: float = Field(
@@ -291,7 +291,8 @@ class SuperpixelConfig:
     compactness: float = Field(
         default=6.0,
         gt=0,
-        description="Weight of nearness against likeness of colour; higher gives squarer ones.",
+        description="Weight of spatial distance against colour difference; higher values give "
+        "squarer superpixels.",
     )
 
     @property

@@ -39,16 +39,15 @@ class LossConfig:
     negatives: Negatives = Field(
         default="paper",
         description="`paper` keeps all other sampled pixels as negatives; `mask-same-cell`, "
-        "`mask-same-voxel` and `mask-same-cell-or-voxel` leave those out that share the anchor's "
+        "`mask-same-voxel` and `mask-same-cell-or-voxel` leave out those that share the anchor's "
         "cell or voxel, since their features are nearly the positive's; `mask-similar` those whose "
         "teacher feature has a cosine of at least `similarity` with the anchor's.",
     )
     confidence: Literal["ignore", "weight"] = Field(
         default="ignore",
-        description="`ignore` weighs all anchors equally; `weight` weighs each by the confidence "
+        description="`ignore` weights all anchors equally; `weight` weights each by the confidence "
         "of its pair, which says how certain it is that the pixel sees the point; with the loss "
-        "`superpixel` "
-        "the pairs within each superpixel.",
+        "`superpixel` it weights the pairs within each superpixel.",
     )
     similarity: float = Field(
         default=0.95, gt=-1, le=1, description="Threshold (cosine) of `mask-similar`."

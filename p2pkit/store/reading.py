@@ -67,7 +67,7 @@ class Store:
             if name and (full.startswith(name) or full.endswith(name) or f"/{name}" in full)
         ]
         if len(fitting) != 1:
-            problem = f"fits {', '.join(fitting)}" if fitting else "is not there"
+            problem = f"matches {', '.join(fitting)}" if fitting else "does not exist"
             raise StoreError(
                 f"layer {name!r} {problem} in {self.root}; name one of {', '.join(layers)}"
             )
@@ -98,8 +98,8 @@ class Store:
                 )
             if record.format != self.manifest.storage:
                 raise StoreError(
-                    f"{path} is stored as {record.format}; expected {self.manifest.storage}, as "
-                    "the whole store"
+                    f"{path} is stored as {record.format}; expected {self.manifest.storage}, "
+                    "like the rest of the store"
                 )
             self._records[spec.name, shard] = record
         return record

@@ -285,8 +285,8 @@ class StoreWriter:
 def _check_expected(path: Path, written: Written, expected: str | None) -> None:
     if expected is not None and written.xxh3_128 != expected:
         raise FingerprintError(
-            f"{path} would get other bytes than its record says: the recording was edited, "
-            "or other library versions or another accelerator compute it differently. The shard "
+            f"{path} would get bytes other than its record says: the recording was edited, "
+            "or another library version or accelerator computes it differently. The shard "
             "was left as it is; restore the original files, or extract into a new folder"
         )
 

@@ -110,8 +110,8 @@ def whole_weights(weights: Sequence[float], samples: Sequence[int]) -> tuple[int
         return _lowest([max(1, round(count / shrink)) for count in samples])
     if len(weights) != len(samples):
         raise ConfigError(
-            f"weights are {list(weights)} for {len(samples)} stores; give one to each store, or "
-            "none to weigh each by its number of frames"
+            f"weights are {list(weights)} for {len(samples)} stores; give one for each store, or "
+            "none to weight each by its number of frames"
         )
     if not all(0 < weight < float("inf") for weight in weights):
         raise ConfigError(f"weights are {list(weights)}; each must be a positive number")

@@ -88,7 +88,7 @@ def _kind_and_name(teacher: str) -> tuple[str, str]:
         return "timm", name.removeprefix("timm/")
     if kind in ("hf_hub", "hf-hub"):
         raise ConfigError(
-            f"teacher {teacher!r}: of the hub's models {kind}: reads timm's own, {kind}:timm/NAME; "
-            f"for a model of transformers write hf:{name}"
+            f"teacher {teacher!r}: {kind}: reads only timm's own models from the hub, as "
+            f"{kind}:timm/NAME; for a transformers model write hf:{name}"
         )
     return kind, name

@@ -310,7 +310,7 @@ def _fit(centres: Tensor, name: str) -> tuple[float, float]:
     if inner.shape[0] < 1 or count < 2:
         raise TeacherError(
             f"teacher {name}: a map of {centres.shape[1]} x {centres.shape[0]} cells is too small "
-            "to measure; expected 4 cells per side: use larger images or an input_size"
+            "to measure; expected at least 4 cells per side: use larger images or an input_size"
         )
     stride = float((inner[0, -1] - inner[0, 0]) / (count - 1))
     offset = float(inner[0, 0]) - stride

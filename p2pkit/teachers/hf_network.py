@@ -28,7 +28,7 @@ from p2pkit.weight_files import check_weight_file, read_weight_file
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of resize filters, as image processors' configurations have them."""
 _PROBED_PX = 224
-WITHOUT_NETWORK = "Without a network, give a folder written by save_pretrained: hf:/path/of/it"
+WITHOUT_NETWORK = "When offline, give a folder written by save_pretrained: hf:/path/to/folder"
 SUPPORTED = (
     "Supported are families with an AutoBackbone, and models with square patches whose last "
     "tokens are the patches, row by row; if the size is the cause, set input_size"
@@ -210,7 +210,9 @@ def _layer(
     backbones = transformers.AutoBackbone._model_mapping
     if type(config) not in backbones or not stages:
         if options.layer not in (-1, 0):
-            raise TeacherError(f"teacher hf:{name} has one layer, its last: -1")
+            raise TeacherError(
+                f"teacher hf:{name} has no layer {options.layer}; it has one layer, its last: -1"
+            )
         patch = _patch(config, name)
         if hasattr(config, "mask_ratio"):
             config.mask_ratio = 0.0

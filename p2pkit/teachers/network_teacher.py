@@ -212,8 +212,8 @@ class NetworkTeacher:
             raise TeacherMemoryError(
                 f"teacher {self.name}: {self._accelerator.name} has too little memory for "
                 f"{images} image{'s' if images > 1 else ''} of {size[0]} x {size[1]} px at once: "
-                "set a smaller --batch-size or --input-size, use --precision bfloat16, or end what "
-                "else takes its memory"
+                "set a smaller --batch-size or --input-size, use --precision bfloat16, or stop "
+                "other programs that use its memory"
             ) from None
 
     def _run(self, prepared: Tensor) -> Tensor:

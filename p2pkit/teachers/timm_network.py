@@ -36,8 +36,7 @@ with warnings.catch_warnings():
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """That timm looks for in a model on the hub."""
 WITHOUT_NETWORK = (
-    "Without a network, give a local file (weights=/path/to/state_dict.pth or .safetensors), or "
-    "'random'"
+    "When offline, give a local file (weights=/path/to/state_dict.pth or .safetensors), or 'random'"
 )
 LIBRARY = f"timm {timm.__version__}, torch {torch.__version__}"
 

@@ -52,7 +52,7 @@ def _mend(fault: str, detail: str, declared: Declared) -> str:
         case "wrong axes" if OPENGL in detail:
             side = "left" if detail.startswith("the camera") else "right"
             what = "color_from_depth in camera.json" if declared.camera_json else _TRANSFORM
-            return f"multiply {what} by diag(1, -1, -1, 1) from the {side}"
+            return f"multiply {what} by diag(1, -1, -1, 1) on the {side}"
         case "u and v are swapped" if "transposed" in detail:
             return (
                 "transpose the colour images: the reader has to give image[v, u], rows first "
@@ -75,7 +75,7 @@ def _units(factor: float, declared: Declared) -> str:
 
 def _pose_axes(declared: Declared) -> str:
     if not declared.camera_json:
-        return "multiply the reader's world_from_sensor by diag(1, -1, -1, 1) from the right"
+        return "multiply the reader's world_from_sensor by diag(1, -1, -1, 1) on the right"
     is_opengl = declared.camera_json.get("pose_axes") == "opengl"
     return f'write "pose_axes": "{"opencv" if is_opengl else "opengl"}" in camera.json'
 

@@ -218,8 +218,8 @@ def _judge_intensity(extremes: list[tuple[float, float]]) -> Verdict:
         return Verdict("intensity", "cannot tell", text, "", figures)
     if high <= WEAK_INTENSITY:
         text += (
-            ", never above 1/50: the files may be of another range than the format has, such as 0 "
-            "to 1 in place of 0 to 255"
+            ", never above 1/50: the files may use another range than the format's, such as 0 to "
+            "1 instead of 0 to 255"
         )
         return Verdict("intensity", "cannot tell", text, "", figures)
     return Verdict("intensity", "pass", text, "", figures)

@@ -80,7 +80,7 @@ def _check(data: LabelledFrames) -> None:
     size = data.store.layer(GEOMETRY).fingerprint.get("voxel_size")
     if size != 0 or data.labels.name != STORED:
         raise ConfigError(
-            f"predictions in the form of {_dataset(data)} are one for each point of the recording, "
-            f"in its own classes; the store was extracted with --voxel-size {size}, the label set "
+            f"predictions in the format of {_dataset(data)} need every point of the recording and "
+            f"its own classes; the store was extracted with --voxel-size {size} and the label set "
             f"is {data.labels.name}: extract with --voxel-size 0 and use --labels {STORED}"
         )

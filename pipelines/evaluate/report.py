@@ -133,9 +133,9 @@ def header(card: dict[str, Any], mode: str) -> tuple[str, ...]:
         "weights",
         f"{main.name}, %",
         f"{other.name}, %",
-        f"difference to scratch, {INTERVAL} over draws",
+        f"difference from scratch, {INTERVAL} over draws",
         f"{INTERVAL} over test {_unit(card)}",
-        "difference to the better baseline",
+        "difference from the better baseline",
         "n",
     )
 
@@ -298,7 +298,7 @@ def _mean_cell(cells: Cells) -> dict[str, Any]:
 
 
 def _differences(own: Cells, scratch: Cells, *, tested: Cells) -> dict[str, Any]:
-    """The paired difference to scratch, with intervals over the draws and over the test scenes.
+    """The paired difference from scratch, with intervals over the draws and over the test scenes.
 
     Args:
         own: one cell for each draw.

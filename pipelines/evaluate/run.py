@@ -379,6 +379,9 @@ def _check_same(config: EvaluateConfig, card: dict[str, Any]) -> None:
             rows = [row for row in rows if not row[0].startswith("protocol.settings.finetune.")]
         if rows:
             changes = "; ".join(f"{where} was {old!r}, is now {new!r}" for where, old, new in rows)
-            raise FingerprintError(f"{config.out} holds cells of another protocol: {changes}")
+            raise FingerprintError(
+                f"{config.out} holds cells of another protocol: {changes}. Use another --out, or "
+                "delete the folder"
+            )
     else:
         write_json(path, comparable)

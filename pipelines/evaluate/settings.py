@@ -78,7 +78,7 @@ class FrozenConfig:
     neighbours: int = Field(
         default=20,
         ge=1,
-        description="Neighbours of the nearest-neighbour classifier, by cosine, votes weighed by "
+        description="Neighbours of the nearest-neighbour classifier, by cosine, votes weighted by "
         "similarity.",
     )
     most_neighbours: int = Field(
@@ -98,8 +98,8 @@ class FinetuneConfig:
     trunk_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of the student.")
     scratch_rate: Rate | None = Field(
         default=None,
-        description="That of random weights, whose best rate is often higher. None takes "
-        "`trunk_rate`.",
+        description="Peak learning rate of a student with random weights, whose best rate is often "
+        "higher. None uses `trunk_rate`.",
     )
     head_rate: float = Field(default=1e-2, gt=0, description="Peak learning rate of the new layer.")
     rates: tuple[Rate, ...] = Field(
@@ -119,19 +119,19 @@ class FinetuneConfig:
     choose: Literal["best", "last"] = Field(
         default="best",
         description="Which weights are tested: `best` takes those with the highest mIoU on the "
-        "validation part, the later of ties; `last` takes those of the last step, and does not "
-        "validate.",
+        "validation part, the later one in a tie; `last` takes those of the last step, and does "
+        "not validate.",
     )
     validations: int = Field(
         default=5,
         ge=1,
-        description="How often `best` validates, at equal distances and after the last step.",
+        description="How often `best` validates, at equal intervals and after the last step.",
     )
     validation_frames: int = Field(
         default=200,
         ge=1,
-        description="Most validation frames used by `best`, evenly spread over the part, so over "
-        "its scenes by their length.",
+        description="Maximum number of validation frames that `best` uses, evenly spread over the "
+        "part, so that each scene counts by its length.",
     )
     augment: AugmentConfig = Field(
         default=AugmentConfig(color_jitter=0.1),
@@ -158,19 +158,19 @@ class DetectConfig:
     cells_per_box: int = Field(
         default=6,
         ge=1,
-        description="Cells of the decoder, the nearest to a box's middle, that answer for it.",
+        description="Number of decoder cells, those nearest to a box's middle, that predict it.",
     )
     coarse_cells: float = Field(
         default=2.0,
         gt=0,
         description="Boxes are learned at stride 8 if the geometric mean of their sides is at "
-        "least so many of its cells, else at stride 4.",
+        "least this many of its cells, else at stride 4.",
     )
     overlap: float = Field(
         default=0.25,
         gt=0,
         lt=1,
-        description="3D IoU above which the less sure of two boxes of a class is dropped.",
+        description="3D IoU above which the less confident of two boxes of a class is dropped.",
     )
     most_boxes: int = Field(default=100, ge=1, description="Most boxes detected in a frame.")
 
@@ -229,8 +229,8 @@ class EvaluateConfig:
     seeds: int = Field(
         default=3,
         ge=1,
-        description="Number of draws of scenes, disjoint as long as they fit, and of initial "
-        "weights of head and scratch, per fraction.",
+        description="Number of draws per fraction: of scenes, disjoint while enough are left, and "
+        "of initial weights of the head and of scratch.",
         json_schema_extra=option(),
     )
     first_seed: int = Field(

@@ -167,7 +167,7 @@ def same_place(scenes: Sequence[str], split: SplitConfig) -> str | None:
     return (
         f"Not a split by scene: all parts are runs of frames of the same recording ({names}), with "
         f"{split.gap_frames} frames left out between them, and show the same place. The figures "
-        "say how labels carry on along it, not how anything generalises to new scenes."
+        "say how far labels transfer along it, not how anything generalises to new scenes."
     )
 
 

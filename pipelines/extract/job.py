@@ -136,8 +136,8 @@ def stop_if_too_many(failed: int, frames: int, *, config: ExtractConfig) -> None
     if failed > config.max_failure_rate * frames:
         StoreWriter(config.out, read_manifest(config.out)).write_failures()
         raise SourceError(
-            f"{failed} of {frames} frames are bad, above the failure rate "
-            f"{config.max_failure_rate}; reasons: {config.out / 'failures.jsonl'}. Repair the "
+            f"{failed} of {frames} frames are bad, above the allowed failure rate "
+            f"{config.max_failure_rate}; for reasons see {config.out / 'failures.jsonl'}. Fix the "
             "recording and extract it into a new folder, or raise --max-failure-rate to accept the "
             "loss of these frames"
         )

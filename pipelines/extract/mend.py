@@ -53,7 +53,7 @@ class SourceConfig:
     """Where to find a store's recording and its teacher's weights.
 
     Args:
-        dataset: a name in `p2pkit.datasets.SOURCES`; None takes the store's.
+        dataset: a name in `p2pkit.datasets.registry.DATASETS`; None uses the store's.
         root: the recording's folder; None for generated scenes.
         camera: separate calibration file, if the store was made with one.
         weights: the file of a teacher's weights, if the store was made with one.

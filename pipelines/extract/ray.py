@@ -151,7 +151,9 @@ def pool_for(nodes: Iterable[dict[str, float]], *, device: str, threads: int, sh
         pool = Pool(min(sum(size // cpus for size, _ in sizes), shards), cpus, gpus=0)
         needed = "a CPU core"
     if pool.actors < 1:
-        raise ConfigError(f"no machine of the Ray cluster has {needed}; it has {sizes or 'none'}")
+        raise ConfigError(
+            f"no machine of the Ray cluster has {needed}; found (CPU cores, GPUs) {sizes or 'none'}"
+        )
     return pool
 
 
@@ -209,7 +211,7 @@ def _cluster(address: str | None) -> Generator[Any, None, None]:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            where = address or "where RAY_ADDRESS says"
+            where = address or "the address in RAY_ADDRESS"
             raise ConfigError(f"no Ray cluster answers at {where}: {_last_line(error)}") from error
     _quiet(ray.data.DataContext.get_current())
     try:

@@ -53,8 +53,8 @@ class ExtractConfig:
     geometry: GeometryConfig = Field(default=GeometryConfig(), description="Which points are kept.")
     features: FeatureConfig | None = Field(
         default=FeatureConfig(),
-        description="The teacher and how its features are stored; none for geometry and labels "
-        "alone, to evaluate on, where the teacher's name is none.",
+        description="The teacher and how its features are stored; the teacher name none stores "
+        "geometry and labels only, for evaluation.",
     )
     format: Literal["tar", "zarr"] = Field(
         default="tar", description="On-disk format of the shards.", json_schema_extra=option()
@@ -65,15 +65,15 @@ class ExtractConfig:
         default=0.02,
         ge=0,
         lt=1,
-        description="Drop pixels of depth images between the two sides of an edge, which no "
-        "neighbour supports to within this share of their depth; 0 keeps them.",
+        description="Drop depth pixels that float between the two sides of an edge: those that no "
+        "neighbour matches to within this share of their depth; 0 keeps them.",
         json_schema_extra=option(),
     )
     fuse: int = Field(
         default=0,
         ge=0,
-        description="Make one sample of N neighbouring posed frames, at least 2; 0 makes one of "
-        "each.",
+        description="Fuse N neighbouring posed frames, at least 2, into one sample; 0 makes one "
+        "sample per frame.",
         json_schema_extra=option(metavar="N"),
     )
     depth_units: float | None = recording.DEPTH_UNITS

@@ -107,7 +107,7 @@ class ModeSection:
     Args:
         mode: its name.
         better, worse, fractions: at how many of the label fractions the 95 % interval of the
-            difference to scratch is above and below 0.
+            difference from scratch is above and below 0.
         gain: at the smallest fraction, for the top of the page.
         plot: the main score by label fraction.
         header: of the table.
@@ -191,7 +191,7 @@ def _mode(
 
 
 def _gain(mode: str, row: dict[str, Any]) -> Tile:
-    """The difference to the better trivial baseline, and the interval of that to scratch."""
+    """The difference from the better trivial baseline, and the interval of that to scratch."""
     found, baseline = row["difference"], row["baseline"]
     main = main_metric(mode)
     what = f"{main.name} over {baseline['name']}, {mode}, {row['percent']:g} % of the labels"

@@ -206,7 +206,7 @@ def _push(source: Path, target: RemotePath, record: ShardRecord) -> None:
     size = shard_bytes(source, record.format)
     if size != record.bytes:
         state = "is missing" if size is None else f"has {size} bytes"
-        raise CorruptShardError(str(source), f"{state}; its record says {record.bytes}")
+        raise CorruptShardError(str(source), f"{state}; its record says {record.bytes} bytes")
     found = shard_checksum(source)
     if found != record.xxh3_128:
         raise _damaged(source, found, record)
@@ -217,7 +217,7 @@ def _push(source: Path, target: RemotePath, record: ShardRecord) -> None:
         if _is_intact(target, record):
             return
     raise StoreError(
-        f"{target} reads back with other bytes than were sent, {COPIES} times; nothing was "
+        f"{target} did not read back as the bytes that were sent, {COPIES} times; nothing was "
         "recorded at the target. Check the server, then run the same command again"
     )
 

@@ -60,8 +60,8 @@ def save_checkpoint(
     broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if broken:
         raise TrainingError(
-            f"{broken[0]} and {len(broken) - 1} more weights are NaN or infinite after {step} "
-            f"steps, which are not saved; {newest_checkpoint_text(run)}. Lower "
+            f"{len(broken)} tensors, such as {broken[0]}, are NaN or infinite after {step} "
+            f"steps, so no checkpoint was saved; {newest_checkpoint_text(run)}. Lower "
             "optimizer.learning_rate or set optimizer.clip_norm"
         )
     folder = run / "checkpoints"

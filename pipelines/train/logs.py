@@ -106,18 +106,17 @@ def wandb_log(
 ) -> Generator[Callable[[dict[str, Any]], None]]:
     """Open the run's log at Weights & Biases; yields the function that appends a row.
 
-       Its id is kept in RUN/wandb.json, so that a resumed run continues there, too. Repeated steps
-       keep their first values: the service takes no step twice. Where the rows go is up to wandb:
-
-    WANDB_MODE=offline puts them in RUN/wandb, for `wandb sync`.
+    Its id is kept in RUN/wandb.json, so that a resumed run continues there, too. Repeated steps
+    keep their first values: the service accepts no step twice. wandb decides where the rows go:
+    with WANDB_MODE=offline into RUN/wandb, for `wandb sync`.
 
     Args:
-           config: of the run; without `wandb.project` rows go nowhere.
-           run: the run's folder.
-           write: False for processes other than the first, whose rows go nowhere.
+        config: of the run; without `wandb.project` rows go nowhere.
+        run: the run's folder.
+        write: False for processes other than the first, whose rows go nowhere.
 
     Raises:
-           TrainingError: wandb cannot start, such as without a login.
+        TrainingError: wandb cannot start, for example without a login.
     """
     if not (write and config.wandb.project):
         yield lambda row: None

@@ -55,7 +55,8 @@ from p2pkit.stream.batches import Batch, BatchStream, StreamSource
 from p2pkit.stream.mixture import MixtureOrder
 
 _STOPPING = (
-    b"\nStopping with a checkpoint after the step in work; Ctrl-C again stops at once, without.\n"
+    b"\nStopping with a checkpoint after the current step; press Ctrl-C again to stop at once, "
+    b"without a checkpoint.\n"
 )
 
 

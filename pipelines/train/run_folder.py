@@ -115,8 +115,8 @@ class Provenance:
             if replace(found, store=begun.store) != begun:
                 raise TrainingError(
                     f"{found.store} no longer has the frames that {run} was started on: it has "
-                    f"{found.frames} frames and holds {len(found.holdout)} out, the run had "
-                    f"{begun.frames} and {len(begun.holdout)}, or others; start a new run"
+                    f"{found.frames} frames, {len(found.holdout)} of them held out; the run had "
+                    f"{begun.frames} and {len(begun.holdout)}, or other frames; start a new run"
                 )
 
 
@@ -319,7 +319,7 @@ def superpixel_layer(store: Store, wanted: str | None) -> str:
     if not names:
         raise ConfigError(
             f"the loss {SUPERPIXEL!r} needs superpixels, and {store.root} has none: add them by "
-            "running the `p2pkit extract` that made it again, with `--superpixels slic:150`: "
+            "running the same `p2pkit extract` again with `--superpixels slic:150`, as in "
             f"p2pkit extract ... --dataset {store.manifest.dataset.get('dataset')} --out "
             f"{store.root} --superpixels slic:150"
         )

@@ -166,7 +166,7 @@ class TrainConfig:
     )
     init_inputs: InputLayer = Field(
         default="exact",
-        description="With `init`, for a file of another number of input channels: `average` takes "
+        description="With `init`, if the file has another number of input channels: `average` uses "
         "the mean over its channels for each of the student's, `random` leaves the input layer "
         "random, `exact` refuses the file.",
     )

@@ -118,7 +118,10 @@ def _check_one_teacher(stores: list[Store], specs: list[LayerSpec]) -> None:
             f"{store.root} has {spec.name} by {teacher}"
             for store, spec, teacher in zip(stores, specs, teachers, strict=True)
         )
-        raise ConfigError(f"the stores' features are not of one teacher: {found}")
+        raise ConfigError(
+            f"the stores' features are not of one teacher: {found}. Name another layer with --set "
+            "layer=NAME, or extract all stores with the same teacher"
+        )
 
 
 def _check_confidence(config: TrainConfig, store: Store) -> None:

@@ -35,7 +35,7 @@ def test_the_preset_goes_by_device_and_store(
 def test_the_choice_is_told(room_store: Path, tmp_path: Path) -> None:
     words = ("train", room_store, "--out", tmp_path / "run", "--print-config")
     chosen = p2pkit(*words)
-    assert "preset: cpu-small (for depth images on cpu); --preset takes another" in chosen.stderr
+    assert "preset: cpu-small (for depth images on cpu); --preset chooses another" in chosen.stderr
     assert chosen.stdout == p2pkit(*words, "--preset", "cpu-small").stdout
     on_gpu = p2pkit(*words, "--device", "cuda")
     assert "preset: paper (for depth images on cuda)" in on_gpu.stderr

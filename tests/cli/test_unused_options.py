@@ -112,7 +112,7 @@ def test_a_training_is_told_each_setting_once(words: list[str], message: str) ->
         (["--set", "split.gap_frames=3"], "add --split-unit time-block, or omit it"),
         (
             ["--test-scenes", "a", "--set", "test=0.5"],
-            "--test-scenes already selects the test part",
+            "drop --test-scenes, which names the test part",
         ),
     ],
 )

@@ -80,7 +80,7 @@ def test_names_without_numbers_must_be_equal() -> None:
         (["1.jpg", "01.png"], ["1.png"], "both with number 1"),
         (["a.jpg", "b.jpg"], ["c.png", "d.png"], "0 of 2 images"),
         (["100.jpg", "133.jpg", "166.jpg"], ["101.png", "134.png", "166.png"], "1 of 3 images"),
-        (["5.1.png"], ["3605.1.png"], "one clock"),
+        (["5.1.png"], ["3605.1.png"], "the same clock"),
         ([], ["1.png"], "0 of 0 images"),
     ],
 )

@@ -147,7 +147,7 @@ def test_a_failed_check_stops_it_before_anything_is_extracted(
     out = tmp_path / "stopped"
     strict = tiny(recording, out, force=False)
     progress: list[pretrain.Progress] = []
-    with pytest.raises(SourceError, match=r"failed: .*check.html shows it; --force goes on"):
+    with pytest.raises(SourceError, match=r"failed: .*See .*check.html, or use --force"):
         pretrain.run(strict, progress=progress.append)
     assert {report.stage for report in progress} == {"check"}
     assert not (out / "store").exists()
@@ -266,5 +266,5 @@ def test_a_single_frame_cannot_be_pretrained_on(tmp_path: Path) -> None:
 
 
 def test_steps_and_minutes_decide_the_same(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="steps is 2 and minutes 3, which decide the same"):
+    with pytest.raises(ConfigError, match="steps is 2 and minutes 3, but both set the length"):
         tiny(tmp_path, tmp_path / "out", minutes=3)

@@ -100,7 +100,7 @@ def test_another_store_is_tested_as_a_whole(trained: Path, tmp_path: Path) -> No
     assert 0 <= report["trained"]["top1_pixel"] <= report["trained"]["top1_cell"] <= 1
     said = p2pkit("retrieval", trained, other, "--set", "pairs=64").output
     assert "2 frames of another store, 64 candidates each" in said
-    assert "if it was extracted from a recording of the training" in said
+    assert "the run has seen these frames if it was trained on the same recording" in said
 
 
 def test_features_of_another_teacher_are_refused(trained: Path, tmp_path: Path) -> None:

@@ -203,9 +203,9 @@ def test_layer_by_part_of_its_name(tmp_path: Path):
     for part in ("features/resnet50", "resnet50", "11111111", layers[1].name):
         assert store.layer(part) == layers[1]
     assert store.layer("geometry").name == "geometry"
-    with pytest.raises(StoreError, match="fits features/resnet50-11111111, features/resnet18"):
+    with pytest.raises(StoreError, match="matches features/resnet50-11111111, features/resnet18"):
         store.layer("resnet")
-    with pytest.raises(StoreError, match=r"is not there .* name one of geometry, features/resnet"):
+    with pytest.raises(StoreError, match=r"does not exist .*one of geometry, features/resnet"):
         store.layer("vit")
 
 

@@ -101,8 +101,8 @@ def _refuse_other_unit(metres: np.ndarray, path: Path, key: str) -> None:
     if median > FARTHEST_MEDIAN_M:
         raise FrameError(
             key,
-            f"{path.name} has the median {median:g}, and its unit is metres: if it contains "
-            "millimetres, divide by 1000",
+            f"{path.name} has a median depth of {median:g} m; at most {FARTHEST_MEDIAN_M:g} m is "
+            "plausible: if it contains millimetres, divide by 1000",
         )
 
 

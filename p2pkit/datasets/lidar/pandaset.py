@@ -228,7 +228,7 @@ def _listed(folder: Path, calibration: dict[str, Any]) -> list[PandaFrame]:
     names = tuple(str(name) for name in cameras if image_suffix(folder / "camera" / str(name)))
     if not names:
         raise SourceError(
-            f"{folder / 'camera'} contains no camera folder with images that {path} names: "
+            f"{folder / 'camera'} contains no camera folder with images for those in {path}: "
             f"{', '.join(map(str, cameras))}"
         )
     for name in names:

@@ -166,9 +166,9 @@ def _check_agreement(probes: Sequence[DepthProbe]) -> None:
     best = int(np.argmax(agreement))
     if agreement[best] >= _GOOD_AGREEMENT and agreement[0] < _BAD_RATIO * agreement[best]:
         raise SourceError(
-            f"{_where(probes)}: depth_units_per_metre is {units[0]:g}, but through their "
-            f"poses {len(rows)} pairs of frames agree on {agreement[0]:.0%} of their depths with "
-            f"it and on {agreement[best]:.0%} with {units[best]:g}. "
+            f"{_where(probes)}: depth_units_per_metre is {units[0]:g}, with which {len(rows)} "
+            f"pairs of posed frames agree on {agreement[0]:.0%} of their depths; with "
+            f"{units[best]:g} they agree on {agreement[best]:.0%}. "
             + _mending(units[best : best + 1], units[0])
         )
 

@@ -37,8 +37,8 @@ from p2pkit.geometry.transforms import nearest_rigid
 FILE = "transforms.json"
 METRES_PER_UNIT = 0.001
 RAW_EXPORT = (
-    "Polycam's raw export becomes a transforms.json by `ns-process-data polycam --use-depth` of "
-    "nerfstudio"
+    "Convert Polycam's raw export to a transforms.json with nerfstudio's `ns-process-data polycam "
+    "--use-depth`"
 )
 _MODELS = ("OPENCV", "OPENCV_FISHEYE", "PINHOLE", "SIMPLE_PINHOLE")
 

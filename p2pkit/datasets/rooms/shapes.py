@@ -18,7 +18,7 @@ class Material:
     """How a surface looks.
 
     Args:
-        texture: a name of `demo_textures.PHOTOGRAPHS`.
+        texture: one of `textures.NAMES`.
         tint: factor per RGB channel.
         tile_m: size of one image on the surface (m); None fits the whole image to each surface.
         shift: offset into the image (images), so that two objects of a kind differ.

@@ -189,8 +189,8 @@ def _chosen(bag: RosBag, given: Sequence[str]) -> Topics:
     where = bag.path.name
     if any(topic.startswith(VIEWER) for topic in depths):
         raise SourceError(
-            f"{where} is of the RealSense Viewer, which records depth as the sensor took it: "
-            "convert it by Open3D's RSBagReader, which aligns it (docs/datasets/i-have.md)"
+            f"{where} was recorded by the RealSense Viewer, which does not align depth to colour: "
+            "convert it with Open3D's RSBagReader, which aligns it (docs/datasets/i-have.md)"
         )
     check_streams([*depths, *colors], given, where)
     if not depths:

@@ -33,8 +33,8 @@ def minkowski_engine() -> ModuleType:
             if error.name != "MinkowskiEngine":
                 raise MissingDependencyError(_broken(error)) from error
             raise MissingDependencyError(
-                "MinkowskiEngine, which the 3D networks are built on, is not installed: run "
-                "`p2pkit doctor --install minkowski` (compiles once, for some minutes), or use "
+                "MinkowskiEngine, which engine=minkowski needs, is not installed: run `p2pkit "
+                "doctor --install minkowski` (compiles once, for a few minutes), or use "
                 "the slower engine that needs no build: `--set engine=torch`"
             ) from error
         except ImportError as error:

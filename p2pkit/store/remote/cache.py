@@ -285,9 +285,8 @@ class ShardCache:
             reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
             warnings.warn(
                 f"the cache of remote shards at {self.folder} cannot be used ({reason}): samples "
-                "are "
-                f"read one by one from the server. Set {FOLDER_VARIABLE} to a folder with room, or "
-                f"{LIMIT_VARIABLE} to less",
+                f"are read one by one from the server. Set {FOLDER_VARIABLE} to a folder with "
+                f"room, or lower {LIMIT_VARIABLE}",
                 RuntimeWarning,
                 stacklevel=4,
             )

@@ -163,7 +163,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "npy in millimetres": (
         damage_npy(np.full((HEIGHT, WIDTH), 1900, np.float32)),
-        r"depth\.npy has the median 1900, and its unit is metres: .*divide by 1000",
+        r"depth\.npy has a median depth of 1900 m; .*divide by 1000",
     ),
     "32-bit depth": (
         lambda stem: Image.fromarray(np.full((HEIGHT, WIDTH), 70000, np.int32)).save(

@@ -310,7 +310,9 @@ def test_a_recording_of_the_realsense_viewer_says_how_to_convert_it(
     write_bag(
         tmp_path / "b", "bag", [(topic, *one[1:]) if one[0] == DEPTH else one for one in sent]
     )
-    with pytest.raises(SourceError, match=r"b\.bag is of the RealSense Viewer, .* RSBagReader"):
+    with pytest.raises(
+        SourceError, match=r"b\.bag was recorded by the RealSense Viewer.* RSBagReader"
+    ):
         opened(tmp_path)
 
 

@@ -114,7 +114,10 @@ def test_a_recording_gives_json_page_and_overlays(room_recording: Path, tmp_path
     assert "depth agreement" in result.output
     assert "earlier result" not in result.stderr
     again = CliRunner().invoke(check, [*arguments, "--frames", "1"])
-    assert f"Replacing the earlier result in {tmp_path / 'out'}; --out keeps both" in again.stderr
+    assert (
+        f"Replacing the earlier result in {tmp_path / 'out'}; name another --out to keep both"
+        in again.stderr
+    )
 
 
 def test_a_store_is_checked_by_its_own_fields(room_store: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def failed(fault: str, detail: str) -> Verdict:
             "wrong axes of the poses",
             f"the sensor's axes in the poses are {GL}",
             OTHER,
-            "multiply the reader's world_from_sensor by diag(1, -1, -1, 1) from the right",
+            "multiply the reader's world_from_sensor by diag(1, -1, -1, 1) on the right",
         ),
         ("the poses are inverted", "invert them", POSED, 'write "pose": "color_from_world"'),
         ("the poses are inverted", "invert them", OTHER, "invert the reader's poses"),
@@ -60,7 +60,7 @@ def failed(fault: str, detail: str) -> Verdict:
             "wrong axes",
             f"the camera's axes are {GL}",
             POSED,
-            "multiply color_from_depth in camera.json by diag(1, -1, -1, 1) from the left",
+            "multiply color_from_depth in camera.json by diag(1, -1, -1, 1) on the left",
         ),
         ("u and v are swapped", "the image is transposed", OTHER, "transpose the colour images"),
         ("u and v are swapped", "the pixels of the pairs are", OTHER, "(u, v), the column first"),
@@ -132,7 +132,7 @@ def test_what_check_prints_mends_the_recording(
     spoil(recording)
     out = ("--out", tmp_path / "check", "--frames", FRAMES)
     printed = p2pkit("check", recording, *out, code=1).output
-    assert f"To mend it, write {message} in camera.json; then check again." in printed
+    assert f"To fix it, write {message} in camera.json; then check again." in printed
     assert message in (tmp_path / "check" / "check.html").read_text().replace("&#34;", '"')
     assert message in json.loads((tmp_path / "check" / "check.json").read_text())["mends"][0]
     edit_camera(recording, **setting)
@@ -147,8 +147,8 @@ def test_the_units_that_check_prints_mend_the_recording(sound: Path, tmp_path: P
     edit_camera(recording, depth_units_per_metre=units / 2)
     out = ("--out", tmp_path / "check", "--frames", FRAMES)
     printed = p2pkit("check", recording, *out, code=1).output
-    assert f"To mend it, give --depth-units {units:g}; then check again." in printed
+    assert f"To fix it, give --depth-units {units:g}; then check again." in printed
     mended = p2pkit("check", recording, *out, "--depth-units", f"{units:g}").output
-    assert "To mend it" not in mended
+    assert "To fix it" not in mended
     for one, other in zip(geometry(recording, depth_units=units), geometry(sound), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -79,7 +79,7 @@ def lose(store: Path, layer: str, shard: int) -> None:
 
 
 def message(part: str) -> str:
-    return f"frame .*{SCENE}.*{FRAME}: other {part} than its samples"
+    return f"frame .*{SCENE}.*{FRAME} differs in its {part} from what its samples"
 
 
 @pytest.mark.parametrize("kind", ["teacher", "superpixels"])
@@ -109,7 +109,7 @@ def test_a_recording_edited_throughout_gets_no_layer_in_the_manifest(
         same_size(path, paint(255, "RGB"))
     out = shutil.copytree(room_store, tmp_path / "out")
     before = (out / "p2pkit.json").read_bytes()
-    with pytest.raises(SourceError, match="other images than its samples"):
+    with pytest.raises(SourceError, match="differs in its images from what its samples"):
         run(recording_config(root, out, features=FeatureConfig(teacher=replace(TEACHER, layer=1))))
     assert (out / "p2pkit.json").read_bytes() == before
     assert open_store(out).feature_layers == open_store(room_store).feature_layers
@@ -167,7 +167,7 @@ def test_a_shard_that_is_cut_in_all_layers_must_get_the_bytes_of_its_record(
     out = shutil.copytree(room_store, tmp_path / "out")
     cut(out, shard_of_the_edited_frame(out))
     before = shards_of(out)
-    with pytest.raises(FingerprintError, match="other bytes than its record says: the recording"):
+    with pytest.raises(FingerprintError, match="bytes other than its record says: the recording"):
         repair(RepairConfig(out, SourceConfig(root=edited[1])))
     assert shards_of(out) == before
     assert not [*out.rglob(".tmp-*")]

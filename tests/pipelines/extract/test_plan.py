@@ -200,7 +200,7 @@ def test_the_command_prints_a_table_and_json(room_recording: Path, tmp_path: Pat
     assert "pca:4 (" in result.output
     assert "of the probe's variance)" in result.output
     assert "12 of resnet10t to do, 0 done" in result.output
-    assert "with all layers, estimates" in result.output
+    assert "per probed frame for all layers" in result.output
     assert "12/12" in result.stderr
     printed = CliRunner().invoke(commands, [*arguments, "--json"])
     plan = json.loads(printed.stdout)

@@ -53,9 +53,9 @@ def test_the_geometry_and_unknown_layers_are_refused(store: Path):
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
     with pytest.raises(StoreError, match="geometry cannot be dropped"):
         drop_layer(store, "geometry")
-    with pytest.raises(StoreError, match="is not there"):
+    with pytest.raises(StoreError, match="does not exist"):
         drop_layer(store, "nothing")
-    with pytest.raises(StoreError, match="is not there"):
+    with pytest.raises(StoreError, match="does not exist"):
         drop_layer(store, "../store/features/x")
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 

@@ -32,7 +32,7 @@ def test_ctrl_c_saves_the_step_in_work(
     with pytest.raises(KeyboardInterrupt):
         run(tiny_train_config(room_store), out, progress=interrupt)
     assert latest_checkpoint(out).step == 2
-    assert "Stopping with a checkpoint after the step in work" in capfd.readouterr().err
+    assert "Stopping with a checkpoint after the current step" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resume(out)
     assert latest_checkpoint(out).step == 6

@@ -143,8 +143,8 @@ def _refuse_uncalibrated(path: Path) -> None:
     """Raise SourceError where the exporter found that colour or depth is to be moved first."""
     if path.is_file() and not np.allclose(_matrix(path), np.eye(4), atol=1e-4):
         raise SourceError(
-            f"{path} is not the identity, so colour is not registered to depth; the published "
-            "scans, whose colour is, have the identity"
+            f"{path} is not the identity, so colour is not registered to depth; expected the "
+            "identity, as in the published scans"
         )
 
 
