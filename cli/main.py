@@ -165,7 +165,13 @@ def _interruptible_imports(words: Sequence[str]) -> Generator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+KEPT = ("demo", "evaluate", "extract", "pretrain", "shards", "train")
+"""Commands whose completed work is kept when they are interrupted."""
+
+
 def _interrupted(words: Sequence[str]) -> str:
+    if not {*words[:1]} & {*KEPT}:
+        return "\nInterrupted."
     return f"\nInterrupted. Completed work is kept; to continue: {_continuing(words)}"
 
 

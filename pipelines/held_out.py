@@ -53,8 +53,8 @@ def holdout_split(
         samples, held = split.train, split.test
     if count >= len(samples):
         raise ConfigError(
-            f"holdout is {count}, but the store has only {len(samples)} frames; leave some for "
-            "training"
+            f"holdout is {count}, but the store has only {len(samples)} frames"
+            f"{' besides those of holdout_scenes' if scenes else ''}; leave some for training"
         )
     cut = len(samples) - count
     # Row i of the samples in key order is the i-th key.
@@ -100,14 +100,15 @@ def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] =
     if test_scenes:
         tests = in_test_scenes(names, test_places(dataset, test_scenes, names))
         if tests.all():
-            raise ConfigError(f"test_scenes {list(test_scenes)} leave no frame to train on")
+            raise ConfigError(f"the scenes {list(test_scenes)} leave no frame to train on")
         return SceneSplit(samples[~tests], samples[tests], sequence)
     train, test = cut_at_scenes(names, (test_fraction,))
     if len(train) == 0:  # one sequence: its end tests
         train, test = np.split(test, [round(len(samples) * (1 - test_fraction))])
     if len(train) == 0 or len(test) == 0:
         raise ConfigError(
-            f"test_fraction is {test_fraction} of {len(samples)} frames; both parts need a frame"
+            f"{len(samples)} frames cannot be cut into a part for training and {test_fraction:g} "
+            "of them for testing; both parts need a frame"
         )
     return SceneSplit(samples[train], samples[test], sequence)
 

@@ -60,7 +60,7 @@ def train(
 
     wanted = asked_settings(asked)
     begun = resume and (out / "config.json").is_file()
-    if resume and (begun or not stores):
+    if resume and (begun or not (stores or wanted.config_file)):
         config = _free_changes(stage.read_config(out), wanted)
     else:
         config = wanted.config(stores)
@@ -123,8 +123,8 @@ class AskedSettings:
         file = settings_from_toml(self.config_file) if self.config_file is not None else {}
         if not stores and "store" not in file:
             raise click.UsageError(
-                "name the STORE to train on, here or in --config, or give --resume to continue "
-                "--out"
+                "name the STORE to train on, on the command line or in --config; `p2pkit train "
+                "--resume` continues the run in --out without one"
             )
         if stores:
             file = {**file, "store": stores[0], "more_stores": list(stores[1:])}

@@ -35,7 +35,7 @@ FAULTS = (
     "the image is mirrored",
     "the image is upside down",
     "intrinsics are for another resolution",
-    "colour is not registered to depth",
+    "colour is already registered to depth",
     "the extrinsic transform is inverted",
     "wrong axes",
     "wrong depth scale",
@@ -116,8 +116,8 @@ def _registrations() -> list[Hypothesis]:
         assert look.depth_camera is not None
         return project_with(look.edges.points, np.eye(4), look.depth_camera)
 
-    detail = "the image is registered to the depth already: give both one camera"
-    return [Hypothesis("colour is not registered to depth", detail, registered)]
+    detail = "give both images one camera"
+    return [Hypothesis("colour is already registered to depth", detail, registered)]
 
 
 def _inverted_extrinsic(look: Look) -> Placed:

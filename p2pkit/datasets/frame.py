@@ -165,7 +165,7 @@ class SourceOptions:
     Args:
         root: the recording's folder; None for sources that need none.
         camera_file: a `camera.json` to use instead of the one in the folder (`posed-rgbd`), or the
-            lens of a recording in the form of `tum`.
+            lens of a recording in the form of `tum` or `lerobot`.
         every: use each `every`-th frame of each sequence, beginning with its first.
         limit: use the first `limit` of these frames in recording order; None for all.
         seed: for sources that generate their frames.

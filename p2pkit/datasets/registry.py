@@ -335,8 +335,8 @@ def open_source(name: str, options: SourceOptions) -> FrameSource:
 
     Raises:
         ConfigError: no dataset has that name (the message lists them), `limit` or `every` is below
-            1, a camera file is given to a dataset that has its own calibration, or a folder to one
-            that is generated.
+            1, or an option (camera file, depth units, streams, folder) is given to a dataset that
+            does not take it.
         SourceError: the recording or its calibration cannot be used.
     """
     row = dataset_row(name)

@@ -183,5 +183,5 @@ def edge_doubts(
 
 
 def motion_limits(camera: Camera, margins: Margins, motion_m: float) -> tuple[float, float]:
-    """F times the sensor's way (px m), and the motion that halves the confidence (px)."""
+    """Focal length times the sensor's way (px m), and the motion that halves confidence (px)."""
     return float(max(camera.fx, camera.fy) * motion_m), float(margins.motion_px)

@@ -207,9 +207,9 @@ POINT_FIELDS = (
     PointField(_INSTANCE, lambda frame: frame.instances),
 )
 PAIR_FIELDS = (PairField(_CONFIDENCE, lambda found: found.confidence),)
-"""What points and pairs have besides colours and positions. An entry here is all that a further
-field
-needs: it is stored, read back as `PointCloud.fields` and returned as `fields` of each batch.
+"""What points and pairs have besides colours and positions. An entry here is all that a
+further field needs: it is stored, read back as `PointCloud.fields` and returned as `fields` of each
+batch.
 """
 
 _DEPTH_FIELDS = (

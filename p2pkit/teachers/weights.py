@@ -92,8 +92,7 @@ def read_weights(path: Path) -> State:
 
     Raises:
         TeacherError: the file does not exist, cannot be read, contains no tensor, or contains
-            objects other
-            than plain data: loading those would run their code.
+            objects other than plain data: loading those would run their code.
     """
     if not path.is_file():
         raise TeacherError(

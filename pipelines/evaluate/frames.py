@@ -150,7 +150,7 @@ class PartScores:
     apart: dict[str, SegmentationScores] = field(default_factory=dict)
 
     def miou_apart(self) -> dict[str, float]:
-        """MIoU of `apart`, as entries of a report."""
+        """The mIoU of `apart`, as entries of a report."""
         return {f"miou_{name}": scores.miou for name, scores in self.apart.items()}
 
     @property

@@ -35,7 +35,7 @@ def test_places(dataset: object, names: Sequence[str], scenes: Sequence[str]) ->
     part, file = _part(dataset), names[0].partition(":")[2]
     if bool(file) != bool(part.listed_in):
         known = f"the scenes {', '.join(part.scenes)}: omit the file"
-        needed = f"listed in {part.listed_in}: use --test-scenes {OFFICIAL}:FILE with that file"
+        needed = f"listed in {part.listed_in}: name {OFFICIAL}:FILE, with that file"
         raise ConfigError(
             f"the official test part of {dataset} is {needed if part.listed_in else known}"
         )

@@ -156,7 +156,7 @@ def reading(card: dict[str, Any]) -> str:
 
 
 def apart_line(rows: Sequence[dict[str, Any]]) -> str:
-    """MIoU over the points that a camera sees and over the others; empty where all are seen."""
+    """The mIoU over the points that a camera sees and over the others; empty where all are seen."""
     found = [
         f"{row['name']} at {_share(row)} % "
         + " and ".join(f"{100 * row[name]:.1f}" for name in APART)

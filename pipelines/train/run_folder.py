@@ -112,11 +112,16 @@ class Provenance:
                     f"{found.store} is not the store that {run} was started on: its fingerprints "
                     f"are {found.fingerprints}, the run's are {begun.fingerprints}"
                 )
-            if replace(found, store=begun.store) != begun:
+            changed = [
+                name
+                for name, value in vars(begun).items()
+                if name != "store" and getattr(found, name) != value
+            ]
+            if changed:
                 raise TrainingError(
-                    f"{found.store} no longer has the frames that {run} was started on: it has "
-                    f"{found.frames} frames, {len(found.holdout)} of them held out; the run had "
-                    f"{begun.frames} and {len(begun.holdout)}, or other frames; start a new run"
+                    f"{found.store} is not as {run} was started on it: {', '.join(changed)} "
+                    f"changed. It has {found.frames} frames, {len(found.holdout)} of them held out; the run "
+                    f"had {begun.frames} and {len(begun.holdout)}. Start a new run"
                 )
 
 
@@ -299,9 +304,10 @@ def feature_layer(store: Store, wanted: str | None, option: str = "--set layer=N
     names = store.feature_layers
     if not names:
         raise ConfigError(
-            f"{store.root} has no teacher's features, so it cannot be used for pretraining: it was "
-            "extracted with --teacher none, or of points without images such as s3dis. It can be "
-            "used for evaluation; pretrain on a store of a recording with images"
+            f"{store.root} has no teacher's features, so it cannot be pretrained on or shown in "
+            "their colours: it was extracted with --teacher none, or of points without images such "
+            "as s3dis. It can be used for evaluation; extract a recording with images, with a "
+            "teacher"
         )
     absent = (
         f"{store.root} has {len(names)} feature layers ({', '.join(names)}); name one with {option}"

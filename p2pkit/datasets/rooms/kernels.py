@@ -1,4 +1,4 @@
-"""Ray casting of parallelograms and spheres with texture, shading and shadows. See demo_render."""
+"""Ray casting of parallelograms and spheres with texture, shading and shadows. See `render`."""
 
 import math
 

@@ -32,7 +32,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Scene:
-    """A room as the ray caster reads it; `demo_kernels` names the columns.
+    """A room as the ray caster reads it; `kernels` names the columns.
 
     Args:
         groups: bounding sphere of each group: centre and radius (m).

@@ -123,7 +123,9 @@ def test_what_is_no_run_is_refused(room_store: Path, tmp_path: Path) -> None:
 def test_an_empty_side_is_refused(tiny_run: Path, tmp_path: Path) -> None:
     root = write_recording(tmp_path / "rooms", 2)
     store = extract.run(recording_config(root, tmp_path / "store"))
-    with pytest.raises(ConfigError, match=r"test_fraction is 0\.1 of 2 frames"):
+    with pytest.raises(
+        ConfigError, match=r"2 frames cannot be cut into a part for training and 0\.1"
+    ):
         probe.run(probe_config(tiny_run, store, test_fraction=0.1))
 
 

@@ -83,9 +83,7 @@ def test_the_other_storage_holds_the_same(rooms: Path, store: Path, tmp_path: Pa
 
 
 def test_pretraining_is_refused(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="no teacher's features, so it cannot be used for pretraining"
-    ):
+    with pytest.raises(ConfigError, match="no teacher's features, so it cannot be pretrained on"):
         train.run(tiny_train_config(store), tmp_path / "run")
     with pytest.raises(ConfigError, match="no teacher's features"):
         train.run(tiny_train_config(store, layer="lite0"), tmp_path / "run")
