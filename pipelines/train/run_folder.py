@@ -120,8 +120,8 @@ class Provenance:
             if changed:
                 raise TrainingError(
                     f"{found.store} is not as {run} was started on it: {', '.join(changed)} "
-                    f"changed. It has {found.frames} frames, {len(found.holdout)} of them held out; the run "
-                    f"had {begun.frames} and {len(begun.holdout)}. Start a new run"
+                    f"changed. It has {found.frames} frames, {len(found.holdout)} of them held "
+                    f"out; the run had {begun.frames} and {len(begun.holdout)}. Start a new run"
                 )
 
 
