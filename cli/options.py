@@ -165,14 +165,22 @@ def typed(*options: str) -> list[str]:
     ]
 
 
+def set_names() -> list[str]:
+    """The dotted names that `--set` gives, as they are written."""
+    texts = click.get_current_context().params.get("settings", ())
+    return [text.partition("=")[0].strip() for text in texts]
+
+
 def refuse(options: Iterable[str], why: str) -> None:
     """Reject options, by parameter name, that have no effect together with the others.
 
     Args:
-        options: those without effect; UsageError if one was given.
+        options: those without effect; UsageError if one was given, by its flag or by `--set`.
         why: the reason, and what to do.
     """
-    if found := typed(*options):
+    names = list(options)
+    found = typed(*names) + [f"--set {name}" for name in set_names() if parameter(name) in names]
+    if found:
         raise click.UsageError(f"{', '.join(found)} would be ignored: {why}")
 
 

@@ -15,6 +15,7 @@ from p2pkit.cli.options import (
     NamedPath,
     options_of,
     refuse,
+    set_names,
     typed,
     typed_settings,
 )
@@ -231,7 +232,8 @@ def recognised(source: str | Path | None) -> "Recognised":
 
 def refuse_unnamed_views() -> None:
     """Raise UsageError if --views-as is given without --views."""
-    if not click.get_current_context().params["features__teacher__views"]:
+    by_option = click.get_current_context().params["features__teacher__views"]
+    if not by_option and "features.teacher.views" not in set_names():
         refuse(
             ["views_as"],
             "it says how the maps of --views are kept; add --views, such as --views flip. Views in "

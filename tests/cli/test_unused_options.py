@@ -42,6 +42,17 @@ def test_views_of_a_file_alone_stay_as_it_says(tmp_path: Path) -> None:
     assert 'views = "scale:0.5"' in CliRunner().invoke(commands, over).stdout
 
 
+def test_views_may_be_named_by_set() -> None:
+    words = [*DEMO, "--views-as", "stored", "--set", "features.teacher.views=flip"]
+    assert 'stored_views = "flip"' in CliRunner().invoke(commands, words).stdout
+
+
+def test_what_set_names_is_refused_as_the_option_is(room_store: Path) -> None:
+    for words in (["--seed", "3"], ["--set", "seed=3"]):
+        message = usage_error("check", str(room_store), *words)
+        assert f"{' '.join(words).partition('=')[0].removesuffix(' 3')} would be ignored" in message
+
+
 @pytest.mark.parametrize("without", [[*DEMO, "--teacher", "none"], POINTS])
 @pytest.mark.parametrize(
     "words",
