@@ -280,7 +280,8 @@ def _held_out(store: Store) -> int:
     frames = sum(map(len, store.all_keys()))
     if frames < 2:
         raise ConfigError(
-            f"{store.root} has {frames} frame{'s' * (frames != 1)}; pretraining needs two, one of them to test on"
+            f"{store.root} has {frames} frame{'s' * (frames != 1)}; pretraining needs two, one of "
+            "them to test on"
         )
     if _has_labels(store):
         return len(scene_split(store, LABELLED_TEST).test)
