@@ -18,6 +18,7 @@ from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.networks.pretrained import ABOUT, FORMAT, read_weights, sidecar
 from p2pkit.networks.spunet import to_pointcept
 from p2pkit.networks.students import WAFFLEIRON
+from p2pkit.pipelines.evaluate.frames import trained_ups
 from p2pkit.pipelines.settings import ExportConfig
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import WEIGHTS
@@ -156,7 +157,7 @@ def _final(student: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any]:
     """Where the weights come from, and what a network needs to match them."""
     stores, sample = read_provenance(config.run).stores, train.stream.sample
-    ups = {use.up_axis for use in stores}
+    ups = trained_ups(sample.augment.up_axis, (use.up_axis for use in stores))
     begun = config.run / INIT
     settings = student_settings(train)
     return settings | {
@@ -166,7 +167,7 @@ def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any
         **described_inputs(sample),
         "input_values": "of the voxel's first point; color is RGB, -1 to 1, 0 where unknown; "
         "height and range in m; normal towards the sensor",
-        "up_axis": ups.pop() if len(ups) == 1 else None,
+        "up_axis": ups[0] if len(ups) == 1 else None,
         "step": step,
         "fingerprints": [use.fingerprints for use in stores],
         "init": json.loads(begun.read_text()) if begun.is_file() else None,

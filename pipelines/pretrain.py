@@ -12,6 +12,7 @@ from p2pkit.files import write_json
 from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.check import run as check
 from p2pkit.pipelines.evaluate import probe
+from p2pkit.pipelines.evaluate.split import place_of
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.settings import settings_of
 from p2pkit.pipelines.held_out import scene_split
@@ -38,6 +39,8 @@ WARM_UP = 1 / 8
 """The longest warm-up, as a share of the steps."""
 CHECKPOINTS = 5
 """The fewest that a run writes."""
+PARTS = 3
+"""An evaluation trains, validates and tests on scenes of their own."""
 FREE = ("out", "force")
 """Settings that may differ when a folder is continued."""
 
@@ -94,6 +97,8 @@ class Pretrained:
                 f"and {random['accuracy']:.1%}"
             )
             following = f"p2pkit evaluate {self.run} --on {self.store} --out {self.run}-evaluation"
+            if len(_places(open_store(self.store))) < PARTS:
+                following += " --split-unit time-block"
         places = f"Checkpoint: {self.checkpoint}; report: {self.report}"
         return [learned, places, f"Next: {following}"]
 
@@ -253,9 +258,15 @@ def _train_config(config: PretrainConfig, store: Path, show: Show) -> TrainConfi
     seeds = (f"seed={config.seed}", f"stream.seed={config.seed}")
     fixed = (f"device={device}", f"holdout={_held_out(open_store(store))}", *seeds)
     settings = with_settings(preset(name, store), (*fixed, *config.training))
-    steps, minutes, note = config.steps or settings.steps, config.minutes, f"preset {name} {reason}"
+    minutes, note = config.minutes, f"preset {name} {reason}"
     if minutes is None and device.startswith("cpu") and config.steps is None:
         minutes = CPU_MINUTES
+    if config.steps is not None or minutes is not None:
+        settings = replace(settings, epochs=None)
+    elif settings.epochs is not None:
+        resolved = train.resolved(settings, train.open_sources(settings))
+        settings = replace(settings, steps=resolved.steps)
+    steps = config.steps or settings.steps
     if minutes is not None and config.steps is None:
         show(Progress("train", 0, 0, note=f"{note}; measuring {MEASURED_STEPS} steps"))
         step_s = profile.run(settings, steps=MEASURED_STEPS).step_ms / 1e3
@@ -286,6 +297,12 @@ def _held_out(store: Store) -> int:
     if _has_labels(store):
         return len(scene_split(store, LABELLED_TEST).test)
     return max(1, min(MOST_TESTED, round(UNLABELLED_TEST * frames)))
+
+
+def _places(store: Store) -> set[str]:
+    """The scenes that an evaluation would cut between."""
+    named = scene_split(store, LABELLED_TEST).sequence.values()
+    return {place_of(store.manifest.dataset.get("dataset"), name) for name in named}
 
 
 def _has_labels(store: Store) -> bool:

@@ -201,6 +201,10 @@ class ExportConfig:
     )
 
 
+LENGTHS = ("steps", "epochs")
+"""Settings of a training that `pretrain` has itself."""
+
+
 @settings_class
 class PretrainConfig:
     """Settings of one command from a recording to a checkpoint."""
@@ -265,6 +269,11 @@ class PretrainConfig:
             raise ConfigError(
                 f"steps is {self.steps} and minutes {self.minutes:g}, but both set the length of "
                 "training; keep one"
+            )
+        length = [one for one in self.training if one.partition("=")[0].strip() in LENGTHS]
+        if length:
+            raise ConfigError(
+                f"training sets {length[0]}; the length of training is that of `steps` or `minutes`"
             )
 
 

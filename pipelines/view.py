@@ -219,6 +219,8 @@ def _log_frame(
 ) -> None:
     cloud, pose = views[0].cloud, meta["world_from_sensor"]
     stream.log("key", rerun.TextDocument(cloud.key))
+    # Rerun shows what was logged last: a frame without a pose must not stand at the one before.
+    stream.log("world/sensor", rerun.Clear(recursive=True))
     if pose is not None:
         stream.log("world/sensor", _transform(rerun, np.array(pose)))
     stream.log("world/sensor/points", rerun.Points3D(cloud.points, colors=cloud.colors))

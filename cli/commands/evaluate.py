@@ -1,6 +1,7 @@
 """`p2pkit evaluate`: runs and a labelled store in; do they beat scratch, and how certain is it?"""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def _probe(runs: tuple[Path, ...], store: str | None, *, as_json: bool) -> None:
 def _scenes(name: str) -> dict[str, list[str]]:
     """The scenes that an option names; if it names a file, those in the file, one per line."""
     text = click.get_current_context().params[parameter(name)]
-    if text is None or not Path(text).is_file():
+    if text is None or not os.path.isfile(text):  # a long list is no valid path
         return {} if text is None else {name: [word.strip() for word in text.split(",")]}
     return {name: [line.strip() for line in Path(text).read_text().splitlines() if line.strip()]}
 

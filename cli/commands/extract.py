@@ -126,8 +126,14 @@ def _box_lines(store: Path) -> list[str]:
     from p2pkit.store.reading import open_store
 
     opened = open_store(store)
-    if not any(layer.kind == "boxes" for layer in opened.manifest.layers):
+    layers = [layer.name for layer in opened.manifest.layers if layer.kind == "boxes"]
+    if not layers:
         return []
+    if len(layers) > 1:
+        return [
+            f"{len(layers)} layers of boxes, of annotations that changed: {', '.join(layers)}; "
+            f"`p2pkit shards drop-layer {store} {layers[0]} --yes` deletes the first"
+        ]
     found = count_boxes(opened)
     if not found.left_out:
         return [f"{found.stored} boxes"]

@@ -158,10 +158,16 @@ def box_layer(store: Store) -> LayerSpec:
         StoreError: it has none, or several.
     """
     found = [layer for layer in store.manifest.layers if layer.name.startswith(BOXES)]
-    if len(found) != 1:
+    if len(found) > 1:
+        raise StoreError(
+            f"{store.root} has {len(found)} layers of boxes, of annotations that changed: "
+            f"{', '.join(layer.name for layer in found)}; keep one: `p2pkit shards drop-layer "
+            f"{store.root} {found[0].name} --yes` deletes the first"
+        )
+    if not found:
         names = ", ".join(layer.name for layer in store.manifest.layers)
         raise StoreError(
-            f"{store.root} has {len(found)} layers of boxes among {names}; expected one: extract a "
+            f"{store.root} has no layer of boxes among {names}: extract a "
             "recording with boxes, such as --dataset demo-scene or kitti-object; running the same "
             "`p2pkit extract` again adds them to a store that was made without"
         )

@@ -51,9 +51,16 @@ def check_one_family(layers: Sequence[LayerSpec], roots: Sequence[Location]) -> 
 
 
 def joined_details(layers: Sequence[LayerSpec]) -> dict[str, Any]:
-    """The details of layers of one family: equal but for the grids, which are gathered."""
+    """The details of layers of one family: equal but for the grids and the parts of recordings that
+    were not read, which are gathered.
+    """
     grids = {name: grid for layer in layers for name, grid in layer.details.get(GRIDS, {}).items()}
-    return {**_made_details(layers[0]), **({GRIDS: grids} if grids else {})}
+    left_out = [part for layer in layers for part in layer.details.get(LEFT_OUT, [])]
+    return {
+        **_made_details(layers[0]),
+        **({GRIDS: grids} if grids else {}),
+        **({LEFT_OUT: left_out} if left_out else {}),
+    }
 
 
 def made_geometry(

@@ -219,7 +219,9 @@ def box_frame(
     Points are levelled: turned to the boxes' upright axes, then to the student's up axis.
     """
     if data.other is not None and sample >= data.store.samples:
-        return box_frame(data.other, sample - data.store.samples, random, augment)
+        # Levelled points have the network's up axis, whichever the store has.
+        other = replace(data.other, up_axis=data.up_axis)
+        return box_frame(other, sample - data.store.samples, random, augment)
     cloud, stored = read_cloud(data.store, sample), read_boxes(data.store, sample)
     settings = NO_AUGMENTATION if augment is None else augment
     random = np.random.default_rng(0) if random is None else random

@@ -168,7 +168,9 @@ def finetune(
         network.load_state_dict(initial)
         head_rate = rate * config.head_rate / config.trunk_rate
         at_rate = replace(config, trunk_rate=rate, head_rate=head_rate)
-        found = _train(training, at_rate)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # of layers that draw as they train
+            found = _train(training, at_rate)
         if not best.weights or found.value > best.value:
             best = found
     network.load_state_dict(best.weights)

@@ -267,7 +267,10 @@ class LabelledFrames:
         cloud = read_cloud(self.store, sample)
         labels = self.labels.convert(labels_of(cloud))
         config = unaugmented(self.sample)
-        config = config if augment is None else replace(config, augment=augment)
+        if augment is not None:
+            # Heights and cylinders are along the axis that pretraining named, as in the test.
+            up = augment.up_axis or config.augment.up_axis
+            config = replace(config, augment=replace(augment, up_axis=up))
         random = np.random.default_rng(0) if random is None else random
         cloud = replace(cloud, points=turned(cloud.points, self.turn))
         seen = see(cloud, config, random, up_axis=self.up_axis, blank=self.blank)

@@ -15,7 +15,12 @@ from p2pkit.networks.pretrained import read_weights
 from p2pkit.networks.students import Student
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import WEIGHTS
-from p2pkit.pipelines.train.run_folder import read_config, read_provenance, student_settings
+from p2pkit.pipelines.train.run_folder import (
+    read_config,
+    read_provenance,
+    student_settings,
+    with_free_settings,
+)
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import Store
@@ -148,17 +153,28 @@ def compared_weights(
     if len(set(names)) != len(names):
         raise ConfigError(f"the weights are named {names}; give each a different name")
     folders = {folder.name: folder for folder in runs}
-    repeated = _repeated(dict(zip(folders, configs, strict=True)))
+    repeated = _repeated(folders, configs, which)
     return ComparedWeights(configs[0], folders, dict(checkpoints), which, repeated)
 
 
-def _repeated(configs: Mapping[str, TrainConfig]) -> tuple[tuple[str, ...], ...]:
-    """Names of runs with equal settings but for seeds, in groups of two or more."""
-    groups: dict[str, list[str]] = {}
-    for name, config in configs.items():
-        without = replace(config, seed=0, stream=replace(config.stream, seed=0))
-        groups.setdefault(sha256_json(config_to_json(without)), []).append(name)
-    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+def _repeated(
+    folders: Mapping[str, Path], configs: Sequence[TrainConfig], which: str
+) -> tuple[tuple[str, ...], ...]:
+    """Names of runs of one recipe with different seeds, in groups of two or more.
+
+    Settings that do not affect the weights and the stores' places may differ; the stores' contents
+    and the steps that were trained may not.
+    """
+    groups: dict[str, dict[tuple[int, int], str]] = {}
+    for (name, folder), config in zip(folders.items(), configs, strict=True):
+        same = with_free_settings(config, configs[0])
+        same = replace(same, seed=0, wandb=configs[0].wandb, store="", more_stores=())
+        same = replace(same, stream=replace(same.stream, seed=0))
+        stores = [use.fingerprints for use in read_provenance(folder).stores]
+        step = chosen_checkpoint(folder, which).step if which == "latest" else None
+        recipe = sha256_json([config_to_json(same), stores, step])
+        groups.setdefault(recipe, {}).setdefault((config.seed, config.stream.seed), name)
+    return tuple(tuple(names.values()) for names in groups.values() if len(names) > 1)
 
 
 def _identity(config: TrainConfig) -> list[Any]:

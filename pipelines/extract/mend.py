@@ -469,9 +469,13 @@ class Reextraction:
         found: dict[str, str] = {}
         if any(row["stage"] == DROPPED for row in conditions[GEOMETRY].failures):
             return found
+        whole = len(planned) - len(conditions[GEOMETRY].failures)
         for layer, condition in conditions.items():
             record = condition.record
-            if record is not None and {record.first_key, record.last_key} <= planned:
+            # A record of fewer samples is of before frames came back, by a repair that was cut off.
+            if record is None or (conditions[GEOMETRY].record and record.samples != whole):
+                continue
+            if {record.first_key, record.last_key} <= planned:
                 found[layer] = record.xxh3_128
         return found
 

@@ -14,6 +14,7 @@ from p2pkit.pipelines.extract.job import (
     Report,
     open_job,
     report,
+    stop_if_too_many,
     take,
 )
 from p2pkit.pipelines.extract.settings import ExtractConfig
@@ -87,6 +88,7 @@ def work_until_done(job: Job) -> None:
     start = os.getpid() % len(job.shards)
     turns = [(start + i) % len(job.shards) for i in range(len(job.shards))]
     todo = [shard for shard in turns if not job.is_done(shard)]
+    _stop_if_too_many(job)
     report(job)
     while todo:
         taken = _take_all(job, todo)
@@ -94,4 +96,10 @@ def work_until_done(job: Job) -> None:
         if len(waiting) == len(todo):
             time.sleep(POLL_SECONDS)
         todo = waiting
+    _stop_if_too_many(job)
     report(job)
+
+
+def _stop_if_too_many(job: Job) -> None:
+    """As `job.stop_if_too_many`, of the shards that any worker or an earlier run has committed."""
+    stop_if_too_many(sum(job.failed.values()), job.frames, config=job.config)

@@ -1,14 +1,13 @@
 """transfer: copy a store between a local folder and an object store, resumable and verified."""
 
 import contextlib
-import os
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
-from p2pkit.files import json_text, write_atomic
+from p2pkit.files import json_text, temporary_name, write_atomic
 from p2pkit.pipelines.settings import TransferConfig
 from p2pkit.store.comparison import check_same_inputs
 from p2pkit.store.location import (
@@ -230,7 +229,7 @@ def _is_intact(shard: RemotePath, record: ShardRecord) -> bool:
 
 def _pull(source: RemotePath, target: Path, record: ShardRecord) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".tmp-{target.name}-{os.uname().nodename}-{os.getpid()}"
+    temporary = target.with_name(temporary_name(target.name))
     found = ""
     try:
         for _ in range(COPIES):

@@ -23,6 +23,7 @@ from p2pkit.pipelines.settings import CheckConfig, PretrainConfig
 from p2pkit.pipelines.train import profile
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.run_folder import read_config
+from p2pkit.store.reading import open_store
 from p2pkit.store.verifying import verify_store
 
 SLIM = ("student=Res16UNet14A", "stream.sample.voxel_size=0.15", "embedding_channels=16")
@@ -249,6 +250,23 @@ def test_the_steps_fill_the_minutes(
     assert settings.checkpoint_every == min(100, steps // 5)
 
 
+@pytest.mark.parametrize("asked", [None, 300])
+def test_epochs_of_a_preset_are_counted_or_give_way_to_steps(
+    copied: PretrainConfig, monkeypatch: pytest.MonkeyPatch, asked: int | None
+) -> None:
+    """As on a GPU, where no minutes are set."""
+    monkeypatch.setattr(pretrain, "chosen_preset", lambda *_: ("slidr", "for sweeps"))
+    training = ("stream.batch_size=4", 'stream.sample.inputs=["color"]')
+    plain = replace(copied, device="cuda", steps=asked, training=training)
+    store = copied.out / "store"
+    settings = pretrain._train_config(plain, store, lambda _: None)
+    if asked is not None:
+        assert (settings.epochs, settings.steps) == (None, asked)
+        return
+    frames = open_store(store).samples - settings.holdout
+    assert (settings.epochs, settings.steps) == (50, -(-50 * frames // 4))
+
+
 def test_without_labels_retrieval_alone_tests(tmp_path: Path) -> None:
     recording = write_recording(tmp_path / "plain", 4, labels=False)
     done = pretrain.run(tiny(recording, tmp_path / "out", steps=1))
@@ -268,3 +286,6 @@ def test_a_single_frame_cannot_be_pretrained_on(tmp_path: Path) -> None:
 def test_steps_and_minutes_decide_the_same(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="steps is 2 and minutes 3, but both set the length"):
         tiny(tmp_path, tmp_path / "out", minutes=3)
+    for length in ("steps=9", "epochs=2"):
+        with pytest.raises(ConfigError, match=f"training sets {length}; the length of training"):
+            tiny(tmp_path, tmp_path / "out", training=(length,))

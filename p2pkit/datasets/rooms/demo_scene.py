@@ -35,7 +35,7 @@ class DemoScene:
     box_names: Sequence[str] | None = BOX_NAMES
 
     def __init__(self, options: SourceOptions) -> None:
-        self._seed = options.seed
+        self._seed, self._every = options.seed, options.every
         self._textures = load_textures()
         numbers = range(0, FRAMES_PER_ROOM, options.every)
         rooms = max(ROOMS, -(-(options.limit or 0) // len(numbers)))
@@ -80,10 +80,11 @@ class DemoScene:
         return with_seen_boxes(frame, boxes, LABEL_NAMES)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Seed, generator version, frame count and a digest of the images on the surfaces."""
+        """Seed, generator version, frames and a digest of the images on the surfaces."""
         return {
             "dataset": self.name,
             "frames": len(self._places),
+            "every": self._every,
             "seed": self._seed,
             "generator": GENERATOR_VERSION,
             "textures": self._textures.digest,

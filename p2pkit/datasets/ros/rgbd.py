@@ -6,7 +6,7 @@ camera comes from tf where the two have different frames.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +112,9 @@ class RosRgbd:
         except SourceError as error:
             raise FrameError(key, str(error)) from error
         image = color_of(message, bag.type_of(topic), key, calibration.color)
-        return assemble(listed, image, depth.values, calibration)
+        # Depth in floating point became millimetres as it was read.
+        scaled = replace(calibration, units_per_metre=depth.units_per_metre)
+        return assemble(listed, image, depth.values, scaled)
 
     def fingerprint(self) -> dict[str, Any]:
         """The frames' times, the bags' sizes, topics, poses and calibrations."""

@@ -23,7 +23,7 @@ def test_poses_reveal_another_unit(make_recording: MakeRecording, true_units: fl
         if units == true_units:
             assert open_source("posed-rgbd", options).keys() == ["frame-000000"]
         else:
-            message = rf"depth_units_per_metre is {units}, .* with {true_units:g}\."
+            message = rf"depth_units_per_metre is {units}, .* with {true_units:g} they agree"
             with pytest.raises(SourceError, match=message):
                 open_source("posed-rgbd", options)
 

@@ -36,6 +36,16 @@ def test_a_sequence_is_a_run_of_consecutive_numbers(data_root: Path):
     assert names[0] == f"from-{keys[0]}"
 
 
+def test_every_is_of_each_sequence(data_root: Path):
+    whole = open_source("nyuv2", SourceOptions(data_root / "nyuv2_half", limit=200))
+    runs: dict[str, list[str]] = {}
+    for probe in whole.depth_probes():
+        runs.setdefault(probe.sequence, []).append(probe.key)
+    source = open_source("nyuv2", SourceOptions(data_root / "nyuv2_half", every=3))
+    expected = [key for run in list(runs.values())[:-1] for key in run[::3]]
+    assert source.keys()[: len(expected)] == expected
+
+
 def test_both_lists_give_both_parts(folder: Path):
     keys = (folder / "train.txt").read_text().split()
     (folder / "train.txt").write_text("\n".join([keys[0], keys[2], *keys[3:]]))

@@ -77,6 +77,7 @@ def test_fingerprint_names_the_seed_and_what_is_on_the_surfaces(source: FrameSou
     assert fingerprint["textures"] == load_textures().digest
     assert fingerprint == open_source("demo-scene", SourceOptions(limit=13)).fingerprint()
     assert fingerprint != open_source("demo-scene", SourceOptions(limit=13, seed=5)).fingerprint()
+    assert fingerprint != open_source("demo-scene", SourceOptions(limit=13, every=2)).fingerprint()
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -140,6 +140,24 @@ def test_units_given_in_place_of_the_standard_ones(frames: list[Frame], tmp_path
     np.testing.assert_array_equal(depth.values, depth_of(frames[0]))
 
 
+@pytest.mark.parametrize("units", [1.0, 100.0, 1000.0])
+def test_units_given_for_depth_in_floating_point(
+    frames: list[Frame], tmp_path: Path, units: float
+) -> None:
+    """Numbers that are metres, centimetres or millimetres: the depth is the same in all cases."""
+    metres = depth_of(frames[0]).astype(np.float32) / 1000
+
+    def floating(make: Messages, time: int, frame: Frame) -> list[Sent]:
+        return [(DEPTH, time, make.image(time, OPTICAL, units * metres, "32FC1"))]
+
+    sent = rgbd_messages("mcap", frames[:1], change=floating)
+    kept = [one for one in sent if getattr(one[2], "encoding", "") != "16UC1"]
+    write_bag(tmp_path / "b", "mcap", kept)
+    depth = opened(tmp_path, depth_units=units)[0].depth
+    assert depth is not None
+    np.testing.assert_allclose(depth.values / depth.units_per_metre, metres, atol=1e-3)
+
+
 def test_depth_of_another_frame_is_placed_by_tf(frames: list[Frame], tmp_path: Path) -> None:
     """RealSense without alignment: the depth camera is 15 mm to the left of the colour camera."""
     depth_camera = frames[0].views[0].camera.resized(160, 120)

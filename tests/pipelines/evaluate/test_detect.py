@@ -160,7 +160,7 @@ def test_students_without_a_decoder_are_refused_by_name() -> None:
 def test_a_store_without_boxes_and_mixed_modes_are_refused(
     config: EvaluateConfig, room_store: Path
 ) -> None:
-    with pytest.raises(StoreError, match="0 layers of boxes"):
+    with pytest.raises(StoreError, match="no layer of boxes"):
         run(replace(config, store=str(room_store)))
     with pytest.raises(ConfigError, match="detect has the classes of the store's boxes"):
         replace(config, modes=("linear", "detect"))

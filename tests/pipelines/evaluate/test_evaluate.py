@@ -228,6 +228,11 @@ def test_runs_that_differ_in_their_seeds_alone_are_averaged_within_a_draw(
     difference = np.mean([row["difference"]["mean"] for row in members])
     assert mean["difference"]["mean"] == pytest.approx(difference)
     assert "| mean of pretrained, b |" in (config.out / "report.md").read_text()
+    copy = shutil.copytree(pretrained, tmp_path / "copy")
+    assert compared_weights([pretrained, copy], {}).repeated == ()
+    saved = replace(plain, seed=2, keep_checkpoints=1)
+    kept = train.run(saved, tmp_path / "kept")
+    assert compared_weights([pretrained, kept, longer], {}).repeated == (("pretrained", "kept"),)
 
 
 def test_cells_of_another_protocol_or_other_weights_are_refused(config: EvaluateConfig) -> None:

@@ -67,7 +67,7 @@ def test_a_dropped_layer_is_added_again_and_a_lost_shard_is_mended(
     shard = store / name / "000000.tar"
     before = shard.read_bytes()
     drop_layer(store, name)
-    with pytest.raises(StoreError, match="has 0 layers of boxes among geometry; expected one"):
+    with pytest.raises(StoreError, match="has no layer of boxes among geometry: extract"):
         box_layer(open_store(store))
     run(config(store))
     assert shard.read_bytes() == before

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from part_store import contents, keys_of, payloads, write_part
 from store_files import tree
-from tiny_recording import recording_config
+from tiny_recording import recording_config, write_recording
 
 from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, StoreError
 from p2pkit.pipelines.extract import run as extract
@@ -210,6 +210,18 @@ def test_stores_of_other_frames_of_a_recording_are_one_family(
     assert out.layer("geometry").settings == {}
     assert out.layer("geometry").details["reading"] == {"flying_margin": 0.02, "fuse": 0}
     assert verify_store(out.root, deep=True).ok
+
+
+def test_what_was_not_read_of_the_recordings_is_named_in_the_merge(tmp_path: Path) -> None:
+    stores: list[Path] = []
+    for name in ("a", "b"):
+        recording = write_recording(tmp_path / name, 6, sequences=2)
+        (recording / "scene-1" / "frame-000001.pose.txt").unlink()
+        stores.append(extract.run(recording_config(recording, tmp_path / f"{name}.store")))
+    out = merge(tmp_path / "out", *stores, prefixes=("x-", "y-"))
+    rows = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    assert [(row["key"], row["stage"]) for row in rows] == 2 * [("scene-1", "recording")]
+    assert verify_store(out, deep=True).ok
 
 
 def test_stores_that_were_read_in_other_ways_do_not_merge(

@@ -12,6 +12,7 @@ cutting between sequences never cuts a scene. The 795 frames are 123 runs of up 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from PIL import Image
 from p2pkit.datasets.files.images import check_depth, read_color, read_depth_png, read_labels
 from p2pkit.datasets.files.text import read_text
 from p2pkit.datasets.frame import DepthImage, Frame, FrameSource, SourceOptions, View
-from p2pkit.datasets.listing import existing_root, frame_list_digest
+from p2pkit.datasets.listing import chosen_frames, existing_root, frame_list_digest
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.nyu.labeled import LABELED, NyuV2Labeled
 from p2pkit.errors import FrameError, GeometryError, SourceError
@@ -48,6 +49,14 @@ def open_nyuv2(options: SourceOptions) -> FrameSource:
     return NyuV2Labeled(options) if published else NyuV2(options)
 
 
+@dataclass(frozen=True)
+class NyuFrame:
+    """A frame of the folder that is listed and not read yet."""
+
+    key: str
+    sequence: str
+
+
 class NyuV2:
     """The frames of `train.txt` and `test.txt` whose colour image exists, as a `FrameSource`.
 
@@ -69,7 +78,8 @@ class NyuV2:
         self._lists, self._sequence, present = _present(self._root)
         self._camera = _read_intrinsics(self._root / "intrinsics.txt", self._color(present[0]))
         self._border = BORDER * self._camera.width // SIZES[0][0]
-        self._keys = present[:: options.every][: options.limit]
+        listed = [NyuFrame(key, self._sequence[key]) for key in present]
+        self._keys = list(chosen_frames(listed, options))
         self._known = frozenset(self._keys)
         self._units = options.depth_units or UNITS_PER_METRE
 

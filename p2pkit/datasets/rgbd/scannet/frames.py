@@ -214,7 +214,9 @@ class ScanNet:
         elif labelled:
             self.label_names = ("void", *CLASSES_20.values())
         self.ignore_label: int | None = 0 if labelled else None
-        self._with_boxes = frozenset(x for x in labelled if instance_files(x)[0].is_file())
+        self._with_boxes = frozenset(
+            x for x in labelled if all(path.is_file() for path in instance_files(x))
+        )
         self.box_names: Sequence[str] | None = None
         if self.label_names is not None and self._with_boxes:
             self.box_names = tuple(x for x in self.label_names if x not in WITHOUT_BOXES)
