@@ -53,6 +53,16 @@ def test_what_set_names_is_refused_as_the_option_is(room_store: Path) -> None:
         assert f"{' '.join(words).partition('=')[0].removesuffix(' 3')} would be ignored" in message
 
 
+def test_a_long_list_of_scenes_is_no_file_name(
+    room_store: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    scenes = ",".join(f"scene{number:04d}_00" for number in range(40))
+    words = [str(tiny_run), "--on", str(room_store), "--out", str(tmp_path / "out")]
+    error = CliRunner().invoke(commands, ["evaluate", *words, "--test-scenes", scenes]).exception
+    assert isinstance(error, ConfigError)
+    assert "scene0000" in str(error)
+
+
 @pytest.mark.parametrize("without", [[*DEMO, "--teacher", "none"], POINTS])
 @pytest.mark.parametrize(
     "words",

@@ -346,6 +346,11 @@ def test_scannet_boxes_are_those_of_instances_in_the_aligned_scene(
     np.testing.assert_allclose(boxes.size[0], np.ptp(aligned, axis=0), atol=1e-4)
     own = points_of(frame)[0][labels == 4]
     assert held(boxes, own, 0.001)[:, 0].all()
+    (segments,) = scene.glob("*.segs.json")
+    segments.unlink()
+    source = open_source("scannet", SourceOptions(tmp_path))
+    assert box_names_of(source) is None
+    assert source.load(source.keys()[0]).labels is not None
 
 
 def test_boxes_stand_upright_in_a_tilted_sensor() -> None:

@@ -46,7 +46,7 @@ from p2pkit.pipelines.held_out import spread
 from p2pkit.pipelines.report.evaluation import evaluation_section, find_evaluation
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
-from p2pkit.settings.stream import SampleConfig
+from p2pkit.settings.stream import AugmentConfig, SampleConfig
 from p2pkit.store.reading import open_store
 from p2pkit.stream.augmentation import NO_AUGMENTATION
 
@@ -105,6 +105,17 @@ def test_draws_are_of_whole_scenes_and_disjoint_while_they_fit(data: LabelledFra
         assert len(set.union(*draws)) == sum(map(len, draws))
         assert set(wide.subset(count, 20 // count).tolist()) not in draws or count == 1
     assert len(wide.subset(20, 3)) == 40
+
+
+def test_fine_tuning_sees_what_is_tested_where_pretraining_named_an_axis(
+    data: LabelledFrames,
+) -> None:
+    named = AugmentConfig(up_axis=(0.0, -0.8, -0.6))
+    sample = replace(data.sample, inputs=("height",), augment=named)
+    tilted = replace(data, sample=sample)
+    tested = tilted.frame(0)
+    trained = tilted.frame(0, np.random.default_rng(0), NO_AUGMENTATION)
+    assert np.array_equal(trained.inputs, tested.inputs)
 
 
 def test_parts_with_something_in_common_are_refused(data: LabelledFrames) -> None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from p2pkit.pipelines.extract.mend import RepairConfig, RepairReport, SourceConf
 from p2pkit.pipelines.shards.merge import MergeConfig, merge_stores
 from p2pkit.store.reading import open_store
 from p2pkit.store.verifying import verify_store
+from p2pkit.store.writing import StoreWriter
 from p2pkit.stream.batches import BatchStream, StreamConfig, StreamSource
 from p2pkit.stream.samples import SampleConfig
 
@@ -150,6 +152,26 @@ def test_frames_that_an_earlier_repair_dropped_come_back(
     back = repair(store, room_recording)
     assert {(shard, what) for _, shard, what in whats(back)} == {(1, "extract"), (2, "extract")}
     assert "left out by an earlier repair" in back.actions[0].reason
+    assert tree(store) == tree(room_store)
+
+
+def test_a_repair_that_was_cut_off_between_layers_is_finished(
+    store: Path, room_store: Path, room_recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip_middle(files(store, "features", "000001.tar"))
+    run(RepairConfig(store, drop=True))
+    whole = StoreWriter.write
+
+    def full(writer: StoreWriter, layer: str, *given: Any, **named: Any) -> Any:
+        if layer.startswith("features"):
+            raise StoreError("no space left")
+        return whole(writer, layer, *given, **named)
+
+    monkeypatch.setattr(StoreWriter, "write", full)
+    with pytest.raises(StoreError, match="no space left"):
+        repair(store, room_recording)
+    monkeypatch.undo()
+    repair(store, room_recording)
     assert tree(store) == tree(room_store)
 
 
