@@ -254,6 +254,9 @@ def _with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
         raise ConfigError(
             f"device is {teacher.device!r}; Ray assigns each worker its GPU: use --device cuda"
         )
+    kind, colon, path = teacher.name.partition(":")
+    if colon and Path(path).exists():
+        teacher = replace(teacher, name=f"{kind}:{Path(path).absolute()}")
     if Path(teacher.weights).is_file():
         teacher = replace(teacher, weights=str(Path(teacher.weights).absolute()))
     return replace(config, features=replace(config.features, teacher=teacher), **found)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
+from p2pkit.errors import ConfigError
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.maps.grid import FeatureGrid, grid_from_json
 from p2pkit.layers.features import pair_features, usable_pairs
@@ -198,8 +199,15 @@ def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]
 
 
 def open_view(store: Store, layer: str, sample: int, *, most_width: int = DRAWN_WIDTH) -> FrameView:
-    """A frame in the view that sees most of its points."""
+    """A frame in the view that sees most of its points.
+
+    Raises:
+        ConfigError: no view sees any.
+    """
     views = open_views(store, layer, sample, most_width=most_width)
+    if not views:
+        key = read_cloud(store, sample).key
+        raise ConfigError(f"no camera of {key} in {store.root} sees a point; name other frames")
     return max(views, key=lambda view: len(view.rows))
 
 

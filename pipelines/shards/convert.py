@@ -41,4 +41,6 @@ def convert_store(path: Path, *, out: Path, storage: str, report: Report | None 
 
 def _same_shard(store: Store, shard: int) -> NewShard:
     places = {key: Place(0, shard, row) for row, key in enumerate(store.keys(shard))}
-    return NewShard(places, store.record(GEOMETRY, shard).failures)
+    records = {layer.name: store.record(layer.name, shard) for layer in store.manifest.layers}
+    accelerators = {name: record.accelerator for name, record in records.items()}
+    return NewShard(places, records[GEOMETRY].failures, accelerators)

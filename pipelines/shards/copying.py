@@ -6,8 +6,9 @@ on the way; to or from Zarr shards, and between codecs, each sample is decoded a
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from p2pkit.errors import StoreError
 from p2pkit.store.manifest import GEOMETRY, FieldSpec, LayerSpec, Manifest, Sample, plan_shards
@@ -15,7 +16,7 @@ from p2pkit.store.reading import Store
 from p2pkit.store.strict_json import KEY
 from p2pkit.store.tar.reader import TarShard
 from p2pkit.store.tar.writer import StoredSample
-from p2pkit.store.writing import StoreWriter, create_or_open
+from p2pkit.store.writing import Commit, StoreWriter, create_or_open
 
 POLL_S = 0.2
 Report = Callable[[int, int], None]
@@ -37,10 +38,17 @@ class Place:
 
 @dataclass(frozen=True)
 class NewShard:
-    """One shard of the new store: its samples in order, by new key, and its failures."""
+    """One shard of the new store.
+
+    Args:
+        samples: in order, by new key.
+        failures: of the geometry.
+        accelerators: what the records say of the accelerator that computed it, by layer.
+    """
 
     samples: dict[str, Place]
     failures: tuple[dict[str, str], ...] = ()
+    accelerators: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,8 @@ def _write(job: CopyJob, writer: StoreWriter, layer: str, shard: int) -> None:
     if job.manifest.storage == "tar" and all(_can_copy(job, spec, x) for x in one_of_each):
         writer.write_stored(layer, shard, _stored(job, layer, new), failures)
     else:
-        writer.write(layer, shard, _decoded(job, layer, new), failures)
+        commit = Commit(accelerator=new.accelerators.get(layer))
+        writer.write(layer, shard, _decoded(job, layer, new), failures, commit)
 
 
 def _can_copy(job: CopyJob, spec: LayerSpec, place: Place) -> bool:

@@ -6,12 +6,22 @@ from pathlib import Path
 import pytest
 from part_store import contents
 from store_files import tree
-from tiny_store import flip, write_all
+from tiny_store import (
+    FEATURES,
+    KEYS,
+    feature_sample,
+    flip,
+    geometry_sample,
+    manifest,
+    write_all,
+)
 
 from p2pkit.errors import CorruptShardError, FingerprintError, StoreError
 from p2pkit.pipelines.shards.convert import convert_store
+from p2pkit.store.manifest import plan_shards
 from p2pkit.store.reading import open_store
 from p2pkit.store.verifying import verify_store
+from p2pkit.store.writing import Commit, create_or_open
 
 OTHER = {"tar": "zarr", "zarr": "tar"}
 
@@ -42,6 +52,19 @@ def test_there_and_back_gives_the_same_files(storage: str, tmp_path: Path):
     convert_store(tmp_path / "a", out=tmp_path / "b", storage=OTHER[storage])
     convert_store(tmp_path / "b", out=tmp_path / "c", storage=storage)
     assert tree(tmp_path / "c") == tree(tmp_path / "a")
+
+
+def test_what_computed_the_maps_stays_in_the_records(storage: str, tmp_path: Path):
+    """A repair computes in batches of that size again."""
+    writer = create_or_open(tmp_path / "a", manifest(storage))
+    card = {"batch_size": 8, "device": "a card", "libraries": "torch", "precision": "float32"}
+    for shard, keys in enumerate(plan_shards(KEYS, writer.manifest.plan)):
+        writer.write("geometry", shard, map(geometry_sample, keys))
+        writer.write(FEATURES, shard, map(feature_sample, keys), commit=Commit(accelerator=card))
+    out = convert_store(tmp_path / "a", out=tmp_path / "b", storage=OTHER[storage])
+    records = [open_store(out).record(FEATURES, shard) for shard in range(3)]
+    assert [record.accelerator for record in records] == 3 * [card]
+    assert open_store(out).record("geometry", 0).accelerator is None
 
 
 def test_an_interrupted_conversion_goes_on(tmp_path: Path):
