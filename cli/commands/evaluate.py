@@ -22,6 +22,10 @@ from p2pkit.settings import settings_in
 
 OF_PROBE = ("test_fraction", "random_seeds", "seed")
 """Options that only `--preset probe` takes."""
+NOT_OF_BOXES = tuple(
+    f"finetune.augment.{name}" for name in ("drop_fraction", "drop_cuboids", "up_axis")
+)
+"""Settings of fine-tuning that the mode detect has no use for."""
 
 
 @click.command()
@@ -113,6 +117,7 @@ def _refuse_unused(config: EvaluateConfig) -> None:
         "frozen.probe.": ("linear" not in modes, "add linear to --mode"),
         "frozen.neighbours": ("knn" not in modes, "add knn to --mode"),
         "frozen.most_neighbours": ("knn" not in modes, "add knn to --mode"),
+        **dict.fromkeys(NOT_OF_BOXES, ("detect" in modes, "use --mode finetune")),
         "split.block_frames": (by_scene, "add --split-unit time-block"),
         "split.gap_frames": (by_scene, "add --split-unit time-block"),
         "test": (

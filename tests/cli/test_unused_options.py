@@ -130,6 +130,10 @@ def test_a_training_is_told_each_setting_once(words: list[str], message: str) ->
         ),
         (["--mode", "knn", "--set", "frozen.probe.iterations=9"], "add linear to --mode"),
         (["--set", "frozen.neighbours=9"], "add knn to --mode"),
+        (
+            ["--mode", "detect", "--set", "finetune.augment.drop_fraction=0.3"],
+            "finetune.augment.drop_fraction would be ignored: use --mode finetune, or omit it",
+        ),
         (["--set", "split.gap_frames=3"], "add --split-unit time-block, or omit it"),
         (
             ["--test-scenes", "a", "--set", "test=0.5"],
