@@ -1,13 +1,14 @@
 """Which dataset a folder belongs to, by its files; and what is missing in near misses."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
 from p2pkit.datasets.layout import Layout
 from p2pkit.datasets.registry import DATASETS, Dataset
+from p2pkit.datasets.ros.bag import SUFFIXES as BAG_SUFFIXES
 from p2pkit.errors import SourceError
 
 LEVELS_ABOVE = 3
@@ -20,7 +21,7 @@ class Recognised:
 
     Args:
         dataset: its name.
-        root: the recording's folder.
+        root: the recording's folder, or the one bag in it that was named.
         layout: by which it was recognised.
     """
 
@@ -58,6 +59,8 @@ def recognise(place: str | Path) -> Recognised:
         raise SourceError(
             f"{root} may be in {len(found)} formats: {matching}. Name the right one with --dataset"
         )
+    if place.is_file() and place.suffix in BAG_SUFFIXES:
+        return replace(found[0], root=place)  # the other bags of the folder were not named
     return found[0]
 
 

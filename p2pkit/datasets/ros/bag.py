@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
+from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.listing import existing_root
 from p2pkit.errors import MissingDependencyError, SourceError
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -144,12 +146,26 @@ class RosBag:
         return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
+def bag_root(options: SourceOptions, dataset: str) -> Path:
+    """The folder or the single bag in `options.root`; a bag's own file stands for its folder.
+
+    Raises:
+        SourceError: as `existing_root`.
+    """
+    root = options.root
+    if root is None or not root.is_file() or root.suffix not in SUFFIXES:
+        return existing_root(options, dataset)
+    return root.parent if (root.parent / METADATA).is_file() else root
+
+
 def find_bags(root: Path) -> list[Path]:
     """The bags that `root` is, or that it and the folders in it hold; sorted.
 
     Raises:
         SourceError: there is none.
     """
+    if root.is_file():
+        return [root]
     if (root / METADATA).is_file():
         return [root]
     folders = sorted(path for path in root.iterdir() if path.is_dir())

@@ -15,12 +15,12 @@ import numpy as np
 
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, read_sequences
-from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.listing import chosen_frames, known_frame, safe_key
 from p2pkit.datasets.pairing import pair_moments
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe, probes_of
 from p2pkit.datasets.rgbd.reading import RgbdListed, assemble, usable_depth
-from p2pkit.datasets.ros.bag import NS, POINTS, Moment, RosBag, bag_sizes, find_bags
+from p2pkit.datasets.ros.bag import NS, POINTS, Moment, RosBag, bag_root, bag_sizes, find_bags
 from p2pkit.datasets.ros.messages import (
     UNITS_PER_METRE,
     Lens,
@@ -81,7 +81,7 @@ class RosRgbd:
     ignore_label: int | None = None
 
     def __init__(self, options: SourceOptions) -> None:
-        root = existing_root(options, self.name)
+        root = bag_root(options, self.name)
         self._options = options
         self.left_out: list[LeftOut] = []
         self._opened: dict[str, _Opened] = {}

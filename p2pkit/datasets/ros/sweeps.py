@@ -16,11 +16,11 @@ from jaxtyping import Float64
 from p2pkit.datasets.frame import Frame, SourceOptions, View
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.lidar.rig import finite_rows
-from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, safe_key
+from p2pkit.datasets.listing import chosen_frames, known_frame, safe_key
 from p2pkit.datasets.pairing import nearest_index
 from p2pkit.datasets.plausible import median_interval_s
 from p2pkit.datasets.rgbd.reading import speed_between
-from p2pkit.datasets.ros.bag import NS, POINTS, Moment, RosBag, bag_sizes, find_bags
+from p2pkit.datasets.ros.bag import NS, POINTS, Moment, RosBag, bag_root, bag_sizes, find_bags
 from p2pkit.datasets.ros.messages import Lens, color_of, color_topics, lens_of, points_of
 from p2pkit.datasets.ros.transforms import Transform, TransformTree
 from p2pkit.datasets.streams import check_streams, chosen_streams, one_stream
@@ -95,7 +95,7 @@ class RosSweeps:
     ignore_label: int | None = None
 
     def __init__(self, options: SourceOptions) -> None:
-        root = existing_root(options, self.name)
+        root = bag_root(options, self.name)
         self._streams = options.streams
         self.left_out: list[LeftOut] = []
         self._opened: dict[str, _Opened] = {}

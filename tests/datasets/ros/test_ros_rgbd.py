@@ -1,5 +1,6 @@
 """Depth and colour of ROS bags, written by `rosbags` around generated frames."""
 
+import shutil
 import struct
 import sys
 from pathlib import Path
@@ -64,6 +65,22 @@ def test_an_mcap_file_alone(frames: list[Frame], tmp_path: Path) -> None:
     (tmp_path / "folder" / "metadata.yaml").unlink()
     assert recognise(tmp_path / "kitchen.mcap").dataset == "ros-rgbd"
     assert_same(opened(tmp_path)[0], frames[0])
+
+
+@pytest.mark.parametrize("form", ["mcap", "bag"])
+def test_a_named_bag_is_read_without_the_others_of_its_folder(
+    frames: list[Frame], tmp_path: Path, form: Form
+) -> None:
+    for name, frame in (("attic", frames[0]), ("cellar", frames[1])):
+        bag = write_bag(tmp_path / name, form, rgbd_messages(form, [frame]))
+        if bag.is_dir():
+            next(bag.glob("*.mcap")).rename(tmp_path / f"{name}.mcap")
+            shutil.rmtree(bag)
+    found = recognise(tmp_path / f"cellar.{form}")
+    (frame,) = opened(found.root)
+    assert_same(frame, frames[1])
+    assert frame.sequence == "cellar"
+    assert {one.sequence for one in opened(tmp_path)} == {"attic", "cellar"}
 
 
 def float_depth(make: Messages, time: int, frame: Frame) -> list[Sent]:
