@@ -78,7 +78,8 @@ WRITTEN: list[tuple[Any, str]] = [
         '"drop_fraction": 0.0, "elastic": [[0.2, 0.4], [0.8, 1.6]], "flip_x": 0.0, '
         '"flip_y": 0.0, "intensity_gain": 0.0, "intensity_jitter": 0.0, "jitter_m": 0.0, '
         '"rotation_deg": 180.0, "scale": [0.9, 1.1], "tilt_deg": 2.8125, "up_axis": null}, '
-        '"batch_size": 4, "choose": "best", "head_rate": 0.01, "rates": [], "steps": 200, '
+        '"batch_size": 4, "choose": "best", "head_rate": 0.01, "rates": [], '
+        '"scratch_rate": null, "steps": 200, '
         '"trunk_rate": '
         '0.002, "validation_frames": 200, "validations": 5, "warmup": 0.1, "weight_decay": '
         "0.01}",
@@ -91,7 +92,8 @@ WRITTEN: list[tuple[Any, str]] = [
         '"drop_fraction": 0.0, "elastic": [], "flip_x": 0.0, "flip_y": 0.0, '
         '"intensity_gain": 0.0, "intensity_jitter": 0.0, "jitter_m": 0.0, "rotation_deg": '
         '180.0, "scale": [0.9, 1.1], "tilt_deg": 2.8125, "up_axis": [0.0, 0.0, 1.0]}, '
-        '"batch_size": 4, "choose": "best", "head_rate": 0.01, "rates": [], "steps": 10, '
+        '"batch_size": 4, "choose": "best", "head_rate": 0.01, "rates": [], '
+        '"scratch_rate": null, "steps": 10, '
         '"trunk_rate": '
         '0.002, "validation_frames": 200, "validations": 5, "warmup": 0.0, "weight_decay": '
         "0.01}",

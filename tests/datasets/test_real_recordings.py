@@ -54,7 +54,8 @@ def test_wrong_depth_scale_does_not_pass(data_root: Path, tmp_path: Path, name: 
     camera_file = tmp_path / "camera.json"
     camera_file.write_text(json.dumps(calibration | {"depth_units_per_metre": units}))
     with pytest.raises(
-        SourceError, match=rf"is {units}, .* with {true_units}\. Give --depth-units {true_units}"
+        SourceError,
+        match=rf"is {units}, .* with {true_units} they .* Give --depth-units {true_units}",
     ):
         open_source("posed-rgbd", SourceOptions(data_root / name, camera_file=camera_file))
 

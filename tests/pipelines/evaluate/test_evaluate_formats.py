@@ -488,7 +488,7 @@ def test_predictions_need_all_points(
     assert (written.dtype, len(written), set(written.tolist())) == (np.uint8, points, {2})
     monkeypatch.setitem(FORMS, "posed-rgbd", FORMS["scannet-scenes"])
     with (
-        pytest.raises(ConfigError, match=r"--voxel-size 0\.02, .*: extract with --voxel-size 0"),
+        pytest.raises(ConfigError, match=r"--voxel-size 0\.02 .*: extract with --voxel-size 0"),
         kept_predictions(tmp_path / "other", data),
     ):
         pass
