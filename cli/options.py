@@ -127,7 +127,7 @@ def typed_settings(kind: Any) -> dict[str, Any]:
         ConfigError: a value cannot be parsed into the elements of its setting.
     """
     context = click.get_current_context()
-    texts = {text.partition("=")[0].strip(): text for text in context.params["settings"]}
+    texts = dict(zip(set_names(), context.params["settings"], strict=True))
     values: dict[str, Any] = {}
     for setting in settings_in(kind):
         name = parameter(setting.name)

@@ -20,7 +20,7 @@ from p2pkit.cli.options import (
     typed_settings,
 )
 from p2pkit.cli.progress import is_first, local_rank, progress_bar
-from p2pkit.errors import SourceError
+from p2pkit.errors import SourceError, StoreError
 from p2pkit.pipelines.extract.settings import NO_TEACHER, ExtractConfig
 from p2pkit.settings.layers import GeometryConfig
 
@@ -122,18 +122,16 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
 
 def _box_lines(store: Path) -> list[str]:
     """How many boxes the store has, and which were left out; empty for stores without boxes."""
-    from p2pkit.layers.boxes import count_boxes
+    from p2pkit.layers.boxes import box_layer, count_boxes
     from p2pkit.store.reading import open_store
 
     opened = open_store(store)
-    layers = [layer.name for layer in opened.manifest.layers if layer.kind == "boxes"]
-    if not layers:
+    if not any(layer.kind == "boxes" for layer in opened.manifest.layers):
         return []
-    if len(layers) > 1:
-        return [
-            f"{len(layers)} layers of boxes, of annotations that changed: {', '.join(layers)}; "
-            f"`p2pkit shards drop-layer {store} {layers[0]} --yes` deletes the first"
-        ]
+    try:
+        box_layer(opened)
+    except StoreError as error:  # several: the extraction is complete, but one of them must go
+        return [str(error)]
     found = count_boxes(opened)
     if not found.left_out:
         return [f"{found.stored} boxes"]

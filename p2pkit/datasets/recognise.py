@@ -8,7 +8,7 @@ from pathlib import Path
 
 from p2pkit.datasets.layout import Layout
 from p2pkit.datasets.registry import DATASETS, Dataset
-from p2pkit.datasets.ros.bag import SUFFIXES as BAG_SUFFIXES
+from p2pkit.datasets.ros.bag import is_bag_file
 from p2pkit.errors import SourceError
 
 LEVELS_ABOVE = 3
@@ -59,7 +59,7 @@ def recognise(place: str | Path) -> Recognised:
         raise SourceError(
             f"{root} may be in {len(found)} formats: {matching}. Name the right one with --dataset"
         )
-    if place.is_file() and place.suffix in BAG_SUFFIXES:
+    if is_bag_file(place) and DATASETS[found[0].dataset].reader.startswith("ros."):
         return replace(found[0], root=place)  # the other bags of the folder were not named
     return found[0]
 

@@ -248,18 +248,17 @@ def _rows(cells: Cells, repeated: Sequence[Sequence[str]]) -> list[dict[str, Any
         found = [_row(own) for own in by_name.values()]
         key = metrics_of(found[0])[0].key
         best = max((row for row in found if row["name"] in BASELINES), key=lambda row: row[key])
+        baseline = {"baseline": {"name": best["name"], key: best[key]}}
         for row in found:
             if row["name"] not in BASELINES:
                 own = by_name[row["name"]]
-                row |= _differences(own, by_name[SCRATCH], tested=own)
+                row |= _differences(own, by_name[SCRATCH], tested=own) | baseline
         for names in repeated:
             runs = [by_name[name] for name in names]
             mean = [_mean_cell(draw) for draw in zip(*runs, strict=True)]
             tested = [cell for run in runs for cell in run]
-            found.append(_row(mean) | _differences(mean, by_name[SCRATCH], tested=tested))
-        for row in found:
-            if row["name"] not in BASELINES:
-                row["baseline"] = {"name": best["name"], key: best[key]}
+            differences = _differences(mean, by_name[SCRATCH], tested=tested)
+            found.append(_row(mean) | differences | baseline)
         rows += found
     _correct(rows)
     return rows

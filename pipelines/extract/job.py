@@ -110,8 +110,8 @@ def take(job: Job, shard: int) -> bool:
     with claim:
         if not job.is_done(shard):
             _write(job, shard)
-            failed = sum([*job.failed.values()]) if job.is_done(shard) else 0
-            stop_if_too_many(failed, job.frames, config=job.config)
+            if job.is_done(shard):
+                check_failures(job)
             report(job)
     return True
 
@@ -129,6 +129,11 @@ def _write(job: Job, shard: int) -> None:
         job.worker.write_shard(task, job.writer, begun, lambda line: report(job, line))
     finally:
         job.begun.pop(shard, None)
+
+
+def check_failures(job: Job) -> None:
+    """As `stop_if_too_many`, of the shards that are known to be committed, by any worker."""
+    stop_if_too_many(sum([*job.failed.values()]), job.frames, config=job.config)
 
 
 def stop_if_too_many(failed: int, frames: int, *, config: ExtractConfig) -> None:

@@ -12,9 +12,9 @@ from p2pkit.pipelines.extract.job import (
     Job,
     Progress,
     Report,
+    check_failures,
     open_job,
     report,
-    stop_if_too_many,
     take,
 )
 from p2pkit.pipelines.extract.settings import ExtractConfig
@@ -88,7 +88,7 @@ def work_until_done(job: Job) -> None:
     start = os.getpid() % len(job.shards)
     turns = [(start + i) % len(job.shards) for i in range(len(job.shards))]
     todo = [shard for shard in turns if not job.is_done(shard)]
-    _stop_if_too_many(job)
+    check_failures(job)
     report(job)
     while todo:
         taken = _take_all(job, todo)
@@ -96,10 +96,5 @@ def work_until_done(job: Job) -> None:
         if len(waiting) == len(todo):
             time.sleep(POLL_SECONDS)
         todo = waiting
-    _stop_if_too_many(job)
+    check_failures(job)
     report(job)
-
-
-def _stop_if_too_many(job: Job) -> None:
-    """As `job.stop_if_too_many`, of the shards that any worker or an earlier run has committed."""
-    stop_if_too_many(sum(job.failed.values()), job.frames, config=job.config)

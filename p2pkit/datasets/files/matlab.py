@@ -50,7 +50,12 @@ def read_mat(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def cell_texts(cell: np.ndarray) -> list[str]:
     """The texts of a cell array that `read_mat` returned; empty cells are empty texts."""
-    return [str(np.asarray(one).ravel()[0]) if np.size(one) else "" for one in cell.ravel()]
+    return [mat_text(one) for one in cell.ravel()]
+
+
+def mat_text(value: Any) -> str:
+    """A text that `read_mat` returned in a cell or a field; empty where there is none."""
+    return str(np.ravel(value)[0]) if np.size(value) else ""
 
 
 @contextmanager

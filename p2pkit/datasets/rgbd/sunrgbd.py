@@ -20,9 +20,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from p2pkit.datasets.files.matlab import cell_texts, read_mat
-from p2pkit.datasets.files.text import (
-    TEXT_ENCODING,
-)
+from p2pkit.datasets.files.text import TEXT_ENCODING
 from p2pkit.datasets.frame import Frame
 from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import (

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.boxes import Annotation, files_fingerprint, upright_boxes
-from p2pkit.datasets.files.matlab import read_mat
+from p2pkit.datasets.files.matlab import mat_text, read_mat
 from p2pkit.datasets.files.text import json_field, numbers, read_json, read_text, rigid
 from p2pkit.datasets.frame import Boxes
 from p2pkit.datasets.listing import visible_files
@@ -96,7 +96,7 @@ class SunRgbdBoxes:
             raise SourceError(
                 f"{self._table}: SUNRGBDMeta lacks one of {', '.join(sorted(needed))}"
             )
-        return {below_sunrgbd(_text(row["sequenceName"])): row for row in rows}
+        return {below_sunrgbd(mat_text(row["sequenceName"])): row for row in rows}
 
 
 def below_sunrgbd(path: str) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def _boxes_of_row(row: np.void, table: Path) -> Boxes:
     found: list[Annotation] = []
     try:
         for one in row["groundtruth3DBB"].ravel():
-            name = _text(one["classname"])
+            name = mat_text(one["classname"])
             if name in BOX_NAMES:
                 center, half = (_array(one[field], 3) for field in ("centroid", "coeffs"))
                 along = _array(one["basis"], 9)[:3]
@@ -126,18 +126,13 @@ def _boxes_of_row(row: np.void, table: Path) -> Boxes:
         tilt = np.eye(4)
         tilt[:3, :3] = _array(row["Rtilt"], 9).reshape(3, 3)
     except (ValueError, TypeError, IndexError) as error:
-        raise SourceError(f"{table}: a box of {_text(row['sequenceName'])}: {error}") from error
+        raise SourceError(f"{table}: a box of {mat_text(row['sequenceName'])}: {error}") from error
     camera_from_table = np.eye(4)
-    turn = rigid(tilt, f"{table}: Rtilt of {_text(row['sequenceName'])}")[:3, :3]
+    turn = rigid(tilt, f"{table}: Rtilt of {mat_text(row['sequenceName'])}")[:3, :3]
     camera_from_table[:3, :3] = _CAMERA_FROM_FORWARD @ turn.T
     return upright_boxes(
         found, BOX_NAMES, sensor_from_annotation=camera_from_table, up=(0.0, 0.0, 1.0)
     )
-
-
-def _text(value: Any) -> str:
-    words = np.ravel(value)
-    return str(words[0]) if len(words) else ""
 
 
 def _array(value: Any, count: int) -> Float64[np.ndarray, " count"]:

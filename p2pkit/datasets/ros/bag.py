@@ -146,6 +146,11 @@ class RosBag:
         return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
+def is_bag_file(path: Path) -> bool:
+    """Whether the path is of a file of one bag, by its name."""
+    return path.suffix in SUFFIXES and path.is_file()
+
+
 def bag_root(options: SourceOptions, dataset: str) -> Path:
     """The folder or the single bag in `options.root`; a bag's own file stands for its folder.
 
@@ -153,7 +158,7 @@ def bag_root(options: SourceOptions, dataset: str) -> Path:
         SourceError: as `existing_root`.
     """
     root = options.root
-    if root is None or not root.is_file() or root.suffix not in SUFFIXES:
+    if root is None or not is_bag_file(root):
         return existing_root(options, dataset)
     return root.parent if (root.parent / METADATA).is_file() else root
 
@@ -172,7 +177,7 @@ def find_bags(root: Path) -> list[Path]:
     bags = [folder for folder in folders if (folder / METADATA).is_file()]
     for folder in (root, *(folder for folder in folders if folder not in bags)):
         files = (path for path in folder.iterdir() if not path.name.startswith("."))
-        bags += sorted(path for path in files if path.suffix in SUFFIXES and path.is_file())
+        bags += sorted(filter(is_bag_file, files))
     if not bags:
         raise SourceError(f"{root} contains no ROS bag: expected {', '.join(SUFFIXES)} files")
     return bags

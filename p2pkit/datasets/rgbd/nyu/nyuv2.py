@@ -12,7 +12,6 @@ cutting between sequences never cuts a scene. The 795 frames are 123 runs of up 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from p2pkit.datasets.frame import DepthImage, Frame, FrameSource, SourceOptions,
 from p2pkit.datasets.listing import chosen_frames, existing_root, frame_list_digest
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.nyu.labeled import LABELED, NyuV2Labeled
+from p2pkit.datasets.rgbd.reading import RgbdListed
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, check_size_fits
 
@@ -49,14 +49,6 @@ def open_nyuv2(options: SourceOptions) -> FrameSource:
     return NyuV2Labeled(options) if published else NyuV2(options)
 
 
-@dataclass(frozen=True)
-class NyuFrame:
-    """A frame of the folder that is listed and not read yet."""
-
-    key: str
-    sequence: str
-
-
 class NyuV2:
     """The frames of `train.txt` and `test.txt` whose colour image exists, as a `FrameSource`.
 
@@ -78,7 +70,7 @@ class NyuV2:
         self._lists, self._sequence, present = _present(self._root)
         self._camera = _read_intrinsics(self._root / "intrinsics.txt", self._color(present[0]))
         self._border = BORDER * self._camera.width // SIZES[0][0]
-        listed = [NyuFrame(key, self._sequence[key]) for key in present]
+        listed = [RgbdListed(key=key, sequence=self._sequence[key]) for key in present]
         self._keys = list(chosen_frames(listed, options))
         self._known = frozenset(self._keys)
         self._units = options.depth_units or UNITS_PER_METRE
