@@ -66,6 +66,7 @@ class Faults:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the acknowledgement of its headers
     faults: Faults
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -12,10 +12,12 @@ import pytest
 import torch
 from demo_recording import in_shell, write_demo_recording
 from jaxtyping import Float
+from test_readme import readme_commands
 from torch import Tensor
 from torch.nn import functional
 from warm_commands import warm_commands
 
+from p2pkit.cli.main import COMMANDS
 from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.losses import LOSSES, ContrastBatch, LossConfig
 from p2pkit.store.reading import open_store
@@ -103,6 +105,13 @@ def test_each_block_says_what_it_is(page: str) -> None:
     assert kinds <= {"sh", "python", *PLAIN}, "name the kind of each block: sh, python, json, text"
 
 
+def test_the_pages_run_every_command() -> None:
+    """`p2pkit demo` is what `make demo` in the README runs: tests/cli/test_demo.py."""
+    lines = "\n".join([*readme_commands(), *(script_of(page) for page in PAGES)])
+    assert set(re.findall(r"^p2pkit ([a-z]+)", lines, re.MULTILINE)) == set(COMMANDS) - {"demo"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if script_of(page)])
 def test_commands_run_in_the_order_of_the_page(
     page: str, prepared: Path, programs: Path, tmp_path: Path
@@ -116,6 +125,7 @@ def test_commands_run_in_the_order_of_the_page(
     in_shell(script.replace("features/resnet50-0123abcd", layer), folder, programs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(block.kind == "python" for block in blocks(page))]
 )

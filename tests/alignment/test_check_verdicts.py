@@ -244,11 +244,9 @@ REAL_FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.parametrize(
-    "folder",
-    [pytest.param(one, marks=[] if one == "nuscenes_sample" else pytest.mark.slow) for one in REAL],
-)
+@pytest.mark.parametrize("folder", REAL)
 def test_real_recordings_pass_and_one_fault_in_each_is_named(folder: str, data_root: Path) -> None:
     """benchmarks/check_faults.py has all faults; docs/check.md its table."""
     limit, frames = (2, 2) if folder == "pandaset" else (12, 8)

@@ -41,7 +41,7 @@ def on_a_terminal(arguments: list[str], folder: Path) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (EXTRACT, "2/2 ["),
+        pytest.param(EXTRACT, "2/2 [", marks=pytest.mark.slow),
         (["--help"], "extract"),
         (["train", "nowhere.store", "--out", "run"], "nowhere.store"),
         (["extract", "--no-such-option"], "No such option"),

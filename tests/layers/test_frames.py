@@ -72,6 +72,7 @@ def test_a_store_that_was_read_goes_to_another_process(store: FrameStore) -> Non
         assert pool.map(_key_of, [store]) == [frame.key]
 
 
+@pytest.mark.slow
 def test_a_torch_dataset_gives_tensors_in_spawned_workers(store: FrameStore) -> None:
     frames = DataLoader(
         store.torch_dataset(pairs=7),

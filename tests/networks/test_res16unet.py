@@ -194,6 +194,7 @@ def test_wrong_settings_are_named():
         build_student("Res16UNet14A", in_channels=3, conv1_kernel_size=4)
 
 
+@pytest.mark.slow
 @pytest.mark.minkowski
 def test_two_trainings_with_one_thread_are_bit_identical():
     runs = two_trainings("minkowski")

@@ -141,11 +141,12 @@ def test_nothing_is_written_over(pretrained: Path, tmp_path: Path) -> None:
         ExportConfig(pretrained, tmp_path / "x", form=cast("Any", "spconv"))
 
 
+LARGE = pytest.mark.slow
 CODE_BASES = [
     ("SpUNet", "pointcept", "spunet_v1m1", "state_dict"),
-    ("PTv3", "pointcept", "ptv3_encdec", "state_dict"),
-    ("PTv3-encoder", "pointcept", "ptv3_sonata_enc", "state_dict"),
-    ("WaffleIron-48-768", "waffleiron", "waffleiron_48_768", "net"),
+    pytest.param("PTv3", "pointcept", "ptv3_encdec", "state_dict", marks=LARGE),
+    pytest.param("PTv3-encoder", "pointcept", "ptv3_sonata_enc", "state_dict", marks=LARGE),
+    pytest.param("WaffleIron-48-768", "waffleiron", "waffleiron_48_768", "net", marks=LARGE),
 ]
 HEADS = ("final.", "classif.")
 INPUTS = {
@@ -219,6 +220,7 @@ def test_a_form_of_another_network_is_refused_with_those_that_fit(
     assert BUILDS.keys() == FORMS.keys()
 
 
+@pytest.mark.slow
 def test_what_a_transformer_drops_depends_on_the_step_alone(
     room_store: Path, tmp_path: Path
 ) -> None:

@@ -267,6 +267,7 @@ def test_epochs_of_a_preset_are_counted_or_give_way_to_steps(
     assert (settings.epochs, settings.steps) == (50, -(-50 * frames // 4))
 
 
+@pytest.mark.slow
 def test_without_labels_retrieval_alone_tests(tmp_path: Path) -> None:
     recording = write_recording(tmp_path / "plain", 4, labels=False)
     done = pretrain.run(tiny(recording, tmp_path / "out", steps=1))

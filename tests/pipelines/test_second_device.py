@@ -96,6 +96,7 @@ def test_training_does_what_it_does_on_the_cpu(
     torch.testing.assert_close(weights(there), weights(here), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 # torch cannot know that this `meta` has memory.
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
 def test_a_run_goes_on_from_one_device_to_another(cut_store: Path, tmp_path: Path) -> None:

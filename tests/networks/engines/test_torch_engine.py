@@ -41,6 +41,9 @@ def both(name: str, *, out_channels: int | None = None, kernel: int = 3):
     return students
 
 
+SMALL = ("Res16UNet14A", "Res16UNet18B")
+
+
 @pytest.mark.minkowski
 @pytest.mark.parametrize("name", ["Res16UNet14A", "Res16UNet34C", "Res16UNet50"])
 def test_initial_weights_are_the_same_numbers(name: str) -> None:
@@ -50,7 +53,14 @@ def test_initial_weights_are_the_same_numbers(name: str) -> None:
 
 
 @pytest.mark.minkowski
-@pytest.mark.parametrize("name", [name for name in STUDENTS if "UNet" in name])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in SMALL else pytest.mark.slow)
+        for name in STUDENTS
+        if "UNet" in name
+    ],
+)
 def test_all_students_give_equal_outputs_and_gradients(name: str) -> None:
     """Float64, in which a wrong neighbour cannot hide behind rounding."""
     coordinates, features = scattered(250, span=6)
@@ -229,6 +239,7 @@ def test_bad_voxels_and_names_are_refused() -> None:
         build_student("Res16UNet14A", in_channels=3, engine="spconv")
 
 
+@pytest.mark.slow
 def test_training_needs_no_minkowski_engine_and_repeats_to_the_bit() -> None:
     runs = two_trainings("torch", 'import sys; sys.modules["MinkowskiEngine"] = None')
     assert runs[0] == runs[1]

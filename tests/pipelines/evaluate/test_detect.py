@@ -117,6 +117,7 @@ def test_points_stay_in_their_boxes_however_a_frame_is_augmented(data: LabelledF
     assert turned.any(axis=1).mean() < plain
 
 
+@pytest.mark.slow
 def test_training_finds_the_boxes_of_the_frame_that_it_learns(data: LabelledFrames) -> None:
     torch.manual_seed(0)
     one = data.parts["train"][:1]

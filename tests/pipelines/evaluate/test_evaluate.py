@@ -491,6 +491,7 @@ def test_percents_that_come_to_as_many_scenes_are_one_row(config: EvaluateConfig
     assert "| 100 (1) | 4 | inputs+position |" in (config.out / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_rate_is_chosen_on_the_validation_part(
     config: EvaluateConfig, data: LabelledFrames, pretrained: Path
 ) -> None:
@@ -526,6 +527,7 @@ def test_the_rate_is_chosen_on_the_validation_part(
         replace(settings, rates=(0.0,))
 
 
+@pytest.mark.slow
 def test_scratch_may_have_a_rate_of_its_own(config: EvaluateConfig) -> None:
     settings, asked = replace(QUICK, trunk_rate=1e-9), replace(config, modes=("finetune",), seeds=1)
     cells: list[list[dict[str, Any]]] = []

@@ -41,6 +41,7 @@ def learns(config: TrainConfig, out: Path) -> list[dict[str, float]]:
     return rows
 
 
+@pytest.mark.slow
 def test_demo_rooms_from_extraction_to_a_falling_loss(tmp_path: Path) -> None:
     store = extract(
         ExtractConfig(

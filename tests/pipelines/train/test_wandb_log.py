@@ -97,6 +97,7 @@ with wandb_log(TrainConfig("none", wandb=WandbConfig("rooms", name="other")), Pa
     assert found["exit"]["exit"]["exit_code"] == 1
 
 
+@pytest.mark.slow
 def test_a_missing_login_says_what_to_do(room_store: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["p2pkit.cli.main", "train", str(room_store), "--out", str(run), *SLIM]
