@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
+from p2pkit.datasets.listing import natural_order
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.evaluate.official import test_places
 from p2pkit.pipelines.evaluate.split import cut_at_scenes, in_test_scenes, place_of
@@ -27,8 +28,12 @@ def without_arrays(store: Store, samples: Int64[np.ndarray, " samples"]) -> Iter
 
 
 def samples_in_key_order(store: Store) -> Int64[np.ndarray, " samples"]:
-    """Sample ids sorted by key, i.e. in recording order, sequence after sequence."""
-    return np.argsort(np.array(all_keys(store)), kind="stable").astype(np.int64)
+    """Sample ids sorted by key, i.e. in recording order, sequence after sequence.
+
+    Frame 2 comes before frame 10, as readers order them, whether or not numbers are padded.
+    """
+    keys = all_keys(store)
+    return np.array(sorted(range(len(keys)), key=lambda one: natural_order(keys[one])), np.int64)
 
 
 def holdout_split(

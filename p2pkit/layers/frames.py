@@ -104,8 +104,17 @@ class StoredFrame:
 
     @cached_property
     def boxes(self) -> StoredBoxes | None:
-        """The annotated boxes that are usable, or None in stores without boxes."""
+        """The annotated boxes that are usable, or None in stores without boxes.
+
+        Raises:
+            StoreError: the store has several layers of boxes.
+        """
         names = [name for name, spec in self.layers.items() if spec.kind == "boxes"]
+        if len(names) > 1:
+            raise StoreError(
+                f"the store has several layers of boxes: {', '.join(names)}; delete the one that "
+                "is no longer wanted with p2pkit shards drop-layer"
+            )
         return decode_boxes(self.samples[names[0]]) if names else None
 
     def features(

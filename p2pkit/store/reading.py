@@ -215,10 +215,11 @@ class Store:
     def _incomplete(self, layer: str) -> StoreError:
         shards = self.manifest.plan.shards
         done = sum(record_path(self.root, layer, shard).exists() for shard in range(shards))
-        command = "extract" if isinstance(self.root, Path) else "shards push"
+        local = "`p2pkit extract` (or `shards merge`, `convert` or `pull`)"
+        command = local if isinstance(self.root, Path) else "`p2pkit shards push`"
         return StoreError(
             f"layer {layer} of {self.root} is incomplete: {done} of {shards} shards; run the same "
-            f"`p2pkit {command}` again to finish it"
+            f"{command} again to finish it"
         )
 
 

@@ -17,13 +17,14 @@ from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.files import write_json, write_text
 from p2pkit.geometry.project import project
-from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry
+from p2pkit.layers.geometry import decode_geometry, encode_geometry
 from p2pkit.pipelines.check.fields import field_problems
 from p2pkit.pipelines.check.frames import Gathered, gather
 from p2pkit.pipelines.check.mends import Declared, mends
 from p2pkit.pipelines.check.page import Picture, check_page, overlay, summary_line
 from p2pkit.pipelines.check.statistics import PairStatistics
 from p2pkit.pipelines.check.stored import StoreSource, add_stored, judge_stored_pairs
+from p2pkit.pipelines.extract.settings import usual_geometry
 from p2pkit.pipelines.settings import CheckConfig
 from p2pkit.store.location import MANIFEST
 from p2pkit.store.manifest import Sample
@@ -62,8 +63,8 @@ class CheckReport:
 class _Visit:
     """What is kept of each frame while its images are in memory."""
 
+    statistics: PairStatistics
     overlays_of: int
-    statistics: PairStatistics = field(default_factory=PairStatistics)
     empty: list[str] = field(default_factory=list)
     without_views: int = 0
     implausible: list[str] = field(default_factory=list)
@@ -81,7 +82,7 @@ class _Visit:
             self._draw(frame)
 
     def _draw(self, frame: Frame) -> None:
-        cloud = decode_geometry(encode_geometry(frame, GeometryConfig()))
+        cloud = decode_geometry(encode_geometry(frame, self.statistics.geometry))
         for number, view in enumerate(frame.views):
             depth = project(cloud.points, view.camera, view.camera_from_sensor).depth_m
             name = f"{frame.key}-view{number}"
@@ -113,7 +114,8 @@ def check_source(
     progress: Callable[[str], None] | None = None,
 ) -> CheckReport:
     """As `run`, for any source."""
-    visit = _Visit(overlays_of=min(config.frames, MOST_OVERLAYS))
+    statistics = PairStatistics(usual_geometry(source.name))
+    visit = _Visit(statistics, overlays_of=min(config.frames, MOST_OVERLAYS))
     samples: list[Sample] = []
 
     def look(frame: Frame) -> None:

@@ -22,6 +22,7 @@ class PairStatistics:
     """Sums over frames.
 
     Args:
+        geometry: how an extraction would thin points and cut pairs.
         frames: that were counted.
         points: kept points.
         seen: points that a camera sees, also those too near to it for a pair.
@@ -33,6 +34,7 @@ class PairStatistics:
         depth, distance, confidence: histograms over the edges above.
     """
 
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
     frames: int = 0
     points: int = 0
     seen: int = 0
@@ -52,7 +54,7 @@ class PairStatistics:
         Raises:
             FrameError: it would store none.
         """
-        cloud = decode_geometry(encode_geometry(frame, GeometryConfig()))
+        cloud = decode_geometry(encode_geometry(frame, self.geometry))
         projected = [
             project(cloud.points, view.camera, view.camera_from_sensor) for view in frame.views
         ]

@@ -13,7 +13,7 @@ from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.project import project
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.pipelines.check.statistics import PairStatistics
-from p2pkit.pipelines.held_out import all_keys
+from p2pkit.pipelines.held_out import all_keys, samples_in_key_order
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import Store
 
@@ -36,8 +36,9 @@ class StoreSource:
         self.ignore_label: int | None = None
 
     def keys(self) -> Sequence[str]:
-        """Sorted, i.e. in recording order."""
-        return sorted(all_keys(self._store))
+        """In recording order."""
+        keys = all_keys(self._store)
+        return [keys[sample] for sample in samples_in_key_order(self._store)]
 
     def load(self, key: str) -> Frame:
         """The frame of a sample."""

@@ -167,6 +167,11 @@ def settings_of(dataset: str) -> dict[str, Any]:
     return nested(DATASETS[dataset].settings if dataset in DATASETS else {})
 
 
+def usual_geometry(dataset: str) -> GeometryConfig:
+    """The geometry settings of an extraction in which nobody sets any."""
+    return config_from_json(GeometryConfig, settings_of(dataset).get("geometry", {}))
+
+
 def recognised_settings(recording: Path) -> str:
     """`starting_settings` for a recording whose format is recognised by its files.
 

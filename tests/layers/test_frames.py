@@ -13,6 +13,7 @@ import p2pkit
 from p2pkit.errors import StoreError
 from p2pkit.layers.features import pair_features
 from p2pkit.layers.frames import FrameStore, StoredFrame
+from p2pkit.store.manifest import LayerSpec
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,14 @@ def test_a_frame_has_what_its_layers_hold(store: FrameStore) -> None:
     assert frame.features(name).shape == (len(pairs.point), expected.shape[1])
     with pytest.raises(StoreError, match=f"name a feature layer of the store: {name}"):
         frame.features("features/other")
+
+
+def test_several_layers_of_boxes_are_refused_by_name(store: FrameStore) -> None:
+    frame = store[0]
+    spec = LayerSpec("boxes/annotated-01234567", (), {})
+    layers = {**frame.layers, "a": spec, "b": spec}
+    with pytest.raises(StoreError, match=r"several layers of boxes: a, b; delete"):
+        StoredFrame(frame.key, frame.samples, layers).boxes  # noqa: B018
 
 
 def test_both_say_what_they_are(store: FrameStore, room_store: Path) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from tiny_recording import NAMES
+from tiny_sweeps import write_sweeps
 
 from p2pkit.cli.commands.check import check
 from p2pkit.datasets.frame import Frame, SourceOptions
-from p2pkit.datasets.registry import open_source
+from p2pkit.datasets.registry import SWEEP_NEAR_LIMIT_M, SWEEP_VOXEL_M, open_source
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.layers.geometry import GeometryConfig, encode_geometry
 from p2pkit.pipelines.check.fields import field_problems
@@ -262,3 +263,21 @@ def test_statistics_count_pairs_per_voxel_cell_and_view(frame: Frame) -> None:
     assert found["pairs_per_voxel"] >= 2
     for name in ("depth", "range", "confidence"):
         assert sum(row["share"] for row in found[f"{name}_histogram"]) == pytest.approx(1)
+
+
+def test_points_are_counted_as_an_extraction_keeps_them(tmp_path: Path) -> None:
+    """With the voxels and the near limit of the dataset, here those of sweeps."""
+    root = write_sweeps(tmp_path / "drive", sequences=1)
+    source = open_source("kitti-odometry", SourceOptions(root))
+    frames = [source.load(key) for key in source.keys()]  # noqa: SIM118
+    config = CheckConfig(source=root, dataset="kitti-odometry", out=tmp_path / "check")
+    check_source(source, config)
+    written = json.loads((tmp_path / "check" / "check.json").read_text())
+    counted = written["statistics"]["points_per_frame"]
+    usual = GeometryConfig(voxel_size=SWEEP_VOXEL_M, near_limit=SWEEP_NEAR_LIMIT_M)
+    kept = [
+        [len(encode_geometry(frame, geometry).arrays["points"]) for frame in frames]
+        for geometry in (usual, GeometryConfig())
+    ]
+    assert counted == np.mean(kept[0])
+    assert counted < np.mean(kept[1])

@@ -9,6 +9,7 @@ from tiny_recording import TEACHER, recording_config, write_recording
 
 from p2pkit.errors import ConfigError
 from p2pkit.layers.features import FeatureConfig
+from p2pkit.pipelines.check.stored import StoreSource
 from p2pkit.pipelines.extract.run import run
 from p2pkit.pipelines.held_out import all_keys, holdout_split, samples_in_key_order, scene_split
 from p2pkit.store.reading import open_store
@@ -65,6 +66,18 @@ def test_no_sequence_is_on_both_sides(
     assert [keys[sample] for sample in np.concatenate([train, test])] == KEYS
     assert {int(keys[sample][6]) for sample in test} == test_scenes
     assert {int(keys[sample][6]) for sample in train} == {0, 1, 2} - test_scenes
+
+
+def test_numbers_without_leading_zeros_keep_the_order_of_the_recording(tmp_path: Path) -> None:
+    root = write_recording(tmp_path / "room", 4)
+    for path in root.glob("frame-*"):
+        number, _, rest = path.name.removeprefix("frame-").partition(".")
+        path.rename(root / f"frame-{int(number) + 8}.{rest}")
+    store = open_store(run(recording_config(root, tmp_path / "store")))
+    expected = ["frame-8", "frame-9", "frame-10", "frame-11"]
+    keys = all_keys(store)
+    assert [keys[sample] for sample in samples_in_key_order(store)] == expected
+    assert StoreSource(store).keys() == expected
 
 
 def test_one_sequence_is_cut_where_the_fraction_says(tmp_path: Path) -> None:
