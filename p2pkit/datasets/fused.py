@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, Float64
 from p2pkit.datasets.boxes import joined_boxes
 from p2pkit.datasets.derived import DerivedFrames
 from p2pkit.datasets.frame import ANY_DEPTH, Boxes, DepthImage, Frame, FrameSource, View
+from p2pkit.datasets.left_out import LeftOut
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.gravity import level_normals, rotation_to_z_up, up_direction
@@ -57,9 +58,10 @@ class FusedFrames(DerivedFrames):
         super().__init__(source)
         self._count, self._world_up = count, world_up
         self._depth_range_m = depth_range_m
+        self._runs = _runs(source.keys())
         self._groups = {
             run[start]: tuple(run[start : start + count])
-            for run in _runs(source.keys())
+            for run in self._runs
             for start in range(0, len(run) - count + 1, count)
         }
         if not self._groups:
@@ -67,6 +69,20 @@ class FusedFrames(DerivedFrames):
                 f"fuse is {count}, but no sequence of the recording has that many frames; it has "
                 f"{len(source.keys())} in all"
             )
+
+    @property
+    def left_out(self) -> Sequence[LeftOut]:
+        """What the source leaves out, and the frames of each sequence that make no full sample."""
+        rests = [
+            LeftOut(
+                run[0].rstrip("0123456789").rstrip("_-") or run[0],
+                f"{len(run) % self._count} of {len(run)} frames make no full sample of "
+                f"{self._count}",
+            )
+            for run in self._runs
+            if len(run) % self._count
+        ]
+        return [*super().left_out, *rests]
 
     def keys(self) -> Sequence[str]:
         """The key of each sample's first frame."""

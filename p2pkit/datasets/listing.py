@@ -140,6 +140,25 @@ def chosen_frames(listed: Sequence[ListedFrame], options: SourceOptions) -> dict
     return chosen
 
 
+def check_distinct(names: Mapping[Path, str]) -> None:
+    """Check that the sequences of a recording have different names.
+
+    Args:
+        names: by the file or folder of each sequence.
+
+    Raises:
+        SourceError: two have the same.
+    """
+    found: dict[str, Path] = {}
+    for path, name in names.items():
+        if name in found:
+            raise SourceError(
+                f"{found[name]} and {path} would both be the sequence {name}; rename one, or read "
+                "them one at a time"
+            )
+        found[name] = path
+
+
 def known_frame(frames: Mapping[str, Item], key: str) -> Item:
     """The listed frame with this key.
 

@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,12 @@ LEAST_COMMON = 0.5
 """Share of the shorter stream whose numbers the other one must have too."""
 # 0000123-000004067811: a number and microseconds, as in the Redwood object scans.
 _NUMBER_AND_TIME = re.compile(r"\d+-(\d{6,})")
+# 2024-01-05_12-00-05.006 or 20240105T120005006, and 12-00-05.006 without a date: with a fraction.
+_DATE = r"(\d{4})-?(\d\d)-?(\d\d)[T_ -]"
+_CLOCKS = (
+    re.compile(rf"(?:.*\D)?{_DATE}(\d\d)[-:_.]?(\d\d)[-:_.]?(\d\d)[-:_.,]?(\d+)Z?"),
+    re.compile(r"(?:.*\D)?()()()(\d\d)[-:_](\d\d)[-:_](\d\d)\.(\d+)"),
+)
 _DECIMAL = re.compile(r"(?:.*[^\d.])?(\d+\.\d+)")
 _INTEGER = re.compile(r"(?:.*\D)?(\d+)")
 # Unix times of this century in milliseconds, microseconds and nanoseconds.
@@ -42,10 +49,10 @@ class Paired(NamedTuple):
 def pair_images(first: Sequence[Path], second: Sequence[Path], *, max_gap_s: float) -> Paired:
     """Pair two streams of images.
 
-    Where all names hold times, such as `1305031102.175304.png` or `0000123-000004067811.png`, each
-    image goes with the nearest of the other stream, at most `max_gap_s` away, if it is also that
-    one's nearest. Else the last number in the names counts: 7.png goes with 000007.jpg. Names
-    without numbers must be equal.
+    Where all names hold times, such as `1305031102.175304.png`, `0000123-000004067811.png` or
+    `2024-01-05_12-00-05.006.png`, each image goes with the nearest of the other stream, at most
+    `max_gap_s` away, if it is also that one's nearest. Else the last number in the names counts:
+    7.png goes with 000007.jpg. Names without numbers must be equal.
 
     Raises:
         SourceError: two images of a stream have one number; or numbers or times do not fit, so that
@@ -75,13 +82,31 @@ def pair_images(first: Sequence[Path], second: Sequence[Path], *, max_gap_s: flo
 def named_time(path: Path) -> float | None:
     """Seconds in a file's name, or None."""
     if match := _NUMBER_AND_TIME.fullmatch(path.stem):
-        return int(match[1]) / 1e6
+        return int(match[1]) / _UNITS_PER_SECOND.get(len(match[1]), 1e6)
+    if match := next(filter(None, (clock.fullmatch(path.stem) for clock in _CLOCKS)), None):
+        return _seconds(*match.groups())
     if match := _DECIMAL.fullmatch(path.stem):
         return float(match[1])
     match = _INTEGER.fullmatch(path.stem)
     if match is None or len(match[1]) not in _UNITS_PER_SECOND:
         return None
     return int(match[1]) / _UNITS_PER_SECOND[len(match[1])]
+
+
+def _seconds(year: str, month: str, day: str, *clock: str) -> float | None:
+    """Of a date, which may be empty, and a time of day; None where there is no such moment."""
+    hour, minute, second, fraction = clock
+    try:
+        moment = datetime(
+            *(int(part or 1) for part in (year or "1970", month, day)),
+            int(hour),
+            int(minute),
+            int(second),
+            tzinfo=UTC,
+        )
+    except ValueError:
+        return None
+    return moment.timestamp() + float(f"0.{fraction}")
 
 
 def named_number(path: Path) -> int | None:

@@ -119,8 +119,11 @@ def _near_misses(root: Path) -> str:
         for miss in found
     )
     hints = [hint for miss in found if (hint := _hint(miss.row))]
+    named = [miss.row.name for miss in found if miss.row.takes_camera_file]
+    elsewhere = f"; a calibration elsewhere: --dataset {named[0]} --camera FILE" if named else ""
     return (
         f"{root} looks like {said}. Add what is missing, or name another format with --dataset"
+        + elsewhere
         + "".join(f"\n{hint}" for hint in hints)
     )
 

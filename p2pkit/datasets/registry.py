@@ -160,7 +160,6 @@ _ROWS = (
         "nerfstudio",
         "rgbd.nerfstudio:Nerfstudio",
         layouts=(Layout(("transforms.json",), HERE_OR_BELOW),),
-        world_up="z",
         typical=(Layout(("keyframes/depth", "keyframes/images"), HERE_OR_BELOW),),
         hint="rgbd.nerfstudio:RAW_EXPORT",
     ),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from p2pkit.alignment.verdicts import Verdict
+from p2pkit.datasets.rgbd.depth_scale import LIKELY_MEDIAN_M
 
 OPENGL = "as in OpenGL"
 INVERSE_OF = {
@@ -20,11 +21,13 @@ class Declared(NamedTuple):
 
     Fields:
         units_per_metre: of its depth images; None where it has none.
+        median_depth_m: by these units; None where it has none.
         camera_json: of a posed-rgbd recording; empty for others.
         is_store: a store was checked, which cannot be mended itself.
     """
 
     units_per_metre: float | None
+    median_depth_m: float | None
     camera_json: dict[str, Any]
     is_store: bool
 
@@ -70,6 +73,12 @@ _TRANSFORM = "the reader's camera_from_sensor"
 def _units(factor: float, declared: Declared) -> str:
     if declared.units_per_metre is None:
         return f"multiply the points by {factor:g} in the reader"
+    median, (low, high) = declared.median_depth_m, LIKELY_MEDIAN_M
+    if median is not None and low < median < high and not low < median * factor < high:
+        return (
+            f"divide the translations of the poses by {factor:g}: the depth, {median:.2g} m in the "
+            "median, is plausible as it is"
+        )
     return f"give --depth-units {declared.units_per_metre / factor:.6g}"
 
 

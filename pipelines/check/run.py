@@ -70,6 +70,7 @@ class _Visit:
     implausible: list[str] = field(default_factory=list)
     intensities: list[tuple[float, float]] = field(default_factory=list)
     units_per_metre: float | None = None
+    median_depths_m: list[float] = field(default_factory=list)
     overlays: dict[str, Picture] = field(default_factory=dict)
 
     def __call__(self, frame: Frame) -> None:
@@ -122,7 +123,10 @@ def check_source(
         visit.implausible += implausible_times(frame)
         if frame.intensity is not None:
             visit.intensities.append((float(frame.intensity.min()), float(frame.intensity.max())))
-        visit.units_per_metre = None if frame.depth is None else frame.depth.units_per_metre
+        if frame.depth is not None and frame.depth.values.any():
+            visit.units_per_metre = units = frame.depth.units_per_metre
+            known = frame.depth.values[frame.depth.values > 0]
+            visit.median_depths_m.append(float(np.median(known)) / units)
         if not frame.views:
             visit.without_views += 1
         elif store is None:
@@ -187,7 +191,8 @@ def _declared(source: FrameSource, visit: _Visit, *, is_store: bool) -> Declared
         recorded = recorded["dataset"] if is_store else recorded
         found = recorded["calibration"][0]
     units = None if is_store else visit.units_per_metre
-    return Declared(found.get("depth_units_per_metre", units), found, is_store)
+    median = float(np.median(visit.median_depths_m)) if visit.median_depths_m else None
+    return Declared(found.get("depth_units_per_metre", units), median, found, is_store)
 
 
 def _judge_fields(found: Gathered, implausible: list[str]) -> Verdict:

@@ -8,6 +8,7 @@ import pytest
 
 from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
 from p2pkit.datasets.fused import FusedFrames
+from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.geometry.project import project
@@ -33,6 +34,16 @@ def test_samples_are_runs_of_frames() -> None:
     assert source.fingerprint()["fused"]["frames"] == 5
     with pytest.raises(FrameError, match="no such sample among the 3"):
         source.load("room-0_frame-000001")
+
+
+def test_frames_that_make_no_full_sample_are_reported() -> None:
+    source = open_source("demo-scene", SourceOptions(fuse=5, limit=19))
+    assert left_out_by(source) == (
+        LeftOut("room-0_frame", "2 of 12 frames make no full sample of 5"),
+        LeftOut("room-1_frame", "2 of 7 frames make no full sample of 5"),
+    )
+    whole = open_source("demo-scene", SourceOptions(fuse=3, limit=12))
+    assert not left_out_by(whole)
 
 
 def test_one_cloud_with_three_views(sample: Frame, plain: FrameSource) -> None:

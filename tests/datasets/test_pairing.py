@@ -59,6 +59,13 @@ def test_times_pair_each_image_once_with_its_nearest() -> None:
         ("1605000000123.png", 1605000000.123),
         ("color_1605000000123456.png", 1605000000.123456),
         ("1605000000123456789.png", 1605000000.1234567),
+        ("2024-01-05_12-00-05.006.png", 1704456005.006),
+        ("depth_2024-01-05T12:01:05.006.png", 1704456065.006),
+        ("20240105_120105006.png", 1704456065.006),
+        ("12-01-05.006.png", 12 * 3600 + 65.006),
+        ("12-1700000000123.png", 1700000000.123),
+        ("2024-13-05_12-00-05.006.png", None),
+        ("2024-01-05_12-00-05.png", None),
         ("000012.png", None),
         ("wall.png", None),
     ],
@@ -89,3 +96,15 @@ def test_what_cannot_be_decided_is_refused(
 ) -> None:
     with pytest.raises(SourceError, match=message):
         pair_images(stream("color", *color), stream("depth", *depth), max_gap_s=0.02)
+
+
+def test_times_of_day_are_not_paired_across_minutes() -> None:
+    color = [f"2024-01-05_12-0{minute}-05.006.png" for minute in range(3)]
+    depth = [f"2024-01-05_12-0{minute}-05.009.png" for minute in range(2)]
+    found = pair_images(stream("color", *color), stream("depth", *depth), max_gap_s=0.02)
+    assert [(a.name[14:16], b.name[14:16]) for a, b, _ in found.pairs] == [
+        ("00", "00"),
+        ("01", "01"),
+    ]
+    assert found.pairs[1].offset_s == pytest.approx(-0.003, abs=1e-6)
+    assert [path.name for path in found.alone] == [color[2]]

@@ -370,10 +370,9 @@ def _class_names(folders: list[Path]) -> tuple[str, ...] | None:
     present = [path for path in files if path.is_file()]
     if not present:
         return None
-    read = {tuple(sorted(read_json(path, "pandaset").items())) for path in present}
-    if len(read) > 1:
+    names, *others = (read_json(path, "pandaset") for path in present)
+    if any(other != names for other in others):
         raise SourceError(f"{', '.join(map(str, present))} differ; one source has one list")
-    names = dict(next(iter(read)))
     values = [str(value) for value in range(1, len(names) + 1)]
     if set(names) != set(values) or not all(isinstance(name, str) for name in names.values()):
         raise SourceError(f"{present[0]}: expected names for the values 1, 2, …, found {names}")

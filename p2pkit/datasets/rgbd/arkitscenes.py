@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from p2pkit.datasets.files.images import read_labels
 from p2pkit.datasets.files.text import TEXT_ENCODING, read_text
 from p2pkit.datasets.left_out import LeftOut, read_sequences
-from p2pkit.datasets.listing import folders_with, safe_key, visible_files
+from p2pkit.datasets.listing import check_distinct, folders_with, safe_key, visible_files
 from p2pkit.datasets.pairing import nearest_index, without_moment
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, registered
 from p2pkit.datasets.rgbd.reading import (
@@ -50,6 +50,7 @@ class ArkitScenes(SeparateImages):
         folders = folders_with(root, "lowres_depth")
         if not folders:
             raise SourceError(f"{root}: neither it nor a folder below contains lowres_depth/")
+        check_distinct({folder: folder.name for folder in folders})
         self._pincams: dict[Path, Timed] = {}
 
         def read(folder: Path) -> list[RgbdFiles]:

@@ -23,7 +23,7 @@ from p2pkit.sampling import evenly_spread
 MEDIAN_RANGE_M = (0.05, 100.0)
 COMMON_UNITS = (1.0, 100.0, 256.0, 1000.0, 4000.0, 5000.0, 10000.0)
 # The median depth of rooms and streets, to suggest a unit.
-_LIKELY_M = (0.3, 30.0)
+LIKELY_MEDIAN_M = (0.3, 30.0)
 _RELATIVE = 0.02
 # Another unit must reach the first, and the declared one stay below the second times that.
 _GOOD_AGREEMENT, _BAD_RATIO = 0.65, 0.6
@@ -132,7 +132,8 @@ def _check_median(probes: Sequence[DepthProbe]) -> None:
     median, (low, high) = float(np.median(medians)), MEDIAN_RANGE_M
     if low < median / declared < high:
         return
-    fitting = [unit for unit in COMMON_UNITS if _LIKELY_M[0] < median / unit < _LIKELY_M[1]]
+    least, most = LIKELY_MEDIAN_M
+    fitting = [unit for unit in COMMON_UNITS if least < median / unit < most]
     raise SourceError(
         f"{_where(probes)}: depth_units_per_metre is {declared:g}, which puts the median depth of "
         f"{len(medians)} frames at {median / declared:g} m; expected {low:g} to {high:g} m. "

@@ -120,9 +120,13 @@ class LeRobot:
         parquet = _parquet()
         try:
             with parquet.ParquetFile(listed.file, memory_map=True) as file:
-                return file.read_row_group(listed.group, columns=[feature])[feature][listed.row]
+                table = file.read_row_group(listed.group, columns=[feature])
+                stored = table[feature][listed.row]
         except (OSError, ValueError, KeyError) as error:
             raise FrameError(listed.key, f"{listed.file.name}: {error}") from error
+        if not stored.is_valid:
+            raise FrameError(listed.key, f"{listed.file.name} has nothing in {feature} there")
+        return stored
 
     def _bytes(self, stored: Any, key: str) -> bytes:
         """An encoded image, from the table or from the file that it names."""
@@ -226,8 +230,12 @@ def _is_image(feature: dict[str, Any]) -> bool:
 
 
 def _is_depth(name: str, feature: dict[str, Any]) -> bool:
-    info = feature.get("info") or {}
-    flags = [info.get(key) for key in ("is_depth_map", "video.is_depth_map")]
+    info = feature.get("info")
+    flags = (
+        [info.get(key) for key in ("is_depth_map", "video.is_depth_map")]
+        if isinstance(info, dict)
+        else []
+    )
     return "depth" in name or True in flags or feature.get("dtype") in ("depth", "uint16")
 
 

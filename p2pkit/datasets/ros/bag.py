@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from p2pkit.datasets.frame import SourceOptions
-from p2pkit.datasets.listing import existing_root
+from p2pkit.datasets.listing import check_distinct, existing_root
 from p2pkit.errors import MissingDependencyError, SourceError
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -55,7 +55,7 @@ class RosBag:
             raise MissingDependencyError(
                 "ROS bags need the package rosbags: pip install 'p2pkit[bags]'"
             ) from error
-        self.path, self.name = path, path.stem
+        self.path, self.name = path, bag_name(path)
         try:
             self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
             self._reader.open()
@@ -180,7 +180,13 @@ def find_bags(root: Path) -> list[Path]:
         bags += sorted(filter(is_bag_file, files))
     if not bags:
         raise SourceError(f"{root} contains no ROS bag: expected {', '.join(SUFFIXES)} files")
+    check_distinct({path: bag_name(path) for path in bags})
     return bags
+
+
+def bag_name(path: Path) -> str:
+    """Of a folder, whose dots are part of it, or of a file."""
+    return path.name if path.is_dir() else path.stem
 
 
 def bag_sizes(bags: Sequence[RosBag]) -> dict[str, int]:

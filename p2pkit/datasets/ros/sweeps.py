@@ -5,6 +5,7 @@ with it. tf places the cameras: at each one's own time where the bag knows how t
 else by the transforms that do not change.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,14 @@ from p2pkit.datasets.world import near_world
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.lens_distortion import undistort_image
+from p2pkit.sampling import evenly_spread
 
 MAX_GAP_S = 0.05
 """An image is at most this far from its sweep."""
 FULL_SCALES = (1.0, 255.0, 65535.0)
-"""What sensors write for the strongest return; the first that holds the first sweep's is taken."""
+"""What sensors write for the strongest return; the first that holds what is found is taken."""
+SCALE_SWEEPS = 8
+"""Spread over a bag, to find its full scale."""
 
 
 class _Shot(NamedTuple):
@@ -176,12 +180,16 @@ class RosSweeps:
                 f"{path.name}: none of {len(found)} topics of colour images has a CameraInfo "
                 "(camera_info beside it)"
             )
-        listed = self._listed(bag, points, lenses)
-        self._opened[bag.name] = _Opened(bag, points, lenses, _full_scale(bag, points))
+        sweeps = bag.moments(points)
+        listed = self._listed(bag, points, sweeps, lenses)
+        scale = _full_scale(bag, points, sweeps)
+        self._opened[bag.name] = _Opened(bag, points, lenses, scale)
         return listed
 
-    def _listed(self, bag: RosBag, points: str, lenses: dict[str, Lens]) -> list[_Sweep]:
-        tree, sweeps = TransformTree(bag), bag.moments(points)
+    def _listed(
+        self, bag: RosBag, points: str, sweeps: Sequence[Moment], lenses: dict[str, Lens]
+    ) -> list[_Sweep]:
+        tree = TransformTree(bag)
         lidar = str(bag.first(points).header.frame_id)
         start_ns = sweeps[0].stamp_ns
         cameras = [_Camera.of(bag, topic, start_ns) for topic in lenses]
@@ -258,9 +266,14 @@ def _view(opened: _Opened, shot: _Shot, key: str) -> View:
     return View(image, camera, shot.camera_from_lidar, shot.time_offset_s, valid)
 
 
-def _full_scale(bag: RosBag, points: str) -> float:
-    intensity = points_of(bag.first(points), bag.name).intensity
-    strongest = 0.0 if intensity is None else float(np.nanmax(intensity, initial=0.0))
+def _full_scale(bag: RosBag, points: str, sweeps: Sequence[Moment]) -> float:
+    """By the strongest of several sweeps: as a sensor starts, the first may be dark or empty."""
+    strongest = 0.0
+    for place in evenly_spread(len(sweeps), SCALE_SWEEPS):
+        with contextlib.suppress(GeometryError, SourceError):  # it fails when it is loaded
+            intensity = points_of(bag.read(points, sweeps[place]), bag.name).intensity
+            if intensity is not None:
+                strongest = max(strongest, float(np.nanmax(intensity, initial=0.0)))
     return next((scale for scale in FULL_SCALES if strongest <= scale), FULL_SCALES[-1])
 
 

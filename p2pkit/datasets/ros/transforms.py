@@ -14,10 +14,14 @@ LONGEST_GAP_S = 1.0
 """Between two transforms; over longer gaps the place in between is not known."""
 LONGEST_HOLD_S = 0.1
 """Before the first and after the last transform."""
+SAME = 1e-6
+"""Largest difference of repeated transforms (m, and radians or so)."""
 
 
 class TransformTree:
-    """The transforms of a bag's TFMessage topics; those of `tf_static` hold at all times.
+    """The transforms of a bag's TFMessage topics.
+
+    Those of `tf_static` hold at all times, and so do those that are repeated without a change.
 
     Raises:
         SourceError: one is not rigid.
@@ -44,8 +48,12 @@ class TransformTree:
         self._rows: dict[str, Float64[np.ndarray, "transforms 7"]] = {}
         for child, found in rows.items():
             times = sorted(found)
+            places = np.array([found[time] for time in times])
+            if len(times) > 1 and _is_constant(places):
+                self._static[child] = self._matrix(places[0], child)
+                continue
             self._times[child] = np.array(times, dtype=np.int64)
-            self._rows[child] = np.array([found[time] for time in times])
+            self._rows[child] = places
 
     def world_from(self, frame: str, time_ns: int) -> Transform | None:
         """From a frame to the root of its tree; None if nothing moves or a place is not known."""
@@ -133,6 +141,16 @@ class TransformTree:
             return transform_from_quaternion(unit, (x, y, z), f"{self._where} of {child}")
         except GeometryError as error:
             raise SourceError(str(error)) from error
+
+
+def _is_constant(places: Float64[np.ndarray, "transforms 7"]) -> bool:
+    """One transform that is repeated, as drivers do with those of their own frames.
+
+    Quaternions may differ in sign and length.
+    """
+    turns = places[:, 3:] / np.maximum(np.linalg.norm(places[:, 3:], axis=1, keepdims=True), 1e-12)
+    same_turn = 1 - np.abs(turns @ turns[0]) < SAME**2
+    return bool(same_turn.all() and (np.abs(places[:, :3] - places[0, :3]) < SAME).all())
 
 
 def _name(frame: str) -> str:

@@ -202,3 +202,10 @@ def test_without_class_names_there_are_no_labels(folder: Path) -> None:
     source = open_source("pandaset", SourceOptions(folder))
     assert source.label_names is None
     assert source.load(KEY).labels is None
+
+
+@pytest.mark.parametrize("names", [{"1": {"name": "Road"}}, {"2": "Road"}, {"1": 3}])
+def test_class_names_that_are_no_names(folder: Path, names: dict[str, Any]) -> None:
+    (folder / "002" / "semseg_classes.json").write_text(json.dumps(names))
+    with pytest.raises(SourceError, match=r"semseg_classes\.json: expected names for the values 1"):
+        open_source("pandaset", SourceOptions(folder))

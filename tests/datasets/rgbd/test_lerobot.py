@@ -151,6 +151,7 @@ VIDEO: dict[str, Any] = {"dtype": "video", "shape": [240, 320, 3]}
         ({COLOR: VIDEO}, f"its colour, {COLOR}, is video"),
         ({DEPTH: {"dtype": "float32", "shape": [3]}}, "pick has no depth images"),
         ({DEPTH: VIDEO | {"info": {"is_depth_map": True}}}, f"its depth, {DEPTH}, is video"),
+        ({DEPTH: VIDEO | {"info": [1]}}, f"its depth, {DEPTH}, is video"),
         ({DEPTH: 3}, r"info\.json: expected an object for each of features"),
     ],
 )
@@ -162,11 +163,16 @@ def test_what_cannot_be_read_is_named(
         opened(root)
 
 
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
 @pytest.mark.parametrize(
     ("columns", "error", "message"),
     [
         ({DEPTH: [{"bytes": b"no image", "path": None}]}, FrameError, "image cannot be decoded"),
         ({DEPTH: [{"bytes": None, "path": "gone.png"}]}, FrameError, r"gone\.png cannot be read"),
+        ({DEPTH: pa.array([None], IMAGE)}, FrameError, f"has nothing in {DEPTH} there"),
+        ({COLOR: pa.array([None], IMAGE)}, FrameError, f"has nothing in {COLOR} there"),
         ({"frame_index": [None]}, SourceError, "a row without episode_index or frame_index"),
     ],
 )

@@ -264,6 +264,36 @@ def test_poses_between_transforms_and_where_there_are_none(
     assert found[5].world_from_sensor is None
 
 
+@pytest.mark.parametrize("form", ["mcap", "bag"])
+def test_a_transform_that_is_only_repeated_is_no_pose(
+    form: Form, frames: list[Frame], tmp_path: Path
+) -> None:
+    """Drivers without odometry repeat those of their own frames on /tf."""
+    make = Messages(form)
+    sent = without(rgbd_messages(form, frames), "/tf", "/tf_static")
+    for number in range(len(frames)):
+        time = START_NS + number * STEP_NS
+        own = make.transform(time, "base_link", OPTICAL, BASE_FROM_CAMERA)
+        sent.append(("/tf", time, own))
+    write_bag(tmp_path / "b", form, sorted(sent, key=lambda one: one[1]))
+    assert [frame.world_from_sensor for frame in opened(tmp_path)] == [None] * len(frames)
+
+
+def test_bags_of_one_name_are_refused(frames: list[Frame], tmp_path: Path) -> None:
+    for day in ("monday", "tuesday"):
+        write_bag(tmp_path / day / "walk", "bag", rgbd_messages("bag", frames[:1]))
+    with pytest.raises(
+        SourceError, match=r"monday/walk\.bag and .*would both be the sequence walk"
+    ):
+        opened(tmp_path)
+
+
+def test_dots_are_part_of_a_folders_name(frames: list[Frame], tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_bag(tmp_path / f"walk.{number}", "mcap", rgbd_messages("mcap", frames[:1]))
+    assert [frame.sequence for frame in opened(tmp_path)] == ["walk.1", "walk.2"]
+
+
 def test_depth_without_colour_at_its_time_is_left_out(frames: list[Frame], tmp_path: Path) -> None:
     sent = rgbd_messages("mcap", frames)
     late = [one for one in sent if one[0] == COLOR][1]

@@ -171,6 +171,19 @@ def test_intensities_are_scaled_by_what_the_sensor_writes(
     np.testing.assert_allclose(intensity, float(strength) / scale, rtol=1e-6)
 
 
+def test_a_dark_first_sweep_does_not_decide_the_scale(tmp_path: Path) -> None:
+    strengths = iter((0.0, 100.0, 200.0))
+
+    def columns() -> dict[str, np.ndarray]:
+        return cloud() | {"intensity": np.full(200, next(strengths), np.float32)}
+
+    write_bag(tmp_path / "town", "mcap", drive("mcap", columns=columns))
+    found = [frame.intensity for frame in opened(tmp_path)]
+    assert [float(one.max()) for one in found if one is not None] == pytest.approx(
+        [0, 100 / 255, 200 / 255]
+    )
+
+
 def test_points_that_are_nan_or_double_or_without_intensity(tmp_path: Path) -> None:
     def columns() -> dict[str, np.ndarray]:
         values = {name: cloud()[name].astype(np.float64) for name in "xyz"}

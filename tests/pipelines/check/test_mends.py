@@ -18,9 +18,9 @@ from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.pipelines.check.mends import Declared, mends
 
-POSED = Declared(1000.0, {"pose": "world_from_color"}, is_store=False)
-OTHER = Declared(5000.0, {}, is_store=False)
-SWEEPS = Declared(None, {}, is_store=False)
+POSED = Declared(1000.0, 2.0, {"pose": "world_from_color"}, is_store=False)
+OTHER = Declared(5000.0, 2.0, {}, is_store=False)
+SWEEPS = Declared(None, None, {}, is_store=False)
 GL = axis_names(OPENGL)
 FRAMES = 3
 
@@ -35,6 +35,12 @@ def failed(fault: str, detail: str) -> Verdict:
     [
         ("wrong depth scale", "multiply the depth by 0.2", POSED, "give --depth-units 5000"),
         ("wrong depth scale", "multiply the points by 5", OTHER, "give --depth-units 1000"),
+        (
+            "wrong depth scale",
+            "multiply the depth by 1000",
+            POSED,
+            "divide the translations of the poses by 1000: the depth, 2 m in the median,",
+        ),
         ("wrong depth scale", "multiply the points by 5", SWEEPS, "multiply the points by 5 in"),
         (
             "wrong axes of the poses",

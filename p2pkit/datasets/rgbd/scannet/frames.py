@@ -71,7 +71,7 @@ def exported_images(folder: Path, left_out: list[LeftOut]) -> list[tuple[int, Pa
     Those without a partner are added to `left_out`.
     """
     depth = _numbered(folder / "depth", (".png",))
-    color = _numbered(folder / "color", (".jpg", ".png"))
+    color = _numbered(folder / "color", (".jpg", ".jpeg", ".png"))
     alone = [*(color[n] for n in color.keys() - depth), *(depth[n] for n in depth.keys() - color)]
     if alone:
         reason = without_partner(sorted(alone), "partner of the same number")
@@ -83,7 +83,7 @@ def _numbered(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
     """Images by the numbers that are their names: 000100.jpg and 100.jpg are of one frame."""
     found: dict[int, Path] = {}
     for path in visible_files(folder, "*"):
-        if path.suffix in suffixes and path.stem.isdecimal():
+        if path.suffix.lower() in suffixes and path.stem.isdecimal():
             number = int(path.stem)
             if number in found:
                 raise SourceError(
