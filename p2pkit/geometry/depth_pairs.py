@@ -13,6 +13,7 @@ from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.checks import check_array
 from p2pkit.geometry.confidence import Margins, edge_doubts, motion_limits
 from p2pkit.geometry.kernels import depth_pairs as kernels
+from p2pkit.geometry.kernels.points import spread_minimum
 from p2pkit.geometry.project import intrinsics
 from p2pkit.geometry.transforms import check_rigid
 from p2pkit.geometry.voxelize import VoxelDeduplication, voxel_deduplicate
@@ -86,8 +87,9 @@ def pair_depth(
     """Keep the first depth pixel of each voxel whose point the view sees.
 
     Equal to the bit to `back_project`, `project`, `visibility` of dense depth, the valid pixels and
-    `voxel_deduplicate`, one after the other, in less time. Nothing hides points from an image that
-    is registered to the depth: of the same camera at the same place.
+    `voxel_deduplicate`, one after the other, in less time, except where a depth pixel covers more
+    than three pixels of the image: see `blocker_reach`. Nothing hides points from an image that is
+    registered to the depth: of the same camera at the same place.
 
     Args:
         depth: distance along the optical axis (units); 0 means no measurement.
@@ -110,6 +112,8 @@ def pair_depth(
     nearest = np.full(size, np.inf, np.float32)
     measured = int(kernels.fill_nearest(source, pose, nearest))
     squares, factors = edge_doubts(nearest, thinning.margins)
+    if (reach := blocker_reach(camera, view.camera)) > 1:
+        nearest = spread_minimum(nearest, reach - 1)
     shown = _shown(view, squares, nearest)
     margins = (float(thinning.margins.margin_m), float(thinning.margins.margin_relative))
     motion = motion_limits(view.camera, thinning.margins, view.motion_m)
@@ -126,6 +130,16 @@ def pair_depth(
         return DepthPairs(measured, pixel, units, colors, confidence)
     voxels = VoxelDeduplication(seen[2][:count], seen[1][:found], coordinates)
     return DepthPairs(measured, pixel, units, colors, confidence, seen[0][:found], voxels)
+
+
+def blocker_reach(depth: Camera, image: Camera) -> int:
+    """How far around a pixel of the image a depth pixel that hides it may lie (px).
+
+    1 up to three pixels of the image for each of the depth, in a row; then as many more as leave no
+    gap between the depth pixels of a surface.
+    """
+    finer = max(image.fx / depth.fx, image.fy / depth.fy)
+    return max(1, math.ceil((finer - 1) / 2))
 
 
 def _shown(view: ColorView, squares: np.ndarray, nearest: np.ndarray) -> kernels.View:

@@ -21,7 +21,7 @@ from p2pkit.geometry import KERNEL_VERSION
 from p2pkit.geometry.backproject import back_project_pixels
 from p2pkit.geometry.camera import Camera, camera_from_json
 from p2pkit.geometry.confidence import Margins, Visibility, line_spacing_px, visibility
-from p2pkit.geometry.depth_pairs import ColorView, Thinning, pair_depth
+from p2pkit.geometry.depth_pairs import ColorView, Thinning, blocker_reach, pair_depth
 from p2pkit.geometry.project import (
     Projection,
     nearest_colors,
@@ -295,6 +295,10 @@ def geometry_spec(
     }
     if frame.labels is not None and (config.voxel_size > 0 or "fused" in dataset):
         fingerprint["labels"] = "commonest in voxel"
+    if frame.depth is not None:
+        reach = blocker_reach(frame.depth.camera, frame.views[0].camera)
+        if reach > 1:
+            fingerprint["blocker_reach_px"] = reach
     return LayerSpec(GEOMETRY, geometry_fields(frame), fingerprint, details={INPUTS: DIGEST})
 
 

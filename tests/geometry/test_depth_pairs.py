@@ -106,6 +106,40 @@ def test_pairs_equal_the_single_steps(case: str, voxel_size: float) -> None:
     assert np.array_equal(alone.pixel, expected.pixel)
 
 
+@pytest.mark.parametrize("finer", [1, 3, 3.6, 5, 6])
+def test_a_box_hides_the_wall_from_images_of_any_resolution(finer: float) -> None:
+    """A box at 1 m before a wall at 3 m, and a camera beside the depth camera."""
+    camera = Camera(width=160, height=120, fx=110.0, fy=110.0, cx=79.5, cy=59.5)
+    fine = Camera(
+        width=round(160 * finer),
+        height=round(120 * finer),
+        fx=110.0 * finer,
+        fy=110.0 * finer,
+        cx=(160 * finer - 1) / 2,
+        cy=(120 * finer - 1) / 2,
+    )
+    half, beside_m = 0.25, 6.5 / (camera.fx * 2 / 3)  # half way between pixels of the box
+    u, v = np.meshgrid(np.arange(160), np.arange(120))
+    x, y = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
+    depth = np.where((np.abs(x) < half) & (np.abs(y) < half), 1000, 3000).astype(np.uint16)
+    pose = np.eye(4)
+    pose[0, 3] = -beside_m
+    view = ColorView(np.zeros((fine.height, fine.width, 3), np.uint8), fine, pose)
+    found = pair_depth(depth, camera, view, Thinning(), units_per_metre=1000.0)
+    kept = np.zeros(depth.size, np.bool_)
+    kept[found.pixel] = True
+    # Where the line from the camera to a point of the wall crosses the plane of the box; the box
+    # ends between two pixels, so that those at its rim are left open.
+    crossing = beside_m + (3 * x - beside_m) / 3
+    rim = 1.5 / camera.fx
+    hidden = (depth == 3000) & (np.abs(crossing) < half - rim) & (np.abs(y) < half - rim)
+    clear = (depth == 3000) & ((np.abs(crossing) > half + rim) | (np.abs(y) > half + rim))
+    assert np.count_nonzero(hidden) > 200
+    assert not kept[hidden.ravel()].any()
+    inside = np.abs(3 * x - beside_m) / 3 * fine.fx < fine.width / 2 - 1
+    assert kept[(clear & inside).ravel()].mean() > 0.98
+
+
 def test_many_voxels_outgrow_the_first_table() -> None:
     """Every pixel of a large image is a voxel."""
     camera = Camera(width=200, height=120, fx=200.0, fy=200.0, cx=99.5, cy=59.5)
