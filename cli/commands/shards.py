@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FOLDER = click.Path(path_type=Path)
 
 LOCAL_STORE = click.argument("store", type=FOLDER)
+ANY_STORE = click.argument("store", type=click.Path())  # a URL, too
 
 
 @click.command()
@@ -86,7 +87,7 @@ def repair(store: Path, as_json: bool, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("stores", nargs=-1, required=True, type=FOLDER)
+@click.argument("stores", nargs=-1, required=True, type=click.Path())
 @click.option("--out", required=True, type=FOLDER, help="The new store.")
 @click.option(
     "--prefix", "prefixes", multiple=True, help="Prefix of the keys; once for each store."
@@ -102,7 +103,7 @@ def repair(store: Path, as_json: bool, **options: Any) -> None:
     help="Random seed of the new plan; the first store's by default.",
 )
 def merge(
-    stores: tuple[Path, ...],
+    stores: tuple[str, ...],
     out: Path,
     prefixes: tuple[str, ...],
     shard_size: int | None,
@@ -136,7 +137,7 @@ def drop_layer(store: Path, layer: str, yes: bool) -> None:
 
 
 @click.command()
-@LOCAL_STORE
+@ANY_STORE
 @click.option("--out", required=True, type=FOLDER, help="The new store.")
 @click.option(
     "--format",
@@ -145,7 +146,7 @@ def drop_layer(store: Path, layer: str, yes: bool) -> None:
     type=click.Choice(["tar", "zarr"]),
     help="The format to write.",
 )
-def convert(store: Path, out: Path, storage: str) -> None:
+def convert(store: str, out: Path, storage: str) -> None:
     """Rewrite a store in the other on-disk format, bit for bit.
 
     Example: p2pkit shards convert STORE --out rooms-zarr.store --format zarr

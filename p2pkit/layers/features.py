@@ -135,7 +135,8 @@ def _check_one_shape(key: str, maps: Sequence[np.ndarray]) -> None:
     if len(shapes) != 1:
         raise StoreError(
             f"frame {key}: its views give maps of shapes {sorted(shapes)}; expected one shape per "
-            "frame: give the teacher a fixed input size"
+            "frame: bring its images to one size with --input-size W H, or store sampled features "
+            "with --features pixels"
         )
 
 
@@ -322,10 +323,16 @@ def planned_features(
         teacher: already open.
         geometry: of the store.
         probed: `probe_frames` frames with their `frame_maps`.
+
+    Raises:
+        StoreError: the layout is grid, and the maps of a frame differ in shape.
     """
     maps: dict[str, FrameMaps] = {}
     sizes: set[tuple[int, int]] = set()
     for frame, found in probed:
+        if config.layout == "grid":
+            for of_images in found:
+                _check_one_shape(frame.key, of_images)
         maps[frame.key] = found
         sizes |= {(view.camera.width, view.camera.height) for view in frame.views}
     fingerprint = feature_fingerprint(config, teacher, geometry)

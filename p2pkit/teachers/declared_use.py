@@ -9,6 +9,7 @@ input: distance of the cells, and the first cell's centre. The network is probed
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,11 +140,18 @@ def _checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
         )
     for key in ("mean", "std"):
         numbers = value[key]
-        if not (isinstance(numbers, list) and len(numbers) == 3):
+        if not (isinstance(numbers, list) and len(numbers) == 3 and all(map(_is_finite, numbers))):
             raise TeacherError(f"{path}: {key} is {numbers!r}; expected three numbers")
+    if min(value["std"]) <= 0:
+        raise TeacherError(f"{path}: std is {value['std']!r}; expected three numbers above 0")
     for key in ("stride", "offset"):
-        if not isinstance(value[key], int | float) or (key == "stride" and not value[key] > 0):
+        if not _is_finite(value[key]) or (key == "stride" and not value[key] > 0):
             raise TeacherError(
                 f"{path}: {key} is {value[key]!r}; expected a number, for stride above 0 (px)"
             )
     return value
+
+
+def _is_finite(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)

@@ -288,7 +288,8 @@ def _map(network: nn.Module, images: Tensor, name: str) -> Tensor:
         height, width = images.shape[2:]
         raise TeacherError(
             f"teacher {name} cannot take an input of {width} x {height} px: {first_line(error)}. "
-            "Set input_size to one that it accepts, for a ViT a multiple of its patch"
+            "Set input_size, or the scale of a scaled view, to what it accepts, for a ViT a "
+            "multiple of its patch"
         ) from error
 
 

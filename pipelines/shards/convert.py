@@ -10,8 +10,12 @@ from p2pkit.store.reading import Store, open_store
 from p2pkit.store.storages import find_storage
 
 
-def convert_store(path: Path, *, out: Path, storage: str, report: Report | None = None) -> Path:
-    """Rewrite a store in another on-disk format; running it again finishes an interrupted run.
+def convert_store(
+    path: str | Path, *, out: Path, storage: str, report: Report | None = None
+) -> Path:
+    """Rewrite a store, of a folder or URL, in the other on-disk format.
+
+    Running it again finishes an interrupted run.
 
     Plan, fingerprints, failures and layers stay, so the result is what `p2pkit extract` with that
     storage would have written, and the same `p2pkit extract` can add layers to it.

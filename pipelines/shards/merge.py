@@ -24,7 +24,7 @@ from p2pkit.pipelines.shards.copying import (
 )
 from p2pkit.store.manifest import GEOMETRY, LayerSpec, Manifest, Plan
 from p2pkit.store.reading import Store, open_store
-from p2pkit.store.strict_json import differences
+from p2pkit.store.strict_json import check_key, differences
 
 LABELS = ("label_names", "ignore_label")
 
@@ -34,14 +34,14 @@ class MergeConfig:
     """Which stores become one.
 
     Args:
-        stores: at least two; their layers must be of the same families.
+        stores: at least two, folders or URLs; their layers must be of the same families.
         out: the new store, in the storage of the first.
         prefixes: one prefix for the keys of each store; empty for none.
         shard_size: samples planned per shard; None takes the first store's.
         seed: of the new plan; None takes the first store's.
     """
 
-    stores: tuple[Path, ...]
+    stores: tuple[str | Path, ...]
     out: Path
     prefixes: tuple[str, ...] = ()
     shard_size: int | None = None
@@ -56,7 +56,8 @@ def merge_stores(config: MergeConfig, report: Report | None = None) -> Path:
     Raises:
         ConfigError: fewer than two stores, or not one prefix for each.
         FingerprintError: their layers were made in different ways; the message says how.
-        StoreError: a layer is in some stores only, a key is in two, or a store is incomplete.
+        StoreError: a layer is in some stores only, a key is in two, or a store is incomplete; or a
+            prefix makes a key that cannot name a sample.
         CorruptShardError: a source is damaged.
     """
     if len(config.stores) < 2:
@@ -129,6 +130,8 @@ def _all_keys(
     for number, (store, prefix) in enumerate(zip(stores, prefixes, strict=True)):
         places = store_places(store, number, prefix)
         failed = store_failures(store, prefix)
+        for key in (*places, *failed):
+            check_key(key)
         twice = sorted({*places, *failed} & {*samples, *failures})
         if twice:
             raise StoreError(

@@ -92,6 +92,12 @@ def test_maps_of_one_shape_have_a_chunk_each(tiny_zarr: Path):
     assert group["map"].chunks == feature_sample("frame-1").arrays["map"].shape
 
 
+def test_no_chunk_is_longer_than_its_array(tiny_zarr: Path):
+    group = zarr.open_group(str(tiny_zarr / "geometry" / "000000.zarr"), mode="r")
+    for name, array in group.arrays():
+        assert array.chunks[0] <= max(1, array.shape[0]), name
+
+
 def test_damage_in_any_file_is_told(tiny_zarr: Path):
     store = open_store(tiny_zarr)
     layer, record = store.layer(FEATURES), store.record(FEATURES, 0)

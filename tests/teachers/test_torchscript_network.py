@@ -78,6 +78,23 @@ def test_a_wrong_declared_grid_is_refused(tmp_path: Path, offset: float) -> None
         assert teacher.grid((56, 56)).offset == (offset, offset)
 
 
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("mean", [0, 0, None]),
+        ("mean", [0, "a", 0]),
+        ("std", [0, 1, 1]),
+        ("std", [1, 1, float("nan")]),
+        ("offset", float("nan")),
+        ("stride", True),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named(entry: str, value: Any, tmp_path: Path) -> None:
+    path = saved(tmp_path, patches(), **{entry: value})
+    with pytest.raises(TeacherError, match=rf"network\.pt\.json: {entry} is .*; expected"):
+        opened(path)
+
+
 def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
     path = saved(tmp_path, patches())
     with pytest.raises(TeacherError, match="do not apply"):

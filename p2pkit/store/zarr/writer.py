@@ -127,7 +127,8 @@ def _concatenate(arrays: list[np.ndarray], dtype: np.dtype) -> tuple[np.ndarray,
     stored = np.concatenate(arrays) if arrays else np.empty(0, dtype)
     offset = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows, dtype=np.int64)])
     width = max(1, int(np.prod(stored.shape[1:])))
-    chunk = rows[0] if len(set(rows)) == 1 else CHUNK_ELEMENTS // width
+    usual = min(CHUNK_ELEMENTS // width, len(stored))  # a longer chunk would hold padding
+    chunk = rows[0] if len(set(rows)) == 1 else usual
     return stored, offset, max(1, chunk)
 
 

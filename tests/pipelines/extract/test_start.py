@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from store_files import tree
 from tiny_recording import TEACHER, recording_config, write_recording
+from tiny_sweeps import FOCAL, HEIGHT, WIDTH, sweeps_config, write_sweeps
 
 from p2pkit.cli.main import commands
 from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
-from p2pkit.errors import ConfigError, DevelopmentStoreError, P2pkitError
+from p2pkit.errors import ConfigError, DevelopmentStoreError, P2pkitError, StoreError
 from p2pkit.files import write_json
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import start
@@ -118,3 +120,22 @@ def test_a_development_store_is_named_as_one(room_recording: Path, tmp_path: Pat
     assert isinstance(result.exception, DevelopmentStoreError)
     assert tree(out) == before
     assert json.loads((out / "p2pkit.json").read_text())["format_version"] == 1
+
+
+def test_a_rig_of_cameras_of_two_sizes_is_refused_before_a_store_begins(tmp_path: Path) -> None:
+    root = write_sweeps(tmp_path / "drive", sequences=1)
+    folder = root / "sequences" / "00"
+    for path in sorted((folder / "image_2").iterdir()):
+        (folder / "image_3").mkdir(exist_ok=True)
+        with Image.open(path) as image:
+            image.resize((WIDTH // 2, HEIGHT // 2)).save(folder / "image_3" / path.name)
+    half = f"{FOCAL / 2} 0 {WIDTH / 4} 0 0 {FOCAL / 2} {HEIGHT / 4} 0 0 0 1 0"
+    calib = (folder / "calib.txt").read_text().splitlines()
+    (folder / "calib.txt").write_text("\n".join([calib[0], f"P3: {half}", calib[2]]))
+    config = sweeps_config(root, tmp_path / "drive.store")
+    with pytest.raises(StoreError, match=r"--input-size W H, or .* --features pixels"):
+        run(config)
+    assert not (tmp_path / "drive.store" / "p2pkit.json").exists()
+    assert config.features is not None
+    pixels = replace(config.features, layout="pixels")
+    assert open_store(run(replace(config, features=pixels))).samples == 2

@@ -174,6 +174,7 @@ def test_impossible_merges(parts: tuple[Path, Path], tmp_path: Path):
         merge(tmp_path / "out", *parts, prefixes=("a",))
     with pytest.raises(StoreError, match="key 'a/a_"):
         merge(tmp_path / "out", *parts, prefixes=("a/", "b"))
+    assert not (tmp_path / "out").exists()
     (parts[1] / "geometry" / "000000.json").unlink()
     with pytest.raises(StoreError, match="incomplete: 2 of 3"):
         merge(tmp_path / "out", *parts)

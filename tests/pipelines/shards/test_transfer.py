@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import p2pkit
 from object_server import Bucket, Fault, Faults, FolderHandler, Request, serve
 from tiny_recording import TEACHER, recording_config
 
@@ -10,6 +11,7 @@ from p2pkit.errors import ConfigError, CorruptShardError, FingerprintError, Stor
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import mend
 from p2pkit.pipelines.extract.run import run as extract
+from p2pkit.pipelines.shards.convert import convert_store
 from p2pkit.pipelines.shards.transfer import TransferConfig, TransferReport, run
 from p2pkit.store.reading import open_store
 from p2pkit.store.remote.client import RemotePath
@@ -230,3 +232,17 @@ def test_a_source_that_lost_frames_replaces_nothing(small_store: Path, bucket: B
         run(TransferConfig(str(small_store), bucket.url()))
     assert verify_store(bucket.url(), deep=True).ok
     assert open_store(bucket.url()).samples == 12
+
+
+def test_remote_stores_are_converted_and_merged(
+    small_store: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    url = bucket.upload(small_store)
+    p2pkit("shards", "convert", url, "--format", "zarr", "--out", tmp_path / "zarr")
+    assert verify_store(tmp_path / "zarr", deep=True).ok
+    convert_store(tmp_path / "zarr", out=tmp_path / "tar", storage="tar")
+    assert files(tmp_path / "tar") == files(small_store)
+    prefixes = ("--prefix", "a_", "--prefix", "b_")
+    p2pkit("shards", "merge", url, small_store, *prefixes, "--out", tmp_path / "both")
+    assert open_store(tmp_path / "both").samples == 24
+    assert verify_store(tmp_path / "both", deep=True).ok
