@@ -145,23 +145,21 @@ class _Top1:
 def _top1(model: PretrainingModel, test: _Test) -> _Top1:
     clouds = (read_cloud(test.store, sample) for sample in test.statistics)
     model = with_batch_statistics(model.to(test.train_config.device), clouds, test.train_config)
-    rows = [_embed(model, test, place) for place in test.samples]
-    rows = [row for row in rows if len(row.cell_id)]
+    batches = (_embed(model, test, place) for place in test.samples)  # large: one at a time
+    rows = [
+        (
+            len(batch.cell_id),
+            1 / len(batch.cell_id),
+            cell_chance(batch.cell_id),
+            retrieval_top1(batch.point_embedding, batch.pixel_embedding),
+            retrieval_top1(batch.point_embedding, batch.pixel_embedding, cell_id=batch.cell_id),
+        )
+        for batch in batches
+        if len(batch.cell_id)
+    ]
     if not rows:
         raise ConfigError(f"the tested frames of {test.config.store} have no pair to retrieve")
-    pixel = [retrieval_top1(row.point_embedding, row.pixel_embedding) for row in rows]
-    cell = [
-        retrieval_top1(row.point_embedding, row.pixel_embedding, cell_id=row.cell_id)
-        for row in rows
-    ]
-    return _Top1(
-        frames=len(rows),
-        pairs=float(np.mean([len(row.cell_id) for row in rows])),
-        chance=float(np.mean([1 / len(row.cell_id) for row in rows])),
-        chance_cell=float(np.mean([cell_chance(row.cell_id) for row in rows])),
-        top1_pixel=float(np.mean(pixel)),
-        top1_cell=float(np.mean(cell)),
-    )
+    return _Top1(len(rows), *np.mean(rows, axis=0).tolist())
 
 
 def _embed(model: PretrainingModel, test: _Test, place: tuple[int, int]) -> ContrastBatch:

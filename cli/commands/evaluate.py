@@ -104,7 +104,10 @@ def _scenes(name: str) -> dict[str, list[str]]:
     text = click.get_current_context().params[parameter(name)]
     if text is None or not os.path.isfile(text):  # a long list is no valid path
         return {} if text is None else {name: [word.strip() for word in text.split(",")]}
-    return {name: [line.strip() for line in Path(text).read_text().splitlines() if line.strip()]}
+    lines = [line.strip() for line in Path(text).read_text().splitlines() if line.strip()]
+    if not lines:
+        raise click.UsageError(f"{text} names no scene; expected one in each line")
+    return {name: lines}
 
 
 def _refuse_unused(config: EvaluateConfig) -> None:

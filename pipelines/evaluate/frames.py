@@ -56,20 +56,18 @@ BOXES = "boxes"
 """The label set of the mode detect: the classes of the store's boxes."""
 
 
-def pretraining_up_axis(runs: Sequence[Path], store: Store) -> Axis | None:
-    """The up axis of the runs' pretraining; None if a run was trained on this same store.
+def pretraining_up_axis(runs: Sequence[Path], store: Store) -> Axis:
+    """The up axis of the runs' pretraining, in which they are compared on a store.
 
     A sparse network's features depend on the axes, so points of another recording are turned to
     those that the student was trained with. A mixture may have several: the store's own is used
-    if it is one of them.
+    if it is one of them. A run that was trained on this same store knows it as it is stored.
 
     Raises:
         ConfigError: the runs have no up axis in common.
         TrainingError: a folder holds no run.
     """
-    if any(read_provenance(run).use_of(store) is not None for run in runs):
-        return None
-    axes = {str(run): _run_ups(run) for run in runs}
+    axes = {str(run): _run_ups(run, store) for run in runs}
     common = [up for up in next(iter(axes.values())) if all(up in ups for ups in axes.values())]
     if not common:
         found = ", ".join(f"{run} {[list(up) for up in ups]}" for run, ups in axes.items())
@@ -91,8 +89,11 @@ def trained_ups(named: Axis | None, stored: Iterable[Axis]) -> list[Axis]:
     return [named] if named is not None else list(dict.fromkeys(stored))
 
 
-def _run_ups(run: Path) -> list[Axis]:
-    uses = read_provenance(run).stores
+def _run_ups(run: Path, store: Store) -> list[Axis]:
+    provenance = read_provenance(run)
+    if provenance.use_of(store) is not None:
+        return [stored_up(store)]
+    uses = provenance.stores
     named = read_config_for_use(run).stream.sample.augment.up_axis
     return trained_ups(named, (use.up_axis or CAMERA_UP for use in uses))
 
@@ -195,6 +196,7 @@ class LabelledFrames:
         turn: from the stored axes to these; None where they are the same.
         other: frames of another store, used for testing; their sample ids follow those of `store`.
         blank: inputs of the student that are 0 in all frames, so that the stores may lack them.
+        unlabelled: training scenes without a labelled frame, which `parts` leaves out.
 
     Raises:
         ConfigError: a frame is in two parts, or a scene where frames are cut by scene; or the store
@@ -212,6 +214,7 @@ class LabelledFrames:
     turn: Float64[np.ndarray, "3 3"] | None = None
     other: "LabelledFrames | None" = None
     blank: tuple[Input, ...] = ()
+    unlabelled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_inputs(self.sample, self.store, self.blank)
@@ -404,13 +407,13 @@ def with_test_store(
 
     Raises:
         StoreError: the store has no labels.
-        ConfigError: it is the same store, or has other classes.
+        ConfigError: it holds the same frames, or has other classes.
     """
-    if (
-        store.layer("geometry").fingerprint_sha256
-        == data.store.layer("geometry").fingerprint_sha256
-    ):
-        raise ConfigError(f"test_store {store.root} holds the frames of the training store")
+    if store.manifest.dataset == data.store.manifest.dataset:
+        raise ConfigError(
+            f"test_store {store.root} holds the frames of the training store {data.store.root}, "
+            "extracted from the same recording; test on other ones"
+        )
     labels = stored_labels(store, data.labels.name)
     if labels.classes != data.labels.classes:
         raise ConfigError(
@@ -432,7 +435,9 @@ def with_test_store(
     first = data.store.samples
     moved = {first + sample: f"test store, {scene}" for sample, scene in scenes.items()}
     parts = {**data.parts, "test": samples + first}
-    return replace(data, parts=parts, scene_of={**data.scene_of, **moved}, other=other)
+    scene_of = {**data.scene_of, **moved}
+    # What the other store shows is not the place of the training frames.
+    return replace(data, parts=parts, scene_of=scene_of, warning=None, other=other)
 
 
 def stored_labels(store: Store, label_set: str) -> LabelSet:

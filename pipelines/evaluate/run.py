@@ -31,6 +31,7 @@ from p2pkit.pipelines.evaluate.frames import (
     pretraining_up_axis,
     with_test_store,
 )
+from p2pkit.pipelines.evaluate.labelled_parts import check_labelled, with_labelled_scenes
 from p2pkit.pipelines.evaluate.official import differences_to_published, is_official
 from p2pkit.pipelines.evaluate.predictions import kept_predictions
 from p2pkit.pipelines.evaluate.report import DETECT, TRAINED, main_metric, write_report
@@ -46,8 +47,7 @@ from p2pkit.pipelines.evaluate.weights import (
 )
 from p2pkit.pipelines.train.run_folder import student_settings
 from p2pkit.settings import config_to_json
-from p2pkit.settings.stream import Axis
-from p2pkit.store.reading import Store, open_store
+from p2pkit.store.reading import open_store
 from p2pkit.store.strict_json import differences
 from p2pkit.stream.inputs import CAMERA_UP, described_inputs
 
@@ -103,10 +103,12 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Path:
     report_done = progress or (lambda name: None)
     prefer_huge_pages()
     weights = compared_weights(config.runs, config.checkpoints, config.which)
-    data = _data(config, weights)
+    data = compared_frames(config, weights)
+    _check_labelled(config, data)
     card = protocol(config, weights, data)
     _check_same(config, card)
     every = list(_jobs(config, data, weights.names))
+    _check_weights(config, weights, data, every)
     jobs = [job for job in every if _missing(config, data, job)]
     if config.workers > 1 and len(jobs) > 1:
         with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
@@ -164,6 +166,8 @@ def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
         }
     if data.blank:
         entries["blank"] = list(data.blank)
+    if data.unlabelled:
+        entries["training_scenes_without_labels"] = list(data.unlabelled)
     if data.split != BY_SCENE:
         entries["split"] = config_to_json(data.split)
     if is_official(data.split.test_scenes):
@@ -180,8 +184,16 @@ def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
     return entries
 
 
-def _data(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
+def compared_frames(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
+    """The frames that train, validate and test, all of them with one up axis.
+
+    Raises:
+        StoreError: a store has no labels.
+        NoLabelsError: no training scene has labels.
+        ConfigError: a part of the split is empty or not possible, or the runs' axes differ.
+    """
     store = open_store(config.store)
+    up = pretraining_up_axis(config.runs, store) if config.axes == "run" else None
     data = open_labelled(
         store,
         label_set=BOXES if DETECT in config.modes else config.labels,
@@ -190,27 +202,28 @@ def _data(config: EvaluateConfig, weights: ComparedWeights) -> LabelledFrames:
         sample=weights.train.stream.sample,
         split=config.split,
         blank=config.blank,
-    ).turned_to(_up_axis(config, store))
-    if config.test_store is None:
-        return data
-    other = open_store(config.test_store)
-    return with_test_store(data, other, _up_axis(config, other))
+    ).turned_to(up)
+    if config.test_store is not None:  # with the axis of the training frames
+        data = with_test_store(data, open_store(config.test_store), up)
+    return with_labelled_scenes(data)
 
 
-def _up_axis(config: EvaluateConfig, store: Store) -> Axis | None:
-    """What a store's points are turned to; None leaves them as they are stored."""
-    return pretraining_up_axis(config.runs, store) if config.axes == "run" else None
+def _check_labelled(config: EvaluateConfig, data: LabelledFrames) -> None:
+    """Raise NoLabelsError if a part that is used has no labels."""
+    check_labelled(data, "test")
+    if {*TRAINED} & {*config.modes} and config.finetune.choose != "last":
+        check_labelled(data, "validation")
 
 
 def _jobs(config: EvaluateConfig, data: LabelledFrames, names: Sequence[str]) -> Iterator[Job]:
     """All requested jobs; the frozen features of one network serve all its cells."""
     scenes = _asked(config, data)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
-    frozen = [mode for mode in config.modes if mode in KINDS]
+    frozen = [mode for mode in dict.fromkeys(config.modes) if mode in KINDS]
     for name in (*BASELINES, *names[1:]) if frozen else ():
         for together in [[seed] for seed in seeds] if name == SCRATCH else [seeds]:
             yield Job(name, tuple(Cell(*cell) for cell in product(frozen, scenes, together)))
-    for mode in [mode for mode in config.modes if mode in TRAINED]:
+    for mode in [mode for mode in dict.fromkeys(config.modes) if mode in TRAINED]:
         for seed, name in product(seeds, names):
             yield Job(name, tuple(Cell(mode, count, seed) for count in scenes))
 
@@ -248,7 +261,7 @@ def _work_alone(work: tuple[EvaluateConfig, Job]) -> str:
     """What a worker process does."""
     config, job = work
     weights = compared_weights(config.runs, config.checkpoints, config.which)
-    return _work(config, weights, _data(config, weights), job)
+    return _work(config, weights, compared_frames(config, weights), job)
 
 
 def _work(config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames, job: Job) -> str:
@@ -348,22 +361,37 @@ def _cells(
     config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames, jobs: Sequence[Job]
 ) -> list[dict[str, Any]]:
     """All requested cells, each with its place in the table."""
+    _check_weights(config, weights, data, jobs)  # a run may have been trained meanwhile
     rows: list[dict[str, Any]] = []
-    identities = {name: weights.identity(name) for name in (*BASELINES, *weights.names)}
     asked, total = _asked(config, data), len(data.scenes("train"))
     for job in jobs:
         for cell in job.cells:
-            path = _path(config, data, job, cell)
-            found = json.loads(path.read_text())
-            if found["weights"] != identities[job.weights]:
-                raise FingerprintError(
-                    f"{path} was measured on other weights than {job.weights} has now (was the run "
-                    "trained further?); delete it, or use another --out"
-                )
+            found = json.loads(_path(config, data, job, cell).read_text())
             share = {"percent": 100 * cell.scenes / total, "asked": asked[cell.scenes]}
             rows.append({**asdict(cell), "name": job.weights, **share, **found})
     order = {mode: number for number, mode in enumerate(config.modes)}
     return sorted(rows, key=lambda row: (order[row["mode"]], row["scenes"], row["seed"]))
+
+
+def _check_weights(
+    config: EvaluateConfig, weights: ComparedWeights, data: LabelledFrames, jobs: Sequence[Job]
+) -> None:
+    """Raise FingerprintError if finished cells are of other weights than those of today."""
+    identities = {name: weights.identity(name) for name in (*BASELINES, *weights.names)}
+    paths = ((job, _path(config, data, job, cell)) for job in jobs for cell in job.cells)
+    done = [(job.weights, path) for job, path in paths if path.exists()]
+    stale = [
+        (name, path)
+        for name, path in done
+        if json.loads(path.read_text())["weights"] != identities[name]
+    ]
+    if stale:
+        names = ", ".join(dict.fromkeys(name for name, _ in stale))
+        raise FingerprintError(
+            f"{config.out} has cells that were measured on other weights than {names} has now (was "
+            f"the run trained further?): {', '.join(str(path) for _, path in stale)}; delete "
+            "them, or use another --out"
+        )
 
 
 def _check_same(config: EvaluateConfig, card: dict[str, Any]) -> None:

@@ -303,10 +303,9 @@ class EvaluateConfig:
             raise ConfigError(
                 f"predictions is {self.predictions}, but detect writes no predictions; leave it out"
             )
-        if self.test_store is not None and self.split != BY_SCENE:
+        if self.test_store is not None and self.split.test_scenes:
             raise ConfigError(
-                f"test_store {self.test_store} is the whole test part; omit the settings of "
-                "`split` (test scenes, time blocks)"
+                f"test_store {self.test_store} is the whole test part; omit the test scenes"
             )
 
 

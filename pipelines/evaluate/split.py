@@ -203,12 +203,13 @@ def _by_time(scenes: Sequence[str], validation: float, test: float, split: Split
             f"the store has {count} scenes, so it can be cut by scene: omit --split-unit"
         )
     rows, gap = np.arange(len(scenes)), split.gap_frames
-    usable = max(len(rows) - 2 * gap, 0)
+    usable = max(len(rows) - (2 if test else 1) * gap, 0)
     # Both shares may round up: leave a frame for each earlier part.
-    tested = max(1, min(round(test * usable), usable - 2))
+    tested = max(1, min(round(test * usable), usable - 2)) if test else 0
     validated = max(1, min(round(validation * usable), usable - tested - 1))
     end = max(usable - tested - validated, 0)
-    cut = (rows[:end], rows[end + gap :][:validated], rows[end + validated + 2 * gap :])
+    rest = rows[end + validated + 2 * gap :] if test else rows[:0]
+    cut = (rows[:end], rows[end + gap :][:validated], rest)
     units: list[str] = []
     for row, scene in enumerate(scenes):
         block = (row - scenes.index(scene)) // split.block_frames

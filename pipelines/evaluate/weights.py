@@ -1,5 +1,6 @@
 """The weights that an evaluation compares: scratch, runs, and published checkpoints."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -79,9 +80,11 @@ class ComparedWeights:
         """
         if name in BASELINES:
             return ReadWeights(name, None)
+        # Newer checkpoints of a run push older ones out.
+        may_vanish = (FileNotFoundError,) if name in self.runs else ()
         for _ in range(READ_ATTEMPTS):
             path = self._file(name)
-            with suppress(FileNotFoundError):  # newer checkpoints push older ones out
+            with suppress(*may_vanish):
                 identity, content = sha256_file(path), read_weights(path)
                 if sha256_file(path) == identity:
                     return ReadWeights(identity, content)
@@ -138,7 +141,7 @@ def compared_weights(
     """Read the runs' settings.
 
     Raises:
-        ConfigError: the runs' students differ, or a name comes twice.
+        ConfigError: the runs' students differ, a name comes twice, or a file does not exist.
         TrainingError: a folder holds no run.
     """
     configs = [read_config(folder) for folder in runs]
@@ -149,10 +152,14 @@ def compared_weights(
                 f"{_identity(configs[0])}: name, first kernel, voxels and inputs must agree, or "
                 "their difference says nothing about pretraining"
             )
-    names = [*BASELINES, *(folder.name for folder in runs), *checkpoints]
+    for name, file in checkpoints.items():
+        if not file.is_file():
+            raise ConfigError(f"the checkpoint {name}={file} does not exist; expected a file")
+    own = [Path(os.path.abspath(folder)).name for folder in runs]  # of `.` too
+    names = [*BASELINES, *own, *checkpoints]
     if len(set(names)) != len(names):
         raise ConfigError(f"the weights are named {names}; give each a different name")
-    folders = {folder.name: folder for folder in runs}
+    folders = dict(zip(own, runs, strict=True))
     repeated = _repeated(folders, configs, which)
     return ComparedWeights(configs[0], folders, dict(checkpoints), which, repeated)
 
@@ -179,4 +186,8 @@ def _repeated(
 
 def _identity(config: TrainConfig) -> list[Any]:
     sample = config.stream.sample
-    return [*student_settings(config).values(), sample.voxel_size, described_inputs(sample)]
+    # Heights and cylinders are along it; other inputs do not depend on the name.
+    named_up = "height" in sample.inputs or sample.grid == "cylindrical"
+    up = [sample.augment.up_axis] if named_up and sample.augment.up_axis else []
+    found = [*student_settings(config).values(), sample.voxel_size, described_inputs(sample)]
+    return [*found, *up]

@@ -18,6 +18,7 @@ from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, FingerprintError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.layers.features import FeatureConfig
+from p2pkit.layers.geometry import GeometryConfig
 from p2pkit.pipelines.evaluate import features as frozen
 from p2pkit.pipelines.evaluate.features import (
     Describe,
@@ -253,8 +254,46 @@ def test_cells_of_another_protocol_or_other_weights_are_refused(config: Evaluate
         run(other)
     cell = config.out / "cells" / "linear-pretrained-1of1-0.json"
     cell.write_text(cell.read_text().replace('"weights": "', '"weights": "0'))
-    with pytest.raises(FingerprintError, match="measured on other weights"):
-        run(replace(config, seeds=1))
+    done: list[str] = []
+    with pytest.raises(
+        FingerprintError, match=r"measured on other weights .*linear-pretrained-1of"
+    ):
+        run(replace(config, seeds=2), progress=done.append)
+    assert not done
+
+
+def test_a_checkpoint_that_does_not_exist_is_refused_before_anything_is_computed(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
+    asked = replace(config, checkpoints={"published": tmp_path / "gone.pth"})
+    with pytest.raises(ConfigError, match=r"published=.*gone\.pth does not exist"):
+        run(asked)
+    assert not config.out.exists()
+
+
+def test_a_run_is_named_by_its_folder_wherever_one_stands(
+    pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pretrained)
+    assert compared_weights([Path()], {}).names == ["scratch", "pretrained"]
+
+
+def test_runs_whose_heights_are_along_other_axes_are_not_compared(
+    room_store: Path, tmp_path: Path
+) -> None:
+    plain = tiny_train_config(room_store, steps=1)
+    runs: list[Path] = []
+    for number, up in enumerate(((0.0, -1.0, 0.0), (0.0, 0.0, 1.0))):
+        sample = replace(plain.stream.sample, inputs=("height",), augment=AugmentConfig(up_axis=up))
+        named = replace(plain, stream=replace(plain.stream, sample=sample))
+        runs.append(train.run(named, tmp_path / str(number)))
+    with pytest.raises(ConfigError, match="must agree"):
+        compared_weights(runs, {})
+
+
+def test_a_mode_that_is_named_twice_counts_once(config: EvaluateConfig) -> None:
+    report = json.loads(run(replace(config, modes=("knn", "knn"), seeds=1)).read_text())
+    assert len(report["cells"]) == 3
 
 
 def test_a_cell_names_the_weights_that_it_measured(
@@ -545,7 +584,11 @@ def test_scratch_may_have_a_rate_of_its_own(config: EvaluateConfig) -> None:
 
 
 def test_another_store_tests(
-    config: EvaluateConfig, data: LabelledFrames, tmp_path: Path, room_store: Path
+    config: EvaluateConfig,
+    data: LabelledFrames,
+    tmp_path: Path,
+    room_recording: Path,
+    room_store: Path,
 ) -> None:
     root = write_recording(tmp_path / "two", 4, sequences=2)
     other = extract.run(recording_config(root, tmp_path / "two.store", features=None))
@@ -554,6 +597,16 @@ def test_another_store_tests(
     assert card["frames"] == {"train": 8, "validation": 4, "test": 4}
     assert card["scenes"] == {"train": 2, "validation": 1, "test": 2}
     assert card["pretrained_on_test_frames"] == {"pretrained": None}
+    one_room = extract.run(
+        recording_config(
+            write_recording(tmp_path / "one", 8), tmp_path / "one.store", features=None
+        )
+    )
+    by_time = SplitConfig(unit="time-block", block_frames=2, gap_frames=1)
+    trained = replace(asked, store=str(one_room), out=tmp_path / "by-time", split=by_time)
+    card = json.loads(run(trained).read_text())["protocol"]
+    assert card["frames"] == {"train": 5, "validation": 2, "test": 4}
+    assert "warning" not in card
     cut = open_labelled(
         data.store, label_set="stored", validation=0.3, test=0.0, sample=data.sample
     )
@@ -565,7 +618,11 @@ def test_another_store_tests(
     assert np.array_equal(frame.coordinates, first.coordinates)
     with pytest.raises(ConfigError, match="holds the frames of the training store"):
         run(replace(asked, test_store=str(room_store)))
-    with pytest.raises(ConfigError, match="omit the settings of `split`"):
+    fine = GeometryConfig(voxel_size=0.01)
+    again = recording_config(room_recording, tmp_path / "fine.store", geometry=fine, features=None)
+    with pytest.raises(ConfigError, match="extracted from the same recording"):
+        run(replace(asked, test_store=str(extract.run(again))))
+    with pytest.raises(ConfigError, match="omit the test scenes"):
         replace(asked, split=SplitConfig(test_scenes=("scene-0",)))
 
 

@@ -8,7 +8,10 @@ import pytest
 import torch
 from tiny_recording import recording_config, tiny_train_config
 
+from p2pkit.errors import ConfigError
 from p2pkit.pipelines.evaluate.frames import pretraining_up_axis
+from p2pkit.pipelines.evaluate.run import EvaluateConfig, compared_frames
+from p2pkit.pipelines.evaluate.weights import compared_weights
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.online_probe import OnlineProbe
@@ -82,7 +85,7 @@ def test_batches_of_depth_cameras_are_those_of_the_named_axis(room_store: Path) 
 
 
 def test_a_run_knows_what_was_up(room_store: Path, fused_store: Path, tmp_path: Path) -> None:
-    """Another recording is turned to what the run has seen; after a mixture of both, not at all."""
+    """Another recording is turned to what the run has seen; one that it knows is left alone."""
     stores = {"camera": (room_store,), "points": (fused_store,), "both": (fused_store, room_store)}
     runs: dict[str, Path] = {}
     for name, (first, *more) in stores.items():
@@ -94,7 +97,23 @@ def test_a_run_knows_what_was_up(room_store: Path, fused_store: Path, tmp_path: 
     rooms, fused = open_store(room_store), open_store(fused_store)
     assert pretraining_up_axis([runs["camera"]], fused) == CAMERA
     assert pretraining_up_axis([runs["points"]], rooms) == POINTS
-    assert pretraining_up_axis([runs["both"]], rooms) is None
+    assert pretraining_up_axis([runs["both"]], rooms) == CAMERA
+    assert pretraining_up_axis([runs["both"], runs["camera"]], rooms) == CAMERA
+    assert pretraining_up_axis([runs["points"], runs["both"]], fused) == POINTS
+    with pytest.raises(ConfigError, match="trained with different up axes"):
+        pretraining_up_axis([runs["camera"], runs["points"]], rooms)
+    config = EvaluateConfig(
+        runs=(runs["both"],),
+        store=str(room_store),
+        test_store=str(fused_store),
+        out=tmp_path / "out",
+        validation=0.3,
+    )
+    frames = compared_frames(config, compared_weights(config.runs, {}))
+    assert frames.turn is None
+    assert frames.other is not None
+    assert frames.other.up_axis == frames.up_axis == CAMERA
+    assert frames.other.turn is not None
 
 
 @pytest.mark.parametrize(("named", "expected"), [(None, POINTS), ((1.0, 0.0, 0.0),) * 2])
