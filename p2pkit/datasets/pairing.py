@@ -97,13 +97,8 @@ def _seconds(year: str, month: str, day: str, *clock: str) -> float | None:
     """Of a date, which may be empty, and a time of day; None where there is no such moment."""
     hour, minute, second, fraction = clock
     try:
-        moment = datetime(
-            *(int(part or 1) for part in (year or "1970", month, day)),
-            int(hour),
-            int(minute),
-            int(second),
-            tzinfo=UTC,
-        )
+        day_of = (int(year or 1970), int(month or 1), int(day or 1))
+        moment = datetime(*day_of, int(hour), int(minute), int(second), tzinfo=UTC)
     except ValueError:
         return None
     return moment.timestamp() + float(f"0.{fraction}")

@@ -152,6 +152,5 @@ def _checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
     return value
 
 
-def _is_finite(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

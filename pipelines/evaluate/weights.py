@@ -187,7 +187,7 @@ def _repeated(
 def _identity(config: TrainConfig) -> list[Any]:
     sample = config.stream.sample
     # Heights and cylinders are along it; other inputs do not depend on the name.
-    named_up = "height" in sample.inputs or sample.grid == "cylindrical"
+    described = described_inputs(sample)
+    named_up = "height" in described["inputs"] or sample.grid == "cylindrical"
     up = [sample.augment.up_axis] if named_up and sample.augment.up_axis else []
-    found = [*student_settings(config).values(), sample.voxel_size, described_inputs(sample)]
-    return [*found, *up]
+    return [*student_settings(config).values(), sample.voxel_size, described, *up]
