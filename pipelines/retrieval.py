@@ -13,7 +13,8 @@ from p2pkit.files import write_json
 from p2pkit.layers.geometry import decode_geometry
 from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.losses import ContrastBatch
-from p2pkit.pipelines.evaluate.inference import read_cloud, with_batch_statistics
+from p2pkit.pipelines.evaluate.frames import pretraining_up_axis
+from p2pkit.pipelines.evaluate.inference import read_cloud, turned_cloud, with_batch_statistics
 from p2pkit.pipelines.held_out import all_keys, samples_in_key_order, spread
 from p2pkit.pipelines.settings import RetrievalConfig
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
@@ -26,8 +27,9 @@ from p2pkit.pipelines.train.run_folder import (
 )
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store, open_store
+from p2pkit.stream.augmentation import Axis
 from p2pkit.stream.batches import collate
-from p2pkit.stream.inputs import check_inputs, cloud_up, unaugmented
+from p2pkit.stream.inputs import check_inputs, unaugmented
 from p2pkit.stream.samples import make_sample, with_prepared
 
 
@@ -58,7 +60,8 @@ def run(config: RetrievalConfig) -> Path:
     basis = provenance.basis_of(store, layer)
     samples = [store.find(key) for key in sorted(tested)]
     statistics = _statistics_samples(store, tested, config.statistics_frames)
-    test = _Test(config, train_config, store, layer, basis, samples, statistics)
+    up = pretraining_up_axis([config.run], store)
+    test = _Test(config, train_config, store, layer, basis, up, samples, statistics)
     channels = provenance.teacher_channels
     trained = build_model(train_config, channels, seed=train_config.seed)
     checkpoint = latest_checkpoint(config.run)
@@ -115,6 +118,7 @@ class _Test:
     store: Store
     layer: str
     basis: PcaBasis | None
+    up_axis: Axis
     samples: list[tuple[int, int]]
     statistics: list[int]
 
@@ -144,7 +148,8 @@ class _Top1:
 
 def _top1(model: PretrainingModel, test: _Test) -> _Top1:
     clouds = (read_cloud(test.store, sample) for sample in test.statistics)
-    model = with_batch_statistics(model.to(test.train_config.device), clouds, test.train_config)
+    config = test.train_config
+    model = with_batch_statistics(model.to(config.device), clouds, config, test.up_axis)
     batches = (_embed(model, test, place) for place in test.samples)  # large: one at a time
     rows = [
         (
@@ -170,11 +175,11 @@ def _embed(model: PretrainingModel, test: _Test, place: tuple[int, int]) -> Cont
         pairs="random",
         teacher_view="image",
     )
-    cloud = decode_geometry(test.store.read("geometry", *place))
+    cloud, up = turned_cloud(decode_geometry(test.store.read("geometry", *place)), test.up_axis)
     features = test.store.read(test.layer, *place)
     seed = [test.config.seed, xxhash.xxh3_64_intdigest(cloud.key.encode())]
     random = np.random.default_rng(seed)
-    up, preparation = cloud_up(cloud), model.student.preparation
+    preparation = model.student.preparation
     sample = make_sample(cloud, features, sample_config, random, test.basis, up_axis=up)
     batch = collate(0, [with_prepared(sample, preparation)], preparation)
     with torch.inference_mode():

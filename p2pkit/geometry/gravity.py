@@ -1,12 +1,13 @@
 """Which way is up in a room, from surface normals: floors, tables and ceilings are level."""
 
 import numpy as np
-from jaxtyping import Float64, UInt16
+from jaxtyping import Float32, Float64, UInt16
 
 from p2pkit.errors import GeometryError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.camera import Camera
 
+Direction = tuple[float, float, float]
 _CONES_DEGREES = (40.0, 20.0, 10.0, 6.0)
 _FEWEST = 100
 
@@ -68,3 +69,17 @@ def rotation_to_z_up(up: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3 3"]
         return rotation_to_z_up(turned @ up) @ turned
     cross = np.array([[0.0, 0.0, -x], [0.0, 0.0, -y], [x, y, 0.0]])
     return np.eye(3) + cross + cross @ cross / (1 + z)
+
+
+def turn_between(one: Direction, other: Direction) -> Float64[np.ndarray, "3 3"] | None:
+    """The rotation that takes the up axis `one` to `other`; None where they are the same."""
+    if np.allclose(one, other):
+        return None
+    return rotation_to_z_up(np.array(other)).T @ rotation_to_z_up(np.array(one))
+
+
+def turned(
+    points: Float32[np.ndarray, "points 3"], turn: Float64[np.ndarray, "3 3"] | None
+) -> Float32[np.ndarray, "points 3"]:
+    """The points (m) after the turn, if any."""
+    return points if turn is None else (points @ turn.T).astype(np.float32)

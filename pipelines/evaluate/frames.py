@@ -18,7 +18,7 @@ from p2pkit.evaluation.segmentation import (
     confusion_matrix,
     segmentation_scores,
 )
-from p2pkit.geometry.gravity import rotation_to_z_up
+from p2pkit.geometry.gravity import turn_between, turned
 from p2pkit.layers.boxes import CLASSES, box_layer
 from p2pkit.networks import Student, prepared_for
 from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
@@ -96,20 +96,6 @@ def _run_ups(run: Path, store: Store) -> list[Axis]:
     uses = provenance.stores
     named = read_config_for_use(run).stream.sample.augment.up_axis
     return trained_ups(named, (use.up_axis or CAMERA_UP for use in uses))
-
-
-def turn_between(one: Axis, other: Axis) -> Float64[np.ndarray, "3 3"] | None:
-    """The rotation that takes the axis `one` to `other`; None where they are the same."""
-    if np.allclose(one, other):
-        return None
-    return rotation_to_z_up(np.array(other)).T @ rotation_to_z_up(np.array(one))
-
-
-def turned(
-    points: Float32[np.ndarray, "points 3"], turn: Float64[np.ndarray, "3 3"] | None
-) -> Float32[np.ndarray, "points 3"]:
-    """The points (m) after the turn, if any."""
-    return points if turn is None else (points @ turn.T).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Frozen features of a frame's points, for probes and retrieval."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,11 +9,13 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from p2pkit.errors import StoreError
+from p2pkit.geometry.gravity import turn_between, turned
 from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.networks import prepared_for
 from p2pkit.pipelines.train.model import PretrainingModel
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.store.reading import Store
+from p2pkit.stream.augmentation import Axis
 from p2pkit.stream.inputs import cloud_up, see, unaugmented
 from p2pkit.stream.order import locate
 
@@ -30,14 +33,16 @@ def labels_of(cloud: PointCloud) -> Int64[np.ndarray, " points"]:
 
 
 def point_features(
-    model: PretrainingModel, cloud: PointCloud, config: TrainConfig
+    model: PretrainingModel, cloud: PointCloud, config: TrainConfig, up_axis: Axis | None = None
 ) -> Float32[np.ndarray, "points channels"]:
     """The student's features of every stored point, those of its voxel, without augmentation.
 
-    The features are those before the point projection. Call `model.eval()` first.
+    The features are those before the point projection. Call `model.eval()` first. Points are turned
+    until `up_axis` is up; None leaves them as they are stored.
     """
     sample, random = unaugmented(config.stream.sample), np.random.default_rng(0)
-    seen = see(cloud, sample, random, up_axis=cloud_up(cloud))
+    cloud, up = turned_cloud(cloud, up_axis)
+    seen = see(cloud, sample, random, up_axis=up)
     coordinates, inputs = _single_batch(seen.coordinates), torch.from_numpy(seen.inputs)
     voxels = [(seen.points, seen.coordinates)]
     prepared = prepared_for(model.student, voxels, config.device)
@@ -48,8 +53,18 @@ def point_features(
     return features.cpu().numpy()[seen.voxel_of_point]
 
 
+def turned_cloud(cloud: PointCloud, up_axis: Axis | None) -> tuple[PointCloud, Axis]:
+    """A frame with `up_axis` up, None meaning its own; and which axis that is."""
+    own = cloud_up(cloud)
+    up = own if up_axis is None else up_axis
+    return replace(cloud, points=turned(cloud.points, turn_between(own, up))), up
+
+
 def with_batch_statistics(
-    model: PretrainingModel, clouds: Iterable[PointCloud], config: TrainConfig
+    model: PretrainingModel,
+    clouds: Iterable[PointCloud],
+    config: TrainConfig,
+    up_axis: Axis | None = None,
 ) -> PretrainingModel:
     """Give the model's batch norms the statistics of `clouds`, in place, and set it to eval mode.
 
@@ -59,7 +74,7 @@ def with_batch_statistics(
     """
     take_statistics(model)
     for cloud in clouds:
-        point_features(model, cloud, config)
+        point_features(model, cloud, config, up_axis)
     return model.eval()
 
 

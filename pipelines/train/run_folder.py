@@ -83,9 +83,24 @@ class Provenance:
         return sum(key not in held for key in keys)
 
     def basis_of(self, store: Store, layer: str) -> PcaBasis | None:
-        """The basis that turned the layer's PCA coefficients into features; None without one."""
-        use = self.use_of(store)
-        return pca_basis(store.layer(layer)) if use is not None and use.reconstructed else None
+        """The basis that turns the layer's PCA coefficients into features; None without one.
+
+        Raises:
+            ConfigError: the store is another than those of the run, and its features have other
+                channels: coefficients mean something in their own basis only.
+        """
+        use, spec = self.use_of(store), store.layer(layer)
+        basis = pca_basis(spec)
+        if use is not None:
+            return basis if use.reconstructed else None
+        channels = int(spec.details["channels"]) if basis is None else len(basis.mean)
+        if channels != self.teacher_channels:
+            raise ConfigError(
+                f"{layer} of {store.root} gives features of {channels} channels; the run learned "
+                f"from {self.teacher_channels}, of PCA coefficients or another teacher: test it on "
+                "stores that it was trained on"
+            )
+        return basis
 
     def use_of(self, store: Store) -> StoreUse | None:
         """What the run used of `store`, known by its geometry's fingerprint; None if nothing."""

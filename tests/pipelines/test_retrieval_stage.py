@@ -5,19 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import p2pkit
 from tiny_recording import TEACHER, recording_config, tiny_train_config, write_recording
 
 from p2pkit.errors import ConfigError, TrainingError
-from p2pkit.layers.geometry import PointCloud
+from p2pkit.layers.geometry import PointCloud, decode_geometry
 from p2pkit.pipelines import retrieval
+from p2pkit.pipelines.evaluate.inference import turned_cloud
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.retrieval import RetrievalConfig, run
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.model import PretrainingModel
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings.layers import FeatureConfig
+from p2pkit.store.reading import open_store
+from p2pkit.stream.augmentation import Axis
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +105,43 @@ def test_another_store_is_tested_as_a_whole(trained: Path, tmp_path: Path) -> No
     said = p2pkit("retrieval", trained, other, "--set", "pairs=64").output
     assert "2 frames of another store, 64 candidates each" in said
     assert "the run has seen these frames if it was trained on the same recording" in said
+
+
+def test_points_of_other_axes_are_turned_to_the_runs(
+    trained: Path, room_recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fused frames have z up, the run was trained with y down."""
+    fused = extract.run(recording_config(room_recording, tmp_path / "fused.store", fuse=2))
+    seen: list[tuple[PointCloud, Axis]] = []
+
+    def watched(cloud: PointCloud, up_axis: Axis | None) -> tuple[PointCloud, Axis]:
+        seen.append(turned_cloud(cloud, up_axis))
+        return seen[-1]
+
+    monkeypatch.setattr(retrieval, "turned_cloud", watched)
+    run(RetrievalConfig(run=trained, store=str(fused), pairs=16))
+    stored = open_store(fused)
+    for cloud, up in seen:
+        assert up == (0.0, -1.0, 0.0)
+        own = decode_geometry(stored.read("geometry", *stored.find(cloud.key)))
+        np.testing.assert_allclose(-cloud.points[:, 1], own.points[:, 2], atol=1e-5)
+    assert len(seen) == 2 * stored.samples
+
+
+def test_coefficients_of_another_basis_are_refused(tmp_path: Path) -> None:
+    coded = FeatureConfig(teacher=TEACHER, map="pca:8")
+    stores = [
+        extract.run(
+            recording_config(
+                write_recording(tmp_path / name, frames), tmp_path / f"{name}.store", features=coded
+            )
+        )
+        for name, frames in (("one", 4), ("two", 6))
+    ]
+    learned = train.run(tiny_train_config(stores[0], steps=1, holdout=1), tmp_path / "run")
+    run(RetrievalConfig(run=learned, store=str(stores[0]), pairs=16))
+    with pytest.raises(ConfigError, match=r"128 channels; the run learned from 8, of PCA"):
+        run(RetrievalConfig(run=learned, store=str(stores[1]), pairs=16))
 
 
 def test_features_of_another_teacher_are_refused(trained: Path, tmp_path: Path) -> None:

@@ -340,9 +340,9 @@ def test_features_of_a_frame_are_computed_once_unless_memory_is_short(
     computed: list[tuple[int, str]] = []
     plain = report_networks.point_features
 
-    def counted(model: Any, cloud: Any, config: Any) -> Any:
+    def counted(model: Any, cloud: Any, *how: Any) -> Any:
         computed.append((id(model), cloud.key))
-        return plain(model, cloud, config)
+        return plain(model, cloud, *how)
 
     monkeypatch.setattr(report_networks, "point_features", counted)
     config = report.ReportConfig(tiny_run, str(room_store), tmp_path / "run.html", frames=2)
