@@ -21,7 +21,7 @@ from p2pkit.networks.students import WAFFLEIRON
 from p2pkit.pipelines.evaluate.frames import trained_ups
 from p2pkit.pipelines.settings import ExportConfig
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
-from p2pkit.pipelines.train.model import WEIGHTS
+from p2pkit.pipelines.train.model import WEIGHTS, embedding_width
 from p2pkit.pipelines.train.run_folder import (
     INIT,
     read_config_for_use,
@@ -121,10 +121,14 @@ def check_loadable(config: ExportConfig, train: TrainConfig) -> None:
         wanted = {}
     if built.student is not None:
         wanted["student"] = built.student
-    if built.embedding_channels is not None and config.projection:
-        wanted["embedding_channels"] = built.embedding_channels
     wrong = {name: value for name, value in wanted.items() if getattr(train, name) != value}
     found = [f"{name}={getattr(train, name)}" for name in wrong]
+    width = embedding_width(train, read_provenance(config.run).teacher_channels)
+    if config.projection and built.embedding_channels not in (None, width):
+        is_fixed = train.pixel_head == "fixed"
+        wrong |= {"pixel_head": "trained"} if is_fixed else {}
+        wrong["embedding_channels"] = built.embedding_channels
+        found.append(f"{width} embedding channels{' of a fixed pixel head' if is_fixed else ''}")
     channels = input_channels(train.stream.sample)
     if built.inputs is not None and channels != CHANNELS[built.inputs]:
         wrong["stream.sample.inputs"] = json.dumps([built.inputs])

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from p2pkit.errors import ConfigError
-from p2pkit.settings import Location, choices, option, recording, settings_class
+from p2pkit.settings import Location, Seed, choices, option, recording, settings_class
 from p2pkit.settings.layers import TeacherOptions
 
 RANDOM_SEEDS: Any = Field(
@@ -44,9 +44,8 @@ class CheckConfig:
     camera: Path | None = recording.CAMERA
     streams: tuple[str, ...] = recording.STREAMS
     depth_units: float | None = recording.DEPTH_UNITS
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="Random seed of generated scenes.",
         json_schema_extra=option(),
     )
@@ -64,9 +63,8 @@ class RetrievalConfig:
         description="Candidates per frame; frames with fewer usable pairs give all of theirs.",
         json_schema_extra=option(),
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="Random seed of the drawn pairs and of the random networks.",
         json_schema_extra=option(),
     )
@@ -148,9 +146,8 @@ class ReportConfig:
         description="Frames to draw; for a run, held-out ones if there are any.",
         json_schema_extra=option(),
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="Random seed of the student drawn next to the pretrained one.",
     )
     evaluation: Path | None = Field(
@@ -257,9 +254,8 @@ class PretrainConfig:
         description="Continue even if the check of the recording fails.",
         json_schema_extra=option(),
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="Random seed of the student's weights, of the order, and of generated rooms.",
         json_schema_extra=option(),
     )
@@ -297,9 +293,8 @@ class DemoConfig:
         default=100, ge=1, description="Steps of pretraining.", json_schema_extra=option()
     )
     random_seeds: int = RANDOM_SEEDS
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="Random seed of the rooms, the student's weights, and everything drawn.",
         json_schema_extra=option(),
     )

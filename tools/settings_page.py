@@ -83,7 +83,11 @@ def _row(setting: Setting, flags: set[str]) -> str:
 
 def _bounds(setting: Setting) -> str:
     bounds = bounds_of(setting.field)
-    return ", ".join(f"{SIGNS[name]} {value:g}" for name, value in bounds.items())
+    return ", ".join(f"{SIGNS[name]} {_number(value)}" for name, value in bounds.items())
+
+
+def _number(limit: float) -> str:
+    return "2⁶³" if limit == 2**63 else f"{limit:g}"
 
 
 def _shown(default: Any) -> str:

@@ -172,6 +172,8 @@ def _free_changes(saved: TrainConfig, asked: AskedSettings) -> TrainConfig:
 
     if asked.preset is not None or asked.config_file is not None:
         again = asked.config((saved.store, *saved.more_stores))
+        if again.epochs is not None and again.epochs == saved.epochs:
+            again = replace(again, steps=saved.steps)
     else:
         again = asked.over(saved)
     if again.engine == AUTO:

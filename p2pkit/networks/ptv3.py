@@ -32,7 +32,8 @@ class PTv3Size:
         drop_path: share of residual branches dropped in training at the deepest block; shallower
             blocks drop less, in proportion to their depth.
         layer_scale: initial scale of each residual branch; None has none.
-        mask_token: whether the embedding has Sonata's token for masked voxels.
+        mask_token: whether the embedding has Sonata's token for masked voxels, which nothing here
+            masks: published weights have it, training leaves it.
     """
 
     enc_channels: tuple[int, ...] = (48, 96, 192, 384, 512)
@@ -241,7 +242,7 @@ class _Embedding(nn.Module):
         self.stem.add_module("linear", nn.Linear(in_channels, width))
         self.stem.add_module("norm", nn.LayerNorm(width))
         if with_token:
-            self.mask_token = nn.Parameter(torch.zeros(1, width))
+            self.mask_token = nn.Parameter(torch.zeros(1, width), requires_grad=False)
 
     def forward(self, features: Tensor) -> Tensor:
         rows = self.stem.get_submodule("linear")(features)

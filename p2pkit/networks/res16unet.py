@@ -34,7 +34,7 @@ class Res16UNet(SparseUNet):
             code uses it outside the residual blocks only and leaves 0.1 within them.
 
     Attributes:
-        out_channels: width of the decoder's features, before `final`.
+        out_channels: width of the features that come out.
         cell_channels: widths of what `cells` gives.
     """
 
@@ -53,7 +53,8 @@ class Res16UNet(SparseUNet):
         super().__init__(engine)
         self._block, self._momentum = block, bn_momentum
         self.in_channels = in_channels
-        self.out_channels = planes[-1] * block.expansion
+        decoded = planes[-1] * block.expansion
+        self.out_channels = decoded if out_channels is None else out_channels
         self.cell_channels = (planes[4] * block.expansion, planes[5] * block.expansion)
         self.conv0p1s1 = engine.convolution(
             in_channels, STEM_CHANNELS, kernel_size=conv1_kernel_size
@@ -65,7 +66,7 @@ class Res16UNet(SparseUNet):
         self.final = (
             None
             if out_channels is None
-            else engine.convolution(self.out_channels, out_channels, kernel_size=1, bias=True)
+            else engine.convolution(decoded, out_channels, kernel_size=1, bias=True)
         )
 
     def _add_encoder(self, planes: tuple[int, ...], layers: tuple[int, ...]) -> int:

@@ -28,6 +28,8 @@ Config = TypeVar("Config")
 
 Location = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Path) else x)]
 """A path or URL as text; paths are accepted."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What numpy and torch take, also with the number of a draw added."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from p2pkit.settings import settings_class
+from p2pkit.settings import Seed, settings_class
 
 
 @settings_class
@@ -24,6 +24,6 @@ class ProbeConfig:
     iterations: int = Field(
         default=200, ge=1, description="Most iterations of L-BFGS; it stops earlier once converged."
     )
-    seed: int = Field(
-        default=0, ge=0, description="Random seed of the thinning; the fit itself starts at zero."
+    seed: Seed = Field(
+        default=0, description="Random seed of the thinning; the fit itself starts at zero."
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from p2pkit.errors import ConfigError
-from p2pkit.settings import option, settings_class
+from p2pkit.settings import Seed, option, settings_class
 
 if TYPE_CHECKING:
     from p2pkit.geometry.maps.joint_bilateral import JointBilateral
@@ -122,7 +122,7 @@ class TeacherOptions:
         "network's own by default.",
     )
     device: str = Field(default="cpu", description="cpu or cuda.", json_schema_extra=option())
-    seed: int = Field(default=0, ge=0, description="Random seed of `random` weights.")
+    seed: Seed = Field(default=0, description="Random seed of `random` weights.")
     final_norm: Literal["last", "all", "none"] = Field(
         default="last",
         description="Where a ViT's final norm is applied to its tokens: `last`, on its last layer, "
@@ -176,9 +176,8 @@ class FeatureConfig:
         description="Pairs per frame that the layout pixels stores; 0 stores all.",
         json_schema_extra=option(),
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="Random seed for choosing the pairs that the layout pixels stores.",
     )
     map: str = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from p2pkit.errors import ConfigError
-from p2pkit.settings import settings_class
+from p2pkit.settings import Seed, settings_class
 
 Axis = tuple[float, float, float]
 Alignment = Literal["measured", "slidr"]
@@ -178,9 +178,7 @@ class StreamConfig:
     )
     threads: int = Field(default=2, ge=1, description="Threads that read and prepare samples.")
     ahead: int = Field(default=3, ge=1, description="Batches prepared in advance.")
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
-        lt=2**64,
         description="Random seed of order, augmentation and the choice of pairs.",
     )

@@ -91,11 +91,14 @@ class SampleOrder:
     def at(self, index: int) -> tuple[int, int]:
         """(epoch, sample id) of one place in the sequence of all epochs."""
         epoch, row = divmod(index, self.samples_per_epoch)
-        if epoch not in self._epochs:
+        # Another thread may replace the dictionary at any time, and it is never changed in place.
+        known = self._epochs
+        if epoch not in known:
             order = epoch_order(self._sizes, self._seed, epoch, source=self._source)
-            recent = {key: self._epochs[key] for key in self._epochs if key >= epoch - 1}
-            self._epochs = {**recent, epoch: order[self._kept[order]]}
-        return epoch, int(self._epochs[epoch][row])
+            recent = {key: known[key] for key in known if key >= epoch - 1}
+            known = {**recent, epoch: order[self._kept[order]]}
+            self._epochs = known
+        return epoch, int(known[epoch][row])
 
     def locate(self, sample: int) -> tuple[int, int]:
         """(shard, row) of a sample id."""

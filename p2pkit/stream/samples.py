@@ -93,7 +93,7 @@ def make_sample(
         points=seen.points,
         inputs=seen.inputs,
         pair_voxel=voxel_of_point[cloud.pair_point[rows]],
-        pair_feature=_features(cloud, features, rows, views, config, basis),
+        pair_feature=_features(cloud, features, rows, views, config, basis, view=view),
         pair_cell=pair_cells(features, cloud, rows, view=view),
         pair_confidence=_confidence(cloud, rows),
         pair_superpixel=None if superpixels is None else pair_superpixels(superpixels, cloud, rows),
@@ -133,14 +133,16 @@ def _features(
     views: Int64[np.ndarray, " pairs"],
     config: SampleConfig,
     basis: PcaBasis | None,
+    *,
+    view: int,
 ) -> Float32[np.ndarray, "pairs channels"]:
-    """The teacher's feature of each pair in the pair's own view."""
+    """The teacher's feature of each pair in the pair's own view; without pairs, none of `view`."""
     read = partial(pair_features, features, cloud, alignment=config.alignment, basis=basis)
     known = np.unique(views).tolist()
     if len(known) < 2:
-        return read(rows, view=known[0] if known else 0)
+        return read(rows, view=known[0] if known else view)
     order = np.argsort(views, kind="stable")
-    parts = np.concatenate([read(rows[views == view], view=view) for view in known])
+    parts = np.concatenate([read(rows[views == one], view=one) for one in known])
     found = np.empty_like(parts)
     found[order] = parts
     return found

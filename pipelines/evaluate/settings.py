@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from p2pkit.errors import ConfigError
-from p2pkit.settings import Location, option, settings_class
+from p2pkit.settings import Location, Seed, option, settings_class
 from p2pkit.settings.evaluation import ProbeConfig
 from p2pkit.settings.stream import AugmentConfig, Input
 
@@ -233,9 +233,8 @@ class EvaluateConfig:
         "of initial weights of the head and of scratch.",
         json_schema_extra=option(),
     )
-    first_seed: int = Field(
+    first_seed: Seed = Field(
         default=0,
-        ge=0,
         description="Number of the first draw: choose settings on some draws, report later ones.",
         json_schema_extra=option(),
     )
@@ -339,9 +338,8 @@ class ProbeStageConfig:
         description="Networks with random weights to compare with; their mean is reported.",
         json_schema_extra=option(),
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="Random seed of the points drawn and of the first random network.",
         json_schema_extra=option(),
     )

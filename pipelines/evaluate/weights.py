@@ -177,7 +177,8 @@ def _repeated(
         same = with_free_settings(config, configs[0])
         same = replace(same, seed=0, wandb=configs[0].wandb, store="", more_stores=())
         same = replace(same, stream=replace(same.stream, seed=0))
-        stores = [use.fingerprints for use in read_provenance(folder).stores]
+        uses = read_provenance(folder).stores
+        stores = [(use.fingerprints, use.holdout) for use in uses]
         step = chosen_checkpoint(folder, which).step if which == "latest" else None
         recipe = sha256_json([config_to_json(same), stores, step])
         groups.setdefault(recipe, {}).setdefault((config.seed, config.stream.seed), name)

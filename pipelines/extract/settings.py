@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from p2pkit.settings import (
+    Seed,
     choices,
     comment,
     commented_toml,
@@ -85,9 +86,8 @@ class ExtractConfig:
         description="Samples per shard, the unit of work and of resumption.",
         json_schema_extra=option(),
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="Random seed of the plan and of generated scenes; as an option, of everything "
         "random.",
         json_schema_extra=option(),

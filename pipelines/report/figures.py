@@ -82,14 +82,18 @@ def plot(lines: Sequence[Series], *, x_label: str, y_label: str, log_x: bool = F
 
 
 def curve(
-    values: Sequence[Number], *, label: str, reference: Number, reference_name: str
+    values: Sequence[Number],
+    *,
+    label: str,
+    reference: Number | None = None,
+    reference_name: str = "",
 ) -> Markup:
     """One value per step: each step thin, their running mean thick, a dashed reference.
 
     Args:
         values: of the steps 1, 2, …
         label: of the vertical axis.
-        reference: height of the dashed line.
+        reference: height of the dashed line; None draws none.
         reference_name: its plain-text name.
     """
     window = max(len(values) // 20, 1)
@@ -102,7 +106,8 @@ def curve(
     axes.plot(last[shown], np.asarray(values)[shown], color=COLORS[0], alpha=0.4, linewidth=0.8)
     name = f"mean of {window} steps" if window > 1 else "each step"
     axes.plot(last[shown], mean[shown], color=COLORS[0], linewidth=2, label=name)
-    axes.axhline(reference, color=COLORS[1], linestyle="--", label=reference_name)
+    if reference is not None:
+        axes.axhline(reference, color=COLORS[1], linestyle="--", label=reference_name)
     axes.set_ylim(bottom=min(0.0, float(np.min(values))))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.legend(frameon=False, labelcolor=INK)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from p2pkit.errors import TrainingError
 from p2pkit.files import write_text
+from p2pkit.losses import REGRESSIONS, SUPERPIXEL
 from p2pkit.pipelines.evaluate.inference import read_cloud
 from p2pkit.pipelines.held_out import chosen_samples, holdout_split, without_arrays
 from p2pkit.pipelines.report.evaluation import (
@@ -29,7 +30,7 @@ from p2pkit.pipelines.report.store_page import recording_name
 from p2pkit.pipelines.settings import ReportConfig
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.logs import read_metrics
-from p2pkit.pipelines.train.model import build_model
+from p2pkit.pipelines.train.model import build_model, embedding_width
 from p2pkit.pipelines.train.presets import preset
 from p2pkit.pipelines.train.run_folder import (
     initial_weights,
@@ -38,6 +39,7 @@ from p2pkit.pipelines.train.run_folder import (
     run_layer,
 )
 from p2pkit.pipelines.train.settings import TrainConfig
+from p2pkit.pipelines.train.step import MOST_DIRECTIONS
 from p2pkit.sampling import evenly_spread
 from p2pkit.settings import config_to_json
 from p2pkit.store.reading import Store, open_store
@@ -83,7 +85,7 @@ def run(config: ReportConfig) -> Path:
         paper_frames=PAPER_STEPS * PAPER_BATCH,
         tiles=_tiles(metrics, probe, retrieval, evaluation),
         facts=_facts(config.run, store, summary),
-        training=_training(metrics, train_config),
+        training=_training(metrics, train_config, _width(config.run)),
         evaluation=evaluation,
         probe=None if probe is None else _probe(probe),
         retrieval=retrieval,
@@ -185,7 +187,7 @@ def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str
         "Initial weights": initial_weights(run),
         "Objective": f"{config.loss.name}, temperature {config.loss.temperature:g}, "
         f"{config.stream.batch_size} frames × {config.stream.sample.pairs_per_frame} pairs a step, "
-        f"{config.embedding_channels} embedding channels",
+        f"{_width(run)} embedding channels",
         "Steps": f"{latest_checkpoint(run).step} of {config.steps}, seed {config.seed}",
         "Fingerprints": f"geometry {geometry['fingerprint_sha256'][:16]}…, features "
         f"{features['fingerprint_sha256'][:16]}…",
@@ -227,7 +229,11 @@ def _probe(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _training(metrics: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
+def _width(run: Path) -> int:
+    return embedding_width(read_config_here(run), read_provenance(run).teacher_channels)
+
+
+def _training(metrics: list[dict[str, Any]], config: TrainConfig, width: int) -> dict[str, Any]:
     """Curves of the logged values, and whether training waited for data."""
     steady = metrics[1:] or metrics
     total_s = sum(row["step_s"] for row in steady)
@@ -237,27 +243,48 @@ def _training(metrics: list[dict[str, Any]], config: TrainConfig) -> dict[str, A
         "rate": sum(row["pairs"] for row in steady) / total_s,
         "wait": sum(row["wait_s"] for row in steady) / total_s,
         "false_negatives": float(np.mean([row["suspected_false_negatives"] for row in metrics])),
-        "curves": _curves(metrics, config),
+        "curves": _curves(metrics, config, width),
         "probes": _online_probes(metrics),
     }
 
 
-def _curves(metrics: list[dict[str, Any]], config: TrainConfig) -> list[Markup]:
+def _curves(metrics: list[dict[str, Any]], config: TrainConfig, width: int) -> list[Markup]:
     """The loss, and the learning rate and effective ranks for runs that log them."""
-    pairs = float(np.mean([row["pairs"] for row in metrics]))
-    peak, width = config.optimizer.learning_rate, config.embedding_channels
-    spread = f"spread evenly over {width} channels"
+    peak = config.optimizer.learning_rate
+    spread = _even_spread(width)
     wanted = {
-        "loss": ("loss", float(np.log(pairs)), f"{pairs:,.0f} pixels equally likely"),
+        "loss": ("loss", *chance_loss(metrics, config)),
         "learning_rate": ("learning rate", peak, f"peak {peak:g}"),
-        "point_rank": ("effective rank, point embeddings", float(width), spread),
-        "pixel_rank": ("effective rank, pixel embeddings", float(width), spread),
+        "point_rank": ("effective rank, point embeddings", *spread),
+        "pixel_rank": ("effective rank, pixel embeddings", *spread),
     }
     return [
         curve([row[field] for row in metrics], reference=height, reference_name=name, label=label)
         for field, (label, height, name) in wanted.items()
         if all(field in row for row in metrics)
     ]
+
+
+def chance_loss(metrics: list[dict[str, Any]], config: TrainConfig) -> tuple[float | None, str]:
+    """The loss of a contrast whose candidates are all equally likely, with its name.
+
+    Candidates are those of a micro-batch. None where the loss has none, or masks leave an unknown
+    number.
+    """
+    if config.loss.name in REGRESSIONS or config.loss.negatives != "paper":
+        return None, ""
+    of_superpixels = config.loss.name == SUPERPIXEL
+    counted = [row["superpixels" if of_superpixels else "pairs"] for row in metrics]
+    candidates = float(np.mean(counted)) / config.accumulate
+    kind = "superpixels" if of_superpixels else "pixels"
+    return float(np.log(candidates)), f"{candidates:,.0f} {kind} equally likely"
+
+
+def _even_spread(width: int) -> tuple[float, str]:
+    """The effective rank of embeddings that use all channels alike, and its name."""
+    if width > MOST_DIRECTIONS:
+        return MOST_DIRECTIONS - 1.0, f"most that {MOST_DIRECTIONS} pairs can show"
+    return float(width), f"spread evenly over {width} channels"
 
 
 def _online_probes(metrics: list[dict[str, Any]]) -> Markup | None:

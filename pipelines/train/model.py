@@ -44,13 +44,13 @@ class PretrainingModel(nn.Module):
             engine=config.engine,
             waffleiron=config.waffleiron,
         )
-        width = config.embedding_channels
-        if config.pixel_head == "fixed":
-            self.point_projection = PointProjection(self.student.out_channels, teacher_channels)
-            self.pixel_projection = FixedPixels()
-        else:
-            self.point_projection = PointProjection(self.student.out_channels, width)
-            self.pixel_projection = PixelProjection(teacher_channels, width)
+        width = embedding_width(config, teacher_channels)
+        self.point_projection = PointProjection(self.student.out_channels, width)
+        self.pixel_projection = (
+            FixedPixels()
+            if config.pixel_head == "fixed"
+            else PixelProjection(teacher_channels, width)
+        )
 
     def forward(self, batch: Batch) -> ContrastBatch:
         """Both embeddings of each pair of the batch."""
@@ -64,6 +64,11 @@ class PretrainingModel(nn.Module):
             teacher_feature=batch.pair_feature,
             superpixel_id=batch.pair_superpixel,
         )
+
+
+def embedding_width(config: TrainConfig, teacher_channels: int) -> int:
+    """Channels of the space in which points and pixels are compared."""
+    return teacher_channels if config.pixel_head == "fixed" else config.embedding_channels
 
 
 def build_model(config: TrainConfig, teacher_channels: int, *, seed: int) -> PretrainingModel:

@@ -125,6 +125,7 @@ def run(
 
     Raises:
         TrainingError: `out` holds a run or parts of one, or the loss became NaN or infinite.
+        GeometryError: the first batch has a frame that the student cannot take.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
         MissingDependencyError: the run is to be logged by wandb, which is not installed.
         StoreError: a store is incomplete, mixed or corrupt.
@@ -138,6 +139,7 @@ def run(
     with process_group(ranks, config.device):
         config = resolved(replace(config, engine=_engine_of_first(config, ranks)), sources)
         parts = _prepare(config, sources, ranks, out)
+        _try_first_batch(parts.stream)
         # All processes check that no run exists before the first creates one.
         wait_for_all(ranks)
         if ranks.is_first:
@@ -230,6 +232,12 @@ def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out
     if config.init is not None and not list_checkpoints(out):
         begun = start_from(config.init, trainer.model.student, config.init_inputs)
     return _Parts(config, ranks, trainer, stream, probe, begun)
+
+
+def _try_first_batch(stream: BatchStream) -> None:
+    """Settings that do not fit the frames fail here, before a run exists."""
+    with closing(stream.batches(0, 1)) as batches:
+        next(batches)
 
 
 def trainer_and_stream(

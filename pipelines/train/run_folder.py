@@ -15,6 +15,7 @@ from p2pkit.layers.map_coding import PcaBasis, pca_basis
 from p2pkit.losses import SUPERPIXEL
 from p2pkit.networks import AUTO, choose_engine
 from p2pkit.networks.students import WAFFLEIRON
+from p2pkit.pipelines.evaluate.official import is_official
 from p2pkit.pipelines.held_out import all_keys, holdout_split
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import config_from_json, config_to_json
@@ -242,12 +243,20 @@ def student_settings(config: TrainConfig) -> dict[str, Any]:
 
 def with_free_settings(config: TrainConfig, other: TrainConfig) -> TrainConfig:
     """`config` with those settings of `other` that do not affect the weights and so may change when
-    a run is resumed: device, threads, batches ahead, when to save and how much to keep.
+    a run is resumed: device, threads, batches ahead, when to save and how much to keep, and where
+    the probe's store and the list of official test scenes are, if both have one.
     """
+    probe, scenes = config.probe, config.holdout_scenes
+    if probe.store is not None and other.probe.store is not None:
+        probe = replace(probe, store=other.probe.store)
+    if is_official(scenes) and is_official(other.holdout_scenes):
+        scenes = other.holdout_scenes
     stream = replace(config.stream, threads=other.stream.threads, ahead=other.stream.ahead)
     return replace(
         config,
         stream=stream,
+        probe=probe,
+        holdout_scenes=scenes,
         device=other.device,
         checkpoint_every=other.checkpoint_every,
         keep_checkpoints=other.keep_checkpoints,

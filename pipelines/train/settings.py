@@ -7,7 +7,7 @@ from pydantic import Field
 
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.evaluate.settings import BY_SCENE, SplitConfig, check_shares
-from p2pkit.settings import Location, choices, option, settings_class
+from p2pkit.settings import Location, Seed, choices, option, settings_class
 from p2pkit.settings.losses import REGRESSIONS, LossConfig
 from p2pkit.settings.stream import StreamConfig
 from p2pkit.settings.students import InputLayer, WaffleIronConfig
@@ -238,7 +238,7 @@ class TrainConfig:
     wandb: WandbConfig = Field(
         default=WandbConfig(), description="A log at Weights & Biases; off without a project."
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
         description="Random seed of the initial weights; as an option, of everything random.",
         json_schema_extra=option(default=""),

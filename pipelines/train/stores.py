@@ -78,16 +78,14 @@ def resolved(config: TrainConfig, sources: Sequence[StreamSource]) -> TrainConfi
 
 
 def resumed(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
-    """`config` with those settings of a run that `resolved` found where `config` leaves them open,
-    as the settings that the run was started with do.
+    """`config` with the inputs that `resolved` found for a run where `config` leaves them open, as
+    the settings that the run was started with do.
     """
     sample, known = config.stream.sample, saved.stream.sample.inputs or ()
     unmarked = tuple(name for name in known if name != "colored")
     if sample.inputs in (None, unmarked):
         stream = replace(config.stream, sample=replace(sample, inputs=known))
         config = replace(config, stream=stream)
-    if config.epochs is not None and config.epochs == saved.epochs:
-        config = replace(config, steps=saved.steps)
     return config
 
 

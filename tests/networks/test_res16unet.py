@@ -91,7 +91,7 @@ def test_the_width_that_a_head_needs_is_the_width_that_comes_out(name, width):
 
 def test_final_layer_gives_the_asked_width():
     student = build_student("Res16UNet14A", in_channels=3, out_channels=7, conv1_kernel_size=3)
-    assert student.out_channels == 96
+    assert student.out_channels == 7
     assert student(*voxels()).shape == (400, 7)
 
 

@@ -148,9 +148,25 @@ def test_a_network_that_the_code_does_not_build_is_refused_with_the_settings(
     assert form in BUILT
 
 
-def test_slidrs_head_has_its_width(slidr_run: Path, tmp_path: Path) -> None:
-    config = replace(read_config(slidr_run), embedding_channels=32)
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"embedding_channels": 32},
+            "has 32 embedding channels: train with --set embedding_channels=64, or",
+        ),
+        (
+            {"pixel_head": "fixed"},
+            r"has \d+ embedding channels of a fixed pixel head: train with --set "
+            "pixel_head=trained --set embedding_channels=64, or",
+        ),
+    ],
+)
+def test_slidrs_head_has_its_width(
+    slidr_run: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    config = replace(read_config(slidr_run), **changes)
     folder = with_settings(slidr_run, tmp_path / "run", config)
     run(ExportConfig(folder, tmp_path / "s.pth", form="slidr"))
-    with pytest.raises(ConfigError, match=r"embedding_channels=32: train .*embedding_channels=64"):
+    with pytest.raises(ConfigError, match=said):
         run(ExportConfig(folder, tmp_path / "p.pth", form="slidr", projection=True))

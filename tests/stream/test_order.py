@@ -1,9 +1,14 @@
+import itertools
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +106,26 @@ def test_threads_see_one_order() -> None:
     expected = [order_of([7, 5, 9], seed=3).batch(step, 4) for step in range(200)]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda step: order.batch(step, 4), range(200))) == expected
+
+
+def test_between_any_two_lines_another_thread_may_be_epochs_ahead() -> None:
+    """As the loader is of the log, where a store is small beside the batches read ahead."""
+    order, far = order_of([3], seed=3).orders[0], itertools.count(1000, 10)
+
+    def interrupted(frame: FrameType, event: str, argument: object) -> Any:
+        if (frame.f_code.co_name, Path(frame.f_code.co_filename).name) != ("at", "order.py"):
+            return None
+        order.at(next(far))
+        return interrupted
+
+    before = sys.gettrace()
+    sys.settrace(interrupted)
+    try:
+        found = [order.at(index) for index in range(9)]
+    finally:
+        sys.settrace(before)
+    assert next(far) > 1000 + 9 * 10
+    assert found == [order_of([3], seed=3).orders[0].at(index) for index in range(9)]
 
 
 @settings(deadline=None, max_examples=50)

@@ -9,6 +9,7 @@ from p2pkit.errors import ConfigError
 from p2pkit.geometry.maps.grid import FeatureGrid
 from p2pkit.layers.features import encode_grid, encode_pixels, pair_features
 from p2pkit.layers.geometry import PointCloud
+from p2pkit.layers.views import SeenImages, ViewMaps
 from p2pkit.store.manifest import Sample
 from p2pkit.stream.augmentation import NO_AUGMENTATION, AugmentConfig
 from p2pkit.stream.samples import SampleConfig, make_sample
@@ -63,6 +64,17 @@ def test_each_pair_joins_the_points_voxel_with_its_pixels_feature() -> None:
     assert np.array_equal(sample.coordinates[sample.pair_voxel], np.floor(points / 0.1))
     assert len(rows) == 64
     assert len(np.unique(rows)) == 64
+
+
+def test_a_frame_left_without_pairs_needs_only_the_drawn_view() -> None:
+    cloud, none = make_cloud(), np.zeros(0, np.int64)
+    bare = replace(cloud, pair_point=none, pair_view=none.astype(np.uint8), pixels=cloud.pixels[:0])
+    maps = [np.zeros((4, 5, 3), np.float16)]
+    mirrored = ViewMaps(SeenImages((GRID,), ((40, 30),), flip=True), maps)
+    stored = encode_grid("frame-1", maps, [GRID], more=[mirrored])
+    read = replace(stored, arrays={"map_1": stored.arrays["map_1"]})
+    sample = make_sample(bare, read, PLAIN, np.random.default_rng(0), view=1)
+    assert sample.pair_feature.shape == (0, 3)
 
 
 @settings(deadline=None, max_examples=30)

@@ -51,17 +51,20 @@ class SyncBatchNorm1d(VoxelNorm1d):
         """Normalise rows [voxels, channels].
 
         Mean and variance are taken one after the other, so that the variance is not the difference
-        of two large sums. The running variance is the unbiased one, as in torch.
+        of two large sums. The running variance is the unbiased one, as in torch. Rows in half
+        precision are normalised in float32, as torch does, and come out as they came in.
         """
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(input)
-        count = torch.tensor([float(len(input))], device=input.device, dtype=input.dtype)
+        rows = input.to(torch.promote_types(input.dtype, torch.float32))
+        count = torch.tensor([float(len(rows))], device=rows.device, dtype=rows.dtype)
         dist.all_reduce(count)
-        mean = summed_over_ranks(input.sum(dim=0)) / count
-        centred = input - mean
+        mean = summed_over_ranks(rows.sum(dim=0)) / count
+        centred = rows - mean
         variance = summed_over_ranks(centred.square().sum(dim=0)) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
-        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        normalised = centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        return normalised.to(input.dtype)
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.momentum is None:

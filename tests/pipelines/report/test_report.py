@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import shlex
 import shutil
@@ -26,8 +27,9 @@ from p2pkit.pipelines.report import networks as report_networks
 from p2pkit.pipelines.report import run_page as report
 from p2pkit.pipelines.report.evaluation import find_evaluation
 from p2pkit.pipelines.report.page import numeric_columns, render
-from p2pkit.pipelines.report.run_page import train_command
+from p2pkit.pipelines.report.run_page import chance_loss, train_command
 from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train.run_folder import read_provenance
 from p2pkit.settings import config_to_json
 
 VOID = {"meta", "img", "br", "input", "path", "polyline", "circle"}
@@ -285,12 +287,33 @@ def test_a_run_without_labels_or_negatives_is_reported(tmp_path: Path) -> None:
     out = report.run(report.ReportConfig(run=run, store=str(store), out=tmp_path / "x.html"))
     text = plain(out.read_text())
     assert "The loss cosine has no negatives" in text
+    assert "equally likely" not in text
+    assert f"spread evenly over {read_provenance(run).teacher_channels} channels" in text
     assert "drawn from each other frame of the scene" in text
     assert "so hits are easy" in text
     assert "· hit:" not in text
     assert f"p2pkit evaluate {run} --on LABELLED-STORE" in text
     assert f"p2pkit evaluate {run} --preset probe --on LABELLED-STORE" in text
     assert "this needs frames that the run held out" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "candidates"),
+    [
+        ({}, "64 pixels"),
+        ({"accumulate": 4}, "16 pixels"),
+        ({"accumulate": 4, "loss": LossConfig(name="superpixel")}, "2 superpixels"),
+        ({"loss": LossConfig(negatives="mask-similar")}, ""),
+        ({"pixel_head": "fixed", "loss": LossConfig(name="l2")}, ""),
+    ],
+)
+def test_the_loss_of_chance_is_that_of_a_micro_batch(
+    settings: dict[str, Any], candidates: str
+) -> None:
+    rows = [{"pairs": pairs, "superpixels": 8} for pairs in (60, 68)]
+    height, name = chance_loss(rows, tiny_train_config(Path("x"), **settings))
+    assert name == (f"{candidates} equally likely" if candidates else "")
+    assert height == (math.log(int(candidates.split()[0])) if candidates else None)
 
 
 def test_the_printed_command_gives_the_same_settings(room_store: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from tiny_recording import tiny_train_config
 
+from p2pkit.cli.main import commands
 from p2pkit.errors import ConfigError, StoreError, TrainingError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.networks.res16unet import Res16UNet
@@ -218,6 +220,20 @@ def test_a_probe_that_fails_loses_nothing(
 def test_impossible_probes_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(change))} is|positive shares"):
         replace(PROBE, **change)
+
+
+def test_a_run_goes_on_where_the_probes_store_has_moved(
+    probed: Path, room_store: Path, tmp_path: Path
+) -> None:
+    out = _copied(probed, tmp_path / "run")
+    begun = json.loads((out / "config.json").read_text())
+    gone = {**begun["probe"], "store": str(tmp_path / "gone.store")}
+    (out / "config.json").write_text(json.dumps({**begun, "probe": gone}))
+    arguments = ["train", "--out", str(out), "--resume"]
+    moved = CliRunner().invoke(commands, [*arguments, "--set", f"probe.store={room_store}"])
+    assert moved.exit_code == 0, moved.exception
+    none = CliRunner().invoke(commands, [*arguments, "--set", "probe.store=null"])
+    assert "probe is" in str(none.exception)
 
 
 def _copied(run: Path, out: Path) -> Path:

@@ -75,6 +75,13 @@ def test_the_command_that_began_a_run_resumes_it(
     assert "a resumed run keeps its settings" in str(other.exception)
 
 
+def test_other_steps_than_those_of_the_epochs_are_refused(sweep_run: Path) -> None:
+    arguments = ["train", "--out", str(sweep_run), "--resume", "--print-config", "--steps"]
+    assert CliRunner().invoke(commands, [*arguments, "2"]).exit_code == 0
+    other = CliRunner().invoke(commands, [*arguments, "9"])
+    assert "a resumed run keeps its settings: steps is 2, requested 9" in str(other.exception)
+
+
 def test_a_run_without_named_inputs_is_of_a_development_version(
     sweep_run: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,13 @@ from click.testing import CliRunner
 from tiny_recording import TEACHER, recording_config, tiny_train_config, write_recording
 
 from p2pkit.cli.main import commands
-from p2pkit.errors import ConfigError, CorruptShardError, StoreError, TrainingError
+from p2pkit.errors import (
+    ConfigError,
+    CorruptShardError,
+    GeometryError,
+    StoreError,
+    TrainingError,
+)
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.losses import LossConfig
 from p2pkit.networks import choose_engine
@@ -29,14 +35,16 @@ from p2pkit.pipelines.train.model import build_model
 from p2pkit.pipelines.train.optimizer import learning_rate
 from p2pkit.pipelines.train.presets import PRESETS, preset
 from p2pkit.pipelines.train.run import open_sources, read_config, resume, run
-from p2pkit.pipelines.train.run_folder import read_provenance
+from p2pkit.pipelines.train.run_folder import read_provenance, with_free_settings
 from p2pkit.pipelines.train.settings import OptimizerConfig, TrainConfig
 from p2pkit.pipelines.train.step import StepReport, Trainer
+from p2pkit.settings.students import WaffleIronConfig
 from p2pkit.store.manifest import Sample
 from p2pkit.store.reading import open_store
 from p2pkit.store.writing import create_or_open
 from p2pkit.stream.batches import Batch, BatchStream
 
+ELSEWHERE = WaffleIronConfig(fov=(50.0, 50.0, 50.0, 51.0, 51.0, 51.0), cells=(4, 4, 4))
 COMMITS, STEPS, STOPS = (13, 17), (0, 4), (2,)
 PARTS = [
     *(f"commit-{number}" for number in COMMITS),
@@ -246,12 +254,16 @@ def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
         ({"student": "Res16UNet99"}, "no student is called 'Res16UNet99'"),
         ({"holdout": 12}, "holdout is 12, but the store has only 12 frames"),
         ({"layer": "features/none"}, "features/none"),
+        (
+            {"student": "WaffleIron-12-256", "waffleiron": ELSEWHERE},
+            "no point of a frame is in the field of view",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_the_store_are_refused_before_a_run_exists(
     room_store: Path, tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises((ConfigError, StoreError), match=named):
+    with pytest.raises((ConfigError, GeometryError, StoreError), match=named):
         run(tiny_train_config(room_store, **changes), tmp_path / "run")
     assert list_checkpoints(tmp_path / "run") == []
     assert not (tmp_path / "run" / "config.json").exists()
@@ -579,6 +591,16 @@ def test_half_precision_is_refused_with_minkowski_engine(room_store: Path, tmp_p
     with pytest.raises(ConfigError, match="MinkowskiEngine computes in float32 only; use engine="):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_list_of_test_scenes_may_have_moved_but_not_become_other_scenes() -> None:
+    begun, moved, others = (
+        tiny_train_config(Path("x"), holdout_scenes=scenes)
+        for scenes in (("official:a.txt",), ("official:b.txt",), ("scene-2",))
+    )
+    assert with_free_settings(begun, moved) == moved
+    assert with_free_settings(begun, others) == begun
+    assert with_free_settings(others, begun) == others
 
 
 def test_settings_that_decide_no_weights_may_change(tiny_run: Path, tmp_path: Path) -> None:

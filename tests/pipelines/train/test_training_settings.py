@@ -7,6 +7,7 @@ import pytest
 
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.evaluate.finetune import FinetuneConfig
+from p2pkit.pipelines.evaluate.settings import EvaluateConfig
 from p2pkit.pipelines.train.settings import OnlineProbeConfig, OptimizerConfig, TrainConfig
 from p2pkit.stream.samples import SampleConfig
 
@@ -34,6 +35,9 @@ def train_config(**settings: Any) -> TrainConfig:
         (FinetuneConfig, "warmup", 1.5),
         (SampleConfig, "voxel_size", NAN),
         (train_config, "embedding_channels", 0),
+        (train_config, "seed", -1),
+        (train_config, "seed", 2**63),
+        (EvaluateConfig, "first_seed", 2**63),
     ],
 )
 def test_values_without_sense_are_refused_by_name(
