@@ -2,6 +2,7 @@
 
     P2pkitError
     ├── ConfigError              a setting is unknown, of the wrong type, or contradicts another
+    │   └── NoLabelsError        frames that need labels have none
     ├── SourceError              a recording or its calibration cannot be used at all
     │   └── FrameError           one frame is bad; the run records it and continues
     ├── GeometryError            a camera, transform or depth makes no geometric sense
@@ -25,6 +26,10 @@ class P2pkitError(Exception):
 
 class ConfigError(P2pkitError):
     """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class NoLabelsError(ConfigError):
+    """Frames that need labels have none."""
 
 
 class SourceError(P2pkitError):

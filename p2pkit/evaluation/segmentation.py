@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
-from p2pkit.errors import ConfigError
+from p2pkit.errors import ConfigError, NoLabelsError
 
 Labels = Integer[np.ndarray, " points"]
 
@@ -61,11 +61,13 @@ def segmentation_scores(
     """Scores from a confusion matrix (rows are the truth).
 
     Raises:
-        ConfigError: the matrix counts no point.
+        NoLabelsError: the matrix counts no point.
     """
     total = int(confusion.sum())
     if total == 0:
-        raise ConfigError("no labelled point was counted: every label is void, or no point has one")
+        raise NoLabelsError(
+            "no labelled point was counted: every label is void, or no point has one"
+        )
     hits = np.diagonal(confusion)
     support = confusion.sum(axis=1)
     present = support > 0

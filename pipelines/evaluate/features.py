@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-from p2pkit.errors import ConfigError
+from p2pkit.errors import NoLabelsError
 from p2pkit.evaluation.label_sets import IGNORE
 from p2pkit.evaluation.linear_probe import fit_linear_probe
 from p2pkit.networks.students import Student
@@ -92,7 +92,7 @@ class FrozenFeatures:
             rows.append(features[chosen[:, 0]])
             labels.append(chosen[:, 1])
         if sum(map(len, labels)) == 0:
-            raise ConfigError("these training frames have no labelled point")
+            raise NoLabelsError("these training frames have no labelled point")
         return np.concatenate(rows), np.concatenate(labels).astype(np.int64)
 
     def _frame(self, sample: int) -> tuple[LabelledFrame, np.ndarray]:

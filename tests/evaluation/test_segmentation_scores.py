@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pkit.errors import ConfigError
+from p2pkit.errors import ConfigError, NoLabelsError
 from p2pkit.evaluation.segmentation import confusion_matrix, segmentation_scores
 
 CLASSES = 5
@@ -89,5 +89,5 @@ def test_labels_out_of_range_are_named(truth, prediction, name):
 
 
 def test_scores_of_nothing_are_an_error():
-    with pytest.raises(ConfigError, match="no labelled point"):
+    with pytest.raises(NoLabelsError, match="no labelled point"):
         segmentation_scores(np.zeros((3, 3), np.int64))
