@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from p2pkit.datasets.recognise import recognise
-from p2pkit.errors import ConfigError, SourceError, TrainingError
+from p2pkit.errors import ConfigError, NoLabelsError, SourceError, TrainingError
 from p2pkit.files import write_json
 from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.check import run as check
@@ -68,7 +68,7 @@ class Pretrained:
         checkpoint: the trained weights.
         report: an HTML page.
         retrieval: RUN/retrieval.json, read.
-        probe: RUN/probe.json, read; None where the recording has no labels.
+        probe: RUN/probe.json, read; None where the frames to learn from or to test have no labels.
     """
 
     store: Path
@@ -310,7 +310,7 @@ def _has_labels(store: Store) -> bool:
 
 
 def _evaluate(config: PretrainConfig, store: Path, folder: Path, show: Show) -> bool:
-    """Test retrieval and, where there are labels, probe; whether there are."""
+    """Test retrieval and, where there are labels, probe; whether it was probed."""
     has_labels = _has_labels(open_store(store))
     total = 1 + has_labels
     if not (folder / "retrieval.json").is_file():
@@ -319,14 +319,21 @@ def _evaluate(config: PretrainConfig, store: Path, folder: Path, show: Show) -> 
         show(Progress("evaluate", 1, total))
     if has_labels and not (folder / "probe.json").is_file():
         show(Progress("evaluate", 1, total))
-        probe.run(
-            probe.ProbeStageConfig(
-                run=folder,
-                store=str(store),
-                test_fraction=LABELLED_TEST,
-                random_seeds=config.random_seeds,
-                seed=config.seed,
-            )
-        )
-        show(Progress("evaluate", 2, total))
-    return has_labels
+        show(Progress("evaluate", 2, total, note=_probe(config, store, folder)))
+    return has_labels and (folder / "probe.json").is_file()
+
+
+def _probe(config: PretrainConfig, store: Path, folder: Path) -> str:
+    """Write RUN/probe.json; why not, where only some frames of a recording have labels."""
+    probing = probe.ProbeStageConfig(
+        run=folder,
+        store=str(store),
+        test_fraction=LABELLED_TEST,
+        random_seeds=config.random_seeds,
+        seed=config.seed,
+    )
+    try:
+        probe.run(probing)
+    except NoLabelsError as error:
+        return f"no linear probe: {error}"
+    return ""

@@ -278,6 +278,32 @@ def test_without_labels_retrieval_alone_tests(tmp_path: Path) -> None:
     assert read_config(done.run).holdout == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("labelled", "reason"),
+    [
+        (slice(0, 1), "no labelled point was counted"),
+        (slice(3, 4), "training frames have no labelled"),
+    ],
+)
+def test_labels_of_a_part_alone_leave_out_the_probe(
+    tmp_path: Path, labelled: slice, reason: str
+) -> None:
+    recording = write_recording(tmp_path / "partly", 4)
+    found = sorted(recording.glob("*.label.png"))
+    for path in {*found} - {*found[labelled]}:
+        path.unlink()
+    progress: list[pretrain.Progress] = []
+    config = tiny(recording, tmp_path / "out", steps=1)
+    done = pretrain.run(config, progress=progress.append)
+    notes = [report.note for report in progress if report.stage == "evaluate" and report.note]
+    assert len(notes) == 1
+    assert re.match(f"no linear probe: .*{reason}", notes[0])
+    assert done.probe is None
+    assert done.report.is_file()
+    assert len(done.summary()) == 3
+
+
 def test_a_single_frame_cannot_be_pretrained_on(tmp_path: Path) -> None:
     recording = write_recording(tmp_path / "one", 1)
     with pytest.raises(ConfigError, match="has 1 frame; pretraining needs two"):
