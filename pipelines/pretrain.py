@@ -9,12 +9,15 @@ from typing import Any, Literal
 from p2pkit.datasets.recognise import recognise
 from p2pkit.errors import ConfigError, NoLabelsError, SourceError, TrainingError
 from p2pkit.files import write_json
+from p2pkit.networks import choose_engine
+from p2pkit.networks.students import check_student
 from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.check import run as check
 from p2pkit.pipelines.evaluate import probe
 from p2pkit.pipelines.evaluate.split import place_of
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.settings import settings_of
+from p2pkit.pipelines.extract.start import check_recording
 from p2pkit.pipelines.held_out import scene_split
 from p2pkit.pipelines.report import run_page as report
 from p2pkit.pipelines.settings import CheckConfig, PretrainConfig
@@ -43,6 +46,8 @@ PARTS = 3
 """An evaluation trains, validates and tests on scenes of their own."""
 FREE = ("out", "force")
 """Settings that may differ when a folder is continued."""
+OF_TRAINING = ("training", "minutes", "steps", "random_seeds")
+"""Those that may differ until training begins: only training and testing use them."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,9 @@ def run(config: PretrainConfig, *, progress: Show | None = None) -> Pretrained:
 
     Raises:
         SourceError: the recording cannot be read, or failed its check and `force` is off.
-        ConfigError: `out` holds a pretraining with other settings, or there are too few frames.
+        ConfigError: `out` holds a pretraining with other settings, a setting of `training` is
+            wrong, or there are too few frames.
+        FingerprintError: the recording has changed since it was extracted; the message says how.
         TrainingError: training was stopped by a signal before its last step; its work is kept.
         KeyboardInterrupt: after Ctrl-C; the work is kept.
     """
@@ -120,6 +127,7 @@ def run(config: PretrainConfig, *, progress: Show | None = None) -> Pretrained:
     if config.dataset is None:
         found = recognise(config.source or Path())
         config = replace(config, source=found.root, dataset=found.dataset)
+    known_training(config)
     _claim_folder(config)
     store, folder = config.out / "store", config.out / "run"
     _check(config, show)
@@ -141,6 +149,19 @@ def run(config: PretrainConfig, *, progress: Show | None = None) -> Pretrained:
     )
 
 
+def known_training(config: PretrainConfig) -> TrainConfig:
+    """The settings of training, over a preset, as far as they are known without a store.
+
+    Raises:
+        ConfigError: a setting of `training` is unknown, or its value is not allowed.
+    """
+    device = f"device={_device(config)}"
+    settings = with_settings(preset("cpu-small", config.out / "store"), (device, *config.training))
+    check_student(settings.student, settings.conv1_kernel_size)
+    choose_engine(settings.engine, settings.device, precision=settings.precision)
+    return settings
+
+
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
@@ -154,16 +175,19 @@ def _claim_folder(config: PretrainConfig) -> None:
         return
     found = _read(path)
     differing = [name for name in wanted if name not in FREE and found.get(name) != wanted[name]]
-    if differing and not (config.out / "store").exists():
-        # Nothing was made with them yet, and a failed check may ask for others.
-        (config.out / "check" / "check.json").unlink(missing_ok=True)
-        write_json(path, wanted)
-    elif differing:
-        changes = "; ".join(f"{x} was {found.get(x)}, is {wanted[x]}" for x in differing)
+    is_begun = _is_training_begun(config)
+    used = [name for name in differing if is_begun or name not in OF_TRAINING]
+    if used and (config.out / "store").exists():
+        changes = "; ".join(f"{x} was {found.get(x)}, is {wanted[x]}" for x in used)
         raise ConfigError(
             f"{config.out} holds a pretraining with other settings: {changes}. Choose another "
             "--out, or delete the folder"
         )
+    if used:
+        # Nothing was made with them yet, and a failed check may ask for others.
+        (config.out / "check" / "check.json").unlink(missing_ok=True)
+    if differing:
+        write_json(path, wanted)
 
 
 def _check(config: PretrainConfig, show: Show) -> None:
@@ -198,8 +222,21 @@ def _check(config: PretrainConfig, show: Show) -> None:
 
 
 def _extract(config: PretrainConfig, store: Path, show: Show) -> None:
-    if (config.out / "run" / "config.json").is_file():
-        return  # training began on the complete store
+    """Extract; once training has begun, compare the recording with the store, if it is there."""
+    extraction = _extraction(config, store)
+    if not _is_training_begun(config):
+        extract.run(
+            extraction, progress=lambda report: show(Progress("extract", report.done, report.total))
+        )
+    elif config.source is not None and config.source.exists():
+        check_recording(extraction)
+
+
+def _is_training_begun(config: PretrainConfig) -> bool:
+    return (config.out / "run" / "config.json").is_file()
+
+
+def _extraction(config: PretrainConfig, store: Path) -> extract.ExtractConfig:
     dataset = str(config.dataset)
     asked = {
         "dataset": dataset,
@@ -213,10 +250,7 @@ def _extract(config: PretrainConfig, store: Path, show: Show) -> None:
         "streams": config.streams,
         "seed": config.seed,
     }
-    extract.run(
-        config_from_json(extract.ExtractConfig, merged_tables(settings_of(dataset), asked)),
-        progress=lambda report: show(Progress("extract", report.done, report.total)),
-    )
+    return config_from_json(extract.ExtractConfig, merged_tables(settings_of(dataset), asked))
 
 
 def _device(config: PretrainConfig) -> str:

@@ -15,7 +15,7 @@ from tiny_recording import TEACHER, write_recording
 
 from p2pkit.cli.commands.pretrain import STAGES
 from p2pkit.cli.main import commands
-from p2pkit.errors import ConfigError, SourceError, TrainingError
+from p2pkit.errors import ConfigError, FingerprintError, SourceError, TrainingError
 from p2pkit.pipelines import pretrain
 from p2pkit.pipelines.check import run as check
 from p2pkit.pipelines.extract import run as extract
@@ -137,9 +137,57 @@ def test_what_broke_off_in_training_goes_on_with_the_same_steps(copied: Pretrain
     assert weights.keys() == {path.name for path in done.checkpoint.glob("*.safetensors")}
 
 
+def test_a_recording_that_changed_since_is_refused_and_one_that_is_gone_is_not(
+    recording: Path, copied: PretrainConfig, tmp_path: Path
+) -> None:
+    moved = tmp_path / "rooms"
+    shutil.copytree(recording, moved)
+    changed = replace(copied, source=moved)
+    settings = json.loads((copied.out / "pretrain.json").read_text())
+    (copied.out / "pretrain.json").write_text(json.dumps({**settings, "source": str(moved)}))
+    for path in sorted((moved / "scene-0").glob("frame-000001.*")):
+        path.rename(path.with_name(path.name.replace("000001", "000002")))
+    with pytest.raises(FingerprintError, match="files were added"):
+        pretrain.run(changed)
+    shutil.rmtree(moved)
+    assert pretrain.run(changed).report.is_file()
+
+
 def test_another_setting_in_the_same_folder_is_refused(copied: PretrainConfig) -> None:
     with pytest.raises(ConfigError, match="other settings: steps was 2, is 3"):
         pretrain.run(replace(copied, steps=3))
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("stream.sample.voxle_size=0.1", "voxle_size"),
+        ("embedding_channels=wide", "embedding_channels"),
+        ("student=Res16UNet14Z", "no student is called 'Res16UNet14Z'"),
+        ("engine=minkowsky", "engine"),
+    ],
+)
+def test_a_wrong_setting_of_the_training_is_refused_before_anything_is_read(
+    tmp_path: Path, setting: str, reason: str
+) -> None:
+    wrong = tiny(tmp_path / "recording", tmp_path / "out", training=(setting,))
+    with pytest.raises(ConfigError, match=reason):
+        pretrain.run(wrong)
+    assert not wrong.out.exists()
+
+
+def test_settings_of_the_training_alone_may_change_until_it_begins(
+    copied: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(copied.out / "run")
+    whole: Callable[..., Path] = train.run
+    monkeypatch.setattr(train, "run", lambda *args, **rest: whole(*args, stop_after=1, **rest))
+    changed = replace(copied, steps=3, training=(*SLIM, "embedding_channels=8"))
+    with pytest.raises(TrainingError, match="stopped after 1 of 3 steps"):
+        pretrain.run(changed)
+    assert json.loads((copied.out / "pretrain.json").read_text())["steps"] == 3
+    with pytest.raises(ConfigError, match="other settings: steps was 3, is 4"):
+        pretrain.run(replace(changed, steps=4))
 
 
 def test_a_failed_check_stops_it_before_anything_is_extracted(
