@@ -1,6 +1,7 @@
 """pretrain: a recording in, a checkpoint and a report out, in one resumable call."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +93,7 @@ class Pretrained:
             f"Learned: in {frames} held out, a point finds its own pixel among "
             f"{found['pairs_found']:.0f} in {trained:.2%} of cases; by chance it is {chance:.2%}"
         )
-        following = f"p2pkit export {self.run} --out student.safetensors"
+        following = ["p2pkit", "export", str(self.run), "--out", "student.safetensors"]
         if self.probe is not None:
             scores = self.probe["scores"]
             pretrained, random = scores["pretrained"], scores["random"]
@@ -101,11 +102,12 @@ class Pretrained:
                 f"{pretrained['accuracy']:.1%} accuracy; with random weights {random['miou']:.1%} "
                 f"and {random['accuracy']:.1%}"
             )
-            following = f"p2pkit evaluate {self.run} --on {self.store} --out {self.run}-evaluation"
+            following = ["p2pkit", "evaluate", str(self.run), "--on", str(self.store)]
+            following += ["--out", f"{self.run}-evaluation"]
             if len(_places(open_store(self.store))) < PARTS:
-                following += " --split-unit time-block"
+                following += ["--split-unit", "time-block"]
         places = f"Checkpoint: {self.checkpoint}; report: {self.report}"
-        return [learned, places, f"Next: {following}"]
+        return [learned, places, f"Next: {shlex.join(following)}"]
 
 
 def run(config: PretrainConfig, *, progress: Show | None = None) -> Pretrained:

@@ -48,10 +48,12 @@ def run(config: ViewConfig) -> list[Path]:
 
     Raises:
         StoreError: the store cannot be read, or has no such frame.
-        ConfigError: several frames are named but only one can be shown, no window can be opened, or
-            the layer is ambiguous.
+        ConfigError: several frames are named but only one can be shown, no window can be opened,
+            the layer is ambiguous, or `png` has another ending.
         MissingDependencyError: `rrd` is requested and rerun-sdk is not installed.
     """
+    if config.png is not None and config.png.suffix.lower() != ".png":
+        raise ConfigError(f"--png is {config.png}; the file's name must end in .png")
     store = open_store(config.store)
     samples = [_sample(store, key) for key in config.keys] or _first(store, 1)
     single = {"--ply": config.ply is not None, "--window": config.window}

@@ -242,6 +242,11 @@ def store_of(run: Path, name: str) -> str:
     )
 
 
+def resume_command(run: str | Path) -> str:
+    """The command that continues a run, as it is typed in a shell."""
+    return shlex.join(["p2pkit", "train", "--out", str(run), "--resume"])
+
+
 def student_settings(config: TrainConfig) -> dict[str, Any]:
     """What a run's settings say of its student's shape, JSON."""
     found: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,8 +79,8 @@ def result(config: PretrainConfig) -> Result:
 def copied(config: PretrainConfig, result: Result, tmp_path: Path) -> PretrainConfig:
     """A copy of the finished folder, to change."""
     assert result.exit_code == 0
-    shutil.copytree(config.out, tmp_path / "copy")
-    return replace(config, out=tmp_path / "copy")
+    shutil.copytree(config.out, tmp_path / "my copy")
+    return replace(config, out=tmp_path / "my copy")
 
 
 def test_each_stage_is_announced_and_three_lines_end_it(
@@ -98,6 +99,23 @@ def test_each_stage_is_announced_and_three_lines_end_it(
     assert places.endswith(str(config.out / "report.html"))
     assert following.startswith("Next: p2pkit evaluate")
     assert "<h1>run: pretrained on kitchen</h1>" in (config.out / "report.html").read_text()
+
+
+def test_the_next_command_can_be_typed(copied: PretrainConfig) -> None:
+    following = pretrain.run(copied).summary()[-1]
+    run = copied.out / "run"
+    assert shlex.split(following)[1:4] == ["p2pkit", "evaluate", str(run)]
+
+
+@pytest.mark.parametrize(("training", "is_chosen"), [((), True), (("engine=torch",), False)])
+def test_the_engine_is_reported_where_it_is_chosen(
+    tmp_path: Path, training: tuple[str, ...], is_chosen: bool
+) -> None:
+    missing = tiny(tmp_path / "recording", tmp_path / "out")
+    words_of = [*words(missing)[:2], "--out", str(missing.out), "--dataset", "posed-rgbd"]
+    done = CliRunner().invoke(commands, [*words_of, "--set", f"training={json.dumps(training)}"])
+    assert isinstance(done.exception, SourceError)
+    assert ("engine: " in done.stderr) is is_chosen
 
 
 @pytest.mark.usefixtures("result")

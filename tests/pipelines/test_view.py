@@ -182,6 +182,9 @@ def test_what_cannot_be_shown(
         run(ViewConfig(str(room_store), ("nothing",), png=tmp_path / "x.png"))
     with pytest.raises(ConfigError, match="--ply shows one frame, found 2 keys"):
         run(ViewConfig(str(room_store), (first, second), ply=tmp_path / "x.ply"))
+    for name in ("frame", "frame.xyz", "."):
+        with pytest.raises(ConfigError, match=r"--png is .*; the file's name must end in \.png"):
+            run(ViewConfig(str(room_store), (first,), png=tmp_path / name))
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ConfigError, match="DISPLAY is not set"):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from p2pkit.cli.main import commands
 from p2pkit.errors import StoreError
 from p2pkit.pipelines.train import run as train
-from p2pkit.pipelines.train.run_folder import store_of
+from p2pkit.pipelines.train.run_folder import resume_command, store_of
 
 
 @pytest.fixture
@@ -49,3 +49,7 @@ def test_a_store_that_is_not_found_is_to_be_named(words: str) -> None:
     said = str(CliRunner().invoke(commands, words.split()).exception)
     assert "names its store as ci/store, relative to the folder where it was trained" in said
     assert "`p2pkit report ../ci/run STORE`" in said
+
+
+def test_the_command_that_continues_a_run_can_be_typed() -> None:
+    assert resume_command("my run") == "p2pkit train --out 'my run' --resume"
