@@ -86,9 +86,10 @@ def _first(store: Store, count: int) -> list[int]:
 
 
 def _write_png(store: Store, samples: Sequence[int], config: ViewConfig, path: Path) -> Path:
-    """Colours, depth, labels and features of each frame in a row."""
+    """Colours, depth, labels and features, if there are any, of each frame in a row."""
     if config.run is None:
-        layer = feature_layer(store, config.layer, "--layer NAME")
+        has_teacher = store.feature_layers or config.layer is not None
+        layer = feature_layer(store, config.layer, "--layer NAME") if has_teacher else None
         rows = [list(stored_pictures(store, layer, sample).values()) for sample in samples]
     else:
         networks = _networks(store, config.run)
