@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from p2pkit.datasets.recognise import recognise
-from p2pkit.errors import ConfigError, NoLabelsError, SourceError, TrainingError
+from p2pkit.errors import ConfigError, NoLabelsError, SourceError, TrainingError, counted
 from p2pkit.files import write_json
 from p2pkit.networks import choose_engine
 from p2pkit.networks.students import check_student
@@ -88,7 +88,7 @@ class Pretrained:
         """Three lines: what was learned, where it is, and what to do next."""
         found = self.retrieval
         chance, trained = found["chance"], found["trained"]["top1_pixel"]
-        frames = f"{found['frames']} frame{'s' * (found['frames'] > 1)}"
+        frames = counted(found["frames"], "frame")
         learned = (
             f"Learned: in {frames} held out, a point finds its own pixel among "
             f"{found['pairs_found']:.0f} in {trained:.2%} of cases; by chance it is {chance:.2%}"
@@ -327,7 +327,7 @@ def _held_out(store: Store) -> int:
     frames = sum(map(len, store.all_keys()))
     if frames < 2:
         raise ConfigError(
-            f"{store.root} has {frames} frame{'s' * (frames != 1)}; pretraining needs two, one of "
+            f"{store.root} has {counted(frames, 'frame')}; pretraining needs two, one of "
             "them to test on"
         )
     if _has_labels(store):

@@ -214,7 +214,10 @@ def open_view(
     views = open_views(store, layer, sample, most_width=most_width)
     if not views:
         key = read_cloud(store, sample).key
-        raise ConfigError(f"no camera of {key} in {store.root} sees a point; name other frames")
+        raise ConfigError(
+            f"no camera of {key} in {store.root} sees a point; name other frames, or write the "
+            "points with `p2pkit view --ply`"
+        )
     return max(views, key=lambda view: len(view.rows))
 
 
