@@ -145,13 +145,29 @@ def typed_settings(kind: Any) -> dict[str, Any]:
 
 
 def config_of(kind: type[Config], **values: Any) -> Config:
-    """The settings given on the command line, overridden by those that the command decides.
+    """The settings given on the command line, and those that the command decides.
 
     Raises:
-        click.UsageError: as `typed_settings`.
+        click.UsageError: as `typed_settings`, or `--set` names what the command decides.
         ConfigError: a setting is unknown, or its value is not allowed.
     """
-    return config_from_json(kind, nested(typed_settings(kind) | values))
+    given = typed_settings(kind)
+    for name in set_names():
+        if name in values:
+            raise click.UsageError(f"--set {name} would be ignored: {_place_of(name)}")
+    return config_from_json(kind, nested(given | values))
+
+
+def _place_of(name: str) -> str:
+    """Where the command takes a setting that it decides itself."""
+    parameters = click.get_current_context().command.params
+    flag = f"--{name.rpartition('.')[2].replace('_', '-')}"
+    for one in parameters:
+        if isinstance(one, click.Option) and (one.name == parameter(name) or flag in one.opts):
+            return f"use {max(one.opts, key=len)}"
+    arguments = [one for one in parameters if isinstance(one, click.Argument)]
+    named = [one for one in arguments if one.name == parameter(name)] or arguments
+    return f"name it as the argument {' '.join(one.human_readable_name for one in named)}"
 
 
 def typed(*options: str) -> list[str]:

@@ -131,3 +131,8 @@ class MissingDependencyError(P2pkitError):
 def first_line(error: Exception) -> str:
     """The first line of another library's message, or the error's name if it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things for a message: `1 frame`, `2 frames`."""
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -109,7 +109,8 @@ def scene_split(store: Store, test_fraction: float, test_scenes: Sequence[str] =
         return SceneSplit(samples[~tests], samples[tests], sequence)
     train, test = cut_at_scenes(names, (test_fraction,))
     if len(train) == 0:  # one sequence: its end tests
-        train, test = np.split(test, [round(len(samples) * (1 - test_fraction))])
+        cut = min(round(len(samples) * (1 - test_fraction)), len(samples) - 1)
+        train, test = np.split(test, [cut])
     if len(train) == 0 or len(test) == 0:
         raise ConfigError(
             f"{len(samples)} frames cannot be cut into a part for training and {test_fraction:g} "

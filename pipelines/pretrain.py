@@ -1,20 +1,24 @@
 """pretrain: a recording in, a checkpoint and a report out, in one resumable call."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from p2pkit.datasets.recognise import recognise
-from p2pkit.errors import ConfigError, SourceError, TrainingError
+from p2pkit.errors import ConfigError, NoLabelsError, SourceError, TrainingError, counted
 from p2pkit.files import write_json
+from p2pkit.networks import choose_engine
+from p2pkit.networks.students import check_student
 from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.check import run as check
 from p2pkit.pipelines.evaluate import probe
 from p2pkit.pipelines.evaluate.split import place_of
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.settings import settings_of
+from p2pkit.pipelines.extract.start import check_recording
 from p2pkit.pipelines.held_out import scene_split
 from p2pkit.pipelines.report import run_page as report
 from p2pkit.pipelines.settings import CheckConfig, PretrainConfig
@@ -43,6 +47,8 @@ PARTS = 3
 """An evaluation trains, validates and tests on scenes of their own."""
 FREE = ("out", "force")
 """Settings that may differ when a folder is continued."""
+OF_TRAINING = ("training", "minutes", "steps", "random_seeds")
+"""Those that may differ until training begins: only training and testing use them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Pretrained:
         checkpoint: the trained weights.
         report: an HTML page.
         retrieval: RUN/retrieval.json, read.
-        probe: RUN/probe.json, read; None where the recording has no labels.
+        probe: RUN/probe.json, read; None where the frames to learn from or to test have no labels.
     """
 
     store: Path
@@ -82,12 +88,12 @@ class Pretrained:
         """Three lines: what was learned, where it is, and what to do next."""
         found = self.retrieval
         chance, trained = found["chance"], found["trained"]["top1_pixel"]
-        frames = f"{found['frames']} frame{'s' * (found['frames'] > 1)}"
+        frames = counted(found["frames"], "frame")
         learned = (
             f"Learned: in {frames} held out, a point finds its own pixel among "
             f"{found['pairs_found']:.0f} in {trained:.2%} of cases; by chance it is {chance:.2%}"
         )
-        following = f"p2pkit export {self.run} --out student.safetensors"
+        following = ["p2pkit", "export", str(self.run), "--out", "student.safetensors"]
         if self.probe is not None:
             scores = self.probe["scores"]
             pretrained, random = scores["pretrained"], scores["random"]
@@ -96,11 +102,12 @@ class Pretrained:
                 f"{pretrained['accuracy']:.1%} accuracy; with random weights {random['miou']:.1%} "
                 f"and {random['accuracy']:.1%}"
             )
-            following = f"p2pkit evaluate {self.run} --on {self.store} --out {self.run}-evaluation"
+            following = ["p2pkit", "evaluate", str(self.run), "--on", str(self.store)]
+            following += ["--out", f"{self.run}-evaluation"]
             if len(_places(open_store(self.store))) < PARTS:
-                following += " --split-unit time-block"
+                following += ["--split-unit", "time-block"]
         places = f"Checkpoint: {self.checkpoint}; report: {self.report}"
-        return [learned, places, f"Next: {following}"]
+        return [learned, places, f"Next: {shlex.join(following)}"]
 
 
 def run(config: PretrainConfig, *, progress: Show | None = None) -> Pretrained:
@@ -112,7 +119,9 @@ def run(config: PretrainConfig, *, progress: Show | None = None) -> Pretrained:
 
     Raises:
         SourceError: the recording cannot be read, or failed its check and `force` is off.
-        ConfigError: `out` holds a pretraining with other settings, or there are too few frames.
+        ConfigError: `out` holds a pretraining with other settings, a setting of `training` is
+            wrong, or there are too few frames.
+        FingerprintError: the recording has changed since it was extracted; the message says how.
         TrainingError: training was stopped by a signal before its last step; its work is kept.
         KeyboardInterrupt: after Ctrl-C; the work is kept.
     """
@@ -120,6 +129,7 @@ def run(config: PretrainConfig, *, progress: Show | None = None) -> Pretrained:
     if config.dataset is None:
         found = recognise(config.source or Path())
         config = replace(config, source=found.root, dataset=found.dataset)
+    known_training(config)
     _claim_folder(config)
     store, folder = config.out / "store", config.out / "run"
     _check(config, show)
@@ -141,6 +151,19 @@ def run(config: PretrainConfig, *, progress: Show | None = None) -> Pretrained:
     )
 
 
+def known_training(config: PretrainConfig) -> TrainConfig:
+    """The settings of training, over a preset, as far as they are known without a store.
+
+    Raises:
+        ConfigError: a setting of `training` is unknown, or its value is not allowed.
+    """
+    device = f"device={_device(config)}"
+    settings = with_settings(preset("cpu-small", config.out / "store"), (device, *config.training))
+    check_student(settings.student, settings.conv1_kernel_size)
+    choose_engine(settings.engine, settings.device, precision=settings.precision)
+    return settings
+
+
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
@@ -154,16 +177,19 @@ def _claim_folder(config: PretrainConfig) -> None:
         return
     found = _read(path)
     differing = [name for name in wanted if name not in FREE and found.get(name) != wanted[name]]
-    if differing and not (config.out / "store").exists():
-        # Nothing was made with them yet, and a failed check may ask for others.
-        (config.out / "check" / "check.json").unlink(missing_ok=True)
-        write_json(path, wanted)
-    elif differing:
-        changes = "; ".join(f"{x} was {found.get(x)}, is {wanted[x]}" for x in differing)
+    is_begun = _is_training_begun(config)
+    used = [name for name in differing if is_begun or name not in OF_TRAINING]
+    if used and (config.out / "store").exists():
+        changes = "; ".join(f"{x} was {found.get(x)}, is {wanted[x]}" for x in used)
         raise ConfigError(
             f"{config.out} holds a pretraining with other settings: {changes}. Choose another "
             "--out, or delete the folder"
         )
+    if used:
+        # Nothing was made with them yet, and a failed check may ask for others.
+        (config.out / "check" / "check.json").unlink(missing_ok=True)
+    if differing:
+        write_json(path, wanted)
 
 
 def _check(config: PretrainConfig, show: Show) -> None:
@@ -198,8 +224,21 @@ def _check(config: PretrainConfig, show: Show) -> None:
 
 
 def _extract(config: PretrainConfig, store: Path, show: Show) -> None:
-    if (config.out / "run" / "config.json").is_file():
-        return  # training began on the complete store
+    """Extract; once training has begun, compare the recording with the store, if it is there."""
+    extraction = _extraction(config, store)
+    if not _is_training_begun(config):
+        extract.run(
+            extraction, progress=lambda report: show(Progress("extract", report.done, report.total))
+        )
+    elif config.source is not None and config.source.exists():
+        check_recording(extraction)
+
+
+def _is_training_begun(config: PretrainConfig) -> bool:
+    return (config.out / "run" / "config.json").is_file()
+
+
+def _extraction(config: PretrainConfig, store: Path) -> extract.ExtractConfig:
     dataset = str(config.dataset)
     asked = {
         "dataset": dataset,
@@ -213,10 +252,7 @@ def _extract(config: PretrainConfig, store: Path, show: Show) -> None:
         "streams": config.streams,
         "seed": config.seed,
     }
-    extract.run(
-        config_from_json(extract.ExtractConfig, merged_tables(settings_of(dataset), asked)),
-        progress=lambda report: show(Progress("extract", report.done, report.total)),
-    )
+    return config_from_json(extract.ExtractConfig, merged_tables(settings_of(dataset), asked))
 
 
 def _device(config: PretrainConfig) -> str:
@@ -291,7 +327,7 @@ def _held_out(store: Store) -> int:
     frames = sum(map(len, store.all_keys()))
     if frames < 2:
         raise ConfigError(
-            f"{store.root} has {frames} frame{'s' * (frames != 1)}; pretraining needs two, one of "
+            f"{store.root} has {counted(frames, 'frame')}; pretraining needs two, one of "
             "them to test on"
         )
     if _has_labels(store):
@@ -310,7 +346,7 @@ def _has_labels(store: Store) -> bool:
 
 
 def _evaluate(config: PretrainConfig, store: Path, folder: Path, show: Show) -> bool:
-    """Test retrieval and, where there are labels, probe; whether there are."""
+    """Test retrieval and, where there are labels, probe; whether it was probed."""
     has_labels = _has_labels(open_store(store))
     total = 1 + has_labels
     if not (folder / "retrieval.json").is_file():
@@ -319,14 +355,21 @@ def _evaluate(config: PretrainConfig, store: Path, folder: Path, show: Show) -> 
         show(Progress("evaluate", 1, total))
     if has_labels and not (folder / "probe.json").is_file():
         show(Progress("evaluate", 1, total))
-        probe.run(
-            probe.ProbeStageConfig(
-                run=folder,
-                store=str(store),
-                test_fraction=LABELLED_TEST,
-                random_seeds=config.random_seeds,
-                seed=config.seed,
-            )
-        )
-        show(Progress("evaluate", 2, total))
-    return has_labels
+        show(Progress("evaluate", 2, total, note=_probe(config, store, folder)))
+    return has_labels and (folder / "probe.json").is_file()
+
+
+def _probe(config: PretrainConfig, store: Path, folder: Path) -> str:
+    """Write RUN/probe.json; why not, where only some frames of a recording have labels."""
+    probing = probe.ProbeStageConfig(
+        run=folder,
+        store=str(store),
+        test_fraction=LABELLED_TEST,
+        random_seeds=config.random_seeds,
+        seed=config.seed,
+    )
+    try:
+        probe.run(probing)
+    except NoLabelsError as error:
+        return f"no linear probe: {error}"
+    return ""

@@ -48,10 +48,12 @@ def run(config: ViewConfig) -> list[Path]:
 
     Raises:
         StoreError: the store cannot be read, or has no such frame.
-        ConfigError: several frames are named but only one can be shown, no window can be opened, or
-            the layer is ambiguous.
+        ConfigError: several frames are named but only one can be shown, no window can be opened,
+            the layer is ambiguous, or `png` has another ending.
         MissingDependencyError: `rrd` is requested and rerun-sdk is not installed.
     """
+    if config.png is not None and config.png.suffix.lower() != ".png":
+        raise ConfigError(f"--png is {config.png}; the file's name must end in .png")
     store = open_store(config.store)
     samples = [_sample(store, key) for key in config.keys] or _first(store, 1)
     single = {"--ply": config.ply is not None, "--window": config.window}
@@ -84,9 +86,10 @@ def _first(store: Store, count: int) -> list[int]:
 
 
 def _write_png(store: Store, samples: Sequence[int], config: ViewConfig, path: Path) -> Path:
-    """Colours, depth, labels and features of each frame in a row."""
+    """Colours, depth, labels and features, if there are any, of each frame in a row."""
     if config.run is None:
-        layer = feature_layer(store, config.layer, "--layer NAME")
+        has_teacher = store.feature_layers or config.layer is not None
+        layer = feature_layer(store, config.layer, "--layer NAME") if has_teacher else None
         rows = [list(stored_pictures(store, layer, sample).values()) for sample in samples]
     else:
         networks = _networks(store, config.run)

@@ -77,7 +77,7 @@ def evaluate(
 
 def _probe(runs: tuple[Path, ...], store: str | None, *, as_json: bool) -> None:
     from p2pkit.pipelines.evaluate import probe as stage
-    from p2pkit.pipelines.train.run_folder import read_config
+    from p2pkit.pipelines.train.run_folder import read_config, store_of
 
     run, *more = runs
     if more:
@@ -92,7 +92,7 @@ def _probe(runs: tuple[Path, ...], store: str | None, *, as_json: bool) -> None:
     config = config_of(
         ProbeStageConfig,
         run=run,
-        store=read_config(run).store if store is None else store,
+        store=store_of(run, read_config(run).store) if store is None else store,
         **({} if scenes is None else {"test_scenes": scenes}),
     )
     text = stage.run(config).read_text()

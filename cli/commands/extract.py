@@ -20,7 +20,7 @@ from p2pkit.cli.options import (
     typed_settings,
 )
 from p2pkit.cli.progress import is_first, local_rank, progress_bar
-from p2pkit.errors import SourceError, StoreError
+from p2pkit.errors import SourceError, StoreError, counted
 from p2pkit.pipelines.extract.settings import NO_TEACHER, ExtractConfig
 from p2pkit.settings.layers import GeometryConfig
 
@@ -105,7 +105,7 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
         store = run_on(engine, config, progress=show)
     if is_first():
         if first is not None and first.done == first.total:
-            click.echo(f"already complete: {first.total} frames", err=True)
+            click.echo(f"already complete: {counted(first.total, 'frame')}", err=True)
         layers = read_manifest(store).layers
         for part in layers[0].details.get(LEFT_OUT, ()):
             click.echo(f"Left out: {part['name']}: {part['reason']}", err=True)

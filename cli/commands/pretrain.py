@@ -58,7 +58,8 @@ def run_shown(config: PretrainConfig) -> None:
     from p2pkit.pipelines import pretrain as stage
 
     if not (config.out / "run" / "config.json").is_file():
-        report_engine("auto", config.device or "cpu", "float32")
+        training = stage.known_training(config)
+        report_engine(training.engine, training.device, training.precision)
     with _Shown() as shown:
         done = stage.run(config, progress=shown)
     for line in done.summary():

@@ -38,9 +38,9 @@ def report(source: str, store: str | None, out: Path | None, layer: str | None, 
         return
     refuse(["layer"], f"{source} is a run, which determines the layer; omit this")
     from p2pkit.pipelines.report import run_page as stage
-    from p2pkit.pipelines.train.run_folder import read_config
+    from p2pkit.pipelines.train.run_folder import read_config, store_of
 
     if store is None:
-        store = read_config(Path(source)).store
+        store = store_of(Path(source), read_config(Path(source)).store)
     path = Path(source) / "report.html" if out is None else out
     click.echo(stage.run(config_of(ReportConfig, run=source, store=store, out=path)))

@@ -8,6 +8,7 @@ import click
 
 from p2pkit.cli.options import refuse
 from p2pkit.cli.progress import progress_bar, shown_on
+from p2pkit.errors import counted
 
 if TYPE_CHECKING:
     from p2pkit.pipelines.shards.transfer import TransferReport
@@ -179,7 +180,7 @@ def _repair_text(report: dict[str, Any]) -> str:
         lines.append(f"dry run: {len(report['actions'])} actions needed, nothing changed")
     else:
         problems = len(verified["problems"])
-        state = f"{problems} problems left" if problems else "ok"
+        state = f"{counted(problems, 'problem')} left" if problems else "ok"
         lines.append(f"{state}: {len(report['actions'])} actions done, every byte read again")
     return "\n".join(lines)
 
@@ -308,8 +309,9 @@ def verify(store: str, deep: bool, as_json: bool) -> None:
             places = [(name, getattr(problem, name)) for name in named]
             where = ", ".join(f"{name} {value}" for name, value in places if value is not None)
             click.echo(f"{where or 'store'}: {problem.reason}")
-        state = f"{len(report.problems)} problems" if report.problems else "ok"
-        click.echo(f"{state}: {report.shards} shards, {report.samples} samples checked")
+        state = counted(len(report.problems), "problem") if report.problems else "ok"
+        found = f"{counted(report.shards, 'shard')}, {counted(report.samples, 'sample')}"
+        click.echo(f"{state}: {found} checked")
     if not report.ok:
         click.get_current_context().exit(1)
 
@@ -374,8 +376,9 @@ def show(store: str, key: str, ply: Path | None, as_json: bool) -> None:
 def _info_text(summary: dict[str, Any]) -> str:
     plan, recording = summary["plan"], summary["dataset"].get("dataset", "?")
     lines = [
-        f"{summary['path']}: {summary['storage']} store of {recording}, {plan['frames']} frames in "
-        f"{plan['shards']} shards of up to {plan['shard_size']}, seed {plan['seed']}"
+        f"{summary['path']}: {summary['storage']} store of {recording}, "
+        f"{counted(plan['frames'], 'frame')} in {counted(plan['shards'], 'shard')} of up to "
+        f"{plan['shard_size']}, seed {plan['seed']}"
     ]
     for layer in summary["layers"]:
         lines += [

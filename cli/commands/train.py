@@ -97,12 +97,12 @@ def report_engine(engine: str, device: str, precision: str) -> None:
 def _print_remaining(out: Path, steps: int) -> None:
     """Print how to continue a run that was stopped before its last step."""
     from p2pkit.pipelines.train.checkpoints import latest_checkpoint
+    from p2pkit.pipelines.train.run_folder import resume_command
 
     done = latest_checkpoint(out).step
     if done < steps:
         click.echo(
-            f"stopped after {done} of {steps} steps; continue with `p2pkit train --out {out} "
-            "--resume`",
+            f"stopped after {done} of {steps} steps; continue with `{resume_command(out)}`",
             err=True,
         )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from p2pkit.cli.options import config_of, options_of
+from p2pkit.cli.options import config_of, options_of, refuse
 from p2pkit.pipelines.settings import ViewConfig
 
 
@@ -24,7 +24,7 @@ def view(store: str, keys: tuple[str, ...], **_: Any) -> None:
     config = config_of(ViewConfig, store=store, keys=keys)
     if config.run is not None and config.layer is not None:
         raise click.UsageError("--run determines the layer; omit --layer")
-    if config.run is not None and (config.ply or config.window) and not (config.png or config.rrd):
-        raise click.UsageError("--run shows features, which --ply and --window do not")
+    if (config.ply or config.window) and not (config.png or config.rrd):
+        refuse(["run", "layer"], "it is for features, which --ply and --window do not show")
     for path in stage.run(config):
         click.echo(path)

@@ -1,12 +1,12 @@
 """A store as its users see it: frames by number or key, each with the data of all layers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, Integer, UInt8
 
 from p2pkit.errors import StoreError
 from p2pkit.geometry.camera import Camera, camera_from_json
@@ -21,6 +21,9 @@ from p2pkit.store.writing import read_manifest
 
 if TYPE_CHECKING:
     from p2pkit.layers.torch_dataset import FrameDataset
+
+Rows = Integer[np.ndarray, " rows"] | Bool[np.ndarray, " pairs"] | Sequence[int]
+"""Rows of a frame's pairs, by number or by a mask of all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,23 +121,37 @@ class StoredFrame:
         return decode_boxes(self.samples[names[0]]) if names else None
 
     def features(
-        self, layer: str | None = None, rows: Int64[np.ndarray, " rows"] | None = None
+        self,
+        layer: str | None = None,
+        rows: Rows | None = None,
     ) -> Float32[np.ndarray, "rows channels"]:
         """The teacher's features, upsampled at pairs; of `pca:K` in the teacher's own channels.
 
         Args:
             layer: full name; by default the only feature layer.
-            rows: rows of `pairs`; by default all pairs that the layer has a feature for: all of
-                them, except with the layout pixels.
+            rows: rows of `pairs`, by number or by a mask of all; by default all pairs that the
+                layer has a feature for: all of them, except with the layout pixels.
 
         Raises:
+            IndexError: the mask has more or fewer entries than there are pairs.
             StoreError: the layer does not exist, or several do and none is named.
         """
         name = _feature_layer(self.layers.values(), layer)
         sample = self.samples[name]
-        if rows is None:
-            rows = usable_pairs(sample, self.cloud)
-        return pair_features(sample, self.cloud, rows, basis=pca_basis(self.layers[name]))
+        chosen = usable_pairs(sample, self.cloud) if rows is None else self._numbers(rows)
+        return pair_features(sample, self.cloud, chosen, basis=pca_basis(self.layers[name]))
+
+    def _numbers(self, rows: Rows) -> Int64[np.ndarray, " chosen"]:
+        """Rows of `pairs` by number; a mask as the rows that it selects."""
+        chosen, pairs = np.asarray(rows), len(self.cloud.pair_point)
+        if chosen.dtype != bool:
+            return chosen.astype(np.int64, casting="same_kind" if chosen.size else "unsafe")
+        if len(chosen) != pairs:
+            raise IndexError(
+                f"rows is a mask of {len(chosen)} entries, but frame {self.key} has {pairs} pairs; "
+                "give one entry for each pair"
+            )
+        return np.flatnonzero(chosen)
 
 
 def _feature_layer(layers: Iterable[LayerSpec], wanted: str | None) -> str:
@@ -165,6 +182,10 @@ class FrameStore(Store):
     def __len__(self) -> int:
         """Number of samples."""
         return self.samples
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a frame has this key; no frame is read."""
+        return key in self._places
 
     def __getitem__(self, which: int | str) -> StoredFrame:
         """One frame, by its number in the store's order or by its key.

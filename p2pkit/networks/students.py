@@ -130,12 +130,7 @@ def build_student(
         ConfigError: the student or engine is unknown, or the kernel size is not odd and positive.
         MissingDependencyError: the engine is MinkowskiEngine, and it is not installed.
     """
-    if name not in STUDENTS:
-        raise ConfigError(
-            f"no student is called {name!r}{_meant(name)}; choose one of {', '.join(STUDENTS)}"
-        )
-    if conv1_kernel_size < 1 or conv1_kernel_size % 2 == 0:
-        raise ConfigError(f"conv1_kernel_size is {conv1_kernel_size}; it must be odd and positive")
+    check_student(name, conv1_kernel_size)
     build = STUDENTS[name]
     if name.startswith(WAFFLEIRON):
         build = partial(build, waffleiron=waffleiron)
@@ -146,6 +141,16 @@ def build_student(
         conv1_kernel_size=conv1_kernel_size,
         bn_momentum=bn_momentum,
     )
+
+
+def check_student(name: str, conv1_kernel_size: int) -> None:
+    """Raise ConfigError, as `build_student`, if the student is unknown or the kernel size wrong."""
+    if name not in STUDENTS:
+        raise ConfigError(
+            f"no student is called {name!r}{_meant(name)}; choose one of {', '.join(STUDENTS)}"
+        )
+    if conv1_kernel_size < 1 or conv1_kernel_size % 2 == 0:
+        raise ConfigError(f"conv1_kernel_size is {conv1_kernel_size}; it must be odd and positive")
 
 
 def prepared_for(

@@ -11,6 +11,7 @@ from PIL import Image
 
 from p2pkit.alignment.shifts import Profile
 from p2pkit.datasets.frame import View
+from p2pkit.errors import counted
 from p2pkit.layers.geometry import PointCloud
 from p2pkit.pipelines.report.figures import histogram, profile
 from p2pkit.pipelines.report.page import captioned, render
@@ -67,7 +68,7 @@ def check_page(
 
 def summary_line(report: Mapping[str, Any]) -> str:
     """One sentence for the page and the command line."""
-    frames = f"{len(report['frames'])} frames"
+    frames = counted(len(report["frames"]), "frame")
     if report["outcome"] == "fail":
         faults = ", ".join(report["faults"]) or "none of the known faults"
         return f"{frames}: do not trust these pairs; likely fault: {faults}"

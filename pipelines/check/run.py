@@ -14,7 +14,7 @@ from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.datasets.plausible import implausible_times
 from p2pkit.datasets.registry import open_source
-from p2pkit.errors import ConfigError, FrameError
+from p2pkit.errors import ConfigError, FrameError, counted
 from p2pkit.files import write_json, write_text
 from p2pkit.geometry.project import project
 from p2pkit.layers.geometry import decode_geometry, encode_geometry
@@ -208,7 +208,7 @@ def _judge_fields(found: Gathered, implausible: list[str]) -> Verdict:
     if implausible:
         more = f" (and {len(implausible) - 1} more)" if len(implausible) > 1 else ""
         remark = f"; counted as unknown: {implausible[0]}{more}"
-    reason = f"{len(found.keys)} frames have valid fields{remark}"
+    reason = f"valid fields in {counted(len(found.keys), 'frame')}{remark}"
     return Verdict("fields", "pass", reason, "", figures)
 
 
@@ -265,15 +265,16 @@ def _judge_coverage(visit: _Visit, found: Gathered) -> Verdict:
         return Verdict("coverage", "fail", f"no frame has a pair; {reason}")
     seen = statistics.seen / max(statistics.points, 1)
     covered = statistics.covered / max(statistics.seen, 1)
+    frames = counted(statistics.frames, "frame")
     blind = [view for view, count in statistics.seen_by_view.items() if count == 0]
-    text = f"{100 * covered:.1f} % of the points have a pair in {statistics.frames} frames"
+    text = f"{100 * covered:.1f} % of the points have a pair in {frames}"
     if seen < 1:
         text = (
-            f"{100 * seen:.1f} % of the points in {statistics.frames} frames are seen by a camera; "
+            f"{100 * seen:.1f} % of the points in {frames} are seen by a camera; "
             f"{100 * covered:.1f} % of those have a pair"
         )
     if visit.empty:
-        text += f"; {len(visit.empty)} frames have none, such as {visit.empty[0]}"
+        text += f"; {counted(len(visit.empty), 'frame')} without any, such as {visit.empty[0]}"
         return Verdict(
             "coverage", "fail" if len(visit.empty) > len(found.keys) / 2 else "pass", text
         )

@@ -238,6 +238,21 @@ def begin(config: ExtractConfig) -> tuple[Recording, list[Layer], StoreWriter]:
         return recording, layers, create_or_open(config.out, layers_manifest(config, layers))
 
 
+def check_recording(config: ExtractConfig) -> None:
+    """Compare a recording with the store at `config.out` that was made of it.
+
+    Frames, calibration and settings are compared; no teacher is opened.
+
+    Raises:
+        SourceError: the recording cannot be read.
+        FingerprintError: the store was made from other inputs; the message names them.
+    """
+    config = replace(config, features=None)
+    recording = open_recording(config)
+    geometry = open_geometry(config, recording, stored_manifest(config.out))
+    read_and_compare(config.out, layers_manifest(config, [geometry]))
+
+
 def stored_manifest(out: Path) -> Manifest | None:
     """The manifest of the store at `out`; None if there is none."""
     return read_manifest(out) if (out / MANIFEST).is_file() else None

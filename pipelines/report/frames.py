@@ -55,15 +55,17 @@ class DrawnFrame:
 
 @dataclass(frozen=True)
 class FrameView:
-    """The pairs of one view of a frame that have a feature, and their positions in its image.
+    """The pairs of one view of a frame, and their positions in its image.
 
     Args:
-        cloud, features: the frame's geometry and its sample of the feature layer.
+        cloud, features: the frame's geometry and its sample of the feature layer, empty if none
+            is shown.
         number: the view.
-        rows: of the cloud's pairs.
+        rows: of the cloud's pairs, those that have a feature if a feature layer is shown.
         camera_from_sensor: from the axes of the cloud's points to the camera's.
         camera_points: the rows' points in the view's camera axes (m).
-        camera, grid: of the view.
+        camera: of the view.
+        grid: of the teacher's cells; None if no feature layer is shown.
         up: unit vector against gravity in camera axes.
         most_width: most width of a drawn picture (px); scaling down also closes the gaps
             between the points of a LiDAR.
@@ -76,7 +78,7 @@ class FrameView:
     camera_from_sensor: Float64[np.ndarray, "4 4"]
     camera_points: Float32[np.ndarray, "rows 3"]
     camera: Camera
-    grid: FeatureGrid
+    grid: FeatureGrid | None
     up: tuple[float, float, float]
     most_width: int
 
@@ -156,6 +158,7 @@ class FrameView:
 
     def draw_with_cells(self, colors: UInt8[np.ndarray, "rows 3"]) -> Picture:
         """As `draw`, with a dot at the centre of each of the teacher's cells."""
+        assert self.grid is not None
         centres = self.drawn_uv(self.grid.cell_centres(self.image_size))
         return mark_pixels(self.draw(colors), centres)
 
@@ -185,20 +188,24 @@ def drawn_frames(views: Sequence[FrameView], networks: RunNetworks) -> list[Draw
     return [_draw(view, read, basis) for view, read in zip(views, readers, strict=True)]
 
 
-def stored_pictures(store: Store, layer: str, sample: int) -> dict[str, Picture]:
+def stored_pictures(store: Store, layer: str | None, sample: int) -> dict[str, Picture]:
     """A frame as the store has it, in the view that sees most of its points.
 
-    Colours, depth, labels if there are any, and principal components of the teacher's features.
+    Colours, depth, labels if there are any, and principal components of the layer's features.
     """
     view = open_view(store, layer, sample, most_width=MOST_WIDTH)
-    (teacher,) = principal_colors([(len(view.rows), teacher_reader(view))])
     found = {"colours": view.image(), "depth": view.draw(view.depth_colors())}
     if view.cloud.labels is not None:
         found["labels"] = view.draw(label_colors(view.of_points(view.cloud.labels)))
+    if layer is None:
+        return found
+    (teacher,) = principal_colors([(len(view.rows), teacher_reader(view))])
     return {**found, "teacher": view.draw_with_cells(teacher)}
 
 
-def open_view(store: Store, layer: str, sample: int, *, most_width: int = DRAWN_WIDTH) -> FrameView:
+def open_view(
+    store: Store, layer: str | None, sample: int, *, most_width: int = DRAWN_WIDTH
+) -> FrameView:
     """A frame in the view that sees most of its points.
 
     Raises:
@@ -207,17 +214,20 @@ def open_view(store: Store, layer: str, sample: int, *, most_width: int = DRAWN_
     views = open_views(store, layer, sample, most_width=most_width)
     if not views:
         key = read_cloud(store, sample).key
-        raise ConfigError(f"no camera of {key} in {store.root} sees a point; name other frames")
+        raise ConfigError(
+            f"no camera of {key} in {store.root} sees a point; name other frames, or write the "
+            "points with `p2pkit view --ply`"
+        )
     return max(views, key=lambda view: len(view.rows))
 
 
 def open_views(
-    store: Store, layer: str, sample: int, *, most_width: int = DRAWN_WIDTH
+    store: Store, layer: str | None, sample: int, *, most_width: int = DRAWN_WIDTH
 ) -> list[FrameView]:
-    """A frame in each view that sees some of its points."""
+    """A frame in each view that sees some of its points; without features if no layer is named."""
     cloud = read_cloud(store, sample)
     place = locate(store.sizes("geometry"), sample)
-    features = store.read(layer, *place)
+    features = Sample(cloud.key, {}, {}) if layer is None else store.read(layer, *place)
     meta = store.read("geometry", *place, fields=()).meta
     usable = usable_pairs(features, cloud)
     fields = [field.name for field in store.layer("geometry").fields]
@@ -238,7 +248,7 @@ def open_views(
                 camera_from_sensor=camera_from_sensor,
                 camera_points=in_camera.astype(np.float32),
                 camera=camera_from_json(view["camera"], cloud.key),
-                grid=grid_from_json(features.meta["grids"][number]),
+                grid=None if layer is None else grid_from_json(features.meta["grids"][number]),
                 up=up_of("points" if "points" in fields else "depth", camera_from_sensor),
                 most_width=most_width,
             )

@@ -23,6 +23,7 @@ from torch import Tensor
 from p2pkit.errors import TrainingError, first_line
 from p2pkit.files import canonical_json, fsync_folder, write_atomic, write_json
 from p2pkit.pipelines.train.model import WEIGHTS, PretrainingModel, load_weights
+from p2pkit.pipelines.train.run_folder import resume_command
 from p2pkit.weight_files import check_weight_file, read_metadata, read_weight_file
 
 FILES = (WEIGHTS, "state.pt")
@@ -80,8 +81,8 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         raise TrainingError(
             f"the checkpoint {final} cannot be written: {first_line(error)}; "
-            f"{newest_checkpoint_text(run)}. Make room on that disk, then continue with p2pkit "
-            f"train --out {run} --resume"
+            f"{newest_checkpoint_text(run)}. Make room on that disk, then continue with "
+            f"{resume_command(run)}"
         ) from None
     for old in list_checkpoints(run)[:-keep]:
         _remove(old.path)

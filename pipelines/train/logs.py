@@ -12,6 +12,7 @@ from typing import Any
 
 from p2pkit.errors import MissingDependencyError, TrainingError, first_line
 from p2pkit.files import utf8_path, write_atomic, write_json
+from p2pkit.pipelines.train.run_folder import resume_command
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import config_to_json
 
@@ -154,7 +155,7 @@ def _begin(config: TrainConfig, run: Path) -> Any:
     except wandb.Error as error:
         raise TrainingError(
             f"wandb cannot start: {first_line(error)}. Run `wandb login`, or set "
-            f"WANDB_MODE=offline, and continue with `p2pkit train --out {run} --resume`"
+            f"WANDB_MODE=offline, and continue with `{resume_command(run)}`"
         ) from error
 
 

@@ -44,6 +44,7 @@ from p2pkit.pipelines.train.run_folder import (
     provenance_of,
     read_config,
     read_provenance,
+    store_of,
     with_free_settings,
 )
 from p2pkit.pipelines.train.settings import TrainConfig
@@ -166,7 +167,7 @@ def resume(
 
     Args:
         out: the run's folder.
-        store: the current place of the run's store; None if no store was moved.
+        store: the current place of the run's store; None finds all of them by `store_of`.
         more_stores: the current places of the other stores of its mixture, if `store` is given.
         stop_after: stop this process after this many steps, with a checkpoint; the schedule stays.
         progress: called after each step.
@@ -174,14 +175,17 @@ def resume(
 
     Raises:
         TrainingError: `out` holds no run, or a store was recreated from other inputs.
+        StoreError: `store` is not named, and a store is not where the run says.
     """
     out = Path(out)
     prefer_huge_pages()
     config = read_config(out)
     config = config if settings is None else with_free_settings(config, settings)
     check_wandb(config)
-    if store is not None:
-        config = replace(config, store=str(store), more_stores=tuple(more_stores))
+    names = (config.store, *config.more_stores)
+    moved = [store_of(out, name) for name in names] if store is None else [store, *more_stores]
+    first, *more = map(str, moved)
+    config = replace(config, store=first, more_stores=tuple(more))
     begun = read_provenance(out)
     sources = open_sources(config, [use.layers for use in begun.stores])
     provenance_of(sources, config).check_same(begun, out)

@@ -1,6 +1,7 @@
 """A run's folder: its settings, and the stores, layers and fingerprints it was trained on."""
 
 import json
+import shlex
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from p2pkit.errors import ConfigError, TrainingError
+from p2pkit.errors import ConfigError, StoreError, TrainingError
 from p2pkit.files import write_json
 from p2pkit.layers.map_coding import PcaBasis, pca_basis
 from p2pkit.losses import SUPERPIXEL
@@ -19,6 +20,7 @@ from p2pkit.pipelines.evaluate.official import is_official
 from p2pkit.pipelines.held_out import all_keys, holdout_split
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import config_from_json, config_to_json
+from p2pkit.store.location import MANIFEST, as_location
 from p2pkit.store.reading import Store
 from p2pkit.stream.augmentation import Axis
 from p2pkit.stream.batches import StreamSource
@@ -228,6 +230,37 @@ def read_config(out: str | Path) -> TrainConfig:
             f"{path} was written by a development version of p2pkit ({error}); train again"
         ) from None
     return config
+
+
+def store_of(run: Path, name: str) -> str:
+    """Path or URL of a store that a run was trained on: as the run names it, else beside the run.
+
+    Args:
+        run: its folder.
+        name: the store's path or URL in the run's settings; a relative path was typed in the folder
+            where the run was trained, which need not be the present one.
+
+    Raises:
+        StoreError: neither is a store.
+    """
+    place = as_location(name)
+    if not isinstance(place, Path) or (place / MANIFEST).is_file():
+        return name
+    relative = ", relative to the folder where it was trained" if not place.is_absolute() else ""
+    beside = run.resolve().parent / place.name
+    if relative and (beside / MANIFEST).is_file():
+        return str(beside)
+    here = shlex.quote(str(run))
+    raise StoreError(
+        f"{run} names its store as {name}{relative}, and that is not a store here. Name its place "
+        f"now: `p2pkit report {here} STORE`, `p2pkit evaluate {here} --on STORE`, or `p2pkit train "
+        f"STORE --out {here} --resume`"
+    )
+
+
+def resume_command(run: str | Path) -> str:
+    """The command that continues a run, as it is typed in a shell."""
+    return shlex.join(["p2pkit", "train", "--out", str(run), "--resume"])
 
 
 def student_settings(config: TrainConfig) -> dict[str, Any]:

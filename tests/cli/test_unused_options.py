@@ -53,6 +53,31 @@ def test_what_set_names_is_refused_as_the_option_is(room_store: Path) -> None:
         assert f"{' '.join(words).partition('=')[0].removesuffix(' 3')} would be ignored" in message
 
 
+def test_set_does_not_name_what_the_command_takes_in_another_place(
+    room_store: Path, tiny_run: Path
+) -> None:
+    store, run = str(room_store), str(tiny_run)
+    for words, message in (
+        (["pretrain", "rooms", "--dataset", "tum", "--set", "out=x"], "use --out"),
+        (["pretrain", "rooms", "--dataset", "tum", "--set", "source=x"], "the argument RECORDING"),
+        (["report", run, "--set", "out=x.html"], "use --out"),
+        (["report", run, "--set", "run=x"], "the argument STORE|RUN [STORE]"),
+        (["check", store, "--set", "dataset=tum"], "use --dataset"),
+        (["view", "x.store", "--set", "keys=[]"], "the argument [KEY]..."),
+    ):
+        name = words[-1].partition("=")[0]
+        found = usage_error(*words)
+        assert f"--set {name} would be ignored" in found
+        assert found.endswith(message)
+
+
+@pytest.mark.parametrize("output", [["--ply", "x.ply"], ["--window"]])
+@pytest.mark.parametrize("word", ["--run", "--layer"])
+def test_what_shows_no_features_takes_no_layer_of_them(word: str, output: list[str]) -> None:
+    message = usage_error("view", "x.store", word, "y", *output)
+    assert f"{word} would be ignored: it is for features, which --ply and" in message
+
+
 def test_a_long_list_of_scenes_is_no_file_name(
     room_store: Path, tiny_run: Path, tmp_path: Path
 ) -> None:

@@ -55,6 +55,28 @@ def test_a_frame_has_what_its_layers_hold(store: FrameStore) -> None:
         frame.features("features/other")
 
 
+def test_rows_are_chosen_by_numbers_or_by_a_mask(store: FrameStore) -> None:
+    frame = store[5]
+    mask = np.zeros(len(frame.pairs.point), bool)
+    mask[[3, 7]] = True
+    expected = frame.features(rows=np.array([3, 7]))
+    for rows in (mask, [3, 7], np.array([3, 7], np.uint64)):
+        np.testing.assert_array_equal(frame.features(rows=rows), expected)
+    for nothing in (np.zeros_like(mask), []):
+        assert frame.features(rows=nothing).shape == (0, expected.shape[1])
+    with pytest.raises(IndexError, match=f"a mask of 5 entries, but frame .* has {len(mask)} pa"):
+        frame.features(rows=mask[:5])
+
+
+def test_a_key_is_looked_up_without_reading_a_frame(
+    store: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = store[3].key
+    monkeypatch.setattr(FrameStore, "read", None)
+    assert key in store
+    assert "nothing" not in store
+
+
 def test_several_layers_of_boxes_are_refused_by_name(store: FrameStore) -> None:
     frame = store[0]
     spec = LayerSpec("boxes/annotated-01234567", (), {})

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from tiny_recording import TEACHER, write_recording
 
 from p2pkit.cli.commands.pretrain import STAGES
 from p2pkit.cli.main import commands
-from p2pkit.errors import ConfigError, SourceError, TrainingError
+from p2pkit.errors import ConfigError, FingerprintError, SourceError, TrainingError
 from p2pkit.pipelines import pretrain
 from p2pkit.pipelines.check import run as check
 from p2pkit.pipelines.extract import run as extract
@@ -78,8 +79,8 @@ def result(config: PretrainConfig) -> Result:
 def copied(config: PretrainConfig, result: Result, tmp_path: Path) -> PretrainConfig:
     """A copy of the finished folder, to change."""
     assert result.exit_code == 0
-    shutil.copytree(config.out, tmp_path / "copy")
-    return replace(config, out=tmp_path / "copy")
+    shutil.copytree(config.out, tmp_path / "my copy")
+    return replace(config, out=tmp_path / "my copy")
 
 
 def test_each_stage_is_announced_and_three_lines_end_it(
@@ -98,6 +99,23 @@ def test_each_stage_is_announced_and_three_lines_end_it(
     assert places.endswith(str(config.out / "report.html"))
     assert following.startswith("Next: p2pkit evaluate")
     assert "<h1>run: pretrained on kitchen</h1>" in (config.out / "report.html").read_text()
+
+
+def test_the_next_command_can_be_typed(copied: PretrainConfig) -> None:
+    following = pretrain.run(copied).summary()[-1]
+    run = copied.out / "run"
+    assert shlex.split(following)[1:4] == ["p2pkit", "evaluate", str(run)]
+
+
+@pytest.mark.parametrize(("training", "is_chosen"), [((), True), (("engine=torch",), False)])
+def test_the_engine_is_reported_where_it_is_chosen(
+    tmp_path: Path, training: tuple[str, ...], is_chosen: bool
+) -> None:
+    missing = tiny(tmp_path / "recording", tmp_path / "out")
+    words_of = [*words(missing)[:2], "--out", str(missing.out), "--dataset", "posed-rgbd"]
+    done = CliRunner().invoke(commands, [*words_of, "--set", f"training={json.dumps(training)}"])
+    assert isinstance(done.exception, SourceError)
+    assert ("engine: " in done.stderr) is is_chosen
 
 
 @pytest.mark.usefixtures("result")
@@ -137,9 +155,57 @@ def test_what_broke_off_in_training_goes_on_with_the_same_steps(copied: Pretrain
     assert weights.keys() == {path.name for path in done.checkpoint.glob("*.safetensors")}
 
 
+def test_a_recording_that_changed_since_is_refused_and_one_that_is_gone_is_not(
+    recording: Path, copied: PretrainConfig, tmp_path: Path
+) -> None:
+    moved = tmp_path / "rooms"
+    shutil.copytree(recording, moved)
+    changed = replace(copied, source=moved)
+    settings = json.loads((copied.out / "pretrain.json").read_text())
+    (copied.out / "pretrain.json").write_text(json.dumps({**settings, "source": str(moved)}))
+    for path in sorted((moved / "scene-0").glob("frame-000001.*")):
+        path.rename(path.with_name(path.name.replace("000001", "000002")))
+    with pytest.raises(FingerprintError, match="files were added"):
+        pretrain.run(changed)
+    shutil.rmtree(moved)
+    assert pretrain.run(changed).report.is_file()
+
+
 def test_another_setting_in_the_same_folder_is_refused(copied: PretrainConfig) -> None:
     with pytest.raises(ConfigError, match="other settings: steps was 2, is 3"):
         pretrain.run(replace(copied, steps=3))
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("stream.sample.voxle_size=0.1", "voxle_size"),
+        ("embedding_channels=wide", "embedding_channels"),
+        ("student=Res16UNet14Z", "no student is called 'Res16UNet14Z'"),
+        ("engine=minkowsky", "engine"),
+    ],
+)
+def test_a_wrong_setting_of_the_training_is_refused_before_anything_is_read(
+    tmp_path: Path, setting: str, reason: str
+) -> None:
+    wrong = tiny(tmp_path / "recording", tmp_path / "out", training=(setting,))
+    with pytest.raises(ConfigError, match=reason):
+        pretrain.run(wrong)
+    assert not wrong.out.exists()
+
+
+def test_settings_of_the_training_alone_may_change_until_it_begins(
+    copied: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(copied.out / "run")
+    whole: Callable[..., Path] = train.run
+    monkeypatch.setattr(train, "run", lambda *args, **rest: whole(*args, stop_after=1, **rest))
+    changed = replace(copied, steps=3, training=(*SLIM, "embedding_channels=8"))
+    with pytest.raises(TrainingError, match="stopped after 1 of 3 steps"):
+        pretrain.run(changed)
+    assert json.loads((copied.out / "pretrain.json").read_text())["steps"] == 3
+    with pytest.raises(ConfigError, match="other settings: steps was 3, is 4"):
+        pretrain.run(replace(changed, steps=4))
 
 
 def test_a_failed_check_stops_it_before_anything_is_extracted(
@@ -276,6 +342,32 @@ def test_without_labels_retrieval_alone_tests(tmp_path: Path) -> None:
     assert "probe" not in learned
     assert following == f"Next: p2pkit export {done.run} --out student.safetensors"
     assert read_config(done.run).holdout == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("labelled", "reason"),
+    [
+        (slice(0, 1), "no labelled point was counted"),
+        (slice(3, 4), "training frames have no labelled"),
+    ],
+)
+def test_labels_of_a_part_alone_leave_out_the_probe(
+    tmp_path: Path, labelled: slice, reason: str
+) -> None:
+    recording = write_recording(tmp_path / "partly", 4)
+    found = sorted(recording.glob("*.label.png"))
+    for path in {*found} - {*found[labelled]}:
+        path.unlink()
+    progress: list[pretrain.Progress] = []
+    config = tiny(recording, tmp_path / "out", steps=1)
+    done = pretrain.run(config, progress=progress.append)
+    notes = [report.note for report in progress if report.stage == "evaluate" and report.note]
+    assert len(notes) == 1
+    assert re.match(f"no linear probe: .*{reason}", notes[0])
+    assert done.probe is None
+    assert done.report.is_file()
+    assert len(done.summary()) == 3
 
 
 def test_a_single_frame_cannot_be_pretrained_on(tmp_path: Path) -> None:

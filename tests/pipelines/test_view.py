@@ -7,7 +7,7 @@ import pytest
 from box_points import points_in_boxes
 from click.testing import CliRunner
 from PIL import Image
-from tiny_recording import NAMES, tiny_train_config
+from tiny_recording import NAMES, recording_config, tiny_train_config
 
 import p2pkit
 from p2pkit.cli.main import commands
@@ -28,6 +28,13 @@ from p2pkit.teachers import TeacherOptions
 def tiny_run(room_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_train_config(room_store, steps=1, holdout=4)
     return train.run(config, tmp_path_factory.mktemp("run") / "run")
+
+
+def test_a_picture_needs_no_teacher(room_recording: Path, tmp_path: Path) -> None:
+    """As extracted with --teacher none."""
+    plain = recording_config(room_recording, tmp_path / "plain.store", limit=1, features=None)
+    [png] = run(ViewConfig(str(extract(plain)), png=tmp_path / "frame.png"))
+    assert np.asarray(Image.open(png)).shape == (48, 3 * 64 + 2 * GAP_PX, 3)
 
 
 def test_a_frame_as_a_picture(room_store: Path, tmp_path: Path) -> None:
@@ -182,6 +189,9 @@ def test_what_cannot_be_shown(
         run(ViewConfig(str(room_store), ("nothing",), png=tmp_path / "x.png"))
     with pytest.raises(ConfigError, match="--ply shows one frame, found 2 keys"):
         run(ViewConfig(str(room_store), (first, second), ply=tmp_path / "x.ply"))
+    for name in ("frame", "frame.xyz", "."):
+        with pytest.raises(ConfigError, match=r"--png is .*; the file's name must end in \.png"):
+            run(ViewConfig(str(room_store), (first,), png=tmp_path / name))
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ConfigError, match="DISPLAY is not set"):

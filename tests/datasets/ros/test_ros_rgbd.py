@@ -416,7 +416,7 @@ def test_the_commands_take_a_bag_and_its_streams(frames: list[Frame], tmp_path: 
     chosen = ("--streams", COLOR)
     report = tmp_path / "check"
     output = p2pkit("check", walk, "--frames", 1, "--out", report, *chosen, code=0).output
-    assert "1 frames have valid fields" in output
+    assert "valid fields in 1 frame" in output
     store = tmp_path / "walk.store"
     p2pkit("extract", walk, "--out", store, "--teacher", "none", *chosen)
     assert len(open_store(store)) == 2

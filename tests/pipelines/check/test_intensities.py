@@ -37,7 +37,7 @@ def test_usual_intensities_pass(sweeps: Path, tmp_path: Path) -> None:
         0.1 <= found["intensity"].figures["lowest"] < found["intensity"].figures["highest"] <= 0.8
     )
     # A fifth of the points lie before the camera; of those nearly all have a pair.
-    assert "% of the points in 1 frames are seen by a camera" in found["coverage"].reason
+    assert "% of the points in 1 frame are seen by a camera" in found["coverage"].reason
 
 
 def test_another_range_is_a_fault_by_name(sweeps: Path, tmp_path: Path) -> None:

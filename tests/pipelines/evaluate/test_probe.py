@@ -124,9 +124,9 @@ def test_an_empty_side_is_refused(tiny_run: Path, tmp_path: Path) -> None:
     root = write_recording(tmp_path / "rooms", 2)
     store = extract.run(recording_config(root, tmp_path / "store"))
     with pytest.raises(
-        ConfigError, match=r"2 frames cannot be cut into a part for training and 0\.1"
+        ConfigError, match=r"2 frames cannot be cut into a part for training and 0\.9"
     ):
-        probe.run(probe_config(tiny_run, store, test_fraction=0.1))
+        probe.run(probe_config(tiny_run, store, test_fraction=0.9))
 
 
 def test_points_of_one_voxel_share_its_features(room_store: Path) -> None:

@@ -89,6 +89,7 @@ def test_one_sequence_is_cut_where_the_fraction_says(tmp_path: Path) -> None:
     train, test = split.train, split.test
     assert [keys[sample] for sample in train] == [f"frame-{number:06d}" for number in range(3)]
     assert [keys[sample] for sample in test] == ["frame-000003"]
+    assert len(scene_split(store, 0.05).test) == 1
     for fraction in (0.0, 1.0):
         with pytest.raises(ConfigError, match=f"test_fraction is {fraction}; expected a value"):
             scene_split(store, fraction)

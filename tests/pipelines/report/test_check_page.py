@@ -12,7 +12,7 @@ from p2pkit.pipelines.check.page import check_page
 
 REASON = "edges fit best 3.1 % of the width away (tolerance 1.7 %), " * 4 + "x" * 90
 TESTS = [
-    {"test": "fields", "outcome": "pass", "fault": "", "reason": "3 frames have valid fields"},
+    {"test": "fields", "outcome": "pass", "fault": "", "reason": "valid fields in 3 frames"},
     {"test": "shift test", "outcome": "fail", "fault": "stale calibration", "reason": REASON},
     {"test": "time test", "outcome": "cannot tell", "fault": "", "reason": "no frame has poses"},
 ]
