@@ -33,6 +33,16 @@ def test_the_store_is_the_same_as_with_the_dataset_named(room: Path, tmp_path: P
     assert read_manifest(recognised).dataset["dataset"] == "posed-rgbd"
 
 
+def test_a_calibration_elsewhere_needs_the_format_named(room: Path, tmp_path: Path) -> None:
+    bare = shutil.copytree(room, tmp_path / "bare")
+    calibration = (bare / "camera.json").rename(tmp_path / "calibration.json")
+    said = p2pkit("check", bare, "--camera", calibration, code=2).stderr
+    assert "camera.json is missing" in said
+    assert "a calibration elsewhere: --dataset posed-rgbd --camera FILE" in said
+    named = ("--dataset", "posed-rgbd", "--camera", calibration)
+    p2pkit("extract", bare, *named, "--out", tmp_path / "x.store", *TEACHER)
+
+
 @pytest.mark.parametrize("named", [(), ("--dataset", "posed-rgbd")])
 def test_a_store_with_a_lost_shard_is_finished_either_way(
     room: Path, tmp_path: Path, named: tuple[str, ...]
