@@ -1,6 +1,7 @@
 """transforms.json as nerfstudio, Polycam and Record3D write it, around generated frames."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,24 @@ def test_frames_come_back_as_they_were(frames: list[Frame], tmp_path: Path) -> N
     assert [frame.key for frame in found] == [f"room_frame_{number:05d}" for number in range(3)]
     for frame, real in zip(found, frames, strict=True):
         assert_same(frame, real)
+
+
+def test_up_is_estimated_whichever_axis_the_exporter_chose(
+    frames: list[Frame], tmp_path: Path
+) -> None:
+    """ARKit's worlds have y up, those of nerfstudio's own commands z."""
+    y_up = np.eye(4)
+    y_up[1:3, 1:3] = [[0, 1], [-1, 0]]
+    worlds = [frame.world_from_sensor for frame in frames]
+    moved = [
+        replace(frame, world_from_sensor=y_up @ world)
+        for frame, world in zip(frames, worlds, strict=True)
+        if world is not None
+    ]
+    write_nerfstudio(tmp_path / "room", moved)
+    (fused,) = opened(tmp_path / "room", fuse=3)
+    assert fused.world_from_sensor is not None
+    assert np.abs(fused.world_from_sensor[:3, 2] - y_up[:3, 2]).max() < 0.05
 
 
 def test_intrinsics_of_each_frame_and_a_smaller_depth(frames: list[Frame], tmp_path: Path) -> None:

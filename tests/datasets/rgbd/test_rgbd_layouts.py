@@ -252,6 +252,15 @@ def test_arkitscenes_gives_the_real_frames(office: list[Frame], tmp_path: Path) 
         source.load(source.keys()[1])
 
 
+def test_arkitscenes_of_one_name_in_two_folders_are_refused(
+    office: list[Frame], tmp_path: Path
+) -> None:
+    for room in ("kitchen", "bath"):
+        write_arkitscenes(tmp_path / room / "frames", office[:1])
+    with pytest.raises(SourceError, match=r"bath/frames and .*kitchen/frames would both be the"):
+        open_source("arkitscenes", SourceOptions(tmp_path))
+
+
 def test_damaged_arkitscenes(office: list[Frame], tmp_path: Path) -> None:
     folder = tmp_path / "41069021"
     write_arkitscenes(folder, office[:1])
