@@ -23,7 +23,8 @@ from p2pkit.settings import settings_in
 OF_PROBE = ("test_fraction", "random_seeds", "seed")
 """Options that only `--preset probe` takes."""
 NOT_OF_BOXES = tuple(
-    f"finetune.augment.{name}" for name in ("drop_fraction", "drop_cuboids", "up_axis")
+    f"finetune.augment.{name}"
+    for name in ("drop_fraction", "drop_cuboids", "elastic", "tilt_deg", "up_axis")
 )
 """Settings of fine-tuning that the mode detect has no use for."""
 

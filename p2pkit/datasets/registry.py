@@ -62,6 +62,7 @@ class Dataset:
             of `layouts` is a near miss.
         hint: `module:NAME` below `p2pkit.datasets` of a text that explains a near miss, or empty.
         official_test: its benchmark's test part, if it has one.
+        boxes_in_view: whether only what a camera sees was searched for boxes.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Dataset:
     typical: tuple[Layout, ...] = ()
     hint: str = ""
     official_test: OfficialTest | None = None
+    boxes_in_view: bool = False
 
 
 LARGEST_UNITS = 1e9
@@ -128,6 +130,7 @@ _ROWS = (
         layouts=(Layout(("velodyne/*.bin", "calib/*.txt"), places=(HERE, "training", "testing")),),
         has_poses=False,
         settings=_SWEEPS,
+        boxes_in_view=True,
         typical=(Layout(("velodyne/*.bin",), places=(HERE, "training", "testing")),),
     ),
     Dataset(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float32, Float64, Int32, Int64
 from torch import Tensor, nn
 
+from p2pkit.datasets.registry import DATASETS
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.detection import (
     THRESHOLDS,
@@ -216,7 +217,8 @@ def box_frame(
 ) -> BoxFrame:
     """Read a frame; with a generator points and boxes are augmented alike.
 
-    Points are levelled: turned to the boxes' upright axes, then to the student's up axis.
+    Points are levelled: turned to the boxes' upright axes, then to the student's up axis. Where
+    only what a camera sees was annotated, voxels without a point that it sees are left out.
     """
     if data.other is not None and sample >= data.store.samples:
         # Levelled points have the network's up axis, whichever the store has.
@@ -237,7 +239,17 @@ def box_frame(
     cloud = replace(cloud, points=turned)
     seen = see(cloud, config, random, up_axis=data.up_axis, blank=data.blank)
     boxes = moved_boxes(stored, change)
-    return BoxFrame(seen.coordinates, seen.points, seen.inputs, boxes, stored.annotated)
+    rows = np.arange(len(seen.coordinates))
+    if annotated_in_view(data.store):
+        rows = np.unique(seen.voxel_of_point[cloud.seen])
+    voxels = (seen.coordinates[rows], seen.points[rows], seen.inputs[rows])
+    return BoxFrame(*voxels, boxes, stored.annotated)
+
+
+def annotated_in_view(store: Store) -> bool:
+    """Whether boxes of one of the store's datasets lie only where a camera sees them."""
+    names = str(store.manifest.dataset.get("dataset")).split("+")
+    return any(name in DATASETS and DATASETS[name].boxes_in_view for name in names)
 
 
 def read_boxes(store: Store, sample: int) -> StoredBoxes:

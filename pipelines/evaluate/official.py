@@ -50,18 +50,23 @@ def test_places(dataset: object, names: Sequence[str], scenes: Sequence[str]) ->
     return found
 
 
-def differences_to_published(store: Store, frames: int, label_set: str) -> list[str]:
+def differences_to_published(
+    store: Store, frames: int, label_set: str, *, boxes: bool = False
+) -> list[str]:
     """What keeps scores on an official test part from being the benchmark's own; empty if nothing.
 
     Args:
         store: that is tested on.
         frames: of the test part.
         label_set: its name.
+        boxes: whether boxes are scored, rather than points.
     """
     part = _part(store.manifest.dataset.get("dataset"))
     size = store.layer(GEOMETRY).fingerprint.get("voxel_size")
     found: list[str] = []
-    if part.scores:
+    if boxes:
+        found.append("boxes are scored as VoteNet does, by this head and its metric")
+    elif part.scores:
         found.append(f"the benchmark scores {part.scores}")
     elif size != 0:
         kept = "some of the points" if size is None else f"one point per voxel of {size:g} m"

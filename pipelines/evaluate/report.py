@@ -325,7 +325,9 @@ def _test_interval(own: Cells, scratch: Cells) -> tuple[float, float] | None:
     if own[0]["mode"] != DETECT:
         return bootstrap_interval(_counts(own), _counts(scratch))
     scores = [[partial(_map25, stored_matches(cell)) for cell in cells] for cells in (own, scratch)]
-    return resampled_interval(*scores, scenes=len(own[0]["matches"]["scenes"]))
+    matches = own[0]["matches"]
+    boxes = np.array(matches["boxes"], np.int64).sum(axis=1)
+    return resampled_interval(*scores, scenes=len(matches["scenes"]), held=boxes)
 
 
 def _map25(matches: Matches, times: Float64[np.ndarray, "resamples scenes"]) -> np.ndarray:

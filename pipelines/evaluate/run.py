@@ -172,7 +172,7 @@ def _unusual(config: EvaluateConfig, data: LabelledFrames) -> dict[str, Any]:
         entries["split"] = config_to_json(data.split)
     if is_official(data.split.test_scenes):
         entries["not_as_published"] = differences_to_published(
-            data.store, len(data.parts["test"]), config.labels
+            data.store, len(data.parts["test"]), config.labels, boxes=DETECT in config.modes
         )
     if data.warning is not None:
         entries["warning"] = data.warning

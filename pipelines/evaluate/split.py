@@ -37,10 +37,10 @@ def place_of(dataset: object, sequence: str) -> str:
     """The place that a sequence shows: `scene0000` for all of ScanNet's scans of that room.
 
     Args:
-        dataset: its name, as the store has it.
+        dataset: its name, as the store has it; several, joined by `+`, after a merge.
         sequence: of a frame, or a pattern of sequences.
     """
-    if dataset in ("scannet", "scannet200", "scannet-scenes"):
+    if {"scannet", "scannet200", "scannet-scenes"} & {*str(dataset).split("+")}:
         return _SCAN_OF_A_ROOM.sub(r"\1", sequence)
     return sequence
 

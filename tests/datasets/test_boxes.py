@@ -225,6 +225,11 @@ def test_nuscenes_annotations_are_moved_from_the_world_to_the_sweep(
     heading = np.array([np.cos(boxes.yaw[0]), np.sin(boxes.yaw[0]), 0]) @ boxes.upright_from_sensor
     # The box is level in the world only, and the car stands at a slope of some degrees.
     assert heading @ box[:3, 0] > 0.99
+    # The labels of a test split are hidden: its table is there and empty.
+    (root / "v1.0-mini" / "sample_annotation.json").write_text("[]")
+    hidden = open_source("nuscenes", SourceOptions(root))
+    assert box_names_of(hidden) is None
+    assert hidden.load(hidden.keys()[0]).boxes is None
 
 
 def sunrgbd_annotation(boxes: Boxes, level: np.ndarray) -> dict[str, Any]:

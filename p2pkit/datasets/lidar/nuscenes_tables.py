@@ -122,8 +122,9 @@ class Tables:
             if record["token"] in wanted
         }
         self._labels = self._label_files()
-        self.has_boxes = (folder / "sample_annotation.json").is_file()
-        self._annotations = self._boxes_of_samples() if self.has_boxes else {}
+        listed = (folder / "sample_annotation.json").is_file()
+        self._annotations = self._boxes_of_samples() if listed else {}
+        self.has_boxes = bool(self._annotations)  # the table of a test split is empty
 
     def frames(self) -> list[RigFrame]:
         """All samples that have a sweep, scene after scene, in time's order."""

@@ -117,6 +117,25 @@ def test_points_stay_in_their_boxes_however_a_frame_is_augmented(data: LabelledF
     assert turned.any(axis=1).mean() < plain
 
 
+@pytest.mark.realdata
+def test_only_what_the_camera_sees_counts_where_only_that_was_annotated(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KITTI's boxes are of what image_2 shows; most points of a sweep lie beside it."""
+    root = data_root / "kitti_object"
+    config = ExtractConfig("kitti-object", root, tmp_path / "kitti.store", features=None, limit=3)
+    store = open_store(extract.run(config))
+    sample = SampleConfig(inputs=("intensity",), voxel_size=0.2)
+    frames = open_labelled(store, label_set=BOXES, validation=0.3, test=0.3, sample=sample)
+    seen = [box_frame(frames, row) for row in range(store.samples)]
+    monkeypatch.setattr(detect, "annotated_in_view", lambda store: False)
+    for row, frame in enumerate(seen):
+        x, y, _ = frame.coordinates.T
+        assert np.abs(np.degrees(np.arctan2(y, x))).max() < 50
+        assert 0.05 < len(x) / len(box_frame(frames, row).coordinates) < 0.4
+        assert len(frame.boxes.center) == len(read_boxes(store, row).center)
+
+
 @pytest.mark.slow
 def test_training_finds_the_boxes_of_the_frame_that_it_learns(data: LabelledFrames) -> None:
     torch.manual_seed(0)

@@ -388,6 +388,8 @@ def test_what_differs_from_the_published_protocol(stored: Path) -> None:
     assert part is not None
     full = differences_to_published(store, part.frames or 1, "stored")
     assert ["vertices of whole scenes" in one for one in full] == [True] * (dataset == "scannet")
+    of_boxes = differences_to_published(store, part.frames or 1, "stored", boxes=True)
+    assert of_boxes[0].startswith("boxes are scored as VoteNet does")
     found = differences_to_published(store, 2, "nyu13")
     assert found[-1] == "the label set nyu13"
     if part.frames:

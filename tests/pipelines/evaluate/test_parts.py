@@ -158,5 +158,6 @@ def test_scans_of_one_room_are_one_place() -> None:
     assert place_of("scannet", "scene0000_01") == "scene0000"
     assert place_of("scannet200", "scene00*_??") == "scene00*"
     assert place_of("scannet", "office") == "office"
+    assert place_of("arkitscenes+scannet", "scene0000_01") == "scene0000"
     assert place_of("nuscenes", "scene-0061") == "scene-0061"
     assert place_of("posed-rgbd", "scene0000_01") == "scene0000_01"

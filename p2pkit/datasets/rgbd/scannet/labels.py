@@ -3,7 +3,7 @@
 ScanNet20: the benchmark's 20 of the NYU40 classes, in `SCENE_vh_clean_2.labels.ply`. ScanNet200:
 Rozenberszki et al., "Language-Grounded Indoor 3D Semantic Segmentation in the Wild", ECCV 2022; ids
 of `scannetv2-labels.combined.tsv`, through `SCENE_vh_clean_2.0.010000.segs.json`,
-`SCENE.aggregation.json` (or `SCENE_vh_clean.aggregation.json`) and `SCENE_vh_clean_2.ply`.
+`SCENE.aggregation.json` and `SCENE_vh_clean_2.ply`.
 """
 
 from dataclasses import dataclass
@@ -179,9 +179,8 @@ def _mesh_200(folder: Path, class_of: tuple[tuple[str, int], ...]) -> LabelledMe
 
 
 def groups_file(folder: Path) -> Path:
-    """The aggregation file that fits the segments of the decimated mesh."""
-    names = (f"{folder.name}.aggregation.json", f"{folder.name}_vh_clean.aggregation.json")
-    return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+    """The instances on the decimated mesh; `_vh_clean.aggregation.json` is of the finer one."""
+    return folder / f"{folder.name}.aggregation.json"
 
 
 def instance_files(folder: Path) -> tuple[Path, Path]:
