@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from p2pkit.datasets.frame import FrameSource
@@ -44,6 +45,8 @@ def open_recording(
     every: int = 1,
     camera: str | Path | None = None,
     depth_units: float | None = None,
+    flying_margin: float | None = None,
+    streams: Sequence[str] = (),
 ) -> FrameSource:
     """A recording for reading, as `p2pkit extract` reads it: `keys()`, and `load(key)` for a frame.
 
@@ -54,6 +57,9 @@ def open_recording(
         every: read only every N-th frame of each sequence.
         camera: a calibration to use in place of the recording's own.
         depth_units: units per metre of stored depth, in place of what the recording says.
+        flying_margin: share of its depth by which a pixel that is dropped floats between the sides
+            of an edge; 0 keeps all, None takes what `p2pkit extract` takes.
+        streams: topics of a ROS bag, or cameras of a LeRobot dataset, where several fit.
 
     Raises:
         SourceError: the recording cannot be used, or its format is not recognised.
@@ -64,6 +70,7 @@ def open_recording(
     from p2pkit.datasets.frame import SourceOptions
     from p2pkit.datasets.recognise import recognise
     from p2pkit.datasets.registry import open_source
+    from p2pkit.settings.recording import FLYING_MARGIN
 
     root = None if path is None else Path(path)
     if dataset is None and root is not None:
@@ -75,6 +82,8 @@ def open_recording(
         limit=limit,
         every=every,
         depth_units=depth_units,
+        flying_margin=FLYING_MARGIN if flying_margin is None else flying_margin,
+        streams=tuple(streams),
     )
     return open_source(dataset or "demo-scene", options)
 

@@ -37,3 +37,5 @@ STREAMS: Any = Field(
     "separated by commas.",
     json_schema_extra=option(metavar="A,B"),
 )
+FLYING_MARGIN = 0.02
+"""Of depth by which a pixel must float between the sides of an edge to be dropped."""

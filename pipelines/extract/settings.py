@@ -63,7 +63,7 @@ class ExtractConfig:
     limit: int | None = recording.LIMIT
     every: int = recording.EVERY
     flying_margin: float = Field(
-        default=0.02,
+        default=recording.FLYING_MARGIN,
         ge=0,
         lt=1,
         description="Drop depth pixels that float between the two sides of an edge: those that no "

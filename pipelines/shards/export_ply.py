@@ -16,13 +16,13 @@ VERTEX = np.dtype([*((name, "<f8") for name in AXES), *((name, "u1") for name in
 PLY_TYPES = {"<f8": "double", "|u1": "uchar"}
 
 
-def write_ply(store: Store, key: str, path: Path) -> Path:
+def write_ply(store: Store, key: str, path: str | Path) -> Path:
     """Write a sample's points (m, in the world frame where the frame has a pose) and colours.
 
     Raises:
         StoreError: the store has no such key, or the file cannot be written.
     """
-    sample = store.read(GEOMETRY, *store.find(key))
+    path, sample = Path(path), store.read(GEOMETRY, *store.find(key))
     cloud = decode_geometry(sample)
     points = cloud.points.astype(np.float64)
     if sample.meta["world_from_sensor"] is not None:

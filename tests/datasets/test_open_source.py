@@ -1,6 +1,9 @@
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import p2pkit
 from p2pkit.datasets.frame import SourceOptions
@@ -41,3 +44,24 @@ def test_open_recording_takes_text_and_recognises_the_format(room_recording: Pat
     named = p2pkit.open_recording(room_recording, dataset="posed-rgbd", camera=camera)
     assert (named.load(frame.key).views[0].image == frame.views[0].image).all()
     assert p2pkit.open_recording(limit=1).name == "demo-scene"
+
+
+def test_open_recording_gives_the_depth_that_an_extraction_uses(
+    room_recording: Path, tmp_path: Path
+):
+    root = shutil.copytree(room_recording / "scene-0", tmp_path / "scene")
+    for name in ("camera.json", "labels.json"):
+        shutil.copy(room_recording / name, root)
+    path = min(root.glob("*.depth.png"))
+    depth = np.array(Image.open(path))
+    depth[10, 20] = 700  # floats before the wall
+    Image.fromarray(depth).save(path)
+    found = []
+    for options in ({"flying_margin": 0.0}, {}):
+        source = p2pkit.open_recording(root, **options)
+        read = source.load(source.keys()[0]).depth
+        assert read is not None
+        found.append(read.values[10, 20])
+    assert found == [700, 0]
+    with pytest.raises(ConfigError, match="streams"):
+        p2pkit.open_recording(root, streams=("front",))
