@@ -151,11 +151,10 @@ def config_of(kind: type[Config], **values: Any) -> Config:
         click.UsageError: as `typed_settings`, or `--set` names what the command decides.
         ConfigError: a setting is unknown, or its value is not allowed.
     """
-    given = typed_settings(kind)
     for name in set_names():
         if name in values:
             raise click.UsageError(f"--set {name} would be ignored: {_place_of(name)}")
-    return config_from_json(kind, nested(given | values))
+    return config_from_json(kind, nested(typed_settings(kind) | values))
 
 
 def _place_of(name: str) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from p2pkit.errors import ConfigError, MissingDependencyError
 from p2pkit.layers.boxes import decode_boxes
 from p2pkit.pipelines.evaluate.inference import read_cloud
-from p2pkit.pipelines.held_out import all_keys, holdout_split, samples_in_key_order
+from p2pkit.pipelines.held_out import all_keys, samples_in_key_order
 from p2pkit.pipelines.report.frames import (
     MOST_WIDTH,
     STUDENT,
@@ -31,7 +31,7 @@ from p2pkit.pipelines.report.networks import RunNetworks, run_networks
 from p2pkit.pipelines.report.pictures import PALETTE, PrincipalBasis, ReadFeatures, principal_basis
 from p2pkit.pipelines.settings import ViewConfig
 from p2pkit.pipelines.shards.export_ply import write_ply
-from p2pkit.pipelines.train.run_folder import feature_layer, read_config_here
+from p2pkit.pipelines.train.run_folder import feature_layer, kept_and_held
 from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.order import locate
 
@@ -121,9 +121,7 @@ def _on_white(picture: Picture) -> Picture:
 
 
 def _networks(store: Store, run: Path) -> RunNetworks:
-    config = read_config_here(run)
-    kept, _ = holdout_split(store, config.holdout, config.holdout_scenes)
-    return run_networks(run, store, kept, seed=1)
+    return run_networks(run, store, kept_and_held(run, store)[0], seed=1)
 
 
 def _open3d() -> Any:

@@ -14,10 +14,14 @@ LEAST_COMMON = 0.5
 """Share of the shorter stream whose numbers the other one must have too."""
 # 0000123-000004067811: a number and microseconds, as in the Redwood object scans.
 _NUMBER_AND_TIME = re.compile(r"\d+-(\d{6,})")
-# 2024-01-05_12-00-05.006 or 20240105T120005006, and 12-00-05.006 without a date: with a fraction.
+# 2024-01-05_12-00-05.006 or 20240105T120005006, and 12-00-05.006 without a date. What follows the
+# seconds in another way, as in 20240105_120005_12, is a counter.
 _DATE = r"(\d{4})-?(\d\d)-?(\d\d)[T_ -]"
 _CLOCKS = (
-    re.compile(rf"(?:.*\D)?{_DATE}(\d\d)[-:_.]?(\d\d)[-:_.]?(\d\d)[-:_.,]?(\d+)Z?"),
+    re.compile(
+        rf"(?:.*\D)?{_DATE}(\d\d)[-:_.]?(\d\d)[-:_.]?(\d\d)"
+        r"(?:[.,](?=\d)|(?=(?:\d{3})+Z?$))(\d+)Z?"
+    ),
     re.compile(r"(?:.*\D)?()()()(\d\d)[-:_](\d\d)[-:_](\d\d)\.(\d+)"),
 )
 _DECIMAL = re.compile(r"(?:.*[^\d.])?(\d+\.\d+)")
@@ -81,10 +85,13 @@ def pair_images(first: Sequence[Path], second: Sequence[Path], *, max_gap_s: flo
 
 def named_time(path: Path) -> float | None:
     """Seconds in a file's name, or None."""
+    clock = next(filter(None, (clock.fullmatch(path.stem) for clock in _CLOCKS)), None)
+    if clock and (seconds := _seconds(*clock.groups())) is not None:
+        return seconds
     if match := _NUMBER_AND_TIME.fullmatch(path.stem):
         return int(match[1]) / _UNITS_PER_SECOND.get(len(match[1]), 1e6)
-    if match := next(filter(None, (clock.fullmatch(path.stem) for clock in _CLOCKS)), None):
-        return _seconds(*match.groups())
+    if clock:
+        return None
     if match := _DECIMAL.fullmatch(path.stem):
         return float(match[1])
     match = _INTEGER.fullmatch(path.stem)

@@ -139,7 +139,7 @@ def blocker_reach(depth: Camera, image: Camera) -> int:
     gap between the depth pixels of a surface.
     """
     finer = max(image.fx / depth.fx, image.fy / depth.fy)
-    return max(1, math.ceil((finer - 1) / 2))
+    return max(1, math.ceil((finer - 1) / 2 - 1e-6))  # focal lengths are rounded
 
 
 def _shown(view: ColorView, squares: np.ndarray, nearest: np.ndarray) -> kernels.View:

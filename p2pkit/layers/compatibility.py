@@ -12,7 +12,7 @@ from p2pkit.store.manifest import GEOMETRY, LEFT_OUT, LayerSpec, Plan
 from p2pkit.store.strict_json import differences
 
 MADE_FROM = "made_from"
-OF_ONE_RECORDING = frozenset({"dataset", "plan", "geometry", MADE_FROM})
+OF_ONE_RECORDING = frozenset({"blocker_reach_px", "dataset", "plan", "geometry", MADE_FROM})
 """Entries of a fingerprint that may differ within a family: they say which frames, not how."""
 GRIDS = "grids"
 HOW_READ = ("flying_margin", "fuse")

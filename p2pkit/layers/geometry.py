@@ -295,7 +295,7 @@ def geometry_spec(
     }
     if frame.labels is not None and (config.voxel_size > 0 or "fused" in dataset):
         fingerprint["labels"] = "commonest in voxel"
-    if frame.depth is not None:
+    if frame.depth is not None and frame.views:
         reach = blocker_reach(frame.depth.camera, frame.views[0].camera)
         if reach > 1:
             fingerprint["blocker_reach_px"] = reach

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from torch import Tensor
 
-from p2pkit.errors import ConfigError, StoreError
+from p2pkit.errors import ConfigError, StoreError, counted
 from p2pkit.evaluation.label_sets import IGNORE, LabelSet, open_label_set
 from p2pkit.evaluation.segmentation import (
     SegmentationScores,
@@ -20,6 +20,7 @@ from p2pkit.evaluation.segmentation import (
 )
 from p2pkit.geometry.gravity import turn_between, turned
 from p2pkit.layers.boxes import CLASSES, box_layer
+from p2pkit.layers.digests import INPUTS
 from p2pkit.networks import Student, prepared_for
 from p2pkit.pipelines.evaluate.inference import labels_of, read_cloud
 from p2pkit.pipelines.evaluate.official import is_official, test_places
@@ -395,10 +396,10 @@ def with_test_store(
         StoreError: the store has no labels.
         ConfigError: it holds the same frames, or has other classes.
     """
-    if store.manifest.dataset == data.store.manifest.dataset:
+    if shared := shared_frames(store, data.store):
         raise ConfigError(
-            f"test_store {store.root} holds the frames of the training store {data.store.root}, "
-            "extracted from the same recording; test on other ones"
+            f"test_store {store.root} holds {counted(len(shared), 'frame')} of the training store "
+            f"{data.store.root}, such as {shared[0]}; test on other ones"
         )
     labels = stored_labels(store, data.labels.name)
     if labels.classes != data.labels.classes:
@@ -424,6 +425,18 @@ def with_test_store(
     scene_of = {**data.scene_of, **moved}
     # What the other store shows is not the place of the training frames.
     return replace(data, parts=parts, scene_of=scene_of, warning=None, other=other)
+
+
+def shared_frames(one: Store, other: Store) -> list[str]:
+    """Keys of the frames that were extracted from the same files in both stores."""
+    common = sorted({*all_keys(one)} & {*all_keys(other)})
+    if one.manifest.dataset == other.manifest.dataset:
+        return common
+
+    def digests(store: Store, key: str) -> Any:
+        return store.read("geometry", *store.find(key), fields=()).meta.get(INPUTS)
+
+    return [key for key in common if (known := digests(one, key)) and known == digests(other, key)]
 
 
 def stored_labels(store: Store, label_set: str) -> LabelSet:

@@ -13,7 +13,7 @@ from p2pkit.errors import TrainingError
 from p2pkit.files import write_text
 from p2pkit.losses import REGRESSIONS, SUPERPIXEL
 from p2pkit.pipelines.evaluate.inference import read_cloud
-from p2pkit.pipelines.held_out import chosen_samples, holdout_split, without_arrays
+from p2pkit.pipelines.held_out import chosen_samples, without_arrays
 from p2pkit.pipelines.report.evaluation import (
     EvaluationSection,
     evaluation_section,
@@ -34,6 +34,7 @@ from p2pkit.pipelines.train.model import build_model, embedding_width
 from p2pkit.pipelines.train.presets import preset
 from p2pkit.pipelines.train.run_folder import (
     initial_weights,
+    kept_and_held,
     read_config_here,
     read_provenance,
     run_layer,
@@ -99,7 +100,7 @@ def run(config: ReportConfig) -> Path:
 def _drawn(config: ReportConfig, store: Store) -> dict[str, Any]:
     """Sections that need the networks: pictures, likely false negatives, nearest points."""
     train_config = read_config_here(config.run)
-    kept, held = holdout_split(store, train_config.holdout, train_config.holdout_scenes)
+    kept, held = kept_and_held(config.run, store)
     shown = held if len(held) else kept
     networks = run_networks(config.run, store, kept, seed=config.seed + 1)
     chosen = chosen_samples(shown, config.frames)

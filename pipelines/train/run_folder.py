@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError, StoreError, TrainingError
 from p2pkit.files import write_json
@@ -17,11 +19,11 @@ from p2pkit.losses import SUPERPIXEL
 from p2pkit.networks import AUTO, choose_engine
 from p2pkit.networks.students import WAFFLEIRON
 from p2pkit.pipelines.evaluate.official import is_official
-from p2pkit.pipelines.held_out import all_keys, holdout_split
+from p2pkit.pipelines.held_out import all_keys, holdout_split, samples_in_key_order
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings import config_from_json, config_to_json
 from p2pkit.store.location import MANIFEST, as_location
-from p2pkit.store.reading import Store
+from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.augmentation import Axis
 from p2pkit.stream.batches import StreamSource
 from p2pkit.stream.inputs import input_channels
@@ -233,7 +235,9 @@ def read_config(out: str | Path) -> TrainConfig:
 
 
 def store_of(run: Path, name: str) -> str:
-    """Path or URL of a store that a run was trained on: as the run names it, else beside the run.
+    """Path or URL of a store that a run was trained on: as the run names it, or beside the run.
+
+    Of two such stores the one counts that the run knows.
 
     Args:
         run: its folder.
@@ -244,18 +248,41 @@ def store_of(run: Path, name: str) -> str:
         StoreError: neither is a store.
     """
     place = as_location(name)
-    if not isinstance(place, Path) or (place / MANIFEST).is_file():
+    if not isinstance(place, Path):
         return name
-    relative = ", relative to the folder where it was trained" if not place.is_absolute() else ""
     beside = run.resolve().parent / place.name
-    if relative and (beside / MANIFEST).is_file():
-        return str(beside)
-    here = shlex.quote(str(run))
-    raise StoreError(
-        f"{run} names its store as {name}{relative}, and that is not a store here. Name its place "
-        f"now: `p2pkit report {here} STORE`, `p2pkit evaluate {here} --on STORE`, or `p2pkit train "
-        f"STORE --out {here} --resume`"
-    )
+    found = [
+        one
+        for one in ((place,) if place.is_absolute() else (place, beside))
+        if (one / MANIFEST).is_file()
+    ]
+    if not found:
+        here = shlex.quote(str(run))
+        where = "" if place.is_absolute() else ", relative to the folder where it was trained"
+        raise StoreError(
+            f"{run} names its store as {name}{where}, and that is not a store here. Name its place "
+            f"now: `p2pkit report {here} STORE`, `p2pkit evaluate {here} --on STORE`, or `p2pkit "
+            f"train STORE --out {here} --resume`"
+        )
+    provenance = read_provenance(run)
+    own = [one for one in found if provenance.use_of(open_store(one)) is not None]
+    chosen = (own or found)[0]
+    return name if chosen is place else str(chosen)
+
+
+def kept_and_held(
+    run: Path, store: Store
+) -> tuple[Int64[np.ndarray, " kept"], Int64[np.ndarray, " held"]]:
+    """Sample ids of a store that a run trained on and held out, both in key order.
+
+    All frames of a store that it was not trained on count as kept.
+    """
+    provenance, samples = read_provenance(run), samples_in_key_order(store)
+    if provenance.use_of(store) is None:
+        return samples, samples[:0]
+    keys, out = all_keys(store), provenance.held_out(store)
+    held = np.array([keys[sample] in out for sample in samples.tolist()], np.bool_)
+    return samples[~held], samples[held]
 
 
 def resume_command(run: str | Path) -> str:

@@ -64,6 +64,7 @@ def test_set_does_not_name_what_the_command_takes_in_another_place(
         (["report", run, "--set", "run=x"], "the argument STORE|RUN [STORE]"),
         (["check", store, "--set", "dataset=tum"], "use --dataset"),
         (["view", "x.store", "--set", "keys=[]"], "the argument [KEY]..."),
+        (["retrieval", run, store, "--set", "store=x"], "the argument STORE"),
     ):
         name = words[-1].partition("=")[0]
         found = usage_error(*words)

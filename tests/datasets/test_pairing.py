@@ -64,6 +64,8 @@ def test_times_pair_each_image_once_with_its_nearest() -> None:
         ("20240105_120105006.png", 1704456065.006),
         ("12-01-05.006.png", 12 * 3600 + 65.006),
         ("12-1700000000123.png", 1700000000.123),
+        ("20240105-120105006.png", 1704456065.006),
+        ("rec_2024-01-05_12-00-05_10.png", None),
         ("2024-13-05_12-00-05.006.png", None),
         ("2024-01-05_12-00-05.png", None),
         ("000012.png", None),
@@ -108,3 +110,13 @@ def test_times_of_day_are_not_paired_across_minutes() -> None:
     ]
     assert found.pairs[1].offset_s == pytest.approx(-0.003, abs=1e-6)
     assert [path.name for path in found.alone] == [color[2]]
+
+
+def test_a_counter_after_a_date_is_no_fraction_of_a_second() -> None:
+    stem = "rec_2024-01-05_12-00-05"
+    color = [f"{stem}_{number}.jpg" for number in (1, 2, 3)]
+    depth = [f"{stem}_{number}.png" for number in (10, 2, 3)]
+    assert names(stream("color", *color), stream("depth", *depth)) == [
+        (f"{stem}_2.jpg", f"{stem}_2.png"),
+        (f"{stem}_3.jpg", f"{stem}_3.png"),
+    ]

@@ -7,7 +7,7 @@ import pytest
 from box_points import points_in_boxes
 from click.testing import CliRunner
 from PIL import Image
-from tiny_recording import NAMES, recording_config, tiny_train_config
+from tiny_recording import NAMES, recording_config, tiny_train_config, write_recording
 
 import p2pkit
 from p2pkit.cli.main import commands
@@ -83,6 +83,9 @@ def test_a_run_s_student_is_shown_beside_the_teacher(
     run(ViewConfig(str(room_store), png=png, run=tiny_run))
     # Also the student, pretrained and with random weights.
     assert np.asarray(Image.open(png)).shape == (48, 6 * 64 + 5 * GAP_PX, 3)
+    # Another recording with fewer frames than the run held out of its own.
+    other = extract(recording_config(write_recording(tmp_path / "two", 2), tmp_path / "two.store"))
+    run(ViewConfig(str(other), png=png, run=tiny_run))
 
 
 def rrd_columns(path: Path) -> dict[str, list[Any]]:

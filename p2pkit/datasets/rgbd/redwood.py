@@ -19,7 +19,7 @@ from p2pkit.datasets.files.images import image_size
 from p2pkit.datasets.files.text import json_field, numeric_array, read_json, read_text
 from p2pkit.datasets.left_out import LeftOut
 from p2pkit.datasets.listing import safe_key, visible_files
-from p2pkit.datasets.pairing import named_number, pair_images, without_partner
+from p2pkit.datasets.pairing import named_number, named_time, pair_images, without_partner
 from p2pkit.datasets.registry import LARGEST_UNITS
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, at_image_sizes, registered
 from p2pkit.datasets.rgbd.reading import RgbdFiles, SequencesOfImages
@@ -144,15 +144,15 @@ def _images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 def _poses(folder: Path, depth: list[Path]) -> dict[Path, Float64[np.ndarray, "4 4"]] | None:
     """The pose of each depth image, by the trajectory's numbers; None without a trajectory.
 
-    Where these are those of the images' names they decide. A trajectory with as many poses as there
-    are depth images, numbered from 0, is in the images' order.
+    Where these are those of the images' names they decide, unless the names are times. A trajectory
+    with as many poses as there are depth images, numbered from 0, is in the images' order.
     """
     path = next((folder / name for name in TRAJECTORIES if (folder / name).is_file()), None)
     if path is None:
         return None
     rows = _trajectory(path)
     by_number = dict(rows)
-    numbers = [named_number(image) for image in depth]
+    numbers = [named_number(path) if named_time(path) is None else None for path in depth]
     if len(by_number) == len(rows) and all(number in by_number for number in numbers):
         return {
             image: by_number[number]

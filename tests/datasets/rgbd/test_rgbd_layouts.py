@@ -183,6 +183,15 @@ def test_redwood_gives_the_real_frames(office: list[Frame], tmp_path: Path) -> N
     assert source.keys() == ["office_000000", "office_000001"]
     for key, real in zip(source.keys(), office, strict=True):
         assert_same(source.load(key), real)
+    # Times of day: the milliseconds, here 1 and 0, are no numbers of poses.
+    for folder in ("color", "depth"):
+        for number, clock in enumerate(("2024-01-05_12-00-05.001", "2024-01-05_12-00-06.000")):
+            path = tmp_path / "office" / folder / f"{number:06d}.png"
+            path.rename(path.with_name(f"{clock}.png"))
+    timed = open_source("redwood", SourceOptions(tmp_path))
+    assert timed.keys() == source.keys()
+    for key, real in zip(timed.keys(), office, strict=True):
+        assert_same(timed.load(key), real)
     (tmp_path / "office" / "trajectory.log").unlink()
     source = open_source("redwood", SourceOptions(tmp_path / "office"))
     assert source.load("office_000000").world_from_sensor is None

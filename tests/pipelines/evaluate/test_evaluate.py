@@ -55,6 +55,14 @@ NAMES = ["scratch", "inputs+position", "pretrained"]
 QUICK = FinetuneConfig(steps=4, batch_size=2, validations=2, validation_frames=2)
 
 
+def other_rooms(root: Path, frames: int) -> Path:
+    """Two sequences of other names than those of `room_store`."""
+    write_recording(root, frames, sequences=2)
+    for folder in sorted(root.glob("scene-*")):
+        folder.rename(root / folder.name.replace("scene", "other"))
+    return root
+
+
 @pytest.fixture(scope="module")
 def data(room_store: Path) -> LabelledFrames:
     return open_labelled(
@@ -508,7 +516,7 @@ def test_blank_inputs_are_part_of_the_protocol(
 def test_frames_for_testing_are_blank_too_and_may_lack_the_input(
     data: LabelledFrames, tmp_path: Path
 ) -> None:
-    root = write_recording(tmp_path / "two", 2, sequences=2)
+    root = other_rooms(tmp_path / "two", 2)
     other = open_store(extract.run(recording_config(root, tmp_path / "two.store", features=None)))
     sample = replace(data.sample, inputs=("color", "intensity"))
     asked: dict[str, Any] = {"label_set": "stored", "validation": 0.3, "test": 0.0}
@@ -590,7 +598,7 @@ def test_another_store_tests(
     room_recording: Path,
     room_store: Path,
 ) -> None:
-    root = write_recording(tmp_path / "two", 4, sequences=2)
+    root = other_rooms(tmp_path / "two", 4)
     other = extract.run(recording_config(root, tmp_path / "two.store", features=None))
     asked = replace(config, seeds=1, test_store=str(other))
     card = json.loads(run(asked).read_text())["protocol"]
@@ -616,12 +624,15 @@ def test_another_store_tests(
     assert joined.other is not None
     first = joined.other.frame(int(joined.other.parts["test"][0]))
     assert np.array_equal(frame.coordinates, first.coordinates)
-    with pytest.raises(ConfigError, match="holds the frames of the training store"):
+    with pytest.raises(ConfigError, match="holds 12 frames of the training store"):
         run(replace(asked, test_store=str(room_store)))
     fine = GeometryConfig(voxel_size=0.01)
     again = recording_config(room_recording, tmp_path / "fine.store", geometry=fine, features=None)
-    with pytest.raises(ConfigError, match="extracted from the same recording"):
+    with pytest.raises(ConfigError, match=r"holds 12 frames of the training store .*scene-0_frame"):
         run(replace(asked, test_store=str(extract.run(again))))
+    few = recording_config(room_recording, tmp_path / "few.store", limit=3, features=None)
+    with pytest.raises(ConfigError, match="holds 3 frames of the training store"):
+        run(replace(asked, test_store=str(extract.run(few))))
     with pytest.raises(ConfigError, match="omit the test scenes"):
         replace(asked, split=SplitConfig(test_scenes=("scene-0",)))
 

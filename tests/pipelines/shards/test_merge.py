@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from part_store import contents, keys_of, payloads, write_part
+from PIL import Image
 from store_files import tree
 from tiny_recording import recording_config, write_recording
 
@@ -211,6 +212,28 @@ def test_stores_of_other_frames_of_a_recording_are_one_family(
     assert out.layer("geometry").settings == {}
     assert out.layer("geometry").details["reading"] == {"flying_margin": 0.02, "fuse": 0}
     assert verify_store(out.root, deep=True).ok
+
+
+def test_cameras_of_other_resolutions_are_one_family(tmp_path: Path) -> None:
+    """How far a depth pixel reaches in its image follows from the cameras."""
+    stores: list[Path] = []
+    for finer in (2, 5):
+        root = write_recording(tmp_path / str(finer), 2)
+        calibration = json.loads((root / "camera.json").read_text())
+        color = {name: finer * value for name, value in calibration["color"].items()}
+        for name in ("cx", "cy"):
+            color[name] = finer * (calibration["color"][name] + 0.5) - 0.5
+        (root / "camera.json").write_text(json.dumps({**calibration, "color": color}))
+        for path in root.glob("*.color.png"):
+            with Image.open(path) as image:
+                image.resize((color["width"], color["height"])).save(path)
+        stores.append(extract.run(recording_config(root, tmp_path / f"{finer}.store")))
+    reach = [
+        open_store(path).layer("geometry").fingerprint.get("blocker_reach_px") for path in stores
+    ]
+    assert reach == [None, 2]
+    out = merge(tmp_path / "out", *stores, prefixes=("x-", "y-"))
+    assert verify_store(out, deep=True).ok
 
 
 def test_what_was_not_read_of_the_recordings_is_named_in_the_merge(tmp_path: Path) -> None:

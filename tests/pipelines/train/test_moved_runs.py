@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tiny_recording import recording_config, write_recording
 
 from p2pkit.cli.main import commands
 from p2pkit.errors import StoreError
+from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.run_folder import resume_command, store_of
 
@@ -38,6 +40,16 @@ def test_a_store_is_found_as_written_then_beside_the_run(
     assert store_of(elsewhere, "ci/store") == "ci/store"
     with pytest.raises(StoreError, match=r"store as /ci/store, and that is not a store here\. Na"):
         store_of(elsewhere, "/ci/store")
+
+
+def test_of_two_stores_of_a_name_the_one_counts_that_the_run_knows(
+    elsewhere: Path, tmp_path: Path, room_store: Path
+) -> None:
+    other = recording_config(write_recording(tmp_path / "room", 2), Path("ci/store"), features=None)
+    extract.run(other)
+    beside = tmp_path / "ci" / "store"
+    beside.symlink_to(room_store)
+    assert store_of(elsewhere, "ci/store") == str(beside)
 
 
 @pytest.mark.parametrize(
