@@ -13,7 +13,13 @@ from p2pkit.datasets.registry import DATASETS
 from p2pkit.layers.geometry import GeometryConfig, encode_geometry
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("datasets.md", "datasets/rgbd.md", "datasets/lidar.md", "datasets/points.md")
+PAGES = (
+    "datasets.md",
+    "datasets/posed-rgbd.md",
+    "datasets/rgbd.md",
+    "datasets/lidar.md",
+    "datasets/points.md",
+)
 
 
 def example() -> str:

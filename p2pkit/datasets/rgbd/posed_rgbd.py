@@ -1,6 +1,6 @@
 """`posed-rgbd`: folders of colour and depth images, poses and one `camera.json`.
 
-docs/datasets.md describes the form.
+docs/datasets/posed-rgbd.md describes the form.
 """
 
 from collections.abc import Iterator, Sequence
