@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xxhash
+from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError
 from p2pkit.evaluation.retrieval import cell_chance, retrieval_top1
@@ -15,12 +16,13 @@ from p2pkit.layers.map_coding import PcaBasis
 from p2pkit.losses import ContrastBatch
 from p2pkit.pipelines.evaluate.frames import pretraining_up_axis
 from p2pkit.pipelines.evaluate.inference import read_cloud, turned_cloud, with_batch_statistics
-from p2pkit.pipelines.held_out import all_keys, samples_in_key_order, spread
+from p2pkit.pipelines.held_out import spread
 from p2pkit.pipelines.settings import RetrievalConfig
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
 from p2pkit.pipelines.train.model import PretrainingModel, build_model, load_weights
 from p2pkit.pipelines.train.run_folder import (
     Provenance,
+    kept_and_held,
     read_config_here,
     read_provenance,
     run_layer,
@@ -30,6 +32,7 @@ from p2pkit.store.reading import Store, open_store
 from p2pkit.stream.augmentation import Axis
 from p2pkit.stream.batches import collate
 from p2pkit.stream.inputs import check_inputs, unaugmented
+from p2pkit.stream.order import locate
 from p2pkit.stream.samples import make_sample, with_prepared
 
 
@@ -52,14 +55,15 @@ def run(config: RetrievalConfig) -> Path:
     store = open_store(config.store)
     provenance = read_provenance(config.run)
     is_own = provenance.use_of(store) is not None
-    tested = _tested_keys(config, store, provenance)
+    kept, tested = _kept_and_tested(config, store, is_own=is_own)
     check_inputs(train_config.stream.sample, store)
     layer = run_layer(config.run, store)
     if not is_own:
         _check_teacher(layer, provenance)
     basis = provenance.basis_of(store, layer)
-    samples = [store.find(key) for key in sorted(tested)]
-    statistics = _statistics_samples(store, tested, config.statistics_frames)
+    sizes = store.sizes("geometry")
+    samples = [locate(sizes, sample) for sample in tested.tolist()]
+    statistics = spread(kept if len(kept) else tested, config.statistics_frames).tolist()
     up = pretraining_up_axis([config.run], store)
     test = _Test(config, train_config, store, layer, basis, up, samples, statistics)
     channels = provenance.teacher_channels
@@ -85,18 +89,23 @@ def run(config: RetrievalConfig) -> Path:
     return path
 
 
-def _tested_keys(config: RetrievalConfig, store: Store, provenance: Provenance) -> set[str]:
-    """The frames that the run held out of a store, all of a store that it was not trained on."""
-    keys = set(all_keys(store))
-    if provenance.use_of(store) is None:
-        return keys
-    held = keys & provenance.held_out(store)
-    if not held:
+def _kept_and_tested(
+    config: RetrievalConfig, store: Store, *, is_own: bool
+) -> tuple[Int64[np.ndarray, " kept"], Int64[np.ndarray, " tested"]]:
+    """Frames that the run trained on, and those that it held out; all of another store are tested.
+
+    Raises:
+        ConfigError: the run held no frame of its own store out.
+    """
+    kept, held = kept_and_held(config.run, store)
+    if not is_own:
+        return held, kept
+    if not len(held):
         raise ConfigError(
             f"{config.run} held no frame of {config.store} out of its training; train with --set "
             "holdout=25"
         )
-    return held
+    return kept, held
 
 
 def _check_teacher(layer: str, provenance: Provenance) -> None:
@@ -121,14 +130,6 @@ class _Test:
     up_axis: Axis
     samples: list[tuple[int, int]]
     statistics: list[int]
-
-
-def _statistics_samples(store: Store, tested: set[str], frames: int) -> list[int]:
-    """Up to `frames` evenly spread training frames, or tested ones if there are no others."""
-    keys = all_keys(store)
-    ordered = samples_in_key_order(store)
-    others = [sample for sample in ordered.tolist() if keys[sample] not in tested]
-    return spread(np.array(others, np.int64) if others else ordered, frames).tolist()
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class FusedFrames(DerivedFrames):
         """What the source leaves out, and the frames of each sequence that make no full sample."""
         rests = [
             LeftOut(
-                run[0].rstrip("0123456789").rstrip("_-") or run[0],
+                _stem(run[0]).rstrip("_-") or run[0],
                 f"{len(run) % self._count} of {len(run)} frames make no full sample of "
                 f"{self._count}",
             )
@@ -158,7 +158,12 @@ class FusedFrames(DerivedFrames):
 
 def _runs(keys: Sequence[str]) -> list[list[str]]:
     """Neighbouring keys that differ in their last number only: the frames of one sequence."""
-    return [list(run) for _, run in groupby(keys, key=lambda key: key.rstrip("0123456789"))]
+    return [list(run) for _, run in groupby(keys, key=_stem)]
+
+
+def _stem(key: str) -> str:
+    """A key without its last number."""
+    return key.rstrip("0123456789")
 
 
 def _pose(frame: Frame) -> Float64[np.ndarray, "4 4"]:

@@ -253,6 +253,11 @@ class Manifest:
                 f"a store has one layer {GEOMETRY!r}, first, and each other layer once; got {names}"
             )
 
+    @property
+    def datasets(self) -> list[str]:
+        """The names of what the store was made of; several after a merge."""
+        return str(self.dataset.get("dataset")).split("+")
+
     def with_layer(self, layer: LayerSpec) -> "Manifest":
         """The same store with one more layer."""
         return replace(self, layers=(*self.layers, layer))

@@ -80,15 +80,10 @@ def _geometry_fields(store: Store) -> set[str]:
     return {spec.name for spec in store.layer(GEOMETRY).fields}
 
 
-def datasets_of(store: Store) -> list[str]:
-    """The names of what a store was made of; several after a merge."""
-    return str(store.manifest.dataset.get("dataset")).split("+")
-
-
 def painted(store: Store) -> bool:
     """Whether cameras colour some of the points: those of sweeps."""
     return "points" in _geometry_fields(store) and any(
-        is_kind(name, "sweeps") for name in datasets_of(store)
+        is_kind(name, "sweeps") for name in store.manifest.datasets
     )
 
 
@@ -103,7 +98,7 @@ def available_inputs(store: Store, up_axis: Axis | None = None) -> tuple[Input, 
     fields, found = _geometry_fields(store), ["color", "colored"]
     found += ["intensity"] if "intensity" in fields else []
     found += ["height"] if "points" in fields or up_axis is not None else []
-    if not all(is_kind(name, "points") for name in datasets_of(store)):
+    if not all(is_kind(name, "points") for name in store.manifest.datasets):
         found += ["position", "range", "normal"]
     return tuple(name for name in CHANNELS if name in (*found, "ones"))
 

@@ -39,7 +39,7 @@ from p2pkit.stream.augmentation import (
     Axis,
     random_linear_map,
 )
-from p2pkit.stream.inputs import datasets_of, see, unaugmented
+from p2pkit.stream.inputs import see, unaugmented
 from p2pkit.stream.order import locate
 
 UP = (0.0, 0.0, 1.0)
@@ -248,8 +248,8 @@ def box_frame(
 
 def annotated_in_view(store: Store) -> bool:
     """Whether boxes of one of the store's datasets lie only where a camera sees them."""
-    names = datasets_of(store)
-    return any(name in DATASETS and DATASETS[name].boxes_in_view for name in names)
+    known = (DATASETS[name] for name in store.manifest.datasets if name in DATASETS)
+    return any(row.boxes_in_view for row in known)
 
 
 def read_boxes(store: Store, sample: int) -> StoredBoxes:

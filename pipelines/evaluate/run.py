@@ -219,11 +219,12 @@ def _jobs(config: EvaluateConfig, data: LabelledFrames, names: Sequence[str]) ->
     """All requested jobs; the frozen features of one network serve all its cells."""
     scenes = _asked(config, data)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
-    frozen = [mode for mode in dict.fromkeys(config.modes) if mode in KINDS]
+    modes = list(dict.fromkeys(config.modes))
+    frozen = [mode for mode in modes if mode in KINDS]
     for name in (*BASELINES, *names[1:]) if frozen else ():
         for together in [[seed] for seed in seeds] if name == SCRATCH else [seeds]:
             yield Job(name, tuple(Cell(*cell) for cell in product(frozen, scenes, together)))
-    for mode in [mode for mode in dict.fromkeys(config.modes) if mode in TRAINED]:
+    for mode in [mode for mode in modes if mode in TRAINED]:
         for seed, name in product(seeds, names):
             yield Job(name, tuple(Cell(mode, count, seed) for count in scenes))
 

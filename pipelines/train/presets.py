@@ -143,8 +143,7 @@ def _is_of_sweeps(store: str) -> bool:
     from p2pkit.datasets.registry import is_kind
     from p2pkit.store.reading import open_store
 
-    datasets = str(open_store(store).manifest.dataset.get("dataset")).split("+")
-    return all(is_kind(dataset, "sweeps") for dataset in datasets)
+    return all(is_kind(dataset, "sweeps") for dataset in open_store(store).manifest.datasets)
 
 
 def starting_training(store: str, name: str) -> str:

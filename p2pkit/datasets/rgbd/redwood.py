@@ -152,7 +152,7 @@ def _poses(folder: Path, depth: list[Path]) -> dict[Path, Float64[np.ndarray, "4
         return None
     rows = _trajectory(path)
     by_number = dict(rows)
-    numbers = [named_number(path) if named_time(path) is None else None for path in depth]
+    numbers = [named_number(one) if named_time(one) is None else None for one in depth]
     if len(by_number) == len(rows) and all(number in by_number for number in numbers):
         return {
             image: by_number[number]
