@@ -11,7 +11,6 @@ Example: python benchmarks/extract_cost.py --frames 32 --turns 5
 import json
 import os
 import statistics
-import struct
 import tempfile
 import threading
 import time
@@ -28,8 +27,8 @@ import click
 import numpy as np
 from PIL import Image
 
-from p2pkit.datasets.files.grey_png import SIGNATURE, decode_plain_grey16
 from p2pkit.datasets.files.images import decode_color
+from p2pkit.datasets.files.plain_png import SIGNATURE, decode_plain_grey16
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.pipelines.extract.job import Job, open_job, take
@@ -162,11 +161,9 @@ def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
             return np.array(opened)
 
     def product(data: bytes) -> np.ndarray:
-        if data.startswith(SIGNATURE):
-            size = struct.unpack_from(">II", data, 16)
-            plain = decode_plain_grey16(data, size)
-            return pillow(data) if plain is None else plain
-        return decode_color(data, "", Image.open(BytesIO(data)).size)
+        is_grey = data.startswith(SIGNATURE) and data[24] == 16
+        plain = decode_plain_grey16(data, None) if is_grey else None
+        return decode_color(data, "", Image.open(BytesIO(data)).size) if plain is None else plain
 
     found = {"Pillow": pillow, "p2pkit": product}
     with suppress(ImportError):

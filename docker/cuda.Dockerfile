@@ -3,7 +3,7 @@
 #
 # Not built by p2pkit's authors. CUDA comes with pip's packages, compiler included; the host needs
 # NVIDIA's driver and container toolkit. ARCHITECTURES are the GPU's: 8.0 for A100, 8.6 for RTX 30,
-# 8.9 for RTX 40, 9.0 for H100; several are separated by semicolons and take 9 minutes each.
+# 8.9 for RTX 40, 9.0 for H100; several are separated by semicolons and take 9 to 15 minutes each.
 FROM python:3.12-slim AS build
 ARG ARCHITECTURES="8.6;9.0"
 RUN apt-get update && apt-get install -y --no-install-recommends g++

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build MinkowskiEngine for CUDA in a fresh environment, from pip's packages only: torch's CUDA build
 # and the four packages that add the compiler. Prints the time and the self-check, deletes the
-# environment. 7 GB of disk, and on 2 cores some 9 minutes for one architecture.
+# environment. 7 GB of disk, and on 2 cores 9 to 15 minutes for one architecture.
 #
 # No GPU is needed to build; without one the self-check runs on the CPU.
 #

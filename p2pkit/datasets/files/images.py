@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from p2pkit.datasets.files.grey_png import decode_plain_grey16
+from p2pkit.datasets.files.plain_png import decode_plain_grey16, decode_plain_rgb
 from p2pkit.datasets.files.text import TEXT_ENCODING
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera
@@ -205,10 +205,8 @@ def _decode(
     name = _name(source)
     try:
         data = source.read_bytes() if isinstance(source, Path) else source.getvalue()
-        if modes == _DEPTH_MODES and size is not None:
-            plain = decode_plain_grey16(data, size)
-            if plain is not None:
-                return plain
+        if (plain := _decode_plain(data, modes, size)) is not None:
+            return plain
         with Image.open(BytesIO(data)) as opened:
             image = _opaque(opened, key, name) if modes == _COLOR_MODES else opened
             if image.mode not in modes:
@@ -232,6 +230,15 @@ def _decode(
         raise FrameError(key, f"{name} cannot be decoded: not an image file") from error
     except _DECODING_ERRORS as error:
         raise FrameError(key, f"{name} cannot be decoded: {error}") from error
+
+
+def _decode_plain(
+    data: bytes, modes: tuple[str, ...], size: tuple[int, int] | None
+) -> np.ndarray | None:
+    """The pixels of a PNG that nothing turns or marks, as Pillow has them; None of other files."""
+    if modes == _DEPTH_MODES:
+        return decode_plain_grey16(data, size)
+    return decode_plain_rgb(data, size) if modes == _COLOR_MODES else None
 
 
 def _decode_jpeg(data: bytes) -> UInt8[np.ndarray, "height width 3"] | None:

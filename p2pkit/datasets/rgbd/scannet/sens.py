@@ -6,7 +6,6 @@ frame its pose, two time stamps, two lengths and the compressed colour and depth
 """
 
 import struct
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
 
 from p2pkit.datasets.files.images import decode_color
+from p2pkit.datasets.files.inflate import inflate
 from p2pkit.datasets.plausible import median_interval_s
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera, camera_from_matrix
@@ -264,9 +264,8 @@ def _depth(data: bytes, header: SensHeader, key: str) -> UInt16[np.ndarray, "hei
     wanted = width * height * 2
     if header.depth_coding == _DEPTH_ZLIB:
         try:
-            # One byte more than expected reveals a longer image without unpacking all of it.
-            data = zlib.decompressobj().decompress(data, wanted + 1)
-        except zlib.error as error:
+            data, _ = inflate(data, wanted + 1)
+        except ValueError as error:
             raise FrameError(key, f"the depth cannot be decompressed: {error}") from error
     if len(data) != wanted:
         raise FrameError(

@@ -1,4 +1,4 @@
-"""The compiled filters of 16-bit grey PNGs."""
+"""The compiled filters of plain PNGs, a loop for each kind of pixel."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def _predicted(kind: int, left: int, up: int, corner: int) -> int:
 
 
 @kernel
-def unfilter(filtered: np.ndarray, pixels: np.ndarray) -> bool:
+def unfilter_grey16(filtered: np.ndarray, pixels: np.ndarray) -> bool:
     """Fill `pixels` from rows of a filter's number and two bytes a pixel; False if unknown."""
     for v in range(pixels.shape[0]):
         kind, line = np.int32(filtered[v, 0]), filtered[v]
@@ -38,4 +38,29 @@ def unfilter(filtered: np.ndarray, pixels: np.ndarray) -> bool:
             left_high, left_low = np.int32(high & 255), np.int32(low & 255)
             corner_high, corner_low = up_high, up_low
             pixels[v, u] = np.uint16((left_high << 8) | left_low)
+    return True
+
+
+@kernel
+def unfilter_rgb(filtered: np.ndarray, pixels: np.ndarray) -> bool:
+    """Fill rows of `pixels`, three bytes a pixel, as `unfilter_grey16` does; False if unknown."""
+    before = np.zeros(pixels.shape[1], np.uint8)
+    for v in range(pixels.shape[0]):
+        kind, line, row = np.int32(filtered[v, 0]), filtered[v, 1:], pixels[v]
+        if kind > 4:
+            return False
+        left_r = left_g = left_b = corner_r = corner_g = corner_b = np.int32(0)
+        for at in range(0, row.size, 3):
+            r, g, b = np.int32(line[at]), np.int32(line[at + 1]), np.int32(line[at + 2])
+            up_r, up_g, up_b = (
+                np.int32(before[at]),
+                np.int32(before[at + 1]),
+                np.int32(before[at + 2]),
+            )
+            left_r = np.int32((r + _predicted(kind, left_r, up_r, corner_r)) & 255)
+            left_g = np.int32((g + _predicted(kind, left_g, up_g, corner_g)) & 255)
+            left_b = np.int32((b + _predicted(kind, left_b, up_b, corner_b)) & 255)
+            corner_r, corner_g, corner_b = up_r, up_g, up_b
+            row[at], row[at + 1], row[at + 2] = left_r, left_g, left_b
+        before = row
     return True
