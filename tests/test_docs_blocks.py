@@ -1,4 +1,4 @@
-"""Every code block of docs/ is run, or says in a comment above it why it cannot be."""
+"""Every command of the README is run, and every code block of docs/ that does not say why not."""
 
 import re
 import shutil
@@ -12,7 +12,6 @@ import pytest
 import torch
 from demo_recording import in_shell, write_demo_recording
 from jaxtyping import Float
-from test_readme import readme_commands
 from torch import Tensor
 from torch.nn import functional
 from warm_commands import warm_commands
@@ -23,11 +22,23 @@ from p2pkit.losses import LOSSES, ContrastBatch, LossConfig
 from p2pkit.store.reading import open_store
 from p2pkit.stream import SampleConfig, StreamConfig
 
-DOCS = Path(__file__).parents[1] / "docs"
+README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parent / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 BLOCK = re.compile(r"((?:^[^\n]*\n)?)^( *)```(\w*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
 REASON = re.compile(r"<!-- not run: \S.{8,} -->")
 PLAIN = frozenset({"text", "json"})
+MADE_BY_MAKE = ("make demo", "make test")
+"""What runs the tests themselves, or what tests/cli/test_demo.py runs."""
+SHORTER_IN_README = {
+    "--steps 400": "--steps 2",
+    "--steps 200": "--steps 2",
+    "--preset cpu-small": "--preset cpu-small --set stream.sample.voxel_size=0.2",
+    "--fractions 50,100": "--fractions 100 --seeds 1",
+    "--set holdout=12": "--set holdout=3",
+    "--dataset demo-scene": "--dataset demo-scene --every 4 --input-size 160 128",
+    "--minutes 20": "--set steps=1 --set 'training=[\"stream.sample.voxel_size=0.2\"]'",
+}
 SHORTER = {
     "--preset cpu-small": "--preset cpu-small --set stream.sample.voxel_size=0.2 "
     "--set stream.batch_size=2",
@@ -79,13 +90,18 @@ def blocks(page: str) -> list[Block]:
     ]
 
 
+def readme_commands() -> list[str]:
+    found = [block for block in blocks(str(README)) if block.kind == "sh"]
+    return [line for block in found for line in block.text.splitlines() if line]
+
+
 def script_of(page: str) -> str:
     return "".join(block.text for block in blocks(page) if block.kind == "sh" and not block.reason)
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a `p2pkit` that starts at once; tests/test_readme.py starts the real one."""
+    """A folder with a `p2pkit` that starts at once; other tests start the installed one."""
     with warm_commands(tmp_path_factory.mktemp("warm")) as folder:
         yield folder
 
@@ -109,6 +125,22 @@ def test_the_pages_run_every_command() -> None:
     """`p2pkit demo` is what `make demo` in the README runs: tests/cli/test_demo.py."""
     lines = "\n".join([*readme_commands(), *(script_of(page) for page in PAGES)])
     assert set(re.findall(r"^p2pkit ([a-z]+)", lines, re.MULTILINE)) == set(COMMANDS) - {"demo"}
+
+
+@pytest.mark.slow
+def test_the_readme_runs_in_its_order(programs: Path, tmp_path: Path) -> None:
+    """In a folder with `my-recording`: five generated frames in the form that the page shows."""
+    write_demo_recording(tmp_path / "my-recording", frames=5)
+    lines = readme_commands()
+    assert [line for line in lines if line.startswith("make")] == list(MADE_BY_MAKE)
+    script = "\n".join(line for line in lines if line not in MADE_BY_MAKE)
+    assert script.count("p2pkit ") >= 9
+    for long, short in SHORTER_IN_README.items():
+        assert long in script
+        script = script.replace(long, short)
+    printed = in_shell(script, tmp_path, programs)
+    for message in ("ok: ", "1 held-out frames", "pretrained", "Learned: in 1 frame held out"):
+        assert message in printed
 
 
 @pytest.mark.slow
