@@ -1,7 +1,7 @@
 """The datasets: one row each with its name, its reader, and everything else that differs by
 dataset.
 
-To add a dataset see docs/datasets.md. A row names its reader as `module:Class` below
+To add a dataset see docs/datasets/adding.md. A row names its reader as `module:Class` below
 `p2pkit.datasets`; it is imported when a recording is opened, so that importing this module stays
 light.
 """

@@ -1,4 +1,4 @@
-"""docs/datasets.md: every source has a section, and the example of one's own works as it stands."""
+"""Pages on datasets: every source has a section; the example of one's own works as it stands."""
 
 import re
 from pathlib import Path
@@ -17,13 +17,14 @@ PAGES = (
     "datasets.md",
     "datasets/posed-rgbd.md",
     "datasets/rgbd.md",
+    "datasets/devices.md",
     "datasets/lidar.md",
     "datasets/points.md",
 )
 
 
 def example() -> str:
-    text = (DOCS / "datasets.md").read_text().partition("## Adding a dataset")[2]
+    text = (DOCS / "datasets" / "adding.md").read_text()
     found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert found is not None
     return found[1]
