@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.options import CONFIG_FILE, PRINT_CONFIG, options_of, typed_settings
+from p2pkit.cli.options import CONFIG_FILE, PRINT_CONFIG, options_of, refuse_set, typed_settings
 from p2pkit.cli.progress import is_first, progress_bar
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.train.presets import PRESETS
@@ -158,6 +158,7 @@ class AskedSettings:
 
 def asked_settings(asked: Mapping[str, Any]) -> AskedSettings:
     """The settings given with the options of `training_options`."""
+    refuse_set(["store", "more_stores"])
     return AskedSettings(asked["preset"], asked["config_file"], typed_settings(TrainConfig))
 
 

@@ -199,6 +199,15 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return tables
 
 
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings of tables in tables by dotted name, as `nested` takes them."""
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = {prefix + name: value}
+        values |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else inner
+    return values
+
+
 def with_settings(config: Config, settings: Iterable[str]) -> Config:
     """A copy of `config` with `key=value` settings applied; dots reach into tables.
 

@@ -42,7 +42,7 @@ from p2pkit.pipelines.train.run_folder import (
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.pipelines.train.step import MOST_DIRECTIONS
 from p2pkit.sampling import evenly_spread
-from p2pkit.settings import config_to_json
+from p2pkit.settings import config_to_json, flat
 from p2pkit.store.reading import Store, open_store
 from p2pkit.store.summary import store_summary
 from p2pkit.stream.inputs import described_inputs, voxels_text
@@ -302,10 +302,10 @@ def _online_probes(metrics: list[dict[str, Any]]) -> Markup | None:
 
 def train_command(config: TrainConfig) -> str:
     """A `p2pkit train` command that resolves to `config`, to be run in the same folder."""
-    default = _flat(config_to_json(preset("paper", config.store)))
+    default = flat(config_to_json(preset("paper", config.store)))
     settings = {
         name: value
-        for name, value in _flat(config_to_json(config)).items()
+        for name, value in flat(config_to_json(config)).items()
         if value != default[name] and name not in ("store", "more_stores")
     }
     if "epochs" in settings:
@@ -316,12 +316,3 @@ def train_command(config: TrainConfig) -> str:
         text = value if isinstance(value, str) else json.dumps(value)
         lines.append(f"  --set {shlex.quote(f'{name}={text}')}")
     return " \\\n".join(lines)
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= (
-            _flat(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {prefix + name: inner}
-        )
-    return flat
