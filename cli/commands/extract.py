@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -179,10 +180,11 @@ def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConf
             "Missing option '--out': name the store to write, here or as `out` in the file of "
             "--config; `p2pkit init SOURCE` writes one"
         )
-    if "dataset" not in settings:
+    if "dataset" not in settings and isinstance(settings["root"], (str, Path, NoneType)):
         found = recognised(settings["root"])
         settings |= {"dataset": found.dataset, "root": found.root}
-    settings = merged_tables(settings_of(settings["dataset"]), settings)
+    if isinstance(settings.get("dataset"), str):
+        settings = merged_tables(settings_of(settings["dataset"]), settings)
     if isinstance(settings["out"], (str, Path)):
         settings["out"] = local_folder(str(settings["out"]), "what is extracted")
     config = config_from_json(ExtractConfig, settings)

@@ -144,7 +144,7 @@ class AskedSettings:
 
         if self.preset is not None or self.config_file is not None:
             return self.preset or "paper"
-        name, reason = chosen_preset(self.settings.get("device", "cpu"), store)
+        name, reason = chosen_preset(str(self.settings.get("device", "cpu")), store)
         if is_first():
             click.echo(f"preset: {name} ({reason}); --preset chooses another", err=True)
         return name
