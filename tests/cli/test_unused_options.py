@@ -118,6 +118,22 @@ def test_what_shows_no_features_takes_no_layer_of_them(word: str, output: list[s
     assert f"{word} would be ignored: it is for features, which --ply and" in message
 
 
+@pytest.mark.parametrize("limit", ["--limit 3", "--set limit=3"])
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--png x.png", "it is for --rrd"),
+        ("", "it is for --rrd"),
+        ("frame-0 --rrd x.rrd", "the keys say which frames are shown"),
+    ],
+)
+def test_only_a_recording_of_unnamed_frames_has_a_limit(
+    words: str, reason: str, limit: str
+) -> None:
+    message = usage_error("view", "x.store", *words.split(), *limit.split())
+    assert f"{limit.removesuffix(' 3').removesuffix('=3')} would be ignored: {reason}" in message
+
+
 def test_a_long_list_of_scenes_is_no_file_name(
     room_store: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
