@@ -15,6 +15,7 @@ from p2pkit.settings import (
     bounds_of,
     config_from_json,
     default_of,
+    flat,
     nested,
     parse_value,
     settings_from_text,
@@ -124,24 +125,39 @@ def typed_settings(kind: Any) -> dict[str, Any]:
 
     Raises:
         click.UsageError: an option and `--set` name the same setting.
-        ConfigError: a value cannot be parsed into the elements of its setting.
+        ConfigError: a value cannot be parsed into the elements of its setting, or a `--set` has
+            none.
     """
     context = click.get_current_context()
-    texts = dict(zip(set_names(), context.params["settings"], strict=True))
     values: dict[str, Any] = {}
     for setting in settings_in(kind):
         name = parameter(setting.name)
         if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
-        if setting.name in texts:
-            raise click.UsageError(
-                f"{typed(name)[0]} and --set {texts[setting.name]} name the same setting; keep one"
-            )
         values[setting.name] = _value(setting, context.params[name])
+        refuse_twice(name, flat({setting.name: values[setting.name]}))
     if "seed" in values:
         seeds = [one.name for one in settings_in(kind) if one.name.endswith(".seed")]
         values |= dict.fromkeys(seeds, values["seed"])
-    return values | settings_from_text(texts.values())
+    return values | settings_from_text(context.params["settings"])
+
+
+def refuse_twice(option: str, names: Iterable[str]) -> None:
+    """Reject an option together with a `--set` of what it sets, of a part of it, or around it.
+
+    Args:
+        option: by parameter name; UsageError if it was given beside such a `--set`.
+        names: dotted names of the settings that it sets.
+    """
+    flags, own = typed(option), [*names]
+    for text in click.get_current_context().params["settings"]:
+        if flags and any(_overlap(x, y) for x in flat(settings_from_text([text])) for y in own):
+            raise click.UsageError(f"{flags[0]} and --set {text} name the same setting; keep one")
+
+
+def _overlap(name: str, other: str) -> bool:
+    """Whether two dotted names are the same setting, or one is a table with the other in it."""
+    return f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.")
 
 
 def config_of(kind: type[Config], **values: Any) -> Config:
@@ -151,10 +167,16 @@ def config_of(kind: type[Config], **values: Any) -> Config:
         click.UsageError: as `typed_settings`, or `--set` names what the command decides.
         ConfigError: a setting is unknown, or its value is not allowed.
     """
-    for name in set_names():
-        if name in values:
-            raise click.UsageError(f"--set {name} would be ignored: {_place_of(name)}")
+    refuse_set(values)
     return config_from_json(kind, nested(typed_settings(kind) | values))
+
+
+def refuse_set(decided: Iterable[str]) -> None:
+    """Raise UsageError if `--set` names a setting, by dotted name, that the command decides."""
+    decided = [*decided]
+    for name in set_names():
+        if name in decided:
+            raise click.UsageError(f"--set {name} would be ignored: {_place_of(name)}")
 
 
 def _place_of(name: str) -> str:

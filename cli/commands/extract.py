@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,8 @@ from p2pkit.cli.options import (
     NamedPath,
     options_of,
     refuse,
+    refuse_set,
+    refuse_twice,
     set_names,
     typed,
     typed_settings,
@@ -22,12 +25,15 @@ from p2pkit.cli.options import (
 from p2pkit.cli.progress import is_first, local_rank, progress_bar
 from p2pkit.errors import SourceError, StoreError, counted
 from p2pkit.pipelines.extract.settings import NO_TEACHER, ExtractConfig
+from p2pkit.settings import flat
 from p2pkit.settings.layers import GeometryConfig
 
 if TYPE_CHECKING:
     from p2pkit.datasets.recognise import Recognised
 
 DEPTHS = GeometryConfig()
+DEPTH_RANGE = ("geometry.depth_min", "geometry.depth_max")
+VIEWS, STORED_VIEWS = "features.teacher.views", "features.stored_views"
 
 OPTIONS = (
     click.argument("source", required=False, type=NamedPath(path_type=Path)),
@@ -174,10 +180,11 @@ def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConf
             "Missing option '--out': name the store to write, here or as `out` in the file of "
             "--config; `p2pkit init SOURCE` writes one"
         )
-    if "dataset" not in settings:
+    if "dataset" not in settings and isinstance(settings["root"], (str, Path, NoneType)):
         found = recognised(settings["root"])
         settings |= {"dataset": found.dataset, "root": found.root}
-    settings = merged_tables(settings_of(settings["dataset"]), settings)
+    if isinstance(settings.get("dataset"), str):
+        settings = merged_tables(settings_of(settings["dataset"]), settings)
     if isinstance(settings["out"], (str, Path)):
         settings["out"] = local_folder(str(settings["out"]), "what is extracted")
     config = config_from_json(ExtractConfig, settings)
@@ -186,19 +193,28 @@ def settled(file: Path | None, *, store_else: Path | None = None) -> ExtractConf
 
 
 def typed_extraction() -> dict[str, Any]:
-    """The settings of `ExtractConfig` given on the command line, by dotted name."""
+    """The settings of `ExtractConfig` given on the command line, by dotted name.
+
+    Raises:
+        click.UsageError: as `typed_settings`, or `--set` names the recording, or what --depth-range
+            or --views set.
+    """
+    refuse_set(["root"])
     settings, params = typed_settings(ExtractConfig), click.get_current_context().params
     if params["source"] is not None:
         settings["root"] = params["source"]
     if typed("depth_range"):
-        settings |= dict(
-            zip(("geometry.depth_min", "geometry.depth_max"), params["depth_range"], strict=True)
-        )
-    views = "features.teacher.views"
-    if views in settings:  # averaged or stored, not both
+        refuse_twice("depth_range", DEPTH_RANGE)
+        settings |= dict(zip(DEPTH_RANGE, params["depth_range"], strict=True))
+    if VIEWS in settings:  # averaged or stored, not both
+        if STORED_VIEWS in flat(settings):
+            raise click.UsageError(
+                f"--set {STORED_VIEWS} would be ignored: the views of --views are averaged or "
+                "stored; keep those, with --views-as stored, or these"
+            )
         stored = params["views_as"] == "stored"
-        settings["features.stored_views"] = settings[views] if stored else ""
-        settings[views] = "" if stored else settings[views]
+        settings[STORED_VIEWS] = settings[VIEWS] if stored else ""
+        settings[VIEWS] = "" if stored else settings[VIEWS]
     return settings
 
 
@@ -237,7 +253,7 @@ def recognised(source: str | Path | None) -> "Recognised":
 def refuse_unnamed_views() -> None:
     """Raise UsageError if --views-as is given without --views."""
     by_option = click.get_current_context().params["features__teacher__views"]
-    if not by_option and "features.teacher.views" not in set_names():
+    if not by_option and VIEWS not in set_names():
         refuse(
             ["views_as"],
             "it says how the maps of --views are kept; add --views, such as --views flip. Views in "

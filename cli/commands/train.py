@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkit.cli.options import CONFIG_FILE, PRINT_CONFIG, options_of, typed_settings
+from p2pkit.cli.options import CONFIG_FILE, PRINT_CONFIG, options_of, refuse_set, typed_settings
 from p2pkit.cli.progress import is_first, progress_bar
 from p2pkit.errors import ConfigError
 from p2pkit.pipelines.train.presets import PRESETS
@@ -144,7 +144,7 @@ class AskedSettings:
 
         if self.preset is not None or self.config_file is not None:
             return self.preset or "paper"
-        name, reason = chosen_preset(self.settings.get("device", "cpu"), store)
+        name, reason = chosen_preset(str(self.settings.get("device", "cpu")), store)
         if is_first():
             click.echo(f"preset: {name} ({reason}); --preset chooses another", err=True)
         return name
@@ -158,6 +158,7 @@ class AskedSettings:
 
 def asked_settings(asked: Mapping[str, Any]) -> AskedSettings:
     """The settings given with the options of `training_options`."""
+    refuse_set(["store", "more_stores"])
     return AskedSettings(asked["preset"], asked["config_file"], typed_settings(TrainConfig))
 
 

@@ -26,5 +26,9 @@ def view(store: str, keys: tuple[str, ...], **_: Any) -> None:
         raise click.UsageError("--run determines the layer; omit --layer")
     if (config.ply or config.window) and not (config.png or config.rrd):
         refuse(["run", "layer"], "it is for features, which --ply and --window do not show")
+    if config.rrd is None:
+        refuse(["limit"], "it is for --rrd, and other outputs show the named frames; omit it")
+    elif keys:
+        refuse(["limit"], "the keys say which frames are shown; omit it")
     for path in stage.run(config):
         click.echo(path)

@@ -12,6 +12,7 @@ import os
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, time
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform, get_args
@@ -159,14 +160,24 @@ def settings_from_toml(path: Path) -> dict[str, Any]:
     """The settings in a TOML file, for `merged`; paths in it may have bytes that are not UTF-8.
 
     Raises:
-        ConfigError: the file cannot be read or is not TOML; the message names the line.
+        ConfigError: the file cannot be read or is not TOML, and the message names the line; or a
+            value is a date or a time, which no setting is.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+    for name, value in flat(settings).items():
+        if _holds_date(value):
+            raise ConfigError(f"{name} in {path} is a date or a time; write it in quotes")
+    return settings
+
+
+def _holds_date(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, (date, time)) or any(map(_holds_date, inner))
 
 
 def merged(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -197,6 +208,15 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
             value = {part: value}
         tables = merged_tables(tables, value)
     return tables
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings of tables in tables by dotted name, as `nested` takes them."""
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = {prefix + name: value}
+        values |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else inner
+    return values
 
 
 def with_settings(config: Config, settings: Iterable[str]) -> Config:

@@ -28,8 +28,6 @@ def webdataset_pipeline(store: Store | str | Path) -> Any:
     Raises:
         StoreError: the store keeps its shards in another format than tar, or is remote.
     """
-    from webdataset.compat import WebDataset
-
     if not isinstance(store, Store):
         store = open_store(store)
     if store.manifest.storage != "tar":
@@ -45,7 +43,14 @@ def webdataset_pipeline(store: Store | str | Path) -> Any:
     first, *others = (
         _shards(store.root, layer.name, store.manifest.plan.shards) for layer in layers
     )
-    return WebDataset(first, shardshuffle=False).compose(partial(_joined, others, layers))
+    return _items(first).compose(partial(_joined, others, layers))
+
+
+def _items(shards: list[str]) -> Any:
+    """Stock webdataset's items; none in a worker of a loader that has more workers than shards."""
+    from webdataset.compat import WebDataset
+
+    return WebDataset(shards, shardshuffle=False, empty_check=False)
 
 
 def _shards(root: Path, layer: str, count: int) -> list[str]:
@@ -58,9 +63,7 @@ def _joined(
     """Frames out of the first layer's items and those of the other layers' shards, whose samples
     have the same order.
     """
-    from webdataset.compat import WebDataset
-
-    rest = [WebDataset(urls, shardshuffle=False) for urls in others]
+    rest = [_items(shards) for shards in others]
     specs = {layer.name: layer for layer in layers}
     for parts in zip(items, *rest, strict=True):
         pairs = zip(parts, layers, strict=True)

@@ -35,6 +35,7 @@ from p2pkit.pipelines.train.presets import preset
 from p2pkit.pipelines.train.run_folder import (
     initial_weights,
     kept_and_held,
+    read_config,
     read_config_here,
     read_provenance,
     run_layer,
@@ -42,7 +43,7 @@ from p2pkit.pipelines.train.run_folder import (
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.pipelines.train.step import MOST_DIRECTIONS
 from p2pkit.sampling import evenly_spread
-from p2pkit.settings import config_to_json
+from p2pkit.settings import config_to_json, flat
 from p2pkit.store.reading import Store, open_store
 from p2pkit.store.summary import store_summary
 from p2pkit.stream.inputs import described_inputs, voxels_text
@@ -68,28 +69,29 @@ def run(config: ReportConfig) -> Path:
             f"{config.run / 'metrics.jsonl'} holds no step, so there is nothing to report"
         )
     store = open_store(config.store)
-    summary, train_config = store_summary(store), read_config_here(config.run)
+    summary, train_config = store_summary(store), read_config(config.run)
+    step = latest_checkpoint(config.run).step
     found = find_evaluation(config.run, config.evaluation)
     evaluation = None if found is None else evaluation_section(found)
     probe = _read_json(config.run / "probe.json")
+    probed = None if probe is None else _other_store(config.run, probe)
     retrieval = _read_json(config.run / "retrieval.json")
     name, recording = config.run.absolute().name, recording_name(config.store, summary)
     text = render(
         "run.html",
-        run=config.run,
-        store=config.store,
         title=f"{name}: pretrained on {recording}",
         config=train_config,
         dataset=summary["dataset"],
         sequences=len(_sequences(store)),
-        step=latest_checkpoint(config.run).step,
+        step=step,
         paper_frames=PAPER_STEPS * PAPER_BATCH,
-        tiles=_tiles(metrics, probe, retrieval, evaluation),
+        tiles=_tiles(metrics, probe, retrieval, evaluation, step),
         facts=_facts(config.run, store, summary),
         training=_training(metrics, train_config, _width(config.run)),
         evaluation=evaluation,
-        probe=None if probe is None else _probe(probe),
+        probe=None if probe is None else _probe(probe, probed),
         retrieval=retrieval,
+        commands=_commands(config, summary["dataset"], probed),
         again=train_command(train_config),
         **_drawn(config, store),
     )
@@ -97,9 +99,28 @@ def run(config: ReportConfig) -> Path:
     return config.out
 
 
+def _commands(
+    config: ReportConfig, dataset: Mapping[str, Any], probed: str | None
+) -> dict[str, str]:
+    """How to measure, as typed in a shell: the evaluation, the probe, and retrieval.
+
+    Args:
+        config: of the page.
+        dataset: of the store.
+        probed: the store to probe; None takes the page's, if it has labels.
+    """
+    run = str(config.run)
+    labelled = config.store if dataset.get("label_names") else "LABELLED-STORE"
+    words = {
+        "evaluation": ["evaluate", run, "--on", labelled, "--out", f"{run}-evaluation"],
+        "probe": ["evaluate", run, "--preset", "probe", "--on", probed or labelled],
+        "retrieval": ["retrieval", run, config.store],
+    }
+    return {name: shlex.join(["p2pkit", *rest]) for name, rest in words.items()}
+
+
 def _drawn(config: ReportConfig, store: Store) -> dict[str, Any]:
     """Sections that need the networks: pictures, likely false negatives, nearest points."""
-    train_config = read_config_here(config.run)
     kept, held = kept_and_held(config.run, store)
     shown = held if len(held) else kept
     networks = run_networks(config.run, store, kept, seed=config.seed + 1)
@@ -113,7 +134,7 @@ def _drawn(config: ReportConfig, store: Store) -> dict[str, Any]:
     classes = sorted({value for frame in frames for value in frame.classes})
     negatives = hard_negatives(drawn_views, networks, void)
     nearest = nearest_points(views, len(chosen), networks, void)
-    similarity = train_config.loss.similarity
+    similarity = networks.config.loss.similarity
     return {
         "held_out": len(held),
         "frames": [{"key": frame.key, "pictures": captioned(frame.pictures)} for frame in frames],
@@ -139,8 +160,11 @@ def _tiles(
     probe: Mapping[str, Any] | None,
     retrieval: Mapping[str, Any] | None,
     evaluation: EvaluationSection | None,
+    step: int,
 ) -> list[Tile]:
-    """The answer in a few figures: each measurement against what it has to beat."""
+    """The answer in a few figures: each measurement against what it has to beat, and its step
+    where that is not the newest checkpoint's.
+    """
     tiles: list[Tile] = []
     if retrieval is not None:
         before, chance = retrieval["untrained"]["top1_pixel"], retrieval["chance"]
@@ -148,34 +172,40 @@ def _tiles(
             Tile(
                 "Points that find their own pixel",
                 f"{100 * retrieval['trained']['top1_pixel']:.2f} %",
-                f"before training {100 * before:.2f} %, chance {100 * chance:.2f} %",
+                f"before training {100 * before:.2f} %, chance {100 * chance:.2f} %"
+                f"{_step_text(retrieval, step)}",
             )
         )
     if probe is not None:
         miou = {kind: f"{100 * score['miou']:.1f} %" for kind, score in probe["scores"].items()}
         others = [f"{kind} {value}" for kind, value in miou.items() if kind != "pretrained"]
-        tiles.append(
-            Tile("mIoU of a linear probe", miou["pretrained"], f"against {', '.join(others)}")
-        )
+        against = f"against {', '.join(others)}{_step_text(probe, step)}"
+        tiles.append(Tile("mIoU of a linear probe", miou["pretrained"], against))
     tiles += [] if evaluation is None else [mode.gain for mode in evaluation.modes]
     first, last = metrics[0]["loss"], metrics[-1]["loss"]
     tiles.append(Tile("Loss", f"{first:.2f} → {last:.2f}", f"in {len(metrics):,} steps"))
     return tiles
 
 
+def _step_text(measured: Mapping[str, Any], step: int) -> str:
+    """Which weights were measured; empty for those of the newest checkpoint."""
+    of = measured["checkpoint_step"]
+    return "" if of == step else f"; measured at step {of} of {step}"
+
+
 def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str]:
     """The recording, the teacher, the store and the student."""
-    config, provenance = read_config_here(run), read_provenance(run)
+    config, provenance = read_config(run), read_provenance(run)
     layers = {layer["name"]: layer for layer in summary["layers"]}
     geometry, features = layers["geometry"], layers[run_layer(run, store)]
     teacher, frames = features["fingerprint"]["teacher"], int(geometry["samples"])
     held, scenes = len(provenance.held_out(store)), len(_sequences(store))
-    student = build_model(config, provenance.teacher_channels, seed=0).student
+    built = build_model(read_config_here(run), provenance.teacher_channels, seed=0)
     described = described_inputs(config.stream.sample)
     return {
         "Recording": f"{summary['dataset']['dataset']}: {frames} frames of {scenes} "
         f"scene{'s' if scenes > 1 else ''}, {geometry['failures']} frames left out as bad",
-        "Split": f"{frames - held} frames to pretrain on, {held} held out (the last ones)",
+        "Split": f"{frames - held} frames to pretrain on, {held} held out{held_text(config, held)}",
         "2D teacher": f"{teacher['name']}, layer {teacher['layer']}, "
         f"{features['details']['channels']} channels, frozen; weights sha256 "
         f"{teacher['weights_sha256'][:16]}…",
@@ -183,7 +213,8 @@ def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str
             grid_text(*item) for item in features["details"]["grids"].items()
         ),
         "Store": _sizes_text(store, geometry, features),
-        "3D student": f"{config.student}, {sum(value.numel() for value in student.parameters()):,} "
+        "3D student": f"{config.student}, "
+        f"{sum(value.numel() for value in built.student.parameters()):,} "
         f"weights; {', '.join(described['inputs'])} in {voxels_text(described)}",
         "Initial weights": initial_weights(run),
         "Objective": f"{config.loss.name}, temperature {config.loss.temperature:g}, "
@@ -193,6 +224,17 @@ def _facts(run: Path, store: Store, summary: Mapping[str, Any]) -> dict[str, str
         "Fingerprints": f"geometry {geometry['fingerprint_sha256'][:16]}…, features "
         f"{features['fingerprint_sha256'][:16]}…",
     }
+
+
+def held_text(config: TrainConfig, held: int) -> str:
+    """Which frames a run of `config` held out, in brackets; empty where `held`, their number, is
+    0.
+    """
+    scenes = ", ".join(config.holdout_scenes)
+    last = f"the last {config.holdout} of the others" if scenes else "the last ones"
+    parts = [f"scenes {scenes}"] if scenes else []
+    parts += [last] if config.holdout else []
+    return f" ({' and '.join(parts)})" if held else ""
 
 
 def _sizes_text(store: Store, geometry: dict[str, Any], features: dict[str, Any]) -> str:
@@ -208,8 +250,13 @@ def _sizes_text(store: Store, geometry: dict[str, Any], features: dict[str, Any]
     )
 
 
-def _probe(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Table of the linear probe, classes first, and what its caption says."""
+def _probe(report: Mapping[str, Any], store: str | None) -> dict[str, Any]:
+    """Table of the linear probe, classes first, and what its caption says.
+
+    Args:
+        report: of the probe.
+        store: to name; None for the run's own.
+    """
     scores, protocol = report["scores"], report["protocol"]
     kinds = list(scores)
     rows = [
@@ -227,11 +274,20 @@ def _probe(report: Mapping[str, Any]) -> dict[str, Any]:
         "totals": len(totals),
         "networks": protocol["settings"]["random_seeds"],
         "protocol": protocol,
+        "step": report["checkpoint_step"],
+        "store": store,
     }
 
 
+def _other_store(run: Path, probe: Mapping[str, Any]) -> str | None:
+    """The store that was probed; None where it is the only one that the run was trained on."""
+    protocol = probe["protocol"]
+    is_own = protocol["test_frames_pretrained_on_without_labels"] is not None
+    return None if is_own and len(read_provenance(run).stores) == 1 else protocol["store"]
+
+
 def _width(run: Path) -> int:
-    return embedding_width(read_config_here(run), read_provenance(run).teacher_channels)
+    return embedding_width(read_config(run), read_provenance(run).teacher_channels)
 
 
 def _training(metrics: list[dict[str, Any]], config: TrainConfig, width: int) -> dict[str, Any]:
@@ -302,10 +358,10 @@ def _online_probes(metrics: list[dict[str, Any]]) -> Markup | None:
 
 def train_command(config: TrainConfig) -> str:
     """A `p2pkit train` command that resolves to `config`, to be run in the same folder."""
-    default = _flat(config_to_json(preset("paper", config.store)))
+    default = flat(config_to_json(preset("paper", config.store)))
     settings = {
         name: value
-        for name, value in _flat(config_to_json(config)).items()
+        for name, value in flat(config_to_json(config)).items()
         if value != default[name] and name not in ("store", "more_stores")
     }
     if "epochs" in settings:
@@ -316,12 +372,3 @@ def train_command(config: TrainConfig) -> str:
         text = value if isinstance(value, str) else json.dumps(value)
         lines.append(f"  --set {shlex.quote(f'{name}={text}')}")
     return " \\\n".join(lines)
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= (
-            _flat(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {prefix + name: inner}
-        )
-    return flat

@@ -42,6 +42,11 @@ def test_the_choice_is_told(room_store: Path, tmp_path: Path) -> None:
     assert tomllib.loads(on_gpu.stdout)["steps"] == 60_000
 
 
+def test_a_device_of_the_wrong_type_is_named(room_store: Path, tmp_path: Path) -> None:
+    words = ("train", room_store, "--out", tmp_path / "run", "--set", "device=3")
+    assert "device is 3; should be a valid string" in str(p2pkit(*words, code=1).exception)
+
+
 def test_what_is_named_is_taken_without_a_word(room_store: Path, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("steps = 7\n")
     words = ("train", room_store, "--out", tmp_path / "run", "--print-config")

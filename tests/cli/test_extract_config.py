@@ -195,6 +195,9 @@ def test_printing_and_reading_again_prints_the_same(file: Path, tmp_path: Path) 
         ("[features]\nlayout = 1", r"features\.layout is 1; choose one of grid, pixels"),
         ("[codecs]\nmap = 3", r"codecs\.map is 3; should be a valid string"),
         ("limit = ", "is not TOML"),
+        ("out = 2024-05-01", r"out in .*wrong\.toml is a date or a time; write it in quotes"),
+        ("[geometry]\nvoxel_size = 10:30:00", r"geometry\.voxel_size in .* is a date or a time"),
+        ("streams = [2024-05-01]", r"streams in .* is a date or a time"),
     ],
 )
 def test_wrong_settings_are_named(wrong: str, message: str, tmp_path: Path) -> None:
@@ -203,6 +206,22 @@ def test_wrong_settings_are_named(wrong: str, message: str, tmp_path: Path) -> N
     arguments = ["extract", "--config", file, "--dataset", "demo-scene"]
     typed = [] if wrong.startswith("out") else ["--out", tmp_path / "x.store"]
     result = p2pkit(*arguments, *typed, code=1)
+    assert isinstance(result.exception, ConfigError)
+    with pytest.raises(ConfigError, match=message):
+        raise result.exception
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ('dataset = ["demo-scene"]', r"dataset is \['demo-scene'\]; should be a valid string"),
+        ("root = 3", "root is 3"),
+    ],
+)
+def test_a_recording_of_the_wrong_type_is_named(wrong: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(f"{wrong}\n")
+    result = p2pkit("extract", "--config", file, "--out", tmp_path / "x.store", code=1)
     assert isinstance(result.exception, ConfigError)
     with pytest.raises(ConfigError, match=message):
         raise result.exception

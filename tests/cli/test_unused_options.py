@@ -1,5 +1,6 @@
 """An option that the others leave without use is a usage error, not passed over in silence."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,39 @@ def test_views_of_a_file_alone_stay_as_it_says(tmp_path: Path) -> None:
     assert 'views = "scale:0.5"' in CliRunner().invoke(commands, over).stdout
 
 
+@pytest.mark.parametrize(
+    ("option", "setting"),
+    [
+        ("--depth-range 1 2", "geometry.depth_max=6"),
+        ("--depth-range 1 2", 'geometry={"depth_min": 3}'),
+        ("--superpixels slic:150:20", "superpixels.segments=100"),
+        ("--teacher resnet18", "features=null"),
+        ("--teacher resnet18", 'features.teacher={"name": "resnet50"}'),
+        ("--codec map=lz4", "codecs.map=zstd"),
+    ],
+)
+def test_no_setting_is_given_twice_by_another_name(option: str, setting: str) -> None:
+    message = usage_error(*DEMO, *option.split(), "--set", setting)
+    assert f"{option.split()[0]} and --set {setting} name the same setting; keep one" in message
+
+
+@pytest.mark.parametrize("views", [["--views", "flip"], ["--set", "features.teacher.views=flip"]])
+@pytest.mark.parametrize("kept", ["average", "stored"])
+def test_views_are_named_once(views: list[str], kept: str) -> None:
+    stored = ["--set", "features.stored_views=scale:0.5"]
+    message = usage_error(*DEMO, *views, "--views-as", kept, *stored)
+    assert "--set features.stored_views would be ignored" in message
+
+
+def test_set_and_options_may_share_a_table() -> None:
+    words = ["--voxel-size", "0.02", "--set", 'geometry={"depth_max": 6}', "--seed", "5"]
+    words += ["--codec", "map=lz4", "--set", "codecs.colors=zstd", "--set", "features.seed=7"]
+    printed = tomllib.loads(CliRunner().invoke(commands, [*DEMO, *words]).stdout)
+    assert (printed["geometry"]["voxel_size"], printed["geometry"]["depth_max"]) == (0.02, 6)
+    assert printed["codecs"] == {"map": "lz4", "colors": "zstd"}
+    assert (printed["seed"], printed["features"]["seed"]) == (5, 7)
+
+
 def test_views_may_be_named_by_set() -> None:
     words = [*DEMO, "--views-as", "stored", "--set", "features.teacher.views=flip"]
     assert 'stored_views = "flip"' in CliRunner().invoke(commands, words).stdout
@@ -65,6 +99,11 @@ def test_set_does_not_name_what_the_command_takes_in_another_place(
         (["check", store, "--set", "dataset=tum"], "use --dataset"),
         (["view", "x.store", "--set", "keys=[]"], "the argument [KEY]..."),
         (["retrieval", run, store, "--set", "store=x"], "the argument STORE"),
+        (["train", store, "--out", "r", "--set", "store=x"], "the argument [STORE]..."),
+        (["train", store, "--out", "r", "--set", "more_stores=[]"], "the argument [STORE]..."),
+        (["profile", store, "--set", "store=x"], "the argument [STORE]..."),
+        ([*DEMO, "--set", "root=x"], "the argument SOURCE"),
+        (["plan", "--dataset", "demo-scene", "--set", "root=x"], "the argument SOURCE"),
     ):
         name = words[-1].partition("=")[0]
         found = usage_error(*words)
@@ -77,6 +116,22 @@ def test_set_does_not_name_what_the_command_takes_in_another_place(
 def test_what_shows_no_features_takes_no_layer_of_them(word: str, output: list[str]) -> None:
     message = usage_error("view", "x.store", word, "y", *output)
     assert f"{word} would be ignored: it is for features, which --ply and" in message
+
+
+@pytest.mark.parametrize("limit", ["--limit 3", "--set limit=3"])
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--png x.png", "it is for --rrd"),
+        ("", "it is for --rrd"),
+        ("frame-0 --rrd x.rrd", "the keys say which frames are shown"),
+    ],
+)
+def test_only_a_recording_of_unnamed_frames_has_a_limit(
+    words: str, reason: str, limit: str
+) -> None:
+    message = usage_error("view", "x.store", *words.split(), *limit.split())
+    assert f"{limit.removesuffix(' 3').removesuffix('=3')} would be ignored: {reason}" in message
 
 
 def test_a_long_list_of_scenes_is_no_file_name(

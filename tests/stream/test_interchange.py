@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 import p2pkit
 from p2pkit.errors import StoreError
@@ -19,9 +20,9 @@ FIELDS = (
 )
 
 
-def write_store(path, storage):
+def write_store(path, storage, shard_size=3):
     layer = LayerSpec(name="geometry", fields=FIELDS, fingerprint={"made": "by hand"})
-    plan = Plan(seed=0, shard_size=3, frames=5)
+    plan = Plan(seed=0, shard_size=shard_size, frames=5)
     manifest = Manifest(dataset={"dataset": "test"}, plan=plan, storage=storage, layers=(layer,))
     writer = create_or_open(path, manifest)
     random = np.random.default_rng(0)
@@ -36,8 +37,8 @@ def write_store(path, storage):
         )
         for i in range(5)
     ]
-    writer.write("geometry", 0, samples[:3])
-    writer.write("geometry", 1, samples[3:])
+    for shard, start in enumerate(range(0, len(samples), shard_size)):
+        writer.write("geometry", shard, samples[start : start + shard_size])
     return samples
 
 
@@ -76,6 +77,13 @@ def test_layers_in_another_order_are_not_joined(room_store, tmp_path):
     with pytest.raises(StoreError, match="differ in their order: "):
         list(webdataset_pipeline(tmp_path / "store"))
     gc.collect()
+
+
+def test_a_loader_may_have_more_workers_than_the_store_has_shards(tmp_path):
+    samples = write_store(tmp_path / "store", "tar", shard_size=5)
+    pipeline = webdataset_pipeline(tmp_path / "store")
+    loader = DataLoader(pipeline, batch_size=None, num_workers=2, multiprocessing_context="spawn")
+    assert [item["__key__"] for item in loader] == [sample.key for sample in samples]
 
 
 def test_another_storage_is_refused(tmp_path):

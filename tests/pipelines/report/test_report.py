@@ -17,6 +17,7 @@ from p2pkit.cli.commands.train import asked_settings
 from p2pkit.cli.commands.train import train as train_command_line
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.losses import LossConfig
+from p2pkit.networks import EngineChoice
 from p2pkit.pipelines import retrieval
 from p2pkit.pipelines.check.page import OUTCOMES
 from p2pkit.pipelines.evaluate import probe
@@ -27,8 +28,9 @@ from p2pkit.pipelines.report import networks as report_networks
 from p2pkit.pipelines.report import run_page as report
 from p2pkit.pipelines.report.evaluation import find_evaluation
 from p2pkit.pipelines.report.page import numeric_columns, render
-from p2pkit.pipelines.report.run_page import chance_loss, train_command
+from p2pkit.pipelines.report.run_page import chance_loss, held_text, train_command
 from p2pkit.pipelines.train import run as train
+from p2pkit.pipelines.train import run_folder
 from p2pkit.pipelines.train.run_folder import read_provenance
 from p2pkit.settings import config_to_json
 
@@ -279,6 +281,80 @@ def test_what_was_not_measured_comes_with_its_command(
     assert f"<pre>p2pkit evaluate {tiny_run} --on {room_store} --out" in text
 
 
+def test_commands_on_the_page_are_quoted_for_the_shell(
+    room_store: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "my run"
+    run.symlink_to(tiny_run)
+    store = tmp_path / "my rooms.store"
+    store.symlink_to(room_store)
+    page = report.run(report.ReportConfig(run, str(store), tmp_path / "x.html", frames=1))
+    printed = re.findall(r"<pre>p2pkit (?:evaluate|retrieval) .*</pre>", page.read_text())
+    commands = [shlex.split(unescape(line)[5:-6]) for line in printed]
+    assert commands == [
+        ["p2pkit", "evaluate", f"{run}", "--on", f"{store}", "--out", f"{run}-evaluation"],
+        ["p2pkit", "evaluate", f"{run}", "--preset", "probe", "--on", f"{store}"],
+        ["p2pkit", "retrieval", f"{run}", f"{store}"],
+    ]
+
+
+def test_figures_of_other_weights_and_another_store_say_so(
+    full_report: Path, room_store: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(full_report.parent, tmp_path / "run")
+    for name in ("probe.json", "retrieval.json"):
+        found = json.loads((run / name).read_text()) | {"checkpoint_step": 2}
+        if name == "probe.json":
+            found["protocol"]["store"] = "other rooms.store"
+            found["protocol"]["test_frames_pretrained_on_without_labels"] = None
+        (run / name).write_text(json.dumps(found))
+    page = report.run(report.ReportConfig(run, str(room_store), tmp_path / "x.html", frames=1))
+    text = plain(page.read_text())
+    assert text.count("; measured at step 2 of 3") == 2
+    older = "Measured at step 2 of 3. To measure the newest weights: p2pkit"
+    probed = f"evaluate {run} --preset probe --on 'other rooms.store' Store: other rooms.store . "
+    assert f"{older} {probed}" in text
+    assert f"{older} retrieval {run} {room_store}" in text
+
+
+def test_figures_of_the_newest_weights_need_no_step(full_page: str) -> None:
+    assert "easured at step" not in full_page
+    assert "Store: " not in plain(section_of(full_page, "Linear probe"))
+
+
+def test_the_page_says_where_a_run_was_trained_wherever_it_is_shown(
+    room_store: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    saved = json.loads((run / "config.json").read_text())
+    trained = {**saved, "device": "cuda:99", "engine": "minkowski"}
+    (run / "config.json").write_text(json.dumps(trained))
+    monkeypatch.setattr(run_folder, "choose_engine", lambda *_: EngineChoice("torch", "missing"))
+    config = report.ReportConfig(run, str(room_store), tmp_path / "x.html", frames=1)
+    with pytest.warns(RuntimeWarning, match="its weights are used with 'torch'"):
+        text = plain(report.run(config).read_text())
+    assert "pairs a second on cuda:99" in text
+    assert "--set device=cuda:99" in text
+    assert "--set engine=minkowski" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "held", "text"),
+    [
+        ({}, 0, ""),
+        ({"holdout": 4}, 4, " (the last ones)"),
+        ({"holdout_scenes": ("seq-1", "seq-2")}, 4, " (scenes seq-1, seq-2)"),
+        (
+            {"holdout": 2, "holdout_scenes": ("seq-1",)},
+            6,
+            " (scenes seq-1 and the last 2 of the others)",
+        ),
+    ],
+)
+def test_the_page_names_what_was_held_out(settings: dict[str, Any], held: int, text: str) -> None:
+    assert held_text(tiny_train_config(Path("x"), **settings), held) == text
+
+
 def test_a_run_without_labels_or_negatives_is_reported(tmp_path: Path) -> None:
     recording = write_recording(tmp_path / "recording", 4, labels=False)
     store = extract.run(recording_config(recording, tmp_path / "a.store"))
@@ -295,6 +371,7 @@ def test_a_run_without_labels_or_negatives_is_reported(tmp_path: Path) -> None:
     assert f"p2pkit evaluate {run} --on LABELLED-STORE" in text
     assert f"p2pkit evaluate {run} --preset probe --on LABELLED-STORE" in text
     assert "this needs frames that the run held out" in text
+    assert "4 frames to pretrain on, 0 held out 2D teacher" in text
 
 
 @pytest.mark.parametrize(
