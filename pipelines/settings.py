@@ -198,8 +198,11 @@ class ExportConfig:
     )
 
 
-LENGTHS = ("steps", "epochs")
-"""Settings of a training that `pretrain` has itself."""
+DECIDED = {
+    **dict.fromkeys(("steps", "epochs"), "the length of training is that of `steps` or `minutes`"),
+    **dict.fromkeys(("store", "more_stores"), "training reads the store that was extracted"),
+}
+"""Settings of a training that `pretrain` has itself, and where they come from."""
 
 
 @settings_class
@@ -266,11 +269,9 @@ class PretrainConfig:
                 f"steps is {self.steps} and minutes {self.minutes:g}, but both set the length of "
                 "training; keep one"
             )
-        length = [one for one in self.training if one.partition("=")[0].strip() in LENGTHS]
-        if length:
-            raise ConfigError(
-                f"training sets {length[0]}; the length of training is that of `steps` or `minutes`"
-            )
+        for one in self.training:
+            if reason := DECIDED.get(one.partition("=")[0].strip()):
+                raise ConfigError(f"training sets {one}; {reason}")
 
 
 @settings_class

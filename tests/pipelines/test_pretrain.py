@@ -376,9 +376,12 @@ def test_a_single_frame_cannot_be_pretrained_on(tmp_path: Path) -> None:
         pretrain.run(tiny(recording, tmp_path / "out"))
 
 
-def test_steps_and_minutes_decide_the_same(tmp_path: Path) -> None:
+def test_what_pretrain_decides_itself_is_not_set_twice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="steps is 2 and minutes 3, but both set the length"):
         tiny(tmp_path, tmp_path / "out", minutes=3)
     for length in ("steps=9", "epochs=2"):
         with pytest.raises(ConfigError, match=f"training sets {length}; the length of training"):
             tiny(tmp_path, tmp_path / "out", training=(length,))
+    for store in ("store=other.store", 'more_stores=["b.store"]'):
+        with pytest.raises(ConfigError, match="training reads the store that was extracted"):
+            tiny(tmp_path, tmp_path / "out", training=(store,))
