@@ -299,12 +299,10 @@ def _judge_coverage(visit: _Visit, found: Gathered) -> Verdict:
         )
     if visit.empty:
         text += f"; {counted(len(visit.empty), 'frame')} without any, such as {visit.empty[0]}"
-        return Verdict(
-            "coverage", "fail" if len(visit.empty) > len(found.keys) / 2 else "pass", text
-        )
     if blind:
-        return Verdict("coverage", "fail", f"{text}; views {blind} see no point")
-    return Verdict("coverage", "pass", text)
+        text += f"; views {blind} see no point"
+    is_bad = blind or len(visit.empty) > len(found.keys) / 2
+    return Verdict("coverage", "fail" if is_bad else "pass", text)
 
 
 def _written(
