@@ -1,5 +1,6 @@
 """check: can a recording's or a store's pixel-point pairs be trusted, and if not, what is wrong?"""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -330,12 +331,30 @@ def _written(
         "statistics": visit.statistics.to_json(),
     }
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "overlays").mkdir(exist_ok=True)
-    for name, picture in visit.overlays.items():
-        Image.fromarray(np.ascontiguousarray(picture)).save(config.out / "overlays" / f"{name}.png")
+    _write_overlays(config.out, visit.overlays)
     shown = dict(list(visit.overlays.items())[:6])
     write_text(config.out / "check.html", check_page(report, curves, shown))
     write_json(config.out / "check.json", report)
     return CheckReport(
         config.out / "check.json", tuple(verdicts), summary_line(report), tuple(advice)
     )
+
+
+def _write_overlays(out: Path, overlays: dict[str, Picture]) -> None:
+    """In place of those of the earlier report in this folder, if there is one; other files stay."""
+    folder = out / "overlays"
+    folder.mkdir(exist_ok=True)
+    earlier = _earlier_frames(out / "check.json")
+    for path in folder.glob("*-view*.png"):
+        if path.stem.rpartition("-view")[0] in earlier:
+            path.unlink()
+    for name, picture in overlays.items():
+        Image.fromarray(np.ascontiguousarray(picture)).save(folder / f"{name}.png")
+
+
+def _earlier_frames(report: Path) -> set[str]:
+    """Keys of the frames that a report is of; none where it cannot be read."""
+    try:
+        return set(json.loads(report.read_text())["frames"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
