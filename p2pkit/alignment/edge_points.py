@@ -6,7 +6,7 @@ The edges stay the same whatever calibration is tried, so that alternatives comp
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from p2pkit.alignment import edge_kernels
 from p2pkit.datasets.frame import DepthImage, Frame
@@ -16,6 +16,8 @@ DEPTH_GAP_PX = 12
 ROW_GAP, COLUMN_GAP = 5, 6
 RANGE_OF_MEDIAN = (0.15, 8.0)
 """Distances in use, as shares of the median: not the vehicle, and not the farthest specks."""
+ORIGIN_M, ORIGIN_SHARE = 0.05, 0.01
+"""Nearer than this and than this share of the farthest point is the sensor itself."""
 INTENSITY_SHARE = 0.02
 MOST_POINTS = 24_000
 BLOCKS = 48
@@ -52,6 +54,15 @@ def edge_points(frame: Frame, random: np.random.Generator) -> EdgePoints:
     return EdgePoints(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
 
 
+def returned(cloud: Float32[np.ndarray, "points 3"]) -> Bool[np.ndarray, " points"]:
+    """Which points something was measured at: they are finite, and not at the sensor, where some
+    LiDARs put beams that did not come back.
+    """
+    distance = np.linalg.norm(cloud.astype(np.float64), axis=1)
+    distance[~np.isfinite(distance)] = 0
+    return distance > min(ORIGIN_M, ORIGIN_SHARE * distance.max(initial=0.0))
+
+
 def _steps_of_depth(depth: DepthImage) -> EdgePoints:
     """The edge itself lies half a pixel beyond the near side's pixel."""
     camera = depth.camera
@@ -72,10 +83,10 @@ def _steps_of_points(
     cloud: Float32[np.ndarray, "points 3"], intensity: Float32[np.ndarray, " points"] | None
 ) -> EdgePoints:
     """Steps between neighbours in a spherical image around the sensor's spin axis."""
-    finite = np.isfinite(cloud).all(axis=1)
-    points = cloud[finite].astype(np.float64)
+    known = returned(cloud)
+    points = cloud[known].astype(np.float64)
     distance = np.linalg.norm(points, axis=1)
-    strength = None if intensity is None else intensity[finite]
+    strength = None if intensity is None else intensity[known]
     low, high = np.multiply(RANGE_OF_MEDIAN, np.median(distance) if len(distance) else 1.0)
     usable = (distance > low) & (distance < high)
     points, distance = points[usable], distance[usable]

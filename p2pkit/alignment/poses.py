@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from p2pkit.alignment.edge_points import returned
 from p2pkit.alignment.edges import Score
 from p2pkit.alignment.wrong_calibrations import SCALES, UNIT_FACTORS, axis_names, axis_rotations
 from p2pkit.datasets.frame import Frame
@@ -70,7 +71,7 @@ def posed_depth(frame: Frame, random: np.random.Generator) -> PosedDepth | None:
         points = _back_projected(u, v, image.reshape(-1)[rows], camera)
         return PosedDepth(points, image, camera, frame.world_from_sensor)
     assert frame.points is not None
-    points = frame.points[np.isfinite(frame.points).all(axis=1)].astype(np.float64)
+    points = frame.points[returned(frame.points)].astype(np.float64)
     image = np.zeros((round(np.pi / BIN_RAD), round(2 * np.pi / BIN_RAD)))
     distance, bins = _spherical(points, image.shape)
     far_to_near = np.argsort(-distance, kind="stable")

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from p2pkit.alignment.edges import Look, Score, place, score
 from p2pkit.alignment.poses import (
     FramePair,
@@ -37,6 +39,8 @@ MUCH_BETTER = 1.35
 CHANCE_SCORE = 0.02
 AGREEMENT_GAIN = 0.05
 TIME_FAULT = "points and images differ in time"
+UNREGISTERED = "colour is not registered to depth"
+WRONG_FOCAL_LENGTH = "wrong focal length"
 
 Outcome = Literal["pass", "fail", "cannot tell"]
 
@@ -248,10 +252,19 @@ def _is_sure(found: Score, evidence: Evidence) -> bool:
 
 
 def _fault_of(look: Look, moved: Misalignment) -> str:
-    is_depth = look.depth_camera is not None
-    if is_depth and abs(moved.image_scale - 1) > 0.04:
-        return "colour is not registered to depth"
-    return "stale calibration" if abs(moved.image_scale - 1) < 0.1 else "wrong focal length"
+    scaled = abs(moved.image_scale - 1)
+    if look.depth_camera is not None and scaled > 0.04:
+        return UNREGISTERED if _is_declared_registered(look) else WRONG_FOCAL_LENGTH
+    return "stale calibration" if scaled < 0.1 else WRONG_FOCAL_LENGTH
+
+
+def _is_declared_registered(look: Look) -> bool:
+    """Whether depth and image are said to be of one camera at one place, to 1 mm and 1 px."""
+    depth, color = look.depth_camera, look.camera
+    assert depth is not None
+    cameras = [(one.fx, one.fy, one.cx, one.cy) for one in (depth, color)]
+    is_one_place = np.allclose(look.camera_from_sensor, np.eye(4), atol=1e-3)
+    return is_one_place and np.allclose(*cameras, rtol=0, atol=1.0)
 
 
 def judge_poses(pairs: Sequence[FramePair]) -> Verdict:

@@ -99,7 +99,7 @@ def back_project_pixels(
 
 
 def unit_range(depth_range_m: tuple[float, float], units_per_metre: float) -> tuple[int, int]:
-    """The first and last stored value whose depth lies in the range; empty if first > last."""
+    """The first and last stored value whose depth lies in the range, (1, 0) where none does."""
     nearest, farthest = depth_range_m
     if not 0 <= nearest <= farthest:
         raise GeometryError(
@@ -108,7 +108,7 @@ def unit_range(depth_range_m: tuple[float, float], units_per_metre: float) -> tu
     values = range(1, 2**16)
     first = bisect_left(values, nearest, key=lambda value: value / units_per_metre)
     last = bisect_right(values, farthest, key=lambda value: value / units_per_metre)
-    return first + 1, last
+    return (first + 1, last) if first < last else (1, 0)
 
 
 def pixel_rays(

@@ -62,12 +62,13 @@ class GeometryConfig:
     )
     confidence_edge_px: float = Field(
         default=4.0,
-        ge=0,
+        gt=0,
+        le=64,
         description="Distance to a depth edge within which a pair is less certain (px).",
     )
     confidence_motion_px: float = Field(
         default=8.0,
-        ge=0,
+        gt=0,
         description="Motion between points and image that makes a pair less certain (px).",
     )
 

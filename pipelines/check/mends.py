@@ -20,16 +20,18 @@ class Declared(NamedTuple):
     """What a recording says of itself.
 
     Fields:
-        units_per_metre: of its depth images; None where it has none.
+        units_per_metre: of its depth images; None where it has none, or keeps only points of them.
         median_depth_m: by these units; None where it has none.
-        camera_json: of a posed-rgbd recording; empty for others.
+        camera_json: of a posed-rgbd recording; empty for others, and where several differ.
         is_store: a store was checked, which cannot be mended itself.
+        takes_units: `--depth-units` replaces its units.
     """
 
     units_per_metre: float | None
     median_depth_m: float | None
     camera_json: dict[str, Any]
     is_store: bool
+    takes_units: bool = False
 
 
 def mends(verdicts: Sequence[Verdict], declared: Declared) -> list[str]:
@@ -71,6 +73,8 @@ _TRANSFORM = "the reader's camera_from_sensor"
 
 
 def _units(factor: float, declared: Declared) -> str:
+    if declared.units_per_metre is None and declared.takes_units:
+        return f"give --depth-units, {1 / factor:.6g} times the units per metre of the recording"
     if declared.units_per_metre is None:
         return f"multiply the points by {factor:g} in the reader"
     median, (low, high) = declared.median_depth_m, LIKELY_MEDIAN_M

@@ -1,5 +1,6 @@
 """check: can a recording's or a store's pixel-point pairs be trusted, and if not, what is wrong?"""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from p2pkit.alignment.verdicts import Verdict, judge_alignment, judge_each_view,
 from p2pkit.datasets.frame import Frame, FrameSource, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, left_out_by
 from p2pkit.datasets.plausible import implausible_times
-from p2pkit.datasets.registry import open_source
+from p2pkit.datasets.registry import is_kind, open_source
 from p2pkit.errors import ConfigError, FrameError, counted
 from p2pkit.files import write_json, write_text
 from p2pkit.geometry.project import project
@@ -35,6 +36,8 @@ WEAK_INTENSITY = 1 / 50
 """Returns that are never above this were probably divided by their full scale twice."""
 INTENSITY_FAULT = "intensities in another range"
 POSED = "posed-rgbd"
+POSES_AND_UNITS = ("depth_units_per_metre", "pose", "pose_axes")
+"""The fields of a camera.json that advice depends on."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class _Visit:
     without_views: int = 0
     implausible: list[str] = field(default_factory=list)
     intensities: list[tuple[float, float]] = field(default_factory=list)
-    units_per_metre: float | None = None
+    units_per_metre: set[float] = field(default_factory=set)
     median_depths_m: list[float] = field(default_factory=list)
     overlays: dict[str, Picture] = field(default_factory=dict)
 
@@ -124,7 +127,8 @@ def check_source(
         if frame.intensity is not None:
             visit.intensities.append((float(frame.intensity.min()), float(frame.intensity.max())))
         if frame.depth is not None and frame.depth.values.any():
-            visit.units_per_metre = units = frame.depth.units_per_metre
+            units = frame.depth.units_per_metre
+            visit.units_per_metre.add(units)
             known = frame.depth.values[frame.depth.values > 0]
             visit.median_depths_m.append(float(np.median(known)) / units)
         if not frame.views:
@@ -155,7 +159,7 @@ def check_source(
         verdicts += _judge_images(found, is_store=store is not None)
         curves = profiles(found.looks) if found.looks else []
         verdicts.append(judge_poses(found.pairs))
-    advice = mends(verdicts, _declared(source, visit, is_store=store is not None))
+    advice = mends(verdicts, _declared(source, visit, store))
     return _written(config, visit, found, verdicts, curves, advice)
 
 
@@ -183,16 +187,37 @@ def _source_of(config: CheckConfig) -> FrameSource:
     return open_source(config.dataset, options)
 
 
-def _declared(source: FrameSource, visit: _Visit, *, is_store: bool) -> Declared:
-    """As in the recording; a store's own depth has other units."""
-    found: dict[str, Any] = {}
-    if source.name == POSED:
-        recorded = source.fingerprint()
-        recorded = recorded["dataset"] if is_store else recorded
-        found = recorded["calibration"][0]
-    units = None if is_store else visit.units_per_metre
+def _declared(source: FrameSource, visit: _Visit, store: Store | None) -> Declared:
+    """As in the recording; a store keeps depth in its units, or points made of it."""
+    names = [source.name] if store is None else store.manifest.datasets
+    camera_json: dict[str, Any] = {}
+    if set(names) == {POSED}:
+        camera_json = _shared_calibration(
+            source.fingerprint() if store is None else store.manifest.dataset
+        )
+    takes_units = all(is_kind(name, "depth") for name in names)
+    units: float | None = camera_json.get("depth_units_per_metre")
+    if takes_units and len(visit.units_per_metre) == 1:
+        (units,) = visit.units_per_metre
     median = float(np.median(visit.median_depths_m)) if visit.median_depths_m else None
-    return Declared(found.get("depth_units_per_metre", units), median, found, is_store)
+    return Declared(units, median, camera_json, store is not None, takes_units)
+
+
+def _shared_calibration(dataset: dict[str, Any]) -> dict[str, Any]:
+    """What every sequence of a posed-rgbd recording, or of all in a merged store, says of its units
+    and poses; empty where they differ.
+    """
+    first, *others = (
+        {name: one.get(name) for name in POSES_AND_UNITS} for one in _calibrations(dataset)
+    )
+    return first if all(other == first for other in others) else {}
+
+
+def _calibrations(dataset: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of each sequence; a merged store may have been made of merged ones."""
+    if "sources" in dataset:
+        return [found for source in dataset["sources"] for found in _calibrations(source)]
+    return dataset["calibration"]
 
 
 def _judge_fields(found: Gathered, implausible: list[str]) -> Verdict:
@@ -275,12 +300,10 @@ def _judge_coverage(visit: _Visit, found: Gathered) -> Verdict:
         )
     if visit.empty:
         text += f"; {counted(len(visit.empty), 'frame')} without any, such as {visit.empty[0]}"
-        return Verdict(
-            "coverage", "fail" if len(visit.empty) > len(found.keys) / 2 else "pass", text
-        )
     if blind:
-        return Verdict("coverage", "fail", f"{text}; views {blind} see no point")
-    return Verdict("coverage", "pass", text)
+        text += f"; views {blind} see no point"
+    is_bad = blind or len(visit.empty) > len(found.keys) / 2
+    return Verdict("coverage", "fail" if is_bad else "pass", text)
 
 
 def _written(
@@ -308,12 +331,30 @@ def _written(
         "statistics": visit.statistics.to_json(),
     }
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "overlays").mkdir(exist_ok=True)
-    for name, picture in visit.overlays.items():
-        Image.fromarray(np.ascontiguousarray(picture)).save(config.out / "overlays" / f"{name}.png")
+    _write_overlays(config.out, visit.overlays)
     shown = dict(list(visit.overlays.items())[:6])
     write_text(config.out / "check.html", check_page(report, curves, shown))
     write_json(config.out / "check.json", report)
     return CheckReport(
         config.out / "check.json", tuple(verdicts), summary_line(report), tuple(advice)
     )
+
+
+def _write_overlays(out: Path, overlays: dict[str, Picture]) -> None:
+    """In place of those of the earlier report in this folder, if there is one; other files stay."""
+    folder = out / "overlays"
+    folder.mkdir(exist_ok=True)
+    earlier = _earlier_frames(out / "check.json")
+    for path in folder.glob("*-view*.png"):
+        if path.stem.rpartition("-view")[0] in earlier:
+            path.unlink()
+    for name, picture in overlays.items():
+        Image.fromarray(np.ascontiguousarray(picture)).save(folder / f"{name}.png")
+
+
+def _earlier_frames(report: Path) -> set[str]:
+    """Keys of the frames that a report is of; none where it cannot be read."""
+    try:
+        return set(json.loads(report.read_text())["frames"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

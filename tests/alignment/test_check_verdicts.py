@@ -147,6 +147,39 @@ def test_few_images_fail_by_more(images: int, displacement: float, outcome: str)
     assert _judge_time(images, strong, late).outcome == outcome
 
 
+@pytest.mark.parametrize(
+    ("declared", "scale", "fault"),
+    [
+        ("registered", 0.95, "colour is not registered to depth"),
+        ("registered", 0.975, "stale calibration"),
+        ("moved", 0.95, "wrong focal length"),
+        ("another camera", 0.95, "wrong focal length"),
+        ("another camera", 1.15, "wrong focal length"),
+        ("points", 0.95, "stale calibration"),
+        ("points", 1.15, "wrong focal length"),
+    ],
+)
+def test_only_colour_declared_as_registered_can_be_unregistered(
+    declared: str, scale: float, fault: str
+) -> None:
+    strong = Score(np.linspace(9.0, 11.0, 40), np.full(40, 50.0))
+    better = Score(np.linspace(12.0, 14.0, 40), np.full(40, 50.0))
+    sure = Evidence(better.mean - strong.mean, 9.0, 1e-6)
+    moved = Misalignment((0.0, 0.0, 0.0), scale, (0.0, 0.0, 0.0), 0.1, sure, better)
+    [look] = gather(rooms(), 1, problems=lambda frame: []).looks
+    assert look.depth_camera is not None
+    beside = np.eye(4)
+    beside[0, 3] = 0.025
+    wider = replace(look.depth_camera, fx=0.9 * look.camera.fx)
+    look = {
+        "registered": look,
+        "moved": look._replace(camera_from_sensor=beside),
+        "another camera": look._replace(depth_camera=wider),
+        "points": look._replace(depth_camera=None),
+    }[declared]
+    assert _judge_shift([look] * 16, strong, moved).fault == fault
+
+
 @pytest.mark.realdata
 @pytest.mark.parametrize("fault", ["pose inverted", "depth scale × 5", "depth scale × 1.25"])
 def test_five_frames_are_enough_for_faults_of_poses_and_units(fault: str, data_root: Path) -> None:

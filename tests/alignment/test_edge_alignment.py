@@ -96,19 +96,39 @@ def test_contrast_equals_the_naive_reference(seed: int) -> None:
         assert found == pytest.approx(strength[row, column] - np.mean(sides), abs=1e-6)
 
 
-def test_spinning_lidar_edges_do_not_depend_on_the_names_of_its_axes() -> None:
-    random = np.random.default_rng(0)
+def spinning_points(random: np.random.Generator) -> np.ndarray:
+    """32 lines of six pillars at 8 m before a wall at 14 m (float32)."""
     azimuth, elevation = np.meshgrid(np.arange(-180, 180, 0.4), np.linspace(-20, 5, 32))
     azimuth, elevation = np.deg2rad(azimuth.ravel()), np.deg2rad(elevation.ravel())
     distance = np.where(np.sin(6 * azimuth) > 0, 8.0, 14.0) + random.normal(0, 0.01, azimuth.shape)
     ray = [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth)]
-    points = (np.stack([*ray, np.sin(elevation)], axis=1) * distance[:, None]).astype(np.float32)
+    return (np.stack([*ray, np.sin(elevation)], axis=1) * distance[:, None]).astype(np.float32)
+
+
+def test_spinning_lidar_edges_do_not_depend_on_the_names_of_its_axes() -> None:
+    random = np.random.default_rng(0)
+    points = spinning_points(random)
     plain = edge_points(Frame(key="a", views=(), points=points), random)
     turned = edge_points(Frame(key="a", views=(), points=points[:, [2, 0, 1]]), random)
     rows = (plain.direction == 0).sum()
     assert 12 * 32 * 0.8 < rows < 12 * 32 * 1.3
     assert np.linalg.norm(plain.points, axis=1).max() < 9
     assert (turned.direction == 0).sum() == pytest.approx(rows, rel=0.1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_beams_without_return_at_the_sensor_change_no_edge(scale: float) -> None:
+    """70 % of the beams; also where wrong units put every point near the sensor."""
+    points = np.float32(scale) * spinning_points(np.random.default_rng(0))
+    beams = np.zeros((len(points) * 10 // 3, 3), np.float32)
+    beams[np.sort(np.random.default_rng(1).permutation(len(beams))[: len(points)])] = points
+    plain, found = (
+        edge_points(Frame(key="a", views=(), points=cloud), np.random.default_rng(0))
+        for cloud in (points, beams)
+    )
+    assert len(plain.points) > 300
+    for one, other in zip(plain, found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_strength_is_a_rank_that_contrast_and_brightness_do_not_change() -> None:

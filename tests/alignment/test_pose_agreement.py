@@ -99,6 +99,16 @@ def test_a_lidar_that_turns_and_drives_agrees_with_itself() -> None:
     assert declared > scores["no motion at all fits better"] + 0.3
 
 
+def test_beams_without_return_are_not_compared() -> None:
+    points = np.random.default_rng(0).uniform((-20, -20, -2), (20, 20, 4), (500, 3))
+    beams = np.concatenate([points, np.zeros((700, 3))]).astype(np.float32)
+    frame = Frame(key="a", views=(), points=beams, world_from_sensor=np.eye(4))
+    found = posed_depth(frame, np.random.default_rng(0))
+    assert found is not None
+    assert len(found.points) == 500
+    assert np.linalg.norm(found.points, axis=1).min() > 0.05
+
+
 def test_there_are_23_other_axes_and_opengl_is_named() -> None:
     turns = axis_rotations()
     assert len({axis_names(turn) for turn in turns}) == 23

@@ -165,6 +165,18 @@ def test_nothing_measured_and_nothing_seen_give_no_pairs() -> None:
     assert len(found.pixel) == 0
 
 
+def test_a_range_beyond_16_bits_gives_no_points() -> None:
+    """At 10,000 units per metre the farthest depth that can be stored is 6.5535 m."""
+    depth = np.array([[0, 100, 2**16 - 1], [5, 0, 60000]], np.uint16)
+    camera = Camera(width=3, height=2, fx=4.0, fy=4.0, cx=1.0, cy=0.5)
+    range_m, units = (7.0, 10.0), 10_000.0
+    found = back_project(depth, camera, units_per_metre=units, depth_range_m=range_m)
+    assert len(found.points) == 0
+    view = view_of(camera, 1, shift_m=0.0)
+    pairs = pair_depth(depth, camera, view, Thinning(range_m), units_per_metre=units)
+    assert (pairs.measured, len(pairs.pixel)) == (0, 0)
+
+
 def test_what_cannot_be_is_named() -> None:
     view, depth = view_of(CAMERA, 0, shift_m=0.0), scene(0)
     with pytest.raises(GeometryError, match="voxel index does not fit in 32 bits"):

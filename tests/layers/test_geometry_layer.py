@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
 from p2pkit.datasets.registry import open_source
-from p2pkit.errors import FrameError
+from p2pkit.errors import ConfigError, FrameError, GeometryError
 from p2pkit.geometry.backproject import back_project
 from p2pkit.geometry.camera import Camera
+from p2pkit.geometry.confidence import LARGEST_REACH_PX, Margins
 from p2pkit.geometry.project import project
 from p2pkit.layers.geometry import GeometryConfig, decode_geometry, encode_geometry, geometry_fields
 
@@ -355,6 +356,19 @@ def test_each_pair_has_a_confidence_that_falls_with_time_between_points_and_imag
     moved_px = WIDER.fx * 0.4 / still.points[:, 2].astype(np.float64)
     expected = still.pair_confidence / (1 + moved_px / KEEP_ALL.confidence_motion_px)
     np.testing.assert_allclose(moving.pair_confidence, expected, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("edge_px", 0.0), ("edge_px", np.nextafter(LARGEST_REACH_PX, 100)), ("motion_px", 0.0)],
+)
+def test_settings_refuse_what_the_confidence_of_pairs_refuses(name: str, value: float) -> None:
+    with pytest.raises(GeometryError):
+        Margins(**{name: value})
+    with pytest.raises(ConfigError, match=f"confidence_{name} is "):
+        GeometryConfig(**{f"confidence_{name}": value})
+    assert Margins(edge_px=LARGEST_REACH_PX).edge_px == LARGEST_REACH_PX
+    assert GeometryConfig(confidence_edge_px=LARGEST_REACH_PX)
 
 
 def test_stores_without_confidence_stay_readable() -> None:

@@ -117,18 +117,16 @@ def lens_of(bag: RosBag, topic: str) -> Lens | None:
     info = bag.first(info_topic)
     where = f"{bag.path.name}: {info_topic}"
     size = (int(info.width), int(info.height))
-    matrix, lens = np.reshape(_of(info, "k"), (3, 3)), None
     projection = np.reshape(_of(info, "p"), (3, 4))
-    if "rect" in name and "unrect" not in name and projection[0, 0] > 0:
-        if projection[:, 3].any():
-            raise SourceError(
-                f"{where}: P has the fourth column {projection[:, 3].tolist()}, of the second "
-                "camera of a stereo pair; read the first camera, or images that are not rectified"
-            )
-        matrix = projection[:, :3]
-    else:
-        lens = _distortion(info, where)
+    is_rectified = "rect" in name and "unrect" not in name and projection[0, 0] > 0
+    if is_rectified and projection[:, 3].any():
+        raise SourceError(
+            f"{where}: P has the fourth column {projection[:, 3].tolist()}, of the second "
+            "camera of a stereo pair; read the first camera, or images that are not rectified"
+        )
+    matrix = projection[:, :3] if is_rectified else np.reshape(_of(info, "k"), (3, 3))
     try:
+        lens = None if is_rectified else _distortion(info, where)
         return Lens(camera_from_matrix(matrix, size, where), lens)
     except GeometryError as error:
         raise SourceError(f"{where}: {error}") from error
@@ -149,6 +147,11 @@ def _distortion(info: Any, where: str) -> Distortion | None:
             f"{', '.join(_MODELS)}, or rectified images (image_rect_color)"
         )
     model, count = _MODELS[info.distortion_model]
+    if any(coefficients[count:]):
+        raise SourceError(
+            f"{where}: {info.distortion_model} has the coefficients {coefficients}; expected zeros "
+            f"after the first {count}, or rectified images (image_rect_color)"
+        )
     return Distortion(model, coefficients[:count])
 
 

@@ -1,5 +1,6 @@
 """Depth and colour of ROS bags, written by `rosbags` around generated frames."""
 
+import re
 import shutil
 import struct
 import sys
@@ -242,6 +243,48 @@ def test_rectified_images_have_no_distortion(frames: list[Frame], tmp_path: Path
     write_bag(tmp_path / "right" / "b", "mcap", second)
     with pytest.raises(SourceError, match=r"\[-50\.0, 0\.0, 0\.0\], of the second camera"):
         opened(tmp_path / "right")
+
+
+RATIONAL = (0.1, -0.02, 0.0, 0.0, 0.01, 0.2, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "lens", "reason"),
+    [
+        ("plumb_bob", (0.1, np.nan, 0.0, 0.0, 0.0), r"has the coefficients \(0\.1, nan, "),
+        ("plumb_bob", (0.1, 0.2, 0.3), "expected 4 or 5 or 8 finite numbers"),
+        (
+            "rational_polynomial",
+            (*RATIONAL, 0.01, 0.0, 0.0, 0.0, 0.0, 0.0),
+            "rational_polynomial has the coefficients .*expected zeros after the first 8, or rect",
+        ),
+    ],
+)
+def test_a_bag_with_an_unusable_lens_is_left_out(
+    model: str, lens: tuple[float, ...], reason: str, frames: list[Frame], tmp_path: Path
+) -> None:
+    info, camera = "/camera/color/camera_info", frames[0].views[0].camera
+    sent = rgbd_messages("mcap", frames[:1])
+    write_bag(tmp_path / "good", "mcap", sent)
+    wrong = Messages("mcap").info(START_NS, OPTICAL, camera, model=model, lens=lens)
+    write_bag(tmp_path / "wrong", "mcap", [*without(sent, info), (info, START_NS, wrong)])
+    source = open_source("ros-rgbd", SourceOptions(tmp_path))
+    assert list(source.keys()) == ["good_000000"]
+    (bag,) = left_out_by(source)
+    assert bag.reason.startswith(f"wrong: {info}: ")
+    assert re.search(reason, bag.reason)
+
+
+def test_coefficients_of_zero_beyond_the_known_ones_are_fine(
+    frames: list[Frame], tmp_path: Path
+) -> None:
+    info, camera = "/camera/color/camera_info", frames[0].views[0].camera
+    lens = (*RATIONAL, *(0.0,) * 6)
+    made = Messages("mcap").info(START_NS, OPTICAL, camera, model="rational_polynomial", lens=lens)
+    sent = without(rgbd_messages("mcap", frames[:1]), info)
+    write_bag(tmp_path / "b", "mcap", [*sent, (info, START_NS, made)])
+    color = open_source("ros-rgbd", SourceOptions(tmp_path)).fingerprint()["calibration"]["b"]
+    assert color["color"]["distortion"]["coefficients"] == list(RATIONAL)
 
 
 def test_poses_between_transforms_and_where_there_are_none(

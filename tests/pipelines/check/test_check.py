@@ -19,7 +19,8 @@ from p2pkit.datasets.registry import SWEEP_NEAR_LIMIT_M, SWEEP_VOXEL_M, open_sou
 from p2pkit.errors import ConfigError, FrameError
 from p2pkit.layers.geometry import GeometryConfig, encode_geometry
 from p2pkit.pipelines.check.fields import field_problems
-from p2pkit.pipelines.check.run import CheckConfig, check_source, run
+from p2pkit.pipelines.check.frames import Gathered
+from p2pkit.pipelines.check.run import CheckConfig, _judge_coverage, _Visit, check_source, run
 from p2pkit.pipelines.check.statistics import PairStatistics
 from p2pkit.pipelines.check.stored import judge_stored_pairs
 
@@ -114,7 +115,11 @@ def test_a_recording_gives_json_page_and_overlays(room_recording: Path, tmp_path
     assert "turn about z" in page
     assert "depth agreement" in result.output
     assert "earlier result" not in result.stderr
+    (tmp_path / "out" / "overlays" / "note-view0.png").touch()
     again = CliRunner().invoke(check, [*arguments, "--frames", "1"])
+    left = {path.stem for path in (tmp_path / "out" / "overlays").iterdir()}
+    assert len(left) == 2
+    assert "note-view0" in left
     assert (
         f"Replacing the earlier result in {tmp_path / 'out'}; name another --out to keep both"
         in again.stderr
@@ -236,6 +241,18 @@ def test_a_last_view_that_sees_nothing_is_named(frame: Frame, tmp_path: Path) ->
     coverage = {verdict.test: verdict for verdict in report.verdicts}["coverage"]
     assert coverage.outcome == "fail"
     assert "views [1] see no point" in coverage.reason
+
+
+def test_a_blind_view_is_named_also_beside_a_frame_without_pairs(frame: Frame) -> None:
+    points = as_points(frame)
+    behind = replace(points.views[1], camera_from_sensor=np.diag([1.0, -1.0, -1.0, 1.0]))
+    visit = _Visit(PairStatistics(), overlays_of=0)
+    for views in ((points.views[0], behind), (points.views[0], behind), (behind, behind)):
+        visit(replace(points, views=views))
+    coverage = _judge_coverage(visit, Gathered(["a", "b", "c"], [], [], []))
+    assert coverage.outcome == "fail"
+    assert "1 frame without any, such as " in coverage.reason
+    assert coverage.reason.endswith("; views [1] see no point")
 
 
 @pytest.mark.parametrize("fault", ["u and v are swapped", "the image is mirrored", ""])

@@ -1,8 +1,10 @@
 """What `p2pkit check` says to change, and that the change mends the fault."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,22 @@ from command_line import p2pkit
 from demo_recording import write_demo_recording
 from faulty_recordings import OPENGL
 
+from p2pkit import open_store
 from p2pkit.alignment.verdicts import Verdict
 from p2pkit.alignment.wrong_calibrations import axis_names
 from p2pkit.datasets.frame import SourceOptions
 from p2pkit.datasets.registry import open_source
 from p2pkit.pipelines.check.mends import Declared, mends
+from p2pkit.pipelines.check.run import _declared, _Visit
+from p2pkit.pipelines.check.statistics import PairStatistics
+from p2pkit.pipelines.check.stored import StoreSource
+from p2pkit.pipelines.shards.merge import MergeConfig, merge_stores
+from p2pkit.store.reading import Store
 
 POSED = Declared(1000.0, 2.0, {"pose": "world_from_color"}, is_store=False)
 OTHER = Declared(5000.0, 2.0, {}, is_store=False)
 SWEEPS = Declared(None, None, {}, is_store=False)
+FUSED = Declared(None, None, {}, is_store=False, takes_units=True)
 GL = axis_names(OPENGL)
 FRAMES = 3
 
@@ -42,6 +51,12 @@ def failed(fault: str, detail: str) -> Verdict:
             "divide the translations of the poses by 1000: the depth, 2 m in the median,",
         ),
         ("wrong depth scale", "multiply the points by 5", SWEEPS, "multiply the points by 5 in"),
+        (
+            "wrong depth scale",
+            "multiply the depth by 0.2",
+            FUSED,
+            "give --depth-units, 5 times the units per metre of the recording",
+        ),
         (
             "wrong axes of the poses",
             f"the sensor's axes in the poses are {GL}",
@@ -85,6 +100,53 @@ def test_a_fault_is_mended_once_and_a_doubt_not_at_all() -> None:
     assert len(mends([fault, fault], POSED)) == 1
     doubt = Verdict("depth agreement", "cannot tell", "…", "", fault.figures)
     assert mends([doubt, failed("the image is mirrored", "mirror it")], POSED) == []
+
+
+def renamed(store: Store, dataset: dict[str, Any]) -> Store:
+    """The store as if it had been extracted from another dataset."""
+    other = copy.copy(store)
+    other.manifest = replace(store.manifest, dataset=dataset)
+    return other
+
+
+def declared(store: Store) -> Declared:
+    source = StoreSource(store)
+    frame = source.load(source.keys()[0])
+    visit = _Visit(PairStatistics(), overlays_of=0)
+    if frame.depth is not None:
+        visit.units_per_metre.add(frame.depth.units_per_metre)
+    return _declared(source, visit, store)
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "takes_units"),
+    [
+        ("posed-rgbd", 1000.0, True),
+        ("redwood+tum", 1000.0, True),
+        ("demo-scene", None, False),
+        ("own", None, False),
+    ],
+)
+def test_the_units_of_a_store_are_those_of_its_recording(
+    name: str, units: float | None, takes_units: bool, room_store: Path
+) -> None:
+    store = open_store(room_store)
+    found = declared(renamed(store, store.manifest.dataset | {"dataset": name}))
+    assert (found.units_per_metre, found.takes_units, found.is_store) == (units, takes_units, True)
+    assert found.camera_json.get("pose") == ("world_from_depth" if name == "posed-rgbd" else None)
+
+
+def test_a_merged_store_declares_what_all_of_its_recordings_do(
+    room_store: Path, tmp_path: Path
+) -> None:
+    merged, nested = tmp_path / "merged", tmp_path / "nested"
+    merge_stores(MergeConfig((room_store, room_store), merged, prefixes=("a-", "b-")))
+    merge_stores(MergeConfig((merged, room_store), nested, prefixes=("", "c-")))
+    store = open_store(nested)
+    assert declared(store) == declared(open_store(room_store))
+    dataset = copy.deepcopy(store.manifest.dataset)
+    dataset["sources"][0]["sources"][1]["calibration"][2]["pose_axes"] = "opengl"
+    assert declared(renamed(store, dataset)).camera_json == {}
 
 
 def _opengl_poses(folder: Path) -> None:
