@@ -17,7 +17,7 @@ import time
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +28,8 @@ HEARTBEAT_S = 20.0
 ABANDONED_S = 86_400.0
 MOST_WATCHED = 10_000
 LARGEST_CLAIM = 4096
+TEMPORARY = ".tmp-"
+SHARD = re.compile(r"\d{6,}\.[a-z]+")
 
 State = tuple[int, int]
 
@@ -144,7 +146,7 @@ def sweep(root: Path, claims: Path) -> None:
     Those of other machines go when nothing was written to them for a day.
     """
     here = re.compile(rf"\.tmp-.+-{re.escape(process_space())}-(\d+)")
-    for path in list(root.rglob(".tmp-*")):
+    for path in list(_temporaries(root)):
         match = here.fullmatch(path.name)
         if not _alive(int(match[1])) if match else _is_abandoned(path):
             if path.is_dir():
@@ -155,6 +157,16 @@ def sweep(root: Path, claims: Path) -> None:
         seen = _state(path)
         if seen is not None and _owner_died(_owner(path)):
             _discard(path, seen)
+
+
+def _temporaries(root: Path) -> Iterator[Path]:
+    """The `.tmp-*` under `root`, but for those inside another, or in a shard that is a folder.
+
+    What other workers rename or delete meanwhile is passed over.
+    """
+    for folder, folders, files in os.walk(root):
+        yield from (Path(folder, x) for x in (*folders, *files) if x.startswith(TEMPORARY))
+        folders[:] = [x for x in folders if not x.startswith(TEMPORARY) and not SHARD.fullmatch(x)]
 
 
 def _is_abandoned(path: Path) -> bool:

@@ -261,3 +261,24 @@ def test_sweep_leaves_what_the_living_write(tmp_path: Path):
     (folder / "points").mkdir(parents=True)
     sweep(tmp_path, tmp_path / ".claims")
     assert set(tmp_path.iterdir()) == {mine, theirs}
+
+
+def test_sweep_passes_over_what_others_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Other workers drop a layer and commit a zarr shard just before their folders are listed."""
+    shard = tmp_path / "geometry" / "000000.zarr"
+    writing = tmp_path / "geometry" / f".tmp-000001.zarr-{process_space()}-{os.getpid()}"
+    dropped = tmp_path / "features"
+    for folder in (shard / "points", writing / "points", dropped / "tiny"):
+        folder.mkdir(parents=True)
+    listed, scandir = [], os.scandir
+
+    def scandir_late(path: str | Path) -> Any:
+        listed.append(Path(path))
+        if Path(path) in (writing, dropped):
+            Path(path).rename(tmp_path / "elsewhere")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir_late)
+    sweep(tmp_path, tmp_path / ".claims")
+    assert {tmp_path, shard.parent, dropped} <= set(listed)
+    assert not {shard, writing} & set(listed)
