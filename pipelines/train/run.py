@@ -41,6 +41,7 @@ from p2pkit.pipelines.train.optimizer import learning_rate
 from p2pkit.pipelines.train.run_folder import (
     INIT,
     check_device,
+    initial_file,
     provenance_of,
     read_config,
     read_provenance,
@@ -174,7 +175,8 @@ def resume(
         settings: applied by `with_free_settings` to this process; None takes the run's own.
 
     Raises:
-        TrainingError: `out` holds no run, or a store was recreated from other inputs.
+        TrainingError: `out` holds no run, a store was recreated from other inputs, or without a
+            checkpoint the file of `init` is not what it was.
         StoreError: `store` is not named, and a store is not where the run says.
     """
     out = Path(out)
@@ -234,7 +236,8 @@ def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out
     probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
     begun = None
     if config.init is not None and not list_checkpoints(out):
-        begun = start_from(config.init, trainer.model.student, config.init_inputs)
+        file = initial_file(out, config.init)
+        begun = start_from(file, trainer.model.student, config.init_inputs)
     return _Parts(config, ranks, trainer, stream, probe, begun)
 
 
