@@ -131,6 +131,29 @@ def try_claim(path: Path, *, stale_s: float = STALE_S) -> Claim | None:
     return claim if claim.held else None
 
 
+def claim_unless_owned(path: Path, *, poll_s: float = 1.0) -> Claim | None:
+    """Take the claim `path`, or return None where its owner lives.
+
+    Whether an owner on another machine lives shows when it touches the claim, or did not for
+    `STALE_S`; this waits for either.
+    """
+    first = _state(path)
+    while (claim := try_claim(path)) is None:
+        is_here = _owner(path).get("machine") == process_space()
+        if is_here or _state(path) not in (first, None):
+            return None
+        time.sleep(poll_s)
+    return claim
+
+
+def owner_name(path: Path) -> str:
+    """Who holds the claim `path`, such as `process 12 on gpu-3`."""
+    owner = _owner(path)
+    if not {"pid", "host"} <= owner.keys():
+        return "another process"
+    return f"process {owner['pid']} on {owner['host']}"
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, poll_s: float = 0.02) -> Generator[Claim, None, None]:
     """Hold the claim `path`, waiting for as long as another worker holds it."""
@@ -177,7 +200,12 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _create(path: Path, token: str) -> bool:
-    owner = {"machine": process_space(), "pid": os.getpid(), "token": token}
+    owner = {
+        "machine": process_space(),
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "token": token,
+    }
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:

@@ -15,7 +15,7 @@ from tiny_store import KEYS, geometry_sample, manifest
 
 from p2pkit.files import process_space
 from p2pkit.store import claims as claims_module
-from p2pkit.store.claims import locked, sweep, try_claim
+from p2pkit.store.claims import claim_unless_owned, locked, owner_name, sweep, try_claim
 from p2pkit.store.manifest import plan_shards
 from p2pkit.store.reading import open_store
 from p2pkit.store.writing import create_or_open
@@ -125,6 +125,22 @@ def test_claim_of_another_machine_is_taken_over_when_its_heart_stops(tmp_path: P
     claim = try_claim(path)
     assert claim is not None
     claim.release()
+
+
+def test_an_owner_elsewhere_is_watched_until_it_touches_its_claim_or_is_stale(tmp_path: Path):
+    path = tmp_path / "claim"
+    foreign(path)
+    beat = threading.Timer(0.1, lambda: age(path, 10))
+    beat.start()
+    assert claim_unless_owned(path, poll_s=0.01) is None
+    beat.join()
+    age(path, 140)
+    claim = claim_unless_owned(path, poll_s=0.01)
+    assert claim is not None
+    with claim:
+        assert claim_unless_owned(path) is None
+        assert owner_name(path) == f"process {os.getpid()} on {os.uname().nodename}"
+    assert owner_name(path) == "another process"
 
 
 def test_age_is_measured_by_the_folders_own_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
