@@ -127,15 +127,22 @@ def test_claim_of_another_machine_is_taken_over_when_its_heart_stops(tmp_path: P
     claim.release()
 
 
-def test_an_owner_elsewhere_is_watched_until_it_touches_its_claim_or_is_stale(tmp_path: Path):
-    path = tmp_path / "claim"
+def test_an_owner_elsewhere_is_watched_until_it_touches_its_claim_or_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, waits = tmp_path / "claim", []
     foreign(path)
-    beat = threading.Timer(0.1, lambda: age(path, 10))
-    beat.start()
-    assert claim_unless_owned(path, poll_s=0.01) is None
-    beat.join()
+
+    def touch_after_three(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            age(path, 10)
+
+    monkeypatch.setattr(time, "sleep", touch_after_three)
+    assert claim_unless_owned(path) is None
+    assert len(waits) == 3
     age(path, 140)
-    claim = claim_unless_owned(path, poll_s=0.01)
+    claim = claim_unless_owned(path)
     assert claim is not None
     with claim:
         assert claim_unless_owned(path) is None
