@@ -23,8 +23,8 @@ from p2pkit.pipelines.settings import ExportConfig
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import WEIGHTS, embedding_width
 from p2pkit.pipelines.train.run_folder import (
-    INIT,
     read_config_for_use,
+    read_init,
     read_provenance,
     student_settings,
 )
@@ -162,7 +162,7 @@ def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any
     """Where the weights come from, and what a network needs to match them."""
     stores, sample = read_provenance(config.run).stores, train.stream.sample
     ups = trained_ups(sample.augment.up_axis, (use.up_axis for use in stores))
-    begun = config.run / INIT
+    begun = read_init(config.run)
     settings = student_settings(train)
     return settings | {
         "format": FORMAT,
@@ -174,7 +174,7 @@ def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any
         "up_axis": ups[0] if len(ups) == 1 else None,
         "step": step,
         "fingerprints": [use.fingerprints for use in stores],
-        "init": json.loads(begun.read_text()) if begun.is_file() else None,
+        "init": begun and {name: value for name, value in begun.items() if name != "path"},
     }
 
 

@@ -273,7 +273,13 @@ for command in (repair, merge, drop_layer, convert, push, pull):
     show_default=True,
     help="Samples per layer whose values are read; 0 for none.",
 )
-@click.option("--seed", default=0, show_default=True, help="Random seed of the choice of samples.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Random seed of the choice of samples.",
+)
 @AS_JSON
 def info(store: str, samples: int, seed: int, as_json: bool) -> None:
     """Print a store's layers, contents and origin; exit with 1 if damage was found.

@@ -17,7 +17,7 @@ import time
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +28,8 @@ HEARTBEAT_S = 20.0
 ABANDONED_S = 86_400.0
 MOST_WATCHED = 10_000
 LARGEST_CLAIM = 4096
+TEMPORARY = ".tmp-"
+SHARD = re.compile(r"\d{6,}\.[a-z]+")
 
 State = tuple[int, int]
 
@@ -129,6 +131,29 @@ def try_claim(path: Path, *, stale_s: float = STALE_S) -> Claim | None:
     return claim if claim.held else None
 
 
+def claim_unless_owned(path: Path, *, poll_s: float = 1.0) -> Claim | None:
+    """Take the claim `path`, or return None where its owner lives.
+
+    Whether an owner on another machine lives shows when it touches the claim, or did not for
+    `STALE_S`; this waits for either.
+    """
+    first = _state(path)
+    while (claim := try_claim(path)) is None:
+        is_here = _owner(path).get("machine") == process_space()
+        if is_here or _state(path) not in (first, None):
+            return None
+        time.sleep(poll_s)
+    return claim
+
+
+def owner_name(path: Path) -> str:
+    """Who holds the claim `path`, such as `process 12 on gpu-3`."""
+    owner = _owner(path)
+    if not {"pid", "host"} <= owner.keys():
+        return "another process"
+    return f"process {owner['pid']} on {owner['host']}"
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, poll_s: float = 0.02) -> Generator[Claim, None, None]:
     """Hold the claim `path`, waiting for as long as another worker holds it."""
@@ -144,7 +169,7 @@ def sweep(root: Path, claims: Path) -> None:
     Those of other machines go when nothing was written to them for a day.
     """
     here = re.compile(rf"\.tmp-.+-{re.escape(process_space())}-(\d+)")
-    for path in list(root.rglob(".tmp-*")):
+    for path in list(_temporaries(root)):
         match = here.fullmatch(path.name)
         if not _alive(int(match[1])) if match else _is_abandoned(path):
             if path.is_dir():
@@ -157,6 +182,16 @@ def sweep(root: Path, claims: Path) -> None:
             _discard(path, seen)
 
 
+def _temporaries(root: Path) -> Iterator[Path]:
+    """The `.tmp-*` under `root`, but for those inside another, or in a shard that is a folder.
+
+    What other workers rename or delete meanwhile is passed over.
+    """
+    for folder, folders, files in os.walk(root):
+        yield from (Path(folder, x) for x in (*folders, *files) if x.startswith(TEMPORARY))
+        folders[:] = [x for x in folders if not x.startswith(TEMPORARY) and not SHARD.fullmatch(x)]
+
+
 def _is_abandoned(path: Path) -> bool:
     try:
         return _age(path) > ABANDONED_S
@@ -165,7 +200,12 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _create(path: Path, token: str) -> bool:
-    owner = {"machine": process_space(), "pid": os.getpid(), "token": token}
+    owner = {
+        "machine": process_space(),
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "token": token,
+    }
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:

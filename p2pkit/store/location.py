@@ -22,8 +22,9 @@ def as_location(address: str | Location) -> Location:
             `http(s)://host/folder`.
 
     Raises:
-        StoreError: the URL is of another kind, names no bucket or host, or carries a query, a
-            fragment or a password; or a URL was turned into a `Path`, which loses a slash.
+        StoreError: the URL is of another kind, names no bucket or host, has `//`, `.` or `..` in
+            its path, or carries a query, a fragment or a password; or a URL was turned into a
+            `Path`, which loses a slash.
     """
     if isinstance(address, RemotePath):
         return address
@@ -86,6 +87,12 @@ def _check_url(url: str, slashes: str) -> None:
         )
     if parts.query or parts.fragment:
         raise StoreError(f"{url} has a query or fragment; a store is a folder of many files")
+    path = unquote(parts.path) if parts.scheme in ("http", "https") else parts.path
+    if {"", ".", ".."} & {*path.rstrip("/").split("/")[1:]}:
+        raise StoreError(
+            f"{url} has an empty part, `.` or `..` in its path; write "
+            f"{parts.scheme}://{parts.netloc}/PREFIX with single slashes"
+        )
 
 
 MANIFEST = "p2pkit.json"

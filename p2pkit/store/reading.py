@@ -17,6 +17,7 @@ from p2pkit.store.manifest import FEATURES, GEOMETRY, SUPERPIXELS, LayerSpec, Ma
 from p2pkit.store.records import ShardRecord, read_record
 from p2pkit.store.shard import Shard
 from p2pkit.store.storages import find_storage
+from p2pkit.store.strict_json import MissingFileError
 from p2pkit.store.writing import read_manifest
 
 T = TypeVar("T")
@@ -88,9 +89,10 @@ class Store:
         record = self._records.get((spec.name, shard))
         if record is None:
             path = record_path(self.root, spec.name, shard)
-            if not path.exists():
-                raise self._incomplete(spec.name)
-            record = read_record(path)
+            try:
+                record = read_record(path)
+            except MissingFileError:
+                raise self._incomplete(spec.name) from None
             if record.fingerprint != spec.fingerprint_sha256:
                 raise FingerprintError(
                     f"{path} has the fingerprint {record.fingerprint}; layer {spec.name} has "
@@ -121,8 +123,8 @@ class Store:
         return list(self.shard(GEOMETRY, shard).keys)
 
     def all_keys(self) -> list[list[str]]:
-        """`keys` of all shards."""
-        return self._each_shard(self.keys)
+        """`keys` of all shards; read once."""
+        return self._keys
 
     def read(
         self, layer: str, shard: int, row: int, fields: Collection[str] | None = None
@@ -195,6 +197,10 @@ class Store:
     def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[Location, Manifest]]:
         """What is open stays here: a copy in another process reopens its shards."""
         return type(self), (self.root, self.manifest)
+
+    @cached_property
+    def _keys(self) -> list[list[str]]:
+        return self._each_shard(self.keys)
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, int]]:

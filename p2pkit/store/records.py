@@ -112,7 +112,8 @@ def read_record(path: Location) -> ShardRecord:
     """Read and check `<shard>.json`.
 
     Raises:
-        StoreError: it is missing, damaged, or not what format 1 allows.
+        MissingFileError: it does not exist.
+        StoreError: it is damaged, or not what format 1 allows.
     """
     names = (*ShardRecord.__dataclass_fields__, "format_version")
     value = exact_object({"accelerator": None, **read_sealed(path)}, names, str(path))

@@ -22,6 +22,10 @@ LARGEST_JSON = 1 << 24
 """Bytes of a manifest, a record or a shard's description: more is refused before it is parsed."""
 
 
+class MissingFileError(StoreError):
+    """There is no such file."""
+
+
 class TooLargeError(StoreError):
     """A file is larger than any that a store's writer makes."""
 
@@ -53,7 +57,8 @@ def read_sealed(path: Location) -> dict[str, Any]:
     """Read a JSON object that `sealed` closed, without its checksum.
 
     Raises:
-        StoreError: the file is missing, not a JSON object, or its checksum differs.
+        MissingFileError: the file does not exist.
+        StoreError: it is not a JSON object, or its checksum differs.
     """
     try:
         value = json.loads(read_bounded(path, LARGEST_JSON))
@@ -63,8 +68,8 @@ def read_sealed(path: Location) -> dict[str, Any]:
             )
         stored = value.pop("checksum", None)
         intact = isinstance(stored, str) and sealed(value)["checksum"] == stored
-    except FileNotFoundError:
-        raise StoreError(f"{path} does not exist") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFileError(f"{path} does not exist") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -34,7 +34,7 @@ from p2pkit.store.manifest import (
 from p2pkit.store.records import ShardRecord, Written, make_record, read_record
 from p2pkit.store.remote.copy import commit_fetched, remove
 from p2pkit.store.storages import find_storage
-from p2pkit.store.strict_json import read_sealed, sealed
+from p2pkit.store.strict_json import MissingFileError, read_sealed, sealed
 from p2pkit.store.tar.writer import StoredSample, write_stored_tar
 
 OWN_NAMES = {
@@ -351,9 +351,13 @@ def read_manifest(root: Location) -> Manifest:
     Raises:
         StoreError: `root` is not a store, or its manifest is damaged or of another version.
     """
-    if not (root / MANIFEST).is_file():
-        raise StoreError(f"{root} is not a store: it has no {MANIFEST}; `p2pkit extract` makes one")
-    return manifest_from_json(read_sealed(root / MANIFEST), str(root / MANIFEST))
+    try:
+        value = read_sealed(root / MANIFEST)
+    except MissingFileError:
+        raise StoreError(
+            f"{root} is not a store: it has no {MANIFEST}; `p2pkit extract` makes one"
+        ) from None
+    return manifest_from_json(value, str(root / MANIFEST))
 
 
 def read_and_compare(root: Path, manifest: Manifest) -> Manifest:

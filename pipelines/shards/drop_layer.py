@@ -1,6 +1,9 @@
 """Delete a layer of features, superpixels or boxes from a store."""
 
+import contextlib
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,8 +51,16 @@ def layer_files(root: Path, name: str) -> LayerFiles:
             "the geometry cannot be dropped: every other layer needs it. Delete the store's folder "
             f"{root} to remove everything"
         )
-    files = [path for path in (root / whole).rglob("*") if path.is_file()]
-    return LayerFiles(whole, len(files), sum(path.stat().st_size for path in files))
+    sizes = list(_file_sizes(root / whole))
+    return LayerFiles(whole, len(sizes), sum(sizes))
+
+
+def _file_sizes(folder: Path) -> Iterator[int]:
+    """Bytes of each file below, except those that another process renames meanwhile."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(place, name).stat().st_size
 
 
 def drop_layer(root: Path, name: str) -> LayerFiles:

@@ -89,8 +89,8 @@ def start_from(path: Path, student: Student, inputs: InputLayer) -> dict[str, An
         inputs: see `TrainConfig.init_inputs`.
 
     Returns:
-        file, sha256; numbers of tensors loaded; names of the averaged, of those left random and of
-        those of the file that were not used.
+        file as given, its absolute path, sha256; numbers of tensors loaded; names of the averaged,
+        of those left random and of those of the file that were not used.
 
     Raises:
         TrainingError: the file cannot be read or belongs to another network.
@@ -98,6 +98,7 @@ def start_from(path: Path, student: Student, inputs: InputLayer) -> dict[str, An
     report = load_student_weights(student, path, inputs=inputs)
     return {
         "file": str(path),
+        "path": str(path.absolute()),
         "sha256": sha256_file(path),
         "container": report.origin,
         "loaded": len(report.loaded),

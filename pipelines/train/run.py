@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -41,9 +41,11 @@ from p2pkit.pipelines.train.optimizer import learning_rate
 from p2pkit.pipelines.train.run_folder import (
     INIT,
     check_device,
+    initial_file,
     provenance_of,
     read_config,
     read_provenance,
+    resume_command,
     store_of,
     with_free_settings,
 )
@@ -52,6 +54,7 @@ from p2pkit.pipelines.train.step import StepReport, Trainer
 from p2pkit.pipelines.train.stores import open_sources, resolved
 from p2pkit.profiling import Lap, no_lap
 from p2pkit.settings import config_to_json
+from p2pkit.store.claims import claim_unless_owned, owner_name
 from p2pkit.stream.batches import Batch, BatchStream, StreamSource
 from p2pkit.stream.mixture import MixtureOrder
 
@@ -96,6 +99,8 @@ def stop_on_signal() -> Generator[Callable[[], bool]]:
         raise KeyboardInterrupt
 
 
+CLAIM = ".training"
+"""In a run's folder, which process trains it; gone when it ends."""
 LEFT_BY_A_RUN = ("config.json", "checkpoints", BEST, "metrics.jsonl", INIT)
 
 Progress = Callable[[StepReport], None]
@@ -125,7 +130,8 @@ def run(
         The run's folder.
 
     Raises:
-        TrainingError: `out` holds a run or parts of one, or the loss became NaN or infinite.
+        TrainingError: `out` holds a run or parts of one, another process is starting one there, or
+            the loss became NaN or infinite.
         GeometryError: the first batch has a frame that the student cannot take.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
         MissingDependencyError: the run is to be logged by wandb, which is not installed.
@@ -143,12 +149,10 @@ def run(
         _try_first_batch(parts.stream)
         # All processes check that no run exists before the first creates one.
         wait_for_all(ranks)
-        if ranks.is_first:
-            provenance_of(sources, config).write(out)
-            if parts.begun is not None:
-                write_json(out / INIT, parts.begun)
-            write_json(out / "config.json", config_to_json(config))
-        return _train(parts, out, stop_after, progress)
+        with _only_training(out, ranks):
+            if ranks.is_first:
+                _begin(parts, sources, out)
+            return _train(parts, out, stop_after, progress)
 
 
 def resume(
@@ -174,7 +178,8 @@ def resume(
         settings: applied by `with_free_settings` to this process; None takes the run's own.
 
     Raises:
-        TrainingError: `out` holds no run, or a store was recreated from other inputs.
+        TrainingError: `out` holds no run, another process trains it, a store was recreated from
+            other inputs, or without a checkpoint the file of `init` is not what it was.
         StoreError: `store` is not named, and a store is not where the run says.
     """
     out = Path(out)
@@ -191,7 +196,7 @@ def resume(
     provenance_of(sources, config).check_same(begun, out)
     ranks = ranks_from_environment(config.device)
     check_device(ranks.device(config.device))
-    with process_group(ranks, config.device):
+    with process_group(ranks, config.device), _only_training(out, ranks):
         return _train(_prepare(config, sources, ranks, out), out, stop_after, progress)
 
 
@@ -201,6 +206,23 @@ def _engine_of_first(config: TrainConfig, ranks: Ranks) -> str:
     choice = choose_engine(config.engine, config.device, precision=config.precision)
     chosen = choice.name if ranks.is_first else names[0]
     return names[of_first(names.index(chosen), ranks)]
+
+
+@contextmanager
+def _only_training(out: Path, ranks: Ranks) -> Generator[None]:
+    """Inside, no other process trains the run; the first of several holds the claim for all.
+
+    Raises:
+        TrainingError: another process trains it.
+    """
+    claim = claim_unless_owned(out / CLAIM) if ranks.is_first else None
+    with claim or nullcontext():
+        if not of_first(int(claim is not None), ranks):
+            raise TrainingError(
+                f"{out} is being trained by {owner_name(out / CLAIM)}; two would overwrite each "
+                f"other's files. Let it end or stop it, then continue with {resume_command(out)}"
+            )
+        yield
 
 
 def _refuse_run_in(out: Path) -> None:
@@ -234,7 +256,8 @@ def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out
     probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
     begun = None
     if config.init is not None and not list_checkpoints(out):
-        begun = start_from(config.init, trainer.model.student, config.init_inputs)
+        file = initial_file(out, config.init)
+        begun = start_from(file, trainer.model.student, config.init_inputs)
     return _Parts(config, ranks, trainer, stream, probe, begun)
 
 
@@ -242,6 +265,15 @@ def _try_first_batch(stream: BatchStream) -> None:
     """Settings that do not fit the frames fail here, before a run exists."""
     with closing(stream.batches(0, 1)) as batches:
         next(batches)
+
+
+def _begin(parts: _Parts, sources: list[StreamSource], out: Path) -> None:
+    """Write what makes the folder a run, unless another process made one meanwhile."""
+    _refuse_run_in(out)
+    provenance_of(sources, parts.config).write(out)
+    if parts.begun is not None:
+        write_json(out / INIT, parts.begun)
+    write_json(out / "config.json", config_to_json(parts.config))
 
 
 def trainer_and_stream(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64
 
 from p2pkit.errors import ConfigError, StoreError, TrainingError
-from p2pkit.files import write_json
+from p2pkit.files import sha256_file, write_json
 from p2pkit.layers.map_coding import PcaBasis, pca_basis
 from p2pkit.losses import SUPERPIXEL
 from p2pkit.networks import AUTO, choose_engine
@@ -199,12 +199,37 @@ def _use(row: dict[str, Any]) -> StoreUse:
     )
 
 
+def read_init(run: Path) -> dict[str, Any] | None:
+    """Which weights a run's student started from, as `start_from` says; None if random."""
+    path = run / INIT
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def initial_file(run: Path, init: Path) -> Path:
+    """The file that a run without a checkpoint starts from: `init`, or the one it began with.
+
+    Raises:
+        TrainingError: the run began, and the file is gone or has other bytes since.
+    """
+    begun = read_init(run)
+    if begun is None:
+        return init
+    file, wanted = Path(begun["path"]), begun["sha256"]
+    found = sha256_file(file) if file.is_file() else None
+    if found != wanted:
+        state = "does not exist" if found is None else f"has the sha256 {found[:16]}…"
+        raise TrainingError(
+            f"{run} has no checkpoint yet and starts from {file} again, which {state}; "
+            f"{run / INIT} says sha256 {wanted[:16]}…. Restore that file, or start a new run"
+        )
+    return file
+
+
 def initial_weights(run: Path) -> str:
     """Which weights a run's student started from, in words."""
-    path = run / INIT
-    if not path.is_file():
+    begun = read_init(run)
+    if begun is None:
         return "random"
-    begun: dict[str, Any] = json.loads(path.read_text())
     averaged = f", the input layer averaged ({', '.join(begun['averaged'])})"
     new = f", left random: {', '.join(begun['random'])}"
     return (

@@ -48,6 +48,12 @@ def test_info(store: Path):
     assert value["layers"][0]["bytes"] == sum(p.stat().st_size for p in store.rglob("*.tar"))
 
 
+def test_info_takes_no_negative_seed(store: Path):
+    result = CliRunner().invoke(shards, ["info", str(store), "--seed", "-1"])
+    assert result.exit_code == 2
+    assert "-1 is not in the range x>=0" in result.output
+
+
 def test_info_tells_a_basis_without_its_numbers(store: Path):
     maps = [np.random.default_rng(i).normal(size=(3, 4, 5)).astype(np.float16) for i in range(4)]
     basis = fit_basis(maps, 2)

@@ -22,6 +22,8 @@ from p2pkit.store.remote.client import RemotePath, open_client
         ("file://localhost/data", Path("/data")),
         ("s3://bucket/a/b/", RemotePath("s3://bucket/a/b")),
         ("s3://bucket", RemotePath("s3://bucket")),
+        ("s3://bucket//", RemotePath("s3://bucket")),
+        ("s3://bucket/.a/b..//", RemotePath("s3://bucket/.a/b..")),
         ("S3://bucket/a", RemotePath("s3://bucket/a")),
         ("gs://bucket/a", RemotePath("gs://bucket/a")),
         ("http://host:80/a", RemotePath("http://host:80/a")),
@@ -42,6 +44,11 @@ def test_addresses(address: str | Path, expected: Path | RemotePath) -> None:
         ("file://server/a", "file:///"),
         ("https://host/a?key=1", "query or fragment"),
         ("https://host/a#b", "query or fragment"),
+        ("s3://bucket//a", "an empty part, `.` or `..` in its path; write s3://bucket/PREFIX with"),
+        ("gs://bucket/a//b", "write gs://bucket/PREFIX with single slashes"),
+        ("s3://bucket/./a", "write s3://bucket/PREFIX with single slashes"),
+        ("s3://bucket/a/..", "write s3://bucket/PREFIX with single slashes"),
+        ("http://host:80/a/%2e%2E/b", "write http://host:80/PREFIX with single slashes"),
     ],
 )
 def test_what_addresses_no_store_is_refused(address: str | Path, message: str) -> None:

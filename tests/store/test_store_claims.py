@@ -15,7 +15,7 @@ from tiny_store import KEYS, geometry_sample, manifest
 
 from p2pkit.files import process_space
 from p2pkit.store import claims as claims_module
-from p2pkit.store.claims import locked, sweep, try_claim
+from p2pkit.store.claims import claim_unless_owned, locked, owner_name, sweep, try_claim
 from p2pkit.store.manifest import plan_shards
 from p2pkit.store.reading import open_store
 from p2pkit.store.writing import create_or_open
@@ -125,6 +125,29 @@ def test_claim_of_another_machine_is_taken_over_when_its_heart_stops(tmp_path: P
     claim = try_claim(path)
     assert claim is not None
     claim.release()
+
+
+def test_an_owner_elsewhere_is_watched_until_it_touches_its_claim_or_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, waits = tmp_path / "claim", []
+    foreign(path)
+
+    def touch_after_three(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            age(path, 10)
+
+    monkeypatch.setattr(time, "sleep", touch_after_three)
+    assert claim_unless_owned(path) is None
+    assert len(waits) == 3
+    age(path, 140)
+    claim = claim_unless_owned(path)
+    assert claim is not None
+    with claim:
+        assert claim_unless_owned(path) is None
+        assert owner_name(path) == f"process {os.getpid()} on {os.uname().nodename}"
+    assert owner_name(path) == "another process"
 
 
 def test_age_is_measured_by_the_folders_own_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -261,3 +284,24 @@ def test_sweep_leaves_what_the_living_write(tmp_path: Path):
     (folder / "points").mkdir(parents=True)
     sweep(tmp_path, tmp_path / ".claims")
     assert set(tmp_path.iterdir()) == {mine, theirs}
+
+
+def test_sweep_passes_over_what_others_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Other workers drop a layer and commit a zarr shard just before their folders are listed."""
+    shard = tmp_path / "geometry" / "000000.zarr"
+    writing = tmp_path / "geometry" / f".tmp-000001.zarr-{process_space()}-{os.getpid()}"
+    dropped = tmp_path / "features"
+    for folder in (shard / "points", writing / "points", dropped / "tiny"):
+        folder.mkdir(parents=True)
+    listed, scandir = [], os.scandir
+
+    def scandir_late(path: str | Path) -> Any:
+        listed.append(Path(path))
+        if Path(path) in (writing, dropped):
+            Path(path).rename(tmp_path / "elsewhere")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir_late)
+    sweep(tmp_path, tmp_path / ".claims")
+    assert {tmp_path, shard.parent, dropped} <= set(listed)
+    assert not {shard, writing} & set(listed)

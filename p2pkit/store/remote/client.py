@@ -23,6 +23,8 @@ FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0
 """For http(s); obstore has the same for s3 and gs, where the environment can change it."""
+NO_BUCKET = "NoSuchBucket"
+"""In the answer of S3 and Google's storage where the bucket does not exist."""
 PART_BYTES = 8 << 20
 """Bytes of one request of a long transfer; each must end within the time-out."""
 
@@ -198,7 +200,8 @@ def tried(action: Callable[[], T], url: str, *, verb: str = "read") -> T:
     Raises:
         FileNotFoundError: the object does not exist.
         ShortAnswerError: `action` raised it at the last try too.
-        StoreError: the server refuses the credentials, or every try failed.
+        StoreError: the bucket does not exist, the server refuses the credentials, or every try
+            failed.
     """
     from obstore.exceptions import (
         BaseError,
@@ -218,7 +221,14 @@ def tried(action: Callable[[], T], url: str, *, verb: str = "read") -> T:
                 f"{url} cannot be {verb}: access is denied ({first_line(error)}). Check the "
                 "credentials in the environment; docs/sharing.md names the variables"
             ) from None
-        except (BaseError, ShortAnswerError) as error:
+        except (BaseError, ShortAnswerError, FileNotFoundError) as error:
+            if NO_BUCKET in str(error):
+                raise StoreError(
+                    f"{url} cannot be {verb}: its bucket does not exist. Create it, or check its "
+                    "name and AWS_ENDPOINT_URL"
+                ) from None
+            if isinstance(error, FileNotFoundError):
+                raise
             last = error
             if isinstance(error, NotSupportedError) or "non-partial response" in str(error):
                 raise StoreError(

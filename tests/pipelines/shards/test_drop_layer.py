@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_store import FEATURES, feature_layer, feature_sample, geometry_layer, manifest, write_all
@@ -47,6 +48,21 @@ def test_a_layer_is_dropped_by_the_url_of_its_folder(store: Path):
     assert layer_files(url, "other").files > 0
     drop_layer(url, "other")
     assert not (store / OTHER).exists()
+
+
+def test_counting_passes_over_what_a_worker_renames(store: Path, monkeypatch: pytest.MonkeyPatch):
+    expected, writing = layer_files(store, "other"), store / OTHER / ".tmp-000003.zarr"
+    writing.mkdir()
+    scandir = os.scandir
+
+    def scandir_late(path: str | Path) -> Any:
+        if Path(path) == writing:
+            writing.rename(store / "elsewhere")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir_late)
+    assert layer_files(store, "other") == expected
+    assert not writing.exists()
 
 
 def test_the_geometry_and_unknown_layers_are_refused(store: Path):

@@ -63,6 +63,18 @@ def test_there_and_back(small_store: Path, bucket: Bucket, tmp_path: Path) -> No
     assert run(TransferConfig(bucket.url(), str(back))).kept == 6
 
 
+@pytest.mark.usefixtures("bucket")
+def test_a_bucket_that_does_not_exist_is_named(small_store: Path, tmp_path: Path) -> None:
+    url = "s3://nowhere/rooms.store"
+    message = r"its bucket does not exist\. Create it, or check its name and AWS_ENDPOINT_URL"
+    with pytest.raises(StoreError, match=rf"{url}/.* cannot be written: {message}"):
+        run(TransferConfig(str(small_store), url))
+    with pytest.raises(StoreError, match=rf"{url}/p2pkit\.json cannot be read: {message}"):
+        run(TransferConfig(url, str(tmp_path / "back")))
+    with pytest.raises(StoreError, match=message):
+        RemotePath(url).files()
+
+
 @pytest.mark.parametrize("fault", ["503", "reset"])
 def test_a_push_that_was_stopped_goes_on(small_store: Path, bucket: Bucket, fault: Fault) -> None:
     config = TransferConfig(str(small_store), bucket.url(), workers=1)

@@ -1,6 +1,7 @@
 """`init=FILE`: a run starts from other weights, and says which."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,14 +74,44 @@ def test_other_inputs_need_a_word_and_are_reported(config: TrainConfig, tmp_path
     assert "other.pth" in initial_weights(run)
     assert "averaged (conv0p1s1.kernel)" in initial_weights(run)
     exported = export(ExportConfig(run, tmp_path / "out.pth", form="pointcontrast"))
+    del report["path"]
     assert torch.load(exported, weights_only=True)["p2pkit"]["init"] == report
+
+
+def write_student(file: Path, config: TrainConfig) -> None:
+    first = config.conv1_kernel_size
+    own = build_student("Res16UNet14A", in_channels=3, conv1_kernel_size=first, engine="torch")
+    torch.save(own.state_dict(), file)
+
+
+def test_a_run_resumed_before_its_first_checkpoint_starts_from_the_same_file(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "own.pth"
+    write_student(file, config)
+    monkeypatch.chdir(tmp_path)
+    run = train.run(replace(config, init=Path(file.name)), tmp_path / "run")
+    whole = student_weights(run)
+    assert f"tensors of {file.name}" in initial_weights(run)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    shutil.rmtree(run / "checkpoints")
+    train.resume(run)
+    torch.testing.assert_close(student_weights(run), whole, rtol=0, atol=0)
+    train.resume(run)
+    shutil.rmtree(run / "checkpoints")
+    file.write_bytes(file.read_bytes() + b"x")
+    places = rf"{run} has no checkpoint yet and starts from {file} again, which"
+    with pytest.raises(TrainingError, match=rf"{places} has the sha256 .*{run / INIT} says sha"):
+        train.resume(run)
+    file.unlink()
+    with pytest.raises(TrainingError, match=rf"{places} does not exist"):
+        train.resume(run)
 
 
 def test_a_stopped_run_needs_the_file_no_more(config: TrainConfig, tmp_path: Path) -> None:
     file = tmp_path / "own.pth"
-    first = config.conv1_kernel_size
-    own = build_student("Res16UNet14A", in_channels=3, conv1_kernel_size=first, engine="torch")
-    torch.save(own.state_dict(), file)
+    write_student(file, config)
     longer = replace(config, init=file, steps=2)
     whole = train.run(longer, tmp_path / "whole")
     part = train.run(longer, tmp_path / "part", stop_after=1)

@@ -1,5 +1,6 @@
 import json
 import tomllib
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from p2pkit.pipelines.evaluate import probe
 from p2pkit.pipelines.held_out import holdout_split
 from p2pkit.pipelines.train import run as train
 from p2pkit.pipelines.train.checkpoints import latest_checkpoint
+from p2pkit.pipelines.train.run_folder import provenance_of
+from p2pkit.pipelines.train.stores import open_sources
+from p2pkit.store import reading
 from p2pkit.store.reading import open_store
 from p2pkit.stream.batches import Batch, BatchStream, StreamSource
 
@@ -46,6 +50,24 @@ def test_the_same_batches_come_from_a_url(room_store: Path, url: str, bucket: Bu
                 assert all(torch.equal(found[name], expected[name]) for name in expected)
             elif field.name != "wait_s":
                 assert found == expected, field.name
+
+
+def test_a_start_asks_for_each_part_of_a_shard_once(
+    url: str, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/scale.md counts, also where few shards stay open."""
+    monkeypatch.setattr(reading, "OPEN_SHARDS", 1)
+    config = tiny_train_config(url, holdout=2)
+    sources = open_sources(config)
+    provenance_of(sources, config)
+    assert {r.method for r in bucket.faults.requests} == {"GET", "HEAD"}
+    asked = Counter(r.path.removeprefix(f"/{bucket.name}") for r in bucket.faults.requests)
+    layer = sources[0].layer
+    expected = {"/rooms.store/p2pkit.json": 1}
+    for shard in range(sources[0].store.manifest.plan.shards):
+        expected |= {f"/rooms.store/{name}/{shard:06d}.json": 1 for name in ("geometry", layer)}
+        expected[f"/rooms.store/geometry/{shard:06d}.tar"] = 3
+    assert asked == expected
 
 
 def weights(run: Path) -> bytes:
