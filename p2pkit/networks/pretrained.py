@@ -277,12 +277,17 @@ def _check_names(wanted: set[str], offered: set[str], *, strict: bool) -> None:
     if strict and wanted != offered:
         raise TrainingError(
             f"the checkpoint belongs to another network: absent {_some(wanted - offered)}; "
-            f"additional {_some(offered - wanted)}{_other_norm(wanted, offered)}"
+            f"additional {_some(offered - wanted)}{_other_form(wanted, offered)}"
         )
 
 
-def _other_norm(wanted: set[str], offered: set[str]) -> str:
-    """The setting that gives a WaffleIron the checkpoint's norms, where these alone differ."""
+def _other_form(wanted: set[str], offered: set[str]) -> str:
+    """What is known of a checkpoint of another form of the student's network, for the message."""
+    if "embedding.stem.conv.weight" in offered:
+        return (
+            "; it is Pointcept's PT-v3m1, whose stem is a convolution, while PTv3 here has the "
+            "layers of PT-v3m2 and Sonata: take a file of these"
+        )
     for absent, norm in ((wanted - offered, "layer"), (offered - wanted, "batch")):
         if absent and all(re.search(r"_mix\.\d+\.norm\.(running_|num_b)", name) for name in absent):
             return f"; its layers have other norms: set waffleiron.norm={norm}"

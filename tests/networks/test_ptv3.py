@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from p2pkit.errors import GeometryError
+from p2pkit.networks import build_student
 from p2pkit.networks.ptv3 import SONATA, PTv3, PTv3Size, padded_patches
 from p2pkit.networks.serialization import ORDERS, serialization_code
 
@@ -64,6 +65,30 @@ def test_the_published_shapes_load_strictly(
         network = PTv3(channels, size=size)
     own = {name: list(value.shape) for name, value in network.state_dict().items()}
     assert own == shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "decoder"),
+    [
+        ("PTv3", (3, 6, 12, 24, 32), (6, 6, 12, 32)),
+        ("PTv3-small", (2, 4, 8, 16, 32), (4, 4, 8, 16)),
+        ("PTv3-encoder", (3, 6, 12, 24, 32), ()),
+    ],
+)
+def test_every_stage_has_the_published_heads(
+    name: str, encoder: tuple[int, ...], decoder: tuple[int, ...]
+) -> None:
+    """No tensor's shape shows them: weights of other heads load and give other features."""
+    with torch.device("meta"):
+        network = build_student(name, in_channels=3, engine="torch")
+    heads = {
+        stage: module.attn.heads
+        for stage, module in network.named_modules()
+        if stage.endswith(".block0")
+    }
+    expected = {f"enc.enc{level}.block0": count for level, count in enumerate(encoder)}
+    expected |= {f"dec.dec{level}.block0": count for level, count in enumerate(decoder)}
+    assert heads == expected
 
 
 def test_gradients_are_right_in_float64() -> None:

@@ -129,6 +129,14 @@ def test_an_input_layer_of_as_many_channels_is_copied() -> None:
     torch.testing.assert_close(target.state_dict(), weights, rtol=0, atol=0)
 
 
+def test_a_transformer_with_a_stem_of_a_convolution_is_named() -> None:
+    weights = randomised(PTv3(3, size=TINY))
+    del weights["embedding.stem.linear.weight"], weights["embedding.stem.linear.bias"]
+    weights["embedding.stem.conv.weight"] = torch.zeros(4, 5, 5, 5, 3)
+    with pytest.raises(TrainingError, match=r"it is Pointcept's PT-v3m1, .*take a file of these"):
+        load_student_weights(PTv3(3, size=TINY), weights)
+
+
 def test_another_network_is_refused() -> None:
     message = re.escape("no parameter of the student is in the checkpoint")
     with pytest.raises(TrainingError, match=message):
