@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from p2pkit.errors import TrainingError
 from p2pkit.networks.engines.sparse_engine import AUTO
 from p2pkit.networks.published_names import (
+    FIRST_KERNELS,
     HEADS,
+    differs_in_inputs_alone,
     fitted_inputs,
     input_layer_of,
     student_names,
@@ -222,7 +224,7 @@ def load_student_weights(
     )
     _check_names(wanted, offered, strict=strict)
     for name in loaded:
-        _check_shape(name, own[name], weights[name], is_input=name in input_layer_of(student))
+        _check_shape(name, own[name], weights[name], input_layer_of(student).get(name))
     student.load_state_dict({name: weights[name] for name in loaded}, strict=False)
     return report
 
@@ -300,15 +302,17 @@ def _some(names: set[str]) -> str:
     return (", ".join(sorted(names)[:3]) or "none") + more
 
 
-def _check_shape(name: str, own: Tensor, given: Tensor, *, is_input: bool) -> None:
+def _check_shape(name: str, own: Tensor, given: Tensor, input_axis: int | None) -> None:
+    """Raise TrainingError if shapes differ; `input_axis` is that of the channels of an input."""
     if own.shape == given.shape:
         return
     message = f"{name} is {tuple(given.shape)} in the checkpoint but {tuple(own.shape)} here"
-    if name == "conv0p1s1.kernel" and own.ndim == given.ndim:
+    if name in FIRST_KERNELS and given.ndim in (2, 3):
+        side = 1 if given.ndim == 2 else round(len(given) ** (1 / 3))
         message += (
             ": build the student with the checkpoint's "
-            f"in_channels={given.shape[-2]} and conv1_kernel_size={round(len(given) ** (1 / 3))}"
+            f"in_channels={given.shape[-2]} and conv1_kernel_size={side}"
         )
-    if is_input:
+    if input_axis is not None and differs_in_inputs_alone(own, given, input_axis):
         message += "; `train` can start from other inputs with init_inputs=average or random"
     raise TrainingError(message)
