@@ -174,7 +174,7 @@ def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any
         **described_inputs(sample),
         "input_values": "of the voxel's first point; color is RGB, -1 to 1, 0 where unknown; "
         "height and range in m; normal towards the sensor",
-        "up_axis": ups[0] if len(ups) == 1 else None,
+        "up_axis": list(ups[0]) if len(ups) == 1 else None,
         "step": step,
         "fingerprints": [use.fingerprints for use in stores],
         "init": json.loads(begun.read_text()) if begun.is_file() else None,

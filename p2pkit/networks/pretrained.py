@@ -143,23 +143,15 @@ def _three(numbers: Sequence[float] | None) -> tuple[float, float, float] | None
 
 
 def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The content of an exported file, and what it, or the file beside it, says about itself."""
+    """The content of an exported file and its description."""
     content = read_weights(path)
-    beside = sidecar(path)
-    about = content.get(ABOUT)
-    try:
-        if about is None and beside.is_file():
-            about = json.loads(beside.read_text())
-        elif about is None and path.read_bytes()[8:9] == b"{":
-            about = json.loads(read_metadata(path, TrainingError).get(ABOUT, "null"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"the description in {path} cannot be read: {error}") from None
+    about = description_of(path, content)
     needed = ("student", "in_channels", "inputs", "conv1_kernel_size", "voxel_size_m", "grid")
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    if about is None:
         raise TrainingError(
             f"{path} does not say which student it belongs to: it is not an export of p2pkit, or "
-            f"{beside.name} is missing beside it. Build the network with build_student and fill it "
-            "with load_student_weights"
+            f"{sidecar(path).name} is missing beside it. Build the network with build_student and "
+            "fill it with load_student_weights"
         )
     missing = [name for name in needed if name not in about]
     if missing or not isinstance(about["inputs"], list):
@@ -168,6 +160,27 @@ def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
             f"{', '.join(missing) or 'the list of inputs'}; export it again"
         )
     return content, about
+
+
+def description_of(path: Path, content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an exported file, or the one beside it, says about itself, JSON; None for other files.
+
+    Args:
+        path: of the file.
+        content: the result of `read_weights`.
+
+    Raises:
+        TrainingError: the description cannot be read.
+    """
+    beside, about = sidecar(path), content.get(ABOUT)
+    try:
+        if about is None and beside.is_file():
+            about = json.loads(beside.read_text())
+        elif about is None and path.read_bytes()[8:9] == b"{":
+            about = json.loads(read_metadata(path, TrainingError).get(ABOUT, "null"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the description in {path} cannot be read: {error}") from None
+    return about if isinstance(about, dict) and about.get("format") == FORMAT else None
 
 
 def sidecar(path: Path) -> Path:

@@ -234,7 +234,7 @@ def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out
     probe = OnlineProbe(config, out) if config.probe.every and ranks.is_first else None
     begun = None
     if config.init is not None and not list_checkpoints(out):
-        begun = start_from(config.init, trainer.model.student, config.init_inputs)
+        begun = start_from(config.init, trainer.model, config.init_inputs)
     return _Parts(config, ranks, trainer, stream, probe, begun)
 
 
