@@ -31,7 +31,7 @@ from p2pkit.pipelines.train.run_folder import (
 )
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings.stream import Input
-from p2pkit.stream.inputs import CHANNELS, described_inputs, input_channels
+from p2pkit.stream.inputs import CHANNELS, Z_UP, described_inputs, input_channels
 
 STUDENT, PROJECTION = "student.", "point_projection.linear."
 
@@ -132,7 +132,8 @@ def check_loadable(config: ExportConfig, train: TrainConfig) -> None:
         found.append(f"{width} embedding channels{' of a fixed pixel head' if is_fixed else ''}")
     channels = input_channels(train.stream.sample)
     if built.inputs is not None and channels != CHANNELS[built.inputs]:
-        wrong["stream.sample.inputs"] = json.dumps([built.inputs])
+        advised = _three_inputs(config.run, train) if built.inputs == "color" else built.inputs
+        wrong["stream.sample.inputs"] = json.dumps([advised])
         found.append(f"{channels} input channels ({', '.join(train.stream.sample.inputs or ())})")
     if wrong:
         settings = " ".join(f"--set {shlex.quote(f'{k}={value}')}" for k, value in wrong.items())
@@ -140,6 +141,17 @@ def check_loadable(config: ExportConfig, train: TrainConfig) -> None:
             f"the code that reads --to {config.form} cannot load this run, which has "
             f"{' and '.join(found)}: train with {settings}, or export it with --to safetensors"
         )
+
+
+def _three_inputs(run: Path, train: TrainConfig) -> Input:
+    """An input of three channels: `color` brings `colored` along where cameras paint a sweep.
+
+    A run on sweeps that has `color` has `colored`, too; without them the up axis tells sweeps, and
+    fused frames with them, from depth images.
+    """
+    inputs = train.stream.sample.inputs or ()
+    upright = any(use.up_axis == Z_UP for use in read_provenance(run).stores)
+    return "position" if "colored" in inputs or ("color" not in inputs and upright) else "color"
 
 
 def _final(student: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

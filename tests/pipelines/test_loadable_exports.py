@@ -158,6 +158,28 @@ def test_a_transformers_file_says_what_no_shape_shows(tiny_run: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("inputs", "up", "advised"),
+    [
+        (("color", "colored"), [0.0, 0.0, 1.0], "position"),
+        (("intensity",), [0.0, 0.0, 1.0], "position"),
+        (("color", "normal"), [0.0, 0.0, 1.0], "color"),
+        (("normal", "range"), [0.0, -1.0, 0.0], "color"),
+    ],
+    ids=["painted sweeps", "sweeps", "fused frames", "depth frames"],
+)
+def test_three_inputs_are_advised_that_stay_three(
+    tiny_run: Path, tmp_path: Path, inputs: tuple[Input, ...], up: list[float], advised: str
+) -> None:
+    """With sweeps `color` brings `colored`, so that the advised run would have four channels."""
+    folder = changed(tiny_run, tmp_path / "run", inputs)
+    use = json.loads((folder / "store.json").read_text())
+    write_json(folder / "store.json", use | {"up_axis": up})
+    said = rf"inputs=\[\"{advised}\"\]', or export it with --to safetensors"
+    with pytest.raises(ConfigError, match=said):
+        run(ExportConfig(folder, tmp_path / "x.pth", form="pointcontrast"))
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         (
