@@ -75,10 +75,10 @@ def test_the_published_shapes_load_strictly(
         ("PTv3-encoder", (3, 6, 12, 24, 32), ()),
     ],
 )
-def test_every_stage_has_the_published_heads(
+def test_every_stage_has_its_heads(
     name: str, encoder: tuple[int, ...], decoder: tuple[int, ...]
 ) -> None:
-    """No tensor's shape shows them: weights of other heads load and give other features."""
+    """Of Sonata's class; no shape shows them: weights of other heads load, with other features."""
     with torch.device("meta"):
         network = build_student(name, in_channels=3, engine="torch")
     heads = {
@@ -120,6 +120,18 @@ def test_a_last_patch_repeats_the_end_of_the_one_before() -> None:
         3,
     )
     assert padded_patches([2], 1024)[2] == 2
+
+
+def test_the_smallest_cloud_of_a_batch_bounds_the_patches_of_all() -> None:
+    torch.manual_seed(0)
+    network = PTv3(2, size=TINY).eval()
+    large = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0], [0, 5, 3, 2], [0, 6, 3, 2]]).int()
+    small, features = torch.tensor([[1, 0, 0, 0]]).int(), torch.randn(5, 2)
+    with torch.inference_mode():
+        alone = network(large, features[:4])
+        beside = network(torch.cat([large, small]), features)[:4]
+    assert padded_patches([4, 1], TINY.patch_size)[2] == 1
+    assert not torch.allclose(alone, beside, atol=1e-4)
 
 
 def test_a_patch_larger_than_the_cloud_is_the_whole_cloud() -> None:
