@@ -4,7 +4,7 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import p2pkit
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.networks.pretrained import ABOUT, FORMAT, read_weights, sidecar
+from p2pkit.networks.serialization import ORDERS
 from p2pkit.networks.spunet import to_pointcept
-from p2pkit.networks.students import WAFFLEIRON
+from p2pkit.networks.students import PTV3_SIZES, WAFFLEIRON
 from p2pkit.pipelines.evaluate.frames import trained_ups
 from p2pkit.pipelines.settings import ExportConfig
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
@@ -30,7 +31,7 @@ from p2pkit.pipelines.train.run_folder import (
 )
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings.stream import Input
-from p2pkit.stream.inputs import CHANNELS, described_inputs, input_channels
+from p2pkit.stream.inputs import CHANNELS, Z_UP, described_inputs, input_channels
 
 STUDENT, PROJECTION = "student.", "point_projection.linear."
 
@@ -131,7 +132,8 @@ def check_loadable(config: ExportConfig, train: TrainConfig) -> None:
         found.append(f"{width} embedding channels{' of a fixed pixel head' if is_fixed else ''}")
     channels = input_channels(train.stream.sample)
     if built.inputs is not None and channels != CHANNELS[built.inputs]:
-        wrong["stream.sample.inputs"] = json.dumps([built.inputs])
+        advised = _three_inputs(config.run, train) if built.inputs == "color" else built.inputs
+        wrong["stream.sample.inputs"] = json.dumps([advised])
         found.append(f"{channels} input channels ({', '.join(train.stream.sample.inputs or ())})")
     if wrong:
         settings = " ".join(f"--set {shlex.quote(f'{k}={value}')}" for k, value in wrong.items())
@@ -139,6 +141,17 @@ def check_loadable(config: ExportConfig, train: TrainConfig) -> None:
             f"the code that reads --to {config.form} cannot load this run, which has "
             f"{' and '.join(found)}: train with {settings}, or export it with --to safetensors"
         )
+
+
+def _three_inputs(run: Path, train: TrainConfig) -> Input:
+    """An input of three channels: `color` brings `colored` along where cameras paint a sweep.
+
+    A run on sweeps that has `color` has `colored`, too; without them the up axis tells sweeps, and
+    fused frames with them, from depth images.
+    """
+    inputs = train.stream.sample.inputs or ()
+    upright = any(use.up_axis == Z_UP for use in read_provenance(run).stores)
+    return "position" if "colored" in inputs or ("color" not in inputs and upright) else "color"
 
 
 def _final(student: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -164,6 +177,8 @@ def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any
     ups = trained_ups(sample.augment.up_axis, (use.up_axis for use in stores))
     begun = read_init(config.run)
     settings = student_settings(train)
+    if train.student in PTV3_SIZES:
+        settings["ptv3"] = asdict(PTV3_SIZES[train.student]) | {"orders": ORDERS}
     return settings | {
         "format": FORMAT,
         "p2pkit": p2pkit.__version__,
@@ -171,7 +186,7 @@ def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any
         **described_inputs(sample),
         "input_values": "of the voxel's first point; color is RGB, -1 to 1, 0 where unknown; "
         "height and range in m; normal towards the sensor",
-        "up_axis": ups[0] if len(ups) == 1 else None,
+        "up_axis": list(ups[0]) if len(ups) == 1 else None,
         "step": step,
         "fingerprints": [use.fingerprints for use in stores],
         "init": begun and {name: value for name, value in begun.items() if name != "path"},

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from p2pkit.errors import TrainingError
 from p2pkit.networks.engines.sparse_engine import AUTO
 from p2pkit.networks.published_names import (
+    FIRST_KERNELS,
     HEADS,
+    differs_in_inputs_alone,
     fitted_inputs,
     input_layer_of,
     student_names,
@@ -141,23 +143,15 @@ def _three(numbers: Sequence[float] | None) -> tuple[float, float, float] | None
 
 
 def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The content of an exported file, and what it, or the file beside it, says about itself."""
+    """The content of an exported file and its description."""
     content = read_weights(path)
-    beside = sidecar(path)
-    about = content.get(ABOUT)
-    try:
-        if about is None and beside.is_file():
-            about = json.loads(beside.read_text())
-        elif about is None and path.read_bytes()[8:9] == b"{":
-            about = json.loads(read_metadata(path, TrainingError).get(ABOUT, "null"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"the description in {path} cannot be read: {error}") from None
+    about = description_of(path, content)
     needed = ("student", "in_channels", "inputs", "conv1_kernel_size", "voxel_size_m", "grid")
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    if about is None:
         raise TrainingError(
             f"{path} does not say which student it belongs to: it is not an export of p2pkit, or "
-            f"{beside.name} is missing beside it. Build the network with build_student and fill it "
-            "with load_student_weights"
+            f"{sidecar(path).name} is missing beside it. Build the network with build_student and "
+            "fill it with load_student_weights"
         )
     missing = [name for name in needed if name not in about]
     if missing or not isinstance(about["inputs"], list):
@@ -166,6 +160,27 @@ def _read_export(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
             f"{', '.join(missing) or 'the list of inputs'}; export it again"
         )
     return content, about
+
+
+def description_of(path: Path, content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an exported file, or the one beside it, says about itself, JSON; None for other files.
+
+    Args:
+        path: of the file.
+        content: the result of `read_weights`.
+
+    Raises:
+        TrainingError: the description cannot be read.
+    """
+    beside, about = sidecar(path), content.get(ABOUT)
+    try:
+        if about is None and beside.is_file():
+            about = json.loads(beside.read_text())
+        elif about is None and path.read_bytes()[8:9] == b"{":
+            about = json.loads(read_metadata(path, TrainingError).get(ABOUT, "null"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the description in {path} cannot be read: {error}") from None
+    return about if isinstance(about, dict) and about.get("format") == FORMAT else None
 
 
 def sidecar(path: Path) -> Path:
@@ -222,7 +237,7 @@ def load_student_weights(
     )
     _check_names(wanted, offered, strict=strict)
     for name in loaded:
-        _check_shape(name, own[name], weights[name], is_input=name in input_layer_of(student))
+        _check_shape(name, own[name], weights[name], input_layer_of(student).get(name))
     student.load_state_dict({name: weights[name] for name in loaded}, strict=False)
     return report
 
@@ -277,12 +292,17 @@ def _check_names(wanted: set[str], offered: set[str], *, strict: bool) -> None:
     if strict and wanted != offered:
         raise TrainingError(
             f"the checkpoint belongs to another network: absent {_some(wanted - offered)}; "
-            f"additional {_some(offered - wanted)}{_other_norm(wanted, offered)}"
+            f"additional {_some(offered - wanted)}{_other_form(wanted, offered)}"
         )
 
 
-def _other_norm(wanted: set[str], offered: set[str]) -> str:
-    """The setting that gives a WaffleIron the checkpoint's norms, where these alone differ."""
+def _other_form(wanted: set[str], offered: set[str]) -> str:
+    """What is known of a checkpoint of another form of the student's network, for the message."""
+    if "embedding.stem.conv.weight" in offered:
+        return (
+            "; it is Pointcept's PT-v3m1, whose stem is a convolution, while PTv3 here has the "
+            "layers of PT-v3m2 and Sonata: take a file of these"
+        )
     for absent, norm in ((wanted - offered, "layer"), (offered - wanted, "batch")):
         if absent and all(re.search(r"_mix\.\d+\.norm\.(running_|num_b)", name) for name in absent):
             return f"; its layers have other norms: set waffleiron.norm={norm}"
@@ -295,15 +315,17 @@ def _some(names: set[str]) -> str:
     return (", ".join(sorted(names)[:3]) or "none") + more
 
 
-def _check_shape(name: str, own: Tensor, given: Tensor, *, is_input: bool) -> None:
+def _check_shape(name: str, own: Tensor, given: Tensor, input_axis: int | None) -> None:
+    """Raise TrainingError if shapes differ; `input_axis` is that of the channels of an input."""
     if own.shape == given.shape:
         return
     message = f"{name} is {tuple(given.shape)} in the checkpoint but {tuple(own.shape)} here"
-    if name == "conv0p1s1.kernel" and own.ndim == given.ndim:
+    if name in FIRST_KERNELS and given.ndim in (2, 3):
+        side = 1 if given.ndim == 2 else round(len(given) ** (1 / 3))
         message += (
             ": build the student with the checkpoint's "
-            f"in_channels={given.shape[-2]} and conv1_kernel_size={round(len(given) ** (1 / 3))}"
+            f"in_channels={given.shape[-2]} and conv1_kernel_size={side}"
         )
-    if is_input:
+    if input_axis is not None and differs_in_inputs_alone(own, given, input_axis):
         message += "; `train` can start from other inputs with init_inputs=average or random"
     raise TrainingError(message)

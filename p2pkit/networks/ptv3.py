@@ -22,7 +22,7 @@ from p2pkit.networks.serialization import ORDERS, serialization_code
 
 @dataclass(frozen=True)
 class PTv3Size:
-    """Widths and depths; the defaults are the published encoder and decoder.
+    """Widths, depths and heads; the defaults are those of Sonata's class, decoder included.
 
     Args:
         enc_channels, enc_depths, enc_heads: of each encoder stage, from stride 1 downwards.
@@ -41,7 +41,7 @@ class PTv3Size:
     enc_heads: tuple[int, ...] = (3, 6, 12, 24, 32)
     dec_channels: tuple[int, ...] = (96, 96, 192, 384)
     dec_depths: tuple[int, ...] = (3, 3, 3, 3)
-    dec_heads: tuple[int, ...] = (6, 6, 12, 24)
+    dec_heads: tuple[int, ...] = (6, 6, 12, 32)
     patch_size: int = 1024
     drop_path: float = 0.3
     layer_scale: float | None = None

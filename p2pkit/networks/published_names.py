@@ -25,6 +25,8 @@ INPUT_LAYERS: dict[type[nn.Module], dict[str, int]] = {
     WaffleIron: {"embed.conv1.weight": 1, "embed.conv2.1.weight": 1},
 }
 """Weights that the inputs meet first, with the axis of the input channels."""
+FIRST_KERNELS = ("conv0p1s1.kernel", "conv_input.0.kernel")
+"""Of them, those whose size is the setting `conv1_kernel_size`."""
 INPUT_NORMS = ("embed.norm.", "embed.conv2.0.")
 """WaffleIron's norms of the inputs themselves: each channel's belong to it alone."""
 
@@ -56,6 +58,15 @@ def input_layer_of(student: nn.Module) -> dict[str, int]:
     return next((row for kind, row in INPUT_LAYERS.items() if isinstance(student, kind)), {})
 
 
+def differs_in_inputs_alone(own: Tensor, given: Tensor, axis: int) -> bool:
+    """Whether the number of input channels, along `axis`, is all that two shapes differ in."""
+    one, other = list(own.shape), list(given.shape)
+    if len(one) != len(other) or one[axis] == other[axis]:
+        return False
+    one[axis] = other[axis]
+    return one == other
+
+
 def fitted_inputs(
     student: nn.Module, weights: Mapping[str, Tensor], how: InputLayer
 ) -> tuple[dict[str, Tensor], frozenset[str]]:
@@ -64,16 +75,17 @@ def fitted_inputs(
     Args:
         student: with its initial weights.
         weights: under the student's names.
-        how: `exact` changes nothing; where the number of channels differs, `average` gives each of
-            the student's channels the mean over the file's, times file / student, so that inputs
-            of one value lead to the same output; `random` leaves the layer as it is.
+        how: `exact` changes nothing; where the number of channels differs, and nothing more,
+            `average` gives each of the student's channels the mean over the file's, times file /
+            student, so that inputs of one value lead to the same output; `random` leaves the layer
+            as it is.
     """
     own, found, left = student.state_dict(), dict(weights), set[str]()
     for name, axis in input_layer_of(student).items():
-        if how == "exact" or name not in found or found[name].ndim != own[name].ndim:
+        if how == "exact" or name not in found:
             continue
         given, channels = found[name], own[name].shape[axis]
-        if given.shape[axis] == channels:
+        if not differs_in_inputs_alone(own[name], given, axis):
             continue
         left |= {other for other in own if other.startswith(INPUT_NORMS)}
         if how == "random":

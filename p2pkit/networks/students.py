@@ -77,6 +77,8 @@ def _waffle(depth: int, width: int) -> Callable[..., WaffleIron]:
     return build
 
 
+PTV3_SIZES = {"PTv3": PTv3Size(), "PTv3-small": SMALL, "PTv3-encoder": SONATA}
+
 STUDENTS: dict[str, Callable[..., Student]] = {
     "Res16UNet14": _family(_DEPTH_14),
     "Res16UNet14A": _family(_DEPTH_14, 128, 128, 96, 96),
@@ -94,9 +96,7 @@ STUDENTS: dict[str, Callable[..., Student]] = {
     "Res16UNet50": _family(_DEPTH_34, block=Bottleneck),
     "Res16UNet101": _family(_DEPTH_101, block=Bottleneck),
     "SpUNet": SpUNet,
-    "PTv3": _transformer(PTv3Size()),
-    "PTv3-small": _transformer(SMALL),
-    "PTv3-encoder": _transformer(SONATA),
+    **{name: _transformer(size) for name, size in PTV3_SIZES.items()},
     "WaffleIron-12-256": _waffle(12, 256),
     "WaffleIron-48-256": _waffle(48, 256),
     "WaffleIron-48-768": _waffle(48, 768),

@@ -12,7 +12,7 @@ import torch
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import sha256_file, sha256_json
 from p2pkit.networks import build_student, load_student_weights
-from p2pkit.networks.pretrained import read_weights
+from p2pkit.networks.pretrained import description_of, read_weights
 from p2pkit.networks.students import Student
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
 from p2pkit.pipelines.train.model import WEIGHTS
@@ -141,20 +141,22 @@ def compared_weights(
     """Read the runs' settings.
 
     Raises:
-        ConfigError: the runs' students differ, a name comes twice, or a file does not exist.
-        TrainingError: a folder holds no run.
+        ConfigError: the students of the runs differ, or a file says of its own that it is another;
+            a name comes twice, or a file does not exist.
+        TrainingError: a folder holds no run, or a file cannot be read.
     """
     configs = [read_config(folder) for folder in runs]
+    wanted = _identity(configs[0])
     for folder, config in zip(runs, configs, strict=True):
-        if _identity(config) != _identity(configs[0]):
-            raise ConfigError(
-                f"{folder} has the student {_identity(config)}, {runs[0]} has "
-                f"{_identity(configs[0])}: name, first kernel, voxels and inputs must agree, or "
-                "their difference says nothing about pretraining"
-            )
+        if _identity(config) != wanted:
+            raise _not_comparable(folder, _identity(config), runs[0], wanted)
     for name, file in checkpoints.items():
         if not file.is_file():
             raise ConfigError(f"the checkpoint {name}={file} does not exist; expected a file")
+        about = description_of(file, read_weights(file)) or {}
+        said = {key: about[key] for key in wanted if about.get(key) is not None}
+        if said != {key: wanted[key] for key in said}:
+            raise _not_comparable(file, said, runs[0], wanted)
     own = [Path(os.path.abspath(folder)).name for folder in runs]  # of `.` too
     names = [*BASELINES, *own, *checkpoints]
     if len(set(names)) != len(names):
@@ -185,10 +187,19 @@ def _repeated(
     return tuple(tuple(names.values()) for names in groups.values() if len(names) > 1)
 
 
-def _identity(config: TrainConfig) -> list[Any]:
+def _not_comparable(
+    file: Path, found: Mapping[str, Any], first: Path, wanted: Mapping[str, Any]
+) -> ConfigError:
+    return ConfigError(
+        f"{file} has the student {found}, {first} has {wanted}: name, first kernel, voxels and "
+        "inputs must agree, or their difference says nothing about pretraining"
+    )
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
     sample = config.stream.sample
     # Heights and cylinders are along it; other inputs do not depend on the name.
     described = described_inputs(sample)
     named_up = "height" in described["inputs"] or sample.grid == "cylindrical"
-    up = [sample.augment.up_axis] if named_up and sample.augment.up_axis else []
-    return [*student_settings(config).values(), sample.voxel_size, described, *up]
+    up = {"up_axis": list(sample.augment.up_axis)} if named_up and sample.augment.up_axis else {}
+    return student_settings(config) | described | up

@@ -1,5 +1,8 @@
 """The networks that pretraining trains together, built from a config or read from a run."""
 
+import json
+import shlex
+import warnings
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -11,7 +14,8 @@ from p2pkit.errors import TrainingError
 from p2pkit.files import sha256_file
 from p2pkit.heads import FixedPixels, PixelProjection, PointProjection
 from p2pkit.losses import ContrastBatch
-from p2pkit.networks import Student, build_student, load_student_weights
+from p2pkit.networks import build_student, load_student_weights
+from p2pkit.networks.pretrained import description_of, read_weights
 from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.settings.students import InputLayer
 from p2pkit.stream.batches import Batch
@@ -78,24 +82,38 @@ def build_model(config: TrainConfig, teacher_channels: int, *, seed: int) -> Pre
         return PretrainingModel(config, teacher_channels)
 
 
-def start_from(path: Path, student: Student, inputs: InputLayer) -> dict[str, Any]:
-    """Copy the weights of a file into a student; say which, JSON.
+def start_from(path: Path, model: PretrainingModel, inputs: InputLayer) -> dict[str, Any]:
+    """Copy the weights of a file into a model's student; say which, JSON.
 
     Last layers are left out, everything else must fit, except for the input layer as `inputs` says.
+    Warns where the file's inputs are as many as the model's but others.
 
     Args:
         path: see `load_student_weights`.
-        student: with its random weights.
+        model: with its random weights.
         inputs: see `TrainConfig.init_inputs`.
 
     Returns:
         file as given, its absolute path, sha256; numbers of tensors loaded; names of the averaged,
-        of those left random and of those of the file that were not used.
+        of those left random and of those of the file that were not used; the file's inputs where it
+        was warned of, else none.
 
     Raises:
         TrainingError: the file cannot be read or belongs to another network.
     """
-    report = load_student_weights(student, path, inputs=inputs)
+    content = read_weights(path)
+    report = load_student_weights(model.student, content, inputs=inputs)
+    about, own = description_of(path, content) or {}, model.described["inputs"]
+    theirs = about.get("inputs", own)
+    other = theirs != own and not report.averaged and not report.missing
+    if other:
+        warnings.warn(
+            f"{path} was trained on other inputs ({', '.join(theirs)}) than this run has "
+            f"({', '.join(own)}), though on as many channels; unless that is meant, train with "
+            f"--set {shlex.quote(f'stream.sample.inputs={json.dumps(theirs)}')}",
+            RuntimeWarning,
+            stacklevel=1,
+        )
     return {
         "file": str(path),
         "path": str(path.absolute()),
@@ -105,6 +123,7 @@ def start_from(path: Path, student: Student, inputs: InputLayer) -> dict[str, An
         "averaged": list(report.averaged),
         "random": list(report.missing),
         "not_used": list(report.unexpected),
+        "other_inputs": theirs if other else [],
     }
 
 

@@ -257,7 +257,7 @@ def _prepare(config: TrainConfig, sources: list[StreamSource], ranks: Ranks, out
     begun = None
     if config.init is not None and not list_checkpoints(out):
         file = initial_file(out, config.init)
-        begun = start_from(file, trainer.model.student, config.init_inputs)
+        begun = start_from(file, trainer.model, config.init_inputs)
     return _Parts(config, ranks, trainer, stream, probe, begun)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from p2pkit.errors import GeometryError
+from p2pkit.networks import build_student
 from p2pkit.networks.ptv3 import SONATA, PTv3, PTv3Size, padded_patches
 from p2pkit.networks.serialization import ORDERS, serialization_code
 
@@ -66,6 +67,30 @@ def test_the_published_shapes_load_strictly(
     assert own == shapes
 
 
+@pytest.mark.parametrize(
+    ("name", "encoder", "decoder"),
+    [
+        ("PTv3", (3, 6, 12, 24, 32), (6, 6, 12, 32)),
+        ("PTv3-small", (2, 4, 8, 16, 32), (4, 4, 8, 16)),
+        ("PTv3-encoder", (3, 6, 12, 24, 32), ()),
+    ],
+)
+def test_every_stage_has_its_heads(
+    name: str, encoder: tuple[int, ...], decoder: tuple[int, ...]
+) -> None:
+    """Of Sonata's class; no shape shows them: weights of other heads load, with other features."""
+    with torch.device("meta"):
+        network = build_student(name, in_channels=3, engine="torch")
+    heads = {
+        stage: module.attn.heads
+        for stage, module in network.named_modules()
+        if stage.endswith(".block0")
+    }
+    expected = {f"enc.enc{level}.block0": count for level, count in enumerate(encoder)}
+    expected |= {f"dec.dec{level}.block0": count for level, count in enumerate(decoder)}
+    assert heads == expected
+
+
 def test_gradients_are_right_in_float64() -> None:
     torch.manual_seed(0)
     network = PTv3(2, size=TINY).double().eval()
@@ -95,6 +120,18 @@ def test_a_last_patch_repeats_the_end_of_the_one_before() -> None:
         3,
     )
     assert padded_patches([2], 1024)[2] == 2
+
+
+def test_the_smallest_cloud_of_a_batch_bounds_the_patches_of_all() -> None:
+    torch.manual_seed(0)
+    network = PTv3(2, size=TINY).eval()
+    large = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0], [0, 5, 3, 2], [0, 6, 3, 2]]).int()
+    small, features = torch.tensor([[1, 0, 0, 0]]).int(), torch.randn(5, 2)
+    with torch.inference_mode():
+        alone = network(large, features[:4])
+        beside = network(torch.cat([large, small]), features)[:4]
+    assert padded_patches([4, 1], TINY.patch_size)[2] == 1
+    assert not torch.allclose(alone, beside, atol=1e-4)
 
 
 def test_a_patch_larger_than_the_cloud_is_the_whole_cloud() -> None:

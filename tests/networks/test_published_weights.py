@@ -19,12 +19,13 @@ from p2pkit.networks.waffleiron import WaffleIron
 TINY = PTv3Size((4, 8), (1, 1), (1, 2), (4,), (1,), (2,))
 
 
-def sp_unet(in_channels: int = 3) -> SpUNet:
+def sp_unet(in_channels: int = 3, kernel: int = 5) -> SpUNet:
     widths = (4, 4, 4, 4, 4, 4, 4, 4)
     return SpUNet(
         in_channels,
         None,
         engine=TorchEngine(),
+        conv1_kernel_size=kernel,
         base_channels=4,
         channels=widths,
         layers=(1, 1, 1, 1, 1, 1, 1, 1),
@@ -117,8 +118,35 @@ def test_an_input_layer_of_other_channels_is_averaged_or_left_random(build, laye
     assert all(name.startswith(("embed.norm.", "embed.conv2.0.")) for name in norms)
 
 
-def build_res(channels: int) -> torch.nn.Module:
-    return build_student("Res16UNet14A", in_channels=channels, conv1_kernel_size=3, engine="torch")
+def build_res(channels: int, kernel: int = 3) -> torch.nn.Module:
+    return build_student(
+        "Res16UNet14A", in_channels=channels, conv1_kernel_size=kernel, engine="torch"
+    )
+
+
+@pytest.mark.parametrize("inputs", ["exact", "average", "random"])
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (build_res, "conv0p1s1.kernel is (125, 6, 32)"),
+        (sp_unet, "conv_input.0.kernel is (125, 6, 4)"),
+    ],
+    ids=["Res16UNet", "SpUNet"],
+)
+def test_a_first_kernel_of_another_size_is_refused_as_the_file_has_it(
+    build, shape: str, inputs
+) -> None:
+    weights, target = randomised(build(6, 5)), build(3, 3)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(TrainingError, match=re.escape(shape)) as error:
+        load_student_weights(target, weights, inputs=inputs)
+    assert str(error.value).endswith("checkpoint's in_channels=6 and conv1_kernel_size=5")
+    torch.testing.assert_close(target.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_first_kernel_of_one_voxel_is_named_too() -> None:
+    with pytest.raises(TrainingError, match=r"in_channels=3 and conv1_kernel_size=1$"):
+        load_student_weights(build_res(3), randomised(build_res(3, 1)), inputs="random")
 
 
 def test_an_input_layer_of_as_many_channels_is_copied() -> None:
@@ -127,6 +155,14 @@ def test_an_input_layer_of_as_many_channels_is_copied() -> None:
     report = load_student_weights(target, weights, inputs="average")
     assert (report.averaged, report.missing) == ((), ())
     torch.testing.assert_close(target.state_dict(), weights, rtol=0, atol=0)
+
+
+def test_a_transformer_with_a_stem_of_a_convolution_is_named() -> None:
+    weights = randomised(PTv3(3, size=TINY))
+    del weights["embedding.stem.linear.weight"], weights["embedding.stem.linear.bias"]
+    weights["embedding.stem.conv.weight"] = torch.zeros(4, 5, 5, 5, 3)
+    with pytest.raises(TrainingError, match=r"it is Pointcept's PT-v3m1, .*take a file of these"):
+        load_student_weights(PTv3(3, size=TINY), weights)
 
 
 def test_another_network_is_refused() -> None:

@@ -13,6 +13,7 @@ import p2pkit
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import write_json
 from p2pkit.networks import build_student, load_student_weights
+from p2pkit.networks.serialization import ORDERS
 from p2pkit.pipelines.export import BUILT, ExportConfig, run
 from p2pkit.pipelines.train.checkpoints import save_checkpoint
 from p2pkit.pipelines.train.model import build_model
@@ -146,6 +147,36 @@ def test_a_network_that_the_code_does_not_build_is_refused_with_the_settings(
         run(ExportConfig(folder, tmp_path / "x.pth", form=form))
     assert not (tmp_path / "x.pth").exists()
     assert form in BUILT
+
+
+def test_a_transformers_file_says_what_no_shape_shows(tiny_run: Path, tmp_path: Path) -> None:
+    folder = changed(tiny_run, tmp_path / "run", ("color",), student="PTv3-small")
+    file = run(ExportConfig(folder, tmp_path / "s.safetensors"))
+    about = p2pkit.load_pretrained(file, engine="torch").about["ptv3"]
+    assert (about["dec_heads"], about["dec_depths"]) == ([4, 4, 8, 16], [1, 1, 1, 1])
+    assert (about["orders"], about["patch_size"]) == (list(ORDERS), 1024)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "up", "advised"),
+    [
+        (("color", "colored"), [0.0, 0.0, 1.0], "position"),
+        (("intensity",), [0.0, 0.0, 1.0], "position"),
+        (("color", "normal"), [0.0, 0.0, 1.0], "color"),
+        (("normal", "range"), [0.0, -1.0, 0.0], "color"),
+    ],
+    ids=["painted sweeps", "sweeps", "fused frames", "depth frames"],
+)
+def test_three_inputs_are_advised_that_stay_three(
+    tiny_run: Path, tmp_path: Path, inputs: tuple[Input, ...], up: list[float], advised: str
+) -> None:
+    """With sweeps `color` brings `colored`, so that the advised run would have four channels."""
+    folder = changed(tiny_run, tmp_path / "run", inputs)
+    use = json.loads((folder / "store.json").read_text())
+    write_json(folder / "store.json", use | {"up_axis": up})
+    said = rf"inputs=\[\"{advised}\"\]', or export it with --to safetensors"
+    with pytest.raises(ConfigError, match=said):
+        run(ExportConfig(folder, tmp_path / "x.pth", form="pointcontrast"))
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ def test_layers_in_another_order_are_not_joined(room_store, tmp_path):
     gc.collect()
 
 
+# A machine with one core warns of two workers.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_a_loader_may_have_more_workers_than_the_store_has_shards(tmp_path):
     samples = write_store(tmp_path / "store", "tar", shard_size=5)
     pipeline = webdataset_pipeline(tmp_path / "store")

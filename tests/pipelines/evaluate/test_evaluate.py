@@ -42,6 +42,8 @@ from p2pkit.pipelines.evaluate.frames import (
 from p2pkit.pipelines.evaluate.run import EvaluateConfig, protocol, run
 from p2pkit.pipelines.evaluate.split import SplitConfig
 from p2pkit.pipelines.evaluate.weights import compared_weights
+from p2pkit.pipelines.export import ExportConfig
+from p2pkit.pipelines.export import run as export
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.held_out import spread
 from p2pkit.pipelines.report.evaluation import evaluation_section, find_evaluation
@@ -297,6 +299,10 @@ def test_runs_whose_heights_are_along_other_axes_are_not_compared(
         runs.append(train.run(named, tmp_path / str(number)))
     with pytest.raises(ConfigError, match="must agree"):
         compared_weights(runs, {})
+    file = export(ExportConfig(runs[0], tmp_path / "s.pth", form="safetensors"))
+    assert "s" in compared_weights(runs[:1], {"s": file}).names
+    with pytest.raises(ConfigError, match="must agree"):
+        compared_weights(runs[1:], {"s": file})
 
 
 def test_a_mode_that_is_named_twice_counts_once(config: EvaluateConfig) -> None:
@@ -378,6 +384,34 @@ def test_published_weights_are_compared_by_name(config: EvaluateConfig, pretrain
     assert any(not torch.equal(random[0][name], random[2][name]) for name in random[0])
     with pytest.raises(ConfigError, match="give each a different name"):
         compared_weights(config.runs, {"scratch": file})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"inputs": ["position"]},
+        {"voxel_size_m": 0.3},
+        {"grid": "cylindrical", "cylindrical_size": [0.1, 1.0, 0.1]},
+        {"student": "SpUNet"},
+        {"conv1_kernel_size": 5},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_file_that_says_it_is_another_student_is_not_compared(
+    pretrained: Path, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    import torch
+
+    file = export(ExportConfig(pretrained, tmp_path / "s.pth", form="pointcontrast"))
+    assert "s" in compared_weights([pretrained], {"s": file}).names
+    content = torch.load(file, weights_only=True)
+    content["p2pkit"] |= other
+    torch.save(content, file)
+    with pytest.raises(ConfigError, match=r"s\.pth has the student .*inputs must agree"):
+        compared_weights([pretrained], {"s": file})
+    del content["p2pkit"]
+    torch.save(content, file)
+    assert "s" in compared_weights([pretrained], {"s": file}).names
 
 
 def test_fine_tuning_learns_the_rooms(data: LabelledFrames, pretrained: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_run_starts_from_own_weights_of_any_form(
     assert report["file"] == str(file)
     assert report["sha256"] == sha256_file(file)
     assert report["loaded"] >= len(expected)
-    assert (report["averaged"], report["random"]) == ([], [])
+    assert (report["averaged"], report["random"], report["other_inputs"]) == ([], [], [])
     assert initial_weights(tiny_run) == "random"
     about = "point_projection" if form == "checkpoint" else "final"
     assert any(name.startswith(about) for name in report["not_used"])
@@ -107,6 +107,19 @@ def test_a_run_resumed_before_its_first_checkpoint_starts_from_the_same_file(
     file.unlink()
     with pytest.raises(TrainingError, match=rf"{places} does not exist"):
         train.resume(run)
+
+
+def test_other_inputs_of_as_many_channels_are_warned_of_and_reported(
+    config: TrainConfig, tiny_run: Path, tmp_path: Path
+) -> None:
+    file = export(ExportConfig(tiny_run, tmp_path / "student.safetensors"))
+    sample = replace(config.stream.sample, inputs=("position",))
+    other = replace(config, init=file, stream=replace(config.stream, sample=sample))
+    said = r"on other inputs \(color\) than this run has \(position\).*inputs=\[\"color\"\]'$"
+    with pytest.warns(RuntimeWarning, match=said):
+        run = train.run(other, tmp_path / "run")
+    assert json.loads((run / INIT).read_text())["other_inputs"] == ["color"]
+    assert initial_weights(run).endswith(", trained on other inputs (color)")
 
 
 def test_a_stopped_run_needs_the_file_no_more(config: TrainConfig, tmp_path: Path) -> None:
