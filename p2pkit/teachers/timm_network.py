@@ -17,6 +17,7 @@ from p2pkit.teachers.network import Preprocessing, TeacherNetwork
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 from p2pkit.teachers.used_tensors import used_tensors
 from p2pkit.teachers.weights import (
+    PRETRAINING_HEADS,
     State,
     check_hub,
     choose_network,
@@ -280,7 +281,8 @@ def _load(
             path, optional = efficientnet_lite0.weights_file(), ()
             state = efficientnet_lite0.to_timm(read_weights(path))
         else:
-            path, optional = Path(options.weights), _classifier_names(whole)
+            path = Path(options.weights)
+            optional = (*_classifier_names(whole), *PRETRAINING_HEADS)
             wanted = sorted(names[key] for key in used)
             state, origin = choose_network(read_weights(path), wanted)
         required = {names[key] for key in used}

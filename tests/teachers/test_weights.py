@@ -57,7 +57,9 @@ def test_the_packaged_weights_are_real() -> None:
     assert classes[1] in (281, 282, 285), "tabby, tiger cat, Egyptian cat"
 
 
-@pytest.mark.parametrize("form", ["plain", "moco", "nested", "safetensors", "other classes"])
+@pytest.mark.parametrize(
+    "form", ["plain", "moco", "swav", "nested", "safetensors", "other classes"]
+)
 def test_resnet50_loads_from_the_files_people_have(
     source: nn.Module, tmp_path: Path, form: str
 ) -> None:
@@ -71,6 +73,11 @@ def test_resnet50_loads_from_the_files_people_have(
         torch.save(
             {"state_dict": {**key, **query, "module.queue": torch.zeros(4)}, "epoch": 3}, path
         )
+    elif form == "swav":
+        trunk = {f"module.{name}": v for name, v in state.items() if not name.startswith("fc.")}
+        heads = {"module.projection_head.0.weight": torch.zeros(8, 2048)}
+        heads |= {"module.prototypes.weight": torch.zeros(4, 8)}
+        torch.save({**trunk, **heads}, path)
     elif form == "nested":
         student = {f"backbone.{name}": value + 1 for name, value in state.items()}
         teacher = {f"backbone.{name}": value for name, value in state.items()}
