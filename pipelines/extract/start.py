@@ -188,7 +188,8 @@ def open_features(
         teacher: already open.
         geometry: of the store.
         stored: manifest of the existing store; None if there is none.
-        frames: the readable ones in the plan's order, a seeded permutation.
+        frames: the readable ones in the plan's order, a seeded permutation; those without images
+            are skipped.
     """
     features = config.features
     assert features is not None
@@ -196,7 +197,7 @@ def open_features(
     if (spec := _stored_spec(stored, name)) is not None:
         layer = FeatureLayer(spec, features, teacher)
     else:
-        probed = islice(frames, probe_frames(features))
+        probed = islice((frame for frame in frames if frame.views), probe_frames(features))
 
         def look(frame: Frame) -> tuple[Frame, FrameMaps]:
             return frame, frame_maps(teacher, frame, features.further_views)
