@@ -276,7 +276,7 @@ def _load(
         used = {key.removeprefix("network.") for key in used_tensors(layer, size)}
     from_package = options.weights == "default" and _is_lite0(name)
     origin = ""
-    if from_package or options.weights not in ("random", "timm", "default"):
+    if from_package or options.has_weights_file:
         if from_package:
             path, optional = efficientnet_lite0.weights_file(), ()
             state = efficientnet_lite0.to_timm(read_weights(path))
