@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from p2pkit.errors import TeacherError, first_line
 from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers import efficientnet_lite0
-from p2pkit.teachers.network import Preprocessing, TeacherNetwork
+from p2pkit.teachers.network import Preprocessing, TeacherNetwork, no_final_norm
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 from p2pkit.teachers.used_tensors import used_tensors
 from p2pkit.teachers.weights import (
@@ -200,10 +200,7 @@ def _is_normed(
     if known and hasattr(whole, "forward_intermediates") and _stride_is_one(stages):
         return options.norms(index, len(stages))
     if options.final_norm == "all":
-        raise TeacherError(
-            f"teacher {name} has no final norm that could be applied to an earlier layer; leave "
-            "final_norm at 'last'"
-        )
+        raise no_final_norm(name)
     return False
 
 
