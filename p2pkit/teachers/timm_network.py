@@ -100,6 +100,24 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
     )
 
 
+def normalisation(name: str) -> str:
+    """A sentence with the mean and standard deviation of a model, and a tag that has others.
+
+    Raises:
+        TeacherError: the model does not exist.
+    """
+    _check_name(name)
+    used: Any = timm.get_pretrained_cfg(name)
+    known = timm.list_pretrained(f"{used.architecture}.*")
+    configs: dict[str, Any] = {tag: timm.get_pretrained_cfg(tag) for tag in known}
+    others = [tag for tag, x in configs.items() if (x.mean, x.std) != (used.mean, used.std)]
+    return (
+        f"images are normalised by the mean {list(used.mean)} and standard deviation "
+        f"{list(used.std)} of timm's {used.architecture}.{used.tag}; if the weights expect others, "
+        f"name another tag of the model{f', such as {others[0]}' if others else ''}"
+    )
+
+
 def _check_name(name: str) -> None:
     if timm.is_model(name):
         _check_tag(name)

@@ -516,7 +516,7 @@ class Reextraction:
         if colon:
             means = f"the path of {name} with --teacher {kind}:PATH"
             changes["name"] = _named(kept.teacher.name, self.config.teachers)
-        elif kept.teacher.has_weights_file:
+        if kept.teacher.has_weights_file:
             means = f"the path of {kept.teacher.weights} with --weights"
         if weights is not None:
             changes["weights"] = weights

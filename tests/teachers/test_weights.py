@@ -9,7 +9,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from p2pkit.errors import TeacherError
-from p2pkit.teachers import Teacher, TeacherOptions, efficientnet_lite0, open_teacher
+from p2pkit.teachers import (
+    Teacher,
+    TeacherOptions,
+    efficientnet_lite0,
+    normalisation_note,
+    open_teacher,
+)
 from p2pkit.teachers.network import Preprocessing
 from p2pkit.teachers.network_teacher import NetworkTeacher
 from p2pkit.teachers.timm_network import timm
@@ -226,6 +232,19 @@ def test_a_pointer_of_git_lfs_is_named_by_every_teacher(tmp_path: Path, kind: st
         options = TeacherOptions(name="test_resnet", weights=str(file))
     with pytest.raises(TeacherError, match=r"Git LFS pointer.*run git lfs pull"):
         open_teacher(options)
+
+
+def test_a_tag_of_another_normalisation_is_named() -> None:
+    def note(name: str, weights: str = "dino.pth") -> str:
+        return normalisation_note(TeacherOptions(name=name, weights=weights))
+
+    assert note("vit_small_patch16_224") == (
+        "dino.pth: images are normalised by the mean [0.5, 0.5, 0.5] and standard deviation [0.5, "
+        "0.5, 0.5] of timm's vit_small_patch16_224.augreg_in21k_ft_in1k; if the weights expect "
+        "others, name another tag of the model, such as vit_small_patch16_224.dino"
+    )
+    assert "[0.485, 0.456, 0.406]" in note("timm/vit_small_patch16_224.dino")
+    assert note("vit_small_patch16_224", "timm") == note("hf:a/b", "default") == ""
 
 
 def test_a_prefix_is_what_most_names_share() -> None:
