@@ -549,9 +549,9 @@ def weights_by_layer(store: Store, damaged: set[str], given: Sequence[str]) -> d
     Args:
         store: to be repaired.
         damaged: names of its damaged layers.
-        given: paths of weights. One goes to the layers that keep its last name. A single one of
-            another name goes to the only damaged layer that has its weights from a file, or, where
-            the store has none such, to the only damaged one of a timm model, which a machine
+        given: paths of weights. The first of a last name goes to the layers that keep it. A single
+            one of another name goes to the only damaged layer that has its weights from a file, or,
+            where the store has none such, to the only damaged one of a timm model, which a machine
             without a network may need.
     """
     teachers = {
@@ -559,9 +559,8 @@ def weights_by_layer(store: Store, damaged: set[str], given: Sequence[str]) -> d
         for name in store.feature_layers
     }
     files = {name: x.weights for name, x in teachers.items() if x.has_weights_file}
-    found = {
-        name: path for path in given for name, file in files.items() if Path(path).name == file
-    }
+    called = {Path(path).name: path for path in reversed(given)}
+    found = {name: called[file] for name, file in files.items() if file in called}
     takers = files or {name for name, x in teachers.items() if ":" not in x.name}
     left = [name for name in takers if name in damaged]
     if len(given) == len(left) == 1 and not found:

@@ -42,8 +42,9 @@ def test_frames_that_failed_are_told_at_the_end(room_recording: Path, tmp_path: 
 def test_weights_of_a_file_come_with_how_images_are_normalised(
     room_recording: Path, tmp_path: Path
 ) -> None:
-    import timm
     import torch
+
+    from p2pkit.teachers.timm_network import timm
 
     weights = tmp_path / "mine.pth"
     torch.save(timm.create_model("resnet10t").state_dict(), weights)

@@ -245,8 +245,9 @@ def test_two_teachers_and_other_settings(room_recording: Path, tmp_path: Path) -
 
 
 def test_weights_of_a_file_must_be_named(room_recording: Path, tmp_path: Path) -> None:
-    import timm
     import torch
+
+    from p2pkit.teachers.timm_network import timm
 
     torch.manual_seed(11)
     weights = tmp_path / "weights.pth"
@@ -267,8 +268,9 @@ def test_weights_of_a_file_must_be_named(room_recording: Path, tmp_path: Path) -
 
 
 def test_each_layer_takes_the_weights_of_its_file(room_recording: Path, tmp_path: Path) -> None:
-    import timm
     import torch
+
+    from p2pkit.teachers.timm_network import timm
 
     torch.manual_seed(11)
     config = recording_config(room_recording, tmp_path / "out", limit=4)
@@ -292,6 +294,7 @@ def test_each_layer_takes_the_weights_of_its_file(room_recording: Path, tmp_path
     ("damaged", "given", "taken"),
     [
         ("abt", ["x/b.pth", "y/a.pth"], {"a": "y/a.pth", "b": "x/b.pth"}),
+        ("a", ["x/a.pth", "y/a.pth"], {"a": "x/a.pth"}),
         ("at", ["moved.pth"], {"a": "moved.pth"}),
         ("ab", ["moved.pth"], {}),
         ("ab", ["x/b.pth"], {"b": "x/b.pth"}),
