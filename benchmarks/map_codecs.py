@@ -110,8 +110,8 @@ def add_way(store: Store, base: str, way: Way) -> str:
     coder = FeatureCoder(coding.int8)
     if coding.components is not None:
         probed = places(store)[:BASIS_FRAMES]
-        maps = [view for p in probed for view in store.read(base, *p).arrays["map"]]
-        basis = fit_basis(maps, coding.components)
+        frames = [list(store.read(base, *place).arrays["map"]) for place in probed]
+        basis = fit_basis(frames, coding.components)
         coder = replace(coder, basis=basis)
         details |= {"pca": basis.to_json(), "channels": coding.components}
         fingerprint |= {"basis_sha256": basis.sha256}

@@ -88,6 +88,7 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
     from p2pkit.settings import config_to_toml
     from p2pkit.store.manifest import LEFT_OUT
     from p2pkit.store.writing import read_manifest
+    from p2pkit.teachers import normalisation_note
 
     if print_config:
         click.echo(config_to_toml(settled(config_file)), nl=False)
@@ -95,12 +96,15 @@ def extract(engine: str, print_config: bool, config_file: Path | None, **_: Any)
     config = extract_config(config_file)
     if engine == "local":
         config = _on_own_device(config)
+    note = "" if config.features is None else normalisation_note(config.features.teacher)
     # Ray reports on its workers on stdout, which is reserved for the result.
     failed, first = 0, None
     with progress_bar("frames", hide=not is_first()) as bar, redirect_stdout(sys.stderr):
 
         def show(report: Progress) -> None:
             nonlocal failed, first
+            if first is None and note and is_first():
+                bar.write(note, file=sys.stderr)
             failed, first = report.failed, first or report
             bar.total = report.total
             bar.set_postfix(failed=report.failed, refresh=False)

@@ -69,7 +69,7 @@ def _text(planned: "ExtractionPlan") -> list[str]:
 def _layer_text(layer: "LayerPlan", frames: int) -> list[str]:
     kind = f", {layer.map}" if layer.map is not None else ""
     if layer.explained_variance is not None:
-        kind += f" ({layer.explained_variance:.1%} of the probe's variance)"
+        kind += f" ({layer.explained_variance:.1%} of the fitted cells' variance)"
     done = f", {layer.frames_done} of {frames} frames done" if layer.frames_done else ""
     rows = [f"{layer.name}{kind}: {_size(layer.bytes)}{done}"]
     for name, size in layer.fields.items():

@@ -25,7 +25,12 @@ ANY_STORE = click.argument("store", type=click.Path())  # a URL, too
 @click.option("--source", type=FOLDER, help="The recording, to extract lost frames again.")
 @click.option("--dataset", help="Format of the recording; the store's if only --source is given.")
 @click.option("--camera", type=FOLDER, help="Separate calibration file, as for extract.")
-@click.option("--weights", help="The teacher's weights: default, timm, random, or a file.")
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="FILE",
+    help="A file of a teacher's weights, if the store was made with one; may be repeated.",
+)
 @click.option(
     "--teacher",
     "teachers",

@@ -353,7 +353,7 @@ def planned_features(
         details[STORED_VIEWS] = fingerprint[STORED_VIEWS]
     coder = FeatureCoder(config.coding.int8)
     if components is not None:
-        basis = fit_basis([found for views in maps.values() for found in views[0]], components)
+        basis = fit_basis([views[0] for views in maps.values()], components)
         coder = FeatureCoder(config.coding.int8, basis)
         details["pca"] = basis.to_json()
         fingerprint = {**fingerprint, "basis_sha256": basis.sha256}

@@ -22,7 +22,7 @@ from p2pkit.store.manifest import LayerSpec
 
 STEPS = 255
 HELD_OUT = 4
-"""One map in this many is left out of a fit, to test the basis."""
+"""One frame in this many is left out of a fit, to test the basis."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +141,22 @@ def pca_basis(layer: LayerSpec) -> PcaBasis | None:
 
 
 def fit_basis(
-    maps: Sequence[Float16[np.ndarray, "height width channels"]], components: int
+    frames: Sequence[Sequence[Float16[np.ndarray, "height width channels"]]], components: int
 ) -> PcaBasis:
-    """Principal components of the cells of some maps; every fourth map only tests them.
+    """Principal components of the cells of some frames; every fourth frame only tests them.
+
+    Args:
+        frames: the maps of each frame's images. All cameras of a rig are fitted and tested.
+        components: to keep.
 
     Raises:
         ConfigError: there are fewer channels or fitted cells than components.
     """
-    tested = maps[HELD_OUT - 1 :: HELD_OUT]
-    fitted = [found for row, found in enumerate(maps) if row % HELD_OUT != HELD_OUT - 1]
+    tested = [found for frame in frames[HELD_OUT - 1 :: HELD_OUT] for found in frame]
+    kept = [frame for row, frame in enumerate(frames) if row % HELD_OUT != HELD_OUT - 1]
+    fitted = [found for frame in kept for found in frame]
     cells = sum(found.shape[0] * found.shape[1] for found in fitted)
-    channels = maps[0].shape[-1] if maps else 0
+    channels = fitted[0].shape[-1] if fitted else 0
     if components > min(channels, cells):
         raise ConfigError(
             f"pca:{components} needs at least as many channels and probed cells; there are "

@@ -87,6 +87,10 @@ class GeometryConfig:
         return found
 
 
+NAMED_WEIGHTS = ("default", "timm", "random")
+"""What `TeacherOptions.weights` may be besides a file."""
+
+
 @settings_class
 class TeacherOptions:
     """Which frozen 2D network runs, and on what."""
@@ -155,6 +159,11 @@ class TeacherOptions:
         description="Compile the teacher with torch.compile, which takes about a minute at the "
         "start.",
     )
+
+    @property
+    def has_weights_file(self) -> bool:
+        """Whether `weights` is a file."""
+        return self.weights not in NAMED_WEIGHTS
 
     def norms(self, layer: int, count: int) -> bool:
         """Whether the final norm is applied to a layer, counted from the first, of `count`."""

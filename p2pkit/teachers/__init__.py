@@ -8,7 +8,14 @@ from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.network_teacher import check_teacher_device
 from p2pkit.teachers.teacher import Teacher
 
-__all__ = ["TEACHERS", "Teacher", "TeacherOptions", "check_teacher_device", "open_teacher"]
+__all__ = [
+    "TEACHERS",
+    "Teacher",
+    "TeacherOptions",
+    "check_teacher_device",
+    "normalisation_note",
+    "open_teacher",
+]
 
 
 def _open_timm(options: TeacherOptions, name: str) -> Teacher:
@@ -77,6 +84,21 @@ def open_teacher(options: TeacherOptions) -> Teacher:
     from p2pkit.teachers.views import ViewsTeacher
 
     return ViewsTeacher(teacher, options.views)
+
+
+def normalisation_note(options: TeacherOptions) -> str:
+    """How images are normalised for weights from a file, which does not say it; else empty.
+
+    Raises:
+        ConfigError: the name is of no model that can be read.
+        TeacherError: timm has no such model.
+    """
+    kind, name = _kind_and_name(options.name)
+    if kind != "timm" or not options.has_weights_file:
+        return ""
+    from p2pkit.teachers.timm_network import normalisation
+
+    return f"{options.weights}: {normalisation(name)}"
 
 
 def _kind_and_name(teacher: str) -> tuple[str, str]:

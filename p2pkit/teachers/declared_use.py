@@ -8,6 +8,7 @@ input: distance of the cells, and the first cell's centre. The network is probed
 `"trust_offset": true` only an offset that is wrong by a whole cell is refused.
 """
 
+import difflib
 import json
 import math
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from torch import nn
 
 from p2pkit.errors import TeacherError
 from p2pkit.settings.layers import TeacherOptions
-from p2pkit.teachers.network import Preprocessing, first_map
+from p2pkit.teachers.network import Preprocessing, check_range, first_map
 
 NEEDED = ("mean", "std", "stride", "offset")
+OPTIONAL = ("interpolation", "output", "trust_offset")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -51,10 +53,11 @@ def refuse_other_options(options: TeacherOptions, teacher: str, *, autocasts: bo
         teacher: its name, for the message.
         autocasts: whether torch's autocast reaches the file's operations.
     """
-    if options.weights != "default" or options.layer not in (-1, 0) or options.output_stride:
+    others = options.output_stride is not None or options.final_norm != "last"
+    if options.weights != "default" or options.layer not in (-1, 0) or others:
         raise TeacherError(
-            f"teacher {teacher}: the file has one layer and its own weights; --layer, --weights "
-            "and the output stride do not apply"
+            f"teacher {teacher}: the file has one layer and its own weights; --layer, --weights, "
+            "the output stride and final_norm do not apply"
         )
     if options.compile or (options.precision != "float32" and not autocasts):
         raise TeacherError(
@@ -85,11 +88,13 @@ def read_declared_use(network: Path, input_size: tuple[int, int] | None) -> Decl
     """Read `NETWORK.json`, where `network` is the path of NETWORK.
 
     Raises:
-        TeacherError: it is missing, not JSON, or lacks or has an entry that makes no sense.
+        TeacherError: it is missing, not JSON, lacks an entry, or has one that is unknown or makes
+            no sense.
     """
     path = network.with_name(f"{network.name}.json")
     value = _checked(_read(path), path)
     mean, std = (tuple(map(float, value[key])) for key in ("mean", "std"))
+    check_range(mean, std, str(path))
     preprocessing = Preprocessing(
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
@@ -127,6 +132,7 @@ def _checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
     missing = [name for name in NEEDED if name not in value]
     if missing:
         raise TeacherError(f"{path} lacks {', '.join(missing)}; expected {', '.join(NEEDED)}")
+    _refuse_unknown(value, path)
     value.setdefault("interpolation", "bilinear")
     value.setdefault("trust_offset", False)
     if not isinstance(value["trust_offset"], bool):
@@ -150,6 +156,14 @@ def _checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
                 f"{path}: {key} is {value[key]!r}; expected a number, for stride above 0 (px)"
             )
     return value
+
+
+def _refuse_unknown(value: dict[str, Any], path: Path) -> None:
+    known = (*NEEDED, *OPTIONAL)
+    for name in sorted(value.keys() - {*known}):
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"the entries are {', '.join(known)}"
+        raise TeacherError(f"{path}: unknown entry {name!r}; {advice}")
 
 
 def _is_finite(value: Any) -> bool:

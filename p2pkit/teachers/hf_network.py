@@ -8,6 +8,7 @@ that are not patches.
 
 import inspect
 import json
+import math
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,13 @@ from torch import Tensor, nn
 from p2pkit.errors import MissingDependencyError, TeacherError, first_line
 from p2pkit.files import sha256_json, utf8_path
 from p2pkit.settings.layers import TeacherOptions
-from p2pkit.teachers.network import Preprocessing, TeacherNetwork, first_map
+from p2pkit.teachers.network import (
+    Preprocessing,
+    TeacherNetwork,
+    check_range,
+    first_map,
+    no_final_norm,
+)
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 from p2pkit.teachers.used_tensors import used_tensors
 from p2pkit.teachers.weights import check_hub, listing, weights_sha256
@@ -27,6 +34,14 @@ from p2pkit.weight_files import check_weight_file, read_weight_file
 
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of resize filters, as image processors' configurations have them."""
+_PREPARED = {
+    "do_normalize": True,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "rescale_offset": False,
+    "do_flip_channel_order": False,
+}
+"""What image processors must do, where their configurations say it."""
 _PROBED_PX = 224
 WITHOUT_NETWORK = "When offline, give a folder written by save_pretrained: hf:/path/to/folder"
 SUPPORTED = (
@@ -231,6 +246,8 @@ def _layer(
     config.out_indices = [index + 1]
     if hasattr(config, "apply_layernorm"):
         config.apply_layernorm = options.norms(index, count)
+    elif options.final_norm == "all":
+        raise no_final_norm(f"hf:{name}")
     if hasattr(config, "reshape_hidden_states"):
         config.reshape_hidden_states = True
     # The class itself: AutoBackbone takes a folder's path for a name on the hub.
@@ -369,7 +386,10 @@ def _preprocessing(name: str, options: TeacherOptions) -> Preprocessing:
             raise ValueError(
                 f"expected three numbers each in image_mean and image_std, found {mean} and {std}"
             )
-        filter_ = int(found.get("resample") or 2)
+        filter_ = 2 if found.get("resample") is None else int(found["resample"])
+        if filter_ not in _FILTERS:
+            raise ValueError(f"expected one of {_FILTERS} in resample, found {filter_}")
+        other = {x: y for x, y in found.items() if x in _PREPARED and not _is_prepared(x, y)}
     except Exception as error:
         # Damaged files raise errors of any kind.
         raise TeacherError(
@@ -377,9 +397,21 @@ def _preprocessing(name: str, options: TeacherOptions) -> Preprocessing:
             f"be read ({first_line(error)}); it says how images were prepared, which must not be "
             "guessed"
         ) from error
+    if other:
+        raise TeacherError(
+            f"teacher hf:{name}: its preprocessor_config.json has {other}; expected {_PREPARED}, "
+            "since images are RGB, scaled by 1/255, then normalised. State the same preparation "
+            "by image_mean and image_std of RGB values from 0 to 1, in a copy of the folder"
+        )
+    check_range(mean, std, f"teacher hf:{name}: its preprocessor_config.json")
     return Preprocessing(
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
-        interpolation=_FILTERS.get(filter_, "bilinear"),
+        interpolation=_FILTERS[filter_],
         input_size=options.input_size,
     )
+
+
+def _is_prepared(setting: str, value: Any) -> bool:
+    """Whether an image processor's setting is as in `_PREPARED`, or left to its default."""
+    return value is None or math.isclose(value, _PREPARED[setting], rel_tol=1e-4)

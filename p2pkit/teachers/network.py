@@ -1,5 +1,6 @@
 """One loaded layer of a 2D network, from whatever library, as a teacher runs it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +98,30 @@ class TeacherNetwork:
     on_host: bool = False
     declared_grid: tuple[float, float] | None = None
     trust_offset: bool = False
+
+
+def check_range(mean: Sequence[float], std: Sequence[float], where: str) -> None:
+    """Raise TeacherError where mean or standard deviation are not of RGB values in [0, 1].
+
+    Args:
+        mean: per channel.
+        std: per channel.
+        where: what the message calls their source.
+    """
+    if max(map(abs, (*mean, *std))) > 1:
+        raise TeacherError(
+            f"{where}: mean {list(mean)} and standard deviation {list(std)} must be of RGB values "
+            "from 0 to 1, where neither exceeds 1: divide both by 255 if they are of values from 0 "
+            "to 255"
+        )
+
+
+def no_final_norm(teacher: str) -> TeacherError:
+    """The error for `final_norm` all where the network has no such norm."""
+    return TeacherError(
+        f"teacher {teacher} has no final norm that could be applied to an earlier layer; leave "
+        "final_norm at 'last'"
+    )
 
 
 def first_map(layer: nn.Module, size: tuple[int, int], *, name: str, supported: str) -> Tensor:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from p2pkit.errors import TeacherError, first_line
 from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers import efficientnet_lite0
-from p2pkit.teachers.network import Preprocessing, TeacherNetwork
+from p2pkit.teachers.network import Preprocessing, TeacherNetwork, no_final_norm
 from p2pkit.teachers.torchvision_shim import ensure_torchvision
 from p2pkit.teachers.used_tensors import used_tensors
 from p2pkit.teachers.weights import (
+    PRETRAINING_HEADS,
     State,
     check_hub,
     choose_network,
@@ -96,6 +97,24 @@ def build_network(options: TeacherOptions, name: str) -> TeacherNetwork:
         library=LIBRARY,
         identity={"final_norm": True} if normed else {},
         weights_origin=origin,
+    )
+
+
+def normalisation(name: str) -> str:
+    """A sentence with the mean and standard deviation of a model, and a tag that has others.
+
+    Raises:
+        TeacherError: the model does not exist.
+    """
+    _check_name(name)
+    used: Any = timm.get_pretrained_cfg(name)
+    known = timm.list_pretrained(f"{used.architecture}.*")
+    configs: dict[str, Any] = {tag: timm.get_pretrained_cfg(tag) for tag in known}
+    others = [tag for tag, x in configs.items() if (x.mean, x.std) != (used.mean, used.std)]
+    return (
+        f"images are normalised by the mean {list(used.mean)} and standard deviation "
+        f"{list(used.std)} of timm's {used.architecture}.{used.tag}; if the weights expect others, "
+        f"name another tag of the model{f', such as {others[0]}' if others else ''}"
     )
 
 
@@ -199,10 +218,7 @@ def _is_normed(
     if known and hasattr(whole, "forward_intermediates") and _stride_is_one(stages):
         return options.norms(index, len(stages))
     if options.final_norm == "all":
-        raise TeacherError(
-            f"teacher {name} has no final norm that could be applied to an earlier layer; leave "
-            "final_norm at 'last'"
-        )
+        raise no_final_norm(name)
     return False
 
 
@@ -275,12 +291,13 @@ def _load(
         used = {key.removeprefix("network.") for key in used_tensors(layer, size)}
     from_package = options.weights == "default" and _is_lite0(name)
     origin = ""
-    if from_package or options.weights not in ("random", "timm", "default"):
+    if from_package or options.has_weights_file:
         if from_package:
             path, optional = efficientnet_lite0.weights_file(), ()
             state = efficientnet_lite0.to_timm(read_weights(path))
         else:
-            path, optional = Path(options.weights), _classifier_names(whole)
+            path = Path(options.weights)
+            optional = (*_classifier_names(whole), *PRETRAINING_HEADS)
             wanted = sorted(names[key] for key in used)
             state, origin = choose_network(read_weights(path), wanted)
         required = {names[key] for key in used}

@@ -81,6 +81,9 @@ State = dict[str, Tensor]
 # Where a checkpoint holds the network twice, these are meant: MoCo's, DINO's, running means.
 _PREFERRED = ("encoder_q", "teacher", *EMA_CONTAINERS)
 
+PRETRAINING_HEADS = ("projection_head", "prototypes")
+"""What SwAV's checkpoints hold beside the network, under the same prefix."""
+
 # Counters of training steps; they change no feature and many files lack them.
 _COUNTER = "num_batches_tracked"
 
@@ -164,7 +167,8 @@ def match_weights(
         state: tensors under the network's names.
         expected: all tensors of the whole network, classifier included.
         required: names that the chosen layer needs.
-        optional: first parts of names that may be absent, new or of another shape: the classifier.
+        optional: first parts of names that may be absent, new or of another shape: the classifier,
+            and heads that only pretraining has.
         where: what the messages call the source.
 
     Raises:

@@ -5,7 +5,7 @@ the same bytes. Without it, samples that can be read are kept, and the frames th
 layer are removed from all of them, if requested.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,9 @@ class SourceConfig:
         dataset: a name in `p2pkit.datasets.registry.DATASETS`; None uses the store's.
         root: the recording's folder; None for generated scenes.
         camera: separate calibration file, if the store was made with one.
-        weights: the file of a teacher's weights, if the store was made with one.
+        weights: files of teachers' weights, if the store was made with such. A layer takes the file
+            of the last name that the store keeps; a single file may have another name if only one
+            layer can take it.
         teachers: paths of teachers in files or folders, as for `extract`; a store keeps only
             their last path component.
         device: where the teacher runs. A different device than before may give different bytes.
@@ -66,7 +68,7 @@ class SourceConfig:
     dataset: str | None = None
     root: Path | None = None
     camera: Path | None = None
-    weights: str | None = None
+    weights: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int = 4
@@ -196,7 +198,8 @@ def run(
             progress(shard + 1, shards)
     if again is not None:
         # Before anything is changed; a dry run must not promise what cannot be done here.
-        again.open_layers({a.layer for row in actions.values() for a in row} - {GEOMETRY})
+        damaged = {a.layer for row in actions.values() for a in row} - {GEOMETRY}
+        again.open_layers(damaged, patients.values())
     stale = _failures_are_stale(store, patients)
     planned = tuple(action for row in actions.values() for action in row)
     if config.dry_run:
@@ -433,19 +436,28 @@ class Reextraction:
         planned = plan_shards(recording.keys, store.manifest.plan)
         return Reextraction(config, store, recording, planned, [geometry])
 
-    def open_layers(self, names: set[str]) -> None:
+    def open_layers(self, names: set[str], shards: Iterable[Conditions]) -> None:
         """Open the teachers, superpixel methods and annotations of layers of the store.
+
+        Args:
+            names: of the layers.
+            shards: the conditions of all shards of the store.
 
         Raises:
             FingerprintError: they would give different bytes here; the message names what differs.
         """
+        batches = [_batch_sizes(conditions) for conditions in shards]
+        weights = weights_by_layer(self.store, names, self.config.weights)
         for name in sorted(names):
             spec = self.store.layer(name)
             kinds: dict[str, Callable[[LayerSpec], Layer]] = {
                 "superpixels": self._superpixels,
                 "boxes": self._boxes,
             }
-            self.layers.append(kinds.get(spec.kind, self._features)(spec))
+            # As many as the network was given: it cuts larger batches.
+            batch = max((sizes[name] for sizes in batches if name in sizes), default=None)
+            features = partial(self._features, weights=weights.get(name), batch_size=batch)
+            self.layers.append(kinds.get(spec.kind, features)(spec))
 
     def extract(
         self, writer: StoreWriter, conditions: Conditions, shard: int, actions: list[Action]
@@ -494,16 +506,20 @@ class Reextraction:
         _refuse_other(self.store, spec, found.fingerprint, "Restore the original annotations")
         return BoxLayer(spec)
 
-    def _features(self, spec: LayerSpec) -> FeatureLayer:
+    def _features(
+        self, spec: LayerSpec, *, weights: str | None, batch_size: int | None
+    ) -> FeatureLayer:
         kept = config_from_json(FeatureConfig, spec.settings)
-        changes: dict[str, Any] = {"device": self.config.device}
+        changes: dict[str, Any] = {"device": self.config.device, "batch_size": batch_size}
         kind, colon, name = kept.teacher.name.partition(":")
         means = "its weights with --weights"
         if colon:
             means = f"the path of {name} with --teacher {kind}:PATH"
             changes["name"] = _named(kept.teacher.name, self.config.teachers)
-        if self.config.weights is not None:
-            changes["weights"] = self.config.weights
+        if kept.teacher.has_weights_file:
+            means = f"the path of {kept.teacher.weights} with --weights"
+        if weights is not None:
+            changes["weights"] = weights
         config = replace(kept, teacher=replace(kept.teacher, **changes))
         try:
             teacher = open_teacher(config.teacher)
@@ -525,6 +541,31 @@ def _batch_sizes(conditions: Conditions) -> dict[str, int]:
         for name, record in records.items()
         if record is not None and record.accelerator is not None
     }
+
+
+def weights_by_layer(store: Store, damaged: set[str], given: Sequence[str]) -> dict[str, str]:
+    """Which weights each layer takes; the layers that are not named keep what they have.
+
+    Args:
+        store: to be repaired.
+        damaged: names of its damaged layers.
+        given: paths of weights. The first of a last name goes to the layers that keep it. A single
+            one of another name goes to the only damaged layer that has its weights from a file, or,
+            where the store has none such, to the only damaged one of a timm model, which a machine
+            without a network may need.
+    """
+    teachers = {
+        name: config_from_json(FeatureConfig, store.layer(name).settings).teacher
+        for name in store.feature_layers
+    }
+    files = {name: x.weights for name, x in teachers.items() if x.has_weights_file}
+    called = {Path(path).name: path for path in reversed(given)}
+    found = {name: called[file] for name, file in files.items() if file in called}
+    takers = files or {name for name, x in teachers.items() if ":" not in x.name}
+    left = [name for name in takers if name in damaged]
+    if len(given) == len(left) == 1 and not found:
+        found[left[0]] = given[0]
+    return found
 
 
 def _refuse_other(store: Store, spec: LayerSpec, now: dict[str, Any], advice: str) -> None:

@@ -21,6 +21,7 @@ from p2pkit.pipelines.extract.start import (
     open_geometry,
     open_recording,
     stored_manifest,
+    unedited,
 )
 from p2pkit.pipelines.extract.worker import Recording, Samples, Work, Worker
 from p2pkit.store.manifest import GEOMETRY, LayerSpec, Manifest, Sample, plan_shards
@@ -39,7 +40,7 @@ class LayerPlan:
         codecs: of each field.
         frames_done: frames whose shards of this layer are already in the store.
         map: the numbers that a feature layer stores; None for the geometry.
-        explained_variance: share of the probe's variance that `pca:K` keeps; None without.
+        explained_variance: share of the fitted cells' variance that `pca:K` keeps; None without.
     """
 
     name: str
@@ -70,7 +71,7 @@ class ExtractionPlan:
             reading, geometry, teacher, superpixels and codecs, not the disk.
         seconds_left: estimate for one worker on this machine; frames that lack only some layers are
             timed separately.
-        probed: keys of the frames that the teacher saw.
+        probed: keys of the frames that were extracted whole.
         probed_geometry: number of frames probed for their geometry, including those in `probed`.
         failed: probed frames that cannot be used, with the reason; the same share of all frames is
             expected to fail.
@@ -253,11 +254,15 @@ def _layers(
     """The layers as the store has or would get them; nothing is written."""
     geometry = open_geometry(extraction, recording, stored)
     layers: list[Layer] = [geometry]
+    manifest = layers_manifest(extraction, layers)
     if stored is not None:
-        read_and_compare(extraction.out, layers_manifest(extraction, layers))
+        read_and_compare(extraction.out, manifest)
     if extraction.features is not None:
         teacher = open_teacher(extraction.features.teacher)
         frames = recording.readable(chosen)
+        if extraction.features.coding.components is not None:
+            # A few frames may have fewer cells than the basis has components.
+            frames = unedited(recording, manifest, extraction.out, stored)
         features = open_features(extraction, teacher, geometry.spec, stored, frames)
         features.maps.clear()
         layers.append(features)

@@ -188,7 +188,8 @@ def open_features(
         teacher: already open.
         geometry: of the store.
         stored: manifest of the existing store; None if there is none.
-        frames: the readable ones in the plan's order, a seeded permutation.
+        frames: the readable ones in the plan's order, a seeded permutation; those without images
+            are skipped.
     """
     features = config.features
     assert features is not None
@@ -196,7 +197,7 @@ def open_features(
     if (spec := _stored_spec(stored, name)) is not None:
         layer = FeatureLayer(spec, features, teacher)
     else:
-        probed = islice(frames, probe_frames(features))
+        probed = islice((frame for frame in frames if frame.views), probe_frames(features))
 
         def look(frame: Frame) -> tuple[Frame, FrameMaps]:
             return frame, frame_maps(teacher, frame, features.further_views)
@@ -233,7 +234,7 @@ def begin(config: ExtractConfig) -> tuple[Recording, list[Layer], StoreWriter]:
     teacher = open_teacher(config.features.teacher)
     with _planning(config.out):
         stored = stored_manifest(config.out)
-        frames = _unedited(recording, manifest, config.out, stored)
+        frames = unedited(recording, manifest, config.out, stored)
         layers.insert(1, open_features(config, teacher, geometry.spec, stored, frames))
         return recording, layers, create_or_open(config.out, layers_manifest(config, layers))
 
@@ -273,12 +274,21 @@ def _planning(out: Path) -> Generator[None, None, None]:
                 out.rmdir()
 
 
-def _unedited(
+def unedited(
     recording: Recording, manifest: Manifest, out: Path, stored: Manifest | None
 ) -> Iterator[Frame]:
     """The readable frames in the plan's order, each compared with its existing samples.
 
     So a layer of an edited recording is refused before it is in the manifest.
+
+    Args:
+        recording: the frames.
+        manifest: with the plan.
+        out: the store.
+        stored: its manifest; None if there is none yet.
+
+    Raises:
+        SourceError: a frame differs from the one that its samples were made from.
     """
     for shard, keys in enumerate(plan_shards(recording.keys, manifest.plan)):
         known = {} if stored is None else known_inputs(Store(out, stored), shard)

@@ -39,6 +39,22 @@ def test_frames_that_failed_are_told_at_the_end(room_recording: Path, tmp_path: 
     assert result.stderr.endswith(message)
 
 
+def test_weights_of_a_file_come_with_how_images_are_normalised(
+    room_recording: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    from p2pkit.teachers.timm_network import timm
+
+    weights = tmp_path / "mine.pth"
+    torch.save(timm.create_model("resnet10t").state_dict(), weights)
+    options = ["--dataset", "posed-rgbd", "--limit", 1, "--out", tmp_path / "store"]
+    result = p2pkit("extract", room_recording, *options, *TEACHER[:-1], weights)
+    [line] = [x for x in result.stderr.splitlines() if "images are normalised" in x]
+    assert line.startswith(f"{weights}: images are normalised by the mean [0.485, 0.456, 0.406]")
+    assert "of timm's resnet10t.c3_in1k; if the weights expect others" in line
+
+
 @pytest.fixture(scope="module")
 def run(store: Path) -> Path:
     out = store.parent / "run"

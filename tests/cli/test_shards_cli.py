@@ -56,7 +56,7 @@ def test_info_takes_no_negative_seed(store: Path):
 
 def test_info_tells_a_basis_without_its_numbers(store: Path):
     maps = [np.random.default_rng(i).normal(size=(3, 4, 5)).astype(np.float16) for i in range(4)]
-    basis = fit_basis(maps, 2)
+    basis = fit_basis([[found] for found in maps], 2)
     fingerprint = {"basis_sha256": basis.sha256}
     layer = LayerSpec("features/x-1", (), fingerprint, {"pca": basis.to_json()})
     create_or_open(store, open_store(store).manifest.with_layer(layer))

@@ -49,6 +49,11 @@ def structured_maps(count: int, channels: int = 12, rank: int = 4) -> list[np.nd
     return maps
 
 
+def each_alone(maps: list[np.ndarray]) -> list[list[np.ndarray]]:
+    """The maps as those of frames with one image."""
+    return [[found] for found in maps]
+
+
 @settings(deadline=None, max_examples=300)
 @given(HALVES)
 def test_a_byte_is_off_by_half_a_step_at_most(values: np.ndarray) -> None:
@@ -81,7 +86,7 @@ def test_no_rows_give_no_bytes() -> None:
 
 def test_the_basis_is_that_of_an_eigendecomposition() -> None:
     maps = structured_maps(8)
-    basis = fit_basis(maps, 4)
+    basis = fit_basis(each_alone(maps), 4)
     fitted = [m for row, m in enumerate(maps) if row % 4 != 3]
     cells = np.concatenate([m.reshape(-1, 12) for m in fitted]).astype(np.float64)
     np.testing.assert_allclose(basis.mean, cells.mean(axis=0), atol=1e-5)
@@ -99,12 +104,12 @@ def test_the_basis_is_that_of_an_eigendecomposition() -> None:
 
 
 def test_few_maps_leave_none_to_test_with() -> None:
-    assert fit_basis(structured_maps(3), 2).held_out_variance is None
+    assert fit_basis(each_alone(structured_maps(3)), 2).held_out_variance is None
 
 
 def test_a_trained_linear_map_absorbs_basis_and_mean() -> None:
     maps = structured_maps(8)
-    basis = fit_basis(maps, 4)
+    basis = fit_basis(each_alone(maps), 4)
     random = np.random.default_rng(2)
     weight, bias = random.normal(size=(5, 12)), random.normal(size=5)
     coefficients = basis.project(maps[3])
@@ -116,9 +121,24 @@ def test_a_trained_linear_map_absorbs_basis_and_mean() -> None:
 
 def test_all_components_lose_nothing() -> None:
     maps = make_maps()
-    basis = fit_basis(maps, 6)
+    basis = fit_basis(each_alone(maps), 6)
     np.testing.assert_allclose(basis.reconstruct(basis.project(maps[0])), maps[0], atol=1e-5)
     assert sum(basis.explained_variance) == pytest.approx(1, abs=1e-5)
+
+
+def test_all_cameras_of_a_frame_are_fitted_or_held_out() -> None:
+    """The fourth of four cameras sees what no other does: channel 5."""
+    random = np.random.default_rng(0)
+    frames: list[list[np.ndarray]] = []
+    for _ in range(8):
+        maps = np.zeros((4, 3, 5, 6), np.float16)
+        maps[:3, ..., 0] = random.normal(size=(3, 3, 5))
+        maps[3, ..., 5] = random.normal(size=(3, 5))
+        frames.append([*maps])
+    basis = fit_basis(frames, 2)
+    assert basis.cells == 6 * 4 * 15
+    assert np.abs(basis.components[:, [0, 5]]).max(axis=0) == pytest.approx(1)
+    assert basis.held_out_variance == pytest.approx(1, abs=1e-3)
 
 
 def layer_with(basis: PcaBasis) -> LayerSpec:
@@ -127,7 +147,7 @@ def layer_with(basis: PcaBasis) -> LayerSpec:
 
 
 def test_the_basis_survives_json_to_the_bit() -> None:
-    basis = fit_basis(structured_maps(8), 4)
+    basis = fit_basis(each_alone(structured_maps(8)), 4)
     found = pca_basis(layer_with(basis))
     assert found is not None
     assert found.sha256 == basis.sha256
@@ -136,7 +156,7 @@ def test_the_basis_survives_json_to_the_bit() -> None:
 
 
 def test_a_changed_basis_is_refused() -> None:
-    layer = layer_with(fit_basis(structured_maps(8), 4))
+    layer = layer_with(fit_basis(each_alone(structured_maps(8)), 4))
     other = {**layer.details["pca"], "mean_base64": layer.details["pca"]["mean_base64"][:-4]}
     with pytest.raises(StoreError, match="cannot be read"):
         pca_basis(replace(layer, details={"pca": other}))
@@ -147,7 +167,7 @@ def test_a_changed_basis_is_refused() -> None:
 @pytest.mark.parametrize(("maps", "components"), [(structured_maps(8), 13), ([], 1)])
 def test_too_many_components_are_refused(maps: list[np.ndarray], components: int) -> None:
     with pytest.raises(ConfigError, match="choose a smaller K"):
-        fit_basis(maps, components)
+        fit_basis(each_alone(maps), components)
 
 
 @pytest.mark.parametrize("text", ["float16", "int8", "pca:1", "pca:64", "pca:64+int8"])
@@ -164,7 +184,7 @@ def test_other_names_are_refused(text: str) -> None:
 
 
 def coders() -> dict[str, FeatureCoder]:
-    basis = fit_basis(make_maps(), 6)
+    basis = fit_basis(each_alone(make_maps()), 6)
     return {
         "float16": FeatureCoder(),
         "int8": FeatureCoder(int8=True),

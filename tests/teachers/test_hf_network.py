@@ -116,6 +116,8 @@ def test_layers_are_the_stages(folders: Path) -> None:
     )
     with pytest.raises(TeacherError, match="has one layer, its last"):
         opened(folders, "vit", layer=-3)
+    with pytest.raises(TeacherError, match="has no final norm"):
+        opened(folders, "convnext", final_norm="all")
 
 
 def test_the_fingerprint_knows_weights_and_not_the_path(folders: Path, tmp_path: Path) -> None:
@@ -133,6 +135,53 @@ def test_the_fingerprint_knows_weights_and_not_the_path(folders: Path, tmp_path:
     random = [opened(folders, "convnext", weights="random", seed=seed) for seed in (1, 1, 2)]
     digests = [teacher.weights_sha256 for teacher in random]
     assert digests[0] == digests[1] != digests[2] != first["weights_sha256"]
+
+
+PREPARED = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.25, 0.3]}
+
+
+def preparation(folders: Path, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a teacher reads of an image processor's settings."""
+    shutil.copytree(folders / "convnext", folder, dirs_exist_ok=True)
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return open_teacher(TeacherOptions(name=f"hf:{folder}")).preprocessing
+
+
+@pytest.mark.parametrize(
+    "name", ["Bit", "ViT", "ConvNext", "Segformer", "Beit", "CLIP", "Siglip", "Sam", "Detr"]
+)
+def test_the_settings_of_published_models_are_read(
+    folders: Path, tmp_path: Path, name: str
+) -> None:
+    processor = getattr(transformers, f"{name}ImageProcessor")()
+    found = preparation(folders, tmp_path, json.loads(processor.to_json_string()))
+    assert found["mean"] == pytest.approx(processor.image_mean)
+    assert found["interpolation"] == {2: "bilinear", 3: "bicubic"}[int(processor.resample)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("do_normalize", False, r"has \{'do_normalize': False\}; expected"),
+        ("do_rescale", False, r"has \{'do_rescale': False\}; expected"),
+        ("rescale_factor", 1.0, r"has \{'rescale_factor': 1.0\}; expected"),
+        ("rescale_offset", True, r"has \{'rescale_offset': True\}; expected"),
+        ("do_flip_channel_order", True, r"has \{'do_flip_channel_order': True\}; expected"),
+        ("image_mean", [123.7, 116.3, 103.5], "divide both by 255"),
+        ("resample", 4, "in resample, found 4"),
+    ],
+)
+def test_another_preparation_is_refused(
+    folders: Path, tmp_path: Path, setting: str, value: Any, message: str
+) -> None:
+    with pytest.raises(TeacherError, match=message):
+        preparation(folders, tmp_path, {**PREPARED, setting: value})
+
+
+def test_a_preparation_may_leave_settings_out(folders: Path, tmp_path: Path) -> None:
+    some = {"do_rescale": None, "rescale_factor": 0.00392157, "do_pad": True}
+    assert preparation(folders, tmp_path, PREPARED | some)["interpolation"] == "bilinear"
+    assert preparation(folders, tmp_path, PREPARED | {"resample": 0})["interpolation"] == "nearest"
 
 
 def test_what_cannot_be_read_is_told(folders: Path, tmp_path: Path) -> None:

@@ -97,8 +97,18 @@ def test_numbers_that_make_no_sense_are_named(entry: str, value: Any, tmp_path: 
 
 def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
     path = saved(tmp_path, patches())
-    with pytest.raises(TeacherError, match="do not apply"):
-        opened(path, layer=2)
+    for options in ({"layer": 2}, {"final_norm": "all"}, {"final_norm": "none"}):
+        with pytest.raises(TeacherError, match="do not apply"):
+            opened(path, **options)
+    saved(tmp_path, patches(), mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+    with pytest.raises(TeacherError, match=r"mean \[123\.675, .* divide both by 255"):
+        opened(path)
+    saved(tmp_path, patches(), interpolaton="bicubic")
+    with pytest.raises(TeacherError, match="'interpolaton'; did you mean interpolation"):
+        opened(path)
+    saved(tmp_path, patches(), comment="")
+    with pytest.raises(TeacherError, match="'comment'; the entries are mean, std"):
+        opened(path)
     (tmp_path / "network.pt.json").write_text('{"mean": [0, 0, 0]}')
     with pytest.raises(TeacherError, match="lacks std, stride, offset"):
         opened(path)

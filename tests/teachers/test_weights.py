@@ -9,7 +9,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from p2pkit.errors import TeacherError
-from p2pkit.teachers import Teacher, TeacherOptions, efficientnet_lite0, open_teacher
+from p2pkit.teachers import (
+    Teacher,
+    TeacherOptions,
+    efficientnet_lite0,
+    normalisation_note,
+    open_teacher,
+)
 from p2pkit.teachers.network import Preprocessing
 from p2pkit.teachers.network_teacher import NetworkTeacher
 from p2pkit.teachers.timm_network import timm
@@ -57,7 +63,9 @@ def test_the_packaged_weights_are_real() -> None:
     assert classes[1] in (281, 282, 285), "tabby, tiger cat, Egyptian cat"
 
 
-@pytest.mark.parametrize("form", ["plain", "moco", "nested", "safetensors", "other classes"])
+@pytest.mark.parametrize(
+    "form", ["plain", "moco", "swav", "nested", "safetensors", "other classes"]
+)
 def test_resnet50_loads_from_the_files_people_have(
     source: nn.Module, tmp_path: Path, form: str
 ) -> None:
@@ -71,6 +79,11 @@ def test_resnet50_loads_from_the_files_people_have(
         torch.save(
             {"state_dict": {**key, **query, "module.queue": torch.zeros(4)}, "epoch": 3}, path
         )
+    elif form == "swav":
+        trunk = {f"module.{name}": v for name, v in state.items() if not name.startswith("fc.")}
+        heads = {"module.projection_head.0.weight": torch.zeros(8, 2048)}
+        heads |= {"module.prototypes.weight": torch.zeros(4, 8)}
+        torch.save({**trunk, **heads}, path)
     elif form == "nested":
         student = {f"backbone.{name}": value + 1 for name, value in state.items()}
         teacher = {f"backbone.{name}": value for name, value in state.items()}
@@ -219,6 +232,19 @@ def test_a_pointer_of_git_lfs_is_named_by_every_teacher(tmp_path: Path, kind: st
         options = TeacherOptions(name="test_resnet", weights=str(file))
     with pytest.raises(TeacherError, match=r"Git LFS pointer.*run git lfs pull"):
         open_teacher(options)
+
+
+def test_a_tag_of_another_normalisation_is_named() -> None:
+    def note(name: str, weights: str = "dino.pth") -> str:
+        return normalisation_note(TeacherOptions(name=name, weights=weights))
+
+    assert note("vit_small_patch16_224") == (
+        "dino.pth: images are normalised by the mean [0.5, 0.5, 0.5] and standard deviation [0.5, "
+        "0.5, 0.5] of timm's vit_small_patch16_224.augreg_in21k_ft_in1k; if the weights expect "
+        "others, name another tag of the model, such as vit_small_patch16_224.dino"
+    )
+    assert "[0.485, 0.456, 0.406]" in note("timm/vit_small_patch16_224.dino")
+    assert note("vit_small_patch16_224", "timm") == note("hf:a/b", "default") == ""
 
 
 def test_a_prefix_is_what_most_names_share() -> None:

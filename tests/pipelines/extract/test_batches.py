@@ -28,6 +28,7 @@ from p2pkit.pipelines.extract.worker import ShardTask
 from p2pkit.store.manifest import GEOMETRY
 from p2pkit.store.reading import open_store
 from p2pkit.store.verifying import verify_store
+from p2pkit.teachers import network_teacher
 from p2pkit.teachers.network_teacher import NetworkTeacher
 
 
@@ -239,9 +240,16 @@ def test_an_error_in_one_of_two_shards_ends_the_other(
     assert not list((config.out / ".claims").iterdir())
 
 
+@pytest.mark.parametrize("default", [2, 32])
 def test_a_repair_takes_the_batches_of_the_record(
-    room_recording: Path, tmp_path: Path, seen: list[int]
+    room_recording: Path,
+    tmp_path: Path,
+    seen: list[int],
+    default: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also where the record's are larger than the default."""
+    monkeypatch.setattr(network_teacher, "BATCH_SIZE", default)
     config = recording_config(room_recording, tmp_path / "out")
     with second_device() as device:
         store = open_store(run(on(device, config, batch_size=3)))

@@ -14,6 +14,7 @@ from p2pkit.datasets.frame import Frame
 from p2pkit.errors import ConfigError, FingerprintError, SourceError
 from p2pkit.geometry.maps.superpixels import SuperpixelConfig
 from p2pkit.layers.features import FeatureConfig, FeatureLayer
+from p2pkit.layers.map_coding import pca_basis
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.plan import ExtractionPlan, PlanConfig, run
 from p2pkit.pipelines.extract.settings import ExtractConfig
@@ -40,7 +41,6 @@ def planned_bytes(plan: ExtractionPlan) -> dict[str, int]:
 def test_a_plan_from_all_frames_is_exact_to_the_byte(
     room_recording: Path, tmp_path: Path, coding: str
 ) -> None:
-    """The basis of a plan has the size of the real one, if not its directions."""
     features = FeatureConfig(teacher=TEACHER, map=coding)
     codecs = {"colors": "lz4", "map": "none"}
     config = recording_config(room_recording, tmp_path / "s", features=features, codecs=codecs)
@@ -54,6 +54,19 @@ def test_a_plan_from_all_frames_is_exact_to_the_byte(
     for layer in plan.layers:
         assert sum(layer.fields.values()) == layer.bytes
     assert (plan.layers[1].explained_variance is not None) == coding.startswith("pca")
+
+
+def test_a_plan_of_few_frames_has_the_basis_of_the_extraction(
+    room_recording: Path, tmp_path: Path
+) -> None:
+    """One frame has 48 cells."""
+    features = FeatureConfig(teacher=TEACHER, map="pca:60")
+    config = recording_config(room_recording, tmp_path / "s", features=features)
+    plan = run(PlanConfig(config, frames=1))
+    store = open_store(extract.run(config))
+    basis = pca_basis(store.layer(store.feature_layers[0]))
+    assert basis is not None
+    assert plan.layers[1].explained_variance == sum(basis.explained_variance)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -198,7 +211,7 @@ def test_the_command_prints_a_table_and_json(room_recording: Path, tmp_path: Pat
         in result.output
     )
     assert "pca:4 (" in result.output
-    assert "of the probe's variance)" in result.output
+    assert "of the fitted cells' variance)" in result.output
     assert "12 of resnet10t to do, 0 done" in result.output
     assert "per probed frame for all layers" in result.output
     assert "12/12" in result.stderr

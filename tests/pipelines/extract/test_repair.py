@@ -4,17 +4,26 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from store_files import tree
 from tiny_recording import TEACHER, recording_config, write_recording
 
+from p2pkit.cli.main import commands
 from p2pkit.errors import FingerprintError, SourceError, StoreError
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
-from p2pkit.pipelines.extract.mend import RepairConfig, RepairReport, SourceConfig, run
+from p2pkit.pipelines.extract.mend import (
+    RepairConfig,
+    RepairReport,
+    SourceConfig,
+    run,
+    weights_by_layer,
+)
 from p2pkit.pipelines.shards.merge import MergeConfig, merge_stores
 from p2pkit.store.reading import open_store
 from p2pkit.store.verifying import verify_store
@@ -236,8 +245,9 @@ def test_two_teachers_and_other_settings(room_recording: Path, tmp_path: Path) -
 
 
 def test_weights_of_a_file_must_be_named(room_recording: Path, tmp_path: Path) -> None:
-    import timm
     import torch
+
+    from p2pkit.teachers.timm_network import timm
 
     torch.manual_seed(11)
     weights = tmp_path / "weights.pth"
@@ -250,11 +260,66 @@ def test_weights_of_a_file_must_be_named(room_recording: Path, tmp_path: Path) -
     whole = tree(out)
     flip_middle(files(out, "features", "000000.tar"))
     damaged = tree(out)
-    with pytest.raises(FingerprintError, match=r"Name its weights with --weights"):
-        run(RepairConfig(out, SourceConfig(root=room_recording, weights="random")))
+    with pytest.raises(FingerprintError, match=r"Name the path of weights.pth with --weights"):
+        run(RepairConfig(out, SourceConfig(root=room_recording, weights=("random",))))
     assert tree(out) == damaged
-    run(RepairConfig(out, SourceConfig(root=room_recording, weights=str(weights))))
+    run(RepairConfig(out, SourceConfig(root=room_recording, weights=(str(weights),))))
     assert tree(out) == whole
+
+
+def test_each_layer_takes_the_weights_of_its_file(room_recording: Path, tmp_path: Path) -> None:
+    import torch
+
+    from p2pkit.teachers.timm_network import timm
+
+    torch.manual_seed(11)
+    config = recording_config(room_recording, tmp_path / "out", limit=4)
+    out = extract.run(config)
+    words = ["shards", "repair", str(out), "--source", str(room_recording)]
+    for name in ("first.pth", "second.pth"):
+        weights = tmp_path / name
+        torch.save(timm.create_model("resnet10t").state_dict(), weights)
+        features = FeatureConfig(teacher=replace(TEACHER, weights=str(weights)))
+        extract.run(replace(config, features=features))
+        words += ["--weights", str(weights)]
+    whole = tree(out)
+    for path in out.glob("features/*/000000.tar"):
+        path.unlink()
+    result = CliRunner().invoke(commands, words)
+    assert result.exit_code == 0, result.output
+    assert tree(out) == whole
+
+
+@pytest.mark.parametrize(
+    ("damaged", "given", "taken"),
+    [
+        ("abt", ["x/b.pth", "y/a.pth"], {"a": "y/a.pth", "b": "x/b.pth"}),
+        ("a", ["x/a.pth", "y/a.pth"], {"a": "x/a.pth"}),
+        ("at", ["moved.pth"], {"a": "moved.pth"}),
+        ("ab", ["moved.pth"], {}),
+        ("ab", ["x/b.pth"], {"b": "x/b.pth"}),
+        ("t", ["moved.pth"], {}),
+    ],
+)
+def test_weights_go_by_the_last_name_or_to_the_only_layer(
+    damaged: str, given: list[str], taken: dict[str, str]
+) -> None:
+    assert weights_by_layer(layers_of(a="a.pth", b="b.pth", t="timm"), {*damaged}, given) == taken
+
+
+def test_a_file_may_stand_for_weights_that_cannot_be_fetched() -> None:
+    store = layers_of(t="timm", d="default")
+    assert weights_by_layer(store, {"t"}, ["t.pth"]) == {"t": "t.pth"}
+    assert weights_by_layer(store, {"t", "d"}, ["t.pth"]) == {}
+
+
+def layers_of(**weights: str) -> Any:
+    """A store of feature layers with these names and weights."""
+    layers = {
+        name: SimpleNamespace(settings={"teacher": {"name": "resnet10t", "weights": value}})
+        for name, value in weights.items()
+    }
+    return SimpleNamespace(feature_layers=tuple(layers), layer=layers.__getitem__)
 
 
 def test_another_recording_is_refused_and_nothing_changed(store: Path, tmp_path: Path) -> None:

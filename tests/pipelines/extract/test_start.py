@@ -23,6 +23,7 @@ from p2pkit.pipelines.extract.mend import RepairConfig
 from p2pkit.pipelines.extract.mend import run as repair
 from p2pkit.pipelines.extract.run import run
 from p2pkit.store import reading
+from p2pkit.store.manifest import GEOMETRY
 from p2pkit.store.reading import open_store
 from p2pkit.store.strict_json import read_sealed, sealed
 from p2pkit.store.verifying import verify_store
@@ -87,6 +88,25 @@ def test_each_frame_is_decoded_once_and_the_manifest_read_once(
     run(recording_config(root, tmp_path / "out", features=features, shard_size=2))
     [source] = made
     assert source.loads == Counter(source.source.keys())
+
+
+def test_a_frame_without_images_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_sweeps(tmp_path / "sweeps")
+    without = "01_000000"
+
+    class Blind(Counted):
+        def load(self, key: str) -> Frame:
+            frame = self.source.load(key)
+            return replace(frame, views=()) if key == without else frame
+
+    open_source = start.open_source
+    monkeypatch.setattr(start, "open_source", lambda *given: Blind(open_source(*given)))
+    store = open_store(run(sweeps_config(root, tmp_path / "out")))
+    [failed] = [row for shard in store.records(GEOMETRY) for row in shard.failures]
+    assert failed["key"] == without
+    assert "neither views nor colours" in failed["reason"]
 
 
 def test_settings_stand_in_the_manifest_without_paths(room_recording: Path, tmp_path: Path) -> None:
