@@ -16,6 +16,7 @@ from p2pkit.settings import (
     config_from_json,
     default_of,
     flat,
+    merged_tables,
     nested,
     parse_value,
     settings_from_text,
@@ -139,7 +140,7 @@ def typed_settings(kind: Any) -> dict[str, Any]:
     if "seed" in values:
         seeds = [one.name for one in settings_in(kind) if one.name.endswith(".seed")]
         values |= dict.fromkeys(seeds, values["seed"])
-    return values | settings_from_text(context.params["settings"])
+    return merged_tables(values, settings_from_text(context.params["settings"]))
 
 
 def refuse_twice(option: str, names: Iterable[str]) -> None:

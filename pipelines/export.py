@@ -4,7 +4,7 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ import p2pkit
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import canonical_json, write_atomic, write_json
 from p2pkit.networks.pretrained import ABOUT, FORMAT, read_weights, sidecar
-from p2pkit.networks.serialization import ORDERS
 from p2pkit.networks.spunet import to_pointcept
-from p2pkit.networks.students import PTV3_SIZES, WAFFLEIRON
+from p2pkit.networks.students import WAFFLEIRON
 from p2pkit.pipelines.evaluate.frames import trained_ups
 from p2pkit.pipelines.settings import ExportConfig
 from p2pkit.pipelines.train.checkpoints import chosen_checkpoint
@@ -177,8 +176,6 @@ def _about(config: ExportConfig, train: TrainConfig, step: int) -> dict[str, Any
     ups = trained_ups(sample.augment.up_axis, (use.up_axis for use in stores))
     begun = read_init(config.run)
     settings = student_settings(train)
-    if train.student in PTV3_SIZES:
-        settings["ptv3"] = asdict(PTV3_SIZES[train.student]) | {"orders": ORDERS}
     return settings | {
         "format": FORMAT,
         "p2pkit": p2pkit.__version__,

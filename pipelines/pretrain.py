@@ -30,6 +30,7 @@ from p2pkit.pipelines.train.settings import TrainConfig
 from p2pkit.pipelines.train.step import StepReport
 from p2pkit.settings import config_from_json, config_to_json, merged_tables, with_settings
 from p2pkit.store.reading import Store, open_store
+from p2pkit.teachers import normalisation_note
 
 Stage = Literal["check", "extract", "train", "evaluate", "report"]
 
@@ -227,6 +228,9 @@ def _extract(config: PretrainConfig, store: Path, show: Show) -> None:
     """Extract; once training has begun, compare the recording with the store, if it is there."""
     extraction = _extraction(config, store)
     if not _is_training_begun(config):
+        features = extraction.features
+        if features is not None and (note := normalisation_note(features.teacher)):
+            show(Progress("extract", 0, 0, note=note))
         extract.run(
             extraction, progress=lambda report: show(Progress("extract", report.done, report.total))
         )

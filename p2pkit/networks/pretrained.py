@@ -21,7 +21,7 @@ from p2pkit.networks.published_names import (
     input_layer_of,
     student_names,
 )
-from p2pkit.networks.students import Student, build_student, prepared_for
+from p2pkit.networks.students import Student, build_student, prepared_for, transformer_settings
 from p2pkit.settings import config_from_json
 from p2pkit.settings.students import InputLayer, WaffleIronConfig
 from p2pkit.weight_files import EMA_CONTAINERS, read_metadata, read_weight_file
@@ -110,10 +110,17 @@ def load_pretrained(path: str | Path, *, engine: str | None = None) -> Pretraine
         engine: a key of `ENGINES`; None takes MinkowskiEngine if it works, else torch.
 
     Raises:
-        TrainingError: the file cannot be read, or does not say what it is.
+        TrainingError: the file cannot be read, does not say what it is, or is of a PTv3 of another
+            form.
         ConfigError: it is of a student that this version does not know.
     """
     content, about = _read_export(Path(path))
+    own = transformer_settings(about["student"])
+    if any(about.get(name) != value for name, value in own.items()):
+        raise TrainingError(
+            f"{path} is of a {about['student']} of another form: it has {about.get('ptv3')}, and "
+            f"this version builds {own['ptv3']}; its weights would fit and mean something else"
+        )
     tensors, _ = _unwrap(content)
     final = next((tensors[name] for name in FINALS if name in tensors), None)
     with torch.random.fork_rng(devices=[]):

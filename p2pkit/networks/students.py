@@ -8,9 +8,12 @@ one more entry whose constructor takes the arguments of `build_student`.
 """
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -21,6 +24,7 @@ from p2pkit.networks.blocks import BasicBlock, Block, Bottleneck
 from p2pkit.networks.engines.sparse_engine import AUTO, sparse_engine
 from p2pkit.networks.ptv3 import SMALL, SONATA, PTv3, PTv3Size
 from p2pkit.networks.res16unet import Res16UNet
+from p2pkit.networks.serialization import ORDERS
 from p2pkit.networks.spunet import SpUNet
 from p2pkit.networks.waffleiron import WaffleIron
 from p2pkit.settings.students import WaffleIronConfig
@@ -78,6 +82,15 @@ def _waffle(depth: int, width: int) -> Callable[..., WaffleIron]:
 
 
 PTV3_SIZES = {"PTv3": PTv3Size(), "PTv3-small": SMALL, "PTv3-encoder": SONATA}
+
+
+def transformer_settings(student: str) -> dict[str, Any]:
+    """What no tensor's shape shows of a PTv3, JSON: heads, sizes and orders; else empty."""
+    if student not in PTV3_SIZES:
+        return {}
+    size = asdict(PTV3_SIZES[student]) | {"orders": ORDERS}
+    return {"ptv3": json.loads(json.dumps(size))}
+
 
 STUDENTS: dict[str, Callable[..., Student]] = {
     "Res16UNet14": _family(_DEPTH_14),

@@ -13,6 +13,7 @@ __all__ = [
     "Teacher",
     "TeacherOptions",
     "check_teacher_device",
+    "kind_and_name",
     "normalisation_note",
     "open_teacher",
 ]
@@ -70,7 +71,7 @@ def open_teacher(options: TeacherOptions) -> Teacher:
         ConfigError: the kind of teacher or the device is unknown, or the views make no sense.
         TeacherError: the model or layer does not exist, or the weights do not fit it.
     """
-    kind, name = _kind_and_name(options.name)
+    kind, name = kind_and_name(options.name)
     if kind not in TEACHERS:
         raise ConfigError(
             f"teacher {options.name!r}: no kind {kind!r}; choose one of {', '.join(TEACHERS)}. A "
@@ -93,7 +94,7 @@ def normalisation_note(options: TeacherOptions) -> str:
         ConfigError: the name is of no model that can be read.
         TeacherError: timm has no such model.
     """
-    kind, name = _kind_and_name(options.name)
+    kind, name = kind_and_name(options.name)
     if kind != "timm" or not options.has_weights_file:
         return ""
     from p2pkit.teachers.timm_network import normalisation
@@ -101,7 +102,7 @@ def normalisation_note(options: TeacherOptions) -> str:
     return f"{options.weights}: {normalisation(name)}"
 
 
-def _kind_and_name(teacher: str) -> tuple[str, str]:
+def kind_and_name(teacher: str) -> tuple[str, str]:
     """Split `kind:name`; timm's models on the hub are known by timm's spelling of them too."""
     kind, colon, name = teacher.partition(":")
     if not colon:

@@ -401,7 +401,8 @@ def _preprocessing(name: str, options: TeacherOptions) -> Preprocessing:
         raise TeacherError(
             f"teacher hf:{name}: its preprocessor_config.json has {other}; expected {_PREPARED}, "
             "since images are RGB, scaled by 1/255, then normalised. State the same preparation "
-            "by image_mean and image_std of RGB values from 0 to 1, in a copy of the folder"
+            "by image_mean and image_std of RGB values from 0 to 1, in a copy of the folder; what "
+            "they cannot state, such as BGR, belongs into an exported network (onnx:FILE)"
         )
     check_range(mean, std, f"teacher hf:{name}: its preprocessor_config.json")
     return Preprocessing(

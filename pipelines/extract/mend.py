@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from p2pkit.datasets.boxes import box_fingerprint_of, box_names_of
-from p2pkit.errors import CorruptShardError, FingerprintError, StoreError, TeacherError
+from p2pkit.errors import (
+    ConfigError,
+    CorruptShardError,
+    FingerprintError,
+    StoreError,
+    TeacherError,
+)
 from p2pkit.geometry.maps.superpixels import SuperpixelConfig
 from p2pkit.layers.boxes import BoxLayer, box_spec
 from p2pkit.layers.features import FeatureConfig, FeatureLayer, feature_fingerprint
@@ -41,7 +47,7 @@ from p2pkit.store.writing import (
     failure_lines,
     read_and_compare,
 )
-from p2pkit.teachers import open_teacher
+from p2pkit.teachers import kind_and_name, open_teacher
 
 DROPPED = "repair"
 """Stage of the failure rows of frames that a repair left out."""
@@ -550,9 +556,12 @@ def weights_by_layer(store: Store, damaged: set[str], given: Sequence[str]) -> d
         store: to be repaired.
         damaged: names of its damaged layers.
         given: paths of weights. The first of a last name goes to the layers that keep it. A single
-            one of another name goes to the only damaged layer that has its weights from a file, or,
-            where the store has none such, to the only damaged one of a timm model, which a machine
-            without a network may need.
+            one of another name goes to the only damaged layer that has its weights from a file and
+            got none, or, where there is none such, to the only damaged one of a timm model, which a
+            machine without a network may need.
+
+    Raises:
+        ConfigError: no layer takes one of the files.
     """
     teachers = {
         name: config_from_json(FeatureConfig, store.layer(name).settings).teacher
@@ -561,10 +570,18 @@ def weights_by_layer(store: Store, damaged: set[str], given: Sequence[str]) -> d
     files = {name: x.weights for name, x in teachers.items() if x.has_weights_file}
     called = {Path(path).name: path for path in reversed(given)}
     found = {name: called[file] for name, file in files.items() if file in called}
-    takers = files or {name for name, x in teachers.items() if ":" not in x.name}
-    left = [name for name in takers if name in damaged]
-    if len(given) == len(left) == 1 and not found:
-        found[left[0]] = given[0]
+    waiting = [name for name in teachers if name in damaged and name not in found]
+    timm = [name for name in waiting if kind_and_name(teachers[name].name)[0] == "timm"]
+    left = [name for name in waiting if name in files] or timm
+    unused = [path for path in given if path not in found.values()]
+    if len(unused) == len(left) == 1:
+        return found | {left[0]: unused[0]}
+    if unused:
+        known = ", ".join(f"{name} from {file}" for name, file in files.items()) or "none"
+        raise ConfigError(
+            f"no layer of {store.root} takes the weights {', '.join(unused)}: layers with weights "
+            f"from a file, which are known by its name, are {known}"
+        )
     return found
 
 

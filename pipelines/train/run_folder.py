@@ -17,7 +17,7 @@ from p2pkit.files import sha256_file, write_json
 from p2pkit.layers.map_coding import PcaBasis, pca_basis
 from p2pkit.losses import SUPERPIXEL
 from p2pkit.networks import AUTO, choose_engine
-from p2pkit.networks.students import WAFFLEIRON
+from p2pkit.networks.students import WAFFLEIRON, transformer_settings
 from p2pkit.pipelines.evaluate.official import is_official
 from p2pkit.pipelines.held_out import all_keys, holdout_split, samples_in_key_order
 from p2pkit.pipelines.train.settings import TrainConfig
@@ -318,10 +318,11 @@ def resume_command(run: str | Path) -> str:
 
 
 def student_settings(config: TrainConfig) -> dict[str, Any]:
-    """What a run's settings say of its student's shape, JSON."""
+    """What a run's settings say of its student's form, JSON."""
     found: dict[str, Any] = {
         "student": config.student,
         "conv1_kernel_size": config.conv1_kernel_size,
+        **transformer_settings(config.student),
     }
     if config.student.startswith(WAFFLEIRON):
         found["waffleiron"] = config_to_json(config.waffleiron)

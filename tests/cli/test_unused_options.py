@@ -74,6 +74,9 @@ def test_set_and_options_may_share_a_table() -> None:
     assert (printed["geometry"]["voxel_size"], printed["geometry"]["depth_max"]) == (0.02, 6)
     assert printed["codecs"] == {"map": "lz4", "colors": "zstd"}
     assert (printed["seed"], printed["features"]["seed"]) == (5, 7)
+    words = [*DEMO, "--codec", "map=lz4", "--set", 'codecs={"colors": "zstd"}']
+    printed = tomllib.loads(CliRunner().invoke(commands, words).stdout)
+    assert printed["codecs"] == {"map": "lz4", "colors": "zstd"}
 
 
 def test_views_may_be_named_by_set() -> None:

@@ -13,7 +13,9 @@ import p2pkit
 from p2pkit.errors import ConfigError, TrainingError
 from p2pkit.files import write_json
 from p2pkit.networks import build_student, load_student_weights
+from p2pkit.networks.ptv3 import SMALL
 from p2pkit.networks.serialization import ORDERS
+from p2pkit.networks.students import PTV3_SIZES
 from p2pkit.pipelines.export import BUILT, ExportConfig, run
 from p2pkit.pipelines.train.checkpoints import save_checkpoint
 from p2pkit.pipelines.train.model import build_model
@@ -149,12 +151,17 @@ def test_a_network_that_the_code_does_not_build_is_refused_with_the_settings(
     assert form in BUILT
 
 
-def test_a_transformers_file_says_what_no_shape_shows(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_transformers_file_says_what_no_shape_shows(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = changed(tiny_run, tmp_path / "run", ("color",), student="PTv3-small")
     file = run(ExportConfig(folder, tmp_path / "s.safetensors"))
     about = p2pkit.load_pretrained(file, engine="torch").about["ptv3"]
     assert (about["dec_heads"], about["dec_depths"]) == ([4, 4, 8, 16], [1, 1, 1, 1])
     assert (about["orders"], about["patch_size"]) == (list(ORDERS), 1024)
+    monkeypatch.setitem(PTV3_SIZES, "PTv3-small", replace(SMALL, dec_heads=(4, 4, 8, 32)))
+    with pytest.raises(TrainingError, match=r"of a PTv3-small of another form: it has .*8, 16\]"):
+        p2pkit.load_pretrained(file, engine="torch")
 
 
 @pytest.mark.parametrize(

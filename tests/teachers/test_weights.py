@@ -241,9 +241,10 @@ def test_a_tag_of_another_normalisation_is_named() -> None:
     assert note("vit_small_patch16_224") == (
         "dino.pth: images are normalised by the mean [0.5, 0.5, 0.5] and standard deviation [0.5, "
         "0.5, 0.5] of timm's vit_small_patch16_224.augreg_in21k_ft_in1k; if the weights expect "
-        "others, name another tag of the model, such as vit_small_patch16_224.dino"
+        "others, name a tag that has them, such as vit_small_patch16_224.dino"
     )
     assert "[0.485, 0.456, 0.406]" in note("timm/vit_small_patch16_224.dino")
+    assert note("resnet50").endswith("export the network with them (onnx:FILE)")
     assert note("vit_small_patch16_224", "timm") == note("hf:a/b", "default") == ""
 
 

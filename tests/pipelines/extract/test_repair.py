@@ -14,7 +14,7 @@ from store_files import tree
 from tiny_recording import TEACHER, recording_config, write_recording
 
 from p2pkit.cli.main import commands
-from p2pkit.errors import FingerprintError, SourceError, StoreError
+from p2pkit.errors import ConfigError, FingerprintError, SourceError, StoreError
 from p2pkit.layers.features import FeatureConfig
 from p2pkit.pipelines.extract import run as extract
 from p2pkit.pipelines.extract.mend import (
@@ -294,11 +294,10 @@ def test_each_layer_takes_the_weights_of_its_file(room_recording: Path, tmp_path
     ("damaged", "given", "taken"),
     [
         ("abt", ["x/b.pth", "y/a.pth"], {"a": "y/a.pth", "b": "x/b.pth"}),
-        ("a", ["x/a.pth", "y/a.pth"], {"a": "x/a.pth"}),
         ("at", ["moved.pth"], {"a": "moved.pth"}),
-        ("ab", ["moved.pth"], {}),
         ("ab", ["x/b.pth"], {"b": "x/b.pth"}),
-        ("t", ["moved.pth"], {}),
+        ("ab", ["x/b.pth", "moved.pth"], {"a": "moved.pth", "b": "x/b.pth"}),
+        ("t", ["moved.pth"], {"t": "moved.pth"}),
     ],
 )
 def test_weights_go_by_the_last_name_or_to_the_only_layer(
@@ -310,7 +309,22 @@ def test_weights_go_by_the_last_name_or_to_the_only_layer(
 def test_a_file_may_stand_for_weights_that_cannot_be_fetched() -> None:
     store = layers_of(t="timm", d="default")
     assert weights_by_layer(store, {"t"}, ["t.pth"]) == {"t": "t.pth"}
-    assert weights_by_layer(store, {"t", "d"}, ["t.pth"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "given", "unused"),
+    [
+        ("ab", ["moved.pth"], "moved.pth"),
+        ("a", ["x/a.pth", "y/a.pth"], "y/a.pth"),
+        ("td", ["t.pth", "d.pth"], "t.pth, d.pth"),
+    ],
+)
+def test_weights_that_no_layer_takes_are_named(damaged: str, given: list[str], unused: str) -> None:
+    store = layers_of(a="a.pth", b="b.pth", t="timm", d="default")
+    with pytest.raises(
+        ConfigError, match=f"takes the weights {unused}: .* are a from a.pth, b from"
+    ):
+        weights_by_layer(store, {*damaged}, given)
 
 
 def layers_of(**weights: str) -> Any:
@@ -319,7 +333,7 @@ def layers_of(**weights: str) -> Any:
         name: SimpleNamespace(settings={"teacher": {"name": "resnet10t", "weights": value}})
         for name, value in weights.items()
     }
-    return SimpleNamespace(feature_layers=tuple(layers), layer=layers.__getitem__)
+    return SimpleNamespace(root="s", feature_layers=tuple(layers), layer=layers.__getitem__)
 
 
 def test_another_recording_is_refused_and_nothing_changed(store: Path, tmp_path: Path) -> None:
