@@ -14,6 +14,14 @@ TEXT_ENCODING = "utf-8-sig"
 """UTF-8, with or without the mark in front that editors on Windows write."""
 
 
+def short_name(path: Path) -> str:
+    """A file as FOLDER/NAME, since files of one name lie in several folders of a recording.
+
+    KITTI raw calls all these folders `data`, so that the one above is given too.
+    """
+    return "/".join(path.parts[-3 if path.parent.name == "data" else -2 :])
+
+
 def read_text(path: Path, needed_by: str) -> str:
     """A text file.
 

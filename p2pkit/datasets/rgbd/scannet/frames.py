@@ -18,7 +18,7 @@ from PIL import Image
 
 from p2pkit.datasets.boxes import files_fingerprint, upright_boxes, with_seen_boxes
 from p2pkit.datasets.files.images import read_color, read_depth_png, read_pose
-from p2pkit.datasets.files.text import read_text
+from p2pkit.datasets.files.text import read_text, short_name
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import (
@@ -435,5 +435,5 @@ def _exported_pose(path: Path, key: str) -> np.ndarray | None:
         if "inf" in text or "nan" in text:
             return None
     except OSError as error:
-        raise FrameError(key, f"{path.name} cannot be read: {error}") from error
+        raise FrameError(key, f"{short_name(path)} cannot be read: {error}") from error
     return read_pose(path, key)
