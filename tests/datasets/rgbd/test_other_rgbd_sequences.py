@@ -21,6 +21,7 @@ from rgbd_written import (
 from scannet_written import write_exported
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import left_out_by
 from p2pkit.datasets.recognise import recognise
 from p2pkit.datasets.registry import open_source
 from p2pkit.datasets.rgbd.nyu.nyuv2 import BORDER
@@ -334,6 +335,23 @@ def test_tum_rows_without_a_pose(data_root: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(
             pose_of(source.load(key)), pose_of(real.load(real.keys()[int(key[-1])])), atol=1e-5
         )
+
+
+def test_a_tum_row_that_is_no_rotation_costs_its_frame_only(
+    data_root: Path, tmp_path: Path
+) -> None:
+    real = open_source("posed-rgbd", SourceOptions(data_root / "tum_fr3_cabinet", limit=2))
+    folder = tmp_path / "rgbd_dataset_freiburg3_cabinet"
+    write_tum(folder, [real.load(key) for key in list(real.keys())])
+    remark, first, second = (folder / "groundtruth.txt").read_text().splitlines()
+    bad = " ".join([*first.split()[:4], "0", "0", "0", "0.9"])
+    (folder / "groundtruth.txt").write_text("\n".join([remark, bad, second]))
+    source = open_source("tum", SourceOptions(folder))
+    assert [key[-1] for key in list(source.keys())] == ["1"]
+    rows, images = left_out_by(source)
+    assert rows.reason.startswith("groundtruth.txt: 1 row is not a pose; the first: 1341845948")
+    assert rows.reason.endswith("has length 0.9, not 1")
+    assert images.reason.startswith("1 file has no colour image and pose within 0.02 s: depth/")
 
 
 def test_scannet_scene_whose_first_image_is_damaged(office: list[Frame], tmp_path: Path) -> None:
