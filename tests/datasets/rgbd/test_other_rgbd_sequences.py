@@ -179,6 +179,32 @@ def test_poses_whose_rotation_has_drifted(kitchen: list[Frame], tmp_path: Path) 
         source.load("seq-02_frame-000001")
 
 
+def test_parts_of_seven_scenes_that_are_missing_are_reported(
+    kitchen: list[Frame], tmp_path: Path
+) -> None:
+    scene = tmp_path / "redkitchen"
+    write_seven_scenes(scene / "seq-01", kitchen)
+    (scene / "seq-01" / "frame-000001.color.png").unlink()
+    (scene / "seq-02").mkdir()
+    for number in (1, 3):
+        (scene / f"seq-0{number}.zip").write_bytes(b"PK")
+    alone = "1 file has no colour image: seq-01/frame-000001.depth.png"
+    source = open_source("7scenes", SourceOptions(scene))
+    assert source.keys() == ["seq-01_frame-000000"]
+    assert left_out_by(source) == (
+        ("seq-03", "seq-03.zip is not unpacked"),
+        ("seq-01", alone),
+        ("seq-02", "seq-02 contains no frame-*.color.png"),
+    )
+    above = open_source("7scenes", SourceOptions(tmp_path))
+    assert above.keys() == ["redkitchen_seq-01_frame-000000"]
+    assert left_out_by(above) == (
+        ("seq-03", "redkitchen/seq-03.zip is not unpacked"),
+        ("redkitchen_seq-01", alone),
+        ("seq-02", "redkitchen/seq-02 contains no frame-*.color.png"),
+    )
+
+
 def test_a_folder_may_be_given_as_a_dot(
     kitchen: list[Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
