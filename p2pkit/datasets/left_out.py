@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from p2pkit.datasets.files.text import short_name
 from p2pkit.errors import SourceError
 
 Item = TypeVar("Item")
@@ -73,6 +74,6 @@ def read_sequences(
 
 def some_names(paths: Sequence[Path]) -> str:
     """The first few files as FOLDER/NAME, and how many more there are."""
-    named = ", ".join(f"{path.parent.name}/{path.name}" for path in paths[:MOST_NAMED])
+    named = ", ".join(map(short_name, paths[:MOST_NAMED]))
     more = len(paths) - MOST_NAMED
     return f"{named} and {more} more" if more > 0 else named

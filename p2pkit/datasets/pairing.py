@@ -24,9 +24,10 @@ _CLOCKS = (
     ),
     re.compile(r"(?:.*\D)?()()()(\d\d)[-:_](\d\d)[-:_](\d\d)\.(\d+)"),
 )
-_DECIMAL = re.compile(r"(?:.*[^\d.])?(\d+\.\d+)")
+_DECIMAL = re.compile(r"(?:.*[^\d.])?((\d+)\.\d+)")
 _INTEGER = re.compile(r"(?:.*\D)?(\d+)")
-# Unix times of this century in milliseconds, microseconds and nanoseconds.
+# Unix times of this century in milliseconds, microseconds and nanoseconds, by the digits before a
+# decimal point, as in the 1554808113432.88 that RealSense's rs-convert writes.
 _UNITS_PER_SECOND = {13: 1e3, 16: 1e6, 19: 1e9}
 
 
@@ -93,7 +94,7 @@ def named_time(path: Path) -> float | None:
     if clock:
         return None
     if match := _DECIMAL.fullmatch(path.stem):
-        return float(match[1])
+        return float(match[1]) / _UNITS_PER_SECOND.get(len(match[2]), 1)
     match = _INTEGER.fullmatch(path.stem)
     if match is None or len(match[1]) not in _UNITS_PER_SECOND:
         return None

@@ -44,6 +44,15 @@ def test_decimal_times_are_not_sorted_as_text() -> None:
     ]
 
 
+def test_milliseconds_with_decimals_are_no_seconds() -> None:
+    """Else none of these would be within 0.02 of each other."""
+    color = stream("color", "_Color_1554808113435.88.png", "_Color_1554808113469.21.png")
+    depth = stream("depth", "_Depth_1554808113432.88.png", "_Depth_1554808113466.21.png")
+    found = pair_images(color, depth, max_gap_s=0.02)
+    assert [pair.offset_s for pair in found.pairs] == pytest.approx([0.003, 0.003], abs=1e-6)
+    assert not found.alone
+
+
 def test_times_pair_each_image_once_with_its_nearest() -> None:
     color = stream("color", "1-000000010000.png", "2-000000110000.png")
     depth = stream("depth", "1-000000000000.png", "2-000000018000.png", "3-000000100000.png")
@@ -59,6 +68,9 @@ def test_times_pair_each_image_once_with_its_nearest() -> None:
         ("1605000000123.png", 1605000000.123),
         ("color_1605000000123456.png", 1605000000.123456),
         ("1605000000123456789.png", 1605000000.1234567),
+        ("_Depth_1554808113432.87963867.png", 1554808113.43288),
+        ("1605000000123456.5.png", 1605000000.1234565),
+        ("1305031102.175304.png", 1305031102.175304),
         ("2024-01-05_12-00-05.006.png", 1704456005.006),
         ("depth_2024-01-05T12:01:05.006.png", 1704456065.006),
         ("20240105_120105006.png", 1704456065.006),

@@ -10,7 +10,7 @@ from jaxtyping import Float64, UInt8, UInt16
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from p2pkit.datasets.files.plain_png import decode_plain_grey16, decode_plain_rgb
-from p2pkit.datasets.files.text import TEXT_ENCODING
+from p2pkit.datasets.files.text import TEXT_ENCODING, short_name
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.transforms import nearest_rigid
@@ -80,16 +80,18 @@ def read_depth_npy(
     try:
         metres = np.load(path, allow_pickle=False)
     except _DECODING_ERRORS as error:
-        raise FrameError(key, f"{path.name} cannot be read: {error}") from error
+        raise FrameError(key, f"{short_name(path)} cannot be read: {error}") from error
     if metres.dtype != np.float32 or metres.shape != (camera.height, camera.width):
         raise FrameError(
             key,
             f"expected float32 {(camera.height, camera.width)} (height, width) in metres, found "
-            f"{metres.dtype} {metres.shape} in {path.name}",
+            f"{metres.dtype} {metres.shape} in {short_name(path)}",
         )
     units = np.round(metres.astype(np.float64) * units_per_metre)
     if (units < 0).any():
-        raise FrameError(key, f"{path.name} contains a negative depth, {np.nanmin(metres):g} m")
+        raise FrameError(
+            key, f"{short_name(path)} contains a negative depth, {np.nanmin(metres):g} m"
+        )
     _refuse_other_unit(metres, path, key)
     fits = np.isfinite(units) & (units <= np.iinfo(np.uint16).max)
     return np.where(fits, units, 0).astype(np.uint16)
@@ -101,8 +103,8 @@ def _refuse_other_unit(metres: np.ndarray, path: Path, key: str) -> None:
     if median > FARTHEST_MEDIAN_M:
         raise FrameError(
             key,
-            f"{path.name} has a median depth of {median:g} m; at most {FARTHEST_MEDIAN_M:g} m is "
-            "plausible: if it contains millimetres, divide by 1000",
+            f"{short_name(path)} has a median depth of {median:g} m; at most "
+            f"{FARTHEST_MEDIAN_M:g} m is plausible: if it contains millimetres, divide by 1000",
         )
 
 
@@ -114,7 +116,8 @@ def read_labels(
     if labels.max() >= classes:
         raise FrameError(
             key,
-            f"{path.name} contains label {labels.max()}, but only 0 to {classes - 1} have names",
+            f"{short_name(path)} contains label {labels.max()}, but only 0 to {classes - 1} have "
+            "names",
         )
     return labels
 
@@ -124,13 +127,14 @@ def read_pose(path: Path, key: str) -> Float64[np.ndarray, "4 4"]:
     try:
         numbers = [float(word) for word in path.read_text(TEXT_ENCODING).split()]
     except (OSError, ValueError) as error:
-        raise FrameError(key, f"{path.name} cannot be read as numbers: {error}") from error
+        raise FrameError(key, f"{short_name(path)} cannot be read as numbers: {error}") from error
     if len(numbers) != 16:
         raise FrameError(
-            key, f"expected the 16 numbers of a 4 x 4 pose, found {len(numbers)} in {path.name}"
+            key,
+            f"expected the 16 numbers of a 4 x 4 pose, found {len(numbers)} in {short_name(path)}",
         )
     try:
-        return nearest_rigid(np.array(numbers).reshape(4, 4), path.name)
+        return nearest_rigid(np.array(numbers).reshape(4, 4), short_name(path))
     except GeometryError as error:
         raise FrameError(key, str(error)) from error
 
@@ -145,7 +149,7 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.size
     except _DECODING_ERRORS as error:
-        raise SourceError(f"{path.name} cannot be read as an image: {error}") from error
+        raise SourceError(f"{short_name(path)} cannot be read as an image: {error}") from error
 
 
 def check_depth(values: UInt16[np.ndarray, "height width"], key: str, name: str) -> None:
@@ -191,7 +195,7 @@ def _refuse_unclear_turn(image: Image.Image, key: str, name: str, *, is_sized: b
 
 
 def _name(source: Path | BytesIO) -> str:
-    return source.name if isinstance(source, Path) else "the embedded image"
+    return short_name(source) if isinstance(source, Path) else "the embedded image"
 
 
 def _decode(

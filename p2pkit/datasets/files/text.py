@@ -14,6 +14,14 @@ TEXT_ENCODING = "utf-8-sig"
 """UTF-8, with or without the mark in front that editors on Windows write."""
 
 
+def short_name(path: Path) -> str:
+    """A file as FOLDER/NAME, since files of one name lie in several folders of a recording.
+
+    KITTI raw calls all these folders `data`, so that the one above is given too.
+    """
+    return "/".join(path.parts[-3 if path.parent.name == "data" else -2 :])
+
+
 def read_text(path: Path, needed_by: str) -> str:
     """A text file.
 
@@ -73,17 +81,19 @@ def json_field(value: Any, name: str, path: Path) -> Any:
     return value[name]
 
 
-def numeric_array(value: Any, name: str, path: Path) -> Float64[np.ndarray, "..."]:
-    """Nested lists of finite numbers as an array.
+def numeric_array(
+    value: Any, name: str, path: Path, *, finite: bool = True
+) -> Float64[np.ndarray, "..."]:
+    """Nested lists of numbers as an array.
 
     Raises:
-        SourceError: ragged, not numbers, or not finite.
+        SourceError: ragged, not numbers, or, if `finite`, NaN or infinity.
     """
     try:
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise SourceError(f"{path}: {name} is {value!r}; expected numbers") from error
-    if not np.isfinite(array).all():
+    if finite and not np.isfinite(array).all():
         raise SourceError(f"{path}: {name} contains NaN or infinity")
     return array
 

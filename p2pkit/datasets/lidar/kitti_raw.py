@@ -57,24 +57,16 @@ class KittiRaw:
 
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
-        dates = sorted(path.parent for path in root.glob("*/calib_velo_to_cam.txt"))
-        if (root / "calib_velo_to_cam.txt").is_file():
-            dates = [root]
-        drives = [
-            drive.parent for date in dates for drive in sorted(date.glob("*/velodyne_points"))
-        ]
+        is_date = (root / "calib_velo_to_cam.txt").is_file()
+        place = "*/velodyne_points" if is_date else "*/*/velodyne_points"
+        drives = sorted(path.parent for path in root.glob(place))
         if not drives:
             raise SourceError(
                 f"{root}: kitti-raw needs the folder of a date with calib_velo_to_cam.txt and "
-                f"drives that contain velodyne_points; found {len(dates)} dates and no drive"
+                "drives that contain velodyne_points; found no drive"
             )
         self.left_out: list[LeftOut] = []
         listed = read_sequences(drives, _listed, self.left_out, root)
-        if not listed:
-            raise SourceError(
-                f"{root}: none of its {len(drives)} drives contains velodyne_points/data/*.bin; "
-                "the text sweeps of unsynchronised drives (..._extract) are not read: take ..._sync"
-            )
         self._frames = chosen_frames(listed, options)
 
     def keys(self) -> Sequence[str]:
@@ -107,13 +99,19 @@ def _listed(drive: Path) -> list[RigFrame]:
     cameras = [camera for camera in CAMERAS if suffixes[camera]]
     if not cameras:
         raise SourceError(f"{drive} contains no .png or .jpg in image_02/data or image_03/data")
+    sweeps = visible_files(drive / "velodyne_points" / "data", "*.bin")
+    if not sweeps:
+        raise SourceError(
+            f"{drive} contains no velodyne_points/data/*.bin; the text sweeps of unsynchronised "
+            "drives (..._extract) are not read: take ..._sync"
+        )
     lidar_times = _times(drive / "velodyne_points" / "timestamps.txt")
     image_times = {camera: _times(drive / camera / "timestamps.txt") for camera in cameras}
     places = {camera: _placed(drive, camera) for camera in cameras}
     imu_from_lidar, motion = _poses(drive)
     interval = _interval_s(lidar_times)
     frames: list[RigFrame] = []
-    for sweep in visible_files(drive / "velodyne_points" / "data", "*.bin"):
+    for sweep in sweeps:
         if not sweep.stem.isdecimal():
             raise SourceError(f"{sweep} is not named after its frame number")
         number = int(sweep.stem)

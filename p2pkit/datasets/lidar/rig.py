@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Integer, UInt8
 
 from p2pkit.datasets.boxes import Annotation
 from p2pkit.datasets.files.images import read_color
+from p2pkit.datasets.files.text import short_name
 from p2pkit.datasets.frame import Frame, SourceOptions, View
 from p2pkit.datasets.listing import chosen_frames, known_frame, listed_json
 from p2pkit.datasets.world import near_world, refuse_coarse
@@ -193,7 +194,7 @@ def read_records(path: Path, key: str, columns: int) -> Float32[np.ndarray, "poi
     if not data or len(data) % (4 * columns):
         raise FrameError(
             key,
-            f"{path.name} has {len(data)} bytes; expected rows of {columns} float32 "
+            f"{short_name(path)} has {len(data)} bytes; expected rows of {columns} float32 "
             f"({4 * columns} bytes)",
         )
     return np.frombuffer(data, dtype="<f4").reshape(-1, columns)
@@ -211,8 +212,8 @@ def read_point_labels(
     if len(data) != size * points:
         raise FrameError(
             key,
-            f"{path.name} has {len(data)} bytes; expected {size * points} for {points} points "
-            f"with {size} bytes each",
+            f"{short_name(path)} has {len(data)} bytes; expected {size * points} for {points} "
+            f"points with {size} bytes each",
         )
     return np.frombuffer(data, dtype=dtype)
 
@@ -279,6 +280,6 @@ def _read_bytes(path: Path, key: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise FrameError(key, f"{path.name} does not exist") from error
+        raise FrameError(key, f"{short_name(path)} does not exist") from error
     except OSError as error:
-        raise FrameError(key, f"{path.name} cannot be read: {error}") from error
+        raise FrameError(key, f"{short_name(path)} cannot be read: {error}") from error

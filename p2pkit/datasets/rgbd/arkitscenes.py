@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from p2pkit.datasets.files.images import read_labels
-from p2pkit.datasets.files.text import TEXT_ENCODING, read_text
+from p2pkit.datasets.files.text import TEXT_ENCODING, read_text, short_name
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import check_distinct, folders_with, safe_key, visible_files
 from p2pkit.datasets.pairing import nearest_index, without_moment
@@ -65,7 +65,7 @@ class ArkitScenes(SeparateImages):
     def _calibration(self, files: RgbdFiles) -> RgbdCalibration:
         path = self._pincam_of(files)
         if path is None:
-            reason = f"no .pincam is within {MAX_GAP_S} s of {files.depth.name}"
+            reason = f"no .pincam is within {MAX_GAP_S} s of {short_name(files.depth)}"
             raise FrameError(files.key, reason)
         return registered(_pincam(path, files.key), UNITS_PER_METRE, pose="world_from_depth")
 
@@ -149,7 +149,9 @@ def _pincam(path: Path, key: str) -> Camera:
         )
         return Camera(int(width), int(height), fx=fx, fy=fy, cx=cx, cy=cy)
     except (OSError, ValueError, GeometryError) as error:
-        raise FrameError(key, f"{path.name} is not 'width height fx fy cx cy': {error}") from error
+        raise FrameError(
+            key, f"{short_name(path)} is not 'width height fx fy cx cy': {error}"
+        ) from error
 
 
 def _trajectory(path: Path) -> tuple[list[float], list[Float64[np.ndarray, "4 4"]]]:

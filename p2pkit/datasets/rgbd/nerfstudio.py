@@ -26,13 +26,13 @@ from p2pkit.datasets.rgbd.reading import (
     RgbdFiles,
     SeparateImages,
     rgbd_fingerprint,
+    rigid_poses,
 )
 from p2pkit.datasets.world import near_world
 from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.camera import Camera
 from p2pkit.geometry.lens_distortion import Distortion
-from p2pkit.geometry.transforms import nearest_rigid
 
 FILE = "transforms.json"
 METRES_PER_UNIT = 0.001
@@ -53,7 +53,8 @@ class _PosedFiles(RgbdFiles):
 class Nerfstudio(SeparateImages):
     """A folder with `transforms.json`, or a folder of such folders, as a `FrameSource`.
 
-    Keys are `FOLDER_NAME`, the name of the colour image without its ending.
+    Keys are `FOLDER_NAME`, the name of the colour image without its ending; where two images have
+    one name, as those of several cameras, NAME is the whole `file_path`.
 
     Raises:
         SourceError: no `transforms.json` has usable intrinsics, poses and depth images.
@@ -115,30 +116,50 @@ def _listed(folder: Path, left_out: list[LeftOut]) -> list[_PosedFiles]:
         images = [folder / str(entry.get("file_path", "?")) for entry in alone]
         left_out.append(LeftOut(folder.name, without_partner(images, "depth_file_path")))
     scale = _world_scale(value, path)
-    return [_frame(entry, value, folder, scale) for entry in with_depth]
+    images = [Path(str(json_field(entry, "file_path", path))) for entry in with_depth]
+    stored = {
+        folder / image: _matrix(entry, path)
+        for image, entry in zip(images, with_depth, strict=True)
+    }
+    poses = rigid_poses(stored, path, folder.name, left_out)
+    for pose in poses.values():
+        pose[:3, 3] /= scale
+    return [
+        _frame(entry, value, folder, key, poses[folder / image])
+        for entry, key, image in zip(with_depth, _keys(folder, images), images, strict=True)
+        if folder / image in poses
+    ]
+
+
+def _matrix(entry: dict[str, Any], path: Path) -> Float64[np.ndarray, "..."]:
+    name = "transform_matrix"
+    return numeric_array(json_field(entry, name, path), name, path, finite=False)
+
+
+def _keys(folder: Path, images: list[Path]) -> list[str]:
+    """By the images' names, or by their paths where cameras' folders repeat the names."""
+    keys = [safe_key(folder.name, image.stem) for image in images]
+    if len(set(keys)) == len(keys):
+        return keys
+    return [safe_key(folder.name, *image.parent.parts, image.stem) for image in images]
 
 
 def _frame(
-    entry: dict[str, Any], shared: dict[str, Any], folder: Path, scale: float
+    entry: dict[str, Any],
+    shared: dict[str, Any],
+    folder: Path,
+    key: str,
+    world_from_color: Float64[np.ndarray, "4 4"],
 ) -> _PosedFiles:
     path = folder / FILE
-    color = folder / str(json_field(entry, "file_path", path))
-    where = f"{path}: {color.name}"
-    calibration = _calibration(shared | entry, path, where)
-    stored = numeric_array(json_field(entry, "transform_matrix", path), "transform_matrix", path)
-    if stored.shape != (4, 4):
-        raise SourceError(f"{where}: transform_matrix is {stored.shape}; expected 4 x 4")
-    stored[:3, 3] /= scale
-    try:
-        pose = calibration.world_from_depth(nearest_rigid(stored, "transform_matrix"))
-    except GeometryError as error:
-        raise SourceError(f"{where}: {error}") from error
+    color = folder / str(entry["file_path"])
+    calibration = _calibration(shared | entry, path, f"{path}: {color.name}")
     return _PosedFiles(
-        key=safe_key(folder.name, color.stem),
+        key=key,
         sequence=folder.name,
         color=color,
         depth=folder / str(entry["depth_file_path"]),
-        world_from_depth=pose,
+        world_from_depth=calibration.world_from_depth(world_from_color),
         calibration=calibration,
     )
 

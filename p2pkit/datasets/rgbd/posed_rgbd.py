@@ -3,7 +3,7 @@
 docs/datasets/posed-rgbd.md describes the form.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from p2pkit.datasets.files.images import (
 )
 from p2pkit.datasets.files.text import read_json
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions
-from p2pkit.datasets.left_out import LeftOut, read_sequences
+from p2pkit.datasets.left_out import LeftOut, read_sequences, some_names
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
@@ -151,7 +151,8 @@ def find_frames(root: Path, options: SourceOptions, left_out: list[LeftOut]) -> 
             in every folder, two files for one role or a calibration that is missing or wrong.
     """
     here = _files_by_stem(root)
-    below = [folder for folder in _sub_folders(root) if _has_frames(folder)]
+    folders = _sub_folders(root)
+    below = [folder for folder in folders if _has_frames(folder)]
     if here and below:
         raise SourceError(
             f"{root} contains frames itself and in {below[0].name}/; keep one of the two"
@@ -161,6 +162,7 @@ def find_frames(root: Path, options: SourceOptions, left_out: list[LeftOut]) -> 
             f"{root} contains no frame-*.color.jpg, .color.jpeg, .color.png, .depth.png or "
             ".depth.npy, nor does a sub-folder of it"
         )
+    left_out.extend(_too_deep(folder for folder in folders if folder not in below))
 
     def read(folder: Path) -> list[FrameFiles]:
         path = options.camera_file or _own_or_parents(folder, root, "camera.json")
@@ -177,6 +179,13 @@ def find_frames(root: Path, options: SourceOptions, left_out: list[LeftOut]) -> 
     frames = read_sequences(below or [root], read, left_out, root)
     _refuse_collisions(frames)
     return frames
+
+
+def _too_deep(folders: Iterable[Path]) -> Iterator[LeftOut]:
+    """Says which folders without frames hold folders with frames."""
+    for folder in folders:
+        if deeper := [one for one in _sub_folders(folder) if _has_frames(one)]:
+            yield LeftOut(folder.name, f"its frames lie one folder too deep: {some_names(deeper)}")
 
 
 def _gaps(frames: list[FrameFiles]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What RGB-D readers share: from one frame's images and calibration to a `Frame`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -11,15 +11,18 @@ from jaxtyping import Float64, UInt8, UInt16
 from PIL import Image
 
 from p2pkit.datasets.files.images import check_depth, read_color, read_depth_png
+from p2pkit.datasets.files.text import short_name
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import chosen_frames, existing_root, known_frame, listed_json
+from p2pkit.datasets.pairing import without_partner
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe, probes_of
 from p2pkit.datasets.world import near_world
-from p2pkit.errors import FrameError, GeometryError
+from p2pkit.errors import FrameError, GeometryError, SourceError
 from p2pkit.files import sha256_json
 from p2pkit.geometry.lens_distortion import undistort_depth, undistort_image
+from p2pkit.geometry.transforms import nearest_rigid
 
 Depth = UInt16[np.ndarray, "height width"]
 
@@ -228,6 +231,35 @@ def rgbd_fingerprint(
         ),
         "calibration": {key: value.fingerprint() for key, value in calibrations.items()},
     }
+
+
+def rigid_poses(
+    stored: Mapping[Path, np.ndarray], file: Path, sequence: str, left_out: list[LeftOut]
+) -> dict[Path, Float64[np.ndarray, "4 4"]]:
+    """Poses by image; images whose pose is not rigid are added to `left_out`.
+
+    Args:
+        stored: 4 x 4 as the recording has them, by image.
+        file: where they stand, for the message.
+        sequence: whose images they are.
+        left_out: receives one entry for all images that have none.
+
+    Raises:
+        SourceError: no pose is rigid; the message gives what is wrong with the first.
+    """
+    poses: dict[Path, Float64[np.ndarray, "4 4"]] = {}
+    errors: dict[Path, GeometryError] = {}
+    for image, pose in stored.items():
+        try:
+            poses[image] = nearest_rigid(pose, f"the pose of {short_name(image)}")
+        except GeometryError as error:
+            errors[image] = error
+    if errors and not poses:
+        first = next(iter(errors.values()))
+        raise SourceError(f"{file}: {first}") from first
+    if errors:
+        left_out.append(LeftOut(sequence, without_partner([*errors], "rigid pose")))
+    return poses
 
 
 def speed_between(

@@ -22,10 +22,9 @@ from p2pkit.datasets.listing import safe_key, visible_files
 from p2pkit.datasets.pairing import named_number, named_time, pair_images, without_partner
 from p2pkit.datasets.registry import LARGEST_UNITS
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration, at_image_sizes, registered
-from p2pkit.datasets.rgbd.reading import RgbdFiles, SequencesOfImages
+from p2pkit.datasets.rgbd.reading import RgbdFiles, SequencesOfImages, rigid_poses
 from p2pkit.errors import GeometryError, SourceError
 from p2pkit.geometry.camera import camera_from_matrix
-from p2pkit.geometry.transforms import nearest_rigid
 
 COLOR_FOLDERS = ("color", "image", "rgb")
 INTRINSICS = ("intrinsic.json", "camera_intrinsic.json", "camera.json", "camera_primesense.json")
@@ -38,6 +37,8 @@ INTRINSICS_FORM = (
 UNITS_PER_METRE = 1000.0
 MAX_GAP_S = 0.02
 """Where the images' names give their times, colour is at most this far from depth."""
+
+Row = tuple[int, Float64[np.ndarray, "4 4"]]
 
 
 class Redwood(SequencesOfImages):
@@ -121,7 +122,7 @@ def _listed(folder: Path, left_out: list[LeftOut]) -> list[RgbdFiles]:
     if found.alone:
         reason = without_partner(found.alone, "partner by number or time")
         left_out.append(LeftOut(folder.name, reason))
-    poses = _poses(folder, depth)
+    poses = _poses(folder, color, depth, left_out)
     place = {path: number for number, path in enumerate(depth)}
     return [
         RgbdFiles(
@@ -133,6 +134,7 @@ def _listed(folder: Path, left_out: list[LeftOut]) -> list[RgbdFiles]:
             time_offset_s=pair.offset_s,
         )
         for pair in found.pairs
+        if poses is None or pair.second in poses
     ]
 
 
@@ -141,24 +143,52 @@ def _images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return [path for path in visible_files(folder, "*") if path.suffix.lower() in suffixes]
 
 
-def _poses(folder: Path, depth: list[Path]) -> dict[Path, Float64[np.ndarray, "4 4"]] | None:
-    """The pose of each depth image, by the trajectory's numbers; None without a trajectory.
-
-    Where these are those of the images' names they decide, unless the names are times. A trajectory
-    with as many poses as there are depth images, numbered from 0, is in the images' order.
-    """
+def _poses(
+    folder: Path, color: list[Path], depth: list[Path], left_out: list[LeftOut]
+) -> dict[Path, Float64[np.ndarray, "4 4"]] | None:
+    """The rigid pose of each depth image that has one; None without a trajectory."""
     path = next((folder / name for name in TRAJECTORIES if (folder / name).is_file()), None)
     if path is None:
         return None
     rows = _trajectory(path)
+    numbers = _pose_numbers(depth)
+    first = min((one for one in _pose_numbers([*color, *depth]) if one is not None), default=0)
+    stored = _by_number(rows, depth, numbers)
+    if stored is None:
+        stored = _by_position(rows, depth, folder)
+    elif first > min(number for number, _ in rows) == 0:
+        raise SourceError(
+            f"{folder}: {path.name} numbers its {len(rows)} poses from 0, but the {len(depth)} "
+            f"depth images are numbered from {first}, so pose {first} may be of image {first} or, "
+            f"where images count from 1, of image {first + 1}; keep only the poses of these "
+            f"images in {path.name}, or number images and poses from 0"
+        )
+    return rigid_poses(stored, path, folder.name, left_out)
+
+
+def _pose_numbers(images: list[Path]) -> list[int | None]:
+    """The numbers in the names; None where these are times."""
+    return [named_number(one) if named_time(one) is None else None for one in images]
+
+
+def _by_number(
+    rows: list[Row], depth: list[Path], numbers: list[int | None]
+) -> dict[Path, Float64[np.ndarray, "4 4"]] | None:
+    """The poses with the images' numbers; None unless each image has exactly one."""
     by_number = dict(rows)
-    numbers = [named_number(one) if named_time(one) is None else None for one in depth]
-    if len(by_number) == len(rows) and all(number in by_number for number in numbers):
-        return {
-            image: by_number[number]
-            for image, number in zip(depth, numbers, strict=True)
-            if number is not None
-        }
+    if len(by_number) < len(rows) or not all(number in by_number for number in numbers):
+        return None
+    return {
+        image: by_number[number]
+        for image, number in zip(depth, numbers, strict=True)
+        if number is not None
+    }
+
+
+def _by_position(
+    rows: list[Row], depth: list[Path], folder: Path
+) -> dict[Path, Float64[np.ndarray, "4 4"]]:
+    """The poses in the images' order, of a trajectory with as many."""
     if len(rows) != len(depth):
         raise SourceError(
             f"{folder}: the trajectory has {len(rows)} poses for {len(depth)} depth images; "
@@ -167,18 +197,18 @@ def _poses(folder: Path, depth: list[Path]) -> dict[Path, Float64[np.ndarray, "4
     return {image: pose for image, (_, pose) in zip(depth, rows, strict=True)}
 
 
-def _trajectory(path: Path) -> list[tuple[int, Float64[np.ndarray, "4 4"]]]:
-    """Number and world_from_camera of each pose."""
+def _trajectory(path: Path) -> list[Row]:
+    """Number and world_from_camera of each pose, as stored."""
     lines = [line.split() for line in read_text(path, "redwood").splitlines() if line.strip()]
     if not lines or len(lines) % 5:
         raise SourceError(f"{path} has {len(lines)} lines; expected five for each pose")
-    poses: list[tuple[int, Float64[np.ndarray, "4 4"]]] = []
+    poses: list[Row] = []
     for start in range(0, len(lines), 5):
         where = f"{path}: the pose at line {start + 1}"
         try:
             number = int(lines[start][0])
             rows = [[float(word) for word in line] for line in lines[start + 1 : start + 5]]
-            poses.append((number, nearest_rigid(np.array(rows), where)))
-        except (ValueError, GeometryError) as error:
-            raise SourceError(f"{where} is not 4 x 4 and rigid: {error}") from error
+            poses.append((number, np.array(rows).reshape(4, 4)))
+        except ValueError as error:
+            raise SourceError(f"{where} is not 4 x 4: {error}") from error
     return poses

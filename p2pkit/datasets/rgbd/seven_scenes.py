@@ -14,6 +14,7 @@ import numpy as np
 
 from p2pkit.datasets.files.images import read_color, read_pose
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import (
     chosen_frames,
     existing_root,
@@ -22,6 +23,7 @@ from p2pkit.datasets.listing import (
     safe_key,
     visible_files,
 )
+from p2pkit.datasets.pairing import without_partner
 from p2pkit.datasets.rgbd.calibration import RgbdCalibration
 from p2pkit.datasets.rgbd.depth_scale import DepthProbe
 from p2pkit.datasets.rgbd.posed_rgbd import FrameFiles, probe_of_posed, read_frame_depth
@@ -60,24 +62,21 @@ class SevenScenes:
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
         self._calibration = _kinect().with_units(options.depth_units)
-        listed = [
-            FrameFiles(
-                key=safe_key(*prefix, folder.name, color.name.partition(".")[0]),
-                sequence="_".join((*prefix, folder.name)),
-                calibration=self._calibration,
-                color=color,
-                depth=color.with_name(color.name.replace(".color.", ".depth.")),
-                pose=color.with_name(color.name.replace(".color.png", ".pose.txt")),
-            )
-            for prefix, folder in _sequences(root)
-            for color in visible_files(folder, "frame-*.color.png")
-        ]
-        if not listed:
+        sequences = _sequences(root)
+        if not sequences:
             raise SourceError(
                 f"{root}: 7scenes needs seq-NN/frame-*.color.png in this folder or in the scenes "
                 "below it, or frames in the folder itself if it is a seq-NN; unpack the "
                 "seq-NN.zip files"
             )
+        self.left_out = _packed(root)
+
+        def read(folder: Path) -> list[FrameFiles]:
+            # A scene's name stands before the sequence's where the root holds several scenes.
+            scene = () if root in (folder, folder.parent) else (folder.parent.name,)
+            return _listed(folder, (*scene, folder.name), self._calibration, self.left_out)
+
+        listed = read_sequences(sequences, read, self.left_out, root)
         self._frames = chosen_frames(listed, options)
 
     def keys(self) -> Sequence[str]:
@@ -111,12 +110,43 @@ class SevenScenes:
         return found | {"calibration": self._calibration.fingerprint()}
 
 
-def _sequences(root: Path) -> list[tuple[tuple[str, ...], Path]]:
-    """The scene's name where the root holds several, and each sequence's folder."""
+def _sequences(root: Path) -> list[Path]:
     if root.name.startswith("seq-"):
-        return [((), root)]
+        return [root]
     here = sorted(path for path in root.glob("seq-*") if path.is_dir())
-    if here:
-        return [((), folder) for folder in here]
-    below = sorted(path for path in root.glob("*/seq-*") if path.is_dir())
-    return [((folder.parent.name,), folder) for folder in below]
+    return here or sorted(path for path in root.glob("*/seq-*") if path.is_dir())
+
+
+def _packed(root: Path) -> list[LeftOut]:
+    """The archives of sequences, as the scenes are published, that were not unpacked."""
+    archives = sorted([*root.glob("seq-*.zip"), *root.glob("*/seq-*.zip")])
+    return [
+        LeftOut(path.stem, f"{path.relative_to(root)} is not unpacked")
+        for path in archives
+        if not path.with_suffix("").is_dir()
+    ]
+
+
+def _listed(
+    folder: Path, names: tuple[str, ...], calibration: RgbdCalibration, left_out: list[LeftOut]
+) -> list[FrameFiles]:
+    sequence = "_".join(names)
+    images = visible_files(folder, "frame-*.color.png")
+    if not images:
+        raise SourceError(f"{folder} contains no frame-*.color.png")
+    frames = [
+        FrameFiles(
+            key=safe_key(*names, color.name.partition(".")[0]),
+            sequence=sequence,
+            calibration=calibration,
+            color=color,
+            depth=color.with_name(color.name.replace(".color.", ".depth.")),
+            pose=color.with_name(color.name.replace(".color.png", ".pose.txt")),
+        )
+        for color in images
+    ]
+    used = {frame.depth for frame in frames}
+    depth = visible_files(folder, "frame-*.depth.png")
+    if alone := [path for path in depth if path not in used]:
+        left_out.append(LeftOut(sequence, without_partner(alone, "colour image")))
+    return frames

@@ -33,6 +33,7 @@ _LENSES: dict[str, tuple[tuple[float, float, float, float], tuple[float, ...] | 
     "freiburg3": ((535.4, 539.2, 320.1, 247.6), None),
 }
 
+_POSE = "tx ty tz qx qy qz qw"
 Listing = list[tuple[float, list[str]]]
 
 
@@ -96,7 +97,7 @@ def _lens(folder: Path, camera_file: Path | None) -> tuple[Camera, Distortion | 
 
 def _listed(folder: Path, left_out: list[LeftOut]) -> list[RgbdFiles]:
     color, depth = _listing(folder / "rgb.txt"), _listing(folder / "depth.txt")
-    pose_times, poses = _trajectory(folder / "groundtruth.txt")
+    pose_times, poses = _trajectory(folder / "groundtruth.txt", left_out)
     color_times = [time for time, _ in color]
     frames: list[RgbdFiles] = []
     alone: list[Path] = []
@@ -146,24 +147,45 @@ def _listing(path: Path) -> Listing:
     return sorted(rows)
 
 
-def _trajectory(path: Path) -> tuple[list[float], list[Float64[np.ndarray, "4 4"]]]:
+def _trajectory(
+    path: Path, left_out: list[LeftOut]
+) -> tuple[list[float], list[Float64[np.ndarray, "4 4"]]]:
     """Times and world_from_camera; both empty if the file does not exist.
 
-    Rows without a pose, which hold NaN or zeros for the quaternion, are left out.
+    Rows without a pose, which hold NaN or zeros for the quaternion, are left out; so are those that
+    are not a rotation, which are added to `left_out`.
     """
     if not path.is_file():
         return [], []
     times: list[float] = []
     poses: list[Float64[np.ndarray, "4 4"]] = []
+    errors: list[str] = []
     for time, words in _listing(path):
+        row = _pose_row(words, path)
+        position, quaternion = row[:3], row[3:]
+        if np.isnan(row).any() or not any(quaternion):
+            continue
         try:
-            x, y, z, qx, qy, qz, qw = (float(word) for word in words)
-            if np.isnan((x, y, z, qx, qy, qz, qw)).any() or not any((qx, qy, qz, qw)):
-                continue
-            poses.append(transform_from_quaternion((qw, qx, qy, qz), (x, y, z), f"{time:f}"))
+            wxyz = (quaternion[3], *quaternion[:3])
+            poses.append(transform_from_quaternion(wxyz, position, f"{time:f}"))
             times.append(time)
-        except (ValueError, GeometryError) as error:
-            raise SourceError(
-                f"{path}: {' '.join(words)} is not a pose 'tx ty tz qx qy qz qw': {error}"
-            ) from error
+        except GeometryError as error:
+            errors.append(str(error))
+    if errors and not poses:
+        raise SourceError(f"{path}: no row is a pose '{_POSE}'; the first: {errors[0]}")
+    if errors:
+        rows = "1 row is not a pose" if len(errors) == 1 else f"{len(errors)} rows are not poses"
+        left_out.append(LeftOut(path.parent.name, f"{path.name}: {rows}; the first: {errors[0]}"))
     return times, poses
+
+
+def _pose_row(words: list[str], path: Path) -> list[float]:
+    try:
+        row = [float(word) for word in words]
+    except ValueError as error:
+        raise SourceError(f"{path}: {' '.join(words)} is not a pose '{_POSE}': {error}") from error
+    if len(row) != 7:
+        raise SourceError(
+            f"{path}: {' '.join(words)} is not a pose '{_POSE}': it has {len(row)} numbers"
+        )
+    return row

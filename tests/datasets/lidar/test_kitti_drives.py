@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from p2pkit.datasets.frame import SourceOptions
+from p2pkit.datasets.left_out import left_out_by
 from p2pkit.datasets.lidar.kitti_odometry import CLASSES
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import FrameError, SourceError
@@ -205,6 +206,23 @@ def test_unsynchronised_drives_are_not_read(raw: Path) -> None:
         open_source("kitti-raw", SourceOptions(raw))
 
 
+def test_drives_that_cannot_be_read_are_reported(raw: Path) -> None:
+    """Of a date without calibration, and one whose sweeps are text."""
+    drive, other = "2011_09_26_drive_0005_sync", "2011_09_28_drive_0001_sync"
+    shutil.copytree(raw / "2011_09_26" / drive, raw / "2011_09_28" / other)
+    text = raw / "2011_09_26" / "2011_09_26_drive_0006_extract"
+    shutil.copytree(raw / "2011_09_26" / drive, text)
+    for sweep in (text / "velodyne_points" / "data").iterdir():
+        sweep.unlink()
+    source = open_source("kitti-raw", SourceOptions(raw))
+    assert [key.rpartition("_")[0] for key in list(source.keys())] == [drive, drive]
+    sweeps, calibration = left_out_by(source)
+    assert sweeps.name == text.name
+    assert "contains no velodyne_points/data/*.bin" in sweeps.reason
+    missing = "2011_09_28/calib_cam_to_cam.txt does not exist; kitti-raw needs it"
+    assert calibration == (other, missing)
+
+
 def test_unrectified_images_are_told_by_their_size(raw: Path) -> None:
     """The cameras' own images are 1392 x 512, and P_rect is not for them."""
     path = raw / "2011_09_26" / "calib_cam_to_cam.txt"
@@ -226,8 +244,8 @@ def test_missing_parts_of_a_drive(raw: Path) -> None:
     assert frame.world_from_sensor is None
     assert frame.views[0].time_offset_s is None
     (drive / "image_02" / "data" / "0000000000.png").unlink()
-    with pytest.raises(FrameError, match="does not exist"):
+    with pytest.raises(FrameError, match=r"image_02/data/0000000000\.png does not exist"):
         source.load(source.keys()[0])
     shutil.rmtree(drive)
-    with pytest.raises(SourceError, match="found 1 dates and no drive"):
+    with pytest.raises(SourceError, match="contain velodyne_points; found no drive"):
         open_source("kitti-raw", SourceOptions(raw))

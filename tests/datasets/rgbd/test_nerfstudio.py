@@ -183,12 +183,41 @@ def test_a_pose_that_is_not_rigid_is_named(frames: list[Frame], tmp_path: Path) 
     value = write_nerfstudio(tmp_path, frames[:1])
     value["frames"][0]["transform_matrix"][0][0] = 9.0
     rewrite(tmp_path, frames=value["frames"])
-    with pytest.raises(SourceError, match=r"frame_00000\.png: transform_matrix"):
+    with pytest.raises(SourceError, match=r"pose of images/frame_00000\.png is not rigid: det R"):
         opened(tmp_path)
     value["frames"][0]["transform_matrix"] = [[1, 0], [0, 1]]
     rewrite(tmp_path, frames=value["frames"])
-    with pytest.raises(SourceError, match=r"transform_matrix is \(2, 2\); expected 4 x 4"):
+    with pytest.raises(SourceError, match=r"has shape \(2, 2\); expected a 4 x 4"):
         opened(tmp_path)
+
+
+def test_a_pose_that_is_not_rigid_costs_its_frame_only(frames: list[Frame], tmp_path: Path) -> None:
+    value = write_nerfstudio(tmp_path / "room", frames, scale=10.0, applied_scale=10.0)
+    value["frames"][0]["transform_matrix"] = np.full((4, 4), np.nan).tolist()
+    value["frames"][1]["transform_matrix"][0][0] = 9.0
+    rewrite(tmp_path / "room", frames=value["frames"])
+    source = open_source("nerfstudio", SourceOptions(tmp_path / "room"))
+    assert source.keys() == ["room_frame_00002"]
+    assert_same(source.load("room_frame_00002"), frames[2])
+    reason = "2 files have no rigid pose: images/frame_00000.png, images/frame_00001.png"
+    assert left_out_by(source) == (("room", reason),)
+
+
+def test_images_of_one_name_in_the_folders_of_two_cameras(
+    frames: list[Frame], tmp_path: Path
+) -> None:
+    folder = tmp_path / "rig"
+    value = write_nerfstudio(folder, frames[:2])
+    for number, entry in enumerate(value["frames"]):
+        camera = folder / "images" / f"cam{number}"
+        camera.mkdir()
+        (folder / entry["file_path"]).rename(camera / "0000.png")
+        entry["file_path"] = f"./images/cam{number}/0000.png"
+    rewrite(folder, frames=value["frames"])
+    found = opened(folder)
+    assert [frame.key for frame in found] == ["rig_images_cam0_0000", "rig_images_cam1_0000"]
+    for frame, real in zip(found, frames[:2], strict=True):
+        assert_same(frame, real)
 
 
 def test_an_image_of_another_size_than_w_and_h(frames: list[Frame], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from rgbd_written import (
 from scannet_written import write_exported
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import left_out_by
 from p2pkit.datasets.recognise import recognise
 from p2pkit.datasets.registry import open_source
 from p2pkit.datasets.rgbd.nyu.nyuv2 import BORDER
@@ -176,6 +177,32 @@ def test_poses_whose_rotation_has_drifted(kitchen: list[Frame], tmp_path: Path) 
     np.testing.assert_array_equal(pose[:3, 3], pose_of(kitchen[0])[:3, 3])
     with pytest.raises(FrameError, match=r"is not rigid: det R = 1\.0198"):
         source.load("seq-02_frame-000001")
+
+
+def test_parts_of_seven_scenes_that_are_missing_are_reported(
+    kitchen: list[Frame], tmp_path: Path
+) -> None:
+    scene = tmp_path / "redkitchen"
+    write_seven_scenes(scene / "seq-01", kitchen)
+    (scene / "seq-01" / "frame-000001.color.png").unlink()
+    (scene / "seq-02").mkdir()
+    for number in (1, 3):
+        (scene / f"seq-0{number}.zip").write_bytes(b"PK")
+    alone = "1 file has no colour image: seq-01/frame-000001.depth.png"
+    source = open_source("7scenes", SourceOptions(scene))
+    assert source.keys() == ["seq-01_frame-000000"]
+    assert left_out_by(source) == (
+        ("seq-03", "seq-03.zip is not unpacked"),
+        ("seq-01", alone),
+        ("seq-02", "seq-02 contains no frame-*.color.png"),
+    )
+    above = open_source("7scenes", SourceOptions(tmp_path))
+    assert above.keys() == ["redkitchen_seq-01_frame-000000"]
+    assert left_out_by(above) == (
+        ("seq-03", "redkitchen/seq-03.zip is not unpacked"),
+        ("redkitchen_seq-01", alone),
+        ("seq-02", "redkitchen/seq-02 contains no frame-*.color.png"),
+    )
 
 
 def test_a_folder_may_be_given_as_a_dot(
@@ -334,6 +361,23 @@ def test_tum_rows_without_a_pose(data_root: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(
             pose_of(source.load(key)), pose_of(real.load(real.keys()[int(key[-1])])), atol=1e-5
         )
+
+
+def test_a_tum_row_that_is_no_rotation_costs_its_frame_only(
+    data_root: Path, tmp_path: Path
+) -> None:
+    real = open_source("posed-rgbd", SourceOptions(data_root / "tum_fr3_cabinet", limit=2))
+    folder = tmp_path / "rgbd_dataset_freiburg3_cabinet"
+    write_tum(folder, [real.load(key) for key in list(real.keys())])
+    remark, first, second = (folder / "groundtruth.txt").read_text().splitlines()
+    bad = " ".join([*first.split()[:4], "0", "0", "0", "0.9"])
+    (folder / "groundtruth.txt").write_text("\n".join([remark, bad, second]))
+    source = open_source("tum", SourceOptions(folder))
+    assert [key[-1] for key in list(source.keys())] == ["1"]
+    rows, images = left_out_by(source)
+    assert rows.reason.startswith("groundtruth.txt: 1 row is not a pose; the first: 1341845948")
+    assert rows.reason.endswith("has length 0.9, not 1")
+    assert images.reason.startswith("1 file has no colour image and pose within 0.02 s: depth/")
 
 
 def test_scannet_scene_whose_first_image_is_damaged(office: list[Frame], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from written_recording import (
 )
 
 from p2pkit.datasets.frame import Frame, SourceOptions
+from p2pkit.datasets.left_out import left_out_by
 from p2pkit.datasets.registry import open_source
 from p2pkit.errors import ConfigError, FrameError, SourceError
 from p2pkit.geometry.camera import Camera
@@ -205,6 +206,16 @@ def test_sequences_in_sub_folders(make_recording: MakeRecording, tmp_path: Path)
         "office-b_frame-000000",
     ]
     assert source.load("office-b_frame-000000").sequence == "office.b"
+
+
+def test_frames_one_folder_too_deep_are_reported(make_recording: MakeRecording, tmp_path: Path):
+    make_recording("all/kitchen", count=1)
+    make_recording("all/office/office", count=1)
+    (tmp_path / "all" / "notes" / "more").mkdir(parents=True)
+    source = open_folder(tmp_path / "all")
+    assert source.keys() == ["kitchen_frame-000000"]
+    reason = "its frames lie one folder too deep: office/office"
+    assert left_out_by(source) == (("office", reason),)
 
 
 def test_two_frames_with_one_key_are_refused(make_recording: MakeRecording, tmp_path: Path):

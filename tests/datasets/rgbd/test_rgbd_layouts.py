@@ -202,7 +202,8 @@ def test_redwood_gives_the_real_frames(office: list[Frame], tmp_path: Path) -> N
     [
         ("trajectory.log", lambda text: text + "2 2 3\n", "expected five for each pose"),
         ("trajectory.log", lambda text: "\n".join(text.splitlines()[:5]), "1 poses for 2"),
-        ("trajectory.log", lambda text: text.replace("0.", "1.", 1), "rigid"),
+        ("trajectory.log", lambda text: text.replace("0.", "1."), "pose of depth/000000.png has"),
+        ("trajectory.log", lambda text: text.replace(" ", " 0 ", 3), "at line 1 is not 4 x 4"),
         ("intrinsic.json", lambda text: "[]", "JSON object"),
         ("intrinsic.json", lambda text: text.replace("640", '"wide"'), "whole numbers"),
         ("intrinsic.json", lambda text: text.replace("[518", "[-518"), "focal lengths positive"),
@@ -232,6 +233,69 @@ def test_redwood_pairs_only_equal_numbers(office: list[Frame], tmp_path: Path) -
         open_source("redwood", SourceOptions(tmp_path))
 
 
+def renumbered(folder: Path, first: int) -> None:
+    """Images numbered from `first` instead of 0."""
+    for path in sorted(folder.glob("*/*.png"), reverse=True):
+        path.rename(path.with_name(f"{int(path.stem) + first:06d}.png"))
+
+
+def test_redwood_images_from_1_and_poses_from_0(office: list[Frame], tmp_path: Path) -> None:
+    """As many poses as images are in order; else pose 1 may be of image 1 or 2: never guessed."""
+    frames = [*office, office[0]]
+    write_redwood(tmp_path / "office", frames)
+    renumbered(tmp_path / "office", 1)
+    source = open_source("redwood", SourceOptions(tmp_path))
+    for key, real in zip(source.keys(), frames, strict=True):
+        assert_same(source.load(key), real)
+    for name in ("color", "depth"):
+        (tmp_path / "office" / name / "000003.png").unlink()
+    ambiguous = "numbers its 3 poses from 0, but the 2 depth images are numbered from 1, so pose 1"
+    with pytest.raises(SourceError, match=ambiguous):
+        open_source("redwood", SourceOptions(tmp_path))
+    trajectory = tmp_path / "office" / "trajectory.log"
+    poses = trajectory.read_text().splitlines(keepends=True)
+    for kept, expected in ((poses[:10], frames[:2]), (poses[5:], frames[1:])):
+        trajectory.write_text("".join(kept))
+        source = open_source("redwood", SourceOptions(tmp_path))
+        for key, real in zip(source.keys(), expected, strict=True):
+            np.testing.assert_allclose(
+                source.load(key).world_from_sensor, real.world_from_sensor, atol=1e-8
+            )
+
+
+def test_redwood_numbers_of_a_part_of_the_trajectory(office: list[Frame], tmp_path: Path) -> None:
+    """The numbers decide where both count from 0, if only in colour, or neither does."""
+    write_redwood(tmp_path / "office", [office[1], *office])
+    (tmp_path / "office" / "depth" / "000000.png").unlink()
+    source = open_source("redwood", SourceOptions(tmp_path))
+    for key, real in zip(source.keys(), office, strict=True):
+        assert_same(source.load(key), real)
+    (tmp_path / "office" / "color" / "000000.png").unlink()
+    renumbered(tmp_path / "office", 100)
+    trajectory = tmp_path / "office" / "trajectory.log"
+    lines = trajectory.read_text().splitlines()
+    for number in range(3):
+        lines[5 * number] = f"{100 + number} {100 + number} {101 + number}"
+    trajectory.write_text("\n".join(lines))
+    source = open_source("redwood", SourceOptions(tmp_path))
+    for key, real in zip(source.keys(), office, strict=True):
+        assert_same(source.load(key), real)
+
+
+def test_a_redwood_pose_that_is_not_rigid_costs_its_frame_only(
+    office: list[Frame], tmp_path: Path
+) -> None:
+    write_redwood(tmp_path / "office", office)
+    trajectory = tmp_path / "office" / "trajectory.log"
+    lines = trajectory.read_text().splitlines()
+    trajectory.write_text("\n".join([lines[0], *["nan nan nan nan"] * 4, *lines[5:]]))
+    source = open_source("redwood", SourceOptions(tmp_path))
+    assert source.keys() == ["office_000001"]
+    assert_same(source.load("office_000001"), office[1])
+    reason = "1 file has no rigid pose: depth/000000.png"
+    assert left_out_by(source) == (("office", reason),)
+
+
 def test_redwood_intrinsics_are_what_open3d_writes(tmp_path: Path) -> None:
     open3d = pytest.importorskip("open3d")
     intrinsic = open3d.camera.PinholeCameraIntrinsic(640, 480, 525.0, 524.0, 319.5, 239.5)
@@ -257,7 +321,9 @@ def test_arkitscenes_gives_the_real_frames(office: list[Frame], tmp_path: Path) 
     depth = depth_of(open_source("arkitscenes", SourceOptions(folder)).load(source.keys()[0]))
     assert not depth[:100].any()
     np.testing.assert_array_equal(depth[100:], depth_of(office[0])[100:])
-    with pytest.raises(FrameError, match="does not exist"):
+    # Its name alone is that of a depth image, too.
+    missing = r"confidence/41069021_4711\.225\.png does not exist"
+    with pytest.raises(FrameError, match=missing):
         source.load(source.keys()[1])
 
 

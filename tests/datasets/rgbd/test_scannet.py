@@ -17,6 +17,7 @@ from scannet_written import (
 )
 
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions, View
+from p2pkit.datasets.left_out import left_out_by
 from p2pkit.datasets.points.ply import read_vertices
 from p2pkit.datasets.registry import open_source
 from p2pkit.datasets.rgbd.scannet.labels import CLASSES_20, class_ids_200, mesh_200, read_table
@@ -314,6 +315,18 @@ def test_wrong_ply(tmp_path: Path, text: str, reason: str) -> None:
     path.write_text(text)
     with pytest.raises(SourceError, match=reason):
         read_vertices(path)
+
+
+def test_incomplete_scenes_are_reported(tmp_path: Path) -> None:
+    write_sens(tmp_path, tiny_frames(1))
+    for name in ("scene0001_00/color", "scene0002_00/color", "scene0002_00/depth", "tools"):
+        (tmp_path / name).mkdir(parents=True)
+    source = open_source("scannet", SourceOptions(tmp_path))
+    assert source.keys() == [f"{SCENE}_000000"]
+    assert left_out_by(source) == (
+        ("scene0001_00", "contains neither scene0001_00.sens nor color/ and depth/"),
+        ("scene0002_00", "scene0002_00: color/ and depth/ have no images of one number"),
+    )
 
 
 def test_folder_without_scenes(tmp_path: Path) -> None:

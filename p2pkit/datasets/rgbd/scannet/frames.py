@@ -18,7 +18,7 @@ from PIL import Image
 
 from p2pkit.datasets.boxes import files_fingerprint, upright_boxes, with_seen_boxes
 from p2pkit.datasets.files.images import read_color, read_depth_png, read_pose
-from p2pkit.datasets.files.text import read_text
+from p2pkit.datasets.files.text import read_text, short_name
 from p2pkit.datasets.frame import DepthImage, Frame, SourceOptions
 from p2pkit.datasets.left_out import LeftOut, read_sequences
 from p2pkit.datasets.listing import (
@@ -196,7 +196,7 @@ class ScanNet:
     def __init__(self, options: SourceOptions) -> None:
         root = existing_root(options, self.name)
         folders = _scene_folders(root)
-        self.left_out: list[LeftOut] = []
+        self.left_out = _incomplete_scenes(root, folders)
         read = partial(_listed, left_out=self.left_out)
         listed = read_sequences(folders, read, self.left_out, root)
         self._frames = chosen_frames(listed, options)
@@ -344,6 +344,16 @@ def _scene_folders(root: Path) -> list[Path]:
     return folders
 
 
+def _incomplete_scenes(root: Path, scenes: list[Path]) -> list[LeftOut]:
+    """The folders beside `scenes` that have a scene's name."""
+    named = sorted(path for path in root.glob("scene*_*") if path.is_dir())
+    return [
+        LeftOut(folder.name, f"contains neither {folder.name}.sens nor color/ and depth/")
+        for folder in named
+        if root not in scenes and folder not in scenes
+    ]
+
+
 def _is_scene(folder: Path) -> bool:
     exported = (folder / "color").is_dir() and (folder / "depth").is_dir()
     return exported or (folder / f"{folder.name}.sens").is_file()
@@ -365,11 +375,14 @@ def _listed(folder: Path, *, left_out: list[LeftOut]) -> list[ScanNetFrame]:
             ScanNetFrame(safe_key(scene, f"{number:06d}"), scene, folder, number, sens=sens)
             for number in range(read_header(sens).frames)
         ]
+    images = exported_images(folder, left_out)
+    if not images:
+        raise SourceError(f"{folder}: color/ and depth/ have no images of one number")
     return [
         ScanNetFrame(
             safe_key(scene, f"{number:06d}"), scene, folder, number, color=color, depth=depth
         )
-        for number, color, depth in exported_images(folder, left_out)
+        for number, color, depth in images
     ]
 
 
@@ -435,5 +448,5 @@ def _exported_pose(path: Path, key: str) -> np.ndarray | None:
         if "inf" in text or "nan" in text:
             return None
     except OSError as error:
-        raise FrameError(key, f"{path.name} cannot be read: {error}") from error
+        raise FrameError(key, f"{short_name(path)} cannot be read: {error}") from error
     return read_pose(path, key)
