@@ -2,8 +2,11 @@
 
 import re
 import shutil
+import sqlite3
 import struct
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +435,45 @@ def test_a_damaged_bag_leaves_the_others(frames: list[Frame], tmp_path: Path) ->
     assert left_out_by(source)[0].reason.startswith("bad.mcap cannot be read as a ROS bag: ")
     with pytest.raises(SourceError, match=r"contains no ROS bag: expected \.mcap, \.db3, \.bag"):
         open_source("ros-rgbd", SourceOptions(Path(__file__).parent))
+
+
+def overwrite_the_middle(bag: Path) -> None:
+    data = bytearray(bag.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 8192] = b"\xff" * 8192
+    bag.write_bytes(data)
+
+
+def shorten_the_last_message(bag: Path) -> None:
+    with closing(sqlite3.connect(bag)) as database:
+        database.execute(
+            "UPDATE messages SET data = x'0001' WHERE id = (SELECT MAX(id) FROM messages)"
+        )
+        database.commit()
+
+
+@pytest.mark.parametrize(
+    ("form", "damage", "found"),
+    [
+        ("db3", overwrite_the_middle, r"messages of /\S+ cannot be read: "),
+        ("bag", overwrite_the_middle, r"messages of /\S+ cannot be read: "),
+        ("db3", shorten_the_last_message, "a message of 2 bytes is too short for a header"),
+    ],
+)
+def test_a_bag_with_damaged_messages_leaves_the_others(
+    form: Form, damage: Callable[[Path], None], found: str, frames: list[Frame], tmp_path: Path
+) -> None:
+    """All open as they should: only reading on finds the damage."""
+    sent = [one for one in rgbd_messages(form, frames) if one[0] != "/tf"]
+    write_bag(tmp_path / "good", form, sent)
+    bad = write_bag(tmp_path / "bad", form, sent, lz4=True)
+    damage(bad if bad.is_file() else next(bad.glob("*.db3")))
+    source = open_source("ros-rgbd", SourceOptions(tmp_path))
+    assert list(source.keys()) == [f"good_{number:06d}" for number in range(len(frames))]
+    (bag,) = left_out_by(source)
+    assert re.match(f"{bad.name} is damaged: {found}", bag.reason)
+    with pytest.raises(SourceError, match=f"{bad.name} is damaged: {found}"):
+        opened(bad)
 
 
 def test_without_rosbags_the_command_that_installs_it(

@@ -227,6 +227,14 @@ def test_a_bag_of_sweeps_read_for_depth_says_which_dataset_reads_it(tmp_path: Pa
         open_source("ros-rgbd", SourceOptions(tmp_path))
 
 
+def test_a_damaged_first_bag_does_not_decide_the_dataset(tmp_path: Path) -> None:
+    (tmp_path / "bad.mcap").write_bytes(b"no bag")
+    write_bag(tmp_path / "town" / "town", "bag", drive("bag", count=1))
+    found = recognise(tmp_path)
+    assert found.dataset == "ros-sweeps"
+    assert [frame.key for frame in opened(found.root)] == ["town_000000"]
+
+
 def test_clouds_that_cannot_be_used(tmp_path: Path) -> None:
     sent = drive("mcap", count=1)
     message = next(one[2] for one in sent if one[0] == POINTS)
