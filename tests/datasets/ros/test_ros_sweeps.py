@@ -184,6 +184,18 @@ def test_a_dark_first_sweep_does_not_decide_the_scale(tmp_path: Path) -> None:
     )
 
 
+def test_all_bags_of_a_folder_have_one_scale(tmp_path: Path) -> None:
+    for name, strength in (("morning", 250), ("noon", 300)):
+        columns = cloud() | {"intensity": np.full(200, strength, np.float32)}
+        write_bag(tmp_path / name, "mcap", drive("mcap", count=1, columns=lambda c=columns: c))
+    source = open_source("ros-sweeps", SourceOptions(tmp_path))
+    found = [source.load(key).intensity for key in ("morning_000000", "noon_000000")]
+    expected = [250 / 65535, 300 / 65535]
+    assert [float(one.max()) for one in found if one is not None] == pytest.approx(expected)
+    scales = {"morning": [POINTS, 65535.0], "noon": [POINTS, 65535.0]}
+    assert source.fingerprint()["points"] == scales
+
+
 def test_points_that_are_nan_or_double_or_without_intensity(tmp_path: Path) -> None:
     def columns() -> dict[str, np.ndarray]:
         values = {name: cloud()[name].astype(np.float64) for name in "xyz"}
