@@ -59,6 +59,20 @@ def depth_topics(bag: RosBag) -> list[str]:
     return _one_of_each([topic for topic in bag.topics(IMAGE, COMPRESSED) if _is_depth(bag, topic)])
 
 
+def no_color(bag: RosBag) -> str:
+    """Says that none of the bag's images is in an encoding of colour that is read, and lists them.
+
+    Raises:
+        SourceError: one cannot be read.
+    """
+    found = [f"{topic} ({_encoding(bag, topic)})" for topic in bag.topics(IMAGE, COMPRESSED)]
+    return (
+        f"{bag.path.name} has no topics of colour images; its images are "
+        f"{', '.join(found) or 'none'}. Record or convert colour as {', '.join(_COLORS)}, or "
+        "compressed as JPEG or PNG"
+    )
+
+
 def _one_of_each(topics: list[str]) -> list[str]:
     return [one for one in topics if base_topic(one) == one or base_topic(one) not in topics]
 

@@ -22,7 +22,14 @@ from p2pkit.datasets.pairing import nearest_index
 from p2pkit.datasets.plausible import median_interval_s
 from p2pkit.datasets.rgbd.reading import speed_between
 from p2pkit.datasets.ros.bag import NS, POINTS, Moment, RosBag, bag_root, bag_sizes, find_bags
-from p2pkit.datasets.ros.messages import Lens, color_of, color_topics, lens_of, points_of
+from p2pkit.datasets.ros.messages import (
+    Lens,
+    color_of,
+    color_topics,
+    lens_of,
+    no_color,
+    points_of,
+)
 from p2pkit.datasets.ros.transforms import Transform, TransformTree
 from p2pkit.datasets.streams import check_streams, chosen_streams, one_stream
 from p2pkit.datasets.world import near_world
@@ -174,6 +181,8 @@ class RosSweeps:
     def _read(self, path: Path) -> list[_Sweep]:
         bag = RosBag(path)
         colors = color_topics(bag)
+        if not colors:
+            raise SourceError(no_color(bag))
         check_streams([*bag.topics(POINTS), *colors], self._streams, path.name)
         what = "topics of points (PointCloud2)"
         points = one_stream(bag.topics(POINTS), self._streams, what=what, where=path.name)

@@ -401,7 +401,7 @@ def test_bad_frames_are_named(
     ("missing", "message"),
     [
         (DEPTH, r"b has no depth images \(16UC1 or 32FC1\)$"),
-        (COLOR, "b has no topics of colour images"),
+        (COLOR, rf"b has no topics of colour images; its images are {DEPTH} \(16UC1\)\. Record or"),
         ("/camera/color/camera_info", r"has no CameraInfo; expected /camera/color/camera_info"),
     ],
 )

@@ -233,6 +233,20 @@ def test_bags_that_lack_something(missing: str, message: str, tmp_path: Path) ->
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["yuv422_yuy2", "bayer_rggb8"])
+def test_colour_in_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
+    sent = drive("mcap", count=1)
+    for topic, _, message in sent:
+        if topic == "/front/image_raw":
+            message.encoding = encoding
+    write_bag(tmp_path / "town", "mcap", sent)
+    message = (
+        rf"its images are /front/image_raw \({encoding}\)\. Record or convert colour as rgb8, "
+    )
+    with pytest.raises(SourceError, match=message):
+        opened(tmp_path, streams=("/front/image_raw",))
+
+
 def test_a_bag_of_sweeps_read_for_depth_says_which_dataset_reads_it(tmp_path: Path) -> None:
     write_bag(tmp_path / "town", "mcap", drive("mcap"))
     with pytest.raises(SourceError, match=r"it has clouds of points \(/velo.*--dataset ros-sweeps"):
