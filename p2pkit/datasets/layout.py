@@ -20,15 +20,22 @@ class Layout:
         files: glob patterns, each of which must match something in one folder.
         places: where that folder may be, as patterns below the recording's; `.` is this itself.
         name: pattern of the name of the recording's folder.
+        more: patterns of further files in that folder that may be named in its place.
     """
 
     files: tuple[str, ...]
     places: tuple[str, ...] = (HERE,)
     name: str = "*"
+    more: tuple[str, ...] = ()
 
     def matches(self, root: Path) -> bool:
         """Whether `root` is such a recording."""
         return any(True for _ in self.matching_folders(root))
+
+    def includes(self, file: Path) -> bool:
+        """Whether the folder of a file is such a recording, and the file one of it."""
+        named = any(fnmatch(file.name, pattern) for pattern in (*self.files, *self.more))
+        return named and file.parent in self.matching_folders(file.parent)
 
     def matching_folders(self, root: Path) -> Iterator[Path]:
         """The folders that hold all of the files, where `root` is such a recording."""

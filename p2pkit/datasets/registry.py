@@ -106,7 +106,7 @@ _ROWS = (
         "rgbd.seven_scenes:SevenScenes",
         layouts=(
             Layout(_SEVEN_SCENES, places=("seq-*", "*/seq-*")),
-            Layout(_SEVEN_SCENES, name="seq-*"),
+            Layout(_SEVEN_SCENES, name="seq-*", more=("frame-*.depth.png",)),
         ),
     ),
     Dataset(
@@ -172,7 +172,7 @@ _ROWS = (
         kind="sweeps",
         layouts=(
             Layout(("sample_data.json", "calibrated_sensor.json"), places=(HERE, "v1.0-*")),
-            Layout(("calib.json", "*LIDAR_TOP*.pcd.bin")),
+            Layout(("calib.json", "*LIDAR_TOP*.pcd.bin"), more=("*CAM_*.jpg",)),
         ),
         labels="lidarseg, 16",
         settings=_SWEEPS,
@@ -211,7 +211,11 @@ _ROWS = (
         "posed-rgbd",
         "rgbd.posed_rgbd:PosedRgbd",
         layouts=(
-            Layout(("camera.json", "frame-*.depth.*"), HERE_OR_BELOW),
+            Layout(
+                ("camera.json", "frame-*.depth.*"),
+                HERE_OR_BELOW,
+                more=("frame-*.color.*", "frame-*.pose.txt", "frame-*.label.png"),
+            ),
             Layout(("camera.json", "*/frame-*.depth.*")),
         ),
         labels="your own",
@@ -240,9 +244,9 @@ _ROWS = (
         "ros-rgbd",
         "ros.rgbd:RosRgbd",
         layouts=(
-            Layout(("metadata.yaml", "*.db3"), HERE_OR_BELOW),
-            Layout(("*.mcap",), HERE_OR_BELOW),
             Layout(("*.bag",), HERE_OR_BELOW),
+            Layout(("*.mcap",), HERE_OR_BELOW, more=("metadata.yaml",)),
+            Layout(("*.db3",), HERE_OR_BELOW, more=("metadata.yaml",)),
         ),
         takes_streams=True,
         narrowed_by="ros.messages:dataset_of",
@@ -305,7 +309,7 @@ _ROWS = (
     Dataset(
         "tum",
         "rgbd.tum:TumRgbd",
-        layouts=(Layout(("rgb.txt", "depth.txt"), HERE_OR_BELOW),),
+        layouts=(Layout(("rgb.txt", "depth.txt"), HERE_OR_BELOW, more=("groundtruth.txt",)),),
         typical=(Layout(("rgb.txt",), HERE_OR_BELOW), Layout(("depth.txt",), HERE_OR_BELOW)),
         world_up="z",
         takes_camera_file=True,

@@ -178,25 +178,25 @@ def is_bag_file(path: Path) -> bool:
 
 
 def bag_root(options: SourceOptions, dataset: str) -> Path:
-    """The folder or the single bag in `options.root`; a bag's own file stands for its folder.
+    """The folder or the file of a bag in `options.root`.
 
     Raises:
         SourceError: as `existing_root`.
     """
     root = options.root
-    if root is None or not is_bag_file(root):
-        return existing_root(options, dataset)
-    return root.parent if (root.parent / METADATA).is_file() else root
+    return root if root is not None and is_bag_file(root) else existing_root(options, dataset)
 
 
 def find_bags(root: Path) -> list[Path]:
     """The bags that `root` is, or that it and the folders in it hold; sorted.
 
+    A file beside `metadata.yaml` stands for its folder.
+
     Raises:
         SourceError: there is none.
     """
     if root.is_file():
-        return [root]
+        return [root.parent if (root.parent / METADATA).is_file() else root]
     if (root / METADATA).is_file():
         return [root]
     folders = sorted(path for path in root.iterdir() if path.is_dir())

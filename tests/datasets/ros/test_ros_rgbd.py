@@ -71,6 +71,16 @@ def test_an_mcap_file_alone(frames: list[Frame], tmp_path: Path) -> None:
     assert_same(opened(tmp_path)[0], frames[0])
 
 
+def test_a_database_without_metadata(frames: list[Frame], tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "folder", "db3", rgbd_messages("db3", frames[:1]))
+    next(bag.glob("*.db3")).rename(tmp_path / "kitchen.db3")
+    shutil.rmtree(bag)
+    for place in (tmp_path, tmp_path / "kitchen.db3"):
+        found = recognise(place)
+        assert (found.dataset, found.root) == ("ros-rgbd", place)
+        assert_same(opened(place)[0], frames[0])
+
+
 @pytest.mark.parametrize("form", ["mcap", "bag"])
 def test_a_named_bag_is_read_without_the_others_of_its_folder(
     frames: list[Frame], tmp_path: Path, form: Form
