@@ -145,8 +145,12 @@ def _near_misses(root: Path) -> str:
         f"{'is' if len(miss.missing) == 1 else 'are'} missing in {miss.folder}"
         for miss in found
     )
-    hints = [hint for miss in found if (hint := _hint(miss.row))]
-    named = [miss.row.name for miss in found if miss.row.takes_camera_file]
+    hints = dict.fromkeys(hint for miss in found for hint in _hints(miss))
+    named = [
+        miss.row.name
+        for miss in found
+        if miss.row.takes_camera_file and "camera.json" in miss.missing
+    ]
     elsewhere = f"; a calibration elsewhere: --dataset {named[0]} --camera FILE" if named else ""
     return (
         f"{root} looks like {said}. Add what is missing, or name another format with --dataset"
@@ -167,12 +171,12 @@ def _near_miss(row: Dataset, root: Path) -> Iterator[_NearMiss]:
         yield min(misses, key=lambda miss: len(miss.missing))
 
 
-def _hint(row: Dataset) -> str:
-    """How the missing file is made."""
-    if not row.hint:
-        return ""
-    module, _, name = row.hint.partition(":")
-    return str(getattr(import_module(f"p2pkit.datasets.{module}"), name))
+def _hints(miss: _NearMiss) -> Iterator[str]:
+    """How the missing files are made or named."""
+    for pattern in miss.missing:
+        if pattern in miss.row.hints:
+            module, _, name = miss.row.hints[pattern].partition(":")
+            yield str(getattr(import_module(f"p2pkit.datasets.{module}"), name))
 
 
 def _what_was_tried(root: Path) -> str:

@@ -42,6 +42,7 @@ TREES: list[tuple[str, str, list[str]]] = [
     ("posed-rgbd", "walks", ["camera.json", "kitchen/frame-000000.depth.png"]),
     ("posed-rgbd", "walks", ["kitchen/camera.json", "kitchen/frame-000000.depth.png"]),
     ("redwood", "loft", ["color/0.jpg", "depth/0.png", "camera_intrinsic.json"]),
+    ("redwood", "capitals", ["color/0.JPG", "depth/0.PNG", "intrinsic.json"]),
     ("redwood", "lofts", ["a/color/0.jpg", "a/depth/0.png", "a/camera.json"]),
     ("ros-rgbd", "walk", ["metadata.yaml", "walk_0.db3"]),
     ("ros-rgbd", "walks", ["one/metadata.yaml", "one/one_0.db3"]),
@@ -197,9 +198,19 @@ def test_an_unknown_folder_lists_the_formats(tmp_path: Path) -> None:
     [
         (["frame-0.color.jpg", "frame-0.depth.png"], "posed-rgbd", "camera.json", '"color_from_'),
         (["a/frame-0.color.jpg", "a/frame-0.depth.npy"], "posed-rgbd", "camera.json", '"pose":'),
-        (["camera.json", "frame-0.color.jpg"], "posed-rgbd", "frame-*.depth.*", ""),
+        (
+            ["camera.json", "frame-0.color.jpg"],
+            "posed-rgbd",
+            "frame-*.depth.*",
+            "begin with",
+        ),
+        (["camera.json", "0.color.png"], "posed-rgbd", "frame-*.depth.*", "begin with"),
+        (["camera.json", "a/0.color.png"], "posed-rgbd", "frame-*.depth.*", "begin with"),
+        (["b/camera.json", "b/0.color.jpg"], "posed-rgbd", "frame-*.depth.*", "begin with"),
         (["rgb.txt", "rgb/1.png"], "tum", "depth.txt", ""),
         (["color/0.jpg", "depth/0.png"], "redwood", "*intrinsic.json", '"intrinsic_matrix"'),
+        (["rgb/0.PNG", "depth/0.PNG"], "redwood", "*intrinsic.json", '"intrinsic_matrix"'),
+        (["walk.bag.active"], "ros-rgbd", "*.bag", "rosbag reindex"),
         (
             ["keyframes/images/1.jpg", "keyframes/depth/1.png"],
             "nerfstudio",
@@ -223,6 +234,7 @@ def test_a_near_miss_names_what_is_missing(
     assert f"like {dataset}, but " in message
     assert missing in message.partition(" missing in ")[0]
     assert "Formats (**" not in message
+    assert ("--camera FILE" in message) == (dataset == "posed-rgbd" and missing == "camera.json")
     assert hint in message
 
 

@@ -21,6 +21,10 @@ POINTS = "sensor_msgs/msg/PointCloud2"
 TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 SUFFIXES = (".mcap", ".db3", ".bag")
 METADATA = "metadata.yaml"
+UNFINISHED = (
+    "A ROS 1 recording that was interrupted ends in .bag.active and has no index: run `rosbag "
+    "reindex NAME.bag.active`, then rename it to NAME.bag"
+)
 NS = 1e9
 
 
