@@ -149,7 +149,7 @@ class RosBag:
         except Exception as error:
             # As on opening, and those of decompressing: LZ4's, bz2's and Zstandard's.
             raise SourceError(
-                f"{self.path.name} is damaged: messages of {topic} cannot be read: {error}"
+                f"{self.path.name}: the messages of {topic} cannot be read: {error}"
             ) from error
 
     def _decoded(self, data: bytes, kind: str) -> Any:
@@ -170,8 +170,7 @@ class RosBag:
             seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, 4)
         except (IndexError, struct.error) as error:
             raise SourceError(
-                f"{self.path.name} is damaged: a message of {len(data)} bytes is too short for a "
-                "header"
+                f"{self.path.name}: a message of {len(data)} bytes is too short for a header"
             ) from error
         return int(seconds) * 1_000_000_000 + int(nanoseconds)
 

@@ -465,8 +465,8 @@ def shorten_the_last_message(bag: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "damage", "found"),
     [
-        ("db3", overwrite_the_middle, r"messages of /\S+ cannot be read: "),
-        ("bag", overwrite_the_middle, r"messages of /\S+ cannot be read: "),
+        ("db3", overwrite_the_middle, r"the messages of /\S+ cannot be read: "),
+        ("bag", overwrite_the_middle, r"the messages of /\S+ cannot be read: "),
         ("db3", shorten_the_last_message, "a message of 2 bytes is too short for a header"),
     ],
 )
@@ -481,8 +481,8 @@ def test_a_bag_with_damaged_messages_leaves_the_others(
     source = open_source("ros-rgbd", SourceOptions(tmp_path))
     assert list(source.keys()) == [f"good_{number:06d}" for number in range(len(frames))]
     (bag,) = left_out_by(source)
-    assert re.match(f"{bad.name} is damaged: {found}", bag.reason)
-    with pytest.raises(SourceError, match=f"{bad.name} is damaged: {found}"):
+    assert re.match(f"{bad.name}: {found}", bag.reason)
+    with pytest.raises(SourceError, match=f"{bad.name}: {found}"):
         opened(bad)
 
 
