@@ -10,6 +10,7 @@ from p2pkit.datasets.listing import folders_below
 HERE = "."
 ANYWHERE = "**"
 HERE_OR_BELOW = (HERE, "*")
+IMAGE_ENDINGS = ("jpg", "png")
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,24 @@ class Layout:
         files: glob patterns, each of which must match something in one folder.
         places: where that folder may be, as patterns below the recording's; `.` is this itself.
         name: pattern of the name of the recording's folder.
+        more: patterns of further files in that folder that may be named in its place.
+        any_case: whether the reader takes endings of images in capitals, too.
     """
 
     files: tuple[str, ...]
     places: tuple[str, ...] = (HERE,)
     name: str = "*"
+    more: tuple[str, ...] = ()
+    any_case: bool = False
 
     def matches(self, root: Path) -> bool:
         """Whether `root` is such a recording."""
         return any(True for _ in self.matching_folders(root))
+
+    def includes(self, file: Path) -> bool:
+        """Whether the folder of a file is such a recording, and the file one of it."""
+        named = any(fnmatch(file.name, pattern) for pattern in (*self.files, *self.more))
+        return named and file.parent in self.matching_folders(file.parent)
 
     def matching_folders(self, root: Path) -> Iterator[Path]:
         """The folders that hold all of the files, where `root` is such a recording."""
@@ -60,7 +70,13 @@ class Layout:
 
     def missing_in(self, folder: Path) -> tuple[str, ...]:
         """The patterns that match nothing in a folder."""
-        return tuple(pattern for pattern in self.files if not any(folder.glob(pattern)))
+        return tuple(pattern for pattern in self.files if not self._is_in(folder, pattern))
+
+    def _is_in(self, folder: Path, pattern: str) -> bool:
+        stem, dot, ending = pattern.rpartition(".")
+        if self.any_case and ending in IMAGE_ENDINGS:
+            pattern = stem + dot + "".join(f"[{one}{one.upper()}]" for one in ending)
+        return any(folder.glob(pattern))
 
     def __str__(self) -> str:
         places = ("the folder" if place == HERE else place for place in self.places)

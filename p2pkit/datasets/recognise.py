@@ -1,7 +1,7 @@
 """Which dataset a folder belongs to, by its files; and what is missing in near misses."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +11,8 @@ from p2pkit.datasets.registry import DATASETS, Dataset
 from p2pkit.datasets.ros.bag import is_bag_file
 from p2pkit.errors import SourceError
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z")
+"""Endings of files in which a recording may be packed."""
 LEVELS_ABOVE = 3
 """How many folders above a given one are searched for the recording that contains it."""
 
@@ -40,36 +42,49 @@ class Recognised:
 
 
 def recognise(place: str | Path) -> Recognised:
-    """The format of the recording at `place`, which may be one of the files in its folder.
+    """The format of the recording at `place`: its folder, or a file in it that is part of it.
 
     Raises:
-        SourceError: the folder does not exist; no dataset has these files, where the message names
-            the dataset that lacks one file, the recording that holds `place`, or else what was
-            searched for; or several datasets have them.
+        SourceError: the place does not exist, or is an archive; no dataset has these files, where
+            the message names the dataset that lacks one file, the recording that holds `place` or
+            lies beside it, or else what was searched for; or several datasets have them.
     """
     place = Path(place)
     if not place.exists():
         raise SourceError(f"{place} does not exist; expected the folder of a recording")
     root = place if place.is_dir() else place.parent
-    found = _all_recognised(root)
+    if root != place and place.name.lower().endswith(ARCHIVES):
+        raise SourceError(f"{place} is an archive; unpack it and name the folder")
+    found = _all_recognised(place)
     if not found:
-        raise SourceError(_recording_above(root) or _near_misses(root) or _what_was_tried(root))
+        raise SourceError(
+            _recording_beside(place)
+            or _recording_above(root)
+            or _near_misses(root)
+            or _what_was_tried(root)
+        )
     if len(found) > 1:
         matching = "; ".join(f"{one.dataset} by {one.layout}" for one in found)
         raise SourceError(
             f"{root} may be in {len(found)} formats: {matching}. Name the right one with --dataset"
         )
-    if is_bag_file(place) and DATASETS[found[0].dataset].reader.startswith("ros."):
-        return replace(found[0], root=place)  # the other bags of the folder were not named
     return found[0]
 
 
-def _all_recognised(root: Path) -> list[Recognised]:
+def _all_recognised(place: Path) -> list[Recognised]:
+    # The other bags in the folder of a bag were not named.
+    root = place if place.is_dir() or is_bag_file(place) else place.parent
     return [
         Recognised(_narrowed(row, root), root, layout)
         for row in DATASETS.values()
-        if (layout := next((layout for layout in row.layouts if layout.matches(root)), None))
+        if (layout := _layout_at(place, row))
     ]
+
+
+def _layout_at(place: Path, row: Dataset) -> Layout | None:
+    """The first of the row's layouts that fits a folder, or a file and its folder."""
+    fits = Layout.matches if place.is_dir() else Layout.includes
+    return next((layout for layout in row.layouts if fits(layout, place)), None)
 
 
 def _narrowed(row: Dataset, root: Path) -> str:
@@ -78,6 +93,18 @@ def _narrowed(row: Dataset, root: Path) -> str:
         return row.name
     module, _, name = row.narrowed_by.partition(":")
     return str(getattr(import_module(f"p2pkit.datasets.{module}"), name)(root))
+
+
+def _recording_beside(place: Path) -> str:
+    """Says which recording lies in the folder of a file that is not part of it; empty if none."""
+    beside = [] if place.is_dir() else _all_recognised(place.parent)
+    if not beside:
+        return ""
+    named = " and ".join(f"{one.dataset} by {one.layout}" for one in beside)
+    return (
+        f"{place} is not a file that a recording is recognised by. Its folder is recognised as "
+        f"{named}; to read that, name the folder: {place.parent}"
+    )
 
 
 def _recording_above(root: Path) -> str:
@@ -118,8 +145,12 @@ def _near_misses(root: Path) -> str:
         f"{'is' if len(miss.missing) == 1 else 'are'} missing in {miss.folder}"
         for miss in found
     )
-    hints = [hint for miss in found if (hint := _hint(miss.row))]
-    named = [miss.row.name for miss in found if miss.row.takes_camera_file]
+    hints = dict.fromkeys(hint for miss in found for hint in _hints(miss))
+    named = [
+        miss.row.name
+        for miss in found
+        if miss.row.takes_camera_file and "camera.json" in miss.missing
+    ]
     elsewhere = f"; a calibration elsewhere: --dataset {named[0]} --camera FILE" if named else ""
     return (
         f"{root} looks like {said}. Add what is missing, or name another format with --dataset"
@@ -140,12 +171,12 @@ def _near_miss(row: Dataset, root: Path) -> Iterator[_NearMiss]:
         yield min(misses, key=lambda miss: len(miss.missing))
 
 
-def _hint(row: Dataset) -> str:
-    """How the missing file is made."""
-    if not row.hint:
-        return ""
-    module, _, name = row.hint.partition(":")
-    return str(getattr(import_module(f"p2pkit.datasets.{module}"), name))
+def _hints(miss: _NearMiss) -> Iterator[str]:
+    """How the missing files are made or named."""
+    for pattern in miss.missing:
+        if pattern in miss.row.hints:
+            module, _, name = miss.row.hints[pattern].partition(":")
+            yield str(getattr(import_module(f"p2pkit.datasets.{module}"), name))
 
 
 def _what_was_tried(root: Path) -> str:

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from p2pkit.datasets.frame import FrameSource, SourceOptions
-from p2pkit.datasets.layout import ANYWHERE, HERE, HERE_OR_BELOW, Layout
+from p2pkit.datasets.layout import ANYWHERE, HERE, HERE_OR_BELOW, IMAGE_ENDINGS, Layout
 from p2pkit.errors import ConfigError
 
 Kind = Literal["depth", "sweeps", "points", "generated"]
@@ -60,7 +60,8 @@ class Dataset:
         settings: dotted settings of `ExtractConfig` that replace the defaults.
         typical: files that hardly any other dataset has; a folder that holds them but matches none
             of `layouts` is a near miss.
-        hint: `module:NAME` below `p2pkit.datasets` of a text that explains a near miss, or empty.
+        hints: for patterns that a near miss lacks, `module:NAME` below `p2pkit.datasets` of a text
+            that says how such files are made or named.
         official_test: its benchmark's test part, if it has one.
         boxes_in_view: whether only what a camera sees was searched for boxes.
     """
@@ -78,7 +79,7 @@ class Dataset:
     same_files_as: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     typical: tuple[Layout, ...] = ()
-    hint: str = ""
+    hints: Mapping[str, str] = field(default_factory=dict)
     official_test: OfficialTest | None = None
     boxes_in_view: bool = False
 
@@ -106,7 +107,7 @@ _ROWS = (
         "rgbd.seven_scenes:SevenScenes",
         layouts=(
             Layout(_SEVEN_SCENES, places=("seq-*", "*/seq-*")),
-            Layout(_SEVEN_SCENES, name="seq-*"),
+            Layout(_SEVEN_SCENES, name="seq-*", more=("frame-*.depth.png",)),
         ),
     ),
     Dataset(
@@ -164,7 +165,7 @@ _ROWS = (
         "rgbd.nerfstudio:Nerfstudio",
         layouts=(Layout(("transforms.json",), HERE_OR_BELOW),),
         typical=(Layout(("keyframes/depth", "keyframes/images"), HERE_OR_BELOW),),
-        hint="rgbd.nerfstudio:RAW_EXPORT",
+        hints={"transforms.json": "rgbd.nerfstudio:RAW_EXPORT"},
     ),
     Dataset(
         "nuscenes",
@@ -172,7 +173,7 @@ _ROWS = (
         kind="sweeps",
         layouts=(
             Layout(("sample_data.json", "calibrated_sensor.json"), places=(HERE, "v1.0-*")),
-            Layout(("calib.json", "*LIDAR_TOP*.pcd.bin")),
+            Layout(("calib.json", "*LIDAR_TOP*.pcd.bin"), more=("*CAM_*.jpg",)),
         ),
         labels="lidarseg, 16",
         settings=_SWEEPS,
@@ -205,45 +206,56 @@ _ROWS = (
             Layout(("lidar/*.npz",), HERE_OR_BELOW),
             Layout(("lidar/*.pkl*", "lidar/poses.json"), HERE_OR_BELOW),
         ),
-        hint="lidar.pandaset:CONVERSION",
+        hints={"calib.json": "lidar.pandaset:CONVERSION"},
     ),
     Dataset(
         "posed-rgbd",
         "rgbd.posed_rgbd:PosedRgbd",
         layouts=(
-            Layout(("camera.json", "frame-*.depth.*"), HERE_OR_BELOW),
+            Layout(
+                ("camera.json", "frame-*.depth.*"),
+                HERE_OR_BELOW,
+                more=("frame-*.color.*", "frame-*.pose.txt", "frame-*.label.png"),
+            ),
             Layout(("camera.json", "*/frame-*.depth.*")),
         ),
         labels="your own",
         takes_camera_file=True,
         typical=(
             Layout(("frame-*.depth.*", "frame-*.color.*"), HERE_OR_BELOW),
-            Layout(("camera.json", "frame-*.color.*")),
+            Layout(("camera.json", "*.color.*"), HERE_OR_BELOW),
+            Layout(("camera.json", "*/*.color.*")),
         ),
-        hint="rgbd.calibration:MISSING",
+        hints={
+            "camera.json": "rgbd.calibration:MISSING",
+            "frame-*.depth.*": "rgbd.posed_rgbd:NAMES",
+        },
     ),
     Dataset(
         "redwood",
         "rgbd.redwood:Redwood",
         layouts=(
-            Layout(("depth/*.png", "*intrinsic.json"), HERE_OR_BELOW),
-            Layout(("depth/*.png", "camera.json"), HERE_OR_BELOW),
-            Layout(("depth/*.png", "camera_primesense.json"), HERE_OR_BELOW),
+            Layout(("depth/*.png", "*intrinsic.json"), HERE_OR_BELOW, any_case=True),
+            Layout(("depth/*.png", "camera.json"), HERE_OR_BELOW, any_case=True),
+            Layout(("depth/*.png", "camera_primesense.json"), HERE_OR_BELOW, any_case=True),
         ),
         typical=tuple(
-            Layout((f"{color}/*.[jp][pn]g", "depth/*.png"), HERE_OR_BELOW)
+            Layout((f"{color}/*.{ending}", "depth/*.png"), HERE_OR_BELOW, any_case=True)
             for color in ("color", "image", "rgb")
+            for ending in IMAGE_ENDINGS
         ),
-        hint="rgbd.redwood:INTRINSICS_FORM",
+        hints={"*intrinsic.json": "rgbd.redwood:INTRINSICS_FORM"},
     ),
     Dataset(
         "ros-rgbd",
         "ros.rgbd:RosRgbd",
         layouts=(
-            Layout(("metadata.yaml", "*.db3"), HERE_OR_BELOW),
-            Layout(("*.mcap",), HERE_OR_BELOW),
             Layout(("*.bag",), HERE_OR_BELOW),
+            Layout(("*.mcap",), HERE_OR_BELOW, more=("metadata.yaml",)),
+            Layout(("*.db3",), HERE_OR_BELOW, more=("metadata.yaml",)),
         ),
+        typical=(Layout(("*.bag.active",), HERE_OR_BELOW),),
+        hints={"*.bag": "ros.bag:UNFINISHED"},
         takes_streams=True,
         narrowed_by="ros.messages:dataset_of",
     ),
@@ -305,7 +317,7 @@ _ROWS = (
     Dataset(
         "tum",
         "rgbd.tum:TumRgbd",
-        layouts=(Layout(("rgb.txt", "depth.txt"), HERE_OR_BELOW),),
+        layouts=(Layout(("rgb.txt", "depth.txt"), HERE_OR_BELOW, more=("groundtruth.txt",)),),
         typical=(Layout(("rgb.txt",), HERE_OR_BELOW), Layout(("depth.txt",), HERE_OR_BELOW)),
         world_up="z",
         takes_camera_file=True,

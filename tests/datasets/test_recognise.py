@@ -42,10 +42,12 @@ TREES: list[tuple[str, str, list[str]]] = [
     ("posed-rgbd", "walks", ["camera.json", "kitchen/frame-000000.depth.png"]),
     ("posed-rgbd", "walks", ["kitchen/camera.json", "kitchen/frame-000000.depth.png"]),
     ("redwood", "loft", ["color/0.jpg", "depth/0.png", "camera_intrinsic.json"]),
+    ("redwood", "capitals", ["color/0.JPG", "depth/0.PNG", "intrinsic.json"]),
     ("redwood", "lofts", ["a/color/0.jpg", "a/depth/0.png", "a/camera.json"]),
     ("ros-rgbd", "walk", ["metadata.yaml", "walk_0.db3"]),
     ("ros-rgbd", "walks", ["one/metadata.yaml", "one/one_0.db3"]),
     ("ros-rgbd", "file", ["walk.mcap"]),
+    ("ros-rgbd", "bare", ["walk.db3"]),
     ("ros-rgbd", "ros1", ["walk.bag"]),
     (
         "s3dis",
@@ -93,10 +95,51 @@ def test_the_published_layouts(dataset: str, name: str, files: list[str], tmp_pa
     assert (found.dataset, found.root) == (dataset, tmp_path / name)
 
 
-def test_a_file_stands_for_the_folder_that_it_lies_in(tmp_path: Path) -> None:
-    folder = grow(tmp_path / "scene0000_00", ["scene0000_00.sens"])
-    found = recognise(folder / "scene0000_00.sens")
-    assert (found.dataset, found.root) == ("scannet", folder)
+@pytest.mark.parametrize(
+    ("dataset", "files"),
+    [
+        ("scannet", ["scene0000_00.sens"]),
+        ("posed-rgbd", ["camera.json", "frame-0.depth.png", "frame-0.color.jpg"]),
+        ("nerfstudio", ["transforms.json"]),
+        ("tum", ["rgb.txt", "depth.txt", "groundtruth.txt"]),
+    ],
+)
+def test_a_file_of_a_recording_stands_for_its_folder(
+    dataset: str, files: list[str], tmp_path: Path
+) -> None:
+    folder = grow(tmp_path / "scene0000_00", files)
+    for name in files:
+        found = recognise(folder / name)
+        assert (found.dataset, found.root) == (dataset, folder)
+
+
+def test_one_bag_of_several_stands_for_itself(tmp_path: Path) -> None:
+    for bag in ("a.bag", "b.db3"):
+        found = recognise(grow(tmp_path, ["a.bag", "b.db3", "rgb.txt", "depth.txt"]) / bag)
+        assert (found.dataset, found.root) == ("ros-rgbd", tmp_path / bag)
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("notes.txt", ""), ("photo.jpg", ""), ("notes.txt", "loft/"), ("camera.json", "loft/")],
+)
+def test_a_file_beside_a_recording_does_not_stand_for_it(
+    name: str, where: str, tmp_path: Path
+) -> None:
+    files = ["color/0.jpg", "depth/0.png", "camera_intrinsic.json"]
+    folder = grow(tmp_path / "here", [name, *(where + file for file in files)])
+    with pytest.raises(
+        SourceError, match=r"not a file .* redwood by .*, name the folder"
+    ) as caught:
+        recognise(folder / name)
+    assert str(caught.value).endswith(f": {folder}")
+
+
+@pytest.mark.parametrize("name", ["kitchen.zip", "kitchen.tar.gz", "KITCHEN.7Z"])
+def test_an_archive_has_to_be_unpacked(name: str, tmp_path: Path) -> None:
+    folder = grow(tmp_path, [name, "transforms.json"])
+    with pytest.raises(SourceError, match=f"{name} is an archive; unpack it and name the folder"):
+        recognise(folder / name)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +198,19 @@ def test_an_unknown_folder_lists_the_formats(tmp_path: Path) -> None:
     [
         (["frame-0.color.jpg", "frame-0.depth.png"], "posed-rgbd", "camera.json", '"color_from_'),
         (["a/frame-0.color.jpg", "a/frame-0.depth.npy"], "posed-rgbd", "camera.json", '"pose":'),
-        (["camera.json", "frame-0.color.jpg"], "posed-rgbd", "frame-*.depth.*", ""),
+        (
+            ["camera.json", "frame-0.color.jpg"],
+            "posed-rgbd",
+            "frame-*.depth.*",
+            "begin with",
+        ),
+        (["camera.json", "0.color.png"], "posed-rgbd", "frame-*.depth.*", "begin with"),
+        (["camera.json", "a/0.color.png"], "posed-rgbd", "frame-*.depth.*", "begin with"),
+        (["b/camera.json", "b/0.color.jpg"], "posed-rgbd", "frame-*.depth.*", "begin with"),
         (["rgb.txt", "rgb/1.png"], "tum", "depth.txt", ""),
         (["color/0.jpg", "depth/0.png"], "redwood", "*intrinsic.json", '"intrinsic_matrix"'),
+        (["rgb/0.PNG", "depth/0.PNG"], "redwood", "*intrinsic.json", '"intrinsic_matrix"'),
+        (["walk.bag.active"], "ros-rgbd", "*.bag", "rosbag reindex"),
         (
             ["keyframes/images/1.jpg", "keyframes/depth/1.png"],
             "nerfstudio",
@@ -181,6 +234,7 @@ def test_a_near_miss_names_what_is_missing(
     assert f"like {dataset}, but " in message
     assert missing in message.partition(" missing in ")[0]
     assert "Formats (**" not in message
+    assert ("--camera FILE" in message) == (dataset == "posed-rgbd" and missing == "camera.json")
     assert hint in message
 
 

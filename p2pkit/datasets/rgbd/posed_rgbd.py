@@ -37,6 +37,10 @@ from p2pkit.datasets.world import moved, near_origin, origins_json
 from p2pkit.errors import FrameError, SourceError
 from p2pkit.geometry.lens_distortion import undistort_depth
 
+NAMES = (
+    "Names in a posed-rgbd folder must begin with frame-, such as frame-000012.depth.png, "
+    "frame-000012.color.jpg and frame-000012.pose.txt"
+)
 _ROLES = {
     ".color.jpg": "color",
     ".color.jpeg": "color",

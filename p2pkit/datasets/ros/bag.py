@@ -5,7 +5,7 @@ A message is found by the time at which it was recorded, and belongs to the time
 
 import struct
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -21,6 +21,10 @@ POINTS = "sensor_msgs/msg/PointCloud2"
 TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 SUFFIXES = (".mcap", ".db3", ".bag")
 METADATA = "metadata.yaml"
+UNFINISHED = (
+    "A ROS 1 recording that was interrupted ends in .bag.active and has no index: run `rosbag "
+    "reindex NAME.bag.active`, then rename it to NAME.bag"
+)
 NS = 1e9
 
 
@@ -86,18 +90,29 @@ class RosBag:
             SourceError: it cannot be read.
         """
         if topic not in self._first:
-            self._first[topic] = self._messages(topic, limit=1)[0]
+            found = self._messages(topic, limit=1)
+            if not found:
+                raise SourceError(f"{self.path.name}: the messages of {topic} are missing")
+            self._first[topic] = found[0]
         return self._first[topic]
 
     def messages(self, topic: str) -> list[Any]:
-        """All messages of a topic, for small ones."""
+        """All messages of a topic, for small ones.
+
+        Raises:
+            SourceError: one cannot be read.
+        """
         return self._messages(topic)
 
     def moments(self, topic: str) -> list[Moment]:
-        """When each message of a topic was taken, in this order."""
+        """When each message of a topic was taken, in this order.
+
+        Raises:
+            SourceError: one cannot be read.
+        """
         found: list[Moment] = []
         with self._lock:
-            for _, logged_ns, data in self._reader.messages(self._connections(topic)):
+            for _, logged_ns, data in self._stored(topic):
                 found.append(Moment(self._stamp_ns(data) or logged_ns, logged_ns))
         return sorted(found)
 
@@ -108,9 +123,8 @@ class RosBag:
             SourceError: it cannot be read.
         """
         start = moment.logged_ns
-        connections = self._connections(topic)
         with self._lock:
-            found = [*self._reader.messages(connections, start, start + 1)]
+            found = [*self._stored(topic, start, start + 1)]
         for connection, _, data in found:
             if (self._stamp_ns(data) or start) == moment.stamp_ns:
                 return self._decoded(data, connection.msgtype)
@@ -122,11 +136,21 @@ class RosBag:
     def _messages(self, topic: str, limit: int | None = None) -> list[Any]:
         found: list[Any] = []
         with self._lock:
-            for connection, _, data in self._reader.messages(self._connections(topic)):
+            for connection, _, data in self._stored(topic):
                 found.append(self._decoded(data, connection.msgtype))
                 if len(found) == limit:
                     break
         return found
+
+    def _stored(self, topic: str, *between_ns: int) -> Iterator[tuple[Any, int, bytes]]:
+        """Connection, recorder's time and bytes of each message, as far as the bag can be read."""
+        try:
+            yield from self._reader.messages(self._connections(topic), *between_ns)
+        except Exception as error:
+            # As on opening, and those of decompressing: LZ4's, bz2's and Zstandard's.
+            raise SourceError(
+                f"{self.path.name}: the messages of {topic} cannot be read: {error}"
+            ) from error
 
     def _decoded(self, data: bytes, kind: str) -> Any:
         try:
@@ -141,8 +165,13 @@ class RosBag:
         ROS 2 puts four bytes in front, the second of which says whether numbers are little-endian;
         ROS 1 the header's sequence number.
         """
-        order = "<" if not self._reader.is2 or data[1] & 1 else ">"
-        seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, 4)
+        try:
+            order = "<" if not self._reader.is2 or data[1] & 1 else ">"
+            seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, 4)
+        except (IndexError, struct.error) as error:
+            raise SourceError(
+                f"{self.path.name}: a message of {len(data)} bytes is too short for a header"
+            ) from error
         return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
@@ -152,25 +181,25 @@ def is_bag_file(path: Path) -> bool:
 
 
 def bag_root(options: SourceOptions, dataset: str) -> Path:
-    """The folder or the single bag in `options.root`; a bag's own file stands for its folder.
+    """The folder or the file of a bag in `options.root`.
 
     Raises:
         SourceError: as `existing_root`.
     """
     root = options.root
-    if root is None or not is_bag_file(root):
-        return existing_root(options, dataset)
-    return root.parent if (root.parent / METADATA).is_file() else root
+    return root if root is not None and is_bag_file(root) else existing_root(options, dataset)
 
 
 def find_bags(root: Path) -> list[Path]:
     """The bags that `root` is, or that it and the folders in it hold; sorted.
 
+    A file beside `metadata.yaml` stands for its folder.
+
     Raises:
         SourceError: there is none.
     """
     if root.is_file():
-        return [root]
+        return [root.parent if (root.parent / METADATA).is_file() else root]
     if (root / METADATA).is_file():
         return [root]
     folders = sorted(path for path in root.iterdir() if path.is_dir())

@@ -6,6 +6,7 @@ which holds A / depth + B of 32FC1 images (A and B are the last eight of these b
 """
 
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,20 @@ def depth_topics(bag: RosBag) -> list[str]:
     return _one_of_each([topic for topic in bag.topics(IMAGE, COMPRESSED) if _is_depth(bag, topic)])
 
 
+def no_color(bag: RosBag) -> str:
+    """Says that none of the bag's images is in an encoding of colour that is read, and lists them.
+
+    Raises:
+        SourceError: one cannot be read.
+    """
+    found = [f"{topic} ({_encoding(bag, topic)})" for topic in bag.topics(IMAGE, COMPRESSED)]
+    return (
+        f"{bag.path.name} has no topics of colour images; its images are "
+        f"{', '.join(found) or 'none'}. Record or convert colour as {', '.join(_COLORS)}, or "
+        "compressed as JPEG or PNG"
+    )
+
+
 def _one_of_each(topics: list[str]) -> list[str]:
     return [one for one in topics if base_topic(one) == one or base_topic(one) not in topics]
 
@@ -65,14 +80,15 @@ def _one_of_each(topics: list[str]) -> list[str]:
 def dataset_of(root: Path) -> str:
     """`ros-sweeps` where the first bag has clouds of points but no depth images, else `ros-rgbd`.
 
-    Also `ros-rgbd` where the bag cannot be read, which opening it reports.
+    The first that can be read; `ros-rgbd` where none can, which opening them reports.
     """
-    try:
-        bag = RosBag(find_bags(root)[0])
-        only_points = bag.topics(POINTS) and not depth_topics(bag)
-    except P2pkitError:
-        only_points = False
-    return "ros-sweeps" if only_points else "ros-rgbd"
+    with suppress(SourceError):
+        for path in find_bags(root):
+            with suppress(P2pkitError):
+                bag = RosBag(path)
+                only_points = bag.topics(POINTS) and not depth_topics(bag)
+                return "ros-sweeps" if only_points else "ros-rgbd"
+    return "ros-rgbd"
 
 
 def base_topic(topic: str) -> str:

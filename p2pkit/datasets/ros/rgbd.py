@@ -30,6 +30,7 @@ from p2pkit.datasets.ros.messages import (
     depth_of,
     depth_topics,
     lens_of,
+    no_color,
 )
 from p2pkit.datasets.ros.transforms import TransformTree
 from p2pkit.datasets.streams import check_streams, chosen_streams, one_stream
@@ -194,11 +195,13 @@ def _chosen(bag: RosBag, given: Sequence[str]) -> Topics:
             f"{where} was recorded by the RealSense Viewer, which does not align depth to colour: "
             "convert it with Open3D's RSBagReader, which aligns it (docs/datasets/i-have.md)"
         )
-    check_streams([*depths, *colors], given, where)
     if not depths:
         clouds = bag.topics(POINTS)
         more = f"; it has clouds of points ({', '.join(clouds)}): --dataset ros-sweeps"
         raise SourceError(f"{where} has no depth images (16UC1 or 32FC1){more if clouds else ''}")
+    if not colors:
+        raise SourceError(no_color(bag))
+    check_streams([*depths, *colors], given, where)
     color = one_stream(colors, given, what="topics of colour images", where=where)
     fitting = chosen_streams(depths, given)
     if len(fitting) > 1:

@@ -6,7 +6,7 @@ else by the transforms that do not change.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,14 @@ from p2pkit.datasets.pairing import nearest_index
 from p2pkit.datasets.plausible import median_interval_s
 from p2pkit.datasets.rgbd.reading import speed_between
 from p2pkit.datasets.ros.bag import NS, POINTS, Moment, RosBag, bag_root, bag_sizes, find_bags
-from p2pkit.datasets.ros.messages import Lens, color_of, color_topics, lens_of, points_of
+from p2pkit.datasets.ros.messages import (
+    Lens,
+    color_of,
+    color_topics,
+    lens_of,
+    no_color,
+    points_of,
+)
 from p2pkit.datasets.ros.transforms import Transform, TransformTree
 from p2pkit.datasets.streams import check_streams, chosen_streams, one_stream
 from p2pkit.datasets.world import near_world
@@ -36,7 +43,7 @@ MAX_GAP_S = 0.05
 FULL_SCALES = (1.0, 255.0, 65535.0)
 """What sensors write for the strongest return; the first that holds what is found is taken."""
 SCALE_SWEEPS = 8
-"""Spread over a bag, to find its full scale."""
+"""Spread over each bag, to find the full scale of a topic."""
 
 
 class _Shot(NamedTuple):
@@ -82,7 +89,7 @@ class _Opened:
     bag: RosBag
     points: str
     lenses: dict[str, Lens]
-    full_scale: float
+    strongest: float
 
 
 class RosSweeps:
@@ -104,6 +111,7 @@ class RosSweeps:
         self.left_out: list[LeftOut] = []
         self._opened: dict[str, _Opened] = {}
         found = read_sequences(find_bags(root), self._read, self.left_out, root)
+        self._full_scale = _full_scales(self._opened.values())
         listed, self._origins = near_world(found, "world_from_lidar")
         self._frames = chosen_frames(listed, options)
 
@@ -125,9 +133,9 @@ class RosSweeps:
         except (GeometryError, SourceError) as error:
             raise error if isinstance(error, FrameError) else FrameError(key, str(error)) from error
         finite = finite_rows(cloud.xyz, key)
-        strength = None
+        strength, full_scale = None, self._full_scale[opened.points]
         if cloud.intensity is not None:
-            scaled = np.nan_to_num(cloud.intensity[finite]) / np.float32(opened.full_scale)
+            scaled = np.nan_to_num(cloud.intensity[finite]) / np.float32(full_scale)
             strength = np.clip(scaled, 0, 1)
         return Frame(
             key=key,
@@ -162,7 +170,10 @@ class RosSweeps:
                 name: {topic: _lens_json(lens) for topic, lens in one.lenses.items()}
                 for name, one in self._opened.items()
             },
-            "points": {name: [one.points, one.full_scale] for name, one in self._opened.items()},
+            "points": {
+                name: [one.points, self._full_scale[one.points]]
+                for name, one in self._opened.items()
+            },
             "max_gap_s": MAX_GAP_S,
             **self._origins,
         }
@@ -170,6 +181,8 @@ class RosSweeps:
     def _read(self, path: Path) -> list[_Sweep]:
         bag = RosBag(path)
         colors = color_topics(bag)
+        if not colors:
+            raise SourceError(no_color(bag))
         check_streams([*bag.topics(POINTS), *colors], self._streams, path.name)
         what = "topics of points (PointCloud2)"
         points = one_stream(bag.topics(POINTS), self._streams, what=what, where=path.name)
@@ -182,8 +195,7 @@ class RosSweeps:
             )
         sweeps = bag.moments(points)
         listed = self._listed(bag, points, sweeps, lenses)
-        scale = _full_scale(bag, points, sweeps)
-        self._opened[bag.name] = _Opened(bag, points, lenses, scale)
+        self._opened[bag.name] = _Opened(bag, points, lenses, _strongest(bag, points, sweeps))
         return listed
 
     def _listed(
@@ -266,15 +278,26 @@ def _view(opened: _Opened, shot: _Shot, key: str) -> View:
     return View(image, camera, shot.camera_from_lidar, shot.time_offset_s, valid)
 
 
-def _full_scale(bag: RosBag, points: str, sweeps: Sequence[Moment]) -> float:
-    """By the strongest of several sweeps: as a sensor starts, the first may be dark or empty."""
+def _strongest(bag: RosBag, points: str, sweeps: Sequence[Moment]) -> float:
+    """Return of several sweeps: as a sensor starts, the first may be dark or empty."""
     strongest = 0.0
     for place in evenly_spread(len(sweeps), SCALE_SWEEPS):
         with contextlib.suppress(GeometryError, SourceError):  # it fails when it is loaded
             intensity = points_of(bag.read(points, sweeps[place]), bag.name).intensity
             if intensity is not None:
                 strongest = max(strongest, float(np.nanmax(intensity, initial=0.0)))
-    return next((scale for scale in FULL_SCALES if strongest <= scale), FULL_SCALES[-1])
+    return strongest
+
+
+def _full_scales(opened: Iterable[_Opened]) -> dict[str, float]:
+    """By topic, over all bags: one sensor writes them, and few bags hold its strongest returns."""
+    strongest: dict[str, float] = {}
+    for one in opened:
+        strongest[one.points] = max(strongest.get(one.points, 0.0), one.strongest)
+    return {
+        topic: next((scale for scale in FULL_SCALES if value <= scale), FULL_SCALES[-1])
+        for topic, value in strongest.items()
+    }
 
 
 def _lens_json(lens: Lens) -> dict[str, Any]:

@@ -153,13 +153,16 @@ class Messages:
         )
 
 
-def write_bag(path: Path, form: Form, sent: Iterable[Sent]) -> Path:
-    """Write messages to a bag: a folder with metadata.yaml, or a ROS 1 file."""
+def write_bag(path: Path, form: Form, sent: Iterable[Sent], *, lz4: bool = False) -> Path:
+    """Write messages to a bag: a folder with metadata.yaml, or a ROS 1 file, maybe with LZ4."""
     store = typestore(form)
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "bag":
         path = path.with_suffix(".bag")
-        with Writer1(path) as writer1:
+        writer1 = Writer1(path)
+        if lz4:
+            writer1.set_compression(Writer1.CompressionFormat.LZ4)
+        with writer1:
             known: dict[str, Any] = {}
             for topic, time_ns, message in sent:
                 kind = message.__msgtype__

@@ -2,8 +2,11 @@
 
 import re
 import shutil
+import sqlite3
 import struct
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,16 @@ def test_an_mcap_file_alone(frames: list[Frame], tmp_path: Path) -> None:
     (tmp_path / "folder" / "metadata.yaml").unlink()
     assert recognise(tmp_path / "kitchen.mcap").dataset == "ros-rgbd"
     assert_same(opened(tmp_path)[0], frames[0])
+
+
+def test_a_database_without_metadata(frames: list[Frame], tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "folder", "db3", rgbd_messages("db3", frames[:1]))
+    next(bag.glob("*.db3")).rename(tmp_path / "kitchen.db3")
+    shutil.rmtree(bag)
+    for place in (tmp_path, tmp_path / "kitchen.db3"):
+        found = recognise(place)
+        assert (found.dataset, found.root) == ("ros-rgbd", place)
+        assert_same(opened(place)[0], frames[0])
 
 
 @pytest.mark.parametrize("form", ["mcap", "bag"])
@@ -398,7 +411,7 @@ def test_bad_frames_are_named(
     ("missing", "message"),
     [
         (DEPTH, r"b has no depth images \(16UC1 or 32FC1\)$"),
-        (COLOR, "b has no topics of colour images"),
+        (COLOR, rf"b has no topics of colour images; its images are {DEPTH} \(16UC1\)\. Record or"),
         ("/camera/color/camera_info", r"has no CameraInfo; expected /camera/color/camera_info"),
     ],
 )
@@ -432,6 +445,45 @@ def test_a_damaged_bag_leaves_the_others(frames: list[Frame], tmp_path: Path) ->
     assert left_out_by(source)[0].reason.startswith("bad.mcap cannot be read as a ROS bag: ")
     with pytest.raises(SourceError, match=r"contains no ROS bag: expected \.mcap, \.db3, \.bag"):
         open_source("ros-rgbd", SourceOptions(Path(__file__).parent))
+
+
+def overwrite_the_middle(bag: Path) -> None:
+    data = bytearray(bag.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 8192] = b"\xff" * 8192
+    bag.write_bytes(data)
+
+
+def shorten_the_last_message(bag: Path) -> None:
+    with closing(sqlite3.connect(bag)) as database:
+        database.execute(
+            "UPDATE messages SET data = x'0001' WHERE id = (SELECT MAX(id) FROM messages)"
+        )
+        database.commit()
+
+
+@pytest.mark.parametrize(
+    ("form", "damage", "found"),
+    [
+        ("db3", overwrite_the_middle, r"the messages of /\S+ cannot be read: "),
+        ("bag", overwrite_the_middle, r"the messages of /\S+ cannot be read: "),
+        ("db3", shorten_the_last_message, "a message of 2 bytes is too short for a header"),
+    ],
+)
+def test_a_bag_with_damaged_messages_leaves_the_others(
+    form: Form, damage: Callable[[Path], None], found: str, frames: list[Frame], tmp_path: Path
+) -> None:
+    """All open as they should: only reading on finds the damage."""
+    sent = [one for one in rgbd_messages(form, frames) if one[0] != "/tf"]
+    write_bag(tmp_path / "good", form, sent)
+    bad = write_bag(tmp_path / "bad", form, sent, lz4=True)
+    damage(bad if bad.is_file() else next(bad.glob("*.db3")))
+    source = open_source("ros-rgbd", SourceOptions(tmp_path))
+    assert list(source.keys()) == [f"good_{number:06d}" for number in range(len(frames))]
+    (bag,) = left_out_by(source)
+    assert re.match(f"{bad.name}: {found}", bag.reason)
+    with pytest.raises(SourceError, match=f"{bad.name}: {found}"):
+        opened(bad)
 
 
 def test_without_rosbags_the_command_that_installs_it(

@@ -184,6 +184,18 @@ def test_a_dark_first_sweep_does_not_decide_the_scale(tmp_path: Path) -> None:
     )
 
 
+def test_all_bags_of_a_folder_have_one_scale(tmp_path: Path) -> None:
+    for name, strength in (("morning", 250), ("noon", 300)):
+        columns = cloud() | {"intensity": np.full(200, strength, np.float32)}
+        write_bag(tmp_path / name, "mcap", drive("mcap", count=1, columns=lambda c=columns: c))
+    source = open_source("ros-sweeps", SourceOptions(tmp_path))
+    found = [source.load(key).intensity for key in ("morning_000000", "noon_000000")]
+    expected = [250 / 65535, 300 / 65535]
+    assert [float(one.max()) for one in found if one is not None] == pytest.approx(expected)
+    scales = {"morning": [POINTS, 65535.0], "noon": [POINTS, 65535.0]}
+    assert source.fingerprint()["points"] == scales
+
+
 def test_points_that_are_nan_or_double_or_without_intensity(tmp_path: Path) -> None:
     def columns() -> dict[str, np.ndarray]:
         values = {name: cloud()[name].astype(np.float64) for name in "xyz"}
@@ -221,10 +233,32 @@ def test_bags_that_lack_something(missing: str, message: str, tmp_path: Path) ->
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["yuv422_yuy2", "bayer_rggb8"])
+def test_colour_in_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
+    sent = drive("mcap", count=1)
+    for topic, _, message in sent:
+        if topic == "/front/image_raw":
+            message.encoding = encoding
+    write_bag(tmp_path / "town", "mcap", sent)
+    message = (
+        rf"its images are /front/image_raw \({encoding}\)\. Record or convert colour as rgb8, "
+    )
+    with pytest.raises(SourceError, match=message):
+        opened(tmp_path, streams=("/front/image_raw",))
+
+
 def test_a_bag_of_sweeps_read_for_depth_says_which_dataset_reads_it(tmp_path: Path) -> None:
     write_bag(tmp_path / "town", "mcap", drive("mcap"))
     with pytest.raises(SourceError, match=r"it has clouds of points \(/velo.*--dataset ros-sweeps"):
         open_source("ros-rgbd", SourceOptions(tmp_path))
+
+
+def test_a_damaged_first_bag_does_not_decide_the_dataset(tmp_path: Path) -> None:
+    (tmp_path / "bad.mcap").write_bytes(b"no bag")
+    write_bag(tmp_path / "town" / "town", "bag", drive("bag", count=1))
+    found = recognise(tmp_path)
+    assert found.dataset == "ros-sweeps"
+    assert [frame.key for frame in opened(found.root)] == ["town_000000"]
 
 
 def test_clouds_that_cannot_be_used(tmp_path: Path) -> None:
