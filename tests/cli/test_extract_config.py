@@ -24,6 +24,7 @@ from p2pkit.pipelines.extract.settings import ExtractConfig
 from p2pkit.pipelines.train.presets import PRESETS
 from p2pkit.settings import config_from_json, config_to_json, settings_in
 from p2pkit.store.reading import open_store
+from p2pkit.store.verifying import verify_store
 from p2pkit.store.writing import create_or_open, read_manifest
 
 TEACHER = ["--teacher", "resnet10t", "--layer", "2", "--weights", "random"]
@@ -321,7 +322,10 @@ def test_the_command_after_ctrl_c_goes_on(room: Path, tmp_path: Path) -> None:
         said = os.read(terminal, 65536).decode()
     os.close(terminal)
     assert begun.returncode == 130
+    assert "Traceback" not in said
+    assert "Interrupted. Completed work is kept; to continue: p2pkit extract " in said
     command = said.strip().splitlines()[-1].partition("to continue: ")[2]
     assert command == f"p2pkit {' '.join(words)}"
     subprocess.run([*run, *command.split()[1:]], cwd=tmp_path, check=True, capture_output=True)
     assert open_store(tmp_path / "room.store").samples == 4
+    assert verify_store(tmp_path / "room.store", deep=True).ok

@@ -46,22 +46,3 @@ def test_torchrun_starts_again_after_a_killed_rank(
     _, errors = launcher.communicate()
     assert launcher.returncode == 0, errors
     assert tree(out) == tree(room_store)
-
-
-def test_ctrl_c_says_how_to_go_on(room_recording: Path, room_store: Path, tmp_path: Path) -> None:
-    out = tmp_path / "rooms.store"
-    command = extract_command(room_recording, out)
-    process = start(command)
-    _, pid = shard_in_work(out, process)
-    process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate()
-    assert (process.returncode, printed, pid) == (130, "", process.pid), errors
-    assert "Traceback" not in errors
-    message = errors.splitlines()[-1]
-    going_on = "Interrupted. Completed work is kept; to continue: p2pkit extract "
-    assert message.startswith(going_on), errors
-    # Whether its claim is gone or, made a moment before, left behind: nobody waits for it here.
-    again = start(["-m", "p2pkit.cli.main", *message.partition("p2pkit ")[2].split()])
-    _, errors = again.communicate()
-    assert again.returncode == 0, errors
-    assert tree(out) == tree(room_store)
