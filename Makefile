@@ -57,7 +57,7 @@ types: setup
 # One thread: with more, MinkowskiEngine's sums are not the same to the bit between runs. A file's
 # tests stay in one process: shared fixtures are made once, and tests that must run alone do.
 # Compiled modules are kept, whatever the environment says: tests start many processes.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 unit: setup
 	$(PYTEST)
