@@ -104,9 +104,13 @@ def process_space() -> str:
     return f"{os.uname().nodename}-{boot[:8]}-{space}"
 
 
+TEMPORARY = ".tmp-"
+"""How names of unfinished files begin."""
+
+
 def temporary_name(name: str) -> str:
     """A name that no other writer uses, and that says which process made it."""
-    return f".tmp-{name}-{uuid.uuid4().hex[:12]}-{process_space()}-{os.getpid()}"
+    return f"{TEMPORARY}{name}-{uuid.uuid4().hex[:12]}-{process_space()}-{os.getpid()}"
 
 
 def open_regular(path: Path) -> int:

@@ -21,14 +21,19 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from p2pkit.files import canonical_json, open_regular, process_space, temporary_name
+from p2pkit.files import (
+    TEMPORARY,
+    canonical_json,
+    open_regular,
+    process_space,
+    temporary_name,
+)
 
 STALE_S = 120.0
 HEARTBEAT_S = 20.0
 ABANDONED_S = 86_400.0
 MOST_WATCHED = 10_000
 LARGEST_CLAIM = 4096
-TEMPORARY = ".tmp-"
 SHARD = re.compile(r"\d{6,}\.[a-z]+")
 
 State = tuple[int, int]
@@ -168,7 +173,7 @@ def sweep(root: Path, claims: Path) -> None:
 
     Those of other machines go when nothing was written to them for a day.
     """
-    here = re.compile(rf"\.tmp-.+-{re.escape(process_space())}-(\d+)")
+    here = re.compile(rf"{re.escape(TEMPORARY)}.+-{re.escape(process_space())}-(\d+)")
     for path in list(_temporaries(root)):
         match = here.fullmatch(path.name)
         if not _alive(int(match[1])) if match else _is_abandoned(path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from p2pkit.errors import FingerprintError, StoreError
-from p2pkit.files import canonical_json, temporary_name, write_atomic, write_json
+from p2pkit.files import TEMPORARY, canonical_json, temporary_name, write_atomic, write_json
 from p2pkit.store.claims import Claim, locked, sweep, try_claim
 from p2pkit.store.comparison import check_same_inputs
 from p2pkit.store.location import (
@@ -55,7 +55,7 @@ def refuse_foreign_folder(path: Path) -> None:
         if (path / MANIFEST).exists() or not path.exists():
             return
         names = sorted(entry.name for entry in path.iterdir())
-    foreign = [name for name in names if name not in OWN_NAMES and not name.startswith(".tmp-")]
+    foreign = [name for name in names if name not in OWN_NAMES and not name.startswith(TEMPORARY)]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise StoreError(

@@ -8,7 +8,6 @@ input: distance of the cells, and the first cell's centre. The network is probed
 `"trust_offset": true` only an offset that is wrong by a whole cell is refused.
 """
 
-import difflib
 import json
 import math
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from p2pkit.errors import TeacherError
+from p2pkit.settings import nearest
 from p2pkit.settings.layers import TeacherOptions
 from p2pkit.teachers.network import Preprocessing, check_range, first_map
 
@@ -161,7 +161,7 @@ def _checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
 def _refuse_unknown(value: dict[str, Any], path: Path) -> None:
     known = (*NEEDED, *OPTIONAL)
     for name in sorted(value.keys() - {*known}):
-        near = difflib.get_close_matches(name, known, n=1)
+        near = nearest(name, known)
         advice = f"did you mean {near[0]}?" if near else f"the entries are {', '.join(known)}"
         raise TeacherError(f"{path}: unknown entry {name!r}; {advice}")
 

@@ -39,7 +39,6 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 WITHOUT_NETWORK = (
     "When offline, give a local file (weights=/path/to/state_dict.pth or .safetensors), or 'random'"
 )
-EXPORT_IT = "export the network with them (onnx:FILE)"
 LIBRARY = f"timm {timm.__version__}, torch {torch.__version__}"
 
 
@@ -112,7 +111,9 @@ def normalisation(name: str) -> str:
     known = timm.list_pretrained(f"{used.architecture}.*")
     configs: dict[str, Any] = {tag: timm.get_pretrained_cfg(tag) for tag in known}
     others = [tag for tag, x in configs.items() if (x.mean, x.std) != (used.mean, used.std)]
-    way = f"name a tag that has them, such as {others[0]}" if others else EXPORT_IT
+    way = "export the network with them (onnx:FILE)"
+    if others:
+        way = f"name a tag that has them, such as {others[0]}"
     return (
         f"images are normalised by the mean {list(used.mean)} and standard deviation "
         f"{list(used.std)} of timm's {used.architecture}.{used.tag}; if the weights expect others, "

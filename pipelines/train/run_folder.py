@@ -232,7 +232,7 @@ def initial_weights(run: Path) -> str:
         return "random"
     averaged = f", the input layer averaged ({', '.join(begun['averaged'])})"
     new = f", left random: {', '.join(begun['random'])}"
-    other = begun.get("other_inputs")
+    other = begun["other_inputs"]
     return (
         f"{begun['loaded']} tensors of {begun['file']}, sha256 {begun['sha256'][:16]}…"
         + (averaged if begun["averaged"] else "")

@@ -24,7 +24,7 @@ from typing import Literal, overload
 import xxhash
 
 from p2pkit.errors import ConfigError, CorruptShardError
-from p2pkit.files import user_cache_folder
+from p2pkit.files import TEMPORARY, user_cache_folder
 from p2pkit.store.location import Location
 from p2pkit.store.records import ShardRecord
 from p2pkit.store.remote.client import RemotePath
@@ -101,8 +101,6 @@ HELD_AT_ONCE = 8
 
 FETCHES = 2
 """Downloads of a shard before its bytes are taken as damaged on the server."""
-
-TEMPORARY = ".tmp-"
 
 LOCKS = ".locks"
 
